@@ -1,0 +1,11 @@
+"""Shrinks trained sequence models and ships them to phones.
+
+`Task` is what a task file subclasses; `load_weights` reads a checkpoint safely; `load` gives a compressed model back.
+"""
+
+from compressor.checkpoint import load, load_module, load_weights
+from compressor.errors import CompressorError
+from compressor.task import Evaluation, Task
+
+__version__ = "0.1.0"
+__all__ = ["CompressorError", "Evaluation", "Task", "__version__", "load", "load_module", "load_weights"]

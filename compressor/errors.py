@@ -1,0 +1,107 @@
+"""Every exception of ours, one tree: a message, the place it is about, and a remedy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class Place:
+    """A position in a text file; `line` and `column` count from 1."""
+
+    file: str
+    line: int | None = None
+    column: int | None = None
+    source: str | None = None
+    """The text of the line, shown under the error."""
+
+    def render(self) -> str:
+        """The place as an arrow line and, where the source line is known, a caret under the column."""
+        position = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        if self.source is None or self.line is None:
+            return f" --> {position}"
+        gutter = f"{self.line} | "
+        bar = " " * (len(gutter) - 2) + "| "
+        caret = " " * ((self.column or 1) - 1) + "^"
+        return f" --> {position}\n{gutter}{self.source}\n{bar}{caret}"
+
+
+class CompressorError(Exception):
+    """Something that the user can mend: shown as `error`, place and `hint`, without a traceback; exit code 2."""
+
+    def __init__(self, message: str, *, hint: str | None = None, place: Place | None = None) -> None:
+        """Keep the three parts apart so that a view can colour them."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.place = place
+
+    def render(self) -> str:
+        """The whole error as plain text."""
+        parts = [f"error: {self.message}"]
+        if self.place is not None:
+            parts.append(self.place.render())
+        if self.hint is not None:
+            parts.append(f"hint: {self.hint}")
+        return "\n".join(parts)
+
+    def __str__(self) -> str:
+        """Same text as `render`, so that a library user sees the hint too."""
+        return self.render()
+
+
+class UsageError(CompressorError):
+    """A command line or a call that cannot be meant."""
+
+
+class RecipeError(CompressorError):
+    """A recipe that cannot be read or is not valid."""
+
+
+class RecipeErrors(RecipeError):
+    """Several errors of one recipe, shown together."""
+
+    def __init__(self, errors: Sequence[RecipeError]) -> None:
+        """`errors` holds at least one error."""
+        super().__init__(errors[0].message, hint=errors[0].hint, place=errors[0].place)
+        self.errors = tuple(errors)
+
+    def render(self) -> str:
+        """All the errors, a blank line between them."""
+        return "\n\n".join(error.render() for error in self.errors)
+
+
+class TaskError(CompressorError):
+    """A task file that cannot be loaded, or a function of it that raised or returned the wrong thing."""
+
+
+class CheckpointError(CompressorError):
+    """A checkpoint that is not safe, not readable, or does not fit the model."""
+
+
+class MethodError(CompressorError):
+    """A step that cannot be carried out, or that changed nothing."""
+
+
+class SurgeryError(MethodError):
+    """A topology from which units cannot be taken; the model is untouched."""
+
+
+class ExportError(CompressorError):
+    """A model that could not be exported, or whose file is not right."""
+
+
+class ParityError(ExportError):
+    """An exported file that disagrees with PyTorch; such a file is never kept."""
+
+
+class OutputError(CompressorError):
+    """A folder or file that cannot be written or would be overwritten."""
+
+
+class ReportError(CompressorError):
+    """A report that cannot be read."""

@@ -1,0 +1,96 @@
+"""What a method is: a frozen options model that checks a model and then changes it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import torch
+    from torch import Tensor, nn
+
+    from compressor.progress import Progress
+    from compressor.report import Change, Score, Skip
+
+
+class TrainingTask(Protocol):
+    """The part of a task that methods use; `compressor.task.Task` behind a guard fits it."""
+
+    higher_is_better: bool
+
+    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
+        """Valid inputs at this batch size and length, on the CPU."""
+
+    def batches(self, generator: torch.Generator) -> Iterable[tuple[tuple[Tensor, ...], Any]]:
+        """One epoch of (inputs, target), on the CPU."""
+
+    def loss(self, outputs: Any, target: Any) -> Tensor:
+        """The training loss of a batch."""
+
+    def validate_model(self, model: nn.Module, device: torch.device) -> Score:
+        """The metric by which retraining stops early."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What one step hands to the next."""
+
+    model: nn.Module
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    """Parameter name -> boolean mask of the parameter's shape, True = kept; held exactly by every later step."""
+    structure: tuple[dict[str, Any], ...] = ()
+    """JSON records from which the structure is rebuilt, in order, before weights are loaded."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The new state and what was done."""
+
+    state: State
+    changes: tuple[Change, ...]
+    skipped: tuple[Skip, ...] = ()
+    history: tuple[dict[str, float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step may use beside the model."""
+
+    task: TrainingTask
+    original: nn.Module
+    """The model before the first step, in evaluation mode, on `device`; never changed. The teacher of distillation."""
+    device: torch.device
+    generator: torch.Generator
+    """The only source of randomness (on the CPU)."""
+    progress: Progress
+    quick: bool = False
+    """A rehearsal: a handful of batches instead of whole epochs."""
+    length: int = 32
+    """The task's typical length."""
+
+
+class Method(BaseModel, ABC):
+    """A step of a recipe. The fields are the recipe's options; `method` is the recipe word and the file's name.
+
+    `apply` never changes the model that it is given: it works on a copy, so that a step that fails leaves the
+    model of the step before untouched.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    summary: ClassVar[str]
+    """One line for `compressor methods list`."""
+    method: str
+
+    def check(self, model: nn.Module) -> None:
+        """Raise `MethodError` where the model has nothing for this step; called before any work is done."""
+
+    @abstractmethod
+    def apply(self, state: State, context: Context) -> StepResult:
+        """Carry the step out; raises `MethodError` where it would change nothing."""

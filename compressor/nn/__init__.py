@@ -1,0 +1,1 @@
+"""Tensor functions and layers; no knowledge of recipes."""

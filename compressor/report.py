@@ -1,0 +1,281 @@
+"""The facts of a run, frozen, to and from JSON. No rendering and no measuring here.
+
+Units: sizes in bytes, latencies in milliseconds, MACs as a count (FLOPs = 2 x MACs), sparsity and ratio in 0..1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from compressor.errors import ReportError
+
+SCHEMA_VERSION = 1
+
+
+class Fact(BaseModel):
+    """A frozen record; unknown keys are refused when a report is read back."""
+
+    # built on first use: `validate` imports this module for its names only
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class Interval(Fact):
+    """A two-sided confidence interval."""
+
+    low: float
+    high: float
+    confidence: float = 0.95
+
+
+class Score(Fact):
+    """The task's metric on one model or file."""
+
+    metric: str
+    value: float
+    higher_is_better: bool = True
+    interval: Interval | None = None
+    """Percentile bootstrap over samples; none where the task gives no per-sample scores."""
+    samples: int | None = None
+    parts: dict[str, float] = {}
+    """Breakdown of the metric, such as accuracy per family."""
+
+
+class Drop(Fact):
+    """How much worse than the original's file a compressed file scores on the same samples; negative = better."""
+
+    value: float
+    """Absolute, in the metric's own unit, signed so that positive is worse whichever way the metric points."""
+    interval: Interval | None = None
+    """Paired bootstrap over samples, tighter than the two scores' own intervals; none without per-sample scores."""
+
+
+class Change(Fact):
+    """What a step did to one parameter or module."""
+
+    name: str
+    action: str
+    """One or two words: `masked`, `units removed`, `inputs removed`, `trained`."""
+    shape_before: tuple[int, ...] = ()
+    shape_after: tuple[int, ...] = ()
+    parameters_before: int = 0
+    parameters_after: int = 0
+    nonzeros_before: int = 0
+    nonzeros_after: int = 0
+    note: str = ""
+
+
+class Skip(Fact):
+    """What a step looked at and left alone, and why."""
+
+    name: str
+    reason: str
+
+
+class LayerSparsity(Fact):
+    """Zeros of one parameter after the last step."""
+
+    name: str
+    shape: tuple[int, ...]
+    parameters: int
+    nonzeros: int
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros, 0..1."""
+        return 1.0 - self.nonzeros / self.parameters if self.parameters else 0.0
+
+
+class StepReport(Fact):
+    """One step of the recipe as it was carried out."""
+
+    index: int
+    method: str
+    options: dict[str, Any]
+    changes: tuple[Change, ...]
+    skipped: tuple[Skip, ...] = ()
+    notes: tuple[str, ...] = ()
+    history: tuple[dict[str, float], ...] = ()
+    """One row per epoch or round, for instance {"epoch": 1, "loss": 0.3, "metric": 0.97}."""
+    seconds: float = 0.0
+    parameters: int = 0
+    nonzeros: int = 0
+    score: Score | None = None
+    """The metric of the PyTorch model right after this step."""
+
+
+class ParityPoint(Fact):
+    """Agreement of the file with PyTorch at one batch size and length, over all outputs."""
+
+    batch: int
+    length: int
+    max_absolute: float
+    max_relative: float
+    """Largest |file - torch| / (|torch| + atol)."""
+    within: bool
+    note: str = ""
+    """What is wrong beside the numbers, such as another shape; both errors are then infinite."""
+
+
+class Parity(Fact):
+    """Agreement of an exported file with PyTorch: |file - torch| <= atol + rtol * |torch| everywhere."""
+
+    atol: float
+    rtol: float
+    points: tuple[ParityPoint, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True where every point is within the tolerances."""
+        return all(point.within for point in self.points)
+
+
+class TensorInfo(Fact):
+    """An input or output of a file; a dynamic axis is given by its name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Artifact(Fact):
+    """An exported file."""
+
+    format: str
+    path: str
+    """Relative to the run directory."""
+    bytes: int
+    gzip_bytes: int
+    sha256: str
+    opset: int
+    ir_version: int
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    operators: dict[str, int]
+    """Operator type -> number of nodes."""
+    parity: Parity
+    seconds: float = 0.0
+
+
+class Latency(Fact):
+    """Latency of one file, in ms, with the conditions under which it was taken."""
+
+    p10: float
+    p50: float
+    p90: float
+    runs: int
+    warmup: int
+    batch: int
+    length: int
+    threads: int
+    runtime: str
+    samples: tuple[float, ...] = ()
+    """A thinned sample of the timings, for plots."""
+
+
+class SpeedUp(Fact):
+    """Baseline latency / compressed latency, both timed interleaved in one process."""
+
+    ratio: float
+    interval: Interval
+    within_noise: bool
+    """True where the interval holds 1."""
+
+
+class Measurement(Fact):
+    """Everything measured on one exported file (and the model behind it)."""
+
+    label: Literal["original", "compressed"]
+    artifact: Artifact
+    parameters: int
+    nonzeros: int
+    macs: int | None
+    """For one sample at the length of `latency`; none where an operator could not be counted."""
+    peak_memory_bytes: int | None
+    """Growth of the resident set of a fresh process that loads and runs the file."""
+    latency: Latency | None
+    score: Score
+    torch_score: Score
+    """The same `evaluate` on the PyTorch model."""
+    layers: tuple[LayerSparsity, ...] = ()
+    drop: Drop | None = None
+    """Against the original's file; none on the original."""
+
+
+class Limit(Fact):
+    """A limit of the recipe and what was reached."""
+
+    name: str
+    limit: float
+    reached: float
+    met: bool
+
+
+class Environment(Fact):
+    """Where and with what a run was made."""
+
+    created: str
+    """ISO 8601, UTC."""
+    compressor: str
+    python: str
+    platform: str
+    cpu: str
+    cores: int
+    device: str
+    versions: dict[str, str]
+
+
+class Report(Fact):
+    """`report.json`: the truth of which the table, Markdown and HTML are views."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    description: str = ""
+    task: str
+    seed: int
+    quick: bool = False
+    recipe: dict[str, Any]
+    """The resolved recipe, defaults filled in."""
+    recipe_sha256: str
+    original: Measurement
+    steps: tuple[StepReport, ...]
+    compressed: tuple[Measurement, ...]
+    """One per export, in the recipe's order."""
+    speedups: tuple[SpeedUp | None, ...]
+    """One per export: original against it."""
+    limits: tuple[Limit, ...] = ()
+    notes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    """Every file of the run directory that the run wrote, relative names."""
+    environment: Environment
+
+    @property
+    def limits_met(self) -> bool:
+        """True where no limit is missed."""
+        return all(limit.met for limit in self.limits)
+
+    def to_json(self) -> str:
+        """The report as JSON text, keys in the order of the fields; raises `ReportError` on a NaN or infinity."""
+        _refuse_non_finite(self.model_dump(mode="python"), "report")
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Read `to_json`'s text back; raises `ReportError` where it is not such a text."""
+        try:
+            return cls.model_validate_json(text)
+        except ValueError as error:
+            raise ReportError(f"not a report of this tool: {error}", hint="run the recipe again") from error
+
+
+def _refuse_non_finite(value: Any, path: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_non_finite(item, f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _refuse_non_finite(item, f"{path}.{index}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ReportError(f"{path} is {value}", hint="a report holds finite numbers only")

@@ -1,0 +1,106 @@
+"""The folder of a run: filled aside, put in place whole, and never at the cost of something older."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressor.errors import OutputError
+from compressor.files import writing
+
+if TYPE_CHECKING:
+    from types import TracebackType
+from typing import Any
+
+REPORT_FILE = "report.json"
+_STAGING = ".staging-"
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+class RunFolder:
+    """`with RunFolder(out, ...) as folder:` write into `folder.staging`, then `commit()`.
+
+    A run that fails removes its staging folder and leaves `out` as it was (and not there where it was not there).
+    """
+
+    def __init__(self, out: Path, recipe_sha256: str, *, quick: bool, force: bool) -> None:
+        """Check that `out` may be written; raises `OutputError`."""
+        self.out = out
+        self._made = not out.exists()
+        self._older = _older_files(out, recipe_sha256, quick=quick, force=force)
+
+    def __enter__(self) -> RunFolder:
+        """Make the staging folder beside the results, on the same file system."""
+        with writing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.staging = Path(tempfile.mkdtemp(dir=self.out, prefix=_STAGING))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Remove what was staged."""
+        shutil.rmtree(self.staging, ignore_errors=True)
+        if self._made and error is not None and self.out.is_dir() and not any(self.out.iterdir()):
+            self.out.rmdir()
+        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+            with writing(self.out):
+                raise error
+
+    def write(self, name: str, text: str) -> None:
+        """Write a text file into the staging folder."""
+        with writing(self.out / name):
+            (self.staging / name).write_text(text, encoding="utf-8")
+
+    def commit(self) -> None:
+        """Put the staged files in place, `report.json` last: without it a folder does not look finished."""
+        with writing(self.out):
+            (self.out / REPORT_FILE).unlink(missing_ok=True)
+            staged = sorted(self.staging.iterdir(), key=lambda path: path.name == REPORT_FILE)
+            for name in self._older - {path.name for path in staged}:
+                (self.out / name).unlink(missing_ok=True)
+            for path in staged:
+                path.replace(self.out / path.name)
+
+
+def _older_files(out: Path, recipe_sha256: str, *, quick: bool, force: bool) -> set[str]:
+    """The files of an older run in `out`, which this run may replace."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file", hint="give a folder with --out")
+    report = out / REPORT_FILE
+    if not report.exists():
+        others = [path.name for path in out.iterdir() if not path.name.startswith(_STAGING)] if out.is_dir() else []
+        if others and not force:
+            raise OutputError(
+                f"{out} is not empty and holds no run of this tool ({', '.join(sorted(others)[:3])} ...)",
+                hint="choose another --out; --force writes beside what is there",
+            )
+        return set()
+    older = _read(report)
+    if not force and older is None:
+        raise OutputError(f"{report} cannot be read", hint="choose another --out, or --force to replace it")
+    if not force and older is not None and older.get("recipe_sha256") != recipe_sha256:
+        raise OutputError(
+            f"{out} holds a run of another recipe (`{older.get('name')}`)",
+            hint="choose another --out, or --force to replace it",
+        )
+    if not force and quick and older is not None and not older.get("quick"):
+        raise OutputError(
+            f"{out} holds a full run, which a rehearsal would replace",
+            hint="choose another --out for --quick, or --force",
+        )
+    files = older.get("files", []) if older else []
+    # Names only: a report that was tampered with must not reach outside the folder.
+    return {name for name in files if isinstance(name, str) and Path(name).name == name}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

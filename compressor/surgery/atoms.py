@@ -1,0 +1,92 @@
+"""Which positions of which parameters belong together.
+
+An **atom** is one position along one axis of a parameter (row 3 of a Linear's weight), or one hidden unit. Atoms that
+must be removed together are joined; an atom that cannot be removed is pinned, with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+Role = Literal["out", "in"]
+"""`out`: the position is a feature that this parameter produces; `in`: one that it consumes."""
+
+
+@dataclass
+class Atoms:
+    """Union-find over atoms; 0 is no atom."""
+
+    axes: dict[tuple[str, int], Ids] = field(default_factory=dict)
+    """(parameter name, axis) -> the atom of every position along it; several positions may share one (gate blocks)."""
+    roles: dict[tuple[str, int], Role] = field(default_factory=dict)
+    _parents: Ids = field(default_factory=lambda: np.zeros(1, np.int64))
+    _count: int = 1
+    _pins: dict[int, str] = field(default_factory=dict)
+
+    def new(self, count: int) -> Ids:
+        """`count` fresh atoms."""
+        first, self._count = self._count, self._count + count
+        if self._count > len(self._parents):
+            grown = np.arange(max(self._count, 2 * len(self._parents)), dtype=np.int64)
+            grown[:first] = self._parents[:first]
+            self._parents = grown
+        return np.arange(first, self._count, dtype=np.int64)
+
+    def axis(self, name: str, axis: int, size: int, role: Role) -> Ids:
+        """The atoms along one axis of a parameter, made on first use; the first use gives the role."""
+        key = (name, axis)
+        if key not in self.axes:
+            self.bind(name, axis, self.new(size), role)
+        return self.axes[key]
+
+    def bind(self, name: str, axis: int, ids: Ids, role: Role) -> None:
+        """Say which atoms an axis of a parameter carries."""
+        self.axes[name, axis] = ids
+        self.roles[name, axis] = role
+
+    def join(self, left: Ids, right: Ids) -> None:
+        """Join atoms pairwise; pairs with a 0 are passed over."""
+        left, right = np.broadcast_arrays(left, right)
+        pairs = np.unique(np.stack([left.ravel(), right.ravel()]), axis=1)
+        pairs = pairs[:, (pairs != 0).all(axis=0) & (pairs[0] != pairs[1])]
+        for a, b in pairs.T.tolist():
+            self._join(a, b)
+
+    def pin(self, ids: Ids, reason: str) -> None:
+        """These atoms stay; the first reason is the one that is told."""
+        for atom in np.unique(ids).tolist():
+            if atom:
+                self._pins.setdefault(atom, reason)
+
+    def roots(self, ids: Ids) -> Ids:
+        """The representative of each atom's group."""
+        result = self._parents[ids]
+        while not np.array_equal(following := self._parents[result], result):
+            result = following
+        return result
+
+    def reasons(self) -> dict[int, str]:
+        """Representative -> why its group stays, for every pinned group."""
+        reasons: dict[int, str] = {}
+        for atom, reason in self._pins.items():
+            reasons.setdefault(self._find(atom), reason)
+        return reasons
+
+    def _find(self, atom: int) -> int:
+        parents = self._parents
+        root = atom
+        while parents[root] != root:
+            root = int(parents[root])
+        while parents[atom] != root:
+            parents[atom], atom = root, int(parents[atom])
+        return root
+
+    def _join(self, a: int, b: int) -> None:
+        a, b = self._find(a), self._find(b)
+        if a != b:
+            self._parents[max(a, b)] = min(a, b)

@@ -1,0 +1,51 @@
+"""Gives a fresh model the structure that a record describes, before weights are loaded. Nothing is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor.errors import CheckpointError
+from compressor.surgery.resize import refresh, replace, tensor_of
+
+RESIZE = "resize"
+
+
+def resize_record(shapes: Mapping[str, Iterable[int]]) -> dict[str, Any]:
+    """The JSON record of a step that changed the shapes of parameters."""
+    return {"kind": RESIZE, "shapes": {name: list(shape) for name, shape in shapes.items()}}
+
+
+def rebuild(model: nn.Module, structure: Iterable[Mapping[str, Any]]) -> nn.Module:
+    """Apply the records in order to `model`, in place; its weights are undefined afterwards.
+
+    Raises:
+        CheckpointError: A record is of no known kind or does not fit the model.
+    """
+    known = {name for name, _ in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]}
+    for record in structure:
+        shapes = record.get("shapes")
+        if record.get("kind") != RESIZE or not isinstance(shapes, Mapping):
+            raise CheckpointError(
+                f"the record holds a structure of kind {record.get('kind')!r}, which this version does not know",
+                hint="load it with the version that wrote it",
+            )
+        replacements = {}
+        for name, shape in shapes.items():
+            if name not in known or not _is_shape(shape) or len(shape) != tensor_of(model, name).dim():
+                raise CheckpointError(
+                    f"the record resizes `{name}` to {shape}, which does not fit the model",
+                    hint="load it with the task that it was made from",
+                )
+            old = tensor_of(model, name)
+            replacements[id(old)] = torch.empty(tuple(shape), dtype=old.dtype, device=old.device)
+        replace(model, replacements)
+        refresh(model)
+    return model
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, list) and all(type(size) is int and 0 < size < 1 << 24 for size in shape)

@@ -1,0 +1,134 @@
+"""Cuts parameters down to the kept positions and brings the modules' own size attributes in line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import SurgeryError
+
+Kept = Mapping[tuple[str, int], Tensor]
+"""(parameter or buffer name, axis) -> boolean mask over the axis, True = kept."""
+
+
+def cut(model: nn.Module, kept: Kept) -> None:
+    """Cut parameters and buffers of `model` in place and refresh its modules; tied parameters stay tied."""
+    replacements: dict[int, Tensor] = {}
+    by_name: dict[str, dict[int, Tensor]] = {}
+    for (name, axis), mask in kept.items():
+        by_name.setdefault(name, {})[axis] = mask
+    for name, masks in by_name.items():
+        old = tensor_of(model, name)
+        replacements[id(old)] = select(old.detach(), masks)
+    replace(model, replacements)
+    refresh(model)
+
+
+def select(tensor: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
+    """The kept positions along several axes, as a new contiguous tensor."""
+    for axis, mask in masks.items():
+        tensor = tensor.index_select(axis, mask.nonzero().flatten().to(tensor.device))
+    return tensor.contiguous()
+
+
+def tensor_of(model: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer by its full name."""
+    owner, _, attribute = name.rpartition(".")
+    return getattr(model.get_submodule(owner), attribute)  # type: ignore[no-any-return]
+
+
+def replace(model: nn.Module, replacements: Mapping[int, Tensor]) -> None:
+    """Put new tensors in place of parameters and buffers, given by identity, in every module that holds them."""
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and id(parameter) in replacements:
+                new = made.setdefault(
+                    id(parameter), nn.Parameter(replacements[id(parameter)], requires_grad=parameter.requires_grad)
+                )
+                setattr(module, name, new)
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None and id(buffer) in replacements:
+                module._buffers[name] = replacements[id(buffer)]
+
+
+def refresh(model: nn.Module) -> None:
+    """Set the size attributes of every module from its tensors.
+
+    Raises:
+        SurgeryError: A module of torch whose sizes this package cannot set does not fit its tensors any more.
+    """
+    for name, module in model.named_modules():
+        for kind, update in _UPDATES.items():
+            if isinstance(module, kind):
+                update(name, module)
+                break
+
+
+def check_resizable(model: nn.Module, names: set[str]) -> dict[str, str]:
+    """Tensor name -> reason, for tensors whose module has sizes of its own that cannot be set."""
+    reasons = {}
+    for name in names:
+        owner = model.get_submodule(name.rpartition(".")[0])
+        known = isinstance(owner, tuple(_UPDATES))
+        if not known and type(owner).__module__.startswith("torch.nn."):
+            reasons[name] = f"`{type(owner).__name__}` cannot be resized yet"
+    return reasons
+
+
+def _linear(name: str, module: Any) -> None:
+    module.out_features, module.in_features = module.weight.shape
+
+
+def _convolution(name: str, module: Any) -> None:
+    transposed = module.transposed
+    first, second = module.weight.shape[:2]
+    if module.groups > 1 and module.groups == module.in_channels and not transposed:
+        module.groups = first  # depthwise: one group a channel
+    module.out_channels = second * module.groups if transposed else first
+    module.in_channels = first if transposed else second * module.groups
+
+
+def _batch_norm(name: str, module: Any) -> None:
+    for tensor in (module.weight, module.running_mean):
+        if tensor is not None:
+            module.num_features = tensor.shape[0]
+
+
+def _embedding(name: str, module: Any) -> None:
+    module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+def _recurrent(name: str, module: Any) -> None:
+    sizes = {parameter.shape[1] for key, parameter in module.named_parameters() if key.startswith("weight_hh")}
+    if module.proj_size:
+        hidden = {p.shape[1] for key, p in module.named_parameters() if key.startswith("weight_hr")}
+        module.proj_size = sizes.pop()
+    else:
+        hidden = sizes
+    if len(hidden) != 1:
+        raise SurgeryError(
+            f"the layers of `{name}` would get different sizes {sorted(hidden)}, which `{type(module).__name__}` "
+            "cannot hold",
+            hint="use `ratio` or `count` that takes the same number from each layer",
+        )
+    module.hidden_size = hidden.pop()
+    module.input_size = module.weight_ih_l0.shape[1]
+
+
+def _cell(name: str, module: Any) -> None:
+    module.hidden_size = module.weight_hh.shape[1]
+    module.input_size = module.weight_ih.shape[1]
+
+
+_UPDATES: dict[type[nn.Module], Any] = {
+    nn.Linear: _linear,
+    torch.nn.modules.conv._ConvNd: _convolution,
+    torch.nn.modules.batchnorm._NormBase: _batch_norm,
+    nn.Embedding: _embedding,
+    nn.RNNBase: _recurrent,
+    nn.RNNCellBase: _cell,
+}

@@ -1,0 +1,685 @@
+"""Follows every hidden unit and feature through a model, element by element.
+
+One forward pass on a small example is watched below autograd, where everything is a few dozen tensor operations.
+Beside each storage of activations lies a storage of **labels** of the same layout: which atom (see `atoms`) an element
+carries, 0 for none. Views, transposes, slices and in-place writes therefore need no rule at all: the same view of the
+label storage is the answer. Operations that make new storage have a rule each; one without a rule pins what it touches,
+with the place in the user's code, so that nothing is followed wrongly.
+
+Recurrent modules are one rule: their units are atoms, tied to the gate rows of their weights, to their outputs, to
+`h_n` and `c_n`, and to the initial states that they are given.
+
+Why not Torch-Pruning's dependency graph (1.6.1), which is the field's usual base: it follows autograd's edges without
+positions of axes, has no rule for recurrent modules that is right, and does not see `h_n` and `c_n`. It serves the
+tests as an oracle for Linear and Conv models.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from compressor.errors import SurgeryError
+from compressor.nn.recurrent import directions, gates, layer_names
+from compressor.surgery.atoms import Atoms, Ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+aten = torch.ops.aten
+
+# Operations that move elements into new storage: run on the labels as they are. Value: positions of the arguments that
+# carry elements (the others, such as indices, are used as they are).
+_MOVES: dict[Any, tuple[int, ...]] = {
+    aten.clone.default: (0,),
+    aten.contiguous.default: (0,),
+    aten.cat.default: (0,),
+    aten.stack.default: (0,),
+    aten.index.Tensor: (0,),
+    aten.index_select.default: (0,),
+    aten.gather.default: (0,),
+    aten.flip.default: (0,),
+    aten.roll.default: (0,),
+    aten.repeat.default: (0,),
+    aten.tril.default: (0,),
+    aten.triu.default: (0,),
+    aten.masked_select.default: (0,),
+    aten.slice_scatter.default: (0, 1),
+    aten.select_scatter.default: (0, 1),
+    aten.index_put.default: (0, 2),
+    aten.index_put_.default: (0, 2),
+    aten.copy_.default: (0, 1),
+    aten._pack_padded_sequence.default: (0,),
+}
+_SAME_SHAPE = {aten._to_copy.default, aten.cumsum.default, aten.masked_fill.Scalar, aten.masked_fill_.Scalar}
+_LIKE = {
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.empty_like.default,
+}
+_NORMALISING = {aten._softmax.default, aten._log_softmax.default}
+_REDUCTIONS = {
+    aten.sum.dim_IntList,
+    aten.mean.dim,
+    aten.amax.default,
+    aten.amin.default,
+    aten.max.dim,
+    aten.min.dim,
+    aten.logsumexp.default,
+    aten.linalg_vector_norm.default,
+    aten.sum.default,
+    aten.mean.default,
+    aten.max.default,
+    aten.min.default,
+}
+_TORCH_FOLDER = str(Path(torch.__file__).parent)
+_OUR_FOLDER = str(Path(__file__).parent)
+
+
+class Tracer(TorchDispatchMode):
+    """Watches one forward pass of a model; afterwards `atoms` holds what belongs together.
+
+    Args:
+        model: A copy on the CPU in evaluation mode; its recurrent modules' `forward` is wrapped while tracing.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Prepare for `model`; nothing is run yet."""
+        super().__init__()
+        self.model = model
+        self.atoms = Atoms()
+        self.units: dict[tuple[str, int, int], Ids] = {}
+        """(module name, layer, direction) -> the atoms of its hidden units."""
+        self.called: set[str] = set()
+        self._labels: dict[int, Tensor] = {}
+        self._alive: list[Any] = []
+        self._paused = False
+        self._parameters: dict[int, str] = {}
+        self._tensors = {
+            name: tensor.detach()
+            for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+            if tensor.is_floating_point()
+        }
+        for name, tensor in self._tensors.items():
+            self._parameters.setdefault(tensor.untyped_storage().data_ptr(), name)
+
+    def run(self, inputs: Sequence[Tensor]) -> None:
+        """Trace `model(*inputs)` and pin what leaves the model as an output."""
+        with torch.no_grad(), self._wrapped_modules(), _without_fast_path(), self:
+            outputs = self.model(*inputs)
+        for index, output in enumerate(part for part in tree_flatten(outputs)[0] if isinstance(part, Tensor)):
+            labels = self._read(output)
+            if labels is not None:
+                self.atoms.pin(labels.numpy(), f"it is part of the model's output {index}, whose size would change")
+
+    # --- the watch -------------------------------------------------------------------------------------------------
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._paused:
+            return func(*args, **kwargs)
+        before = self._argument_labels(func, args, kwargs)
+        result = func(*args, **kwargs)
+        with self._pause():
+            self._follow(func, args, kwargs, before, result)
+        return result
+
+    def _argument_labels(self, func: Any, args: Any, kwargs: Any) -> list[Tensor | None]:
+        """Labels of the tensor arguments, copied before an in-place operation changes them."""
+        tensors = [part for part in tree_flatten((args, kwargs))[0] if isinstance(part, Tensor)]
+        self._alive.append(tensors)
+        with self._pause():
+            labels = [self._read(tensor) for tensor in tensors]
+            if func._schema.is_mutable:
+                labels = [None if label is None else label.clone() for label in labels]
+        return labels
+
+    def _follow(self, func: Any, args: Any, kwargs: Any, before: list[Tensor | None], result: Any) -> None:
+        tensors = [part for part in tree_flatten((args, kwargs))[0] if isinstance(part, Tensor)]
+        outputs = [part for part in tree_flatten(result)[0] if isinstance(part, Tensor)]
+        self._alive.append(outputs)
+        rule = _RULES.get(func)
+        if rule is not None:
+            rule(self, args, kwargs, outputs)
+        elif func in _MOVES:
+            self._move(func, args, kwargs, outputs)
+        elif func in _SAME_SHAPE or func in _LIKE:
+            self._write(outputs[0], before[0])
+        elif func in _NORMALISING:
+            self._normalise(before[0], [args[1]], outputs[0], func)
+        elif func in _REDUCTIONS:
+            self._reduce(func, before[0], args, outputs)
+        elif self._is_view(tensors, outputs) and not func._schema.is_mutable:
+            pass
+        elif torch.Tag.pointwise in func.tags or func in (aten.dropout.default, aten.native_dropout.default):
+            self._pointwise(tensors, before, outputs)
+        else:
+            self._unknown(func, tensors, before)
+
+    def _is_view(self, tensors: list[Tensor], outputs: list[Tensor]) -> bool:
+        storages = {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}
+        return bool(outputs) and all(o.untyped_storage().data_ptr() in storages for o in outputs if o.numel())
+
+    # --- labels ----------------------------------------------------------------------------------------------------
+
+    def _read(self, tensor: Tensor) -> Tensor | None:
+        """The labels of a tensor, None where it carries none; a view, not a copy."""
+        if tensor.layout is not torch.strided:
+            return None
+        storage = tensor.untyped_storage().data_ptr()
+        if storage in self._labels:
+            labels = self._labels[storage].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+            return labels if bool(labels.any()) else None
+        if storage in self._parameters:
+            return self._read_parameter(tensor, self._parameters[storage])
+        return None
+
+    def _write(self, tensor: Tensor, labels: Tensor | None) -> None:
+        """Set the labels of a tensor; None is all 0."""
+        storage = tensor.untyped_storage()
+        if labels is None:
+            if storage.data_ptr() not in self._labels:
+                return
+            labels = torch.zeros((), dtype=torch.int64)
+        if storage.data_ptr() not in self._labels:
+            self._alive.append(storage)
+            self._labels[storage.data_ptr()] = torch.zeros(storage.nbytes() // tensor.element_size(), dtype=torch.int64)
+        flat = self._labels[storage.data_ptr()]
+        target = flat.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+        if 0 in tensor.stride():
+            return  # an expanded view; its base carries the labels already
+        target.copy_(labels.expand(tensor.size()))
+
+    def _read_parameter(self, tensor: Tensor, name: str) -> Tensor | None:
+        """A parameter used as an activation: labelled along its last axis that is longer than 1."""
+        axes = self._decode(tensor, name)
+        for view_axis in reversed(range(tensor.dim())):
+            if axes is not None and axes[view_axis] is not None:
+                atoms = torch.from_numpy(self._atoms_of(name, axes[view_axis], "out"))
+                shape = [1] * tensor.dim()
+                shape[view_axis] = -1
+                return atoms.view(shape).expand(tensor.size())
+        return None
+
+    def _decode(self, view: Tensor, name: str) -> list[tuple[int, Ids] | None] | None:
+        """Per axis of a view of a parameter: which axis of the parameter, and which positions.
+
+        None for an axis of size 1 or stride 0. None as a whole where the view is no selection of positions (an axis
+        that flattens two axes of the parameter).
+        """
+        parameter = self._tensors[name]
+        rest = view.storage_offset() - parameter.storage_offset()
+        if rest < 0 or not parameter.is_contiguous():
+            return None
+        start = []
+        for stride in parameter.stride():
+            start.append(rest // stride if stride else 0)
+            rest -= start[-1] * stride
+        axes: list[tuple[int, Ids] | None] = []
+        for size, stride in zip(view.size(), view.stride(), strict=True):
+            if size == 1 or stride == 0:
+                axes.append(None)
+                continue
+            found = None
+            for axis in range(parameter.dim()):
+                length, step = parameter.size(axis), parameter.stride(axis)
+                if length > 1 and stride % step == 0 and start[axis] + (size - 1) * (stride // step) < length:
+                    found = (axis, int(start[axis]) + np.arange(size, dtype=np.int64) * (stride // step))
+                    break
+            if found is None:
+                return None
+            axes.append(found)
+        return axes
+
+    def _atoms_of(self, name: str, axis: tuple[int, Ids] | None, role: Any) -> Ids:
+        if axis is None:
+            return np.zeros(1, np.int64)
+        index, positions = axis
+        return self.atoms.axis(name, index, self._tensors[name].size(index), role)[positions]
+
+    def _parameter(self, tensor: Any) -> str | None:
+        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
+            return None
+        return self._parameters.get(tensor.untyped_storage().data_ptr())
+
+    # --- rules -----------------------------------------------------------------------------------------------------
+
+    def _unknown(self, func: Any, tensors: list[Tensor], before: list[Tensor | None]) -> None:
+        labelled = [label for label in before if label is not None]
+        for label in labelled:
+            self.atoms.pin(label.numpy(), f"`{func.name()}` at {_place()} is not followed")
+        for tensor in tensors:
+            name = self._parameter(tensor)
+            if name is not None:
+                for axis in range(self._tensors[name].dim()):
+                    atoms = self.atoms.axis(name, axis, self._tensors[name].size(axis), "out")
+                    self.atoms.pin(atoms, f"`{func.name()}` at {_place()} is not followed")
+
+    def _move(self, func: Any, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+        arguments = list(args)
+        carried = False
+        for position in _MOVES[func]:
+            value = arguments[position]
+            if isinstance(value, Tensor):
+                labels = self._read(value)
+                carried = carried or labels is not None
+                arguments[position] = self._dense(value, labels)
+            else:
+                parts = [(part, self._read(part)) for part in value]
+                carried = carried or any(labels is not None for _, labels in parts)
+                arguments[position] = [self._dense(part, labels) for part, labels in parts]
+        target = outputs[0]
+        if not carried and target.untyped_storage().data_ptr() not in self._labels:
+            return
+        moved = func(*arguments, **{k: v for k, v in kwargs.items() if k != "dtype"})
+        self._write(target, moved[0] if isinstance(moved, tuple) else moved)
+
+    def _dense(self, tensor: Tensor, labels: Tensor | None) -> Tensor:
+        return torch.zeros(tensor.size(), dtype=torch.int64) if labels is None else labels.clone()
+
+    def _pointwise(self, tensors: list[Tensor], before: list[Tensor | None], outputs: list[Tensor]) -> None:
+        shape = outputs[0].size()
+        present = [label.expand(shape) for label in before if label is not None and label.numel()]
+        if not present:
+            for output in outputs:
+                self._write(output, None)
+            return
+        labels = torch.stack(present).amax(0)
+        for other in present:
+            self.atoms.join(labels.numpy(), other.numpy())
+        for tensor, own in zip(tensors, before, strict=True):
+            self._pin_fixed_partner(tensor, own, labels)
+        for output in outputs:
+            self._write(output, labels)
+
+    def _pin_fixed_partner(self, tensor: Tensor, own: Tensor | None, labels: Tensor) -> None:
+        """A partner that has a value of its own for every unit, but is nobody's feature, keeps its size."""
+        full = torch.zeros((), dtype=torch.int64) if own is None else own
+        padded = [1] * (labels.dim() - tensor.dim()) + list(tensor.size())
+        strides = [0] * (labels.dim() - tensor.dim()) + list(tensor.stride())
+        varies = [_varies(labels, axis) for axis in range(labels.dim())]
+        if not any(v and size > 1 and stride for v, size, stride in zip(varies, padded, strides, strict=True)):
+            return
+        alone = labels[(full.expand(labels.size()) == 0) & (labels != 0)]
+        if alone.numel():
+            self.atoms.pin(
+                alone.numpy(), f"at {_place()} it is combined with a tensor of fixed size {tuple(tensor.size())}"
+            )
+
+    def _normalise(self, labels: Tensor | None, axes: Sequence[int], output: Tensor, func: Any) -> None:
+        if labels is not None and any(_varies(labels, axis) for axis in axes):
+            self.atoms.pin(labels.numpy(), f"`{func.name()}` at {_place()} normalises across it and others")
+        self._write(output, labels)
+
+    def _reduce(self, func: Any, labels: Tensor | None, args: Any, outputs: list[Tensor]) -> None:
+        if labels is None:
+            return
+        position = 2 if func is aten.linalg_vector_norm.default else 1
+        axes = args[position] if len(args) > position and args[position] is not None else list(range(labels.dim()))
+        axes = [axes] if isinstance(axes, int) else list(axes) or list(range(labels.dim()))
+        if any(_varies(labels, axis) for axis in axes):
+            self.atoms.pin(labels.numpy(), f"`{func.name()}` at {_place()} reduces across it and others")
+            return
+        for output in outputs:
+            if output.is_floating_point():
+                self._write(output, labels.amax(dim=axes, keepdim=output.dim() == labels.dim()))
+
+    def _contract(self, left: Tensor, right: Tensor, output: Tensor) -> None:
+        """Matrix product (..., M, K) x (..., K, N): joins along K, hands labels on along M and N."""
+        left_inner, left_outer = self._sides(left, -1, -2)
+        right_inner, right_outer = self._sides(right, -2, -1)
+        if left_inner is not None or right_inner is not None:
+            self._join_inner(left, left_inner, right, right_inner)
+        if left_outer is not None and right_outer is not None:
+            self.atoms.pin(left_outer.numpy(), f"the matrix product at {_place()} has units on both sides")
+        if right_outer is not None:
+            self._write(output, right_outer.unsqueeze(-2).expand(output.size()))
+        elif left_outer is not None:
+            self._write(output, left_outer.unsqueeze(-1).expand(output.size()))
+        else:
+            self._write(output, None)
+
+    def _sides(self, tensor: Tensor, inner: int, outer: int) -> tuple[Tensor | None, Tensor | None]:
+        """Labels along the contracted axis (..., other, K) and along the kept axis (..., kept).
+
+        A parameter has both; an activation has one or the other.
+        """
+        name = self._parameter(tensor)
+        if name is not None:
+            axes = self._decode(tensor, name)
+            if axes is None:
+                self._unknown(aten.mm.default, [tensor], [])
+                return None, None
+            kept = torch.from_numpy(self._atoms_of(name, axes[outer], "out"))
+            contracted = torch.from_numpy(self._atoms_of(name, axes[inner], "in"))
+            return contracted.view(1, -1), kept
+        labels = self._read(tensor)
+        if labels is None:
+            return None, None
+        if not _varies(labels, outer % labels.dim()) or _varies(labels, inner % labels.dim()):
+            return labels.movedim(inner, -1), None
+        return None, labels.select(inner, 0)
+
+    def _join_inner(self, left: Tensor, a: Tensor | None, right: Tensor, b: Tensor | None) -> None:
+        if a is None or b is None:
+            present, _other, size = (a, right, right.size(-2)) if a is not None else (b, left, left.size(-1))
+            assert present is not None
+            if size > 1 and self._parameter(left if a is not None else right) is None:
+                self.atoms.pin(
+                    present.numpy(), f"the matrix product at {_place()} pairs it with a tensor of fixed size {size}"
+                )
+            return
+        for own, labels, axis, other in ((left, a, -1, right), (right, b, -2, left)):
+            if self._parameter(own) is None and self._parameter(other) is not None:
+                self._pin_mixed(own.movedim(axis, -1).reshape(-1, own.size(axis)), labels)
+        if a.dim() > 2 or b.dim() > 2:
+            batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+            a = a.expand(*batch, *a.shape[-2:]) if self._parameter(left) is None else a.expand(*batch, 1, a.size(-1))
+            b = b.expand(*batch, *b.shape[-2:]) if self._parameter(right) is None else b.expand(*batch, 1, b.size(-1))
+        rows_a, rows_b = a, b[..., :1, :]
+        self.atoms.join(rows_a.expand(torch.broadcast_shapes(rows_a.shape, rows_b.shape)).numpy(), rows_b.numpy())
+        self.atoms.join(a[..., :1, :].numpy(), b.numpy())
+
+    def _pin_mixed(self, values: Tensor, labels: Tensor) -> None:
+        """A position (column) that is a unit in some rows and a fixed feature in others stays.
+
+        Rows of one constant are padding, which shrinks with the rest.
+        """
+        mixed = labels.reshape(values.size())
+        fixed = mixed == 0
+        columns = fixed.any(0) & ~fixed.all(0)
+        if bool(columns.any()) and bool((values[fixed] != values[fixed][0]).any()):
+            self.atoms.pin(mixed[:, columns].numpy(), f"at {_place()} it shares a position with a fixed feature")
+
+    def _add_bias(self, output: Tensor, bias: Tensor | None) -> None:
+        if bias is None:
+            return
+        labels = self._read(output)
+        own = self._read(bias)
+        if labels is not None and own is not None:
+            self.atoms.join(labels.numpy(), own.expand(labels.size()).numpy())
+        elif labels is not None:
+            self._pin_fixed_partner(bias, own, labels)
+        elif own is not None:
+            self._write(output, own.expand(output.size()))
+
+    def _mm(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+        self._contract(args[0], args[1], outputs[0])
+
+    def _addmm(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+        self._contract(args[1], args[2], outputs[0])
+        self._add_bias(outputs[0], args[0])
+
+    def _linear(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+        inputs, weight = args[0], args[1]
+        flat = inputs.reshape(-1, inputs.size(-1)) if self._read(inputs) is None else inputs
+        if flat.dim() != 2:
+            labels = self._read(flat)
+            assert labels is not None
+            flat = torch.empty(inputs.numel() // inputs.size(-1), inputs.size(-1))
+            self._alive.append(flat)
+            self._write(flat, labels.reshape(flat.size()))
+        self._contract(flat, weight.t(), outputs[0].view(-1, outputs[0].size(-1)))
+        self._add_bias(outputs[0], args[2] if len(args) > 2 else None)
+
+    def _convolution(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+        inputs, weight, bias, *_, transposed, _, groups = args
+        name = self._parameter(weight)
+        labels = self._read(inputs)
+        if name is None or self._decode(weight, name) is None:
+            self._unknown(aten.convolution.default, [inputs, weight], [labels])
+            return
+        out_axis, in_axis = (1, 0) if transposed else (0, 1)
+        produced = self.atoms.axis(name, out_axis, weight.size(out_axis), "out")
+        consumed = self.atoms.axis(name, in_axis, weight.size(in_axis), "in")
+        if labels is not None and any(_varies(labels, axis) for axis in range(2, labels.dim())):
+            self.atoms.pin(labels.numpy(), f"the convolution at {_place()} slides over it")
+        elif labels is not None and groups == 1:
+            channels = labels.movedim(1, -1).reshape(-1, labels.size(1)).numpy()
+            self.atoms.join(channels, consumed)
+        elif labels is not None:
+            self._grouped(labels, produced, groups, transposed)
+        if not (transposed and groups > 1):
+            shape = [1, -1] + [1] * (outputs[0].dim() - 2)
+            self._write(outputs[0], torch.from_numpy(produced).view(shape).expand(outputs[0].size()))
+        if bias is not None:
+            bias_name = self._parameter(bias)
+            if bias_name is not None and len(produced) == bias.numel():
+                self.atoms.join(self.atoms.axis(bias_name, 0, bias.numel(), "out"), produced)
+
+    def _grouped(self, labels: Tensor, produced: Ids, groups: int, transposed: bool) -> None:
+        channels = labels.movedim(1, -1).reshape(-1, labels.size(1)).numpy()
+        if groups == labels.size(1) and not transposed and len(produced) == groups:
+            self.atoms.join(channels, produced)  # depthwise: channel in = channel out
+        else:
+            self.atoms.pin(channels, f"the grouped convolution at {_place()} keeps its groups")
+
+    def _batch_norm(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+        labels = self._read(args[0])
+        if labels is not None:
+            channels = labels.movedim(1, -1).reshape(-1, labels.size(1)).numpy()
+            for tensor in args[1:5]:
+                name = self._parameter(tensor)
+                if name is not None:
+                    self.atoms.join(channels, self.atoms.axis(name, 0, tensor.numel(), "out"))
+        self._write(outputs[0], labels)
+
+    def _layer_norm(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+        labels = self._read(args[0])
+        if labels is not None:
+            self.atoms.pin(labels.numpy(), f"the normalisation at {_place()} takes its mean over it and others")
+        self._write(outputs[0], labels)
+
+    def _embedding(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+        name = self._parameter(args[0])
+        if name is not None:
+            atoms = torch.from_numpy(self.atoms.axis(name, 1, args[0].size(1), "out"))
+            self._write(outputs[0], atoms.expand(outputs[0].size()))
+
+    def _pad(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+        labels = self._read(args[0])
+        if labels is not None:
+            padded = aten.constant_pad_nd.default(labels.clone(), args[1], 0)
+            axes = [axis for axis in range(labels.dim()) if not _varies(labels, axis)]
+            self._write(outputs[0], _filled(padded, axes))
+
+    def _pad_packed(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+        labels = self._read(args[0])
+        if labels is not None:
+            moved = aten._pad_packed_sequence.default(labels.clone(), args[1], args[2], 0, args[4])
+            self._write(outputs[0], _filled(moved[0], [0, 1]))
+
+    def _attention(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+        """Scaled dot-product attention: the scale depends on the number of features of queries and keys."""
+        for tensor in args[:2]:
+            labels = self._read(tensor)
+            if labels is not None:
+                self.atoms.pin(labels.numpy(), f"the attention at {_place()} scales by the number of its features")
+        values = self._read(args[2])
+        if values is not None:
+            self._write(outputs[0], values.select(-2, 0).unsqueeze(-2).expand(outputs[0].size()))
+
+    # --- recurrent modules -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _wrapped_modules(self) -> Iterator[None]:
+        wrapped = []
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.RNNBase):
+                module.forward = self._recurrent(name, module, module.forward)
+                wrapped.append(module)
+        try:
+            yield
+        finally:
+            for module in wrapped:
+                del module.forward
+
+    def _recurrent(self, name: str, module: nn.RNNBase, original: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(inputs: Tensor | PackedSequence, hx: Any = None) -> Any:
+            with self._pause():
+                result = original(inputs, hx)
+            self.called.add(name)
+            output, states = result
+            data_in = inputs.data if isinstance(inputs, PackedSequence) else inputs
+            data_out = output.data if isinstance(output, PackedSequence) else output
+            states = states if isinstance(states, tuple) else (states,)
+            given = hx if isinstance(hx, tuple) else () if hx is None else (hx,)
+            with self._pause():
+                self._alive.append((inputs, hx, result))
+                self._follow_recurrent(name, module, data_in, given, data_out, states)
+            return result
+
+        return forward
+
+    def _follow_recurrent(
+        self,
+        name: str,
+        module: nn.RNNBase,
+        data_in: Tensor,
+        given: Sequence[Tensor],
+        data_out: Tensor,
+        states: Sequence[Tensor],
+    ) -> None:
+        below: Tensor | None = self._read(data_in)
+        count = directions(module)
+        cells, outs = self._bind_units(name, module)
+        flat = None if below is None else below.reshape(-1, data_in.size(-1))
+        for index, names in enumerate(layer_names(module)):
+            layer = index // count
+            consumed = self.atoms.axis(
+                f"{name}.{names.weight_ih}".lstrip("."),
+                1,
+                module.get_parameter(names.weight_ih).size(1),
+                "in",
+            )
+            if layer:
+                self.atoms.join(np.concatenate(outs[(layer - 1) * count : layer * count]), consumed)
+            elif flat is not None:
+                weight = module.get_parameter(names.weight_ih).t()
+                self._join_inner(data_in.reshape(flat.size()), flat, weight, torch.from_numpy(consumed)[None])
+        top = torch.from_numpy(np.concatenate(outs[-count:]))
+        self._write(data_out, top.expand(data_out.size()))
+        # `h_n` holds the outputs' units, `c_n` the cells'.
+        for state, ids in zip(states, (outs, cells), strict=False):
+            labels = torch.from_numpy(np.stack(ids))
+            labels = labels.unsqueeze(1) if state.dim() == 3 else labels
+            self._write(state, labels.expand(state.size()))
+        for state, ids in zip(given, (outs, cells), strict=False):
+            self._join_initial_state(name, state, np.stack(ids))
+
+    def _join_initial_state(self, name: str, state: Tensor, ids: Ids) -> None:
+        labels = self._read(state)
+        expected = torch.from_numpy(ids)
+        expected = (expected.unsqueeze(1) if state.dim() == 3 else expected).expand(state.size())
+        if labels is not None:
+            self.atoms.join(labels.numpy(), expected.numpy())
+            alone = expected[labels == 0]
+            self.atoms.pin(alone.numpy(), f"the initial state of `{name}` is partly of fixed size")
+        elif bool((state != 0).any()):
+            self.atoms.pin(ids, f"the initial state of `{name}` is given from outside with a fixed size")
+
+    def _bind_units(self, name: str, module: nn.RNNBase) -> tuple[list[Ids], list[Ids]]:
+        """The atoms of the cells and of the outputs (the same without a projection), layer by layer."""
+        cells, outs = [], []
+        blocks = gates(module)
+        for names in layer_names(module):
+            key = (name, names.layer, names.direction)
+            prefix = f"{name}." if name else ""
+            canonical = self._parameter(module.get_parameter(names.weight_hh))
+            if key not in self.units:
+                if canonical != prefix + names.weight_hh:
+                    raise SurgeryError(
+                        f"`{name}` shares its weights with `{canonical}`",
+                        hint="name it under `ignore`; tied recurrent layers are not handled yet",
+                    )
+                units = self.atoms.new(module.hidden_size)
+                self.units[key] = units
+                rows = np.tile(units, blocks)
+                self.atoms.bind(prefix + names.weight_ih, 0, rows, "out")
+                self.atoms.bind(prefix + names.weight_hh, 0, rows, "out")
+                for bias in (names.bias_ih, names.bias_hh):
+                    if bias is not None:
+                        self.atoms.bind(prefix + bias, 0, rows, "out")
+                if names.weight_hr is None:
+                    self.atoms.bind(prefix + names.weight_hh, 1, units, "in")
+                else:
+                    projected = self.atoms.axis(prefix + names.weight_hr, 0, module.proj_size, "out")
+                    self.atoms.bind(prefix + names.weight_hr, 1, units, "in")
+                    self.atoms.bind(prefix + names.weight_hh, 1, projected, "in")
+            cells.append(self.units[key])
+            outs.append(self.units[key] if names.weight_hr is None else self.atoms.axes[prefix + names.weight_hr, 0])
+        return cells, outs
+
+    @contextmanager
+    def _pause(self) -> Iterator[None]:
+        paused, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = paused
+
+
+def _varies(labels: Tensor, axis: int) -> bool:
+    """True where the labels differ along an axis."""
+    return labels.size(axis) > 1 and bool((labels != labels.narrow(axis, 0, 1)).any())
+
+
+def _filled(labels: Tensor, axes: Sequence[int]) -> Tensor:
+    """Padded steps belong to the units that the other steps belong to: they shrink with them."""
+    if not axes:
+        return labels
+    return torch.where(labels == 0, labels.amax(dim=list(axes), keepdim=True), labels)
+
+
+def _place() -> str:
+    """File and line of the user's code that is running: the innermost frame outside torch and this package."""
+    frame = sys._getframe()
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith((_TORCH_FOLDER, _OUR_FOLDER, "<")):
+            return f"{Path(file).name}:{frame.f_lineno}"
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return "an unknown place"
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """`nn.MultiheadAttention` as separate operations, not as one fused kernel."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+_RULES: dict[Any, Callable[..., None]] = {
+    aten.mm.default: Tracer._mm,
+    aten.bmm.default: Tracer._mm,
+    aten.addmm.default: Tracer._addmm,
+    aten.baddbmm.default: Tracer._addmm,
+    aten.linear.default: Tracer._linear,
+    aten.convolution.default: Tracer._convolution,
+    aten.native_batch_norm.default: Tracer._batch_norm,
+    aten._native_batch_norm_legit_no_training.default: Tracer._batch_norm,
+    aten.native_layer_norm.default: Tracer._layer_norm,
+    aten.embedding.default: Tracer._embedding,
+    aten.constant_pad_nd.default: Tracer._pad,
+    aten._pad_packed_sequence.default: Tracer._pad_packed,
+    aten._scaled_dot_product_flash_attention_for_cpu.default: Tracer._attention,
+    aten._scaled_dot_product_efficient_attention.default: Tracer._attention,
+}

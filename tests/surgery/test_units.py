@@ -1,0 +1,167 @@
+"""Units are removed without a trace in the outputs, or the step refuses and the model is untouched."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.errors import SurgeryError
+from compressor.nn.recurrent import gates, layer_names, recurrent_modules
+from compressor.surgery.rebuild import rebuild
+from compressor.surgery.units import prune
+from tests.surgery.topologies import CELLS, HIDDEN, INPUT, REFUSED, SUPPORTED, GatherByLength, Stacked, TwoModules
+
+DEAD = 4
+
+
+def _inputs(*shapes):
+    generator = torch.Generator().manual_seed(3)
+    return [
+        (
+            torch.randn(batch, length, INPUT, generator=generator, dtype=torch.float64),
+            torch.randint(1, length + 1, (batch,), generator=generator).index_fill(0, torch.tensor([0]), length),
+        )
+        for batch, length in shapes
+    ]
+
+
+def _model(topology, cell):
+    torch.manual_seed(0)
+    return topology(CELLS[cell]).double().eval()
+
+
+TIED = {"SummedDirections", "HandOver"}
+"""Where the layers' units go together, the same ones must be dead in each."""
+
+
+def _kill_units(model, seed):
+    """Zero the rows and the recurrent column of random units in every layer, so that they are 0 at every step."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in recurrent_modules(model).values():
+            for names in layer_names(module):
+                if type(model).__name__ in TIED:
+                    generator.manual_seed(seed)
+                dead = torch.randperm(module.hidden_size, generator=generator)[:DEAD]
+                rows = torch.cat([dead + block * module.hidden_size for block in range(gates(module))])
+                for name in (names.weight_ih, names.weight_hh, names.bias_ih, names.bias_hh):
+                    if name is not None:
+                        module.get_parameter(name)[rows] = 0.0
+                module.get_parameter(names.weight_hh)[:, dead] = 0.0
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("topology", SUPPORTED, ids=lambda t: t.__name__)
+def test_removed_units_leave_the_outputs_of_zeroed_ones(topology, cell):
+    model = _model(topology, cell)
+    names = list(recurrent_modules(model))
+    result = prune(model, {}, _inputs((2, 3), (5, 7)), names=names, count=DEAD)
+    assert all(m.hidden_size == recurrent_modules(model)[n].hidden_size - DEAD
+               for n, m in recurrent_modules(result.model).items())  # fmt: skip
+    reference = copy.deepcopy(model)
+    rebuilt = rebuild(_model(topology, cell), [result.structure])
+    rebuilt.load_state_dict(result.model.state_dict())
+    assert sum(p.numel() for p in result.model.parameters()) < sum(p.numel() for p in reference.parameters())
+    for inputs in _inputs((1, 1), (3, 11)):
+        assert torch.equal(rebuilt(*inputs), result.model(*inputs))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    "topology",
+    [t for t in SUPPORTED if t.__name__ not in ("LearnedState", "Residual", "BatchNormBehind")],
+    ids=lambda t: t.__name__,
+)
+def test_dead_units_go_and_nothing_changes(topology, cell):
+    model = _model(topology, cell)
+    _kill_units(model, seed=1)
+    result = prune(model, {}, _inputs((2, 3)), names=list(recurrent_modules(model)), count=DEAD, score="l1")
+    for inputs in _inputs((1, 1), (2, 3), (5, 17)):
+        torch.testing.assert_close(result.model(*inputs), model(*inputs), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_gradients_of_the_rest_agree(cell):
+    model = _model(Stacked, cell)
+    _kill_units(model, seed=2)
+    smaller = prune(model, {}, _inputs((2, 3)), names=["rnn"], count=DEAD, score="l1").model
+    x, lengths = _inputs((3, 5))[0]
+    for module in (model, smaller):
+        module(x, lengths).square().sum().backward()
+    torch.testing.assert_close(smaller.head.bias.grad, model.head.bias.grad, atol=1e-9, rtol=0)
+    kept = model.head.weight.grad.abs().sum(0) > 0
+    torch.testing.assert_close(smaller.head.weight.grad, model.head.weight.grad[:, kept], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(("topology", "message"), REFUSED.items(), ids=lambda v: getattr(v, "__name__", ""))
+def test_what_cannot_be_followed_is_refused_and_the_model_untouched(topology, message):
+    model = _model(topology, "gru")
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(SurgeryError) as caught:
+        prune(model, {}, _inputs((2, 3)), names=["rnn"], ratio=0.5)
+    assert message in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"ratio": 0.5}, 7), ({"ratio": 0.3}, 10), ({"ratio": 0.99}, 1), ({"count": 12}, 1),
+        ({"ratio": 0.5, "round_to": 4}, 8), ({"ratio": 0.7, "round_to": 8}, 8),
+    ],
+)  # fmt: skip
+def test_exactly_the_asked_number_goes(options, kept):
+    model = _model(GatherByLength, "gru")
+    assert prune(model, {}, _inputs((2, 3)), names=["rnn"], **options).model.rnn.hidden_size == kept
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"count": 13}, "this would leave no unit in layer 0 of `rnn`, which has 13"),
+        ({"ratio": 0.01}, "no unit would go from layer 0 of `rnn`, which has 13"),
+        ({"ratio": 0.1, "round_to": 16}, "(kept units are rounded up to a multiple of 16)"),
+    ],
+)
+def test_a_number_that_removes_all_or_nothing_is_refused(options, message):
+    with pytest.raises(SurgeryError) as caught:
+        prune(_model(GatherByLength, "gru"), {}, _inputs((2, 3)), names=["rnn"], **options)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("score", ["l1", "l2"])
+def test_the_units_with_the_smallest_weights_over_gates_and_consumers_go(score):
+    model = _model(GatherByLength, "lstm")
+    power = {"l1": 1, "l2": 2}[score]
+    rows = torch.cat([model.rnn.weight_ih_l0, model.rnn.weight_hh_l0], 1).abs().pow(power).sum(1).view(4, HIDDEN)
+    columns = torch.cat([model.rnn.weight_hh_l0, model.head.weight]).abs().pow(power).sum(0)
+    expected = (rows.sum(0) + columns).argsort()[DEAD:].sort().values
+    result = prune(model, {}, _inputs((2, 3)), names=["rnn"], count=DEAD, score=score).model
+    assert torch.equal(result.head.weight, model.head.weight[:, expected])
+
+
+def test_masks_are_cut_along():
+    model = _model(TwoModules, "gru")
+    masks = {name: torch.rand(p.shape) > 0.5 for name, p in model.named_parameters() if "weight" in name}
+    with torch.no_grad():
+        for name, mask in masks.items():
+            model.get_parameter(name).mul_(mask)
+    result = prune(model, masks, _inputs((2, 3)), names=["rnn", "second"], ratio=0.5)
+    for name, mask in result.masks.items():
+        parameter = result.model.get_parameter(name)
+        assert parameter.shape == mask.shape
+        assert not parameter[~mask].any()
+
+
+def test_only_the_named_modules_lose_units():
+    result = prune(_model(TwoModules, "lstm"), {}, _inputs((2, 3)), names=["second"], ratio=0.5)
+    assert (result.model.rnn.hidden_size, result.model.second.hidden_size) == (11, 7)
+    assert [skip.name for skip in result.skipped] == ["rnn"]
+
+
+def test_an_uncalled_module_is_refused():
+    model = _model(TwoModules, "gru")
+    model.spare = nn.GRU(3, 5).double()
+    with pytest.raises(SurgeryError, match="`spare` is not called"):
+        prune(model, {}, _inputs((2, 3)), names=["spare"], ratio=0.5)

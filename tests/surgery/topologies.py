@@ -1,0 +1,277 @@
+"""Models around recurrent layers, each as small as its topology allows; sizes are distinct primes."""
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+INPUT, HIDDEN, CLASSES = 5, 13, 3
+CELLS = {
+    "rnn_tanh": lambda *a, **k: nn.RNN(*a, **k),
+    "rnn_relu": lambda *a, **k: nn.RNN(*a, nonlinearity="relu", **k),
+    "gru": nn.GRU,
+    "lstm": nn.LSTM,
+}
+
+
+class Base(nn.Module):
+    """One recurrent layer and a head; subclasses say how they are joined."""
+
+    options: dict = {"batch_first": True}
+    head_inputs = HIDDEN
+
+    def __init__(self, cell):
+        super().__init__()
+        self.rnn = cell(INPUT, HIDDEN, **self.options)
+        self.head = nn.Linear(self.head_inputs, CLASSES)
+
+    def forward(self, x, lengths):
+        return self.head(self.join(x, lengths))
+
+
+class EveryStep(Base):
+    def join(self, x, lengths):
+        return self.rnn(x)[0]
+
+
+class LastStep(Base):
+    def join(self, x, lengths):
+        return self.rnn(x)[0][:, -1]
+
+
+class GatherByLength(Base):
+    def join(self, x, lengths):
+        y = self.rnn(x)[0]
+        return y.gather(1, (lengths - 1).view(-1, 1, 1).expand(-1, 1, y.size(-1))).squeeze(1)
+
+
+class IndexByLength(Base):
+    def join(self, x, lengths):
+        return self.rnn(x)[0][torch.arange(x.size(0)), lengths - 1]
+
+
+class MeanPooling(Base):
+    def join(self, x, lengths):
+        return self.rnn(x)[0].mean(dim=1)
+
+
+class MaskedMean(Base):
+    def join(self, x, lengths):
+        y = self.rnn(x)[0]
+        mask = (torch.arange(x.size(1))[None] < lengths[:, None]).unsqueeze(-1)
+        return (y * mask).sum(1) / lengths.unsqueeze(-1)
+
+
+class MaxPooling(Base):
+    def join(self, x, lengths):
+        return self.rnn(x)[0].amax(1)
+
+
+class LastState(Base):
+    def join(self, x, lengths):
+        states = self.rnn(x)[1]
+        return (states[0] if isinstance(states, tuple) else states)[-1]
+
+
+class Stacked(Base):
+    options = {"batch_first": True, "num_layers": 3, "dropout": 0.1}
+
+    def join(self, x, lengths):
+        return self.rnn(x)[0]
+
+
+class NoBias(Base):
+    options = {"batch_first": True, "num_layers": 2, "bias": False}
+
+    def join(self, x, lengths):
+        return self.rnn(x)[0]
+
+
+class SequenceFirst(Base):
+    options = {"num_layers": 2}
+
+    def join(self, x, lengths):
+        return self.rnn(x.transpose(0, 1))[0][-1]
+
+
+class Packed(Base):
+    def join(self, x, lengths):
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0]
+
+
+class Bidirectional(Base):
+    options = {"batch_first": True, "num_layers": 2, "bidirectional": True}
+    head_inputs = 2 * HIDDEN
+
+    def join(self, x, lengths):
+        return self.rnn(x)[0]
+
+
+class SummedDirections(Base):
+    options = {"batch_first": True, "bidirectional": True}
+
+    def join(self, x, lengths):
+        forward, backward = self.rnn(x)[0].chunk(2, dim=-1)
+        return forward + backward
+
+
+class BothLastStates(Base):
+    options = {"batch_first": True, "bidirectional": True}
+    head_inputs = 2 * HIDDEN
+
+    def join(self, x, lengths):
+        states = self.rnn(x)[1]
+        states = states[0] if isinstance(states, tuple) else states
+        return torch.cat([states[-2], states[-1]], dim=-1)
+
+
+class TwoModules(Base):
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.front = nn.Sequential(nn.Linear(INPUT, 7), nn.ReLU())
+        self.rnn = cell(7, 11, batch_first=True)
+        self.second = cell(11, HIDDEN, batch_first=True)
+
+    def join(self, x, lengths):
+        return self.second(torch.tanh(self.rnn(self.front(x))[0]))[0]
+
+
+class LearnedState(Base):
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.start = nn.Parameter(torch.randn(1, 1, HIDDEN))
+
+    def join(self, x, lengths):
+        start = self.start.expand(1, x.size(0), -1).contiguous()
+        return self.rnn(x, (start, start) if isinstance(self.rnn, nn.LSTM) else start)[0]
+
+
+class ConvolutionInFront(Base):
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.conv = nn.Conv1d(INPUT, INPUT, 3, padding=1)
+
+    def join(self, x, lengths):
+        return self.rnn(torch.relu(self.conv(x.transpose(1, 2))).transpose(1, 2))[0]
+
+
+class BatchNormBehind(Base):
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.norm = nn.BatchNorm1d(HIDDEN)
+
+    def join(self, x, lengths):
+        return self.norm(self.rnn(x)[0].transpose(1, 2)).transpose(1, 2)
+
+
+class SkipConcatenation(Base):
+    head_inputs = HIDDEN + INPUT
+
+    def join(self, x, lengths):
+        return torch.cat([x, self.rnn(x)[0]], dim=-1)
+
+
+class AttentionPooling(Base):
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.query = nn.Linear(HIDDEN, 1)
+
+    def join(self, x, lengths):
+        y = self.rnn(x)[0]
+        weights = torch.softmax(self.query(y), dim=1)
+        return (weights.transpose(1, 2) @ y).squeeze(1)
+
+
+class HandOver(Base):
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.decoder = cell(INPUT, HIDDEN, batch_first=True)
+
+    def join(self, x, lengths):
+        return self.decoder(x.flip(1), self.rnn(x)[1])[0]
+
+
+class Residual(Base):
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.project = nn.Linear(INPUT, HIDDEN)
+
+    def join(self, x, lengths):
+        return self.rnn(x)[0] + self.project(x)
+
+
+class UsedTwice(Base):
+    def join(self, x, lengths):
+        return self.rnn(x)[0] + self.rnn(x.flip(1))[0]
+
+
+SUPPORTED = [
+    EveryStep, LastStep, GatherByLength, IndexByLength, MeanPooling, MaskedMean, MaxPooling, LastState, Stacked, NoBias,
+    SequenceFirst, Packed, Bidirectional, SummedDirections, BothLastStates, TwoModules, LearnedState,
+    ConvolutionInFront, BatchNormBehind, SkipConcatenation, AttentionPooling, HandOver, Residual, UsedTwice,
+]  # fmt: skip
+
+
+class LayerNormBehind(Base):
+    """refused: the mean is taken over all units"""
+
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.norm = nn.LayerNorm(HIDDEN)
+
+    def join(self, x, lengths):
+        return self.norm(self.rnn(x)[0])
+
+
+class StateAsOutput(Base):
+    """refused: the output's size would change"""
+
+    def forward(self, x, lengths):
+        return self.rnn(x)[0]
+
+
+class FixedView(Base):
+    """refused: 13 stands in the code"""
+
+    def join(self, x, lengths):
+        return self.rnn(x)[0].reshape(-1, 13)
+
+
+class InputAdded(Base):
+    """refused: the other summand keeps its size"""
+
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.register_buffer("wide", torch.randn(INPUT, HIDDEN), persistent=False)
+
+    def join(self, x, lengths):
+        return self.rnn(x)[0] + torch.cat([x, x, x[..., :3]], dim=-1)
+
+
+class Sorted(Base):
+    """refused: sorts across units"""
+
+    def join(self, x, lengths):
+        return self.rnn(x)[0].sort(dim=-1).values
+
+
+class SelfAttentionBehind(Base):
+    """refused for now: attention keeps its own sizes"""
+
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.attention = nn.MultiheadAttention(HIDDEN, 1, batch_first=True)
+
+    def join(self, x, lengths):
+        y = self.rnn(x)[0]
+        return self.attention(y, y, y)[0]
+
+
+REFUSED = {
+    LayerNormBehind: "takes its mean over it and others",
+    StateAsOutput: "part of the model's output 0",
+    FixedView: "a size may be fixed in the model's code",
+    InputAdded: "combined with a tensor of fixed size",
+    Sorted: "`aten::sort` at topologies.py:",
+    SelfAttentionBehind: "`MultiheadAttention` cannot be resized yet",
+}
