@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import importlib
+import math
 import os
 import platform
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -93,11 +94,12 @@ class _Run:
     threads: int
     quick: bool
     progress: Progress
+    notes: list[str] = field(default_factory=list)
 
     def carry_out(self) -> Report:
         """All stages in order; the report is written last."""
         original = self.task.model().to(self.device).eval()
-        self._try_forward(original)
+        try_forward(self.task, original, self.device)
         self.progress.say("evaluating the original model")
         original_score = self._score(original)
         for index, step in enumerate(self.recipe.steps):
@@ -130,19 +132,6 @@ class _Run:
 
     # --- stages ----------------------------------------------------------------------------------------------------
 
-    def _try_forward(self, model: nn.Module) -> None:
-        """Find out before any work that the model runs on the task's own example."""
-        example = self.task.example(2, self.task.length)
-        try:
-            torch_forward(model, self.device)(*example)
-        except Exception as error:
-            shapes = ", ".join(str(tuple(part.shape)) for part in example)
-            raise TaskError(
-                f"the model does not run on `example(2, {self.task.length})` of shapes {shapes}: "
-                f"{type(error).__name__}: {str(error).splitlines()[0]}",
-                hint="`example(batch, length)` must give the arguments of the model's `forward`",
-            ) from error
-
     def _compress(self, original: nn.Module) -> tuple[State, list[StepReport]]:
         generator = torch.Generator().manual_seed(self.recipe.seed)
         context = Context(
@@ -152,12 +141,11 @@ class _Run:
             generator=generator,
             progress=self.progress,
             quick=self.quick,
-            length=self.task.length,
         )
         state = State(copy.deepcopy(original))
         steps = []
         for index, step in enumerate(self.recipe.steps):
-            self.progress.say(f"step {index}: {step.method}")
+            self.progress.say(f"step {index + 1} of {len(self.recipe.steps)}: {step.method}")
             started = time.perf_counter()
             with _in_step(index, step):
                 result = step.apply(state, context)
@@ -198,10 +186,10 @@ class _Run:
     ) -> tuple[list[Measurement], list[SpeedUp]]:
         paths = [self.folder.staging / artifact.path for artifact in artifacts]
         inputs = self.task.example(1, self.task.length)
-        scores = []
+        examined = []
         for path in paths:
             self.progress.say(f"evaluating {path.name}")
-            scores.append(accuracy.score(self.task, OnnxFile(path), seed=self.recipe.seed))
+            examined.append(accuracy.examine(self.task, OnnxFile(path), seed=self.recipe.seed))
         rounds = {"rounds": QUICK_ROUNDS} if self.quick else {}
         latencies, speedups = latency.compare(
             paths,
@@ -216,16 +204,21 @@ class _Run:
         measurements = []
         for index, (path, artifact, model) in enumerate(zip(paths, artifacts, models, strict=True)):
             parameters, nonzeros = size.count(model)
+            counted = macs.survey(path, inputs)
+            if counted.uncounted:
+                missing = ", ".join(counted.uncounted)
+                self.notes.append(f"MACs of {path.name} are not given: {missing} cannot be counted.")
             measurements.append(
                 Measurement(
                     label="compressed" if index else "original",
                     artifact=artifact,
                     parameters=parameters,
                     nonzeros=nonzeros,
-                    macs=macs.count(path, inputs),
+                    macs=counted.total,
                     peak_memory_bytes=memory.peak(path, inputs),
                     latency=latencies[index],
-                    score=scores[index],
+                    score=examined[index].score,
+                    drop=accuracy.drop(examined[0], examined[index]) if index else None,
                     torch_score=torch_scores[index],
                     layers=size.layers(model),
                 )
@@ -236,8 +229,7 @@ class _Run:
         """The views, then `report.json`, then everything into place."""
         import yaml
 
-        from compressor.render.html import html
-        from compressor.render.markdown import markdown
+        from compressor.render import html, markdown
 
         self.folder.write("recipe.yaml", yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True))
         names = sorted(
@@ -256,7 +248,7 @@ class _Run:
         return accuracy.score(self.task, torch_forward(model, self.device), seed=self.recipe.seed)
 
     def _notes(self, steps: Sequence[StepReport]) -> tuple[str, ...]:
-        notes = []
+        notes = list(self.notes)
         stops_early = any(step.options.get("early_stopping") or step.options.get("keep_best") for step in steps)
         if stops_early and self.task.validates_on_evaluation_data:
             notes.append(
@@ -273,6 +265,8 @@ class _MethodTask:
 
     def __init__(self, task: GuardedTask) -> None:
         self.higher_is_better = task.higher_is_better
+        self.length = task.length
+        self.min_length = task.min_length
         self.example = task.example
         self.batches = task.batches
         self.loss = task.loss
@@ -301,6 +295,20 @@ def torch_forward(model: nn.Module, device: torch.device) -> Callable[..., Any]:
     return forward
 
 
+def try_forward(task: GuardedTask, model: nn.Module, device: torch.device) -> None:
+    """Find out before any work that the model runs on the task's own example; raises `TaskError` where it does not."""
+    example = task.example(2, task.length)
+    try:
+        torch_forward(model, device)(*example)
+    except Exception as error:
+        shapes = ", ".join(str(tuple(part.shape)) for part in example)
+        raise TaskError(
+            f"the model does not run on `example(2, {task.length})` of shapes {shapes}: "
+            f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            hint="`example(batch, length)` must give the arguments of the model's `forward`",
+        ) from error
+
+
 def check_limits(
     limits: Limits, original: Measurement, compressed: Sequence[Measurement], speedups: Sequence[SpeedUp]
 ) -> tuple[Limit, ...]:
@@ -314,12 +322,12 @@ def check_limits(
             "file_ratio": original.artifact.bytes / measurement.artifact.bytes,
             "file_bytes": float(measurement.artifact.bytes),
             "speedup": speedup.ratio,
-            "latency_ms": measurement.latency.p50 if measurement.latency else float("inf"),
+            "latency_ms": measurement.latency.p50 if measurement.latency else math.nan,
         }
         at_most = {"metric_drop", "file_bytes", "latency_ms"}
         for name, value in reached.items():
             limit = getattr(limits, name)
-            if limit is None:
+            if limit is None or math.isnan(value):
                 continue
             # A drop of 0.01 in accuracies of 370 samples is 0.010000000000000009 in binary.
             margin = 1e-9
@@ -368,7 +376,7 @@ def _in_step(index: int, step: Method) -> Iterator[None]:
     try:
         yield
     except MethodError as error:
-        label = f"step {index} (`{step.method}`)"
+        label = f"`steps.{index}` ({step.method})"
         raise MethodError(f"{label}: {error.message}", hint=error.hint, place=error.place) from error
 
 

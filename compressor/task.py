@@ -130,10 +130,14 @@ class GuardedTask(Task):
             )
         return example
 
-    def batches(self, generator: torch.Generator) -> Iterator[tuple[Inputs, Any]]:
-        """The task's `batches`; each batch is checked to be (inputs, target)."""
+    def batches(self, generator: torch.Generator) -> Iterable[tuple[Inputs, Any]]:
+        """The task's `batches`, with their length where they have one; each is checked to be (inputs, target)."""
         with self._guard("batches"):
-            iterator = iter(self.task.batches(generator))
+            return _GuardedBatches(self.task.batches(generator), self._checked)
+
+    def _checked(self, batches: Iterable[tuple[Inputs, Any]]) -> Iterator[tuple[Inputs, Any]]:
+        with self._guard("batches"):
+            iterator = iter(batches)
         while True:
             with self._guard("batches"):
                 try:
@@ -202,6 +206,20 @@ class GuardedTask(Task):
                 f"{self.min_length}, {self.length}, {self.max_length}",
                 place=Place(self.file),
             )
+
+
+class _GuardedBatches:
+    """Batches behind a guard; `len` works where it works on what the task gave, so that bars show what remains."""
+
+    def __init__(self, batches: Any, checked: Callable[[Any], Iterator[tuple[Inputs, Any]]]) -> None:
+        self._batches = batches
+        self._checked = checked
+
+    def __iter__(self) -> Iterator[tuple[Inputs, Any]]:
+        return self._checked(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
 
 
 def load(spec: str) -> GuardedTask:

@@ -22,6 +22,10 @@ class TrainingTask(Protocol):
     """The part of a task that methods use; `compressor.task.Task` behind a guard fits it."""
 
     higher_is_better: bool
+    length: int
+    """A typical length of the time axis."""
+    min_length: int
+    """The shortest length that the model takes."""
 
     def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
         """Valid inputs at this batch size and length, on the CPU."""
@@ -71,8 +75,6 @@ class Context:
     progress: Progress
     quick: bool = False
     """A rehearsal: a handful of batches instead of whole epochs."""
-    length: int = 32
-    """The task's typical length."""
 
 
 class Method(BaseModel, ABC):

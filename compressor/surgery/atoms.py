@@ -28,6 +28,11 @@ class Atoms:
     _count: int = 1
     _pins: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def count(self) -> int:
+        """One more than the largest atom."""
+        return self._count
+
     def new(self, count: int) -> Ids:
         """`count` fresh atoms."""
         first, self._count = self._count, self._count + count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,17 +15,22 @@ Kept = Mapping[tuple[str, int], Tensor]
 """(parameter or buffer name, axis) -> boolean mask over the axis, True = kept."""
 
 
-def cut(model: nn.Module, kept: Kept) -> None:
-    """Cut parameters and buffers of `model` in place and refresh its modules; tied parameters stay tied."""
-    replacements: dict[int, Tensor] = {}
+def resized_copy(model: nn.Module, kept: Kept) -> nn.Module:
+    """A copy of `model` with parameters and buffers cut down; tied parameters stay tied.
+
+    What is cut is never copied whole, so the copy costs no more memory than the smaller model.
+    """
     by_name: dict[str, dict[int, Tensor]] = {}
     for (name, axis), mask in kept.items():
         by_name.setdefault(name, {})[axis] = mask
+    memo: dict[int, Any] = {}
     for name, masks in by_name.items():
         old = tensor_of(model, name)
-        replacements[id(old)] = select(old.detach(), masks)
-    replace(model, replacements)
-    refresh(model)
+        new = select(old.detach(), masks)
+        memo[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+    smaller = copy.deepcopy(model, memo)
+    refresh(smaller)
+    return smaller
 
 
 def select(tensor: Tensor, masks: Mapping[int, Tensor]) -> Tensor:

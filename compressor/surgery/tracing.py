@@ -93,9 +93,14 @@ class Tracer(TorchDispatchMode):
         model: A copy on the CPU in evaluation mode; its recurrent modules' `forward` is wrapped while tracing.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not wrapped for torch.compile, which is never used here and whose import takes seconds."""
+        return False
+
     def __init__(self, model: nn.Module) -> None:
         """Prepare for `model`; nothing is run yet."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.model = model
         self.atoms = Atoms()
         self.units: dict[tuple[str, int, int], Ids] = {}
@@ -385,11 +390,11 @@ class Tracer(TorchDispatchMode):
             if self._parameter(own) is None and self._parameter(other) is not None:
                 self._pin_mixed(own.movedim(axis, -1).reshape(-1, own.size(axis)), labels)
         if a.dim() > 2 or b.dim() > 2:
-            batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+            batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
             a = a.expand(*batch, *a.shape[-2:]) if self._parameter(left) is None else a.expand(*batch, 1, a.size(-1))
             b = b.expand(*batch, *b.shape[-2:]) if self._parameter(right) is None else b.expand(*batch, 1, b.size(-1))
         rows_a, rows_b = a, b[..., :1, :]
-        self.atoms.join(rows_a.expand(torch.broadcast_shapes(rows_a.shape, rows_b.shape)).numpy(), rows_b.numpy())
+        self.atoms.join(rows_a.expand(np.broadcast_shapes(rows_a.shape, rows_b.shape)).numpy(), rows_b.numpy())
         self.atoms.join(a[..., :1, :].numpy(), b.numpy())
 
     def _pin_mixed(self, values: Tensor, labels: Tensor) -> None:

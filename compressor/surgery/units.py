@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import fractions
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
@@ -17,11 +19,11 @@ from compressor.errors import SurgeryError
 from compressor.nn.recurrent import recurrent_modules
 from compressor.report import Change, Skip
 from compressor.surgery.rebuild import resize_record
-from compressor.surgery.resize import check_resizable, cut, select, tensor_of
+from compressor.surgery.resize import check_resizable, resized_copy, select, tensor_of
 from compressor.surgery.tracing import Tracer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from compressor.surgery.atoms import Atoms, Ids
 
@@ -29,6 +31,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torc
 """Largest |smaller - zeroed| / max(1, |zeroed|) by dtype; sums are taken in another order after the removal."""
 
 LayerKey = tuple[str, int, int]
+Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -77,18 +80,35 @@ def prune(
         SurgeryError: No unit, or no kept unit, would be left; a layer cannot be followed or is not reached; the smaller
             model does not agree. The message says where and why.
     """
-    working = copy.deepcopy(model).cpu().eval()
     inputs = [tuple(part.cpu() for part in example) for example in examples]
-    atoms, units = _trace(working, inputs[0], names)
-    removed = _choose(working, atoms, units, ratio, count, round_to, score)
-    kept = _plan(working, atoms, removed)
-    _refuse_unresizable(working, {name for name, _ in kept})
-    reference = [_forward(_silenced(working, atoms, kept), example, "silenced") for example in inputs]
-    smaller = copy.deepcopy(working)
-    cut(smaller, kept)
-    for example, expected in zip(inputs, reference, strict=True):
-        _check_agreement(_forward(smaller, example, "smaller"), expected, example)
-    return _result(model, working, smaller, masks, kept, units)
+    with _evaluating_on_cpu(model) as working:
+        atoms, units = _trace(working, inputs[0], names)
+        removed = _choose(working, atoms, units, ratio, count, round_to, score)
+        kept = _plan(working, atoms, removed)
+        _refuse_unresizable(working, {name for name, _ in kept})
+        with _silenced(working, atoms, kept):
+            expected = [_forward(working, example, "silenced") for example in inputs]
+        smaller = resized_copy(working, kept)
+        for example, outputs in zip(inputs, expected, strict=True):
+            _check_agreement(_forward(smaller, example, "smaller"), outputs, example)
+        result = _result(working, smaller, masks, kept, units)
+    result.model.to(next(model.parameters()).device).train(model.training)
+    return result
+
+
+@contextmanager
+def _evaluating_on_cpu(model: nn.Module) -> Iterator[nn.Module]:
+    """The model itself where it lies on the CPU (a copy would double the memory), as it was again afterwards."""
+    if any(tensor.device.type != "cpu" for tensor in [*model.parameters(), *model.buffers()]):
+        yield copy.deepcopy(model).cpu().eval()
+        return
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def _trace(model: nn.Module, example: tuple[Tensor, ...], names: Sequence[str]) -> tuple[Atoms, dict[LayerKey, Ids]]:
@@ -129,7 +149,8 @@ def _choose(
             )
         number = _number_to_remove(key, len(groups), ratio, count, round_to)
         tied = [group for group in groups.tolist() if group in removed]
-        order = sorted((g for g in range(len(groups)) if groups[g] not in removed), key=lambda g: totals[int(groups[g])])
+        free = [index for index, group in enumerate(groups.tolist()) if group not in removed]
+        order = sorted(free, key=lambda index: float(totals[groups[index]]))
         if len(tied) > number:
             raise SurgeryError(
                 f"layer {key[1]} of `{key[0]}` is tied to a larger one and would lose {len(tied)} units instead "
@@ -176,18 +197,18 @@ def _number_to_remove(key: LayerKey, size: int, ratio: float | None, count: int 
     return size - kept
 
 
-def group_scores(model: nn.Module, atoms: Atoms, score: str) -> dict[int, float]:
-    """Norm of all weights (of two or more axes) that a group owns, by the group's representative."""
+def group_scores(model: nn.Module, atoms: Atoms, score: str) -> Scores:
+    """Norm of all weights (of two or more axes) that a group owns, at the index of the group's representative."""
     power = {"l1": 1, "l2": 2}[score]
-    totals: dict[int, float] = {}
+    totals = np.zeros(atoms.count)
     for (name, axis), ids in atoms.axes.items():
         tensor = tensor_of(model, name).detach()
         if tensor.dim() < 2:
             continue
-        sums = tensor.double().abs().pow(power).movedim(axis, 0).flatten(1).sum(1).numpy()
-        for group, value in zip(atoms.roots(ids).tolist(), sums.tolist(), strict=True):
-            totals[group] = totals.get(group, 0.0) + value
-    return {group: total ** (1 / power) for group, total in totals.items()}
+        others = [other for other in range(tensor.dim()) if other != axis]
+        norms = torch.linalg.vector_norm(tensor, power, others).double()
+        np.add.at(totals, atoms.roots(ids), norms.numpy() ** power)
+    return totals ** (1 / power)
 
 
 def _plan(model: nn.Module, atoms: Atoms, removed: Ids) -> dict[tuple[str, int], Tensor]:
@@ -209,18 +230,25 @@ def _refuse_unresizable(model: nn.Module, names: set[str]) -> None:
         raise SurgeryError(f"`{name}` would have to shrink, but {reason}", hint="choose other layers with `targets`")
 
 
-def _silenced(model: nn.Module, atoms: Atoms, kept: Mapping[tuple[str, int], Tensor]) -> nn.Module:
-    """A copy in which the removed units are 0 at every step: the rows that make them are 0, their consumers as before.
+@contextmanager
+def _silenced(model: nn.Module, atoms: Atoms, kept: Mapping[tuple[str, int], Tensor]) -> Iterator[None]:
+    """The removed units are 0 at every step while this lasts: the rows that make them are 0, their consumers as before.
 
     With zero rows and biases, an RNN gives tanh(0) = relu(0) = 0; a GRU n = 0, so h = z * h' stays 0; an LSTM g = 0, so
     c = f * c' stays 0 and h = o * tanh(0) = 0. That uses nothing of what the trace found out about consumers.
     """
-    silenced = copy.deepcopy(model)
-    with torch.no_grad():
+    saved = []
+    try:
         for (name, axis), mask in kept.items():
             if atoms.roles[name, axis] == "out":
-                tensor_of(silenced, name).index_fill_(axis, (~mask).nonzero().flatten(), 0.0)
-    return silenced
+                tensor, rows = tensor_of(model, name).detach(), (~mask).nonzero().flatten()
+                saved.append((tensor, axis, rows, tensor.index_select(axis, rows)))
+                tensor.index_fill_(axis, rows, 0.0)
+        yield
+    finally:
+        # In reverse order: an element may be covered twice, by rows and by columns.
+        for tensor, axis, rows, values in reversed(saved):
+            tensor.index_copy_(axis, rows, values)
 
 
 def _forward(model: nn.Module, inputs: tuple[Tensor, ...], what: str) -> list[Tensor]:
@@ -268,14 +296,12 @@ def _check_agreement(found: list[Tensor], expected: list[Tensor], example: tuple
 
 
 def _result(
-    model: nn.Module,
     before: nn.Module,
     after: nn.Module,
     masks: Mapping[str, Tensor],
     kept: Mapping[tuple[str, int], Tensor],
     units: Mapping[LayerKey, Ids],
 ) -> UnitSurgery:
-    device = next(model.parameters()).device
     axes: dict[str, dict[int, Tensor]] = {}
     for (name, axis), mask in kept.items():
         axes.setdefault(name, {})[axis] = mask
@@ -300,5 +326,4 @@ def _result(
         Skip(name=name, reason="not among the targets") for name in recurrent_modules(before) if name not in chosen
     )
     record = resize_record({name: tensor_of(after, name).shape for name in axes})
-    after.train(model.training)
-    return UnitSurgery(after.to(device), cut_masks, record, tuple(changes), skipped)
+    return UnitSurgery(after, cut_masks, record, tuple(changes), skipped)

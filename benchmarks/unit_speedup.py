@@ -1,0 +1,99 @@
+"""How much of the saved arithmetic becomes time: units of a recurrent layer removed, both files timed interleaved.
+
+    python benchmarks/unit_speedup.py [--cell lstm] [--layers 1] [--hidden 512] [--ratio 0.5]
+
+Prints the MACs of both exported files, the measured ratio with its interval, and ratio / MAC reduction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.measure import latency, macs
+from compressor.surgery.units import prune
+from compressor.task import GuardedTask, Task
+from exporters import onnx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+INPUT, CLASSES, STEPS = 64, 10, 100
+CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+class Net(nn.Module):
+    """`INPUT` features -> recurrent layers -> a Linear on the last step."""
+
+    def __init__(self, cell: str, hidden: int, layers: int) -> None:
+        """Random weights: speed does not depend on them."""
+        super().__init__()
+        self.rnn = CELLS[cell](INPUT, hidden, layers, batch_first=True)
+        self.head = nn.Linear(hidden, CLASSES)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, T, INPUT) -> (B, CLASSES)."""
+        return self.head(self.rnn(features)[0][:, -1])
+
+
+class Random(Task):
+    """Random features; nothing is trained or scored."""
+
+    length, max_length = STEPS, 2 * STEPS
+
+    def model(self) -> nn.Module:
+        """Not used."""
+        raise NotImplementedError
+
+    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
+        """Normal features."""
+        return (torch.randn(batch, length, INPUT),)
+
+    def batches(self, generator: torch.Generator) -> Iterable[Any]:
+        """Nothing to train on."""
+        return ()
+
+    def loss(self, outputs: Any, target: Any) -> Tensor:
+        """Not used."""
+        raise NotImplementedError
+
+    def evaluate(self, forward: Any) -> float:
+        """Not used."""
+        raise NotImplementedError
+
+
+def main() -> None:
+    """Build, prune, export, time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cell", choices=CELLS, default="lstm")
+    parser.add_argument("--layers", type=int, default=1)
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--ratio", type=float, default=0.5)
+    parser.add_argument("--rounds", type=int, default=60)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    task = GuardedTask(Random(), __file__)
+    model = Net(options.cell, options.hidden, options.layers).eval()
+    smaller = prune(model, {}, [task.example(2, 3)], names=["rnn"], ratio=options.ratio).model
+    inputs = task.example(1, STEPS)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / "original.onnx", Path(folder) / "smaller.onnx"]
+        for path, net in zip(paths, (model, smaller), strict=True):
+            onnx.export(net, task, path, onnx.Options(format="onnx"))
+        counts = [macs.count(path, inputs) or 0 for path in paths]
+        times, (ratio,) = latency.compare(paths, inputs, batch=1, length=STEPS, rounds=options.rounds, max_seconds=120)
+    saved = counts[0] / counts[1]
+    print(f"{options.cell} {INPUT}->{options.hidden}, {options.layers} layer(s), {STEPS} steps, batch 1, 1 thread")
+    print(f"MACs {counts[0]:,} -> {counts[1]:,}: {saved:.2f}x fewer")
+    print(f"p50 {times[0].p50:.3f} ms -> {times[1].p50:.3f} ms")
+    low, high = ratio.interval.low, ratio.interval.high
+    print(f"speed-up {ratio.ratio:.2f}x [{low:.2f}, {high:.2f}] = {ratio.ratio / saved:.2f} of the MAC reduction")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The command line; `main` is the entry point."""
+
+from __future__ import annotations
+
+import io
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from compressor.cli.output import complain, say
+from compressor.errors import CompressorError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPTED = 130
+BUG = 70
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a limit missed, 2 bad usage or input, 70 a bug of ours."""
+    try:
+        code = execute(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # while modules are loaded; later ones are the application's
+        code = _interrupted()
+    sys.exit(code)
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command and give its exit code; what the user can mend is printed, not raised."""
+    _never_fail_on_an_encoding()
+    from typer import Abort, BadParameter
+
+    from compressor.cli.app import app
+
+    # the base of every usage error of click, which typer does not export under a name of its own
+    usage_problem: type[Exception] = next(base for base in BadParameter.__mro__ if base.__name__ == "UsageError")
+    try:
+        code = app(list(arguments), prog_name="compressor", standalone_mode=False) or 0
+    except CompressorError as error:
+        complain(error)
+        return 2
+    except Abort:
+        code = INTERRUPTED
+    except usage_problem as problem:
+        complain(_usage_error(problem))
+        return 2
+    except Exception:
+        traceback.print_exc()
+        say("\nThis is a bug in compressor, not in your input; please report it with the text above.")
+        return BUG
+    return _interrupted() if code == INTERRUPTED else int(code)
+
+
+def _interrupted() -> int:
+    say("interrupted")
+    return INTERRUPTED
+
+
+def _usage_error(problem: Exception) -> UsageError:
+    message = problem.format_message() if hasattr(problem, "format_message") else str(problem)
+    message = message.replace("Value error, ", "")  # pydantic's word for an error of the type's own
+    context = getattr(problem, "ctx", None)
+    command = context.command_path if context is not None else "compressor"
+    return UsageError(message[:1].lower() + message[1:], hint=f"`{command} --help` shows how it is used")
+
+
+def _never_fail_on_an_encoding() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

@@ -1,0 +1,41 @@
+"""Arguments that several commands share."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from compressor.cli import completion
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="Name of a shipped recipe or path of a YAML file.",
+        autocompletion=completion.recipe_names,
+        show_default=False,
+    ),
+]
+TaskOption = Annotated[
+    str,
+    typer.Option(
+        "--task",
+        metavar="FILE.py[:NAME]",
+        help="Python file with a `compressor.Task`; NAME where it holds several.",
+        autocompletion=completion.python_files,
+        show_default=False,
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the recipe, such as steps.0.ratio=0.7. Repeatable."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
+ThreadsOption = Annotated[
+    int, typer.Option("--threads", min=1, metavar="N", help="CPU threads of ONNX Runtime while latency is measured.")
+]
+Device = Literal["auto", "cpu", "cuda"]
+DeviceOption = Annotated[
+    Device, typer.Option("--device", help="Where to compress; auto takes CUDA where there is one.")
+]

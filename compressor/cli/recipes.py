@@ -1,0 +1,85 @@
+"""`compressor recipes`: the library of shipped recipes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compressor.cli import completion
+from compressor.cli.arguments import JsonOption
+from compressor.cli.output import columns, emit, emit_json, emit_rich, say
+from compressor.errors import OutputError
+
+_MODELINE = "# yaml-language-server:"
+
+app = typer.Typer(help="List, show and copy the shipped recipes.")
+
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Name of a shipped recipe.",
+        autocompletion=completion.shipped_names,
+        show_default=False,
+    ),
+]
+
+
+@app.command("list")
+def list_recipes(json: JsonOption = False) -> None:
+    """List the shipped recipes."""
+    from compressor.recipe import load, names
+
+    rows = [
+        {
+            "name": name,
+            "steps": [step.method for step in recipe.steps],
+            "exports": [entry.format for entry in recipe.exports],
+            "description": recipe.description,
+        }
+        for name in names()
+        for recipe in [load(name)]
+    ]
+    if json:
+        emit_json(rows)
+    else:
+        table = [(str(row["name"]), ", ".join(row["steps"]), str(row["description"])) for row in rows]
+        emit_rich(columns(("name", "steps", "description"), table))
+
+
+@app.command()
+def show(name: NameArgument) -> None:
+    """Write the YAML of a recipe to standard output."""
+    from compressor.recipe import source
+
+    emit(source.read(name).text)
+
+
+@app.command()
+def copy(
+    name: NameArgument,
+    to: Annotated[str | None, typer.Argument(metavar="[FILE]", help="Where to. [default: NAME.yaml]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+) -> None:
+    """Copy a recipe to a file of yours, to change it."""
+    from compressor.files import write_whole
+    from compressor.recipe import source
+
+    found = source.read(name)
+    target = Path(to) if to is not None else Path(f"{Path(name).stem}.yaml")
+    if target.is_dir():
+        target /= f"{Path(name).stem}.yaml"
+    if target.exists() and not force:
+        raise OutputError(f"`{target}` exists", hint="give another name, or --force")
+    # the schema that the first line points to lies beside the original only
+    text = "".join(line for line in found.text.splitlines(keepends=True) if not line.startswith(_MODELINE))
+    write_whole(target, text.encode())
+    say(f"copied to {target}")
+
+
+@app.command()
+def schema() -> None:
+    """Write the JSON Schema of recipes, with which an editor completes and checks."""
+    from compressor.recipe import schema as build
+
+    emit_json(build())

@@ -1,0 +1,60 @@
+"""`compressor run`: compress, retrain, export, measure, report."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from compressor.cli.arguments import DeviceOption, RecipeArgument, SetOption, TaskOption, ThreadsOption
+from compressor.cli.output import data_console, emit, say
+
+if TYPE_CHECKING:
+    from compressor.report import Report
+
+
+def run(
+    recipe: RecipeArgument,
+    task: TaskOption,
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for the results.", show_default=False)],
+    overrides: SetOption = None,
+    device: DeviceOption = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="Rehearse on a handful of batches, in seconds.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite another recipe's run in DIR.")] = False,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Compress a model as RECIPE says, export it, and report what it cost and what it bought.
+
+    Exits with 0 where every limit of the recipe is met and with 1 where one is missed.
+    """
+    from compressor.recipe import load
+
+    # everything that can be said without torch is said before it is loaded
+    chosen = load(recipe, overrides or ())
+    from compressor import pipeline
+    from compressor import task as tasks
+    from compressor.cli.progress import Terminal
+
+    with Terminal() as progress:
+        result = pipeline.run(
+            chosen,
+            tasks.load(task),
+            Path(out),
+            device=device,
+            threads=threads,
+            quick=quick,
+            force=force,
+            progress=progress,
+        )
+    _show(result, Path(out))
+    if not result.limits_met:
+        raise typer.Exit(1)
+
+
+def _show(result: "Report", out: Path) -> None:
+    from compressor.render.terminal import print_table
+
+    console = data_console()
+    with console.capture() as capture:
+        print_table(result, console)
+    emit(capture.get())
+    say(f"report: {out / 'report.html'}, {out / 'report.md'}, {out / 'report.json'}")

@@ -1,0 +1,170 @@
+"""The task's own metric, checked, with an interval where the task gives per-sample scores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compressor.errors import TaskError
+from compressor.measure.statistics import bootstrap_mean
+from compressor.report import Drop, Score
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+_MEAN_TOLERANCE = 1e-4
+
+
+class ScoredTask(Protocol):
+    """The part of a task that scoring uses."""
+
+    @property
+    def metric(self) -> str:
+        """What the number is called."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Which way the metric points."""
+
+    def evaluate(self, forward: Callable[..., Any]) -> Any:
+        """The metric on held-out data."""
+
+    def validate(self, forward: Callable[..., Any]) -> Any:
+        """The metric by which retraining stops early."""
+
+
+@runtime_checkable
+class _Evaluation(Protocol):
+    """The shape of `compressor.task.Evaluation`."""
+
+    value: float | None
+    per_sample: Tensor | None
+    parts: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A score and the per-sample scores (N,) behind it, kept for a paired comparison."""
+
+    score: Score
+    per_sample: NDArray[np.float64] | None
+
+
+def score(
+    task: ScoredTask, forward: Callable[..., Any], *, validation: bool = False, confidence: float = 0.95, seed: int = 0
+) -> Score:
+    """The task's metric on `forward`; see `examine`."""
+    return examine(task, forward, validation=validation, confidence=confidence, seed=seed).score
+
+
+def examine(
+    task: ScoredTask, forward: Callable[..., Any], *, validation: bool = False, confidence: float = 0.95, seed: int = 0
+) -> Examined:
+    """Run `task.evaluate(forward)`, or `validate`, without gradients and check what comes back.
+
+    Args:
+        task: whose metric.
+        forward: the PyTorch model or an exported file.
+        validation: call `validate` instead of `evaluate`.
+        confidence: of the bootstrap interval over samples.
+        seed: of the bootstrap.
+
+    Raises:
+        TaskError: the function gave something else than a finite metric; the message names it and what came back.
+    """
+    function = "validate" if validation else "evaluate"
+    with torch.no_grad():
+        returned = (task.validate if validation else task.evaluate)(forward)
+    value, samples, parts = _read(function, returned)
+    interval = None if samples is None else bootstrap_mean(samples, confidence=confidence, seed=seed)
+    result = Score(
+        metric=task.metric,
+        value=value,
+        higher_is_better=task.higher_is_better,
+        interval=interval,
+        samples=None if samples is None else len(samples),
+        parts=parts,
+    )
+    return Examined(result, samples)
+
+
+def drop(original: Examined, compressed: Examined, *, confidence: float = 0.95, seed: int = 0) -> Drop:
+    """How much worse `compressed` scores than `original`, with a paired bootstrap interval over the samples.
+
+    Both files see the same samples, so the difference is taken sample by sample before resampling; what makes a
+    sample hard for both falls out, and the interval is tighter than the two scores' own ones suggest. It is left
+    out where a file gave no per-sample scores, the counts differ, or every sample changed by the same amount.
+    """
+    sign = 1.0 if original.score.higher_is_better else -1.0
+    value = sign * (original.score.value - compressed.score.value) + 0.0  # never -0.0
+    first, second = original.per_sample, compressed.per_sample
+    if first is None or second is None or len(first) != len(second):
+        return Drop(value=value)
+    return Drop(value=value, interval=bootstrap_mean(sign * (first - second), confidence=confidence, seed=seed))
+
+
+def _read(function: str, returned: object) -> tuple[float, NDArray[np.float64] | None, dict[str, float]]:
+    """The metric, the per-sample scores and the parts in what a task's function returned."""
+    if isinstance(returned, Tensor) and returned.dim() == 1:
+        samples = _per_sample(function, returned)
+        return float(samples.mean()), samples, {}
+    if not isinstance(returned, _Evaluation):
+        return _number(f"`{function}`", returned), None, {}
+    named = f"`{function}`'s Evaluation"
+    parts = {str(name): _number(f"part `{name}` of {named}", part) for name, part in returned.parts.items()}
+    if returned.per_sample is None:
+        return _number(f"`value` of {named}", returned.value), None, parts
+    samples = _per_sample(function, returned.per_sample)
+    mean = float(samples.mean())
+    if returned.value is None:
+        return mean, samples, parts
+    value = _number(f"`value` of {named}", returned.value)
+    if abs(value - mean) > _MEAN_TOLERANCE * max(1.0, abs(mean)):
+        raise TaskError(
+            f"`value` of {named} is {value:.6g}, but the mean of its `per_sample` is {mean:.6g}",
+            hint="leave `value` out, or give per-sample scores whose mean is the metric",
+        )
+    return value, samples, parts
+
+
+def _number(source: str, value: object) -> float:
+    if isinstance(value, Tensor) and value.dim() == 0 and not value.is_complex() and value.dtype != torch.bool:
+        value = value.item()
+    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
+        raise TaskError(
+            f"{source} is {_describe(value)}, not a metric",
+            hint="return a float, a tensor of per-sample scores (N,), or an Evaluation",
+        )
+    number = float(value)
+    if not math.isfinite(number):
+        raise TaskError(f"{source} is {number}", hint="the metric must be a finite number; look for a division by zero")
+    return number
+
+
+def _per_sample(function: str, scores: object) -> NDArray[np.float64]:
+    source = f"`{function}`'s per-sample scores"
+    if not isinstance(scores, Tensor) or scores.dim() != 1 or scores.is_complex():
+        raise TaskError(f"{source} are {_describe(scores)}", hint="return a real tensor of shape (N,)")
+    if not len(scores):
+        raise TaskError(f"{source} are empty", hint="evaluate on at least one sample")
+    array: NDArray[np.float64] = scores.detach().to("cpu", torch.float64).numpy()
+    wrong = int(np.count_nonzero(~np.isfinite(array)))
+    if wrong:
+        raise TaskError(
+            f"{source} hold {wrong} of {len(array)} that are NaN or infinite", hint="give a finite score per sample"
+        )
+    return array
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+    return "None" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"

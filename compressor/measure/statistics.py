@@ -1,0 +1,87 @@
+"""Intervals, kept apart from clocks and models so that they can be tried on made-up numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compressor.report import Interval, SpeedUp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+RESAMPLES = 2000
+_CHUNK_ELEMENTS = 1 << 22
+
+
+def bootstrap_mean(
+    values: NDArray[np.float64], *, confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval | None:
+    """Percentile bootstrap interval of the mean of `values` (N,).
+
+    Draws `resamples` times N values with replacement and takes the (1 -+ confidence) / 2 quantiles of their means
+    (Efron and Tibshirani, An Introduction to the Bootstrap, section 13.3). The same seed gives the same interval.
+
+    Returns:
+        None where resampling tells nothing: fewer than two values, or all of them equal.
+    """
+    count = len(values)
+    if count < 2 or values.min() == values.max():
+        return None
+    random = np.random.default_rng(seed)
+    rows = max(1, _CHUNK_ELEMENTS // count)
+    means = np.concatenate(
+        [
+            values[random.integers(0, count, size=(min(rows, resamples - start), count))].mean(axis=1)
+            for start in range(0, resamples, rows)
+        ]
+    )
+    low, high = np.quantile(means, ((1 - confidence) / 2, (1 + confidence) / 2))
+    return Interval(low=float(low), high=float(high), confidence=confidence)
+
+
+def fewest_for_median(confidence: float = 0.95) -> int:
+    """How many values `median_interval` needs: the least n with 2 * 0.5**n <= 1 - confidence."""
+    return math.ceil(1 - math.log2(1 - confidence))
+
+
+def median_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
+    """Interval of the median from order statistics, right for any distribution and any number of values.
+
+    With x_(1) <= ... <= x_(n), the interval [x_(k), x_(n+1-k)] misses the median with probability
+    2 * P(Binomial(n, 1/2) <= k - 1); k is the largest for which that is at most 1 - confidence.
+    (David and Nagaraja, Order Statistics, section 7.1.)
+
+    Raises:
+        ValueError: fewer than `fewest_for_median(confidence)` values.
+    """
+    ordered = sorted(values)
+    count = len(ordered)
+    if count < fewest_for_median(confidence):
+        raise ValueError(f"{count} values are too few for an interval of {confidence}")
+    tail, rank = 0.0, 0
+    while True:
+        tail += math.comb(count, rank) * 0.5**count
+        if 2 * tail > 1 - confidence:
+            break
+        rank += 1
+    return Interval(low=ordered[rank - 1], high=ordered[count - rank], confidence=confidence)
+
+
+def speed_up(baseline: Sequence[float], other: Sequence[float], *, confidence: float = 0.95) -> SpeedUp:
+    """Baseline latency / other latency from one median of each per round, both (R,), in the same unit.
+
+    The ratio is the median over rounds of baseline / other, its interval is `median_interval` over rounds.
+
+    Timings of neighbouring rounds resemble each other (clock frequency, other programs), which would make a
+    plain bootstrap too sure. Here that cannot invent a difference: the caller draws anew in every round which
+    file is loaded and timed first, so between two equally fast files each round's ratio falls above or below 1
+    like a fresh coin, whatever the noise does over time, and order statistics ask for no more than that.
+    """
+    ratios = [first / second for first, second in zip(baseline, other, strict=True)]
+    interval = median_interval(ratios, confidence=confidence)
+    return SpeedUp(ratio=float(np.median(ratios)), interval=interval, within_noise=interval.low <= 1.0 <= interval.high)

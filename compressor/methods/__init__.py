@@ -1,0 +1,18 @@
+"""The recipe words: `METHODS` maps each to its options model. Importing this package does not import torch."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from compressor.methods.base import Method
+from compressor.methods.magnitude import Magnitude
+from compressor.methods.retrain import Retrain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+METHODS: Mapping[str, type[Method]] = MappingProxyType({"magnitude": Magnitude, "retrain": Retrain})
+"""Recipe word -> method, in the order in which they are listed."""
+
+__all__ = ["METHODS", "Magnitude", "Method", "Retrain"]

@@ -1,0 +1,185 @@
+"""Losses that pull a student's outputs to a teacher's; each a scalar, the mean over all leading axes.
+
+Gradients flow into the student only if the teacher's tensors were computed without them, which is the caller's part.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compressor.errors import MethodError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+Loss = Literal["kl", "mse", "cosine"]
+
+
+def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """T^2 * mean over positions of sum_c p_c (log p_c - log q_c), p = softmax(teacher / T), q = softmax(student / T).
+
+    The factor T^2 keeps the gradient's size when T changes (Hinton et al., arXiv 1503.02531, section 2).
+
+    Args:
+        student: Logits (..., C).
+        teacher: Logits of the same shape.
+        temperature: T > 0.
+    """
+    classes = student.shape[-1]
+    return temperature**2 * functional.kl_div(
+        functional.log_softmax(student / temperature, dim=-1).reshape(-1, classes),
+        functional.log_softmax(teacher / temperature, dim=-1).reshape(-1, classes),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+def mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean of (student - teacher)^2 over all elements."""
+    return functional.mse_loss(student, teacher)
+
+
+def cosine(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over positions of 1 - cos(student, teacher) along the last axis, 0..2; for embeddings (..., C)."""
+    return (1.0 - functional.cosine_similarity(student, teacher, dim=-1)).mean()
+
+
+def output_loss(kind: Loss, student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """The loss of that name; `temperature` matters to `kl` only."""
+    if kind == "kl":
+        return kl(student, teacher, temperature)
+    return mse(student, teacher) if kind == "mse" else cosine(student, teacher)
+
+
+def first_tensor(outputs: Any) -> Tensor | None:
+    """The tensor itself, or the first one of a tuple or list (the sequence of a GRU; the data of a packed one)."""
+    while isinstance(outputs, (tuple, list)) and outputs:
+        outputs = outputs[0]
+    return outputs if isinstance(outputs, Tensor) else None
+
+
+class Teacher:
+    """The model to learn from, and what is compared; a context manager, since it hooks both models meanwhile.
+
+    loss = output loss + mean over the hidden modules of mean squared error. Where a hidden output of the student is
+    narrower (or wider) than the teacher's, a linear map S -> T without bias stands between; it is trained along
+    (`parameters`) and is no part of the student.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        *,
+        kind: Loss,
+        temperature: float,
+        hidden: Sequence[str],
+        example: Sequence[Tensor],
+    ) -> None:
+        """Hook the models and run both once on `example` to learn the shapes.
+
+        Raises:
+            MethodError: A hidden module is not in both models, is not called, or gives outputs that cannot be
+                compared.
+        """
+        self._teacher = teacher
+        self._kind = kind
+        self._temperature = temperature
+        self._of_teacher = _Outputs(teacher, hidden)
+        self._of_student = _Outputs(student, hidden)
+        self._projections: dict[str, nn.Linear] = {}
+        try:
+            self._make_projections(student, hidden, example)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Teacher:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained beside the student, by names that no parameter of a model can have."""
+        return {f"distill_hidden:{name}": cast("nn.Parameter", item.weight) for name, item in self._projections.items()}
+
+    def close(self) -> None:
+        """Take the hooks away."""
+        self._of_teacher.close()
+        self._of_student.close()
+
+    def loss(self, inputs: Sequence[Tensor], outputs: Any) -> Tensor:
+        """Distance of the student's `outputs`, just computed from `inputs`, to the teacher's; a scalar."""
+        with torch.no_grad():
+            goal = first_tensor(self._teacher(*inputs))
+        mine = first_tensor(outputs)
+        if goal is None or mine is None:
+            raise MethodError("the model's output is not a tensor, so there is nothing to distil", hint=_NO_DISTILL)
+        if goal.shape != mine.shape:
+            raise MethodError(
+                f"the model gives outputs {tuple(mine.shape)}, the original {tuple(goal.shape)}", hint=_NO_DISTILL
+            )
+        value = output_loss(self._kind, mine, goal, self._temperature)
+        pairs = [self._pair(name) for name in self._of_teacher.names]
+        return value + torch.stack([mse(a, b) for a, b in pairs]).mean() if pairs else value
+
+    def _pair(self, name: str) -> tuple[Tensor, Tensor]:
+        mine = self._of_student.take(name)
+        projection = self._projections.get(name)
+        return (mine if projection is None else projection(mine)), self._of_teacher.take(name)
+
+    def _make_projections(self, student: nn.Module, hidden: Sequence[str], example: Sequence[Tensor]) -> None:
+        if not hidden:
+            return
+        with torch.no_grad():
+            self._teacher(*example)
+            student(*example)
+        for name in hidden:
+            mine, goal = self._of_student.take(name), self._of_teacher.take(name)
+            if mine.shape[:-1] != goal.shape[:-1]:
+                raise MethodError(
+                    f"`distill_hidden`: `{name}` gives {tuple(mine.shape)}, in the original {tuple(goal.shape)}; "
+                    "only the last axis may differ",
+                    hint="leave this module out",
+                )
+            if mine.shape != goal.shape:
+                # made on the CPU, so that it starts the same on every device
+                projection = nn.Linear(mine.shape[-1], goal.shape[-1], bias=False)
+                self._projections[name] = projection.to(mine.device, mine.dtype)
+
+
+_NO_DISTILL = "retrain without `distill`, or let the model's first output be the tensor to match"
+
+
+class _Outputs:
+    """Keeps the latest first output tensor of each of the named modules."""
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self._latest: dict[str, Tensor | None] = {}
+        self._handles = [model.get_submodule(name).register_forward_hook(self._keep(name)) for name in names]
+
+    def _keep(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, outputs: Any) -> None:
+            self._latest[name] = first_tensor(outputs)
+
+        return hook
+
+    def take(self, name: str) -> Tensor:
+        """The output of the last call, which is forgotten."""
+        if name not in self._latest:
+            raise MethodError(f"`distill_hidden`: `{name}` is not called in `forward`", hint="leave this module out")
+        tensor = self._latest.pop(name)
+        if tensor is None or tensor.ndim == 0:
+            raise MethodError(f"`distill_hidden`: `{name}` gives no tensor", hint="leave this module out")
+        return tensor
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()

@@ -1,0 +1,93 @@
+"""What a recipe holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Final, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from compressor.methods.base import Method  # noqa: TC001 - pydantic evaluates the annotation
+from compressor.recipe.choice import ChosenBy, formats, methods
+
+MAX_STEPS: Final = 100
+MAX_EXPORTS: Final = 20
+
+
+class ExportOptions(Protocol):
+    """What the options model of every exporter has."""
+
+    @property
+    def format(self) -> str:
+        """Name of the exporter's module."""
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        """The options as plain values."""
+
+
+class Limits(BaseModel):
+    """What an exported file must reach; a run that misses one ends with exit code 1. All of them are optional."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    metric_drop: Annotated[float, Field(ge=0.0)] | None = None
+    """Largest loss of the task's metric, absolute and in the metric's own unit; counts downwards for accuracies and
+    upwards for errors."""
+
+    parameters_ratio: Annotated[float, Field(gt=0.0)] | None = None
+    """Least original parameters / compressed parameters."""
+
+    file_ratio: Annotated[float, Field(gt=0.0)] | None = None
+    """Least original file size / compressed file size, both exported to the same format."""
+
+    file_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Largest compressed file, in bytes."""
+
+    speedup: Annotated[float, Field(gt=0.0)] | None = None
+    """Least original latency / compressed latency, medians of interleaved runs."""
+
+    latency_ms: Annotated[float, Field(gt=0.0)] | None = None
+    """Largest median latency of the compressed file, in ms."""
+
+
+class Recipe(BaseModel):
+    """How a model is compressed and exported."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    schema_version: Annotated[int, Field(ge=1, le=1, json_schema_extra={"const": 1}, examples=[1])]
+    """Version of this format."""
+
+    name: Annotated[str, Field(min_length=1, max_length=80, examples=["lstm-half"])]
+    """What the report calls the run."""
+
+    description: Annotated[str, Field(max_length=2000)] = ""
+    """One or two sentences on what the recipe is for."""
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    """Start of every random number of the run."""
+
+    steps: Annotated[
+        tuple[Annotated[Method, ChosenBy("method", methods)], ...],
+        Field(min_length=1, max_length=MAX_STEPS, examples=[[{"method": "retrain"}]]),
+    ]
+    """Methods, carried out in this order."""
+
+    exports: Annotated[
+        tuple[Annotated[ExportOptions, ChosenBy("format", formats)], ...],
+        Field(min_length=1, max_length=MAX_EXPORTS, examples=[[{"format": "onnx"}]]),
+    ]
+    """Files that are written and measured."""
+
+    limits: Limits = Limits()
+    """What every exported file must reach."""
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe as JSON values, defaults filled in."""
+        return self.model_dump(mode="json")
+
+    def sha256(self) -> str:
+        """Hash of the resolved recipe: the same for two texts that mean the same."""
+        text = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,82 @@
+"""A recipe's text: from a path or from the library of shipped recipes."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from compressor.errors import Place, RecipeError
+
+MAX_BYTES: Final = 128 * 1024
+_SUFFIXES: Final = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text and what to call it in errors."""
+
+    file: str
+    text: str
+
+
+def library() -> Path:
+    """The folder of shipped recipes: inside the package in a wheel, beside it in a checkout or an editable install."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def names() -> tuple[str, ...]:
+    """Names of the shipped recipes, in alphabetical order."""
+    return tuple(sorted(path.stem for path in library().glob("*.yaml")))
+
+
+def find(path_or_name: str) -> Path:
+    """The file that is meant: a shipped name is a bare word, everything else is a path.
+
+    Raises:
+        RecipeError: Neither a shipped name nor an existing file.
+    """
+    if path_or_name in names():
+        return library() / f"{path_or_name}.yaml"
+    path = Path(path_or_name)
+    if path.is_dir():
+        raise RecipeError(f"`{path_or_name}` is a folder, not a recipe", hint="give a file in it")
+    if path.exists():
+        return path
+    bare = path.suffix not in _SUFFIXES and len(path.parts) <= 1
+    message = f"there is no recipe `{path_or_name}`" if bare else f"there is no file `{path_or_name}`"
+    raise RecipeError(message, hint=_nearest(path))
+
+
+def read(path_or_name: str) -> Source:
+    """Read a recipe's text.
+
+    Raises:
+        RecipeError: The file is missing, not readable, too long, or not UTF-8.
+    """
+    path = find(path_or_name)
+    file = str(path)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise RecipeError(f"cannot read `{file}`: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise RecipeError(f"`{file}` is longer than {MAX_BYTES // 1024} KiB", hint="is this a recipe?")
+    try:
+        return Source(file, data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        place = Place(file, data[: error.start].count(b"\n") + 1)
+        message = f"the file is not UTF-8 text (byte 0x{data[error.start]:02x})"
+        raise RecipeError(message, place=place, hint="save it as UTF-8") from error
+
+
+def _nearest(path: Path) -> str:
+    known = names()
+    near = difflib.get_close_matches(path.stem, known, n=1)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"shipped recipes: {', '.join(known)}; anything else is a path" if known else "give the path of a YAML file"

@@ -1,0 +1,43 @@
+"""The table at the end of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compressor.render import view
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from compressor.report import Report
+
+_STYLES = {"good": "green", "bad": "bold red", "plain": "default"}
+
+
+def print_table(report: Report, console: Console) -> None:
+    """Print the comparison, the limits and the sentences that matter; text of the user's is printed as it is."""
+    from rich.text import Text
+
+    console.print(_rich(view.comparison(report), title=report.name))
+    for note in view.footnotes(report):
+        console.print(Text(note, style="dim"))
+    wanted = view.limits(report)
+    if wanted is not None:
+        console.print(_rich(wanted))
+    for statement in view.statements(report):
+        console.print(Text(f"{view.MARKS[statement.tone]} {statement.text}", style=_STYLES[statement.tone]))
+
+
+def _rich(table: view.Table, title: str | None = None) -> object:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(
+        title=None if title is None else Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for index, name in enumerate(table.header):
+        drawn.add_column(Text(name), justify="left" if index == 0 else "right", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    return drawn

@@ -1,0 +1,504 @@
+"""What every view shows, as plain text: one place for the words, so that table, Markdown and HTML agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from compressor.render import format as form
+from compressor.report import Drop
+
+if TYPE_CHECKING:
+    from compressor.report import Artifact, Limit, Measurement, Report, Score, SpeedUp, StepReport
+
+_NOTICEABLE_ZEROS = 0.005
+_NOTICEABLE_RATIO = 1.05
+
+Tone = Literal["good", "bad", "plain"]
+MARKS: dict[Tone, str] = {"good": "✓", "bad": "✗", "plain": "•"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of plain text; the first column names the row."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One sentence that a reader should not miss."""
+
+    tone: Tone
+    text: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One headline number, before and after."""
+
+    title: str
+    before: str
+    after: str
+    change: str
+    tone: Tone
+
+
+def label(report: Report, index: int) -> str:
+    """What the compressed file `index` is called in this report."""
+    if len(report.compressed) == 1:
+        return "compressed"
+    return f"compressed {index + 1} ({report.compressed[index].artifact.format})"
+
+
+def drop(report: Report, measurement: Measurement) -> Drop:
+    """The recorded drop, or the plain difference of the two scores."""
+    if measurement.drop is not None:
+        return measurement.drop
+    before, after = report.original.score, measurement.score
+    return Drop(value=(before.value - after.value) * (1 if before.higher_is_better else -1) + 0.0)
+
+
+def statements(report: Report) -> list[Statement]:
+    """The result in a few sentences, bad news included."""
+    found = []
+    if report.quick:
+        found.append(
+            Statement("bad", "A rehearsal (--quick): training and measuring were cut short, so no number here counts.")
+        )
+    for index, measurement in enumerate(report.compressed):
+        name = "" if len(report.compressed) == 1 else f"{label(report, index)}: "
+        for statement in _about(report, measurement, report.speedups[index]):
+            found.append(Statement(statement.tone, name + statement.text))
+    missed = [limit for limit in report.limits if not limit.met]
+    if missed:
+        found.append(Statement("bad", "Limits missed: " + "; ".join(_missed(limit) for limit in missed) + "."))
+    elif report.limits:
+        found.append(Statement("good", f"Limits met: all {len(report.limits)}."))
+    return found
+
+
+def cards(report: Report) -> list[Card]:
+    """Metric, file, latency and parameters of the first export."""
+    if not report.compressed:
+        return []
+    before, after, faster = report.original, report.compressed[0], report.speedups[0]
+    lost = drop(report, after)
+    found = [
+        Card(
+            f"{before.score.metric} on the file",
+            form.metric(before.score.value),
+            form.metric(after.score.value),
+            _drop_in_short(lost),
+            _drop_tone(lost),
+        ),
+        _size_card("file size", before.artifact.bytes, after.artifact.bytes),
+    ]
+    if before.latency and after.latency and faster:
+        found.append(
+            Card(
+                "latency p50",
+                form.milliseconds(before.latency.p50),
+                form.milliseconds(after.latency.p50),
+                _speed_in_short(faster),
+                _speed_tone(faster),
+            )
+        )
+    fewer = form.change(before.parameters, after.parameters, less="fewer", more="more")
+    tone: Tone = "good" if after.parameters < before.parameters else "plain"
+    found.append(Card("parameters", form.count(before.parameters), form.count(after.parameters), fewer, tone))
+    return found
+
+
+def comparison(report: Report) -> Table:
+    """Everything measured: one row a quantity, the original, then each export and its change."""
+    header = ["", "original"]
+    columns = [_measured(report.original)]
+    for index, measurement in enumerate(report.compressed):
+        header += [label(report, index), "change"]
+        columns += [_measured(measurement), _changes(report, measurement, report.speedups[index])]
+    known = report.original.score.interval
+    names = (
+        f"{report.original.score.metric} on the file",
+        f"its {form.confidence(known)}" if known else "its interval",
+        f"{report.original.score.metric} in PyTorch",
+        "parameters",
+        "non-zero parameters",
+        "MACs for one sample",
+        "file size",
+        "file size, gzip -9",
+        "peak memory growth",
+        "latency p50",
+        "latency p10 to p90",
+    )
+    return Table(tuple(header), tuple(zip(names, *columns, strict=True)))
+
+
+def parts(report: Report) -> Table | None:
+    """The metric's breakdown on each file; none where the task gives none."""
+    files = (report.original, *report.compressed)
+    names = list(dict.fromkeys(name for file in files for name in file.score.parts))
+    if not names:
+        return None
+    rows = tuple(
+        (name, *(form.metric(file.score.parts[name]) if name in file.score.parts else "" for file in files))
+        for name in names
+    )
+    header = ("part", "original", *(label(report, index) for index in range(len(report.compressed))))
+    return Table(header, rows)
+
+
+def footnotes(report: Report) -> list[str]:
+    """What the numbers of the comparison are and under what conditions they were taken."""
+    found = [_score_note(report)]
+    taken, ratios = report.original.latency, [faster for faster in report.speedups if faster is not None]
+    if taken is None:
+        found.append("Latency was not measured.")
+    else:
+        threads = "1 thread" if taken.threads == 1 else f"{taken.threads} threads"
+        found.append(
+            f"Latency: batch {taken.batch}, length {taken.length}, {threads}, {taken.runtime}; {taken.runs} timed runs "
+            f"a file, {taken.warmup} warm-up runs before each burst; the files take turns in random order in one "
+            f"process. Machine: {report.environment.cpu}."
+        )
+    if ratios:
+        found.append(
+            f"Ratio: median over rounds of original / compressed, with its {form.confidence(ratios[0].interval)}."
+        )
+    if report.original.peak_memory_bytes is not None:
+        found.append(
+            "Peak memory growth: of a fresh process that loads and runs the file; it holds some MiB that the runtime "
+            "takes for itself."
+        )
+    return found
+
+
+def limits(report: Report) -> Table | None:
+    """Each limit and what was reached; none where the recipe sets none."""
+    if not report.limits:
+        return None
+    rows = tuple(
+        (limit.name, _bound(limit), _quantity(limit.name, limit.reached), "met" if limit.met else "MISSED")
+        for limit in report.limits
+    )
+    return Table(("limit", "wanted", "reached", ""), rows)
+
+
+def options(step: StepReport) -> str:
+    """A step's options on one line."""
+    return ", ".join(f"{name}: {_plain(value)}" for name, value in step.options.items() if name != "method")
+
+
+def outcome(step: StepReport) -> str:
+    """What is left after a step, on one line."""
+    said = [f"{form.count(step.parameters)} parameters", f"{form.count(step.nonzeros)} of them not zero"]
+    if step.score is not None:
+        said.append(f"{step.score.metric} {score(step.score)}")
+    return ", ".join([*said, f"took {form.seconds(step.seconds)}"])
+
+
+def changes(step: StepReport) -> Table | None:
+    """What a step touched; none where nothing."""
+    if not step.changes:
+        return None
+    rows = tuple(
+        (
+            change.name,
+            change.action,
+            _arrow(form.shape(change.shape_before), form.shape(change.shape_after)) if change.shape_before else "",
+            _arrow(form.count(change.parameters_before), form.count(change.parameters_after)),
+            _arrow(form.count(change.nonzeros_before), form.count(change.nonzeros_after)),
+            change.note,
+        )
+        for change in step.changes
+    )
+    return _without_empty(Table(("touched", "how", "shape", "parameters", "non-zeros", "note"), rows))
+
+
+def skipped(step: StepReport) -> Table | None:
+    """What a step left alone, and why; none where nothing."""
+    rows = tuple((skip.name, skip.reason) for skip in step.skipped)
+    return Table(("skipped", "why"), rows) if rows else None
+
+
+def history(step: StepReport) -> Table | None:
+    """One row an epoch or round; none where the step keeps no history."""
+    if not step.history:
+        return None
+    keys = tuple(dict.fromkeys(key for row in step.history for key in row))
+    rows = tuple(tuple(_plain(row[key]) if key in row else "" for key in keys) for row in step.history)
+    return Table(keys, rows)
+
+
+def parity(artifact: Artifact) -> Table:
+    """Agreement with PyTorch, point by point."""
+    rows = tuple(
+        (
+            str(point.batch),
+            str(point.length),
+            form.error(point.max_absolute),
+            form.error(point.max_relative),
+            point.note or ("yes" if point.within else "NO"),
+        )
+        for point in artifact.parity.points
+    )
+    return Table(("batch", "length", "largest absolute error", "largest relative error", "within"), rows)
+
+
+def tolerances(artifact: Artifact) -> str:
+    """The rule that parity was judged by."""
+    return f"|file − PyTorch| ≤ {artifact.parity.atol:g} + {artifact.parity.rtol:g} × |PyTorch|, everywhere"
+
+
+def tensors(artifact: Artifact) -> Table:
+    """Inputs and outputs of a file."""
+    rows = [("input", item) for item in artifact.inputs] + [("output", item) for item in artifact.outputs]
+    cells = tuple((kind, item.name, item.dtype, form.shape(item.shape)) for kind, item in rows)
+    return Table(("", "name", "type", "shape"), cells)
+
+
+def operators(artifact: Artifact) -> str:
+    """Operators and how many nodes of each: LSTM 2, Gemm 1."""
+    ordered = sorted(artifact.operators.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {nodes}" for name, nodes in ordered)
+
+
+def artifact_facts(artifact: Artifact) -> Table:
+    """What a file is."""
+    return Table(
+        ("", ""),
+        (
+            ("file", artifact.path),
+            ("size", f"{form.count(artifact.bytes)} B ({form.size(artifact.bytes)})"),
+            ("gzip -9", f"{form.count(artifact.gzip_bytes)} B ({form.size(artifact.gzip_bytes)})"),
+            ("SHA-256", artifact.sha256),
+            ("opset, IR version", f"{artifact.opset}, {artifact.ir_version}"),
+            ("operators", operators(artifact)),
+        ),
+    )
+
+
+def environment(report: Report) -> Table:
+    """Where and with what the run was made."""
+    here = report.environment
+    versions = ", ".join(f"{name} {version}" for name, version in here.versions.items())
+    return Table(
+        ("", ""),
+        (
+            ("made", here.created),
+            ("compressor", here.compressor),
+            ("task", report.task),
+            ("seed", str(report.seed)),
+            ("recipe SHA-256", report.recipe_sha256),
+            ("trained on", here.device),
+            ("processor", f"{here.cpu}, {here.cores} cores"),
+            ("platform", here.platform),
+            ("Python", here.python),
+            ("versions", versions),
+        ),
+    )
+
+
+def recipe(report: Report) -> str:
+    """The resolved recipe as YAML."""
+    import yaml
+
+    text: str = yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True)
+    return text.rstrip("\n")
+
+
+def score(value: Score) -> str:
+    """A metric with its interval: 0.9784 (0.9622 to 0.9919)."""
+    text = form.metric(value.value)
+    return text if value.interval is None else f"{text} ({form.between(value.interval, form.metric)})"
+
+
+def _score_note(report: Report) -> str:
+    """What the intervals behind the metric are."""
+    first = report.original.score
+    if first.interval is None and first.samples is None:
+        return "The task gives no per-sample scores, so the metric has no interval."
+    if first.interval is None:
+        return f"Metric over {first.samples} samples that all score the same, so resampling gives no interval."
+    return f"Metric with its {form.confidence(first.interval)}: percentile bootstrap over {first.samples} samples."
+
+
+def _about(report: Report, after: Measurement, faster: SpeedUp | None) -> list[Statement]:
+    before = report.original
+    found = [_metric_statement(report, after), _file_statement(before.artifact.bytes, after.artifact.bytes)]
+    if faster is not None:
+        found.append(Statement(_speed_tone(faster), _speed_sentence(faster)))
+    found.append(_parity_statement(after.artifact))
+    zeros = _zeros_statement(before, after)
+    return [*found, zeros] if zeros else found
+
+
+def _metric_statement(report: Report, after: Measurement) -> Statement:
+    before = report.original.score
+    lost = drop(report, after)
+    text = f"{before.metric} on the exported file: {form.metric(before.value)} → {form.metric(after.score.value)}"
+    if lost.value == 0:
+        return Statement("good", f"{text}, unchanged.")
+    word = "worse" if lost.value > 0 else "better"
+    text = f"{text}, {form.metric(abs(lost.value))} {word}"
+    if lost.interval is None:
+        return Statement(_drop_tone(lost), f"{text}.")
+    ends = form.between(lost.interval, form.metric)
+    chance = ""
+    if lost.interval.low <= 0 <= lost.interval.high:
+        chance = f"; it holds 0, so on {after.score.samples} samples this may be chance"
+    return Statement(_drop_tone(lost), f"{text} ({form.confidence(lost.interval)} of the drop: {ends}{chance}).")
+
+
+def _file_statement(before: int, after: int) -> Statement:
+    changed = form.change(before, after, less="smaller", more="larger")
+    tone: Tone = "plain" if changed == "same" else "good" if after < before else "bad"
+    text = "The file is as large as before" if changed == "same" else f"The file is {changed}"
+    return Statement(tone, f"{text}: {form.size(before)} → {form.size(after)}.")
+
+
+def _speed_sentence(faster: SpeedUp) -> str:
+    ends = f"{form.confidence(faster.interval)} {form.between(faster.interval, form.ratio)}"
+    if faster.within_noise:
+        return f"No measurable change in speed: {form.ratio(faster.ratio)}, within noise ({ends}, which holds 1)."
+    if faster.ratio > 1:
+        return f"The file runs {form.ratio(faster.ratio)} as fast ({ends})."
+    return f"The file is slower: {form.ratio(faster.ratio)} as fast ({ends})."
+
+
+def _parity_statement(artifact: Artifact) -> Statement:
+    points = artifact.parity.points
+    if not artifact.parity.passed:
+        return Statement("bad", "The file disagrees with PyTorch; see the table of agreement.")
+    largest = form.error(max(point.max_absolute for point in points))
+    shapes = len({(point.batch, point.length) for point in points})
+    text = f"The file agrees with PyTorch at {shapes} batch sizes and lengths (largest absolute error {largest})."
+    return Statement("good", text)
+
+
+def _zeros_statement(before: Measurement, after: Measurement) -> Statement | None:
+    zeros = _sparsity(after)
+    if zeros < _sparsity(before) + _NOTICEABLE_ZEROS:
+        return None
+    text = (
+        f"{form.percent(zeros)} of the parameters left are zero. Zeros alone do not make the file faster or smaller: "
+        "it stores and multiplies them like any other number."
+    )
+    packed = after.artifact.bytes / after.artifact.gzip_bytes
+    if packed > _NOTICEABLE_RATIO * before.artifact.bytes / before.artifact.gzip_bytes:
+        text += f" They do pack well: gzip makes this file {form.ratio(packed)} smaller."
+    return Statement("plain", text)
+
+
+def _measured(file: Measurement) -> tuple[str, ...]:
+    latency = file.latency
+    interval = file.score.interval
+    return (
+        form.metric(file.score.value),
+        form.between(interval, form.metric) if interval else "none",
+        form.metric(file.torch_score.value),
+        form.count(file.parameters),
+        f"{form.count(file.nonzeros)} ({form.percent(_sparsity(file))} zero)",
+        form.large_count(file.macs),
+        form.size(file.artifact.bytes),
+        form.size(file.artifact.gzip_bytes),
+        form.size(file.peak_memory_bytes),
+        form.milliseconds(latency.p50) if latency else "not measured",
+        f"{form.significant(latency.p10)} to {form.milliseconds(latency.p90)}" if latency else "not measured",
+    )
+
+
+def _changes(report: Report, after: Measurement, faster: SpeedUp | None) -> tuple[str, ...]:
+    before = report.original
+    lost = drop(report, after)
+    return (
+        _drop_in_short(lost),
+        f"drop: {form.between(lost.interval, form.metric)}" if lost.interval else "",
+        "",
+        form.change(before.parameters, after.parameters, less="fewer", more="more"),
+        form.change(before.nonzeros, after.nonzeros, less="fewer", more="more"),
+        form.change(before.macs, after.macs, less="fewer", more="more"),
+        form.change(before.artifact.bytes, after.artifact.bytes, less="smaller", more="larger"),
+        form.change(before.artifact.gzip_bytes, after.artifact.gzip_bytes, less="smaller", more="larger"),
+        form.change(before.peak_memory_bytes, after.peak_memory_bytes, less="less", more="more"),
+        _speed_in_short(faster) if faster else "",
+        f"ratio: {form.between(faster.interval, form.ratio)}" if faster else "",
+    )
+
+
+def _sparsity(file: Measurement) -> float:
+    return 1 - file.nonzeros / file.parameters if file.parameters else 0.0
+
+
+def _drop_in_short(lost: Drop) -> str:
+    if lost.value == 0:
+        return "unchanged"
+    return f"{form.metric(abs(lost.value))} {'worse' if lost.value > 0 else 'better'}"
+
+
+def _drop_tone(lost: Drop) -> Tone:
+    if lost.value <= 0:
+        return "good"
+    return "plain" if lost.interval is None or lost.interval.low <= 0 else "bad"
+
+
+def _speed_in_short(faster: SpeedUp) -> str:
+    if faster.within_noise:
+        return f"{form.ratio(faster.ratio)}, within noise"
+    return f"{form.ratio(faster.ratio)} as fast" + ("" if faster.ratio > 1 else ", slower")
+
+
+def _speed_tone(faster: SpeedUp) -> Tone:
+    if faster.within_noise:
+        return "plain"
+    return "good" if faster.ratio > 1 else "bad"
+
+
+def _size_card(title: str, before: int, after: int) -> Card:
+    changed = form.change(before, after, less="smaller", more="larger")
+    tone: Tone = "plain" if changed == "same" else "good" if after < before else "bad"
+    return Card(title, form.size(before), form.size(after), changed, tone)
+
+
+def _missed(limit: Limit) -> str:
+    return f"{limit.name} reached {_quantity(limit.name, limit.reached)}, wanted {_bound(limit)}"
+
+
+def _bound(limit: Limit) -> str:
+    word = "at least" if _wants_more(limit.name) else "at most"
+    return f"{word} {_quantity(limit.name, limit.limit)}"
+
+
+def _wants_more(name: str) -> bool:
+    return name.endswith(("ratio", "speedup"))
+
+
+def _quantity(name: str, value: float) -> str:
+    if name.endswith("_bytes"):
+        return form.size(round(value))
+    if name.endswith("_ms"):
+        return form.milliseconds(value)
+    return form.ratio(value) if _wants_more(name) else form.metric(value)
+
+
+def _arrow(before: str, after: str) -> str:
+    return before if before == after else f"{before} → {after}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_plain(item) for item in value) + "]"
+    return str(value)
+
+
+def _without_empty(table: Table) -> Table:
+    """The table without columns that hold nothing."""
+    kept = [index for index in range(len(table.header)) if any(row[index] for row in table.rows)]
+    return Table(
+        tuple(table.header[index] for index in kept), tuple(tuple(row[index] for index in kept) for row in table.rows)
+    )

@@ -1,0 +1,1 @@
+"""One module per target; a recipe's `format: NAME` is `exporters.NAME`, which holds `Options` and `export`."""

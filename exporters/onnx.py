@@ -1,0 +1,240 @@
+"""ONNX files that phones load: native recurrent nodes, plain initializers, dynamic batch and time, one file.
+
+The file is checked before it gets its name: the ONNX checker, strict shape inference, and agreement with PyTorch at
+several batch sizes and lengths, most of them never seen while exporting.
+
+Notes on runtimes: a relu `nn.RNN` is right in ONNX Runtime and OpenVINO, but MNN, ncnn and tract compute its native
+node as if it were tanh. Packed sequences use the node's `sequence_lens` input: try such a file in the target runtime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from compressor.errors import CompressorError, ExportError, ParityError
+from compressor.files import write_whole, writing
+from compressor.progress import Bar, Progress, Silent
+from compressor.report import Artifact, Parity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import onnx
+    from torch import Tensor, nn
+
+    from compressor.task import Task
+
+    Axes = Mapping[str, Mapping[int, str]]
+
+_SILENT = Silent()
+_BATCH = 3
+"""Batch size while tracing; a size of 1 would be taken for a fixed axis."""
+
+
+class Options(BaseModel):
+    """Options of `format: onnx`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    format: Literal["onnx"] = "onnx"
+    """The recipe word of this exporter."""
+    name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the file, without `.onnx`."""
+    opset: int = Field(default=18, ge=17, le=23)
+    """Version of the ONNX operator set. 18 is read by every mobile runtime; 23 has an Attention node that few know."""
+    ir_version: int = Field(default=8, ge=8, le=11)
+    """Version of the file format. 8 came with opset 18: ONNX Runtime 1.14 (2023) and later read it."""
+    atol: float = Field(default=1e-5, gt=0, le=1e-1, allow_inf_nan=False)
+    """Absolute tolerance of the comparison with PyTorch."""
+    rtol: float = Field(default=1e-4, gt=0, le=1e-1, allow_inf_nan=False)
+    """Relative tolerance of the comparison with PyTorch."""
+
+
+def export(
+    model: nn.Module, task: Task, path: Path, options: Options, *, progress: Progress = _SILENT, seed: int = 0
+) -> Artifact:
+    """Write `model` to `path` as one ONNX file that is known to agree with PyTorch.
+
+    Args:
+        model: A float32 model; it is not changed.
+        task: Says how inputs, outputs and dynamic axes are called, and gives examples.
+        path: The file; what was there is replaced once the new one has passed every check.
+        options: Opset, file format and tolerances.
+        progress: Where progress goes; nowhere by default.
+        seed: Seeds PyTorch's generator for the task's examples, and the choice of sizes for the comparison.
+
+    Returns:
+        The facts about the file; `path` in it is the bare file name.
+
+    Raises:
+        ExportError: The model cannot be exported; the message says what to change.
+        ParityError: The file disagrees with PyTorch.
+        OutputError: The file cannot be written.
+    """
+    import torch
+
+    start = time.perf_counter()
+    with (
+        torch.random.fork_rng(devices=[]),
+        progress.bar(f"export {path.name}", total=4) as bar,
+        _neighbour(path) as candidate,  # first of all, so that a folder that cannot be written is known at once
+    ):
+        torch.manual_seed(seed)
+        reference = _private_copy(model)
+        proto = _graph(reference, task, options, bar)
+        content = proto.SerializeToString(deterministic=True)
+        bar.advance(note="compare with PyTorch")
+        with writing(path):
+            candidate.write_bytes(content)
+        parity = _parity(reference, candidate, task, options, seed)
+        write_whole(path, content)
+        bar.advance(note="done")
+    return _artifact(proto, content, path, parity, time.perf_counter() - start)
+
+
+def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.ModelProto:
+    """The checked graph of `model`, which gets buffers for the native nodes."""
+    from exporters import native_recurrent, onnx_graph, torch_capture
+
+    native_recurrent.prepare(model)
+    length, axes = _tracing_length(task)
+    inputs = task.example(_BATCH if length != _BATCH else _BATCH - 1, length)
+    _refuse_unfit_outputs(model, inputs, task)
+    program = torch_capture.capture(model, inputs, axes)
+    bar.advance(note="translate")
+    graph = torch_capture.translate(program, options.opset)
+    bar.advance(note="simplify and check")
+    onnx_graph.tidy(graph)
+    onnx_graph.name_values(graph, task.inputs, task.outputs)
+    proto = onnx_graph.to_proto(graph, axes, task.outputs, options.ir_version)
+    onnx_graph.check(proto, options.opset)
+    return proto
+
+
+def _private_copy(model: nn.Module) -> nn.Module:
+    """A copy on the CPU in evaluation mode; raises `ExportError` where `model` cannot be copied or is not float32."""
+    import torch
+
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ExportError(
+                f"`{name}` is {str(tensor.dtype).removeprefix('torch.')}, and only float32 models are exported",
+                hint="call `.float()` on the model in the task's `model`",
+            )
+    try:
+        return copy.deepcopy(model).cpu().eval()
+    except Exception as error:
+        raise ExportError(
+            f"the model cannot be copied: {type(error).__name__}: {error}",
+            hint="`copy.deepcopy(model)` must work; keep no computed tensors, files or locks as attributes",
+        ) from error
+
+
+def _tracing_length(task: Task) -> tuple[int, Axes]:
+    """A length to trace at, and the dynamic axes of the inputs; `time` is fixed where only length 1 is allowed."""
+    if task.max_length == 1:
+        fixed = {
+            name: {axis: word for axis, word in axes.items() if word != "time"} for name, axes in task.inputs.items()
+        }
+        return 1, fixed
+    return max(2, min(task.length, task.max_length)), task.inputs
+
+
+def _refuse_unfit_outputs(model: nn.Module, inputs: tuple[Tensor, ...], task: Task) -> None:
+    """Run the model once; raises `ExportError` where it fails or gives other outputs than the task names."""
+    import torch
+    from torch import Tensor
+
+    from exporters.torch_capture import plain_attention
+
+    shapes = ", ".join(f"{name} {tuple(part.shape)}" for name, part in zip(task.inputs, inputs, strict=True))
+    try:
+        with torch.no_grad(), plain_attention():
+            outputs = model(*inputs)
+    except CompressorError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"the model fails on the task's example ({shapes}): {type(error).__name__}: {error}",
+            hint="`example` must give what `forward` takes, in the order of `inputs`",
+        ) from error
+    found = (outputs,) if isinstance(outputs, Tensor) else outputs
+    if not isinstance(found, tuple) or not all(isinstance(part, Tensor) for part in found):
+        raise ExportError(
+            f"the model gives a {type(outputs).__name__}; only a tensor or a flat tuple of tensors can be exported",
+            hint="wrap the model in a module whose `forward` returns the tensors that the phone needs",
+        )
+    if len(found) != len(task.outputs):
+        raise ExportError(
+            f"the model gives {len(found)} outputs, but the task's `outputs` names {len(task.outputs)}",
+            hint="name every tensor that `forward` returns, in order",
+        )
+
+
+@contextlib.contextmanager
+def _neighbour(path: Path) -> Iterator[Path]:
+    """A file of the same name in a temporary folder beside `path`; the folder is gone afterwards."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
+    with folder as name:
+        yield Path(name) / path.name
+
+
+def _parity(reference: nn.Module, candidate: Path, task: Task, options: Options, seed: int) -> Parity:
+    """Agreement of the file with PyTorch; raises `ParityError` with every point where it is not within tolerance."""
+    import torch
+
+    from compressor.measure import parity
+    from compressor.measure.runtime import OnnxFile
+    from exporters.torch_capture import plain_attention
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad(), plain_attention():
+        found = parity.check(
+            reference, OnnxFile(candidate), task, atol=options.atol, rtol=options.rtol, generator=generator
+        )
+    if not found.passed:
+        raise ParityError(
+            f"the exported file disagrees with PyTorch (atol {found.atol:g}, rtol {found.rtol:g}):\n{_table(found)}",
+            hint="the model's code may fix a length or a batch size; where every point is close, raise atol and rtol",
+        )
+    return found
+
+
+def _table(parity: Parity) -> str:
+    rows = ["  batch  length  max abs    max rel"]
+    rows += [
+        f"  {point.batch:>5}  {point.length:>6}  {point.max_absolute:.2e}   {point.max_relative:.2e}"
+        + ("" if point.within else f"   {point.note or 'too large'}")
+        for point in parity.points
+    ]
+    return "\n".join(rows)
+
+
+def _artifact(proto: onnx.ModelProto, content: bytes, path: Path, parity: Parity, seconds: float) -> Artifact:
+    from compressor.measure import size
+    from exporters import onnx_graph
+
+    return Artifact(
+        format="onnx",
+        path=path.name,
+        bytes=len(content),
+        gzip_bytes=size.gzip_bytes(path),
+        sha256=hashlib.sha256(content).hexdigest(),
+        opset=next(entry.version for entry in proto.opset_import if entry.domain == ""),
+        ir_version=proto.ir_version,
+        inputs=tuple(onnx_graph.describe(value) for value in proto.graph.input),
+        outputs=tuple(onnx_graph.describe(value) for value in proto.graph.output),
+        operators=onnx_graph.operators(proto),
+        parity=parity,
+        seconds=seconds,
+    )

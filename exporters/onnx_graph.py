@@ -1,0 +1,186 @@
+"""Makes an ONNX graph small, plain and the same on every export, and checks it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from compressor.errors import ExportError
+from compressor.report import TensorInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import onnx
+    import onnx_ir
+
+    Axes = Mapping[str, Mapping[int, str]]
+
+MAX_FILE_BYTES = 2**31 - 1
+"""Protobuf's limit for one message, and so for a model in one file."""
+_RECURRENT = ("RNN", "GRU", "LSTM")
+_STATE_INPUTS = (5, 6)
+"""Places of initial_h and, for the LSTM, initial_c."""
+_MOVES_VALUES = ("Expand", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Cast")
+"""Operators that give nothing but values of their first input."""
+_SYMBOL = re.compile(r"[A-Za-z_]\w*")
+
+
+def tidy(model: onnx_ir.Model) -> None:
+    """Fold constants, merge equal initializers, drop what nothing uses and all debugging metadata, in place."""
+    import onnx_ir.passes.common as passes
+    from onnxscript import optimizer
+
+    optimizer.optimize_ir(model, output_size_limit=MAX_FILE_BYTES, should_fold=_should_fold)
+    _drop_zero_states(model)
+    for graph_pass in (
+        passes.IdentityEliminationPass(),
+        passes.DeduplicateInitializersPass(size_limit=MAX_FILE_BYTES),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.OutputFixPass(),
+        passes.RemoveUnusedOpsetsPass(),
+        passes.ClearMetadataAndDocStringPass(),
+    ):
+        graph_pass(model)
+
+
+def _should_fold(node: onnx_ir.Node) -> bool | None:
+    """Fold a Linear layer's transposed weight at any size, but not where the weight is used untransposed as well."""
+    if node.op_type != "Transpose" or node.inputs[0] is None:
+        return None
+    return all(use.node.op_type == "Transpose" for use in node.inputs[0].uses())
+
+
+def _drop_zero_states(model: onnx_ir.Model) -> None:
+    """Leave out initial states that are zero, which is the default; phone runtimes stumble over such constants."""
+    for node in model.graph.all_nodes():
+        if node.op_type not in _RECURRENT:
+            continue
+        for place in _STATE_INPUTS:
+            if place < len(node.inputs) and _is_zero(node.inputs[place]):
+                node.replace_input_with(place, None)
+        used = [place for place, value in enumerate(node.inputs) if value is not None]
+        node.resize_inputs(used[-1] + 1)
+
+
+def _is_zero(value: onnx_ir.Value | None) -> bool:
+    """True where every element of `value` is known to be 0."""
+    if value is None:
+        return False
+    if value.const_value is not None:
+        return not value.const_value.numpy().any()
+    node = value.producer()
+    if node is None:
+        return False
+    if node.op_type == "ConstantOfShape":
+        filling = node.attributes.get("value")
+        return filling is None or not filling.as_tensor().numpy().any()
+    if node.op_type == "Concat":
+        return all(_is_zero(part) for part in node.inputs)
+    return node.op_type in _MOVES_VALUES and _is_zero(node.inputs[0])
+
+
+def name_values(model: onnx_ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+    """Give the graph's inputs and outputs the task's names, in place; values inside that have such a name lose it."""
+    graph = model.graph
+    names = dict(zip((*graph.inputs, *graph.outputs), (*inputs, *outputs), strict=True))
+    taken = set(names.values())
+    produced = (value for node in graph.all_nodes() for value in node.outputs)
+    for value in (*graph.initializers.values(), *produced):
+        if value not in names and value.name in taken:
+            value.name = f"{value.name}.inner"
+    for value, name in names.items():
+        value.name = name
+
+
+def to_proto(model: onnx_ir.Model, inputs: Axes, outputs: Axes, ir_version: int) -> onnx.ModelProto:
+    """The graph as it goes into the file: dynamic axes under the task's names, no shapes of intermediate values.
+
+    Raises:
+        ExportError: The model is too large for one file.
+    """
+    import onnx_ir
+
+    weights = sum(
+        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
+    )
+    if weights > MAX_FILE_BYTES:
+        raise ExportError(
+            f"the model's weights take {weights} bytes, and a single ONNX file holds at most {MAX_FILE_BYTES}",
+            hint="compress the model further before exporting it",
+        )
+    proto = onnx_ir.to_proto(model)
+    proto.ir_version = ir_version
+    for graph in _graphs(proto.graph):
+        del graph.value_info[:]
+        for value in (*graph.input, *graph.output):
+            value.ClearField("metadata_props")
+    _name_axes(proto.graph, inputs, outputs)
+    return proto
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """`graph` and the bodies of its control flow, all levels."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                if body.node:
+                    yield from _graphs(body)
+
+
+def _name_axes(graph: onnx.GraphProto, inputs: Axes, outputs: Axes) -> None:
+    """Replace the tracer's symbols such as `s77` by the task's names, also within expressions such as `s77 // 2`."""
+    names: dict[str, str] = {}
+    for value in graph.input:
+        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
+            if dimension.HasField("dim_param"):
+                name = inputs[value.name].get(axis, dimension.dim_param)
+                names.setdefault(dimension.dim_param, name)
+                dimension.dim_param = name
+    for value in graph.output:
+        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
+            if dimension.HasField("dim_param"):
+                given = outputs[value.name].get(axis)
+                traced = _SYMBOL.sub(lambda symbol: names.get(symbol[0], symbol[0]), dimension.dim_param)
+                dimension.dim_param = given or traced
+
+
+def check(proto: onnx.ModelProto, opset: int) -> None:
+    """Run the ONNX checker and strict shape inference; raises `ExportError` with what they found."""
+    import onnx
+
+    found = {entry.domain: entry.version for entry in proto.opset_import}
+    if found != {"": opset}:
+        raise ExportError(
+            f"the file needs the operator sets {found}, not opset {opset} alone", hint="try another opset, such as 18"
+        )
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        first = next(iter(str(error).splitlines()), "")
+        raise ExportError(
+            f"the exported graph is not valid ONNX: {first}", hint="try another opset, such as 18"
+        ) from error
+
+
+def operators(proto: onnx.ModelProto) -> dict[str, int]:
+    """Operator type -> number of nodes, sorted by name, bodies of control flow included."""
+    counts = Counter(node.op_type for graph in _graphs(proto.graph) for node in graph.node)
+    return dict(sorted(counts.items()))
+
+
+def describe(value: onnx.ValueInfoProto) -> TensorInfo:
+    """Name, type and shape of an input or output; a dynamic axis by its name, `?` where it has none."""
+    import onnx
+
+    tensor = value.type.tensor_type
+    shape = tuple(
+        dimension.dim_value if dimension.HasField("dim_value") else dimension.dim_param or "?"
+        for dimension in tensor.shape.dim
+    )
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return TensorInfo(name=value.name, dtype=dtype, shape=shape)

@@ -1,0 +1,128 @@
+"""Exit codes, streams and error form of the entry point."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compressor import __version__
+from compressor.cli.output import coloured, paint
+from tests.cli.conftest import call
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "compressor.cli", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def test_help_names_every_command():
+    result = call("--help")
+    assert result.code == 0
+    for command in ("run", "validate", "inspect", "recipes", "methods", "bench", "report", "doctor"):
+        assert f"\n  {command} " in result.out
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "inspect", "bench", "report", "doctor"])
+def test_every_command_has_help(command):
+    assert call(command, "--help").out.startswith(f"Usage: compressor {command} ")
+
+
+def test_version():
+    assert call("--version").out == f"compressor {__version__}\n"
+
+
+def test_no_command_is_a_usage_error_with_the_help_on_standard_error():
+    result = call()
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("Usage: compressor ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "command"),
+    [
+        (["runn"], "no such command 'runn'. Did you mean 'run'?", "compressor"),
+        (["recipes", "liste"], "no such command 'liste'. Did you mean 'list'?", "compressor recipes"),
+        (["doctor", "extra"], "got unexpected extra argument(s) (extra)", "compressor doctor"),
+    ],
+)
+def test_a_usage_error_has_the_form_of_every_error(arguments, message, command):
+    result = call(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == f"error: {message}\nhint: `{command} --help` shows how it is used\n"
+
+
+def test_an_unknown_option_points_to_the_help_of_its_command():
+    result = call("run", "quickstart", "--foo")
+    assert result.code == 2
+    assert result.err.startswith("error: no such option: --foo")
+    assert result.err.endswith("hint: `compressor run --help` shows how it is used\n")
+
+
+def test_an_interruption_is_one_line(files):
+    (files / "stopped.py").write_text("raise KeyboardInterrupt\n")
+    result = call("inspect", "--task", files / "stopped.py")
+    assert (result.code, result.err) == (130, "interrupted\n")
+
+
+def test_a_bug_of_ours_shows_its_traceback_and_is_no_other_exit_code(monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(json, "dumps", broken)
+    result = call("recipes", "schema")
+    assert result.code == 70
+    assert "RuntimeError: broken" in result.err
+    assert result.err.endswith(
+        "This is a bug in compressor, not in your input; please report it with the text above.\n"
+    )
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    with start("recipes", "schema", stdout=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_standard_output_is_an_error():
+    with Path("/dev/full").open("w") as full, start("recipes", "schema", stdout=full) as process:
+        assert process.stderr.read() == "error: cannot write to standard output: No space left on device\n"
+    assert process.returncode == 2
+
+
+def test_characters_that_the_terminal_lacks_are_replaced(tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    with start("validate", "caf\u00e9", stdout=subprocess.DEVNULL, env=environment) as process:
+        assert process.stderr.read().startswith("error: there is no recipe `caf?`\n")
+    assert process.returncode == 2
+
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_colour_is_for_terminals_that_want_it(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert coloured(Screen())
+    assert not coloured(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not coloured(Screen())
+
+
+def test_colour_changes_no_word_of_an_error():
+    text = "error: it\n --> recipe.yaml:4:5\n4 |     a: 1\n  |     ^\nhint: do that"
+    painted = paint(text)
+    assert painted.startswith("\x1b[1;31merror\x1b[0m")
+    for code in ("\x1b[1;31m", "\x1b[1;32m", "\x1b[1;34m", "\x1b[1m", "\x1b[0m"):
+        painted = painted.replace(code, "")
+    assert painted == text

@@ -1,0 +1,87 @@
+"""`run` and `report` on a real, tiny task."""
+
+import json
+
+import pytest
+
+from compressor.report import Report
+from tests.cli.conftest import call
+
+
+def test_a_run_that_meets_its_limits_ends_with_0(finished):
+    out, result = finished
+    assert result.code == 0
+    assert "tiny" in result.out
+    assert f"report: {out}/report.html" in result.err
+
+
+def test_the_run_leaves_its_report(finished):
+    report = Report.from_json((finished[0] / "report.json").read_text())
+    assert (report.name, report.quick, report.limits_met) == ("tiny", True, True)
+    assert report.steps[0].changes
+
+
+@pytest.fixture(scope="module")
+def missed(files):
+    """A run with overrides, one of them a limit that no model meets."""
+    overrides = ("--set", "limits.parameters_ratio=1000", "--set", "steps.0.count=3", "--set", "seed=9")
+    out = files / "missed"
+    return out, call(*("run", files / "recipe.yaml", "--task", files / "task.py", "--out", out, "--quick", *overrides))
+
+
+def test_a_missed_limit_ends_with_1_and_is_named(missed):
+    assert missed[1].code == 1
+    assert "Limits missed: parameters_ratio reached " in missed[1].out
+
+
+def test_an_override_is_in_the_report(missed):
+    report = Report.from_json((missed[0] / "report.json").read_text())
+    assert (report.recipe["steps"][0]["count"], report.seed, report.limits_met) == (3, 9, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"recipe": "nowhere.yaml"}, "error: there is no file `nowhere.yaml`\n"),
+        ({"task": "nowhere.py"}, "error: no task file at nowhere.py\n"),
+        ({"device": "tpu"}, "error: invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda'."),
+        ({"threads": "0"}, "error: invalid value for '--threads': "),
+    ],
+)
+def test_bad_input_ends_with_2_and_leaves_no_folder(files, tmp_path, change, text):
+    given = {"recipe": files / "recipe.yaml", "task": files / "task.py", "device": "cpu", "threads": "1"} | change
+    recipe = given.pop("recipe")
+    options = [part for key, value in given.items() for part in (f"--{key}", value)]
+    result = call("run", recipe, "--out", tmp_path / "out", *options)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(text)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_report_can_be_shown_again_in_every_form(finished):
+    out = finished[0]
+    assert call("report", out, "--format", "json").out == (out / "report.json").read_text()
+    assert call("report", out, "--format", "md").out.rstrip("\n") == (out / "report.md").read_text().rstrip("\n")
+    assert call("report", out, "--format", "html").out.startswith("<!doctype html>")
+    assert call("report", out).out == finished[1].out
+
+
+def test_a_folder_without_a_report(tmp_path):
+    result = call("report", tmp_path)
+    assert (result.code, result.err) == (
+        2,
+        f"error: there is no report at `{tmp_path}/report.json`\nhint: give the --out folder of a finished run\n",
+    )
+
+
+@pytest.mark.parametrize("text", ["{}", "not json", json.dumps({"schema_version": 1})])
+def test_a_report_that_is_damaged(tmp_path, text):
+    (tmp_path / "report.json").write_text(text)
+    result = call("report", tmp_path)
+    assert result.code == 2
+    assert result.err.startswith("error: not a report of this tool: ")
+
+
+def test_a_report_that_is_not_text(tmp_path):
+    (tmp_path / "report.json").write_bytes(b"\xff\xfe")
+    assert call("report", tmp_path).err.startswith(f"error: `{tmp_path}/report.json` is not UTF-8 text\n")

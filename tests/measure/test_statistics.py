@@ -1,0 +1,125 @@
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compressor.measure.statistics import bootstrap_mean, fewest_for_median, median_interval, speed_up
+
+finite = st.floats(-1e6, 1e6)
+ROUNDS = 30
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(finite, min_size=2, max_size=60))
+def test_bootstrap_interval_lies_within_the_values_and_is_ordered(values):
+    interval = bootstrap_mean(np.array(values), resamples=200)
+    if interval is None:
+        assert min(values) == max(values)
+    else:
+        slack = 1e-9 * max(abs(value) for value in values)
+        assert min(values) - slack <= interval.low <= interval.high <= max(values) + slack
+
+
+def test_bootstrap_interval_matches_the_normal_one_for_many_samples():
+    values = np.random.default_rng(1).normal(3.0, 2.0, 1009)
+    interval = bootstrap_mean(values)
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.02)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.02)
+
+
+def test_bootstrap_covers_the_true_mean_about_as_often_as_it_says():
+    draw = np.random.default_rng(2)
+    hits = 0
+    for trial in range(400):
+        interval = bootstrap_mean(draw.normal(0.0, 1.0, 53), seed=trial, resamples=400)
+        hits += interval.low <= 0 <= interval.high
+    assert 0.91 <= hits / 400 <= 0.98
+
+
+def test_same_seed_gives_the_same_interval_and_another_seed_another():
+    values = np.random.default_rng(3).random(101)
+    assert bootstrap_mean(values, seed=7) == bootstrap_mean(values, seed=7)
+    assert bootstrap_mean(values, seed=7) != bootstrap_mean(values, seed=8)
+
+
+def test_bootstrap_in_several_chunks_has_all_the_resamples():
+    values = np.random.default_rng(3).random(30011)
+    interval = bootstrap_mean(values, resamples=300)
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert interval.high - interval.low == pytest.approx(2 * half, rel=0.25)
+
+
+@pytest.mark.parametrize("values", [[0.5], [1.0, 1.0, 1.0]])
+def test_bootstrap_says_nothing_where_resampling_tells_nothing(values):
+    assert bootstrap_mean(np.array(values)) is None
+
+
+def test_six_values_are_the_fewest_for_a_median_at_95_percent():
+    assert fewest_for_median(0.95) == 6
+    interval = median_interval([5.0, 1.0, 4.0, 2.0, 6.0, 3.0])
+    assert (interval.low, interval.high) == (1.0, 6.0)
+    with pytest.raises(ValueError, match="5 values are too few"):
+        median_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+
+
+def test_median_interval_takes_the_tabulated_ranks():
+    # Binomial(20, 1/2): P(<= 5) = 0.0207, P(<= 6) = 0.0577, so the 6th smallest and the 6th largest.
+    interval = median_interval([float(value) for value in range(1, 21)])
+    assert (interval.low, interval.high) == (6.0, 15.0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(0.01, 100), min_size=6, max_size=80))
+def test_median_interval_holds_the_median(values):
+    interval = median_interval(values)
+    assert interval.low <= np.median(values) <= interval.high
+
+
+def drifting_noise(draw, count, memory):
+    """Multiplicative noise whose neighbours resemble each other, as on a shared machine: log AR(1) with rare spikes."""
+    level, values = 0.0, []
+    for _ in range(count):
+        level = memory * level + draw.gauss(0, 0.05)
+        values.append(math.exp(level) * (1 + draw.random() * (draw.random() > 0.95)))
+    return values
+
+
+def interleaved(draw, *, ratio, memory, advantage=0.0):
+    """Burst medians of a baseline and a file `ratio` times as fast that take turns in random order.
+
+    `advantage` is what the place in the round is worth, such as the better place in memory.
+    """
+    noise = iter(drifting_noise(draw, 2 * ROUNDS, memory))
+    baseline, other = [], []
+    for _ in range(ROUNDS):
+        first = draw.random() < 0.5
+        for place, mine in enumerate((first, not first)):
+            taken = next(noise) * (1 + advantage * place)
+            baseline.append(taken) if mine else other.append(taken / ratio)
+    return speed_up(baseline, other)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.5, 0.95])
+@pytest.mark.parametrize("advantage", [0.0, 0.1])
+def test_a_file_against_itself_is_within_noise_about_as_often_as_stated(memory, advantage):
+    draw = random.Random(11)
+    trials = 600
+    within = sum(interleaved(draw, ratio=1.0, memory=memory, advantage=advantage).within_noise for _ in range(trials))
+    assert 0.93 <= within / trials <= 0.99  # 30 rounds: 0.957 exactly; 600 trials: +- 0.016
+
+
+def test_a_file_three_tenths_faster_is_told_from_noise():
+    draw = random.Random(12)
+    found = [interleaved(draw, ratio=1.3, memory=0.9) for _ in range(100)]
+    assert not any(faster.within_noise for faster in found)
+    assert np.median([faster.ratio for faster in found]) == pytest.approx(1.3, rel=0.03)
+
+
+def test_speed_up_above_one_means_the_other_file_is_faster():
+    faster = speed_up([3.0] * 7, [2.0] * 7)
+    assert faster.ratio == pytest.approx(1.5)
+    assert not faster.within_noise

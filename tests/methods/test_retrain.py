@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from compressor.errors import MethodError, TaskError
+from compressor.methods import Retrain
+from compressor.methods.base import State
+from tests.methods.conftest import BATCHES, SignTask, Tagger, make_context, same, weights
+
+
+def test_retraining_learns_the_task_and_reports_every_epoch(state, context):
+    result = Retrain(epochs=8, lr=0.03).apply(state, context)
+    assert [row["epoch"] for row in result.history] == list(range(1, 9))
+    assert result.history[-1]["loss"] < 0.5 * result.history[0]["loss"]
+    assert result.history[-1]["metric"] > 0.9
+    assert {row["lr"] for row in result.history} == {0.03}
+    assert not result.state.model.training
+
+
+def test_each_module_that_was_trained_is_a_change(state, context):
+    changes = Retrain().apply(state, context).changes
+    assert [(change.name, change.action) for change in changes] == [("rnn", "trained"), ("head", "trained")]
+    assert [change.parameters_after for change in changes] == [3 * 7 * (5 + 7 + 7 + 7) + 4 * 3 * 7, 7 * 2 + 2]
+
+
+def test_the_models_that_went_in_stay_as_they_were(state, context):
+    before = weights(state.model)
+    Retrain(distill=True, distill_hidden=("rnn",)).apply(state, context)
+    assert same(weights(state.model), before)
+    assert not state.model.rnn._forward_hooks
+
+
+@pytest.mark.parametrize("options", [{}, {"noise_eta": 0.3}, {"distill": True, "distill_hidden": ("rnn",)}])
+def test_the_same_seed_gives_the_same_bits_with_dropout_and_noise(options):
+    torch.manual_seed(0)
+    teacher, student = Tagger().eval(), Tagger(hidden=5, dropout=0.5).eval()
+    results = []
+    for global_seed, seed in [(1, 7), (2, 7), (1, 8)]:
+        torch.manual_seed(global_seed)
+        context = make_context(teacher, SignTask(), seed=seed)
+        results.append(weights(Retrain(lr=0.01, **options).apply(State(student), context).state.model))
+    assert same(results[0], results[1])
+    assert not same(results[0], results[2])
+
+
+def test_torchs_global_generator_is_left_alone(state, context):
+    before = torch.get_rng_state()
+    Retrain().apply(state, context)
+    assert torch.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_masks_hold_through_retraining(model, context, optimizer):
+    mask = torch.rand_like(model.rnn.weight_hh_l1) < 0.3
+    method = Retrain(lr=0.01, optimizer=optimizer, weight_decay=0.1, noise_eta=0.01)
+    result = method.apply(State(model, {"rnn.weight_hh_l1": mask}), context)
+    weight = result.state.model.rnn.weight_hh_l1
+    assert not weight[~mask].any()
+    assert weight[mask].all()
+    assert result.state.masks["rnn.weight_hh_l1"].equal(mask)
+
+
+def test_quick_takes_a_handful_of_batches_once(state, model, task):
+    result = Retrain(epochs=5).apply(state, make_context(model, task, quick=True))
+    assert len(result.history) == 1
+    assert task.losses_taken == 4
+
+
+def test_max_batches_bounds_every_epoch(state, context, task):
+    Retrain(epochs=3, max_batches=2).apply(state, context)
+    assert task.losses_taken == 6
+
+
+class CountingBar:
+    def __init__(self, total):
+        self.total, self.done, self.notes = total, 0, []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+    def advance(self, amount=1, note=""):
+        self.done += amount
+        self.notes.append(note)
+
+
+class CountingProgress:
+    def __init__(self):
+        self.bars = []
+
+    def bar(self, description, total):
+        self.bars.append(CountingBar(total))
+        return self.bars[-1]
+
+    def say(self, text):
+        pass
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_the_bar_counts_batches_where_their_number_is_known_and_epochs_elsewhere(state, context, task, sized):
+    if sized:
+        batches = list(task.batches(torch.Generator()))
+        task.batches = lambda generator: batches
+    progress = CountingProgress()
+    Retrain(epochs=3).apply(state, dataclasses.replace(context, progress=progress))
+    (bar,) = progress.bars
+    assert bar.total == bar.done == (3 * BATCHES if sized else 3)
+    assert any(note.startswith("epoch 3/3, loss 0.") for note in bar.notes)
+
+
+def test_a_schedule_counts_batches_without_a_length_and_still_sees_the_same_data(state, model):
+    constant, scheduled = SignTask(), SignTask()
+    Retrain(epochs=2).apply(state, make_context(model, constant))
+    result = Retrain(epochs=2, schedule="linear", lr=0.012).apply(state, make_context(model, scheduled))
+    assert constant.batches_given == 2 * BATCHES
+    assert scheduled.batches_given == 3 * BATCHES
+    assert [row["lr"] for row in result.history] == pytest.approx([0.007, 0.001])
+
+
+def test_early_stopping_waits_and_restores_the_best_weights(state, model, task):
+    task.metrics = [0.5, 0.7, 0.6, 0.7, 0.9]
+    result = Retrain(epochs=5, early_stopping=2).apply(state, make_context(model, task))
+    best = SignTask()
+    best.metrics = [0.0, 0.0]
+    expected = Retrain(epochs=2).apply(state, make_context(model, best)).state.model
+    assert len(result.history) == 4
+    assert result.notes == ("weights of epoch 2 of 4 kept: the best validation metric",)
+    assert same(weights(result.state.model), weights(expected))
+
+
+def test_without_keep_best_the_last_weights_stay(state, model, task):
+    task.metrics = [0.9, 0.1]
+    other = SignTask()
+    other.metrics = [0.9, 0.1]
+    last = Retrain(epochs=2).apply(state, make_context(model, task))
+    best = Retrain(epochs=2, keep_best=True).apply(state, make_context(model, other))
+    assert not same(weights(last.state.model), weights(best.state.model))
+    assert last.notes == ()
+
+
+def test_distillation_alone_never_asks_for_labels_and_reaches_the_teacher(model, task):
+    torch.manual_seed(1)
+    student, (x,) = Tagger(), next(iter(SignTask().batches(torch.Generator())))[0]
+    method = Retrain(epochs=20, lr=0.02, distill=True, distill_weight=1.0, distill_loss="mse")
+    trained = method.apply(State(student.eval()), make_context(model, task)).state.model
+    with torch.no_grad():
+        distances = [nn.functional.mse_loss(net(x), model(x)).item() for net in (student, trained)]
+    assert task.losses_taken == 0
+    assert distances[1] < 0.2 * distances[0]
+
+
+def test_hidden_states_of_a_smaller_model_are_distilled_and_the_map_is_thrown_away(model, task):
+    student = Tagger(hidden=3)
+    method = Retrain(distill=True, distill_hidden=("rnn",))
+    trained = method.apply(State(student), make_context(model, task)).state.model
+    assert weights(trained).keys() == weights(student).keys()
+
+
+def test_frozen_parameters_are_skipped_and_said_so(state, context):
+    state.model.head.weight.requires_grad_(False)
+    result = Retrain().apply(state, context)
+    assert [(skip.name, skip.reason) for skip in result.skipped] == [
+        ("head.weight", "frozen: `requires_grad` is False")
+    ]
+    assert result.state.model.head.weight.equal(state.model.head.weight)
+
+
+def test_a_parameter_without_a_gradient_is_skipped_and_said_so(state, context):
+    state.model.spare = nn.Linear(3, 2, bias=False)
+    (skip,) = Retrain().apply(state, context).skipped
+    assert skip.name == "spare.weight"
+    assert skip.reason == "unchanged: it received no gradient, or all of it is pruned"
+
+
+def test_a_model_without_trainable_parameters_is_refused_early(model):
+    with pytest.raises(MethodError, match="the model has no parameter to train"):
+        Retrain().check(model.requires_grad_(False))
+
+
+def test_a_step_that_changes_no_weight_is_an_error(state, context):
+    with pytest.raises(MethodError, match=r"retraining changed none of rnn\.weight_ih_l0, .*, head\.bias"):
+        Retrain(optimizer="sgd", lr=1e-30).apply(state, context)
+
+
+def test_a_learning_rate_that_blows_up_is_an_error_with_a_remedy(state, context):
+    with pytest.raises(MethodError, match=r"retraining broke down: the loss is nan at step [2-6] \(epoch 1\)"):
+        Retrain(optimizer="sgd", lr=3e38, noise_eta=1.0).apply(state, context)
+
+
+def test_a_metric_that_is_not_finite_is_an_error(state, context, task):
+    task.metrics = [math.nan]
+    with pytest.raises(MethodError, match="the task's validation metric is nan after epoch 1"):
+        Retrain().apply(state, context)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda outputs, target: outputs.sum(1), r"the task's loss has shape \(13,\)"),
+        (lambda outputs, target: outputs.sum().detach(), "does not depend on any trainable parameter"),
+        (lambda outputs, target: 1.0, "the task's loss is a float"),
+    ],
+)
+@pytest.mark.parametrize("distill", [False, True])
+def test_a_task_loss_that_cannot_be_trained_on_is_an_error(state, context, task, loss, message, distill):
+    task.loss = loss
+    with pytest.raises(MethodError, match=message):
+        Retrain(distill=distill).apply(state, context)
+
+
+def test_batches_that_do_not_fit_the_model_are_an_error_with_their_shapes(state, context, task):
+    task.batches = lambda generator: [((torch.ones(2, 3, 11),), torch.zeros(2).long())]
+    with pytest.raises(MethodError, match=r"raised RuntimeError on a training batch of inputs \(2, 3, 11\)"):
+        Retrain().apply(state, context)
+
+
+def test_batches_that_are_no_pairs_are_an_error(state, context, task):
+    task.batches = lambda generator: [torch.ones(2, 3, 5)]
+    with pytest.raises(TaskError, match=r"something else than \(inputs, target\)"):
+        Retrain().apply(state, context)
+
+
+def test_an_unknown_hidden_module_is_refused_with_the_nearest_name(model):
+    with pytest.raises(MethodError) as caught:
+        Retrain(distill=True, distill_hidden=("rn",)).check(model)
+    assert caught.value.message == "`distill_hidden`: the model has no module `rn`"
+    assert caught.value.hint == "did you mean `rnn`?"
+
+
+def test_bf16_is_ignored_on_the_cpu_with_a_note(state, model):
+    plain, bf16 = (Retrain(bf16=on).apply(state, make_context(model, SignTask())) for on in (False, True))
+    assert bf16.notes == ("bf16 ignored: it needs CUDA",)
+    assert same(weights(plain.state.model), weights(bf16.state.model))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"momentum": 0.9}, "`momentum` belongs to `optimizer: sgd`, not to `adam`"),
+        ({"distill_hidden": ("rnn",)}, "`distill_hidden` has no effect without `distill: true`"),
+        ({"temperature": 4.0}, "`temperature` has no effect without `distill: true`"),
+        (
+            {"distill": True, "distill_loss": "mse", "temperature": 4.0},
+            "`temperature` has no effect without `distill_loss: kl`",
+        ),
+        ({"noise_gamma": 0.1}, "`noise_gamma` has no effect without a `noise_eta` above 0"),
+        ({"epochs": 0}, "greater than or equal to 1"),
+        ({"lr": math.inf}, "finite number"),
+        ({"warmup": 1.0}, "less than 1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValidationError, match=message):
+        Retrain(**options)
+
+
+def test_written_out_defaults_are_accepted():
+    options = Retrain(epochs=3, optimizer="sgd", momentum=0.9)
+    assert Retrain(**options.model_dump()) == options
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("bf16", [False, True])
+def test_retraining_on_cuda_holds_masks_and_learns(model, task, bf16):
+    mask = torch.rand_like(model.rnn.weight_hh_l0) < 0.5
+    model = model.cuda()
+    context = make_context(model, task, device="cuda")
+    method = Retrain(epochs=5, lr=0.03, bf16=bf16, noise_eta=0.001, distill=True, distill_hidden=("rnn",))
+    result = method.apply(State(model, {"rnn.weight_hh_l0": mask.cuda()}), context)
+    assert not result.state.model.rnn.weight_hh_l0.cpu()[~mask].any()
+    assert result.history[-1]["loss"] < result.history[0]["loss"]

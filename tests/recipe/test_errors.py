@@ -1,0 +1,343 @@
+"""Every mistake in a recipe: the exact words, place and remedy."""
+
+import os
+
+import pytest
+
+from compressor.errors import RecipeErrors
+from compressor.recipe import load
+from compressor.recipe.source import MAX_BYTES
+
+
+def test_an_unknown_option_names_the_nearest_one(with_steps, refused):
+    name = with_steps("""
+        - method: magnitude
+          sparsty: 0.5
+          prune: weights
+        """)
+    assert refused(name) == (
+        "error: `magnitude` has no option `sparsty`\n"
+        " --> recipe.yaml:5:5\n"
+        "5 |     sparsty: 0.5\n"
+        "  |     ^\n"
+        "hint: did you mean `sparsity`?"
+    )
+
+
+def test_an_option_unlike_any_other_points_to_the_list(with_steps, refused):
+    name = with_steps("- {method: retrain, zzzzzz: 1}")
+    assert refused(name).endswith("hint: retrain has many options: `compressor methods show retrain` lists them")
+
+
+def test_an_option_inside_an_option_is_checked_too(with_steps, refused):
+    name = with_steps("""
+        - method: magnitude
+          prune: weights
+          sparsity: 0.5
+          schedule: cubic
+          rounds: 3
+          retrain: {epoch: 2}
+        """)
+    assert refused(name) == (
+        "error: `retrain` has no option `epoch`\n"
+        " --> recipe.yaml:9:15\n"
+        "9 |     retrain: {epoch: 2}\n"
+        "  |               ^\n"
+        "hint: did you mean `epochs`?"
+    )
+
+
+def test_an_unknown_key_of_the_recipe(with_steps, refused):
+    name = with_steps("- method: retrain", "exports: [{format: onnx}]\nlimit: {}\n")
+    assert refused(name) == (
+        "error: a recipe has no key `limit`\n --> recipe.yaml:6:1\n6 | limit: {}\n  | ^\nhint: did you mean `limits`?"
+    )
+
+
+def test_an_unknown_limit_lists_the_known_ones(with_steps, refused):
+    name = with_steps("- method: retrain", "exports: [{format: onnx}]\nlimits: {zzz: 1}\n")
+    assert refused(name) == (
+        "error: `limits` has no key `zzz`\n"
+        " --> recipe.yaml:6:10\n"
+        "6 | limits: {zzz: 1}\n"
+        "  |          ^\n"
+        "hint: it has `metric_drop`, `parameters_ratio`, `file_ratio`, `file_bytes`, `speedup`, `latency_ms`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "said", "hint"),
+    [
+        ("epochs: x", "`epochs` is the text `x`, expected a whole number at least 1", None),
+        (
+            "epochs: '3'",
+            "`epochs` is the text `3`, expected a whole number at least 1",
+            "write the number without quotes, underscores or spaces",
+        ),
+        (
+            "epochs: 1_000",
+            "`epochs` is the text `1_000`, expected a whole number at least 1",
+            "write the number without quotes, underscores or spaces",
+        ),
+        ("epochs: true", "`epochs` is true, expected a whole number at least 1", None),
+        ("epochs: 2.5", "`epochs` is the number 2.5, expected a whole number at least 1", None),
+        ("epochs: [2]", "`epochs` is a list, expected a whole number at least 1", None),
+        ("epochs:", "`epochs` is empty, expected a whole number at least 1", None),
+        ("lr: {a: 1}", "`lr` is a mapping, expected a number above 0", None),
+        ("lr: false", "`lr` is false, expected a number above 0", None),
+        ("optimizer: 5", "`optimizer` is the number 5, expected `adam`, `adamw` or `sgd`", None),
+        (
+            "optimizer: adan",
+            "`optimizer` is the text `adan`, expected `adam`, `adamw` or `sgd`",
+            "did you mean `adam`?",
+        ),
+        (
+            "distill: yes",
+            "`distill` is the text `yes`, expected true or false",
+            "write `true`: in YAML 1.2 `yes` is text",
+        ),
+        (
+            "distill_hidden: gru",
+            "`distill_hidden` is the text `gru`, expected a list, each entry text",
+            "write `[gru]`",
+        ),
+        ("distill_hidden: [gru, 5]", "entry 1 of `distill_hidden` is the number 5, expected text", None),
+    ],
+)
+def test_a_wrong_type_says_what_was_found_and_what_was_expected(with_steps, refused, option, said, hint):
+    name = with_steps(f"- method: retrain\n  {option}")
+    lines = refused(name).split("\n")
+    assert lines[0] == f"error: {said}"
+    assert lines[1].startswith(" --> recipe.yaml:5:")
+    assert lines[4:] == ([f"hint: {hint}"] if hint else [])
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("ratio: 1.5", "`ratio` is the number 1.5, expected a number above 0 and below 1"),
+        ("ratio: 0", "`ratio` is the number 0, expected a number above 0 and below 1"),
+        ("count: 0", "`count` is the number 0, expected a whole number at least 1"),
+        ("round_to: -8", "`round_to` is the number -8, expected a whole number at least 1"),
+    ],
+)
+def test_a_value_out_of_range_says_the_range(with_steps, refused, option, said):
+    name = with_steps(f"- method: magnitude\n  prune: units\n  {option}")
+    assert refused(name).split("\n")[:2] == [f"error: {said}", f" --> recipe.yaml:6:{len(option.split(':')[0]) + 7}"]
+
+
+def test_a_rule_of_a_method_points_to_the_option_that_it_names(with_steps, refused):
+    name = with_steps("""
+        - method: magnitude
+          prune: units
+          ratio: 0.5
+          rounds: 3
+        """)
+    assert refused(name) == (
+        "error: `rounds` belongs to `prune: weights`, not to `prune: units`\n"
+        " --> recipe.yaml:7:5\n"
+        "7 |     rounds: 3\n"
+        "  |     ^"
+    )
+
+
+def test_a_repeated_key_names_the_first_one(with_steps, refused):
+    name = with_steps("- method: retrain\n  epochs: 3\n  epochs: 4")
+    assert refused(name) == (
+        "error: the key `epochs` is repeated\n"
+        " --> recipe.yaml:6:5\n"
+        "6 |     epochs: 4\n"
+        "  |     ^\n"
+        "hint: it is first given on line 5"
+    )
+
+
+def test_a_number_that_is_not_finite(with_steps, refused):
+    name = with_steps("- method: retrain\n  lr: .nan")
+    assert refused(name) == (
+        "error: `.nan` is not a finite number\n"
+        " --> recipe.yaml:5:9\n"
+        "5 |     lr: .nan\n"
+        "  |         ^\n"
+        "hint: leave the key out for no bound"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# a comment\n", "---\n", "null\n", "\ufeff"])
+def test_an_empty_recipe(write, refused, text):
+    assert refused(write(text)) == (
+        "error: the recipe is empty\n"
+        " --> recipe.yaml\n"
+        "hint: start from a shipped one: `compressor recipes copy quickstart`"
+    )
+
+
+def test_a_recipe_that_is_a_list(write, refused):
+    assert refused(write("- method: retrain\n")) == (
+        "error: a recipe is a mapping, this is a list\n"
+        " --> recipe.yaml:1:1\n"
+        "1 | - method: retrain\n"
+        "  | ^\n"
+        "hint: begin with `schema_version: 1`"
+    )
+
+
+def test_a_missing_key_comes_with_an_example(write, refused):
+    name = write("schema_version: 1\nname: test\nsteps: [{method: retrain}]\n")
+    assert refused(name) == (
+        "error: a recipe needs `exports`\n"
+        " --> recipe.yaml:1:1\n"
+        "1 | schema_version: 1\n"
+        "  | ^\n"
+        "hint: `exports` is a list of at least 1 and at most 20 entries, for example `exports: [{format: onnx}]`"
+    )
+
+
+def test_a_missing_option_says_what_it_may_be(with_steps, refused):
+    assert refused(with_steps("- method: magnitude")) == (
+        "error: `magnitude` needs `prune`\n"
+        " --> recipe.yaml:4:5\n"
+        "4 |   - method: magnitude\n"
+        "  |     ^\n"
+        "hint: `prune` is `weights` or `units`"
+    )
+
+
+def test_a_later_version_of_the_format(write, refused):
+    text = refused(write("schema_version: 2\nname: test\nsteps: [{method: retrain}]\nexports: [{format: onnx}]\n"))
+    assert text.startswith("error: `schema_version` is the number 2, expected 1\n --> recipe.yaml:1:17\n")
+
+
+def test_true_is_no_version(write, refused):
+    text = refused(write("schema_version: true\nname: test\nsteps: [{method: retrain}]\nexports: [{format: onnx}]\n"))
+    assert text.startswith("error: `schema_version` is true, expected 1\n")
+
+
+def test_an_empty_list_of_steps(write, refused):
+    text = refused(write("schema_version: 1\nname: test\nsteps: []\nexports: [{format: onnx}]\n"))
+    assert text.startswith("error: `steps` is an empty list, expected a list of at least 1 and at most 100 entries\n")
+
+
+def test_an_unknown_method_names_the_nearest_one(with_steps, refused):
+    assert refused(with_steps("- method: magnitud")) == (
+        "error: there is no method `magnitud`\n"
+        " --> recipe.yaml:4:13\n"
+        "4 |   - method: magnitud\n"
+        "  |             ^\n"
+        "hint: did you mean `magnitude`?"
+    )
+
+
+def test_an_unknown_format_lists_the_known_ones(with_steps, refused):
+    text = refused(with_steps("- method: retrain", "exports:\n  - format: coreml\n"))
+    assert text == (
+        "error: there is no format `coreml`\n"
+        " --> recipe.yaml:6:13\n"
+        "6 |   - format: coreml\n"
+        "  |             ^\n"
+        "hint: formats: `onnx`"
+    )
+
+
+def test_a_step_without_a_method(with_steps, refused):
+    assert refused(with_steps("- epochs: 3")) == (
+        "error: entry 0 of `steps` has no `method`\n"
+        " --> recipe.yaml:4:5\n"
+        "4 |   - epochs: 3\n"
+        "  |     ^\n"
+        "hint: methods: `magnitude`, `retrain`"
+    )
+
+
+def test_a_step_that_is_only_a_word(with_steps, refused):
+    assert refused(with_steps("- retrain")) == (
+        "error: entry 0 of `steps` is the text `retrain`, expected a mapping with a `method`\n"
+        " --> recipe.yaml:4:5\n"
+        "4 |   - retrain\n"
+        "  |     ^\n"
+        "hint: write `- method: retrain`"
+    )
+
+
+def test_a_method_that_is_a_number(with_steps, refused):
+    text = refused(with_steps("- method: 5"))
+    assert text.startswith("error: `method` is the number 5, expected a name\n --> recipe.yaml:4:13\n")
+
+
+def test_all_the_mistakes_of_a_file_are_shown_in_its_order(with_steps):
+    name = with_steps(
+        """
+        - method: magnitude
+          prune: unit
+          ratio: "0.5"
+        - method: retrain
+          epochs: 3
+          epochs: 4
+          lrr: 1
+        """,
+        "exports: [{format: onnx}]\nseed: -1\n",
+    )
+    with pytest.raises(RecipeErrors) as caught:
+        load(name)
+    assert [(error.place.line, error.message) for error in caught.value.errors] == [
+        (5, "`prune` is the text `unit`, expected `weights` or `units`"),
+        (6, "`ratio` is the text `0.5`, expected a number above 0 and below 1"),
+        (9, "the key `epochs` is repeated"),
+        (10, "`retrain` has no option `lrr`"),
+        (12, "`seed` is the number -1, expected a whole number from 0 to 4294967295"),
+    ]
+    assert caught.value.render().count("error: ") == 5
+
+
+def test_syntax_that_is_not_yaml(write, refused):
+    assert refused(write("steps: [\n")) == (
+        "error: not valid YAML: while parsing a flow node, expected the node content, but found '<stream end>'\n"
+        " --> recipe.yaml:2:1\n"
+        "2 | \n"
+        "  | ^"
+    )
+
+
+def test_a_file_that_is_not_utf_8_names_the_byte_and_the_line(write, refused):
+    assert refused(write(b"schema_version: 1\nname: caf\xe9\n")) == (
+        "error: the file is not UTF-8 text (byte 0xe9)\n --> recipe.yaml:2\nhint: save it as UTF-8"
+    )
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_key(write):
+    text = "schema_version: 1\nname: test\nsteps: [{method: retrain}]\nexports: [{format: onnx}]\n"
+    assert load(write(b"\xef\xbb\xbf" + text.encode())).name == "test"
+
+
+def test_a_binary_file(write, refused):
+    assert refused(write(b"\x00\x01\x02\x03")) == (
+        "error: the control character U+0000 is not allowed in YAML\n --> recipe.yaml:1:1\nhint: is this a text file?"
+    )
+
+
+def test_a_huge_file_is_not_read(write, refused):
+    assert refused(write(b"#" * (MAX_BYTES + 1))) == (
+        "error: `recipe.yaml` is longer than 128 KiB\nhint: is this a recipe?"
+    )
+
+
+def test_a_missing_file(refused):
+    assert refused("nowhere/mine.yaml") == (
+        "error: there is no file `nowhere/mine.yaml`\n"
+        "hint: shipped recipes: quickstart, units-half, weights-2-4, weights-90; anything else is a path"
+    )
+
+
+def test_a_misspelt_shipped_name(refused):
+    assert refused("quickstrt") == "error: there is no recipe `quickstrt`\nhint: did you mean `quickstart`?"
+
+
+def test_a_folder(tmp_path, refused):
+    assert refused(str(tmp_path)) == f"error: `{tmp_path}` is a folder, not a recipe\nhint: give a file in it"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser reads everything")
+def test_a_file_that_may_not_be_read(write, refused, tmp_path):
+    name = write("name: test\n")
+    (tmp_path / name).chmod(0)
+    assert refused(name) == "error: cannot read `recipe.yaml`: Permission denied"

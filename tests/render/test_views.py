@@ -1,0 +1,211 @@
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from compressor import render
+from compressor.errors import ReportError
+from compressor.render import view
+from compressor.render.terminal import print_table
+from compressor.report import Drop, Interval, ParityPoint, Report, SpeedUp
+
+
+def terminal(report, width=140):
+    stream = io.StringIO()
+    print_table(report, Console(file=stream, width=width))
+    return stream.getvalue()
+
+
+VIEWS = [render.markdown, render.html, terminal]
+
+
+def changed(report, **compressed):
+    return report.model_copy(update={"compressed": (report.compressed[0].model_copy(update=compressed),)})
+
+
+def said(report):
+    return " ".join(statement.text for statement in view.statements(report))
+
+
+def test_a_report_survives_json(report):
+    assert Report.from_json(report.to_json()) == report
+
+
+def test_json_that_is_not_a_report_is_refused():
+    with pytest.raises(ReportError, match="not a report of this tool"):
+        Report.from_json("{}")
+
+
+@pytest.mark.parametrize("show", VIEWS)
+def test_every_view_shows_the_numbers_that_matter(report, show):
+    shown = show(report)
+    for wanted in (
+        "gru-half", "0.9784", "0.9730", "55,689", "14,283", "10,275", "3.84x smaller", "5.12x smaller", "388 k",
+        "10.7 MiB", "2.69x as fast", "2.61x to 2.77x", "batch 1, length 29, 1 thread", "Zeros alone do not make",
+        "MISSED", "at least 3.00x", "percentile bootstrap over 370 samples",
+    ):  # fmt: skip
+        assert wanted in shown
+
+
+@pytest.mark.parametrize("show", [render.markdown, render.html])
+def test_documents_show_every_fact_of_the_run(report, show):
+    shown = show(report).replace("\\", "")
+    for wanted in (
+        "384 × 12 → 183 × 12", "not among the targets", "epochs: 12", "best epoch, 10, was kept", "2.4e-07",
+        "batch × time × 12", "GRU 1", "AMD EPYC 9B14", "onnxruntime 1.32.0", "round_to: 1", "schema_version: 1",
+        "there is no CUDA device", "model.safetensors", "5ca97ebc6bbaaae3", "speaker 2",
+    ):  # fmt: skip
+        assert wanted in shown
+
+
+@pytest.mark.parametrize("show", VIEWS)
+def test_the_same_report_gives_the_same_view(report, show):
+    assert show(report) == show(report)
+
+
+def test_noise_is_called_noise(report):
+    noise = SpeedUp(ratio=1.004, interval=Interval(low=0.985, high=1.03), within_noise=True)
+    text = said(report.model_copy(update={"speedups": (noise,)}))
+    assert "No measurable change in speed: 1.00x, within noise (95 % interval 0.985x to 1.03x, which holds 1)." in text
+
+
+def test_slower_is_called_slower(report):
+    slower = SpeedUp(ratio=0.8, interval=Interval(low=0.78, high=0.83), within_noise=False)
+    assert "The file is slower: 0.800x as fast" in said(report.model_copy(update={"speedups": (slower,)}))
+
+
+def test_a_drop_that_may_be_chance_says_so_and_one_that_is_not_does_not(report):
+    assert "0.0054 worse" in said(report)
+    assert "on 370 samples this may be chance" in said(report)
+    sure = Drop(value=0.02, interval=Interval(low=0.01, high=0.03))
+    assert "chance" not in said(changed(report, drop=sure))
+
+
+def test_without_a_recorded_drop_the_scores_are_subtracted(report):
+    assert view.drop(report, changed(report, drop=None).compressed[0]).value == pytest.approx(0.0054)
+
+
+def test_zeros_are_not_mentioned_where_there_are_none(report):
+    dense = changed(report, nonzeros=report.compressed[0].parameters)
+    assert "zero" not in said(dense)
+
+
+def test_disagreement_with_pytorch_is_told(report):
+    artifact = report.compressed[0].artifact
+    wrong = ParityPoint(batch=2, length=13, max_absolute=0.4, max_relative=3.0, within=False)
+    parity = artifact.parity.model_copy(update={"points": (*artifact.parity.points, wrong)})
+    assert "disagrees with PyTorch" in said(changed(report, artifact=artifact.model_copy(update={"parity": parity})))
+
+
+def test_a_rehearsal_is_told_before_anything_else(report):
+    assert view.statements(report.model_copy(update={"quick": True}))[0].text.startswith("A rehearsal (--quick)")
+
+
+@pytest.mark.parametrize("show", VIEWS)
+def test_several_exports_each_have_a_column(report, show):
+    twice = report.model_copy(update={"compressed": report.compressed * 2, "speedups": (*report.speedups, None)})
+    assert "compressed 2 (onnx)" in re.sub(r"\\", "", show(twice))
+
+
+@pytest.mark.parametrize("show", VIEWS)
+def test_what_was_not_measured_leaves_no_hole(report, show):
+    bare = report.model_copy(
+        update={
+            "original": report.original.model_copy(update={"latency": None, "macs": None, "peak_memory_bytes": None}),
+            "compressed": changed(report, latency=None, macs=None, peak_memory_bytes=None, layers=()).compressed,
+            "speedups": (None,),
+            "steps": (),
+            "limits": (),
+        }
+    )
+    shown = show(bare)
+    assert "not measured" in shown
+    assert "not counted" in shown
+    assert "not known" in shown
+    assert "nan" not in shown.lower()
+
+
+NASTY = '<script>alert("x")</script> & $\\frac{1}{0}$ | `a` [red]b[/red] 日本'
+
+
+@pytest.fixture
+def nasty(report):
+    """User text that is markup in every view, wherever a user's text can be."""
+    step = report.steps[0]
+    touched = step.changes[0].model_copy(update={"name": NASTY, "note": NASTY})
+    step = step.model_copy(
+        update={"method": NASTY, "notes": (NASTY,), "changes": (touched,), "options": {NASTY: NASTY}}
+    )
+    layer = report.compressed[0].layers[0].model_copy(update={"name": NASTY})
+    after = changed(report, layers=(layer,)).compressed
+    update = {"name": NASTY, "description": NASTY, "task": NASTY, "notes": (NASTY,), "recipe": {NASTY: NASTY}}
+    return report.model_copy(update={**update, "steps": (step, *report.steps[1:]), "compressed": after})
+
+
+def test_html_escapes_every_text_of_the_users(nasty):
+    page = render.html(nasty)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") > 8
+
+
+def test_markdown_escapes_text_outside_of_code(nasty):
+    text, _, code = render.markdown(nasty).partition("```")
+    assert "<script" not in text.replace("\\<", "")
+    assert not re.search(r"(?<!\\)[\[\]`]", text)
+    assert "script" in code
+
+
+def test_every_row_of_a_markdown_table_has_as_many_cells_as_its_header(nasty):
+    blocks = [block.splitlines() for block in render.markdown(nasty).split("\n\n") if block.startswith("|")]
+    assert len(blocks) > 8
+    for rows in blocks:
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+
+
+def test_the_terminal_prints_brackets_as_they_are(nasty):
+    assert "[red]b[/red]" in terminal(nasty, width=400)
+
+
+def test_recipe_text_cannot_end_its_code_block(report):
+    text = render.markdown(report.model_copy(update={"recipe": {"note": "````\n# out"}}))
+    assert "`````yaml" in text
+
+
+def test_the_page_loads_nothing_from_anywhere(page):
+    assert not re.search(r"https?:|//|@import|<link|<script|<img|<iframe|<object", page)
+    assert all(target.startswith("#") for target in re.findall(r'(?:src|href)="([^"]*)"', page))
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", page))
+
+
+def test_every_reference_inside_the_page_has_its_target(page):
+    names = set(re.findall(r'\bid="([^"]*)"', page))
+    wanted = set(re.findall(r'href="#([^"]*)"', page)) | set(re.findall(r"url\(#([^)]*)\)", page))
+    assert wanted
+    assert wanted <= names
+
+
+def test_the_page_is_well_formed(page):
+    from html.parser import HTMLParser
+
+    class Balance(HTMLParser):
+        void = frozenset({"meta", "br", "path", "use", "rect", "line", "circle"})
+
+        def __init__(self):
+            super().__init__()
+            self.open = []
+
+        def handle_starttag(self, tag, attrs):
+            if tag not in self.void:
+                self.open.append(tag)
+
+        def handle_startendtag(self, tag, attrs):
+            pass
+
+        def handle_endtag(self, tag):
+            if tag not in self.void:
+                assert self.open.pop() == tag
+
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []

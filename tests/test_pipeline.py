@@ -1,0 +1,268 @@
+"""A whole run: right on the exported file, reproducible, and nothing lost when it fails."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+import compressor
+from compressor import recipe
+from compressor import task as tasks
+from compressor.errors import CompressorError, MethodError, OutputError, TaskError, UsageError
+from compressor.pipeline import check_limits, run
+from compressor.report import Report
+
+TASK = """
+import torch
+from torch import nn
+from compressor import Task
+
+CENTRES = torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
+
+def data(seed, count):
+    random = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, 12, (count,), generator=random)
+    labels = torch.randint(0, 3, (count,), generator=random)
+    features = CENTRES[labels][:, None] + torch.randn(count, 11, 7, generator=random)
+    return (features, lengths), labels
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(7, 23, batch_first=True)
+        self.head = nn.Linear(23, 3)
+
+    def forward(self, features, lengths):
+        steps = self.rnn(features)[0]
+        return self.head(steps[torch.arange(steps.shape[0]), lengths - 1])
+
+class Blobs(Task):
+    inputs = {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
+    outputs = {"logits": {0: "batch"}}
+    length, max_length = 11, 40
+
+    def model(self):
+        torch.manual_seed(1)
+        return Net()
+
+    def example(self, batch, length):
+        return torch.randn(batch, length, 7), torch.full((batch,), length)
+
+    def batches(self, generator):
+        inputs, labels = data(1, 160)
+        for chosen in torch.randperm(160, generator=generator).split(32):
+            yield tuple(part[chosen] for part in inputs), labels[chosen]
+
+    def loss(self, outputs, target):
+        return nn.functional.cross_entropy(outputs, target)
+
+    def evaluate(self, forward):
+        inputs, labels = data(2, 101)
+        return (forward(*inputs).argmax(1) == labels).float()
+"""
+RECIPE = """
+schema_version: 1
+name: half
+seed: 3
+steps:
+  - {method: magnitude, prune: weights, sparsity: 0.3}
+  - {method: magnitude, prune: units, ratio: 0.5}
+  - {method: retrain, epochs: 2, lr: 1e-2}
+exports:
+  - format: onnx
+limits:
+  metric_drop: 0.5
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pipeline")
+    (path / "task.py").write_text(TASK)
+    (path / "half.yaml").write_text(RECIPE)
+    return path
+
+
+def _run(folder, out, *, task=TASK, overrides=(), **options):
+    file = folder / f"task_{abs(hash(task))}.py"
+    file.write_text(task)
+    chosen = recipe.load(str(folder / "half.yaml"), overrides)
+    return run(chosen, tasks.load(str(file)), out, quick=True, device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def done(folder):
+    out = folder / "run"
+    return out, _run(folder, out)
+
+
+def test_the_run_directory_holds_what_the_report_says(done):
+    out, report = done
+    assert Report.from_json((out / "report.json").read_text()) == report
+    assert sorted(path.name for path in out.iterdir()) == sorted(report.files)
+    assert {"model.onnx", "original.onnx", "model.safetensors", "report.html", "recipe.yaml"} <= set(report.files)
+
+
+def test_the_report_measures_the_smaller_file(done):
+    out, report = done
+    compressed = report.compressed[0]
+    assert compressed.artifact.bytes == (out / "model.onnx").stat().st_size < report.original.artifact.bytes / 1.5
+    assert compressed.parameters < report.original.parameters / 2
+    assert compressed.macs < report.original.macs / 2
+    assert compressed.score.value == pytest.approx(compressed.torch_score.value)
+    assert compressed.score.interval.low <= compressed.score.value <= compressed.score.interval.high
+
+
+def test_masks_survive_the_removal_of_units_and_retraining(done):
+    _, report = done
+    weights = [layer for layer in report.compressed[0].layers if "weight" in layer.name and "rnn" in layer.name]
+    assert sum(layer.nonzeros for layer in weights) < 0.95 * sum(layer.parameters for layer in weights)
+
+
+def test_the_compressed_model_loads_into_the_users_class_bit_equal(done):
+    out, _ = done
+    task = tasks.load(str(next(out.parent.glob("task_*.py"))))
+    again = compressor.load(out, task)
+    features, lengths = task.example(5, 13)
+    onnx = __import__("compressor.measure.runtime", fromlist=["OnnxFile"]).OnnxFile(out / "model.onnx")
+    torch.testing.assert_close(again(features, lengths), onnx(features, lengths), atol=1e-5, rtol=1e-4)
+    from safetensors.torch import load_file
+
+    for name, value in load_file(out / "model.safetensors").items():
+        assert torch.equal(again.state_dict()[name], value)
+
+
+def test_the_same_seed_gives_the_same_bytes_again(done, folder, tmp_path):
+    out, _ = done
+    _run(folder, tmp_path / "again")
+    for name in ("model.onnx", "original.onnx", "model.safetensors", "model.json"):
+        assert (out / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_another_recipes_run_is_not_overwritten_without_force(done, folder):
+    out, _ = done
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(OutputError) as caught:
+        _run(folder, out, overrides=["steps.1.ratio=0.4"])
+    assert caught.value.render() == (
+        f"error: {out} holds a run of another recipe (`half`)\nhint: choose another --out, or --force to replace it"
+    )
+    assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_a_run_that_fails_leaves_the_older_one_and_no_new_folder(done, folder, tmp_path):
+    out, _ = done
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    broken = TASK.replace("cross_entropy(outputs, target)", "cross_entropy(outputs, target) * float('nan')")
+    for target in (out, tmp_path / "new"):
+        with pytest.raises(MethodError, match=r"`steps.2` \(retrain\): .*nan"):
+            _run(folder, target, task=broken)
+    assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["steps.1.targets=[encoder.*]"], "`encoder.*` matches nothing in the model"),
+        (["steps.1.ratio=0.001"], "no unit would go from layer 0 of `rnn`, which has 23"),
+        (["steps.1={method: magnitude, prune: units, count: 23}"], "this would leave no unit in layer 0 of `rnn`"),
+    ],
+)
+def test_a_step_that_would_do_nothing_or_too_much_is_an_error(folder, tmp_path, overrides, message):
+    with pytest.raises(MethodError) as caught:
+        _run(folder, tmp_path / "out", overrides=overrides)
+    assert message in caught.value.message
+    assert caught.value.message.startswith("`steps.1` (magnitude): ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "return torch.randn(batch, length, 7), torch",
+            "return torch.randn(batch, length, 5), torch",
+            "does not run on",
+        ),
+        ("(forward(*inputs).argmax(1) == labels).float()", "float('nan')", "`evaluate`"),
+        ("return Net()", "net = Net(); net.head.bias.data[0] = torch.inf; return net", "not finite: `head.bias`"),
+    ],
+)
+def test_a_task_that_is_wrong_is_refused_before_any_work(folder, tmp_path, old, new, message):
+    with pytest.raises(TaskError) as caught:
+        _run(folder, tmp_path / "out", task=TASK.replace(old, new))
+    assert message in caught.value.message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_other_things_and_a_file_are_refused(folder, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="is not empty and holds no run of this tool"):
+        _run(folder, tmp_path)
+    with pytest.raises(OutputError, match=r"thesis\.tex is a file"):
+        _run(folder, tmp_path / "thesis.tex")
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_unwritable_folder_is_refused(folder):
+    with pytest.raises(OutputError, match=r"cannot write /proc/compressor: "):
+        _run(folder, Path("/proc/compressor"))
+
+
+def test_a_device_that_is_not_there_is_refused(folder, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(UsageError, match="there is no CUDA device"):
+        run(recipe.load(str(folder / "half.yaml")), tasks.load(str(folder / "task.py")), tmp_path / "o", device="cuda")
+
+
+def test_a_disk_that_fills_up_leaves_nothing_that_looks_finished(folder, tmp_path):
+    script = textwrap.dedent(f"""
+        import resource, signal, sys
+        from compressor.cli import main
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+        sys.argv = ["compressor", "run", {str(folder / "half.yaml")!r}, "--task", {str(folder / "task.py")!r},
+                    "--out", {str(tmp_path / "full")!r}, "--quick", "--device", "cpu"]
+        main()
+    """)
+    assert resource.RLIMIT_FSIZE is not None and signal.SIGXFSZ  # noqa: PT018 - the platform can do this test
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 2, result.stderr
+    assert "error: cannot write" in result.stderr
+    assert "File too large" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "full").exists()
+
+
+def test_limits_are_checked_on_the_exported_file(done):
+    _, report = done
+    from compressor.recipe.model import Limits
+
+    limits = Limits(metric_drop=0.0, file_ratio=1.0, speedup=1e-6, latency_ms=1e6, file_bytes=10)
+    worse = report.compressed[0].model_copy(
+        update={"score": report.original.score.model_copy(update={"value": report.original.score.value - 0.01})}
+    )
+    checked = {c.name: c.met for c in check_limits(limits, report.original, [worse], report.speedups)}
+    assert checked == {
+        "metric_drop": False, "file_ratio": True, "file_bytes": False, "speedup": True, "latency_ms": True,
+    }  # fmt: skip
+
+
+def test_the_report_is_valid_json_with_the_resolved_recipe(done):
+    out, _ = done
+    content = json.loads((out / "report.json").read_text())
+    assert content["recipe"]["steps"][1]["ratio"] == 0.5
+    assert content["quick"] is True
+    assert "rehearsal" in content["notes"][-1]
+
+
+def test_every_error_of_ours_is_one_tree():
+    assert issubclass(OutputError, CompressorError)
+    assert issubclass(MethodError, CompressorError)
