@@ -4,7 +4,8 @@ The file is checked before it gets its name: the ONNX checker, strict shape infe
 several batch sizes and lengths, most of them never seen while exporting.
 
 Notes on runtimes: a relu `nn.RNN` is right in ONNX Runtime and OpenVINO, but MNN, ncnn and tract compute its native
-node as if it were tanh. Packed sequences use the node's `sequence_lens` input: try such a file in the target runtime.
+node as if it were tanh. MNN's converter wants `--useOriginRNNImpl` for LSTMs.
+Packed sequences use the nodes' `sequence_lens` input: try such a file in the target runtime.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.Mod
     bar.advance(note="translate")
     graph = torch_capture.translate(program, options.opset)
     bar.advance(note="simplify and check")
-    onnx_graph.tidy(graph)
+    with torch_capture.quiet():
+        onnx_graph.tidy(graph)
     onnx_graph.name_values(graph, task.inputs, task.outputs)
     proto = onnx_graph.to_proto(graph, axes, task.outputs, options.ir_version)
     onnx_graph.check(proto, options.opset)

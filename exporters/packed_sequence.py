@@ -147,7 +147,12 @@ def pack(padded: Tensor, lengths: Any, batch_first: bool) -> PaddedSequence:
     """What pack_padded_sequence gives while a model is traced; `padded` is (T, B, ...) or, batch first, (B, T, ...)."""
     import torch
 
-    lengths = torch.as_tensor(lengths, dtype=torch.int64)
+    if not isinstance(lengths, torch.Tensor):
+        raise ExportError(
+            "pack_padded_sequence is given its lengths as a list, which fixes the batch size",
+            hint="give it the tensor of lengths itself, without `.tolist()`",
+        )
+    lengths = lengths.to(torch.int64)
     time_major = padded.transpose(0, 1) if batch_first else padded  # (T, B, ...)
     return PaddedSequence(time_major, lengths, _longest_of(lengths, time_major.shape[0]), zero_padded=False)
 

@@ -49,7 +49,7 @@ def capture(model: nn.Module, inputs: Sequence[Tensor], axes: Axes) -> torch.exp
     for argument, names in zip(arguments, axes.values(), strict=True):
         shapes[argument] = dict.fromkeys(names, torch.export.Dim.DYNAMIC)
     try:
-        with _quiet(), plain_attention(), native_nodes(), traceable_packing(), torch.no_grad():
+        with quiet(), plain_attention(), native_nodes(), traceable_packing(), torch.no_grad():
             return torch.export.export(model, arguments, dynamic_shapes=shapes, strict=False)
     except Exception as error:
         raise _tracing_error(error, model, axes) from error
@@ -64,7 +64,7 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> onnx_ir.Mode
     import torch
 
     try:
-        with _quiet():
+        with quiet():
             onnx_program = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -85,7 +85,7 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> onnx_ir.Mode
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's own chatter off the terminal; what the model prints is shown when the block ends well."""
     # The parents speak for loggers that do not exist yet; those which exist may have a level of their own.
     known = [name for name in logging.root.manager.loggerDict if name.startswith(_TALKATIVE_LOGGERS)]
@@ -96,6 +96,7 @@ def _quiet() -> Iterator[None]:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings(), contextlib.redirect_stderr(printed):
+            warnings.filterwarnings("ignore", message="The tensor attribute .* assigned during export")
             warnings.filterwarnings("ignore", module=r"(torch|onnxscript|onnx_ir|copyreg)(\.|$)")
             yield
     finally:
@@ -129,7 +130,7 @@ def _tracing_error(error: Exception, model: nn.Module, axes: Axes) -> Compressor
         name, axis = _dynamic_axis(model, axes, fixed[1], int(fixed[2] or 0), int(fixed[3]))
         return ExportError(
             f"the model's code fixes axis `{axis}` of input `{name}` to the {fixed[4]} of the example",
-            hint=f"a Python loop over `{axis}` (GRUCell, LSTMCell), `.tolist()` or a reshape to a fixed size does this; "
+            hint=f"a Python loop over `{axis}` (GRUCell, LSTMCell), `.tolist()` or a reshape to a fixed size does so; "
             f"use nn.RNN, nn.GRU or nn.LSTM, or leave `{axis}` out of the task's `inputs`",
         )
     if "data-dependent" in text:
@@ -162,7 +163,8 @@ def _translation_error(error: Exception, opset: int) -> ExportError:
             hint="write this part of the model with other operations, or try a higher opset",
         )
     return ExportError(
-        f"the traced model cannot be written as ONNX: {_first_cause(error)}", hint="try another opset, such as 18"
+        f"the traced model cannot be written as ONNX: {_first_cause(error)}",
+        hint="write that part of the model with other operations or shapes, or try another opset",
     )
 
 

@@ -24,13 +24,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from compressor.errors import SurgeryError
-from compressor.nn.recurrent import directions, gates, layer_names
 from compressor.surgery.atoms import Atoms, Ids
+from compressor.surgery.module_rules import wrapped_modules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -82,6 +80,30 @@ _REDUCTIONS = {
     aten.max.default,
     aten.min.default,
 }
+_SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
+_KEEPS_ZERO = (
+    _SUMS
+    | {
+        getattr(aten, name + suffix)
+        for name in (
+            "mul",
+            "div",
+            "neg",
+            "relu",
+            "tanh",
+            "leaky_relu",
+            "elu",
+            "hardtanh",
+            "abs",
+            "sin",
+            "square",
+            "sqrt",
+        )
+        for suffix in ("", "_")
+    }
+    | {aten.gelu, aten.silu, aten.silu_, aten.where, aten.maximum, aten.minimum, aten.sign, aten.native_dropout}
+)
+"""Element-wise operations that give 0 where their units are 0 (a sum only if both sides are units)."""
 _TORCH_FOLDER = str(Path(torch.__file__).parent)
 _OUR_FOLDER = str(Path(__file__).parent)
 
@@ -106,9 +128,13 @@ class Tracer(TorchDispatchMode):
         self.units: dict[tuple[str, int, int], Ids] = {}
         """(module name, layer, direction) -> the atoms of its hidden units."""
         self.called: set[str] = set()
+        self.norms: dict[str, Ids] = {}
+        """Name of a layer normalisation -> the atoms of the positions that it normalises, 0 for a fixed feature."""
+        self.shifted: list[Ids] = []
+        """Atoms whose features are not 0 any more where their unit is 0, such as behind a sigmoid."""
         self._labels: dict[int, Tensor] = {}
-        self._alive: list[Any] = []
-        self._paused = False
+        self.alive: list[Any] = []
+        self.paused = False
         self._parameters: dict[int, str] = {}
         self._tensors = {
             name: tensor.detach()
@@ -120,10 +146,10 @@ class Tracer(TorchDispatchMode):
 
     def run(self, inputs: Sequence[Tensor]) -> None:
         """Trace `model(*inputs)` and pin what leaves the model as an output."""
-        with torch.no_grad(), self._wrapped_modules(), _without_fast_path(), self:
+        with torch.no_grad(), wrapped_modules(self), _without_fast_path(), self:
             outputs = self.model(*inputs)
         for index, output in enumerate(part for part in tree_flatten(outputs)[0] if isinstance(part, Tensor)):
-            labels = self._read(output)
+            labels = self.read(output)
             if labels is not None:
                 self.atoms.pin(labels.numpy(), f"it is part of the model's output {index}, whose size would change")
 
@@ -133,20 +159,20 @@ class Tracer(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._paused:
+        if self.paused:
             return func(*args, **kwargs)
         before = self._argument_labels(func, args, kwargs)
         result = func(*args, **kwargs)
-        with self._pause():
+        with self.pause():
             self._follow(func, args, kwargs, before, result)
         return result
 
     def _argument_labels(self, func: Any, args: Any, kwargs: Any) -> list[Tensor | None]:
         """Labels of the tensor arguments, copied before an in-place operation changes them."""
         tensors = [part for part in tree_flatten((args, kwargs))[0] if isinstance(part, Tensor)]
-        self._alive.append(tensors)
-        with self._pause():
-            labels = [self._read(tensor) for tensor in tensors]
+        self.alive.append(tensors)
+        with self.pause():
+            labels = [self.read(tensor) for tensor in tensors]
             if func._schema.is_mutable:
                 labels = [None if label is None else label.clone() for label in labels]
         return labels
@@ -154,14 +180,14 @@ class Tracer(TorchDispatchMode):
     def _follow(self, func: Any, args: Any, kwargs: Any, before: list[Tensor | None], result: Any) -> None:
         tensors = [part for part in tree_flatten((args, kwargs))[0] if isinstance(part, Tensor)]
         outputs = [part for part in tree_flatten(result)[0] if isinstance(part, Tensor)]
-        self._alive.append(outputs)
+        self.alive.append(outputs)
         rule = _RULES.get(func)
         if rule is not None:
             rule(self, args, kwargs, outputs)
         elif func in _MOVES:
             self._move(func, args, kwargs, outputs)
         elif func in _SAME_SHAPE or func in _LIKE:
-            self._write(outputs[0], before[0])
+            self.write(outputs[0], before[0])
         elif func in _NORMALISING:
             self._normalise(before[0], [args[1]], outputs[0], func)
         elif func in _REDUCTIONS:
@@ -169,7 +195,7 @@ class Tracer(TorchDispatchMode):
         elif self._is_view(tensors, outputs) and not func._schema.is_mutable:
             pass
         elif torch.Tag.pointwise in func.tags or func in (aten.dropout.default, aten.native_dropout.default):
-            self._pointwise(tensors, before, outputs)
+            self._pointwise(func, tensors, before, outputs)
         else:
             self._unknown(func, tensors, before)
 
@@ -179,7 +205,7 @@ class Tracer(TorchDispatchMode):
 
     # --- labels ----------------------------------------------------------------------------------------------------
 
-    def _read(self, tensor: Tensor) -> Tensor | None:
+    def read(self, tensor: Tensor) -> Tensor | None:
         """The labels of a tensor, None where it carries none; a view, not a copy."""
         if tensor.layout is not torch.strided:
             return None
@@ -191,7 +217,7 @@ class Tracer(TorchDispatchMode):
             return self._read_parameter(tensor, self._parameters[storage])
         return None
 
-    def _write(self, tensor: Tensor, labels: Tensor | None) -> None:
+    def write(self, tensor: Tensor, labels: Tensor | None) -> None:
         """Set the labels of a tensor; None is all 0."""
         storage = tensor.untyped_storage()
         if labels is None:
@@ -199,7 +225,7 @@ class Tracer(TorchDispatchMode):
                 return
             labels = torch.zeros((), dtype=torch.int64)
         if storage.data_ptr() not in self._labels:
-            self._alive.append(storage)
+            self.alive.append(storage)
             self._labels[storage.data_ptr()] = torch.zeros(storage.nbytes() // tensor.element_size(), dtype=torch.int64)
         flat = self._labels[storage.data_ptr()]
         target = flat.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
@@ -254,7 +280,8 @@ class Tracer(TorchDispatchMode):
         index, positions = axis
         return self.atoms.axis(name, index, self._tensors[name].size(index), role)[positions]
 
-    def _parameter(self, tensor: Any) -> str | None:
+    def parameter_name(self, tensor: Any) -> str | None:
+        """The first name of the parameter or buffer that a tensor is a view of; None for an activation."""
         if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
             return None
         return self._parameters.get(tensor.untyped_storage().data_ptr())
@@ -266,7 +293,7 @@ class Tracer(TorchDispatchMode):
         for label in labelled:
             self.atoms.pin(label.numpy(), f"`{func.name()}` at {_place()} is not followed")
         for tensor in tensors:
-            name = self._parameter(tensor)
+            name = self.parameter_name(tensor)
             if name is not None:
                 for axis in range(self._tensors[name].dim()):
                     atoms = self.atoms.axis(name, axis, self._tensors[name].size(axis), "out")
@@ -278,36 +305,39 @@ class Tracer(TorchDispatchMode):
         for position in _MOVES[func]:
             value = arguments[position]
             if isinstance(value, Tensor):
-                labels = self._read(value)
+                labels = self.read(value)
                 carried = carried or labels is not None
                 arguments[position] = self._dense(value, labels)
             else:
-                parts = [(part, self._read(part)) for part in value]
+                parts = [(part, self.read(part)) for part in value]
                 carried = carried or any(labels is not None for _, labels in parts)
                 arguments[position] = [self._dense(part, labels) for part, labels in parts]
         target = outputs[0]
         if not carried and target.untyped_storage().data_ptr() not in self._labels:
             return
         moved = func(*arguments, **{k: v for k, v in kwargs.items() if k != "dtype"})
-        self._write(target, moved[0] if isinstance(moved, tuple) else moved)
+        self.write(target, moved[0] if isinstance(moved, tuple) else moved)
 
     def _dense(self, tensor: Tensor, labels: Tensor | None) -> Tensor:
         return torch.zeros(tensor.size(), dtype=torch.int64) if labels is None else labels.clone()
 
-    def _pointwise(self, tensors: list[Tensor], before: list[Tensor | None], outputs: list[Tensor]) -> None:
+    def _pointwise(self, func: Any, tensors: list[Tensor], before: list[Tensor | None], outputs: list[Tensor]) -> None:
         shape = outputs[0].size()
         present = [label.expand(shape) for label in before if label is not None and label.numel()]
         if not present:
             for output in outputs:
-                self._write(output, None)
+                self.write(output, None)
             return
         labels = torch.stack(present).amax(0)
         for other in present:
             self.atoms.join(labels.numpy(), other.numpy())
         for tensor, own in zip(tensors, before, strict=True):
             self._pin_fixed_partner(tensor, own, labels)
+        added = func.overloadpacket in _SUMS and len(present) < 2
+        if added or func.overloadpacket not in _KEEPS_ZERO:
+            self.shifted.append(np.unique(labels.numpy()))
         for output in outputs:
-            self._write(output, labels)
+            self.write(output, labels)
 
     def _pin_fixed_partner(self, tensor: Tensor, own: Tensor | None, labels: Tensor) -> None:
         """A partner that has a value of its own for every unit, but is nobody's feature, keeps its size."""
@@ -326,7 +356,7 @@ class Tracer(TorchDispatchMode):
     def _normalise(self, labels: Tensor | None, axes: Sequence[int], output: Tensor, func: Any) -> None:
         if labels is not None and any(_varies(labels, axis) for axis in axes):
             self.atoms.pin(labels.numpy(), f"`{func.name()}` at {_place()} normalises across it and others")
-        self._write(output, labels)
+        self.write(output, labels)
 
     def _reduce(self, func: Any, labels: Tensor | None, args: Any, outputs: list[Tensor]) -> None:
         if labels is None:
@@ -339,29 +369,29 @@ class Tracer(TorchDispatchMode):
             return
         for output in outputs:
             if output.is_floating_point():
-                self._write(output, labels.amax(dim=axes, keepdim=output.dim() == labels.dim()))
+                self.write(output, labels.amax(dim=axes, keepdim=output.dim() == labels.dim()))
 
     def _contract(self, left: Tensor, right: Tensor, output: Tensor) -> None:
         """Matrix product (..., M, K) x (..., K, N): joins along K, hands labels on along M and N."""
         left_inner, left_outer = self._sides(left, -1, -2)
         right_inner, right_outer = self._sides(right, -2, -1)
         if left_inner is not None or right_inner is not None:
-            self._join_inner(left, left_inner, right, right_inner)
+            self.join_inner(left, left_inner, right, right_inner)
         if left_outer is not None and right_outer is not None:
             self.atoms.pin(left_outer.numpy(), f"the matrix product at {_place()} has units on both sides")
         if right_outer is not None:
-            self._write(output, right_outer.unsqueeze(-2).expand(output.size()))
+            self.write(output, right_outer.unsqueeze(-2).expand(output.size()))
         elif left_outer is not None:
-            self._write(output, left_outer.unsqueeze(-1).expand(output.size()))
+            self.write(output, left_outer.unsqueeze(-1).expand(output.size()))
         else:
-            self._write(output, None)
+            self.write(output, None)
 
     def _sides(self, tensor: Tensor, inner: int, outer: int) -> tuple[Tensor | None, Tensor | None]:
         """Labels along the contracted axis (..., other, K) and along the kept axis (..., kept).
 
         A parameter has both; an activation has one or the other.
         """
-        name = self._parameter(tensor)
+        name = self.parameter_name(tensor)
         if name is not None:
             axes = self._decode(tensor, name)
             if axes is None:
@@ -370,31 +400,27 @@ class Tracer(TorchDispatchMode):
             kept = torch.from_numpy(self._atoms_of(name, axes[outer], "out"))
             contracted = torch.from_numpy(self._atoms_of(name, axes[inner], "in"))
             return contracted.view(1, -1), kept
-        labels = self._read(tensor)
+        labels = self.read(tensor)
         if labels is None:
             return None, None
         if not _varies(labels, outer % labels.dim()) or _varies(labels, inner % labels.dim()):
             return labels.movedim(inner, -1), None
         return None, labels.select(inner, 0)
 
-    def _join_inner(self, left: Tensor, a: Tensor | None, right: Tensor, b: Tensor | None) -> None:
+    def join_inner(self, left: Tensor, a: Tensor | None, right: Tensor, b: Tensor | None) -> None:
+        """Join what meets in a matrix product: labels `a` (..., M, K) of `left` and `b` (..., N, K) of `right`."""
         if a is None or b is None:
-            present, _other, size = (a, right, right.size(-2)) if a is not None else (b, left, left.size(-1))
+            present, own, size = (b, right, left.size(-1)) if a is None else (a, left, right.size(-2))
             assert present is not None
-            if size > 1 and self._parameter(left if a is not None else right) is None:
+            if size > 1 and self.parameter_name(own) is None:
                 self.atoms.pin(
                     present.numpy(), f"the matrix product at {_place()} pairs it with a tensor of fixed size {size}"
                 )
             return
         for own, labels, axis, other in ((left, a, -1, right), (right, b, -2, left)):
-            if self._parameter(own) is None and self._parameter(other) is not None:
+            if self.parameter_name(own) is None and self.parameter_name(other) is not None:
                 self._pin_mixed(own.movedim(axis, -1).reshape(-1, own.size(axis)), labels)
-        if a.dim() > 2 or b.dim() > 2:
-            batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-            a = a.expand(*batch, *a.shape[-2:]) if self._parameter(left) is None else a.expand(*batch, 1, a.size(-1))
-            b = b.expand(*batch, *b.shape[-2:]) if self._parameter(right) is None else b.expand(*batch, 1, b.size(-1))
-        rows_a, rows_b = a, b[..., :1, :]
-        self.atoms.join(rows_a.expand(np.broadcast_shapes(rows_a.shape, rows_b.shape)).numpy(), rows_b.numpy())
+        self.atoms.join(a.numpy(), b[..., :1, :].numpy())
         self.atoms.join(a[..., :1, :].numpy(), b.numpy())
 
     def _pin_mixed(self, values: Tensor, labels: Tensor) -> None:
@@ -411,14 +437,14 @@ class Tracer(TorchDispatchMode):
     def _add_bias(self, output: Tensor, bias: Tensor | None) -> None:
         if bias is None:
             return
-        labels = self._read(output)
-        own = self._read(bias)
+        labels = self.read(output)
+        own = self.read(bias)
         if labels is not None and own is not None:
             self.atoms.join(labels.numpy(), own.expand(labels.size()).numpy())
         elif labels is not None:
             self._pin_fixed_partner(bias, own, labels)
         elif own is not None:
-            self._write(output, own.expand(output.size()))
+            self.write(output, own.expand(output.size()))
 
     def _mm(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
         self._contract(args[0], args[1], outputs[0])
@@ -429,20 +455,20 @@ class Tracer(TorchDispatchMode):
 
     def _linear(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
         inputs, weight = args[0], args[1]
-        flat = inputs.reshape(-1, inputs.size(-1)) if self._read(inputs) is None else inputs
+        flat = inputs.reshape(-1, inputs.size(-1)) if self.read(inputs) is None else inputs
         if flat.dim() != 2:
-            labels = self._read(flat)
+            labels = self.read(flat)
             assert labels is not None
             flat = torch.empty(inputs.numel() // inputs.size(-1), inputs.size(-1))
-            self._alive.append(flat)
-            self._write(flat, labels.reshape(flat.size()))
+            self.alive.append(flat)
+            self.write(flat, labels.reshape(flat.size()))
         self._contract(flat, weight.t(), outputs[0].view(-1, outputs[0].size(-1)))
         self._add_bias(outputs[0], args[2] if len(args) > 2 else None)
 
     def _convolution(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
         inputs, weight, bias, *_, transposed, _, groups = args
-        name = self._parameter(weight)
-        labels = self._read(inputs)
+        name = self.parameter_name(weight)
+        labels = self.read(inputs)
         if name is None or self._decode(weight, name) is None:
             self._unknown(aten.convolution.default, [inputs, weight], [labels])
             return
@@ -458,9 +484,9 @@ class Tracer(TorchDispatchMode):
             self._grouped(labels, produced, groups, transposed)
         if not (transposed and groups > 1):
             shape = [1, -1] + [1] * (outputs[0].dim() - 2)
-            self._write(outputs[0], torch.from_numpy(produced).view(shape).expand(outputs[0].size()))
+            self.write(outputs[0], torch.from_numpy(produced).view(shape).expand(outputs[0].size()))
         if bias is not None:
-            bias_name = self._parameter(bias)
+            bias_name = self.parameter_name(bias)
             if bias_name is not None and len(produced) == bias.numel():
                 self.atoms.join(self.atoms.axis(bias_name, 0, bias.numel(), "out"), produced)
 
@@ -472,168 +498,58 @@ class Tracer(TorchDispatchMode):
             self.atoms.pin(channels, f"the grouped convolution at {_place()} keeps its groups")
 
     def _batch_norm(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
-        labels = self._read(args[0])
+        labels = self.read(args[0])
         if labels is not None:
             channels = labels.movedim(1, -1).reshape(-1, labels.size(1)).numpy()
             for tensor in args[1:5]:
-                name = self._parameter(tensor)
+                name = self.parameter_name(tensor)
                 if name is not None:
                     self.atoms.join(channels, self.atoms.axis(name, 0, tensor.numel(), "out"))
-        self._write(outputs[0], labels)
+        self.write(outputs[0], labels)
 
     def _layer_norm(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
-        labels = self._read(args[0])
+        labels = self.read(args[0])
         if labels is not None:
             self.atoms.pin(labels.numpy(), f"the normalisation at {_place()} takes its mean over it and others")
-        self._write(outputs[0], labels)
+        self.write(outputs[0], labels)
 
     def _embedding(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
-        name = self._parameter(args[0])
+        name = self.parameter_name(args[0])
         if name is not None:
             atoms = torch.from_numpy(self.atoms.axis(name, 1, args[0].size(1), "out"))
-            self._write(outputs[0], atoms.expand(outputs[0].size()))
+            self.write(outputs[0], atoms.expand(outputs[0].size()))
 
     def _pad(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
-        labels = self._read(args[0])
+        labels = self.read(args[0])
         if labels is not None:
             padded = aten.constant_pad_nd.default(labels.clone(), args[1], 0)
             axes = [axis for axis in range(labels.dim()) if not _varies(labels, axis)]
-            self._write(outputs[0], _filled(padded, axes))
+            self.write(outputs[0], _filled(padded, axes))
 
     def _pad_packed(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
-        labels = self._read(args[0])
+        labels = self.read(args[0])
         if labels is not None:
             moved = aten._pad_packed_sequence.default(labels.clone(), args[1], args[2], 0, args[4])
-            self._write(outputs[0], _filled(moved[0], [0, 1]))
+            self.write(outputs[0], _filled(moved[0], [0, 1]))
 
     def _attention(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
         """Scaled dot-product attention: the scale depends on the number of features of queries and keys."""
         for tensor in args[:2]:
-            labels = self._read(tensor)
+            labels = self.read(tensor)
             if labels is not None:
                 self.atoms.pin(labels.numpy(), f"the attention at {_place()} scales by the number of its features")
-        values = self._read(args[2])
+        values = self.read(args[2])
         if values is not None:
-            self._write(outputs[0], values.select(-2, 0).unsqueeze(-2).expand(outputs[0].size()))
-
-    # --- recurrent modules -----------------------------------------------------------------------------------------
+            self.write(outputs[0], values.select(-2, 0).unsqueeze(-2).expand(outputs[0].size()))
 
     @contextmanager
-    def _wrapped_modules(self) -> Iterator[None]:
-        wrapped = []
-        for name, module in self.model.named_modules():
-            if isinstance(module, nn.RNNBase):
-                module.forward = self._recurrent(name, module, module.forward)
-                wrapped.append(module)
+    def pause(self) -> Iterator[None]:
+        """Let operations through unwatched while this lasts."""
+        paused, self.paused = self.paused, True
         try:
             yield
         finally:
-            for module in wrapped:
-                del module.forward
-
-    def _recurrent(self, name: str, module: nn.RNNBase, original: Callable[..., Any]) -> Callable[..., Any]:
-        def forward(inputs: Tensor | PackedSequence, hx: Any = None) -> Any:
-            with self._pause():
-                result = original(inputs, hx)
-            self.called.add(name)
-            output, states = result
-            data_in = inputs.data if isinstance(inputs, PackedSequence) else inputs
-            data_out = output.data if isinstance(output, PackedSequence) else output
-            states = states if isinstance(states, tuple) else (states,)
-            given = hx if isinstance(hx, tuple) else () if hx is None else (hx,)
-            with self._pause():
-                self._alive.append((inputs, hx, result))
-                self._follow_recurrent(name, module, data_in, given, data_out, states)
-            return result
-
-        return forward
-
-    def _follow_recurrent(
-        self,
-        name: str,
-        module: nn.RNNBase,
-        data_in: Tensor,
-        given: Sequence[Tensor],
-        data_out: Tensor,
-        states: Sequence[Tensor],
-    ) -> None:
-        below: Tensor | None = self._read(data_in)
-        count = directions(module)
-        cells, outs = self._bind_units(name, module)
-        flat = None if below is None else below.reshape(-1, data_in.size(-1))
-        for index, names in enumerate(layer_names(module)):
-            layer = index // count
-            consumed = self.atoms.axis(
-                f"{name}.{names.weight_ih}".lstrip("."),
-                1,
-                module.get_parameter(names.weight_ih).size(1),
-                "in",
-            )
-            if layer:
-                self.atoms.join(np.concatenate(outs[(layer - 1) * count : layer * count]), consumed)
-            elif flat is not None:
-                weight = module.get_parameter(names.weight_ih).t()
-                self._join_inner(data_in.reshape(flat.size()), flat, weight, torch.from_numpy(consumed)[None])
-        top = torch.from_numpy(np.concatenate(outs[-count:]))
-        self._write(data_out, top.expand(data_out.size()))
-        # `h_n` holds the outputs' units, `c_n` the cells'.
-        for state, ids in zip(states, (outs, cells), strict=False):
-            labels = torch.from_numpy(np.stack(ids))
-            labels = labels.unsqueeze(1) if state.dim() == 3 else labels
-            self._write(state, labels.expand(state.size()))
-        for state, ids in zip(given, (outs, cells), strict=False):
-            self._join_initial_state(name, state, np.stack(ids))
-
-    def _join_initial_state(self, name: str, state: Tensor, ids: Ids) -> None:
-        labels = self._read(state)
-        expected = torch.from_numpy(ids)
-        expected = (expected.unsqueeze(1) if state.dim() == 3 else expected).expand(state.size())
-        if labels is not None:
-            self.atoms.join(labels.numpy(), expected.numpy())
-            alone = expected[labels == 0]
-            self.atoms.pin(alone.numpy(), f"the initial state of `{name}` is partly of fixed size")
-        elif bool((state != 0).any()):
-            self.atoms.pin(ids, f"the initial state of `{name}` is given from outside with a fixed size")
-
-    def _bind_units(self, name: str, module: nn.RNNBase) -> tuple[list[Ids], list[Ids]]:
-        """The atoms of the cells and of the outputs (the same without a projection), layer by layer."""
-        cells, outs = [], []
-        blocks = gates(module)
-        for names in layer_names(module):
-            key = (name, names.layer, names.direction)
-            prefix = f"{name}." if name else ""
-            canonical = self._parameter(module.get_parameter(names.weight_hh))
-            if key not in self.units:
-                if canonical != prefix + names.weight_hh:
-                    raise SurgeryError(
-                        f"`{name}` shares its weights with `{canonical}`",
-                        hint="name it under `ignore`; tied recurrent layers are not handled yet",
-                    )
-                units = self.atoms.new(module.hidden_size)
-                self.units[key] = units
-                rows = np.tile(units, blocks)
-                self.atoms.bind(prefix + names.weight_ih, 0, rows, "out")
-                self.atoms.bind(prefix + names.weight_hh, 0, rows, "out")
-                for bias in (names.bias_ih, names.bias_hh):
-                    if bias is not None:
-                        self.atoms.bind(prefix + bias, 0, rows, "out")
-                if names.weight_hr is None:
-                    self.atoms.bind(prefix + names.weight_hh, 1, units, "in")
-                else:
-                    projected = self.atoms.axis(prefix + names.weight_hr, 0, module.proj_size, "out")
-                    self.atoms.bind(prefix + names.weight_hr, 1, units, "in")
-                    self.atoms.bind(prefix + names.weight_hh, 1, projected, "in")
-            cells.append(self.units[key])
-            outs.append(self.units[key] if names.weight_hr is None else self.atoms.axes[prefix + names.weight_hr, 0])
-        return cells, outs
-
-    @contextmanager
-    def _pause(self) -> Iterator[None]:
-        paused, self._paused = self._paused, True
-        try:
-            yield
-        finally:
-            self._paused = paused
+            self.paused = paused
 
 
 def _varies(labels: Tensor, axis: int) -> bool:

@@ -25,12 +25,10 @@ def equal_error_rate(same: Tensor, different: Tensor) -> float:
     same, different = same.double().sort().values, different.double().sort().values
     infinity = torch.full((1,), torch.inf, dtype=torch.float64)
     thresholds = torch.cat([same, different, infinity]).unique()  # ascending
-    refused = torch.searchsorted(same, thresholds) / len(same)
-    accepted = 1.0 - torch.searchsorted(different, thresholds) / len(different)
-    gap = refused - accepted  # from -1, or nearer to 0 where the lowest score is tied, up to 1
+    refused = torch.searchsorted(same, thresholds).double() / len(same)
+    accepted = 1.0 - torch.searchsorted(different, thresholds).double() / len(different)
+    gap = refused - accepted  # from -1 at the lowest score, which accepts all, to 1 at infinity
     after = int((gap >= 0.0).nonzero()[0])
-    if after == 0:
-        return float(refused[0])
     before = after - 1
     weight = -gap[before] / (gap[after] - gap[before])
     return float(refused[before] + weight * (refused[after] - refused[before]))

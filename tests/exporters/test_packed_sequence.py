@@ -125,17 +125,31 @@ def test_the_packing_functions_are_as_before_after_an_export(packed):
     assert rnn.pad_packed_sequence(batch)[0].shape == (7, 2, INPUT)
 
 
-def test_reading_the_fields_of_a_packed_sequence_is_refused(tmp_path):
-    class Reader(nn.Module):
-        def forward(self, features, lengths):
-            return pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False).data
+class Reader(nn.Module):
+    def forward(self, features, lengths):
+        return pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False).data
 
+
+class Lister(nn.Module):
+    def forward(self, features, lengths):
+        packed = pack_padded_sequence(features, lengths.tolist(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(packed)[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "message", "hint"),
+    [
+        (Reader(), "reads `data` of a PackedSequence, which cannot be exported", "call pad_packed_sequence first"),
+        (Lister(), "is given its lengths as a list, which fixes the batch size", "without `.tolist()`"),
+    ],
+)
+def test_packing_that_cannot_be_exported_is_refused_with_the_remedy(tmp_path, model, message, hint):
     task = ShapedTask(
         {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}},
         {"data": {}},
         lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
     )
-    with pytest.raises(ExportError, match="reads `data` of a PackedSequence") as caught:
-        export(Reader(), task, tmp_path / "model.onnx", Options())
-    assert caught.value.hint == "call pad_packed_sequence first and work on the padded tensor"
+    with pytest.raises(ExportError, match=message) as caught:
+        export(model, task, tmp_path / "model.onnx", Options())
+    assert hint in str(caught.value.hint)
     assert rnn.pack_padded_sequence(torch.randn(3, 2, 1), torch.tensor([3, 1])).data.shape == (4, 1)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from compressor.errors import RecipeErrors
-from compressor.recipe import load
+from compressor.recipe import load, names
 from compressor.recipe.source import MAX_BYTES
 
 
@@ -324,7 +324,7 @@ def test_a_huge_file_is_not_read(write, refused):
 def test_a_missing_file(refused):
     assert refused("nowhere/mine.yaml") == (
         "error: there is no file `nowhere/mine.yaml`\n"
-        "hint: shipped recipes: quickstart, units-half, weights-2-4, weights-90; anything else is a path"
+        f"hint: shipped recipes: {', '.join(names())}; anything else is a path"
     )
 
 
