@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.measure import latency, macs
+from compressor.surgery.choice import Amount
 from compressor.surgery.units import prune
 from compressor.task import GuardedTask, Task
 from exporters import onnx
@@ -79,7 +80,7 @@ def main() -> None:
     torch.manual_seed(0)
     task = GuardedTask(Random(), __file__)
     model = Net(options.cell, options.hidden, options.layers).eval()
-    smaller = prune(model, {}, [task.example(2, 3)], names=["rnn"], ratio=options.ratio).model
+    smaller = prune(model, {}, [task.example(2, 3)], names=["rnn"], amount=Amount(ratio=options.ratio)).model
     inputs = task.example(1, STEPS)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / "original.onnx", Path(folder) / "smaller.onnx"]

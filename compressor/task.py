@@ -179,7 +179,7 @@ class GuardedTask(Task):
             yield
         except CompressorError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise TaskError(
                 f"`{function}` of {self.name} raised {type(error).__name__}: {error}",
                 hint="mend the task file; `compressor inspect --task FILE` tries it without compressing",
@@ -256,7 +256,7 @@ def load(spec: str) -> GuardedTask:
         return GuardedTask(chosen(), file)
     except CompressorError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TaskError(
             f"`{chosen.__name__}()` raised {type(error).__name__}: {error}",
             hint="mend the task file",
@@ -286,7 +286,7 @@ def _import(file: str) -> ModuleType:
         raise TaskError(f"task file is not valid Python: {error.msg}", place=where) from error
     except CompressorError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TaskError(
             f"task file raised {type(error).__name__}: {error}",
             hint="mend the task file",

@@ -97,9 +97,10 @@ def _prunable(model: "nn.Module") -> dict[str, str]:
 def _units(model: "nn.Module", name: str, example: "tuple[Tensor, ...]") -> tuple[int | None, str | None]:
     """Hidden units of a recurrent module if one can be taken out, else the reason why not; the model is not changed."""
     from compressor.surgery import units
+    from compressor.surgery.choice import Amount
 
     try:
-        units.prune(model, {}, [example], names=[name], count=1)
+        units.prune(model, {}, [example], names=[name], amount=Amount(count=1))
     except CompressorError as error:
         return None, error.message
     return int(model.get_submodule(name).hidden_size), None  # type: ignore[arg-type]

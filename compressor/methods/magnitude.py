@@ -144,6 +144,7 @@ class Magnitude(Method):
 
     def _prune_units(self, state: State, context: Context) -> StepResult:
         from compressor.surgery import units
+        from compressor.surgery.choice import Amount
 
         selection = select_layers(state.model, self.targets, self.ignore)
         task = context.task
@@ -155,10 +156,9 @@ class Magnitude(Method):
             state.masks,
             examples,
             names=selection.names,
-            ratio=self.ratio,
-            count=self.count,
-            round_to=self.round_to or 1,
+            amount=Amount(self.ratio, self.count, self.round_to or 1),
             score=self.score,
+            required=[name for name in selection.names if self.targets is None or name in self.targets],
         )
         known = {skip.name for skip in selection.skipped}
         return StepResult(

@@ -90,16 +90,16 @@ def select_weights(
 
 
 def select_layers(model: nn.Module, targets: Sequence[str] | None, ignore: Sequence[str]) -> Selection:
-    """The recurrent layers (nn.RNN, nn.GRU, nn.LSTM) that `targets` names, or all of them.
+    """The layers whose units, features or channels `targets` names, or every recurrent layer and cell.
 
     Raises:
         MethodError: A pattern matches nothing, or nothing is left.
     """
     candidates = _layers(model)
-    if not candidates:
+    if targets is None and all(item.kind == "other" for item in candidates):
         raise MethodError(
-            "the model has no recurrent layer (nn.RNN, nn.GRU or nn.LSTM) whose units could be removed",
-            hint="`prune: weights` with `targets` prunes Linear, convolution and embedding weights",
+            "the model has no recurrent layer (nn.RNN, nn.GRU, nn.LSTM or a cell of theirs) to take units from",
+            hint=f"name Linear layers or convolutions in `targets`: {_listed(item.name for item in candidates)}",
         )
     _refuse_unmatched(targets or (), candidates, model)
     reasons = [(item.name, _reason(item, targets, ignore, "both")) for item in candidates]
@@ -183,10 +183,11 @@ def _layers(model: nn.Module) -> list[Candidate]:
 
     found: dict[int, Candidate] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, nn.RNNBase):
+        recurrent = isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+        if recurrent or isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             known = found.get(id(module))
             name, paths = (path, ()) if known is None else (known.name, known.paths)
-            found[id(module)] = Candidate(name, "layer", (*paths, *_paths(path)))
+            found[id(module)] = Candidate(name, "layer" if recurrent else "other", (*paths, *_paths(path)))
     return list(found.values())
 
 

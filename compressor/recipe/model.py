@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from compressor.methods.base import Method  # noqa: TC001 - pydantic evaluates the annotation
+from compressor.methods.base import Method
 from compressor.recipe.choice import ChosenBy, formats, methods
 
 MAX_STEPS: Final = 100

@@ -130,8 +130,7 @@ class Tracer(TorchDispatchMode):
         self.called: set[str] = set()
         self.norms: dict[str, Ids] = {}
         """Name of a layer normalisation -> the atoms of the positions that it normalises, 0 for a fixed feature."""
-        self.shifted: list[Ids] = []
-        """Atoms whose features are not 0 any more where their unit is 0, such as behind a sigmoid."""
+        self._shifted: list[Ids] = []
         self._labels: dict[int, Tensor] = {}
         self.alive: list[Any] = []
         self.paused = False
@@ -143,6 +142,10 @@ class Tracer(TorchDispatchMode):
         }
         for name, tensor in self._tensors.items():
             self._parameters.setdefault(tensor.untyped_storage().data_ptr(), name)
+
+    def shifted_atoms(self) -> Ids:
+        """Atoms whose features are not 0 any more where their unit is 0, such as behind a sigmoid."""
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *self._shifted]))
 
     def run(self, inputs: Sequence[Tensor]) -> None:
         """Trace `model(*inputs)` and pin what leaves the model as an output."""
@@ -335,7 +338,7 @@ class Tracer(TorchDispatchMode):
             self._pin_fixed_partner(tensor, own, labels)
         added = func.overloadpacket in _SUMS and len(present) < 2
         if added or func.overloadpacket not in _KEEPS_ZERO:
-            self.shifted.append(np.unique(labels.numpy()))
+            self._shifted.append(np.unique(labels.numpy()))
         for output in outputs:
             self.write(output, labels)
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import copy
-import fractions
-import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from compressor.errors import SurgeryError
-from compressor.nn.recurrent import recurrent_modules
 from compressor.report import Change, Skip
+from compressor.surgery.choice import Amount, Layer, Scores, choose
 from compressor.surgery.rebuild import resize_record
 from compressor.surgery.resize import check_resizable, resized_copy, select, tensor_of
 from compressor.surgery.tracing import Tracer
@@ -30,8 +27,7 @@ if TYPE_CHECKING:
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest |smaller - zeroed| / max(1, |zeroed|) by dtype; sums are taken in another order after the removal."""
 
-LayerKey = tuple[str, int, int]
-Scores = NDArray[np.float64]
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -51,12 +47,11 @@ def prune(
     examples: Sequence[tuple[Tensor, ...]],
     *,
     names: Sequence[str],
-    ratio: float | None = None,
-    count: int | None = None,
-    round_to: int = 1,
+    amount: Amount,
     score: Literal["l1", "l2"] = "l2",
+    required: Sequence[str] | None = None,
 ) -> UnitSurgery:
-    r"""Remove the units with the lowest weight magnitude from each layer of the named recurrent modules.
+    r"""Remove the units with the lowest weight magnitude from the named modules.
 
     A unit's score is the norm of all weights that it owns: its rows of `weight_ih` and `weight_hh` in every gate, its
     column of `weight_hh`, and its column in every consumer (next layer, Linear), without biases:
@@ -70,11 +65,11 @@ def prune(
         masks: Masks of parameters by name; they are cut along.
         examples: Inputs of the model at one or more shapes. The first is traced; on all of them the smaller model must
             give what the original gives with these units silenced.
-        names: The recurrent modules.
-        ratio: Fraction of each layer's units to remove, 0 < ratio < 1; the number is rounded down.
-        count: Number of units to remove from each layer, instead of `ratio`.
-        round_to: The number of kept units is rounded up to a multiple of this.
+        names: Recurrent modules and cells, Linear layers and convolutions.
+        amount: How much goes.
         score: `l1` or `l2`.
+        required: Those of `names` for which it is an error that nothing can be removed; all by default. The others are
+            skipped then, with the reason.
 
     Raises:
         SurgeryError: No unit, or no kept unit, would be left; a layer cannot be followed or is not reached; the smaller
@@ -82,16 +77,19 @@ def prune(
     """
     inputs = [tuple(part.cpu() for part in example) for example in examples]
     with _evaluating_on_cpu(model) as working:
-        atoms, units = _trace(working, inputs[0], names)
-        removed = _choose(working, atoms, units, ratio, count, round_to, score)
-        kept = _plan(working, atoms, removed)
+        tracer, layers = _trace(working, inputs[0], names)
+        atoms = tracer.atoms
+        scores = group_scores(working, atoms, score)
+        choice = choose(layers, scores, atoms.reasons(), amount, frozenset(names if required is None else required))
+        kept = _plan(atoms, choice.removed)
         _refuse_unresizable(working, {name for name, _ in kept})
-        with _silenced(working, atoms, kept):
+        shifted = bool(np.isin(atoms.roots(tracer.shifted_atoms()), choice.removed).any())
+        with _silenced(working, atoms, kept, consumers=shifted):
             expected = [_forward(working, example, "silenced") for example in inputs]
         smaller = resized_copy(working, kept)
         for example, outputs in zip(inputs, expected, strict=True):
             _check_agreement(_forward(smaller, example, "smaller"), outputs, example)
-        result = _result(working, smaller, masks, kept, units)
+        result = _result(working, smaller, masks, kept, choice.skipped)
     result.model.to(next(model.parameters()).device).train(model.training)
     return result
 
@@ -111,90 +109,35 @@ def _evaluating_on_cpu(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
-def _trace(model: nn.Module, example: tuple[Tensor, ...], names: Sequence[str]) -> tuple[Atoms, dict[LayerKey, Ids]]:
+def _trace(model: nn.Module, example: tuple[Tensor, ...], names: Sequence[str]) -> tuple[Tracer, list[Layer]]:
+    """Trace the model; gives the layers of the named modules in the model's order."""
     tracer = Tracer(model)
     tracer.run(example)
-    modules = recurrent_modules(model)
+    layers: list[Layer] = []
+    modules = dict(model.named_modules())
     for name in names:
-        if name not in modules:
-            raise SurgeryError(f"`{name}` is no nn.RNN, nn.GRU or nn.LSTM", hint="choose others with `targets`")
-        if name not in tracer.called:
+        module = modules.get(name)
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+            found = [
+                Layer(name, tracer.atoms.roots(ids), layer, direction)
+                for (owner, layer, direction), ids in tracer.units.items()
+                if owner == name
+            ]
+        elif isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+            axis = 1 if getattr(module, "transposed", False) else 0
+            ids = tracer.atoms.axes.get((f"{name}.weight", axis))
+            found = [] if ids is None else [Layer(name, tracer.atoms.roots(ids))]
+        else:
+            raise SurgeryError(
+                f"`{name}` is no recurrent layer, Linear or convolution", hint="choose others with `targets`"
+            )
+        if not found:
             raise SurgeryError(
                 f"`{name}` is not called in the model's forward pass, so its consumers are not known",
                 hint="name it under `ignore`",
             )
-    return tracer.atoms, {key: ids for key, ids in tracer.units.items() if key[0] in names}
-
-
-def _choose(
-    model: nn.Module,
-    atoms: Atoms,
-    units: Mapping[LayerKey, Ids],
-    ratio: float | None,
-    count: int | None,
-    round_to: int,
-    score: str,
-) -> Ids:
-    """The groups to remove: in each layer the lowest scores, tied layers decided together."""
-    totals = group_scores(model, atoms, score)
-    pinned = atoms.reasons()
-    layers = {key: atoms.roots(ids) for key, ids in units.items()}
-    removed: dict[int, None] = {}
-    for key, groups in layers.items():
-        _refuse_pinned(key, groups, pinned)
-        if len(np.unique(groups)) != len(groups):
-            raise SurgeryError(
-                f"units of layer {key[1]} of `{key[0]}` depend on each other, so single ones cannot be removed",
-                hint=f"name `{key[0]}` under `ignore`",
-            )
-        number = _number_to_remove(key, len(groups), ratio, count, round_to)
-        tied = [group for group in groups.tolist() if group in removed]
-        free = [index for index, group in enumerate(groups.tolist()) if group not in removed]
-        order = sorted(free, key=lambda index: float(totals[groups[index]]))
-        if len(tied) > number:
-            raise SurgeryError(
-                f"layer {key[1]} of `{key[0]}` is tied to a larger one and would lose {len(tied)} units instead "
-                f"of {number}",
-                hint="use `count`",
-            )
-        removed.update(dict.fromkeys(groups[order[: number - len(tied)]].tolist()))
-    for key, groups in layers.items():
-        # A later layer may have taken groups that an earlier one shares.
-        lost = sum(group in removed for group in groups.tolist())
-        if lost != _number_to_remove(key, len(groups), ratio, count, round_to):
-            raise SurgeryError(
-                f"layers tied to layer {key[1]} of `{key[0]}` ask for different units",
-                hint="name one of the tied layers under `ignore`",
-            )
-    return np.array(sorted(removed), np.int64)
-
-
-def _refuse_pinned(key: LayerKey, groups: Ids, pinned: Mapping[int, str]) -> None:
-    reasons = {pinned[group] for group in groups.tolist() if group in pinned}
-    if reasons:
-        raise SurgeryError(
-            f"units of layer {key[1]} of `{key[0]}` cannot be removed: {'; '.join(sorted(reasons))}",
-            hint=f"name `{key[0]}` under `ignore`; the model is untouched",
-        )
-
-
-def _number_to_remove(key: LayerKey, size: int, ratio: float | None, count: int | None, round_to: int) -> int:
-    # 0.29 * 100 is 28.999... in binary; the decimal number that was written is what counts.
-    number = count if count is not None else math.floor(size * fractions.Fraction(repr(ratio)))
-    kept = size - number
-    if kept <= 0:
-        raise SurgeryError(
-            f"this would leave no unit in layer {key[1]} of `{key[0]}`, which has {size}",
-            hint="lower `ratio` or `count`",
-        )
-    kept = min(size, math.ceil(kept / round_to) * round_to)
-    if kept == size:
-        raise SurgeryError(
-            f"no unit would go from layer {key[1]} of `{key[0]}`, which has {size}"
-            + (f" (kept units are rounded up to a multiple of {round_to})" if round_to > 1 else ""),
-            hint="raise `ratio` or `count`, or lower `round_to`",
-        )
-    return size - kept
+        layers += found
+    return tracer, layers
 
 
 def group_scores(model: nn.Module, atoms: Atoms, score: str) -> Scores:
@@ -211,7 +154,7 @@ def group_scores(model: nn.Module, atoms: Atoms, score: str) -> Scores:
     return totals ** (1 / power)
 
 
-def _plan(model: nn.Module, atoms: Atoms, removed: Ids) -> dict[tuple[str, int], Tensor]:
+def _plan(atoms: Atoms, removed: Ids) -> dict[tuple[str, int], Tensor]:
     """Which positions of which axes stay, for every axis that loses some."""
     kept = {}
     for (name, axis), ids in atoms.axes.items():
@@ -231,16 +174,19 @@ def _refuse_unresizable(model: nn.Module, names: set[str]) -> None:
 
 
 @contextmanager
-def _silenced(model: nn.Module, atoms: Atoms, kept: Mapping[tuple[str, int], Tensor]) -> Iterator[None]:
+def _silenced(
+    model: nn.Module, atoms: Atoms, kept: Mapping[tuple[str, int], Tensor], *, consumers: bool
+) -> Iterator[None]:
     """The removed units are 0 at every step while this lasts: the rows that make them are 0, their consumers as before.
 
     With zero rows and biases, an RNN gives tanh(0) = relu(0) = 0; a GRU n = 0, so h = z * h' stays 0; an LSTM g = 0, so
-    c = f * c' stays 0 and h = o * tanh(0) = 0. That uses nothing of what the trace found out about consumers.
+    c = f * c' stays 0 and h = o * tanh(0) = 0. That uses nothing of what the trace found out about consumers. Where a
+    function between makes something else of 0 (a sigmoid gives 0.5), `consumers` silences them at their consumers too.
     """
     saved = []
     try:
         for (name, axis), mask in kept.items():
-            if atoms.roles[name, axis] == "out":
+            if consumers or atoms.roles[name, axis] == "out":
                 tensor, rows = tensor_of(model, name).detach(), (~mask).nonzero().flatten()
                 saved.append((tensor, axis, rows, tensor.index_select(axis, rows)))
                 tensor.index_fill_(axis, rows, 0.0)
@@ -300,7 +246,7 @@ def _result(
     after: nn.Module,
     masks: Mapping[str, Tensor],
     kept: Mapping[tuple[str, int], Tensor],
-    units: Mapping[LayerKey, Ids],
+    skipped: tuple[Skip, ...],
 ) -> UnitSurgery:
     axes: dict[str, dict[int, Tensor]] = {}
     for (name, axis), mask in kept.items():
@@ -321,9 +267,5 @@ def _result(
             )
         )
     cut_masks = {name: select(mask, axes.get(name, {})) for name, mask in masks.items()}
-    chosen = {key[0] for key in units}
-    skipped = tuple(
-        Skip(name=name, reason="not among the targets") for name in recurrent_modules(before) if name not in chosen
-    )
     record = resize_record({name: tensor_of(after, name).shape for name in axes})
     return UnitSurgery(after, cut_masks, record, tuple(changes), skipped)

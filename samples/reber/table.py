@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 Matrices = Literal["both", "i2h", "h2h"]
 Row = dict[str, Any]
-"""percent, pruned and retrained accuracies: the total, then families 0..8, all 0..1; retrained is None if not done."""
+"""percent; accuracies after pruning (`pruned`), after one epoch of retraining (`retrained`, None if not done) and after
+each further one (`later`): the total, then families 0..8, all 0..1."""
 
 HERE = Path(__file__).parent
 CACHE = HERE / "cache"
@@ -41,6 +42,9 @@ CELLS = {"tanh": "Tanh", "relu": "ReLU", "gru": "GRU", "lstm": "LSTM"}
 MATRICES: tuple[Matrices, ...] = ("both", "i2h", "h2h")
 PERCENTS = range(10, 101, 10)
 FAMILY_PERCENTS = (70, 80, 90, 100)
+NO_MEMORY = ("h2h", 100)
+"""Every hidden-to-hidden weight removed: retrained for longer, since the thesis found that gates make up for them."""
+NO_MEMORY_EPOCHS = 3
 RETRAIN_ABOVE = 0.001
 """A network that lost at most this much accuracy is not retrained: there is nothing to win back."""
 BEGIN, END = "<!-- begin: written by table.py -->", "<!-- end: written by table.py -->"
@@ -96,14 +100,14 @@ class Watched:
         self.example = task.example
         self.batches = task.batches
         self.loss = task.loss
-        self.last: list[float] | None = None
-        """The accuracies after the last epoch."""
+        self.epochs: list[list[float]] = []
+        """The accuracies after each epoch."""
         self._task = task
 
     def validate_model(self, model: nn.Module, device: torch.device) -> Score:
         """The accuracy on the test strings; `device` is the CPU."""
-        self.last = accuracies(self._task, model)
-        return Score(metric=self._task.metric, value=self.last[0])
+        self.epochs.append(accuracies(self._task, model))
+        return Score(metric=self._task.metric, value=self.epochs[-1][0])
 
 
 def prune_and_retrain(task: Reber, matrices: Matrices, percent: int, base: float) -> Row:
@@ -115,10 +119,11 @@ def prune_and_retrain(task: Reber, matrices: Matrices, percent: int, base: float
     context = make_context(watched, task.model().eval())
     magnitude = Magnitude(prune="weights", matrices=matrices, sparsity=percent / 100, scope="global")
     pruned = magnitude.apply(State(context.original), context).state
-    row: Row = {"percent": percent, "pruned": accuracies(task, pruned.model), "retrained": None}
+    row: Row = {"percent": percent, "pruned": accuracies(task, pruned.model), "retrained": None, "later": []}
     if base - row["pruned"][0] > RETRAIN_ABOVE:
-        Retrain(epochs=1, optimizer="adam", lr=1e-3, clip=5.0).apply(pruned, context)
-        row["retrained"] = watched.last
+        epochs = NO_MEMORY_EPOCHS if (matrices, percent) == NO_MEMORY else 1
+        Retrain(epochs=epochs, optimizer="adam", lr=1e-3, clip=5.0).apply(pruned, context)
+        row["retrained"], *row["later"] = watched.epochs
     return row
 
 
@@ -224,6 +229,17 @@ def family_table(results: dict[str, Any], matrices: Matrices) -> list[str]:
     return lines
 
 
+def no_memory_table(results: dict[str, Any]) -> list[str]:
+    """Epoch by epoch without hidden-to-hidden weights: the total, and family 1 in brackets."""
+    titles = ["after pruning", *(f"epoch {number}" for number in range(1, NO_MEMORY_EPOCHS + 1))]
+    lines = [markdown_row("cell", *titles), "|---" * (len(titles) + 1) + "|"]
+    for cell, name in CELLS.items():
+        row = results[cell][NO_MEMORY[0]][PERCENTS.index(NO_MEMORY[1])]
+        states = [row["pruned"], row["retrained"], *row["later"]]
+        lines.append(markdown_row(name, *(f"{100 * state[0]:.2f} ({100 * state[2]:.1f})" for state in states)))
+    return lines
+
+
 def tables(results: dict[str, Any]) -> str:
     """Everything that the README takes from the results."""
     titles = {
@@ -236,6 +252,7 @@ def tables(results: dict[str, Any]) -> str:
         lines += ["", f"### {titles[matrices]}", "", *pruning_table(results, matrices)]
     for matrices in ("both", "h2h"):
         lines += ["", f"### Accuracy by family, {matrices}", "", *family_table(results, matrices)]
+    lines += ["", "### Without any hidden-to-hidden weight (family 1 in brackets)", "", *no_memory_table(results)]
     return "\n".join(lines)
 
 

@@ -8,9 +8,22 @@ from torch import nn
 
 from compressor.errors import SurgeryError
 from compressor.nn.recurrent import gates, layer_names, recurrent_modules
+from compressor.surgery.choice import Amount
 from compressor.surgery.rebuild import rebuild
 from compressor.surgery.units import prune
-from tests.surgery.topologies import CELLS, HIDDEN, INPUT, REFUSED, SUPPORTED, GatherByLength, Stacked, TwoModules
+from tests.surgery.topologies import (
+    CELL_KINDS,
+    CELLS,
+    HIDDEN,
+    INPUT,
+    REFUSED,
+    SUPPORTED,
+    CellLoop,
+    GatherByLength,
+    ImageFront,
+    Stacked,
+    TwoModules,
+)
 
 DEAD = 4
 
@@ -31,7 +44,7 @@ def _model(topology, cell):
     return topology(CELLS[cell]).double().eval()
 
 
-TIED = {"SummedDirections", "HandOver"}
+TIED = {"SummedDirections", "HandOver", "AttentionDecoder"}
 """Where the layers' units go together, the same ones must be dead in each."""
 
 
@@ -56,7 +69,7 @@ def _kill_units(model, seed):
 def test_removed_units_leave_the_outputs_of_zeroed_ones(topology, cell):
     model = _model(topology, cell)
     names = list(recurrent_modules(model))
-    result = prune(model, {}, _inputs((2, 3), (5, 7)), names=names, count=DEAD)
+    result = prune(model, {}, _inputs((2, 3), (5, 7)), names=names, amount=Amount(count=DEAD))
     assert all(m.hidden_size == recurrent_modules(model)[n].hidden_size - DEAD
                for n, m in recurrent_modules(result.model).items())  # fmt: skip
     reference = copy.deepcopy(model)
@@ -70,13 +83,19 @@ def test_removed_units_leave_the_outputs_of_zeroed_ones(topology, cell):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(
     "topology",
-    [t for t in SUPPORTED if t.__name__ not in ("LearnedState", "Residual", "BatchNormBehind")],
+    [
+        t
+        for t in SUPPORTED
+        if t.__name__ not in ("LearnedState", "Residual", "BatchNormBehind", "StateFromLinear", "Embedded", "Gated")
+    ],
     ids=lambda t: t.__name__,
 )
 def test_dead_units_go_and_nothing_changes(topology, cell):
     model = _model(topology, cell)
     _kill_units(model, seed=1)
-    result = prune(model, {}, _inputs((2, 3)), names=list(recurrent_modules(model)), count=DEAD, score="l1")
+    result = prune(
+        model, {}, _inputs((2, 3)), names=list(recurrent_modules(model)), amount=Amount(count=DEAD), score="l1"
+    )
     for inputs in _inputs((1, 1), (2, 3), (5, 17)):
         torch.testing.assert_close(result.model(*inputs), model(*inputs), atol=1e-9, rtol=0)
 
@@ -85,7 +104,7 @@ def test_dead_units_go_and_nothing_changes(topology, cell):
 def test_gradients_of_the_rest_agree(cell):
     model = _model(Stacked, cell)
     _kill_units(model, seed=2)
-    smaller = prune(model, {}, _inputs((2, 3)), names=["rnn"], count=DEAD, score="l1").model
+    smaller = prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(count=DEAD), score="l1").model
     x, lengths = _inputs((3, 5))[0]
     for module in (model, smaller):
         module(x, lengths).square().sum().backward()
@@ -99,7 +118,7 @@ def test_what_cannot_be_followed_is_refused_and_the_model_untouched(topology, me
     model = _model(topology, "gru")
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(SurgeryError) as caught:
-        prune(model, {}, _inputs((2, 3)), names=["rnn"], ratio=0.5)
+        prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(ratio=0.5))
     assert message in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -113,7 +132,7 @@ def test_what_cannot_be_followed_is_refused_and_the_model_untouched(topology, me
 )  # fmt: skip
 def test_exactly_the_asked_number_goes(options, kept):
     model = _model(GatherByLength, "gru")
-    assert prune(model, {}, _inputs((2, 3)), names=["rnn"], **options).model.rnn.hidden_size == kept
+    assert prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(**options)).model.rnn.hidden_size == kept
 
 
 @pytest.mark.parametrize(
@@ -126,7 +145,7 @@ def test_exactly_the_asked_number_goes(options, kept):
 )
 def test_a_number_that_removes_all_or_nothing_is_refused(options, message):
     with pytest.raises(SurgeryError) as caught:
-        prune(_model(GatherByLength, "gru"), {}, _inputs((2, 3)), names=["rnn"], **options)
+        prune(_model(GatherByLength, "gru"), {}, _inputs((2, 3)), names=["rnn"], amount=Amount(**options))
     assert message in str(caught.value)
 
 
@@ -137,7 +156,7 @@ def test_the_units_with_the_smallest_weights_over_gates_and_consumers_go(score):
     rows = torch.cat([model.rnn.weight_ih_l0, model.rnn.weight_hh_l0], 1).abs().pow(power).sum(1).view(4, HIDDEN)
     columns = torch.cat([model.rnn.weight_hh_l0, model.head.weight]).abs().pow(power).sum(0)
     expected = (rows.sum(0) + columns).argsort()[DEAD:].sort().values
-    result = prune(model, {}, _inputs((2, 3)), names=["rnn"], count=DEAD, score=score).model
+    result = prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(count=DEAD), score=score).model
     assert torch.equal(result.head.weight, model.head.weight[:, expected])
 
 
@@ -147,7 +166,7 @@ def test_masks_are_cut_along():
     with torch.no_grad():
         for name, mask in masks.items():
             model.get_parameter(name).mul_(mask)
-    result = prune(model, masks, _inputs((2, 3)), names=["rnn", "second"], ratio=0.5)
+    result = prune(model, masks, _inputs((2, 3)), names=["rnn", "second"], amount=Amount(ratio=0.5))
     for name, mask in result.masks.items():
         parameter = result.model.get_parameter(name)
         assert parameter.shape == mask.shape
@@ -155,13 +174,48 @@ def test_masks_are_cut_along():
 
 
 def test_only_the_named_modules_lose_units():
-    result = prune(_model(TwoModules, "lstm"), {}, _inputs((2, 3)), names=["second"], ratio=0.5)
+    result = prune(_model(TwoModules, "lstm"), {}, _inputs((2, 3)), names=["second"], amount=Amount(ratio=0.5))
     assert (result.model.rnn.hidden_size, result.model.second.hidden_size) == (11, 7)
-    assert [skip.name for skip in result.skipped] == ["rnn"]
+
+
+@pytest.mark.parametrize("cell", CELL_KINDS)
+def test_a_loop_over_a_cell_loses_units_too(cell):
+    torch.manual_seed(0)
+    model = CellLoop(CELL_KINDS[cell]).double().eval()
+    result = prune(model, {}, _inputs((2, 3), (5, 7)), names=["rnn"], amount=Amount(ratio=0.5)).model
+    assert (result.rnn.hidden_size, result.head.in_features) == (7, 7)
+
+
+def test_channels_and_features_go_where_they_are_named():
+    model = _model(ImageFront, "lstm")
+    names = ["first", "second", "rnn"]
+    result = prune(model, {}, _inputs((2, 3), (5, 7)), names=names, amount=Amount(ratio=0.5)).model
+    assert (result.first.out_channels, result.depthwise.groups, result.second.in_channels) == (4, 4, 4)
+    assert (result.second.out_channels, result.rnn.input_size, result.rnn.hidden_size) == (2, 10, 7)
+
+
+def test_what_cannot_shrink_is_skipped_with_its_reason_unless_required():
+    model = _model(GatherByLength, "gru")
+    result = prune(model, {}, _inputs((2, 3)), names=["rnn", "head"], amount=Amount(ratio=0.5), required=["rnn"])
+    assert [(skip.name, skip.reason) for skip in result.skipped] == [
+        ("head", "it is part of the model's output 0, whose size would change")
+    ]
+    with pytest.raises(SurgeryError, match="units of `head` cannot be removed: it is part of the model's output"):
+        prune(model, {}, _inputs((2, 3)), names=["rnn", "head"], amount=Amount(ratio=0.5))
+
+
+def test_one_ranking_over_all_layers_takes_more_from_the_weaker_one():
+    model = _model(TwoModules, "gru")
+    with torch.no_grad():
+        model.second.weight_ih_l0[: 3 * HIDDEN : 2] *= 1e-3
+    amount = Amount(ratio=0.5, scope="global", round_to=2)
+    result = prune(model, {}, _inputs((2, 3)), names=["rnn", "second"], amount=amount).model
+    assert result.rnn.hidden_size % 2 == result.second.hidden_size % 2 == 0
+    assert result.rnn.hidden_size + result.second.hidden_size <= 14
 
 
 def test_an_uncalled_module_is_refused():
     model = _model(TwoModules, "gru")
     model.spare = nn.GRU(3, 5).double()
     with pytest.raises(SurgeryError, match="`spare` is not called"):
-        prune(model, {}, _inputs((2, 3)), names=["spare"], ratio=0.5)
+        prune(model, {}, _inputs((2, 3)), names=["spare"], amount=Amount(ratio=0.5))

@@ -205,11 +205,124 @@ class UsedTwice(Base):
         return self.rnn(x)[0] + self.rnn(x.flip(1))[0]
 
 
+class CellState(Base):
+    """A head on `c_n` (on `h_n` where there is no cell state)."""
+
+    def join(self, x, lengths):
+        states = self.rnn(x)[1]
+        return (states[1] if isinstance(states, tuple) else states)[0]
+
+
+class StateFromLinear(Base):
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.start = nn.Linear(INPUT, HIDDEN)
+
+    def join(self, x, lengths):
+        start = torch.tanh(self.start(x[:, 0])).unsqueeze(0)
+        return self.rnn(x, (start, start) if isinstance(self.rnn, nn.LSTM) else start)[0]
+
+
+class ZeroState(Base):
+    def join(self, x, lengths):
+        start = x.new_zeros(1, x.size(0), self.rnn.hidden_size)
+        return self.rnn(x, (start, start) if isinstance(self.rnn, nn.LSTM) else start)[0]
+
+
+class SlicedDirection(Base):
+    """Only the forward direction is read; the size is asked of the tensor."""
+
+    options = {"batch_first": True, "bidirectional": True}
+
+    def join(self, x, lengths):
+        y = self.rnn(x)[0]
+        return y[..., : y.size(-1) // 2]
+
+
+class AttentionDecoder(Base):
+    """Sequence to sequence: states are handed over, each decoder step attends over the encoder's outputs."""
+
+    head_inputs = 2 * HIDDEN
+
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.decoder = cell(INPUT, HIDDEN, batch_first=True)
+
+    def join(self, x, lengths):
+        encoded, states = self.rnn(x)
+        decoded, _ = self.decoder(x.flip(1), states)
+        weights = torch.softmax(torch.bmm(decoded, encoded.transpose(1, 2)), dim=-1)
+        return torch.cat([decoded, torch.bmm(weights, encoded)], dim=-1)
+
+
+class ImageFront(Base):
+    """Two convolutions, then columns of the picture as steps, as text readers do it."""
+
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.first = nn.Conv2d(1, 7, 3, padding=1)
+        self.norm = nn.BatchNorm2d(7)
+        self.depthwise = nn.Conv2d(7, 7, 3, padding=1, groups=7)
+        self.second = nn.Conv2d(7, 3, 3, padding=1)
+        self.rnn = cell(3 * INPUT, HIDDEN, batch_first=True)
+
+    def join(self, x, lengths):
+        picture = torch.relu(self.norm(self.first(x.transpose(1, 2).unsqueeze(1))))
+        picture = torch.relu(self.second(self.depthwise(picture)))  # (B, 3, INPUT, T)
+        return self.rnn(picture.permute(0, 3, 1, 2).flatten(2))[0]
+
+
+class Gated(Base):
+    """A sigmoid makes 0.5 of a silent unit."""
+
+    def join(self, x, lengths):
+        return torch.sigmoid(self.rnn(x)[0])
+
+
+class Embedded(Base):
+    """Tied embedding and output weights, token by token."""
+
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.embedding = nn.Embedding(17, HIDDEN)
+        self.rnn = cell(HIDDEN, HIDDEN, batch_first=True)
+        self.head = nn.Linear(HIDDEN, 17, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def join(self, x, lengths):
+        return self.rnn(self.embedding((x[..., 0].abs() * 5).long().clamp(max=16)))[0]
+
+
 SUPPORTED = [
     EveryStep, LastStep, GatherByLength, IndexByLength, MeanPooling, MaskedMean, MaxPooling, LastState, Stacked, NoBias,
     SequenceFirst, Packed, Bidirectional, SummedDirections, BothLastStates, TwoModules, LearnedState,
-    ConvolutionInFront, BatchNormBehind, SkipConcatenation, AttentionPooling, HandOver, Residual, UsedTwice,
+    ConvolutionInFront, BatchNormBehind, SkipConcatenation, AttentionPooling, HandOver, Residual, UsedTwice, CellState,
+    StateFromLinear, ZeroState, SlicedDirection, AttentionDecoder, ImageFront, Gated, Embedded,
 ]  # fmt: skip
+
+
+class CellLoop(nn.Module):
+    """A Python loop over a cell, its state kept by hand."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.rnn = cell(INPUT, HIDDEN)
+        self.head = nn.Linear(HIDDEN, CLASSES)
+
+    def forward(self, x, lengths):
+        state, outputs = None, []
+        for step in x.unbind(1):
+            state = self.rnn(step, state)
+            outputs.append(state[0] if isinstance(state, tuple) else state)
+        return self.head(torch.stack(outputs, 1))
+
+
+CELL_KINDS = {
+    "rnn_tanh": nn.RNNCell,
+    "rnn_relu": lambda *a: nn.RNNCell(*a, nonlinearity="relu"),
+    "gru": nn.GRUCell,
+    "lstm": nn.LSTMCell,
+}
 
 
 class LayerNormBehind(Base):

@@ -1,0 +1,67 @@
+"""Records: the structure of a layer as JSON, read back strictly, since they may come from strangers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import nn
+
+from compressor.errors import CheckpointError
+
+Size = Annotated[int, Field(gt=0, lt=1 << 24)]
+"""A number of features."""
+Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+
+_MOST_PROBLEMS = 3
+
+
+class LayerRecord(BaseModel):
+    """Base of the records: JSON types as they are (`true` is no 1), no unknown keys, no missing ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+R = TypeVar("R", bound=LayerRecord)
+M = TypeVar("M", bound=nn.Module)
+
+
+def parse(kind: type[R], record: Any) -> R:
+    """The record as an object.
+
+    Raises:
+        CheckpointError: It is not a record of this kind; the message names the keys.
+    """
+    if not isinstance(record, Mapping):
+        raise CheckpointError(
+            f"the record of a layer is a {type(record).__name__}, not an object",
+            hint="load it with the version that wrote it",
+        )
+    try:
+        return kind.model_validate(dict(record))
+    except ValidationError as error:
+        problems = [f"`{'.'.join(map(str, problem['loc']))}`: {problem['msg']}" for problem in error.errors()]
+        shown = "; ".join(problems[:_MOST_PROBLEMS])
+        raise CheckpointError(
+            f"the record of a layer is not valid: {shown}", hint="load it with the version that wrote it"
+        ) from error
+
+
+def allocate(module: M, device: torch.device | str | None) -> M:
+    """A module that was built on the device `meta`, with undefined weights on a real one.
+
+    Nothing is initialised on the way, so the state of the random generators stays as it is.
+
+    Raises:
+        CheckpointError: There is not enough memory.
+    """
+    try:
+        return module.to_empty(device=torch.get_default_device() if device is None else device)
+    except (RuntimeError, MemoryError) as error:
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        raise CheckpointError(
+            f"a `{type(module).__name__}` of {parameters} parameters cannot be allocated: {error}",
+            hint="is the record the one that belongs to the weights?",
+        ) from error

@@ -1,0 +1,205 @@
+"""Which groups go: so many from each layer, or the lowest of all layers together."""
+
+from __future__ import annotations
+
+import fractions
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.errors import SurgeryError
+from compressor.report import Skip
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from compressor.surgery.atoms import Ids
+
+Scores = NDArray[np.float64]
+"""Score of a group at the index of its representative; larger = keep."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one layer (and direction) produces: hidden units, channels or features."""
+
+    module: str
+    groups: Ids
+    """The group of each unit, by its representative."""
+    layer: int | None = None
+    """Layer of a recurrent module; None for a Linear or convolution."""
+    direction: int = 0
+
+    @property
+    def label(self) -> str:
+        """How errors name it."""
+        if self.layer is None:
+            return f"`{self.module}`"
+        backwards = ", backwards" if self.direction else ""
+        return f"layer {self.layer}{backwards} of `{self.module}`"
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much goes: `ratio` or `count`, the kept units rounded up to a multiple of `round_to`.
+
+    With scope `layer` that holds for each layer. With scope `global` the ratio holds for all layers together, their
+    scores divided by their layer's mean first, since magnitudes differ between layers by kind.
+    """
+
+    ratio: float | None = None
+    count: int | None = None
+    round_to: int = 1
+    scope: Literal["layer", "global"] = "layer"
+
+    def removed_of(self, size: int) -> int:
+        """How many of `size` go before rounding, rounded down."""
+        if self.count is not None:
+            return self.count
+        # 0.29 * 100 is 28.999... in binary; the decimal number that was written is what counts.
+        return math.floor(size * fractions.Fraction(repr(self.ratio)))
+
+    def rounded(self, kept: int, size: int) -> int:
+        """Kept units rounded up, at most `size`."""
+        return min(size, math.ceil(kept / self.round_to) * self.round_to)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The groups to remove, and the layers that were left alone."""
+
+    removed: Ids
+    skipped: tuple[Skip, ...]
+
+
+def choose(
+    layers: Sequence[Layer],
+    scores: Scores,
+    pinned: Mapping[int, str],
+    amount: Amount,
+    required: frozenset[str],
+) -> Choice:
+    """Choose the groups with the lowest scores; ties go to the lower index, tied layers are decided together.
+
+    Args:
+        layers: The candidates, in the model's order.
+        scores: See `Scores`.
+        pinned: Groups that stay, with the reason.
+        amount: How much goes.
+        required: Modules that were asked for by name: where one of them cannot shrink, that is an error and no skip.
+
+    Raises:
+        SurgeryError: Nothing or everything would go, or a required layer cannot shrink.
+    """
+    usable, skipped = _usable(layers, pinned, required)
+    removed = _globally(usable, scores, pinned, amount) if amount.scope == "global" else {}
+    if amount.scope == "layer":
+        for layer in usable:
+            removed |= _from_layer(layer, scores, pinned, amount, removed)
+        _check_ties(usable, amount, removed)
+    return Choice(np.array(sorted(removed), np.int64), skipped)
+
+
+def _usable(
+    layers: Sequence[Layer], pinned: Mapping[int, str], required: frozenset[str]
+) -> tuple[list[Layer], tuple[Skip, ...]]:
+    usable, skipped = [], []
+    for layer in layers:
+        reason = _why_not(layer, pinned)
+        if reason is None:
+            usable.append(layer)
+        elif layer.module in required:
+            raise SurgeryError(
+                f"units of {layer.label} cannot be removed: {reason}",
+                hint=f"name `{layer.module}` under `ignore`; the model is untouched",
+            )
+        else:
+            skipped.append(Skip(name=layer.module, reason=reason))
+    if not usable:
+        reasons = "; ".join(f"`{skip.name}`: {skip.reason}" for skip in skipped)
+        raise SurgeryError(f"nothing can be removed ({reasons})", hint="choose other layers with `targets`")
+    return usable, tuple(skipped)
+
+
+def _why_not(layer: Layer, pinned: Mapping[int, str]) -> str | None:
+    groups = layer.groups.tolist()
+    if len(set(groups)) != len(groups):
+        return "its units depend on each other, so single ones cannot be removed"
+    if all(group in pinned for group in groups):
+        return "; ".join(sorted({pinned[group] for group in groups}))
+    return None
+
+
+def _from_layer(
+    layer: Layer, scores: Scores, pinned: Mapping[int, str], amount: Amount, before: Mapping[int, None]
+) -> dict[int, None]:
+    groups = layer.groups.tolist()
+    number = _number(layer, amount)
+    tied = sum(group in before for group in groups)
+    free = [group for group in groups if group not in before and group not in pinned]
+    if tied + len(free) < number:
+        reasons = "; ".join(sorted({pinned[group] for group in groups if group in pinned}))
+        raise SurgeryError(
+            f"{number} of the {len(groups)} units of {layer.label} should go, only {tied + len(free)} can: {reasons}",
+            hint="lower `ratio` or `count`",
+        )
+    order = sorted(range(len(free)), key=lambda index: float(scores[free[index]]))
+    return dict.fromkeys(free[index] for index in order[: max(0, number - tied)])
+
+
+def _number(layer: Layer, amount: Amount) -> int:
+    size = len(layer.groups)
+    kept = size - amount.removed_of(size)
+    if kept <= 0:
+        raise SurgeryError(
+            f"this would leave no unit in {layer.label}, which has {size}", hint="lower `ratio` or `count`"
+        )
+    kept = amount.rounded(kept, size)
+    if kept == size:
+        multiple = f" (kept units are rounded up to a multiple of {amount.round_to})" if amount.round_to > 1 else ""
+        raise SurgeryError(
+            f"no unit would go from {layer.label}, which has {size}{multiple}",
+            hint="raise `ratio` or `count`, or lower `round_to`",
+        )
+    return size - kept
+
+
+def _check_ties(layers: Sequence[Layer], amount: Amount, removed: Mapping[int, None]) -> None:
+    """Tied layers share groups: what one chose another loses too, and the numbers have to come out for both."""
+    for layer in layers:
+        lost, wanted = sum(group in removed for group in layer.groups.tolist()), _number(layer, amount)
+        if lost != wanted:
+            raise SurgeryError(
+                f"{layer.label} is tied to layers of other sizes and would lose {lost} units instead of {wanted}",
+                hint="use `count`, or name one of the tied layers under `ignore`",
+            )
+
+
+def _globally(layers: Sequence[Layer], scores: Scores, pinned: Mapping[int, str], amount: Amount) -> dict[int, None]:
+    relative: dict[int, float] = {}
+    for layer in layers:
+        mean = float(scores[layer.groups].mean()) or 1.0
+        for group in layer.groups.tolist():
+            relative[group] = max(relative.get(group, 0.0), float(scores[group]) / mean)
+    free = [group for group in relative if group not in pinned]
+    number = amount.removed_of(len(relative))
+    if not 0 < number <= len(free):
+        raise SurgeryError(
+            f"{number} of {len(relative)} units should go, {len(free)} can",
+            hint="change `ratio`, `targets` or `ignore`",
+        )
+    order = sorted(free, key=relative.__getitem__)
+    removed = dict.fromkeys(order[:number])
+    for layer in layers:
+        # At least one unit stays in each layer, and as many as `round_to` asks for.
+        groups = layer.groups.tolist()
+        lost = sorted((group for group in groups if group in removed), key=relative.__getitem__)
+        kept = amount.rounded(max(1, len(groups) - len(lost)), len(groups))
+        for group in lost[len(groups) - kept :]:
+            del removed[group]
+    if not removed:
+        raise SurgeryError("no unit would go after rounding", hint="raise `ratio` or lower `round_to`")
+    return removed
