@@ -1,5 +1,8 @@
 """Makes nn.RNN, nn.GRU and nn.LSTM come out of `torch.export` as native ONNX `RNN`, `GRU` and `LSTM` nodes.
 
+So does `UnevenRecurrent`, whose layers and directions differ in size: one node a layer, but two where the directions of
+a layer differ, since a bidirectional node has one size.
+
 The exporter of PyTorch either unrolls these layers over time or hides their weights behind Slice and Concat. Here each
 layer of a prepared model emits the ONNX node itself, its weights in ONNX gate order as plain initializers.
 Layouts follow https://onnx.ai/onnx/operators/ (RNN, GRU, LSTM; `layout` 0, so time comes first).
@@ -14,9 +17,14 @@ from compressor.errors import ExportError
 from exporters.packed_sequence import PaddedSequence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor, nn
+
+    from compressor.nn.uneven import UnevenRecurrent
+
+    Layer = nn.RNNBase | UnevenRecurrent
+    States = Tensor | Sequence[Tensor]
 
 _GATE_ORDER = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
 """For each gate of the ONNX node, its place in PyTorch: GRU r,z,n -> z,r,h; LSTM i,f,g,o -> i,o,f,c."""
@@ -24,18 +32,27 @@ _GATE_ORDER = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
 _PREPARED = "_native_onnx_operator"
 
 
+_REVERSE = "_reverse"
+"""Ends the names of the buffers of a backward direction that has a node of its own."""
+
+
 def prepare(model: nn.Module) -> None:
     """Give every recurrent layer of `model` buffers with its weights as the ONNX node wants them; changes `model`.
 
     With D directions, G gates, H hidden units and I inputs, layer k gets `W_lk` (D, G * H, I), `R_lk` (D, G * H, H)
-    and, where it has biases, `B_lk` (D, 2 * G * H).
+    and, where it has biases, `B_lk` (D, 2 * G * H). Where its directions differ in size these are the forward one's
+    (D = 1), and `W_lk_reverse` and so on the backward one's.
 
     Raises:
         ExportError: A layer is an LSTM with `proj_size`, for which ONNX has no node.
     """
     from compressor.nn.recurrent import recurrent_modules
+    from compressor.nn.uneven import UnevenRecurrent
 
-    for name, module in recurrent_modules(model).items():
+    modules: dict[str, Layer] = {n: m for n, m in model.named_modules() if isinstance(m, UnevenRecurrent)}
+    parts = {id(part) for module in modules.values() for part in module.modules()}
+    modules |= {name: module for name, module in recurrent_modules(model).items() if id(module) not in parts}
+    for name, module in modules.items():
         if module.proj_size > 0:
             raise ExportError(
                 f"`{name}` is an LSTM with proj_size={module.proj_size}, which ONNX cannot express",
@@ -44,26 +61,30 @@ def prepare(model: nn.Module) -> None:
         _prepare_layers(module)
 
 
-def _prepare_layers(module: nn.RNNBase) -> None:
+def _prepare_layers(module: Layer) -> None:
     import torch
 
-    from compressor.nn.recurrent import directions, layer_names
+    from compressor.nn.uneven import part_weights
 
     operator = module.mode.partition("_")[0]
-    rows: dict[str, list[Tensor]] = {}
     with torch.no_grad():
-        for names in layer_names(module):
-            sources = (("W", (names.weight_ih,)), ("R", (names.weight_hh,)), ("B", (names.bias_ih, names.bias_hh)))
-            for kind, parameters in sources:
-                parts = [_reorder(getattr(module, name), operator) for name in parameters if name is not None]
-                if parts:
-                    rows.setdefault(f"{kind}_l{names.layer}", []).append(torch.cat(parts))
-        for buffer, per_direction in rows.items():
-            module.register_buffer(buffer, torch.stack(per_direction))
-    if directions(module) == 2:
+        for layer in range(module.num_layers):
+            weights = [part_weights(module, layer, direction) for direction in range(_directions(module))]
+            tensors = [[(part.weight_ih,), (part.weight_hh,), part.biases] for part in weights]
+            even = len({part.weight_hh.shape for part in weights}) == 1
+            for suffix, nodes in (("", tensors if even else tensors[:1]), (_REVERSE, [] if even else tensors[1:])):
+                for kind, sources in zip("WRB", zip(*nodes, strict=True), strict=False):
+                    if sources[0]:
+                        rows = [torch.cat([_reorder(tensor, operator) for tensor in source]) for source in sources]
+                        module.register_buffer(f"{kind}_l{layer}{suffix}", torch.stack(rows))
+    if module.bidirectional:
         # Reshape reads 0 as "keep this axis": (T, B, D, H) -> (T, B, D * H) without a question about T or B.
         module.register_buffer("merge_directions", torch.tensor([0, 0, -1]))
     setattr(module, _PREPARED, operator)
+
+
+def _directions(module: Layer) -> int:
+    return 2 if module.bidirectional else 1
 
 
 def _reorder(weight: Tensor, operator: str) -> Tensor:
@@ -83,7 +104,9 @@ def native_nodes() -> Iterator[None]:
     """
     from torch import nn
 
-    classes: tuple[Any, ...] = (nn.RNN, nn.GRU, nn.LSTM)
+    from compressor.nn.uneven import UnevenRecurrent
+
+    classes: tuple[Any, ...] = (nn.RNN, nn.GRU, nn.LSTM, UnevenRecurrent)
     originals = [cls.forward for cls in classes]
     for cls, original in zip(classes, originals, strict=True):
         cls.forward = _dispatcher(original)
@@ -95,18 +118,18 @@ def native_nodes() -> Iterator[None]:
 
 
 def _dispatcher(original: Any) -> Any:
-    def forward(self: nn.RNNBase, input: Any, hx: Any = None) -> Any:  # noqa: A002 the layer's own argument name
+    def forward(self: Layer, input: Any, hx: Any = None) -> Any:  # noqa: A002 the layer's own argument name
         return _forward(self, input, hx) if hasattr(self, _PREPARED) else original(self, input, hx)
 
     return forward
 
 
-def _forward(module: nn.RNNBase, layer_input: Any, hx: Any) -> tuple[Any, Any]:
+def _forward(module: Layer, layer_input: Any, hx: Any) -> tuple[Any, Any]:
     """What `module.forward` gives: the output and the last state(s), with the shapes that PyTorch documents."""
     packed = isinstance(layer_input, PaddedSequence)
     batched = packed or layer_input.dim() == 3
     batch_first = module.batch_first and batched and not packed
-    states = _as_states(hx, batched)
+    states = _as_states(module, hx, batched)
 
     x = layer_input.padded if packed else layer_input if batched else layer_input.unsqueeze(1)
     x = x.transpose(0, 1) if batch_first else x  # (T, B, I)
@@ -116,38 +139,78 @@ def _forward(module: nn.RNNBase, layer_input: Any, hx: Any) -> tuple[Any, Any]:
     if packed:
         output = layer_input.with_steps(output)
     elif not batched:
-        output, last = output.squeeze(1), [state.squeeze(1) for state in last]
-    return output, tuple(last) if module.mode == "LSTM" else last[0]
+        output = output.squeeze(1)
+    joined = [_join_states(parts, batched) for parts in last]
+    return output, tuple(joined) if module.mode == "LSTM" else joined[0]
 
 
-def _as_states(hx: Any, batched: bool) -> list[Tensor]:
-    """The initial states that were given, each (L * D, B, H); an empty list where none was."""
+def _as_states(module: Layer, hx: Any, batched: bool) -> list[States]:
+    """The initial states that were given, each (L * D, B, H) or a sequence of (B, H_i); empty where none was."""
+    import torch
+
     if hx is None:
         return []
-    states = list(hx) if isinstance(hx, (tuple, list)) else [hx]
-    return states if batched else [state.unsqueeze(1) for state in states]
+    states = list(hx) if module.mode == "LSTM" else [hx]
+    if batched:
+        return states
+    return [s.unsqueeze(1) if isinstance(s, torch.Tensor) else [part.unsqueeze(0) for part in s] for s in states]
+
+
+def _join_states(parts: list[Tensor], batched: bool) -> Any:
+    """The last states of all nodes, each (D, B, H), in the form in which the layer gives them."""
+    import torch
+
+    from compressor.nn.uneven import stack_states
+
+    parts = parts if batched else [part.squeeze(1) for part in parts]
+    if len({part.shape[-1] for part in parts}) > 1:
+        return stack_states([row for part in parts for row in part.split(1)])
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _run_layers(
-    module: nn.RNNBase, x: Tensor, lengths: Tensor | None, states: list[Tensor], batch_first: bool
-) -> tuple[Tensor, list[Tensor]]:
-    """Output (T, B, D * H), or (B, T, D * H) with `batch_first`, and the last states, each (L * D, B, H)."""
-    import torch
-
-    from compressor.nn.recurrent import directions
-
-    per_layer, layers = directions(module), module.num_layers
+    module: Layer, x: Tensor, lengths: Tensor | None, states: list[States], batch_first: bool
+) -> tuple[Tensor, list[list[Tensor]]]:
+    """Output (T, B, D * H), or (B, T, D * H) with `batch_first`, and for h and c the last states of every node."""
+    per_layer, layers = _directions(module), module.num_layers
     last: list[list[Tensor]] = []
     for layer in range(layers):
-        own = states if layers == 1 else [state[layer * per_layer : (layer + 1) * per_layer] for state in states]
-        y, *layer_last = _node(module, layer, x, lengths, own)  # y: (T, D, B, H)
-        x = _join_directions(module, y, batch_first and layer == layers - 1)
-        last.append(layer_last)
-    joined = [torch.cat(parts) if layers > 1 else parts[0] for parts in zip(*last, strict=True)]
-    return x, joined
+        swap = batch_first and layer == layers - 1
+        first, end = layer * per_layer, (layer + 1) * per_layer
+        if hasattr(module, f"R_l{layer}{_REVERSE}"):
+            outputs = []
+            for index, suffix in ((first, ""), (first + 1, _REVERSE)):
+                own = [_rows(state, index, index + 1, layers * per_layer) for state in states]
+                y, *node_last = _node(module, f"l{layer}{suffix}", x, lengths, own)  # y: (T, 1, B, H)
+                outputs.append(y.squeeze(1))
+                last.append(node_last)
+            x = _side_by_side(outputs, swap)
+        else:
+            own = [_rows(state, first, end, layers * per_layer) for state in states]
+            y, *node_last = _node(module, f"l{layer}", x, lengths, own)  # y: (T, D, B, H)
+            last.append(node_last)
+            x = _join_directions(module, y, swap)
+    return x, [list(of_one_kind) for of_one_kind in zip(*last, strict=True)]
 
 
-def _join_directions(module: nn.RNNBase, y: Tensor, batch_first: bool) -> Tensor:
+def _rows(state: States, first: int, end: int, total: int) -> Tensor:
+    """The initial states of some of the `total` layers and directions: (end - first, B, H)."""
+    import torch
+
+    if isinstance(state, torch.Tensor):
+        return state if end - first == total else state[first:end]
+    return torch.stack(list(state[first:end]))
+
+
+def _side_by_side(outputs: list[Tensor], batch_first: bool) -> Tensor:
+    """Two of (T, B, H_i) -> (T, B, sum of H_i), or (B, T, sum of H_i)."""
+    import torch
+
+    joined = torch.cat(outputs, -1)
+    return joined.transpose(0, 1) if batch_first else joined
+
+
+def _join_directions(module: Layer, y: Tensor, batch_first: bool) -> Tensor:
     """(T, D, B, H) -> (T, B, D * H), or (B, T, D * H)."""
     import torch
 
@@ -155,31 +218,28 @@ def _join_directions(module: nn.RNNBase, y: Tensor, batch_first: bool) -> Tensor
         merged = y.squeeze(1)  # (T, B, H)
         return merged.transpose(0, 1) if batch_first else merged
     parted = y.permute((2, 0, 1, 3) if batch_first else (0, 2, 1, 3))  # (T, B, D, H)
-    shape = (parted.shape[0], parted.shape[1], 2 * module.hidden_size)
+    shape = (parted.shape[0], parted.shape[1], 2 * y.shape[3])
     merge: Any = module.merge_directions
     return torch.onnx.ops.symbolic("Reshape", (parted, merge), dtype=y.dtype, shape=shape)
 
 
-def _node(
-    module: nn.RNNBase, layer: int, x: Tensor, lengths: Tensor | None, states: list[Tensor]
-) -> tuple[Tensor, ...]:
-    """One native node on x (T, B, I): y (T, D, B, H) and the last states, each (D, B, H)."""
+def _node(module: Layer, name: str, x: Tensor, lengths: Tensor | None, states: list[Tensor]) -> tuple[Tensor, ...]:
+    """One native node on x (T, B, I) with the buffers that end in `name`: y (T, D, B, H), last states (D, B, H)."""
     import torch
 
-    from compressor.nn.recurrent import directions
-
     time, batch = x.shape[:2]
-    both, hidden = directions(module), module.hidden_size
+    weights = [getattr(module, f"{kind}_{name}", None) for kind in "WRB"]
+    assert weights[1] is not None
+    both, _, hidden = weights[1].shape
     operator = getattr(module, _PREPARED)
     attributes: dict[str, Any] = {
         "hidden_size": hidden,
-        "direction": "bidirectional" if both == 2 else "forward",
+        "direction": "bidirectional" if both == 2 else "reverse" if name.endswith(_REVERSE) else "forward",
     }
     if operator == "GRU":
         attributes["linear_before_reset"] = 1
     if module.mode == "RNN_RELU":
         attributes["activations"] = ["Relu"] * both
-    weights = [getattr(module, f"{kind}_l{layer}", None) for kind in "WRB"]
     outputs = 3 if operator == "LSTM" else 2
     shapes = ((time, both, batch, hidden), *[(both, batch, hidden)] * (outputs - 1))
     inputs: list[Tensor | None] = [x, *weights, lengths, *states]

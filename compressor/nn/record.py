@@ -42,8 +42,8 @@ def parse(kind: type[R], record: Any) -> R:
     try:
         return kind.model_validate(dict(record))
     except ValidationError as error:
-        problems = [f"`{'.'.join(map(str, problem['loc']))}`: {problem['msg']}" for problem in error.errors()]
-        shown = "; ".join(problems[:_MOST_PROBLEMS])
+        problems = [(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()]
+        shown = "; ".join(f"`{key}`: {text}" if key else text for key, text in problems[:_MOST_PROBLEMS])
         raise CheckpointError(
             f"the record of a layer is not valid: {shown}", hint="load it with the version that wrote it"
         ) from error

@@ -10,7 +10,7 @@ from torch.utils import _pytree
 
 
 class States(Sequence[Tensor]):
-    """One tensor (B, H_i) for each layer and direction, in the order of the first axis of PyTorch's `h_n` (L * D, B, H).
+    """One tensor (B, H_i) for each layer and direction, in the order of the first axis of `h_n` (L * D, B, H).
 
     It is read as `h_n` is: `h_n[-1]`, `h_n[-2:]`, `h_n[-1, :, 0]`, `for h in h_n`, `len(h_n)`. It is no tuple or list
     on purpose: models tell the `(h_n, c_n)` of an LSTM by `isinstance(states, tuple)`.

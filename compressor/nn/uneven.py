@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -20,7 +20,8 @@ Initial = Tensor | Sequence[Tensor]
 """h_0 or c_0: (L * D, B, H) where all sizes are equal, else one (B, H_i) for each layer and direction."""
 Part = tuple[int, int]
 """(layer, direction); direction 0 runs forward in time, 1 backward."""
-_S = TypeVar("_S", Tensor, PackedSequence)
+Steps = Tensor | PackedSequence
+"""A batch of sequences: (T, B, F), or packed."""
 _MOST_LAYERS = 1024
 
 
@@ -218,14 +219,14 @@ class UnevenRecurrent(nn.Module):
         batched = input.dim() == 3
         swap = batched and self.batch_first
         sequence = input.transpose(0, 1) if swap else input if batched else input.unsqueeze(1)  # (T, B, F)
-        output, last = self._run(sequence, self._initial_states(hx, batched=batched))  # (T, B, H)
+        result, last = self._run(sequence, self._initial_states(hx, batched=batched))
+        output = _data(result)  # (T, B, H)
         output = output.transpose(0, 1) if swap else output if batched else output.squeeze(1)
         return output, self._last_states(last, batched=batched)
 
-    def _run(self, sequence: _S, initial: list[list[Tensor]]) -> tuple[_S, list[list[Tensor]]]:
+    def _run(self, sequence: Steps, initial: list[list[Tensor]]) -> tuple[Steps, list[list[Tensor]]]:
         """All layers: the output and, for h and c, the last states (1, B, H_i) of every part."""
-        packed = isinstance(sequence, PackedSequence)
-        order = _reversing_order(sequence) if packed and self.bidirectional else None
+        order = _reversing_order(sequence) if isinstance(sequence, PackedSequence) and self.bidirectional else None
         last: list[list[Tensor]] = []
         for layer in range(self.num_layers):
             if layer:
@@ -240,8 +241,8 @@ class UnevenRecurrent(nn.Module):
         return sequence, [list(of_one_kind) for of_one_kind in zip(*last, strict=True)]
 
     def _run_part(
-        self, part: nn.RNNBase, sequence: _S, initial: list[list[Tensor]], index: int
-    ) -> tuple[_S, list[Tensor]]:
+        self, part: nn.RNNBase, sequence: Steps, initial: list[list[Tensor]], index: int
+    ) -> tuple[Steps, list[Tensor]]:
         states = [of_one_kind[index] for of_one_kind in initial]
         hx = (tuple(states) if self.mode == "LSTM" else states[0]) if states else None
         output, last = part(sequence, hx)
@@ -313,7 +314,7 @@ def part_weights(module: nn.RNNBase | UnevenRecurrent, layer: int, direction: in
 
 
 def stack_states(parts: Sequence[Tensor]) -> Tensor | States:
-    """Last states (1, ..., H_i), one for each part, as a model reads them: (L * D, ..., H) where the sizes are equal."""
+    """Last states (1, ..., H_i), one for each part, as a model reads them: (L * D, ..., H) where all H_i are equal."""
     if len({part.shape[-1] for part in parts}) == 1:
         return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
     return States([part.squeeze(0) for part in parts])
@@ -386,14 +387,14 @@ def _data(sequence: Tensor | PackedSequence) -> Tensor:
     return sequence.data if isinstance(sequence, PackedSequence) else sequence
 
 
-def _with_data(sequence: _S, data: Tensor) -> _S:
+def _with_data(sequence: Steps, data: Tensor) -> Steps:
     """The same batch with other features."""
     if isinstance(sequence, PackedSequence):
         return PackedSequence(data, sequence.batch_sizes, sequence.sorted_indices, sequence.unsorted_indices)
     return data
 
 
-def _reversed(sequence: _S, order: Tensor | None) -> _S:
+def _reversed(sequence: Steps, order: Tensor | None) -> Steps:
     """Each sample backward in time."""
     data = _data(sequence)
     return _with_data(sequence, data.flip(0) if order is None else data.index_select(0, order))

@@ -1,0 +1,316 @@
+"""Multi-head attention whose inputs, heads and output have widths of their own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, NoReturn
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from compressor.errors import SurgeryError
+from compressor.nn.record import LayerRecord, Probability, Size, allocate, parse
+
+
+class CompactAttentionRecord(LayerRecord):
+    """What a `CompactMultiheadAttention` is built from."""
+
+    num_heads: Size
+    query_width: Size
+    key_width: Size
+    value_width: Size
+    head_width: Size
+    value_head_width: Size
+    output_width: Size
+    scale: float = Field(gt=0.0, allow_inf_nan=False)
+    dropout: Probability
+    bias: bool
+    batch_first: bool
+
+    @model_validator(mode="after")
+    def _inner_widths_are_sizes(self) -> CompactAttentionRecord:
+        if self.num_heads * max(self.head_width, self.value_head_width) >= 1 << 24:
+            raise ValueError("the heads are too wide together")
+        return self
+
+
+class _NoFusedKernel:
+    """Stands where `nn.MultiheadAttention` has its packed weight, and turns the fused kernel off.
+
+    `nn.TransformerEncoder` decides at construction whether it feeds nested tensors to a fused kernel. When it runs, it
+    refrains only if one of the first layer's weights overrides torch's functions, as this object says of itself.
+    """
+
+    requires_grad = False
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
+        raise TypeError("a CompactMultiheadAttention has no in_proj_weight; use q_proj, k_proj and v_proj")
+
+
+class CompactMultiheadAttention(nn.Module):
+    r"""`nn.MultiheadAttention`, called in the same way, which may have lost heads, features of heads, or inputs.
+
+    With E_q, E_k, E_v input features, h heads of d features for queries and keys and d_v for values, and E_o outputs:
+    `q_proj` (h * d, E_q), `k_proj` (h * d, E_k), `v_proj` (h * d_v, E_v), `out_proj` (E_o, h * d_v), and for each head
+    :math:`\mathrm{softmax}(s\, q k^T + \mathrm{mask})\, v`. The scale s stays what it was when features of heads go.
+
+    `num_heads` is an attribute that whoever removes whole heads has to set; all widths are read off the four layers.
+    """
+
+    _qkv_same_embed_dim = False
+    """With `in_proj_bias`, keeps `nn.TransformerEncoderLayer` from its fused kernel."""
+    in_proj_weight: ClassVar[Any] = _NoFusedKernel()
+    in_proj_bias = None
+    bias_k = None
+    bias_v = None
+    add_zero_attn = False
+
+    def __init__(
+        self,
+        num_heads: int,
+        *,
+        query_width: int,
+        key_width: int,
+        value_width: int,
+        head_width: int,
+        value_head_width: int,
+        output_width: int,
+        scale: float | None = None,
+        dropout: float = 0.0,
+        bias: bool = True,
+        batch_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        r"""Build the four layers, with the initial weights of `nn.Linear`.
+
+        Args:
+            num_heads: h.
+            query_width: E_q.
+            key_width: E_k.
+            value_width: E_v.
+            head_width: d.
+            value_head_width: d_v.
+            output_width: E_o.
+            scale: s; :math:`1/\sqrt{d}` by default.
+            dropout: Probability of dropping an attention weight in training.
+            bias: Each of the four layers has a bias.
+            batch_first: Batches are (B, T, E) instead of (T, B, E).
+            device: Where the weights lie.
+            dtype: Their type.
+        """
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = 1.0 / math.sqrt(head_width) if scale is None else scale
+        self.dropout = dropout
+        self.batch_first = batch_first
+        options: dict[str, Any] = {"bias": bias, "device": device, "dtype": dtype}
+        self.q_proj = nn.Linear(query_width, num_heads * head_width, **options)
+        self.k_proj = nn.Linear(key_width, num_heads * head_width, **options)
+        self.v_proj = nn.Linear(value_width, num_heads * value_head_width, **options)
+        self.out_proj = nn.Linear(num_heads * value_head_width, output_width, **options)
+
+    @classmethod
+    def from_module(cls, module: nn.MultiheadAttention) -> CompactMultiheadAttention:
+        """The same attention in this form, with copies of the weights; the module is left as it is.
+
+        Raises:
+            SurgeryError: The module has `add_bias_kv` or `add_zero_attn`.
+        """
+        for option, present in (("add_bias_kv", module.bias_k is not None), ("add_zero_attn", module.add_zero_attn)):
+            if present:
+                raise SurgeryError(
+                    f"an nn.MultiheadAttention with {option}=True cannot be compressed",
+                    hint="name it under `ignore`",
+                )
+        weights = _input_weights(module)
+        compact = cls(
+            module.num_heads,
+            query_width=module.embed_dim,
+            key_width=module.kdim,
+            value_width=module.vdim,
+            head_width=module.head_dim,
+            value_head_width=module.head_dim,
+            output_width=module.embed_dim,
+            dropout=module.dropout,
+            bias=module.in_proj_bias is not None,
+            batch_first=module.batch_first,
+            device="meta",
+            dtype=weights[0].dtype,
+        )
+        allocate(compact, weights[0].device)
+        compact._copy_weights(module, weights)
+        return compact.train(module.training)
+
+    def _copy_weights(self, module: nn.MultiheadAttention, weights: list[Tensor]) -> None:
+        targets = (self.q_proj, self.k_proj, self.v_proj)
+        sources = [(target.weight, weight) for target, weight in zip(targets, weights, strict=True)]
+        sources.append((self.out_proj.weight, module.out_proj.weight))
+        if module.in_proj_bias is not None:
+            parts = module.in_proj_bias.chunk(3)
+            sources += [(target.bias, part) for target, part in zip(targets, parts, strict=True)]
+            sources.append((self.out_proj.bias, module.out_proj.bias))
+        with torch.no_grad():
+            for new, old in sources:
+                new.copy_(old)
+                new.requires_grad_(old.requires_grad)
+
+    @classmethod
+    def from_record(
+        cls, record: Any, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> CompactMultiheadAttention:
+        """The attention that a record describes; its weights are undefined.
+
+        Raises:
+            CheckpointError: The record is not valid.
+        """
+        found = parse(CompactAttentionRecord, record)
+        return allocate(cls(**found.model_dump(), device="meta", dtype=dtype), device)
+
+    def record(self) -> dict[str, Any]:
+        """JSON from which `from_record` builds an attention of this structure."""
+        return CompactAttentionRecord(
+            num_heads=self.num_heads,
+            query_width=self.embed_dim,
+            key_width=self.kdim,
+            value_width=self.vdim,
+            head_width=self.head_dim,
+            value_head_width=self.value_head_dim,
+            output_width=self.out_proj.out_features,
+            scale=self.scale,
+            dropout=self.dropout,
+            bias=self.q_proj.bias is not None,
+            batch_first=self.batch_first,
+        ).model_dump()
+
+    @property
+    def embed_dim(self) -> int:
+        """E_q, the width of the queries that come in."""
+        return self.q_proj.in_features
+
+    @property
+    def kdim(self) -> int:
+        """E_k, the width of the keys that come in."""
+        return self.k_proj.in_features
+
+    @property
+    def vdim(self) -> int:
+        """E_v, the width of the values that come in."""
+        return self.v_proj.in_features
+
+    @property
+    def head_dim(self) -> int:
+        """d, the features of a query or key in one head."""
+        return self.q_proj.out_features // self.num_heads
+
+    @property
+    def value_head_dim(self) -> int:
+        """d_v, the features of a value in one head."""
+        return self.v_proj.out_features // self.num_heads
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend.
+
+        Args:
+            query: (L, B, E_q), (B, L, E_q) with `batch_first`, or unbatched (L, E_q).
+            key: The same with S and E_k.
+            value: The same with S and E_v.
+            key_padding_mask: (B, S) or unbatched (S,); True or -inf: this key is passed over. Floats are added.
+            need_weights: Give the attention weights as well.
+            attn_mask: (L, S) or (B * h, L, S); True or -inf: this query does not see this key. Floats are added.
+            average_attn_weights: Give the mean of the weights over the heads.
+            is_causal: Says that `attn_mask`, which has to be given, is causal; it is applied as it is.
+
+        Returns:
+            The output, in the form of `query` with E_o features; and the weights (B, L, S), or (B, h, L, S) where they
+            are not averaged, without B where unbatched, or None where they are not needed.
+        """
+        if is_causal and attn_mask is None:
+            raise RuntimeError("is_causal says something about attn_mask, which is not given")
+        if query.is_nested or key.is_nested or value.is_nested:
+            raise RuntimeError("nested tensors are not supported; pass a padded batch and key_padding_mask")
+        batched = query.dim() == 3
+        swap = batched and not self.batch_first
+        query, key, value = (
+            part.transpose(0, 1) if swap else part if batched else part.unsqueeze(0) for part in (query, key, value)
+        )
+        heads = self._heads(self.q_proj(query)), self._heads(self.k_proj(key)), self._heads(self.v_proj(value))
+        mask = self._mask(heads[0], heads[1], key_padding_mask, attn_mask)
+        context, weights = self._attend(*heads, mask, need_weights)
+        output = self.out_proj(context.transpose(1, 2).flatten(2))  # (B, L, E_o)
+        if weights is not None and average_attn_weights:
+            weights = weights.mean(1)
+        if not batched:
+            return output.squeeze(0), None if weights is None else weights.squeeze(0)
+        return output.transpose(0, 1) if swap else output, weights
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        """(B, T, h * d) -> (B, h, T, d)."""
+        heads: Tensor = projected.unflatten(-1, (self.num_heads, -1))
+        return heads.transpose(1, 2)
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, h, L, d_v), and the weights (B, h, L, S) where they are needed."""
+        dropped = self.dropout if self.training else 0.0
+        if not need_weights:
+            context = nn.functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, dropout_p=dropped, scale=self.scale
+            )
+            return context, None
+        scores = (query * self.scale) @ key.transpose(-2, -1)  # (B, h, L, S)
+        weights = (scores if mask is None else scores + mask).softmax(-1)
+        weights = nn.functional.dropout(weights, dropped, training=self.training)
+        return weights @ value, weights
+
+    def _mask(
+        self, query: Tensor, key: Tensor, key_padding_mask: Tensor | None, attn_mask: Tensor | None
+    ) -> Tensor | None:
+        """What is added to the scores (B, h, L, S): both masks together, or None."""
+        batch, length, source = query.size(0), query.size(2), key.size(2)
+        total = None
+        if attn_mask is not None:
+            total = _additive(attn_mask, query.dtype)
+            shapes = [(length, source), (batch * self.num_heads, length, source)]
+            if tuple(attn_mask.shape) not in shapes:
+                raise RuntimeError(f"attn_mask has shape {tuple(attn_mask.shape)}, not {shapes[0]} or {shapes[1]}")
+            total = total.unflatten(0, (batch, self.num_heads)) if total.dim() == 3 else total[None, None]
+        if key_padding_mask is not None:
+            padding = key_padding_mask if key_padding_mask.dim() == 2 else key_padding_mask.unsqueeze(0)
+            if tuple(padding.shape) != (batch, source):
+                raise RuntimeError(f"key_padding_mask has shape {tuple(padding.shape)}, not {(batch, source)}")
+            padding = _additive(padding, query.dtype)[:, None, None]  # (B, 1, 1, S)
+            total = padding if total is None else total + padding
+        return total
+
+    def extra_repr(self) -> str:
+        """The structure in one line."""
+        flags = f"scale={self.scale:.6g}, dropout={self.dropout}, batch_first={self.batch_first}"
+        return f"{self.num_heads} heads of {self.head_dim}, {self.value_head_dim} for values, {flags}"
+
+
+def _input_weights(module: nn.MultiheadAttention) -> list[Tensor]:
+    """The weights of queries, keys and values, each (E, its input width)."""
+    if module._qkv_same_embed_dim:
+        return list(module.in_proj_weight.chunk(3))
+    return [module.q_proj_weight, module.k_proj_weight, module.v_proj_weight]
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as numbers that are added to scores: True becomes -inf, False 0."""
+    if mask.dtype != torch.bool:
+        return mask.to(dtype)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(mask, -math.inf)
