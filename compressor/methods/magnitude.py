@@ -162,7 +162,7 @@ class Magnitude(Method):
         )
         known = {skip.name for skip in selection.skipped}
         return StepResult(
-            State(done.model, done.masks, (*state.structure, done.structure)),
+            State(done.model, done.masks, (*state.structure, *done.structure)),
             done.changes,
             (*selection.skipped, *(skip for skip in done.skipped if skip.name not in known)),
         )

@@ -139,6 +139,10 @@ class WideLayerNorm(nn.Module):
             bias=self.bias is not None,
         ).model_dump()
 
+    def resize(self, features: int) -> None:
+        """Say how many features are left, after the weights were cut; matters where there are none."""
+        self._features = features
+
     @property
     def features(self) -> int:
         """n', the size of the last axis of inputs and outputs."""

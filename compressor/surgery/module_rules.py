@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import SurgeryError
+from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent import CELL_GATES, directions, gates, layer_names
 
 if TYPE_CHECKING:
@@ -112,7 +113,12 @@ def _cell(
 
 
 def _layer_norm(
-    tracer: Tracer, name: str, module: nn.LayerNorm, inputs: Tensor, given: Sequence[Tensor], result: Tensor
+    tracer: Tracer,
+    name: str,
+    module: nn.LayerNorm | WideLayerNorm,
+    inputs: Tensor,
+    given: Sequence[Tensor],
+    result: Tensor,
 ) -> None:
     """The statistics run over all features; what is removed counts on as zeros (see `WideLayerNorm`)."""
     labels = tracer.read(inputs)
@@ -204,4 +210,9 @@ def _full(name: str, local: str) -> str:
     return f"{name}.{local}" if name else local
 
 
-_RULES: dict[type[nn.Module], Any] = {nn.RNNBase: _recurrent, nn.RNNCellBase: _cell, nn.LayerNorm: _layer_norm}
+_RULES: dict[type[nn.Module], Any] = {
+    nn.RNNBase: _recurrent,
+    nn.RNNCellBase: _cell,
+    nn.LayerNorm: _layer_norm,
+    WideLayerNorm: _layer_norm,
+}

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from compressor.errors import CheckpointError
+from compressor.nn.structure import REPLACE, apply_record
 from compressor.surgery.resize import refresh, replace, tensor_of
 
 RESIZE = "resize"
@@ -25,8 +26,10 @@ def rebuild(model: nn.Module, structure: Iterable[Mapping[str, Any]]) -> nn.Modu
     Raises:
         CheckpointError: A record is of no known kind or does not fit the model.
     """
-    known = {name for name, _ in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]}
     for record in structure:
+        if record.get("kind") == REPLACE:
+            apply_record(model, record)
+            continue
         shapes = record.get("shapes")
         if record.get("kind") != RESIZE or not isinstance(shapes, Mapping):
             raise CheckpointError(
@@ -34,6 +37,7 @@ def rebuild(model: nn.Module, structure: Iterable[Mapping[str, Any]]) -> nn.Modu
                 hint="load it with the version that wrote it",
             )
         replacements = {}
+        known = {name for name, _ in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]}
         for name, shape in shapes.items():
             if name not in known or not _is_shape(shape) or len(shape) != tensor_of(model, name).dim():
                 raise CheckpointError(

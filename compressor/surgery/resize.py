@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
+from compressor.nn.norm import WideLayerNorm
 
 Kept = Mapping[tuple[str, int], Tensor]
 """(parameter or buffer name, axis) -> boolean mask over the axis, True = kept."""
@@ -130,6 +131,10 @@ def _cell(name: str, module: Any) -> None:
     module.input_size = module.weight_ih.shape[1]
 
 
+def _nothing(name: str, module: Any) -> None:
+    """Its sizes are read off its tensors."""
+
+
 _UPDATES: dict[type[nn.Module], Any] = {
     nn.Linear: _linear,
     torch.nn.modules.conv._ConvNd: _convolution,
@@ -137,4 +142,5 @@ _UPDATES: dict[type[nn.Module], Any] = {
     nn.Embedding: _embedding,
     nn.RNNBase: _recurrent,
     nn.RNNCellBase: _cell,
+    WideLayerNorm: _nothing,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,21 +14,21 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from compressor.errors import SurgeryError
+from compressor.nn.norm import WideLayerNorm
+from compressor.nn.structure import replace_record
 from compressor.report import Change, Skip
-from compressor.surgery.choice import Amount, Layer, Scores, choose
+from compressor.surgery.planning import Plan, group_scores, make_plan
 from compressor.surgery.rebuild import resize_record
 from compressor.surgery.resize import check_resizable, resized_copy, select, tensor_of
-from compressor.surgery.tracing import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from compressor.surgery.atoms import Atoms, Ids
+    from compressor.surgery.choice import Amount
+
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest |smaller - zeroed| / max(1, |zeroed|) by dtype; sums are taken in another order after the removal."""
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class UnitSurgery:
 
     model: nn.Module
     masks: dict[str, Tensor]
-    structure: dict[str, Any]
+    structure: tuple[dict[str, Any], ...]
     changes: tuple[Change, ...]
     skipped: tuple[Skip, ...]
 
@@ -76,20 +77,17 @@ def prune(
             model does not agree. The message says where and why.
     """
     inputs = [tuple(part.cpu() for part in example) for example in examples]
-    with _evaluating_on_cpu(model) as working:
-        tracer, layers = _trace(working, inputs[0], names)
-        atoms = tracer.atoms
-        scores = group_scores(working, atoms, score)
-        choice = choose(layers, scores, atoms.reasons(), amount, frozenset(names if required is None else required))
-        kept = _plan(atoms, choice.removed)
-        _refuse_unresizable(working, {name for name, _ in kept})
-        shifted = bool(np.isin(atoms.roots(tracer.shifted_atoms()), choice.removed).any())
-        with _silenced(working, atoms, kept, consumers=shifted):
-            expected = [_forward(working, example, "silenced") for example in inputs]
-        smaller = resized_copy(working, kept)
+    scorer = partial(group_scores, score=score)
+    with _evaluating_on_cpu(model) as original:
+        plan = make_plan(original, masks, inputs[0], names, amount, scorer, names if required is None else required)
+        _refuse_unresizable(plan.model, {name for name, _ in plan.kept})
+        with _silenced(plan):
+            expected = [_forward(plan.model, example, "silenced") for example in inputs]
+        smaller = resized_copy(plan.model, plan.kept)
+        norms = _cut_norms(smaller, plan)
         for example, outputs in zip(inputs, expected, strict=True):
             _check_agreement(_forward(smaller, example, "smaller"), outputs, example)
-        result = _result(working, smaller, masks, kept, choice.skipped)
+        result = _result(plan, smaller, norms)
     result.model.to(next(model.parameters()).device).train(model.training)
     return result
 
@@ -109,61 +107,16 @@ def _evaluating_on_cpu(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
-def _trace(model: nn.Module, example: tuple[Tensor, ...], names: Sequence[str]) -> tuple[Tracer, list[Layer]]:
-    """Trace the model; gives the layers of the named modules in the model's order."""
-    tracer = Tracer(model)
-    tracer.run(example)
-    layers: list[Layer] = []
-    modules = dict(model.named_modules())
-    for name in names:
-        module = modules.get(name)
-        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
-            found = [
-                Layer(name, tracer.atoms.roots(ids), layer, direction)
-                for (owner, layer, direction), ids in tracer.units.items()
-                if owner == name
-            ]
-        elif isinstance(module, (nn.Linear, *CONVOLUTIONS)):
-            axis = 1 if getattr(module, "transposed", False) else 0
-            ids = tracer.atoms.axes.get((f"{name}.weight", axis))
-            found = [] if ids is None else [Layer(name, tracer.atoms.roots(ids))]
-        else:
-            raise SurgeryError(
-                f"`{name}` is no recurrent layer, Linear or convolution", hint="choose others with `targets`"
-            )
-        if not found:
-            raise SurgeryError(
-                f"`{name}` is not called in the model's forward pass, so its consumers are not known",
-                hint="name it under `ignore`",
-            )
-        layers += found
-    return tracer, layers
-
-
-def group_scores(model: nn.Module, atoms: Atoms, score: str) -> Scores:
-    """Norm of all weights (of two or more axes) that a group owns, at the index of the group's representative."""
-    power = {"l1": 1, "l2": 2}[score]
-    totals = np.zeros(atoms.count)
-    for (name, axis), ids in atoms.axes.items():
-        tensor = tensor_of(model, name).detach()
-        if tensor.dim() < 2:
-            continue
-        others = [other for other in range(tensor.dim()) if other != axis]
-        norms = torch.linalg.vector_norm(tensor, power, others).double()
-        np.add.at(totals, atoms.roots(ids), norms.numpy() ** power)
-    return totals ** (1 / power)
-
-
-def _plan(atoms: Atoms, removed: Ids) -> dict[tuple[str, int], Tensor]:
-    """Which positions of which axes stay, for every axis that loses some."""
-    kept = {}
-    for (name, axis), ids in atoms.axes.items():
-        stays = ~np.isin(atoms.roots(ids), removed)
-        if not stays.any():
-            raise SurgeryError(f"axis {axis} of `{name}` would be empty", hint="lower `ratio` or `count`")
-        if not stays.all():
-            kept[name, axis] = torch.from_numpy(stays)
-    return kept
+def _cut_norms(model: nn.Module, plan: Plan) -> dict[str, WideLayerNorm]:
+    """The normalisations that lost features; one without weights has its size set here."""
+    norms = {}
+    for name, positions in plan.tracer.norms.items():
+        lost = int(np.isin(plan.tracer.atoms.roots(positions), plan.choice.removed).sum())
+        norm = model.get_submodule(name)
+        if lost and isinstance(norm, WideLayerNorm):
+            norm.resize(len(positions) - lost)
+            norms[name] = norm
+    return norms
 
 
 def _refuse_unresizable(model: nn.Module, names: set[str]) -> None:
@@ -174,20 +127,20 @@ def _refuse_unresizable(model: nn.Module, names: set[str]) -> None:
 
 
 @contextmanager
-def _silenced(
-    model: nn.Module, atoms: Atoms, kept: Mapping[tuple[str, int], Tensor], *, consumers: bool
-) -> Iterator[None]:
+def _silenced(plan: Plan) -> Iterator[None]:
     """The removed units are 0 at every step while this lasts: the rows that make them are 0, their consumers as before.
 
     With zero rows and biases, an RNN gives tanh(0) = relu(0) = 0; a GRU n = 0, so h = z * h' stays 0; an LSTM g = 0, so
     c = f * c' stays 0 and h = o * tanh(0) = 0. That uses nothing of what the trace found out about consumers. Where a
-    function between makes something else of 0 (a sigmoid gives 0.5), `consumers` silences them at their consumers too.
+    function between makes something else of 0 (a sigmoid gives 0.5), they are silenced at their consumers too.
     """
+    atoms = plan.tracer.atoms
+    consumers = bool(np.isin(atoms.roots(plan.tracer.shifted_atoms()), plan.choice.removed).any())
     saved = []
     try:
-        for (name, axis), mask in kept.items():
+        for (name, axis), mask in plan.kept.items():
             if consumers or atoms.roles[name, axis] == "out":
-                tensor, rows = tensor_of(model, name).detach(), (~mask).nonzero().flatten()
+                tensor, rows = tensor_of(plan.model, name).detach(), (~mask).nonzero().flatten()
                 saved.append((tensor, axis, rows, tensor.index_select(axis, rows)))
                 tensor.index_fill_(axis, rows, 0.0)
         yield
@@ -241,19 +194,13 @@ def _check_agreement(found: list[Tensor], expected: list[Tensor], example: tuple
             )
 
 
-def _result(
-    before: nn.Module,
-    after: nn.Module,
-    masks: Mapping[str, Tensor],
-    kept: Mapping[tuple[str, int], Tensor],
-    skipped: tuple[Skip, ...],
-) -> UnitSurgery:
+def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideLayerNorm]) -> UnitSurgery:
     axes: dict[str, dict[int, Tensor]] = {}
-    for (name, axis), mask in kept.items():
+    for (name, axis), mask in plan.kept.items():
         axes.setdefault(name, {})[axis] = mask
     changes = []
     for name, masked in axes.items():
-        old, new = tensor_of(before, name), tensor_of(after, name)
+        old, new = tensor_of(plan.model, name), tensor_of(after, name)
         changes.append(
             Change(
                 name=name,
@@ -266,6 +213,10 @@ def _result(
                 nonzeros_after=int(new.count_nonzero()),
             )
         )
-    cut_masks = {name: select(mask, axes.get(name, {})) for name, mask in masks.items()}
-    record = resize_record({name: tensor_of(after, name).shape for name in axes})
-    return UnitSurgery(after, cut_masks, record, tuple(changes), skipped)
+    masks = {name: select(mask, axes.get(name, {})) for name, mask in plan.masks.items()}
+    records = (
+        *plan.records,
+        resize_record({name: tensor_of(after, name).shape for name in axes}),
+        *(replace_record(name, norm) for name, norm in norms.items()),
+    )
+    return UnitSurgery(after, masks, records, tuple(changes), plan.choice.skipped)

@@ -18,9 +18,13 @@ from tests.surgery.topologies import (
     INPUT,
     REFUSED,
     SUPPORTED,
+    Bidirectional,
+    BothLastStates,
     CellLoop,
     GatherByLength,
     ImageFront,
+    LayerNormBehind,
+    Packed,
     Stacked,
     TwoModules,
 )
@@ -61,7 +65,7 @@ def _kill_units(model, seed):
                 for name in (names.weight_ih, names.weight_hh, names.bias_ih, names.bias_hh):
                     if name is not None:
                         module.get_parameter(name)[rows] = 0.0
-                module.get_parameter(names.weight_hh)[:, dead] = 0.0
+                module.get_parameter(names.weight_hr or names.weight_hh)[:, dead] = 0.0
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -73,7 +77,7 @@ def test_removed_units_leave_the_outputs_of_zeroed_ones(topology, cell):
     assert all(m.hidden_size == recurrent_modules(model)[n].hidden_size - DEAD
                for n, m in recurrent_modules(result.model).items())  # fmt: skip
     reference = copy.deepcopy(model)
-    rebuilt = rebuild(_model(topology, cell), [result.structure])
+    rebuilt = rebuild(_model(topology, cell), result.structure)
     rebuilt.load_state_dict(result.model.state_dict())
     assert sum(p.numel() for p in result.model.parameters()) < sum(p.numel() for p in reference.parameters())
     for inputs in _inputs((1, 1), (3, 11)):
@@ -86,7 +90,17 @@ def test_removed_units_leave_the_outputs_of_zeroed_ones(topology, cell):
     [
         t
         for t in SUPPORTED
-        if t.__name__ not in ("LearnedState", "Residual", "BatchNormBehind", "StateFromLinear", "Embedded", "Gated")
+        if t.__name__
+        not in (
+            "LearnedState",
+            "Residual",
+            "BatchNormBehind",
+            "StateFromLinear",
+            "Embedded",
+            "Gated",
+            "LayerNormBehind",
+            "EncoderLayerBehind",
+        )
     ],
     ids=lambda t: t.__name__,
 )
@@ -219,3 +233,35 @@ def test_an_uncalled_module_is_refused():
     model.spare = nn.GRU(3, 5).double()
     with pytest.raises(SurgeryError, match="`spare` is not called"):
         prune(model, {}, _inputs((2, 3)), names=["spare"], amount=Amount(ratio=0.5))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("topology", [Bidirectional, BothLastStates, Stacked, Packed], ids=lambda t: t.__name__)
+def test_layers_and_directions_may_end_with_different_sizes(topology, cell):
+    model = _model(topology, cell)
+    with torch.no_grad():
+        for name, parameter in model.rnn.named_parameters():
+            if "l0" in name and "reverse" not in name:
+                parameter *= 0.2
+    amount = Amount(ratio=0.5, scope="global")
+    masks = {"rnn.weight_hh_l0": torch.rand(model.rnn.weight_hh_l0.shape) > 0.3}
+    with torch.no_grad():
+        model.rnn.weight_hh_l0 *= masks["rnn.weight_hh_l0"]
+    result = prune(model, masks, _inputs((2, 3), (5, 7)), names=["rnn"], amount=amount)
+    rebuilt = rebuild(_model(topology, cell), result.structure)
+    rebuilt.load_state_dict(result.model.state_dict())
+    for inputs in _inputs((1, 1), (3, 11)):
+        assert torch.equal(rebuilt(*inputs), result.model(*inputs))
+    for name, mask in result.masks.items():
+        assert not result.model.get_parameter(name)[~mask].any()
+    if topology in (Bidirectional, BothLastStates, Stacked):
+        sizes = [part.hidden_size for part in result.model.rnn.modules() if isinstance(part, nn.RNNBase)]
+        assert len(set(sizes)) > 1
+
+
+def test_a_second_removal_goes_on_from_the_first():
+    model = _model(LayerNormBehind, "gru")
+    for kept in (9, 6):
+        result = prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(count=model.rnn.hidden_size - kept))
+        model = result.model
+    assert (model.norm.features, model.norm.width, model.bare.features) == (6, HIDDEN, 6)

@@ -293,11 +293,59 @@ class Embedded(Base):
         return self.rnn(self.embedding((x[..., 0].abs() * 5).long().clamp(max=16)))[0]
 
 
+class LayerNormBehind(Base):
+    """The mean is taken over all units; removed ones count on as zeros."""
+
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.norm = nn.LayerNorm(HIDDEN)
+        self.bare = nn.LayerNorm(HIDDEN, elementwise_affine=False)
+
+    def join(self, x, lengths):
+        y = self.rnn(x)[0]
+        return self.norm(y) + self.bare(y)
+
+
+class SelfAttentionBehind(Base):
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.attention = nn.MultiheadAttention(HIDDEN, 1, batch_first=True)
+
+    def join(self, x, lengths):
+        y = self.rnn(x)[0]
+        return self.attention(y, y, y, need_weights=False)[0]
+
+
+class EncoderLayerBehind(Base):
+    """A Transformer encoder layer: its residuals tie its features to the units."""
+
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.encoder = nn.TransformerEncoderLayer(HIDDEN, 1, 17, batch_first=True)
+
+    def join(self, x, lengths):
+        return self.encoder(self.rnn(x)[0])
+
+
+class Projected(Base):
+    """An LSTM with `proj_size` (other cells have none): its cells go, its outputs stay."""
+
+    head_inputs = 7
+
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.rnn = nn.LSTM(INPUT, HIDDEN, 2, batch_first=True, proj_size=7)
+
+    def join(self, x, lengths):
+        return self.rnn(x)[0]
+
+
 SUPPORTED = [
     EveryStep, LastStep, GatherByLength, IndexByLength, MeanPooling, MaskedMean, MaxPooling, LastState, Stacked, NoBias,
     SequenceFirst, Packed, Bidirectional, SummedDirections, BothLastStates, TwoModules, LearnedState,
     ConvolutionInFront, BatchNormBehind, SkipConcatenation, AttentionPooling, HandOver, Residual, UsedTwice, CellState,
-    StateFromLinear, ZeroState, SlicedDirection, AttentionDecoder, ImageFront, Gated, Embedded,
+    StateFromLinear, ZeroState, SlicedDirection, AttentionDecoder, LayerNormBehind,
+    SelfAttentionBehind, EncoderLayerBehind, Projected, ImageFront, Gated, Embedded,
 ]  # fmt: skip
 
 
@@ -323,17 +371,6 @@ CELL_KINDS = {
     "gru": nn.GRUCell,
     "lstm": nn.LSTMCell,
 }
-
-
-class LayerNormBehind(Base):
-    """refused: the mean is taken over all units"""
-
-    def __init__(self, cell):
-        super().__init__(cell)
-        self.norm = nn.LayerNorm(HIDDEN)
-
-    def join(self, x, lengths):
-        return self.norm(self.rnn(x)[0])
 
 
 class StateAsOutput(Base):
@@ -368,23 +405,9 @@ class Sorted(Base):
         return self.rnn(x)[0].sort(dim=-1).values
 
 
-class SelfAttentionBehind(Base):
-    """refused for now: attention keeps its own sizes"""
-
-    def __init__(self, cell):
-        super().__init__(cell)
-        self.attention = nn.MultiheadAttention(HIDDEN, 1, batch_first=True)
-
-    def join(self, x, lengths):
-        y = self.rnn(x)[0]
-        return self.attention(y, y, y)[0]
-
-
 REFUSED = {
-    LayerNormBehind: "takes its mean over it and others",
     StateAsOutput: "part of the model's output 0",
     FixedView: "a size may be fixed in the model's code",
     InputAdded: "combined with a tensor of fixed size",
     Sorted: "`aten::sort` at topologies.py:",
-    SelfAttentionBehind: "`MultiheadAttention` cannot be resized yet",
 }

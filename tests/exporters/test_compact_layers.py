@@ -1,0 +1,176 @@
+"""Layers that take the place of PyTorch's export to what phones know, and agree at sizes never seen."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from compressor.measure.runtime import OnnxFile
+from compressor.nn.attention import CompactMultiheadAttention
+from compressor.nn.norm import WideLayerNorm
+from compressor.nn.uneven import UnevenRecurrent
+from exporters.onnx import Options, export
+from tests.exporters.conftest import ShapedTask, features_task, lengths_for
+from tests.tolerances import EXPORTED_FLOAT32
+
+INPUT = 5
+TIMED, LAST = {0: "batch", 1: "time"}, {0: "batch"}
+MODES = {"RNN_TANH": "RNN", "RNN_RELU": "RNN", "GRU": "GRU", "LSTM": "LSTM"}
+
+
+class Recurrent(nn.Module):
+    """One-way layers with states given and taken, both ways with equal and other sizes, and one unbatched sample."""
+
+    def __init__(self, mode):
+        super().__init__()
+        self.pair = mode == "LSTM"
+        self.streaming = UnevenRecurrent(mode, INPUT, [[7], [3]], batch_first=True)
+        self.both = UnevenRecurrent(mode, INPUT, [[7, 3], [2, 2], [3, 11]])
+
+    def forward(self, features, *states):
+        count = 2 if self.pair else 1
+        given = [[states[i], states[count + i]] for i in range(count)]
+        output, last = self.streaming(features, tuple(given) if self.pair else given[0])
+        both, both_last = self.both(features.transpose(0, 1))
+        single, _ = self.both(features[0])
+        ends = both_last[0] if self.pair else both_last
+        summary = torch.cat([ends[-2], ends[-1]], -1)  # (B, 14)
+        kinds = last if self.pair else [last]
+        return output, both, single, summary, *(kind[layer] for layer in range(2) for kind in kinds)
+
+
+def _recurrent_task(mode):
+    count = 2 if mode == "LSTM" else 1
+    sizes = [7] * count + [3] * count
+    names = [f"state_{index}" for index in range(2 * count)]
+    return ShapedTask(
+        {"features": TIMED} | dict.fromkeys(names, LAST),
+        {"output": TIMED, "both": {0: "time", 1: "batch"}, "single": {0: "time"}, "summary": LAST}
+        | {f"last_{name}": LAST for name in names},
+        lambda batch, length: (torch.randn(batch, length, INPUT), *(torch.randn(batch, size) for size in sizes)),
+    )
+
+
+@pytest.fixture(scope="module", params=MODES)
+def recurrent(request, tmp_path_factory):
+    torch.manual_seed(0)
+    model, task = Recurrent(request.param).eval(), _recurrent_task(request.param)
+    path = tmp_path_factory.mktemp("uneven") / "model.onnx"
+    return model, task, path, export(model, task, path, Options()), MODES[request.param]
+
+
+def test_uneven_layers_agree_with_pytorch_at_an_unseen_size(recurrent):
+    model, task, path, artifact, _ = recurrent
+    inputs = task.example(7, 23)
+    with torch.no_grad():
+        torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+    assert artifact.parity.passed
+
+
+def test_uneven_layers_are_native_nodes_and_directions_of_equal_size_share_one(recurrent):
+    *_, path, artifact, operator = recurrent
+    nodes = [node for node in onnx.load(path).graph.node if node.op_type == operator]
+    attributes = [{item.name: onnx.helper.get_attribute_value(item) for item in node.attribute} for node in nodes]
+    both = [(b"forward", 7), (b"reverse", 3), (b"bidirectional", 2), (b"forward", 3), (b"reverse", 11)]
+    expected = [(b"forward", 7), (b"forward", 3), *both, *both]
+    assert [(item["direction"], item["hidden_size"]) for item in attributes] == expected
+    assert not {"Loop", "Scan", "MatMul", "Gemm", "ReverseSequence"} & set(artifact.operators)
+
+
+def test_weights_of_uneven_layers_are_plain_initializers_and_nothing_is_stored_twice(recurrent):
+    model, *_, path, _, operator = recurrent
+    graph = onnx.load(path).graph
+    initializers = {initializer.name for initializer in graph.initializer}
+    nodes = [node for node in graph.node if node.op_type == operator]
+    assert all(name in initializers for node in nodes for name in node.input[1:4])
+    stored = sum(len(onnx.numpy_helper.to_array(item).ravel()) for item in graph.initializer)
+    assert stored <= sum(parameter.numel() for parameter in model.parameters()) + 50
+
+
+class PackedUneven(nn.Module):
+    def __init__(self, mode):
+        super().__init__()
+        self.rnn = UnevenRecurrent(mode, INPUT, [[7, 3], [3, 2]], batch_first=True)
+        self.pair = mode == "LSTM"
+
+    def forward(self, features, lengths):
+        packed, last = self.rnn(pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False))
+        output, _ = pad_packed_sequence(packed, batch_first=True)
+        last = last[1] if self.pair else last
+        return output, torch.cat([last[-2], last[-1]], -1)
+
+
+@pytest.mark.parametrize("mode", ["GRU", "LSTM"])
+def test_packed_sequences_become_lengths_of_the_nodes(tmp_path, mode):
+    task = ShapedTask(
+        {"features": TIMED, "lengths": LAST},
+        {"output": {0: "batch", 1: "longest"}, "last": LAST},
+        lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
+    )
+    torch.manual_seed(0)
+    model, path = PackedUneven(mode).eval(), tmp_path / "model.onnx"
+    assert export(model, task, path, Options()).operators[mode] == 4
+    features, lengths = torch.randn(5, 17, INPUT), torch.tensor([3, 11, 1, 7, 2])
+    with torch.no_grad():
+        torch.testing.assert_close(OnnxFile(path)(features, lengths), model(features, lengths), **EXPORTED_FLOAT32)
+
+
+class Attention(nn.Module):
+    """Attention of its own widths with both kinds of output, and one inside PyTorch's encoder layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.own = CompactMultiheadAttention(
+            2, query_width=INPUT, key_width=INPUT, value_width=INPUT, head_width=3, value_head_width=7,
+            output_width=12, scale=0.5, batch_first=True,
+        )  # fmt: skip
+        self.encoder = nn.TransformerEncoderLayer(12, 2, 13, batch_first=True)
+        self.encoder.self_attn = CompactMultiheadAttention.from_module(self.encoder.self_attn)
+
+    def forward(self, features, lengths):
+        padding = torch.arange(features.size(1)) >= lengths[:, None]
+        causal = torch.ones(features.size(1), features.size(1), dtype=torch.bool).triu(1)
+        y, weights = self.own(features, features, features, key_padding_mask=padding, average_attn_weights=False)
+        plain, _ = self.own(features, features, features, attn_mask=causal, need_weights=False)
+        return y, weights, plain, self.encoder(y, src_key_padding_mask=padding)
+
+
+def test_attention_agrees_with_pytorch_at_an_unseen_size(tmp_path):
+    task = ShapedTask(
+        {"features": TIMED, "lengths": LAST},
+        {"y": TIMED, "weights": {0: "batch", 2: "time", 3: "time"}, "plain": TIMED, "encoded": TIMED},
+        lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
+    )
+    torch.manual_seed(0)
+    model, path = Attention().eval(), tmp_path / "model.onnx"
+    assert export(model, task, path, Options()).parity.passed
+    inputs = task.example(7, 23)
+    with torch.no_grad():
+        torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+
+
+@pytest.mark.parametrize("features", [INPUT, 4])
+def test_normalisation_becomes_plain_operators(tmp_path, features):
+    torch.manual_seed(0)
+    norm = WideLayerNorm(features, 13)
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    model, path = nn.Sequential(nn.Linear(INPUT, features), norm), tmp_path / "model.onnx"
+    artifact = export(model, features_task({"y": TIMED}), path, Options())
+    assert set(artifact.operators) <= {"Add", "Div", "Gemm", "MatMul", "Mul", "ReduceSum", "Sqrt", "Sub", "Pow"}
+    x = torch.randn(7, 23, INPUT)
+    with torch.no_grad():
+        torch.testing.assert_close(OnnxFile(path)(x), model(x), **EXPORTED_FLOAT32)
+
+
+def test_exported_normalisation_is_accurate_in_float32_where_the_mean_is_large(tmp_path):
+    norm, path = WideLayerNorm(INPUT, 13), tmp_path / "model.onnx"
+    export(norm, features_task({"y": TIMED}), path, Options())
+    x = 10_000 + torch.randn(7, 23, INPUT)
+    with torch.no_grad():
+        exact = norm.double()(x.double())
+    torch.testing.assert_close(OnnxFile(path)(x).double(), exact, atol=2e-6, rtol=0)
