@@ -22,6 +22,8 @@ from compressor.files import write_whole  # noqa: E402
 from compressor.report import Score  # noqa: E402
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from reber.task import Reber
     from torch import nn
@@ -47,8 +49,12 @@ NO_MEMORY = ("h2h", 100)
 NO_MEMORY_EPOCHS = 3
 RETRAIN_ABOVE = 0.001
 """A network that lost at most this much accuracy is not retrained: there is nothing to win back."""
+SAFE_LOSS = 2.0
+"""A level of pruning is called safe where it costs at most this many points of accuracy."""
 BEGIN, END = "<!-- begin: written by table.py -->", "<!-- end: written by table.py -->"
 
+PUBLISHED_BASE = (93.73, 100.0, 100.0, 100.0)
+"""Test accuracy in % before pruning, Tanh, ReLU, GRU, LSTM."""
 PUBLISHED: dict[Matrices, dict[int, tuple[str, str, str, str]]] = {
     "both": {
         **dict.fromkeys((10, 20, 30, 40), ("93.73", "100", "100", "100")),
@@ -97,6 +103,7 @@ class Watched:
 
     def __init__(self, task: Reber) -> None:
         self.higher_is_better = task.higher_is_better
+        self.length, self.min_length = task.length, task.min_length
         self.example = task.example
         self.batches = task.batches
         self.loss = task.loss
@@ -198,9 +205,10 @@ def markdown_row(*cells: str) -> str:
 def base_table(results: dict[str, Any]) -> list[str]:
     """Accuracy of the networks before pruning."""
     lines = [markdown_row("cell", "epochs", "ours", "thesis (50 epochs)"), "|---|---|---|---|"]
-    for cell, published in zip(CELLS, ("93.73", "100", "100", "100"), strict=True):
+    for cell, published in zip(CELLS, PUBLISHED_BASE, strict=True):
         result = results[cell]
-        lines.append(markdown_row(CELLS[cell], str(result["epochs"]), f"{100 * result['base'][0]:.2f}", published))
+        ours = f"{100 * result['base'][0]:.2f}"
+        lines.append(markdown_row(CELLS[cell], str(result["epochs"]), ours, f"{published:.2f}"))
     return lines
 
 
@@ -212,6 +220,37 @@ def pruning_table(results: dict[str, Any], matrices: Matrices) -> list[str]:
         ours = [cell_text(results[cell][matrices][index]) for cell in CELLS]
         pairs = zip(ours, PUBLISHED[matrices][percent], strict=True)
         lines.append(markdown_row(str(percent), *(text for pair in pairs for text in pair)))
+    return lines
+
+
+def safe_level(base: float, pruned: Mapping[int, float]) -> int:
+    """The highest level (%) up to which every level cost at most `SAFE_LOSS`, in the unit of the accuracies (%)."""
+    level = 0
+    for percent in sorted(pruned):
+        if base - pruned[percent] > SAFE_LOSS:
+            break
+        level = percent
+    return level
+
+
+def published_pruned(matrices: Matrices, cell: str) -> dict[int, float]:
+    """The thesis's accuracies right after pruning, %; where it gives a bound, the bound."""
+    column = list(CELLS).index(cell)
+    texts = {percent: texts[column].split(" → ")[0] for percent, texts in PUBLISHED[matrices].items()}
+    return {p: 0.0 if text.startswith("never") else float(text.removeprefix("≥ ")) for p, text in texts.items()}
+
+
+def safe_table(results: dict[str, Any]) -> list[str]:
+    """Safe levels of ours and of the thesis."""
+    titles = [title for name in CELLS.values() for title in (name, f"{name}, thesis")]
+    lines = [markdown_row("pruned", *titles), "|---" * (len(titles) + 1) + "|"]
+    for matrices in MATRICES:
+        cells = []
+        for cell, published in zip(CELLS, PUBLISHED_BASE, strict=True):
+            ours = {row["percent"]: 100 * row["pruned"][0] for row in results[cell][matrices]}
+            cells.append(str(safe_level(100 * results[cell]["base"][0], ours)))
+            cells.append(str(safe_level(published, published_pruned(matrices, cell))))
+        lines.append(markdown_row(matrices, *cells))
     return lines
 
 
@@ -242,15 +281,17 @@ def no_memory_table(results: dict[str, Any]) -> list[str]:
 
 def tables(results: dict[str, Any]) -> str:
     """Everything that the README takes from the results."""
-    titles = {
+    titles: dict[Matrices, str] = {
         "both": "Input-to-hidden and hidden-to-hidden weights (both)",
         "i2h": "Input-to-hidden weights only (i2h)",
         "h2h": "Hidden-to-hidden weights only (h2h)",
     }
     lines = ["### Before pruning", "", *base_table(results)]
-    for matrices in MATRICES:
-        lines += ["", f"### {titles[matrices]}", "", *pruning_table(results, matrices)]
-    for matrices in ("both", "h2h"):
+    for matrices, title in titles.items():
+        lines += ["", f"### {title}", "", *pruning_table(results, matrices)]
+    lines += ["", "### Highest level that costs at most 2 points before any retraining", "", *safe_table(results)]
+    shown: tuple[Matrices, ...] = ("both", "h2h")
+    for matrices in shown:
         lines += ["", f"### Accuracy by family, {matrices}", "", *family_table(results, matrices)]
     lines += ["", "### Without any hidden-to-hidden weight (family 1 in brackets)", "", *no_memory_table(results)]
     return "\n".join(lines)
