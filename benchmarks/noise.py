@@ -45,7 +45,7 @@ def main() -> int:
         for trial in range(options.trials):
             _, (faster,) = latency.compare(
                 [first, second],
-                [torch.randn(LENGTH, 1, INPUTS)],
+                [[torch.randn(LENGTH, 1, INPUTS)]] * 2,
                 batch=1,
                 length=LENGTH,
                 threads=options.threads,

@@ -87,7 +87,9 @@ def main() -> None:
         for path, net in zip(paths, (model, smaller), strict=True):
             onnx.export(net, task, path, onnx.Options(format="onnx"))
         counts = [macs.count(path, inputs) or 0 for path in paths]
-        times, (ratio,) = latency.compare(paths, inputs, batch=1, length=STEPS, rounds=options.rounds, max_seconds=120)
+        times, (ratio,) = latency.compare(
+            paths, [inputs] * 2, batch=1, length=STEPS, rounds=options.rounds, max_seconds=120
+        )
     saved = counts[0] / counts[1]
     print(f"{options.cell} {INPUT}->{options.hidden}, {options.layers} layer(s), {STEPS} steps, batch 1, 1 thread")
     print(f"MACs {counts[0]:,} -> {counts[1]:,}: {saved:.2f}x fewer")

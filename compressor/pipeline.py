@@ -35,6 +35,7 @@ from compressor.report import (
     StepReport,
 )
 from compressor.rundir import REPORT_FILE, RunFolder
+from compressor.task import NarrowedTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -106,11 +107,13 @@ class _Run:
             with _in_step(index, step):
                 step.check(original)
         state, steps = self._compress(original)
-        exported = [self._export(original, options, "original") for options in self.recipe.exports[:1]]
-        exported += [self._export(state.model, options, None) for options in self.recipe.exports]
+        narrowed = NarrowedTask(self.task, state.structure)
+        exported = [self._export(original, self.task, options, "original") for options in self.recipe.exports[:1]]
+        exported += [self._export(state.model, narrowed, options, None) for options in self.recipe.exports]
         torch_scores = [original_score] + [steps[-1].score or original_score] * len(self.recipe.exports)
         models = [original] + [state.model] * len(self.recipe.exports)
-        measurements, speedups = self._measure(exported, models, torch_scores)
+        tasks = [self.task] + [narrowed] * len(self.recipe.exports)
+        measurements, speedups = self._measure(exported, models, tasks, torch_scores)
         checkpoint.save(self.folder.staging, state.model, state.structure)
         report = Report(
             name=self.recipe.name,
@@ -135,7 +138,7 @@ class _Run:
     def _compress(self, original: nn.Module) -> tuple[State, list[StepReport]]:
         generator = torch.Generator().manual_seed(self.recipe.seed)
         context = Context(
-            task=_MethodTask(self.task),
+            task=MethodTask(self.task),
             original=original,
             device=self.device,
             generator=generator,
@@ -169,7 +172,7 @@ class _Run:
             )
         return state, steps
 
-    def _export(self, model: nn.Module, options: ExportOptions, stem: str | None) -> Artifact:
+    def _export(self, model: nn.Module, task: GuardedTask, options: ExportOptions, stem: str | None) -> Artifact:
         exporter = importlib.import_module(f"exporters.{options.format}")
         name = stem or getattr(options, "name", "model")
         path = self.folder.staging / f"{name}.{options.format}"
@@ -177,19 +180,23 @@ class _Run:
             raise UsageError(f"two exports of the recipe write `{path.name}`", hint="give one of them another `name`")
         self.progress.say(f"exporting {path.name}")
         artifact: Artifact = exporter.export(
-            copy.deepcopy(model).cpu().eval(), self.task, path, options, progress=self.progress, seed=self.recipe.seed
+            copy.deepcopy(model).cpu().eval(), task, path, options, progress=self.progress, seed=self.recipe.seed
         )
         return artifact.model_copy(update={"path": path.name})
 
     def _measure(
-        self, artifacts: Sequence[Artifact], models: Sequence[nn.Module], torch_scores: Sequence[Score]
+        self,
+        artifacts: Sequence[Artifact],
+        models: Sequence[nn.Module],
+        tasks: Sequence[GuardedTask],
+        torch_scores: Sequence[Score],
     ) -> tuple[list[Measurement], list[SpeedUp]]:
         paths = [self.folder.staging / artifact.path for artifact in artifacts]
-        inputs = self.task.example(1, self.task.length)
+        inputs = [task.example(1, task.length) for task in tasks]
         examined = []
-        for path in paths:
+        for path, task in zip(paths, tasks, strict=True):
             self.progress.say(f"evaluating {path.name}")
-            examined.append(accuracy.examine(self.task, OnnxFile(path), seed=self.recipe.seed))
+            examined.append(accuracy.examine(task, OnnxFile(path), seed=self.recipe.seed))
         rounds = {"rounds": QUICK_ROUNDS} if self.quick else {}
         latencies, speedups = latency.compare(
             paths,
@@ -204,7 +211,7 @@ class _Run:
         measurements = []
         for index, (path, artifact, model) in enumerate(zip(paths, artifacts, models, strict=True)):
             parameters, nonzeros = size.count(model)
-            counted = macs.survey(path, inputs)
+            counted = macs.survey(path, inputs[index])
             if counted.uncounted:
                 missing = ", ".join(counted.uncounted)
                 self.notes.append(f"MACs of {path.name} are not given: {missing} cannot be counted.")
@@ -215,7 +222,7 @@ class _Run:
                     parameters=parameters,
                     nonzeros=nonzeros,
                     macs=counted.total,
-                    peak_memory_bytes=memory.peak(path, inputs),
+                    peak_memory_bytes=memory.peak(path, inputs[index]),
                     latency=latencies[index],
                     score=examined[index].score,
                     drop=accuracy.drop(examined[0], examined[index]) if index else None,
@@ -260,7 +267,7 @@ class _Run:
         return tuple(notes)
 
 
-class _MethodTask:
+class MethodTask:
     """What methods see of a task; they cannot import `measure` themselves."""
 
     def __init__(self, task: GuardedTask) -> None:

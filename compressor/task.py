@@ -208,6 +208,30 @@ class GuardedTask(Task):
             )
 
 
+class NarrowedTask(GuardedTask):
+    """The task of a compressed model whose states among the inputs have fewer units than the user's code makes."""
+
+    def __init__(self, task: GuardedTask, structure: Iterable[Mapping[str, Any]]) -> None:
+        """`structure` holds the records of the compressed model; those of `edges` count here."""
+        from compressor.surgery.edges import KIND, Edges
+
+        super().__init__(task.task, task.file)
+        self._edges = [Edges.from_record(record) for record in structure if record.get("kind") == KIND]
+
+    def example(self, batch: int, length: int) -> Inputs:
+        """The task's example, its states cut to the units that are left."""
+        return self._narrow(super().example(batch, length))
+
+    def evaluate(self, forward: Forward) -> float | Tensor | Evaluation:
+        """The task's `evaluate`; states of the old size are cut on their way into `forward`."""
+        return super().evaluate(lambda *inputs: forward(*self._narrow(inputs)))
+
+    def _narrow(self, inputs: Inputs) -> Inputs:
+        for edges in self._edges:
+            inputs = edges.narrow(inputs)
+        return inputs
+
+
 class _GuardedBatches:
     """Batches behind a guard; `len` works where it works on what the task gave, so that bars show what remains."""
 

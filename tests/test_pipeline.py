@@ -241,6 +241,59 @@ def test_a_disk_that_fills_up_leaves_nothing_that_looks_finished(folder, tmp_pat
     assert not (tmp_path / "full").exists()
 
 
+STREAMING = """
+import torch
+from torch import nn
+from compressor import Task
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(7, 23, batch_first=True)
+        self.head = nn.Linear(23, 3)
+
+    def forward(self, features, state):
+        steps, state = self.rnn(features, state)
+        return self.head(steps), state
+
+class Streaming(Task):
+    inputs = {"features": {0: "batch", 1: "time"}, "state": {1: "batch"}}
+    outputs = {"scores": {0: "batch", 1: "time"}, "next_state": {1: "batch"}}
+    length, max_length = 5, 20
+
+    def model(self):
+        torch.manual_seed(1)
+        return Net()
+
+    def example(self, batch, length):
+        return torch.randn(batch, length, 7), torch.zeros(1, batch, 23)
+
+    def batches(self, generator):
+        for _ in range(3):
+            x = torch.randn(11, 5, 7, generator=generator)
+            yield (x, torch.zeros(1, 11, 23)), x[..., 0] > 0
+
+    def loss(self, outputs, target):
+        return nn.functional.cross_entropy(outputs[0].flatten(0, 1), target.long().flatten())
+
+    def evaluate(self, forward):
+        x = torch.randn(31, 10, 7, generator=torch.Generator().manual_seed(0))
+        state, right = torch.zeros(1, 31, 23), []
+        for part in x.split(5, 1):
+            scores, state = forward(part, state)
+            right.append(scores.argmax(-1) == (part[..., 0] > 0))
+        return torch.cat(right, 1).float().mean(1)
+"""
+
+
+def test_a_streaming_model_keeps_its_states_as_inputs_and_outputs_of_the_file(folder, tmp_path):
+    report = _run(folder, tmp_path / "out", task=STREAMING, overrides=["steps.2.distill=true"])
+    artifact = report.compressed[0].artifact
+    assert [tensor.shape for tensor in artifact.inputs][1] == (1, "batch", 12)
+    assert [tensor.shape for tensor in artifact.outputs][1][-1] == 12
+    assert report.compressed[0].score.value == pytest.approx(report.compressed[0].torch_score.value)
+
+
 def test_limits_are_checked_on_the_exported_file(done):
     _, report = done
     from compressor.recipe.model import Limits

@@ -57,13 +57,13 @@ def bench(
     from compressor.cli.progress import Terminal
     from compressor.measure import latency
 
-    inputs, chosen_length = _inputs(paths[0], task, batch, length)
+    found = [_inputs(path, task, batch, length) for path in paths]
     with Terminal() as progress:
         timed, ratios = latency.compare(
             paths,
-            inputs,
+            [inputs for inputs, _ in found],
             batch=batch,
-            length=chosen_length,
+            length=found[0][1],
             threads=threads,
             rounds=rounds,
             runs=runs,

@@ -65,7 +65,7 @@ def plan(*, load_seconds: float, run_seconds: float, rounds: int, runs: int, max
 
 def compare(
     paths: Sequence[Path],
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Sequence[Tensor]],
     *,
     batch: int,
     length: int,
@@ -76,11 +76,11 @@ def compare(
     seed: int = 0,
     progress: Progress = _SILENT,
 ) -> tuple[list[Latency], list[SpeedUp]]:
-    """Latency of each file on `inputs`, and how much faster than the first each other one is.
+    """Latency of each file on its `inputs`, and how much faster than the first each other one is.
 
     Args:
-        paths: ONNX files that take the same inputs; the first is the baseline.
-        inputs: what they are run on.
+        paths: ONNX files; the first is the baseline.
+        inputs: what each of them is run on (the same, but for the sizes of states).
         batch: batch size of `inputs`, for the record.
         length: length of `inputs`, for the record.
         threads: of ONNX Runtime inside one operator.
@@ -120,25 +120,25 @@ def _check(paths: Sequence[Path], rounds: int, runs: int) -> None:
         raise UsageError(f"runs is {runs}", hint="time at least one run a round")
 
 
-def _rehearse(paths: Sequence[Path], inputs: Sequence[Tensor], threads: int) -> tuple[float, float]:
+def _rehearse(paths: Sequence[Path], inputs: Sequence[Sequence[Tensor]], threads: int) -> tuple[float, float]:
     """Seconds to load all files once and to run each once, after a first run that pays for lazy set-up."""
     load_seconds = run_seconds = 0.0
-    for path in paths:
+    for path, own in zip(paths, inputs, strict=True):
         start = time.perf_counter()
         file = OnnxFile(path, threads)
         load_seconds += time.perf_counter() - start
-        run_seconds += min(_burst(file, inputs, runs=2, warmup=0)) / 1e3
+        run_seconds += min(_burst(file, own, runs=2, warmup=0)) / 1e3
     return load_seconds, run_seconds
 
 
 def _round(
-    paths: Sequence[Path], inputs: Sequence[Tensor], threads: int, chosen: Plan, order: random.Random
+    paths: Sequence[Path], inputs: Sequence[Sequence[Tensor]], threads: int, chosen: Plan, order: random.Random
 ) -> Iterator[tuple[int, list[float]]]:
     """One burst of every file, as (index of the file, ms of each run); loaded and timed in one new random order."""
     indices = order.sample(range(len(paths)), len(paths))
     files = [OnnxFile(paths[index], threads) for index in indices]
     for index, file in zip(indices, files, strict=True):
-        yield index, _burst(file, inputs, runs=chosen.runs, warmup=chosen.warmup)
+        yield index, _burst(file, inputs[index], runs=chosen.runs, warmup=chosen.warmup)
 
 
 def _burst(file: OnnxFile, inputs: Sequence[Tensor], *, runs: int, warmup: int) -> list[float]:

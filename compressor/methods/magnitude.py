@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from compressor.errors import MethodError
 from compressor.methods.base import Context, Method, State, StepResult
 from compressor.methods.retrain import Retrain, compare
-from compressor.methods.targets import check_patterns, select_layers, select_weights
+from compressor.methods.targets import Selection, check_patterns, layer_ratios, select_layers, select_weights
 from compressor.report import Change, Skip
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _WEIGHTS_ONLY = ("sparsity", "matrices", "scope", "pattern", "schedule", "rounds", "retrain")
-_UNITS_ONLY = ("ratio", "count", "round_to", "score")
+_UNITS_ONLY = ("ratio", "ratios", "count", "round_to", "score")
 _SCHEDULE_ONLY = ("rounds", "retrain")
 
 
@@ -78,6 +78,11 @@ class Magnitude(Method):
     ratio: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """With `prune: units`: fraction of the hidden units that is removed from each layer."""
 
+    ratios: Annotated[dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]], Field(min_length=1)] | None = None
+    """With `prune: units`: name of a layer (or a glob, or `re:` and a regular expression) -> ratio of that layer; 0
+    leaves it alone. A layer that no pattern fits keeps `ratio`, or is left alone where that is not given. A layer's own
+    name goes before patterns. `compressor inspect --sensitivity --budget` finds ratios."""
+
     count: Annotated[int, Field(ge=1)] | None = None
     """With `prune: units`, instead of `ratio`: number of hidden units that is removed from each layer."""
 
@@ -91,6 +96,12 @@ class Magnitude(Method):
     @classmethod
     def _patterns_can_match(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         check_patterns(value or ())
+        return value
+
+    @field_validator("ratios")
+    @classmethod
+    def _ratios_can_match(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        check_patterns(tuple(value or ()))
         return value
 
     @field_validator("pattern")
@@ -107,8 +118,7 @@ class Magnitude(Method):
     def _options_belong_together(self) -> Magnitude:
         if self.prune == "units":
             self._refuse(_WEIGHTS_ONLY, "belongs to `prune: weights`, not to `prune: units`")
-            if (self.ratio is None) == (self.count is None):
-                raise ValueError("`prune: units` needs either `ratio` or `count`")
+            self._check_amount()
             return self
         self._refuse(_UNITS_ONLY, "belongs to `prune: units`, not to `prune: weights`")
         if (self.sparsity is None) == (self.pattern is None):
@@ -121,6 +131,13 @@ class Magnitude(Method):
             raise ValueError(f"`schedule: {self.schedule}` needs `rounds` and `retrain`")
         return self
 
+    def _check_amount(self) -> None:
+        if self.ratios is None:
+            if (self.ratio is None) == (self.count is None):
+                raise ValueError("`prune: units` needs either `ratio` or `count`, or `ratios`")
+        elif self.count is not None:
+            raise ValueError("`ratios` goes with `ratio`, not with `count`")
+
     def _refuse(self, names: tuple[str, ...], why: str) -> None:
         """Refuse options that differ from their default; a default written out is fine."""
         for name in names:
@@ -130,7 +147,7 @@ class Magnitude(Method):
     def check(self, model: nn.Module) -> None:
         """Refuse a model without anything that `targets` names, and weights that are not finite."""
         if self.prune == "units":
-            names = select_layers(model, self.targets, self.ignore).names
+            names = self._select_layers(model)[0].names
             _refuse_non_finite(model, [name for name, _ in model.named_parameters() if _inside(name, names)])
             return
         _refuse_non_finite(model, select_weights(model, self.targets, self.ignore, self.matrices).names)
@@ -146,7 +163,7 @@ class Magnitude(Method):
         from compressor.surgery import units
         from compressor.surgery.choice import Amount
 
-        selection = select_layers(state.model, self.targets, self.ignore)
+        selection, ratios = self._select_layers(state.model)
         task = context.task
         # Traced at a short length, where the trace is cheap, and compared at the typical one too.
         short = min(task.length, max(task.min_length, 3))
@@ -156,7 +173,7 @@ class Magnitude(Method):
             state.masks,
             examples,
             names=selection.names,
-            amount=Amount(self.ratio, self.count, self.round_to or 1),
+            amount=Amount(self.ratio, self.count, self.round_to or 1, ratios=ratios),
             score=self.score,
             required=[name for name in selection.names if self.targets is None or name in self.targets],
         )
@@ -166,6 +183,18 @@ class Magnitude(Method):
             done.changes,
             (*selection.skipped, *(skip for skip in done.skipped if skip.name not in known)),
         )
+
+    def _select_layers(self, model: nn.Module) -> tuple[Selection, dict[str, float]]:
+        """The layers that lose units, and the ratio of those that have one of their own."""
+        selection = select_layers(model, self.targets, self.ignore)
+        ratios = layer_ratios(model, selection.names, self.ratios or {})
+        idle = {name: "its ratio in `ratios` is 0" for name, ratio in ratios.items() if ratio == 0}
+        if self.ratio is None and self.count is None:
+            idle |= dict.fromkeys(set(selection.names) - set(ratios), "no pattern of `ratios` fits it")
+        skipped = [Skip(name=name, reason=idle[name]) for name in selection.names if name in idle]
+        _refuse_idle(skipped, len(selection.names), "raise a ratio")
+        names = tuple(name for name in selection.names if name not in idle)
+        return Selection(names, (*selection.skipped, *skipped)), {name: ratios[name] for name in names if name in ratios}
 
     def _prune_weights(self, state: State, context: Context) -> StepResult:
         selection = select_weights(state.model, self.targets, self.ignore, self.matrices)

@@ -12,7 +12,7 @@ from compressor.errors import MethodError
 from compressor.report import Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import nn
 
@@ -107,6 +107,35 @@ def select_layers(model: nn.Module, targets: Sequence[str] | None, ignore: Seque
     return _not_empty(chosen, [Skip(name=name, reason=reason) for name, reason in reasons if reason is not None])
 
 
+def layer_ratios(model: nn.Module, names: Sequence[str], ratios: Mapping[str, float]) -> dict[str, float]:
+    """The ratio of each chosen layer that a pattern of `ratios` fits; a layer's own name goes before patterns.
+
+    Args:
+        model: The model.
+        names: The chosen layers, see `select_layers`.
+        ratios: Glob (or `re:`) -> ratio.
+
+    Raises:
+        MethodError: A pattern fits none of the chosen layers, or two of them give one layer different ratios.
+    """
+    candidates = [item for item in _layers(model) if item.name in names]
+    _refuse_unmatched(tuple(ratios), candidates, model, option="ratios", why="`targets` does not choose")
+    found: dict[str, float] = {}
+    for item in candidates:
+        fitting = {pattern: ratio for pattern, ratio in ratios.items() if matches(pattern, item)}
+        if item.name in fitting:
+            fitting = {item.name: fitting[item.name]}
+        if not fitting:
+            continue
+        if len(set(fitting.values())) > 1:
+            raise MethodError(
+                f"`ratios` gives `{item.name}` several ratios: {', '.join(f'{p}: {r:g}' for p, r in fitting.items())}",
+                hint=f"name `{item.name}` itself, which goes before patterns",
+            )
+        found[item.name] = next(iter(fitting.values()))
+    return found
+
+
 def _reason(item: Candidate, targets: Sequence[str] | None, ignore: Sequence[str], matrices: str) -> str | None:
     """Why a candidate is left alone; None where it is chosen."""
     if targets is None and item.kind == "other":
@@ -127,7 +156,14 @@ def _not_empty(chosen: Sequence[str], skipped: Sequence[Skip]) -> Selection:
     return Selection(tuple(chosen), tuple(skipped))
 
 
-def _refuse_unmatched(patterns: Sequence[str], candidates: Sequence[Candidate], model: nn.Module) -> None:
+def _refuse_unmatched(
+    patterns: Sequence[str],
+    candidates: Sequence[Candidate],
+    model: nn.Module,
+    *,
+    option: str = "targets",
+    why: str = "cannot be pruned",
+) -> None:
     """Every pattern has to match: one that does not is most likely a slip, and would prune less than was meant."""
     for pattern in patterns:
         if any(matches(pattern, item) for item in candidates):
@@ -136,16 +172,16 @@ def _refuse_unmatched(patterns: Sequence[str], candidates: Sequence[Candidate], 
         near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.5)
         wish = f"did you mean `{near[0]}`? " if near else ""
         raise MethodError(
-            f"`targets`: {_what_it_matches(pattern, model)}",
+            f"`{option}`: {_what_it_matches(pattern, model, why)}",
             hint=f"{wish}candidates: {_listed(item.name for item in candidates)}",
         )
 
 
-def _what_it_matches(pattern: str, model: nn.Module) -> str:
+def _what_it_matches(pattern: str, model: nn.Module, why: str) -> str:
     names = [name for name, _ in [*model.named_parameters(), *model.named_modules()] if name]
     found = [name for name in names if matches(pattern, Candidate(name, "other", (name,)))]
     if found:
-        return f"`{pattern}` matches only {_listed(found)}, which cannot be pruned"
+        return f"`{pattern}` matches only {_listed(found)}, which {why}"
     return f"`{pattern}` matches nothing in the model"
 
 

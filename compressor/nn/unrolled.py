@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from compressor.nn.uneven import UnevenRecurrent
-
 _RUN = {"RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu, "GRU": torch.gru, "LSTM": torch.lstm}
 
 
@@ -37,10 +35,8 @@ class LayerWeights:
         return [weight.detach() for weight in every if weight is not None]
 
 
-def layer_weights(module: nn.RNNBase | UnevenRecurrent, layer: int, direction: int) -> LayerWeights:
+def layer_weights(module: nn.RNNBase, layer: int, direction: int) -> LayerWeights:
     """The weights of one layer in one direction, the module's own parameters."""
-    if isinstance(module, UnevenRecurrent):
-        return layer_weights(module.part(layer, direction), 0, 0)
     suffix = f"l{layer}" + ("_reverse" if direction else "")
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
     return LayerWeights(*(module._parameters.get(f"{name}_{suffix}") for name in names))  # type: ignore[arg-type]
@@ -98,7 +94,7 @@ class LayerRun:
         return torch.stack(hidden)[self.valid]
 
 
-def unroll(module: nn.RNNBase | UnevenRecurrent, inputs: Tensor | PackedSequence, hx: Any = None) -> Iterator[LayerRun]:
+def unroll(module: nn.RNNBase, inputs: Tensor | PackedSequence, hx: Any = None) -> Iterator[LayerRun]:
     """The runs of every layer and direction of one call, in the order of `h_n`, without dropout.
 
     A layer is computed no sooner than the next one, or the caller, asks for its outputs.
@@ -131,7 +127,7 @@ def unroll(module: nn.RNNBase | UnevenRecurrent, inputs: Tensor | PackedSequence
             sequence = torch.cat(parts, dim=-1)
 
 
-def _padded(module: nn.RNNBase | UnevenRecurrent, inputs: Tensor | PackedSequence) -> tuple[Tensor, Tensor]:
+def _padded(module: nn.RNNBase, inputs: Tensor | PackedSequence) -> tuple[Tensor, Tensor]:
     """The batch (T, B, I) and its lengths (B,)."""
     if isinstance(inputs, PackedSequence):
         sequence, lengths = pad_packed_sequence(inputs)
@@ -144,7 +140,7 @@ def _padded(module: nn.RNNBase | UnevenRecurrent, inputs: Tensor | PackedSequenc
     return inputs, torch.full((batch,), steps, device=inputs.device)
 
 
-def _initial_states(module: nn.RNNBase | UnevenRecurrent, hx: Any, *, unbatched: bool) -> list[list[Tensor]]:
+def _initial_states(module: nn.RNNBase, hx: Any, *, unbatched: bool) -> list[list[Tensor]]:
     """For h and, in an LSTM, c: the given states (1, B, S) of every layer and direction; empty where none are given."""
     if hx is None:
         return []

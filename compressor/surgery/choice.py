@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fractions
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -47,13 +47,25 @@ class Amount:
     """How much goes: `ratio` or `count`, the kept units rounded up to a multiple of `round_to`.
 
     With scope `layer` that holds for each layer. With scope `global` the ratio holds for all layers together, their
-    scores divided by their layer's mean first, since magnitudes differ between layers by kind.
+    scores divided by their layer's mean first, since magnitudes differ between layers by kind. `ratios` gives modules
+    a ratio of their own and goes with scope `layer`.
     """
 
     ratio: float | None = None
     count: int | None = None
     round_to: int = 1
     scope: Literal["layer", "global"] = "layer"
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    """Module name -> the ratio of its layers, instead of `ratio` or `count`."""
+
+    def of(self, module: str) -> Amount:
+        """The amount for one module."""
+        return replace(self, ratio=self.ratios[module], count=None, ratios={}) if module in self.ratios else self
+
+    def renamed(self, names: Mapping[str, Sequence[str]]) -> Amount:
+        """The same amount after modules were replaced by several, each of which takes over the ratio."""
+        ratios = {new: ratio for name, ratio in self.ratios.items() for new in names.get(name, (name,))}
+        return replace(self, ratios=ratios)
 
     def removed_of(self, size: int) -> int:
         """How many of `size` go before rounding, rounded down."""
@@ -152,6 +164,7 @@ def _from_layer(
 
 def _number(layer: Layer, amount: Amount) -> int:
     size = len(layer.groups)
+    amount = amount.of(layer.module)
     kept = size - amount.removed_of(size)
     if kept <= 0:
         raise SurgeryError(
@@ -173,8 +186,9 @@ def _check_ties(layers: Sequence[Layer], amount: Amount, removed: Mapping[int, N
         lost, wanted = sum(group in removed for group in layer.groups.tolist()), _number(layer, amount)
         if lost != wanted:
             raise SurgeryError(
-                f"{layer.label} is tied to layers of other sizes and would lose {lost} units instead of {wanted}",
-                hint="use `count`, or name one of the tied layers under `ignore`",
+                f"{layer.label} is tied to layers of other sizes or ratios and would lose {lost} units instead of "
+                f"{wanted}",
+                hint="give tied layers the same `count` or ratio, or name one of them under `ignore`",
             )
 
 

@@ -147,6 +147,8 @@ def consume(tracer: Tracer, data: Tensor, weight_name: str, weight: Tensor) -> N
 
 def _join_initial_state(tracer: Tracer, name: str, state: Tensor, expected: Tensor) -> None:
     labels = tracer.read(state)
+    if labels is None:
+        labels = tracer.label_input(state)
     expected = expected.expand(state.size())
     if labels is not None:
         tracer.atoms.join(labels.numpy(), expected.numpy())

@@ -14,6 +14,7 @@ from compressor.errors import SurgeryError
 from compressor.nn.recurrent import layer_names
 from compressor.surgery.choice import Amount, Choice, Layer, Scores, choose
 from compressor.surgery.convert import convert
+from compressor.surgery.edges import Edges, is_edge
 from compressor.surgery.resize import tensor_of
 from compressor.surgery.tracing import Tracer
 
@@ -37,6 +38,8 @@ class Plan:
     choice: Choice
     kept: dict[tuple[str, int], Tensor]
     """(parameter or buffer name, axis) -> True = kept, for every axis that loses some."""
+    edges: Edges
+    """States among the model's inputs and outputs that lose units."""
 
 
 def make_plan(
@@ -54,14 +57,17 @@ def make_plan(
         tracer, layers = _trace(model, example, names)
         scores = scorer(model, tracer)
         choice = choose(layers, scores, tracer.atoms.reasons(), amount, frozenset(required))
-        kept = _kept(tracer.atoms, choice.removed)
+        everything = _kept(tracer.atoms, choice.removed)
+        kept = {key: mask for key, mask in everything.items() if not is_edge(key[0])}
         to_convert = _to_convert(model, tracer, kept, choice.removed)
         if not to_convert:
-            return Plan(model, masks, records, tracer, choice, kept)
+            edges = Edges.from_masks({key: mask for key, mask in everything.items() if is_edge(key[0])})
+            return Plan(model, masks, records, tracer, choice, kept, edges)
         converted = convert(model, masks, to_convert)
         model, masks, records = converted.model, converted.masks, records + converted.records
         names = [new for name in names for new in converted.renamed.get(name, (name,))]
         required = [new for name in required for new in converted.renamed.get(name, (name,))]
+        amount = amount.renamed(converted.renamed)
 
 
 def _trace(model: nn.Module, example: tuple[Tensor, ...], names: Sequence[str]) -> tuple[Tracer, list[Layer]]:
@@ -101,6 +107,8 @@ def group_scores(model: nn.Module, tracer: Tracer, score: str) -> Scores:
     atoms = tracer.atoms
     totals = np.zeros(atoms.count)
     for (name, axis), ids in atoms.axes.items():
+        if is_edge(name):
+            continue
         tensor = tensor_of(model, name).detach()
         if tensor.dim() < 2:
             continue

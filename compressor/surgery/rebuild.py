@@ -10,6 +10,7 @@ from torch import nn
 
 from compressor.errors import CheckpointError
 from compressor.nn.structure import REPLACE, apply_record
+from compressor.surgery.edges import KIND as EDGES
 from compressor.surgery.resize import refresh, replace, tensor_of
 
 RESIZE = "resize"
@@ -30,6 +31,8 @@ def rebuild(model: nn.Module, structure: Iterable[Mapping[str, Any]]) -> nn.Modu
         if record.get("kind") == REPLACE:
             apply_record(model, record)
             continue
+        if record.get("kind") == EDGES:
+            continue  # inputs and outputs follow from the sizes of the layers
         shapes = record.get("shapes")
         if record.get("kind") != RESIZE or not isinstance(shapes, Mapping):
             raise CheckpointError(

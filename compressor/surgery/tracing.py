@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from compressor.surgery.atoms import Atoms, Ids
+from compressor.surgery.edges import input_name, output_name
 from compressor.surgery.module_rules import wrapped_modules
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class Tracer(TorchDispatchMode):
         self.norms: dict[str, Ids] = {}
         """Name of a layer normalisation -> the atoms of the positions that it normalises, 0 for a fixed feature."""
         self._shifted: list[Ids] = []
+        self._inputs: dict[int, tuple[int, Tensor]] = {}
         self._labels: dict[int, Tensor] = {}
         self.alive: list[Any] = []
         self.paused = False
@@ -148,13 +150,37 @@ class Tracer(TorchDispatchMode):
         return np.unique(np.concatenate([np.zeros(0, np.int64), *self._shifted]))
 
     def run(self, inputs: Sequence[Tensor]) -> None:
-        """Trace `model(*inputs)` and pin what leaves the model as an output."""
+        """Trace `model(*inputs)` and pin what leaves the model as an output, states that enter it too excepted."""
+        inputs = [tensor.clone() for tensor in inputs]
+        self._inputs = {tensor.untyped_storage().data_ptr(): (i, tensor) for i, tensor in enumerate(inputs)}
         with torch.no_grad(), wrapped_modules(self), _without_fast_path(), self:
             outputs = self.model(*inputs)
         for index, output in enumerate(part for part in tree_flatten(outputs)[0] if isinstance(part, Tensor)):
             labels = self.read(output)
-            if labels is not None:
+            if labels is not None and not self._leaves_as_state(index, labels):
                 self.atoms.pin(labels.numpy(), f"it is part of the model's output {index}, whose size would change")
+
+    def label_input(self, tensor: Tensor) -> Tensor | None:
+        """Label a model input that is used as a state, along its last axis; None for any other tensor."""
+        found = self._inputs.get(tensor.untyped_storage().data_ptr())
+        if found is None:
+            return None
+        index, whole = found
+        atoms = self.atoms.axis(input_name(index), whole.dim() - 1, whole.size(-1), "in")
+        self.write(whole, torch.from_numpy(atoms).expand(whole.size()))
+        return self.read(tensor)
+
+    def _leaves_as_state(self, index: int, labels: Tensor) -> bool:
+        """True for an output that carries the same units, at the same places, as an input of its shape."""
+        for position, whole in self._inputs.values():
+            key = (input_name(position), whole.dim() - 1)
+            if key not in self.atoms.axes or whole.size() != labels.size():
+                continue
+            entering = np.broadcast_to(self.atoms.axes[key], tuple(whole.size()))
+            if np.array_equal(self.atoms.roots(entering), self.atoms.roots(labels.numpy())):
+                self.atoms.bind(output_name(index), whole.dim() - 1, self.atoms.axes[key], "in")
+                return True
+        return False
 
     # --- the watch -------------------------------------------------------------------------------------------------
 
@@ -367,7 +393,7 @@ class Tracer(TorchDispatchMode):
         position = 2 if func is aten.linalg_vector_norm.default else 1
         axes = args[position] if len(args) > position and args[position] is not None else list(range(labels.dim()))
         axes = [axes] if isinstance(axes, int) else list(axes) or list(range(labels.dim()))
-        if any(_varies(labels, axis) for axis in axes):
+        if any(_mixes(labels, axis) for axis in axes):
             self.atoms.pin(labels.numpy(), f"`{func.name()}` at {_place()} reduces across it and others")
             return
         for output in outputs:
@@ -558,6 +584,13 @@ class Tracer(TorchDispatchMode):
 def _varies(labels: Tensor, axis: int) -> bool:
     """True where the labels differ along an axis."""
     return labels.size(axis) > 1 and bool((labels != labels.narrow(axis, 0, 1)).any())
+
+
+def _mixes(labels: Tensor, axis: int) -> bool:
+    """True where different units meet along an axis; elements without a unit between them are padding."""
+    low = torch.where(labels == 0, torch.iinfo(torch.int64).max, labels).amin(axis)
+    high = labels.amax(axis)
+    return bool(((high != 0) & (high != low)).any())
 
 
 def _filled(labels: Tensor, axes: Sequence[int]) -> Tensor:

@@ -17,6 +17,7 @@ from compressor.errors import SurgeryError
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.structure import replace_record
 from compressor.report import Change, Skip
+from compressor.surgery.edges import NarrowingHook
 from compressor.surgery.planning import Plan, group_scores, make_plan
 from compressor.surgery.rebuild import resize_record
 from compressor.surgery.resize import check_resizable, resized_copy, select, tensor_of
@@ -82,11 +83,11 @@ def prune(
         plan = make_plan(original, masks, inputs[0], names, amount, scorer, names if required is None else required)
         _refuse_unresizable(plan.model, {name for name, _ in plan.kept})
         with _silenced(plan):
-            expected = [_forward(plan.model, example, "silenced") for example in inputs]
+            expected = [_forward_silenced(plan, example) for example in inputs]
         smaller = resized_copy(plan.model, plan.kept)
         norms = _cut_norms(smaller, plan)
         for example, outputs in zip(inputs, expected, strict=True):
-            _check_agreement(_forward(smaller, example, "smaller"), outputs, example)
+            _check_agreement(_forward(smaller, plan.edges.narrow(example), "smaller"), outputs, example)
         result = _result(plan, smaller, norms)
     result.model.to(next(model.parameters()).device).train(model.training)
     return result
@@ -148,6 +149,17 @@ def _silenced(plan: Plan) -> Iterator[None]:
         # In reverse order: an element may be covered twice, by rows and by columns.
         for tensor, axis, rows, values in reversed(saved):
             tensor.index_copy_(axis, rows, values)
+
+
+def _forward_silenced(plan: Plan, example: tuple[Tensor, ...]) -> list[Tensor]:
+    """Outputs at states whose removed units are 0, the kept units of outgoing states only."""
+    parts = list(example)
+    for cut in plan.edges.inputs:
+        parts[cut.index] = cut.silence(parts[cut.index])
+    outputs = _forward(plan.model, tuple(parts), "silenced")
+    for cut in plan.edges.outputs:
+        outputs[cut.index] = cut(outputs[cut.index])
+    return outputs
 
 
 def _forward(model: nn.Module, inputs: tuple[Tensor, ...], what: str) -> list[Tensor]:
@@ -218,5 +230,8 @@ def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideLayerNorm]) ->
         *plan.records,
         resize_record({name: tensor_of(after, name).shape for name in axes}),
         *(replace_record(name, norm) for name, norm in norms.items()),
+        *([plan.edges.record()] if plan.edges.inputs else []),
     )
+    if plan.edges.inputs:
+        after.register_forward_pre_hook(NarrowingHook(plan.edges))
     return UnitSurgery(after, masks, records, tuple(changes), plan.choice.skipped)

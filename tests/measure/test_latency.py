@@ -25,7 +25,9 @@ def heavy(write):
 
 
 def test_every_file_is_timed_and_all_but_the_first_compared(heavy, linear):
-    found, ratios = latency.compare([heavy, linear, heavy], [torch.randn(1, 5)], batch=1, length=5, rounds=7, runs=5)
+    found, ratios = latency.compare(
+        [heavy, linear, heavy], [[torch.randn(1, 5)]] * 3, batch=1, length=5, rounds=7, runs=5
+    )
     assert len(found) == 3
     assert len(ratios) == 2
     assert ratios[0].ratio > 1  # 61 products against one
@@ -37,13 +39,13 @@ def test_every_file_is_timed_and_all_but_the_first_compared(heavy, linear):
 
 
 def test_a_single_file_is_timed_without_a_comparison(linear):
-    found, ratios = latency.compare([linear], [torch.randn(2, 5)], batch=2, length=5, rounds=6, runs=2)
+    found, ratios = latency.compare([linear], [[torch.randn(2, 5)]], batch=2, length=5, rounds=6, runs=2)
     assert len(found) == 1
     assert ratios == []
 
 
 def test_kept_timings_are_few_and_span_the_distribution(linear):
-    (item,), _ = latency.compare([linear], [torch.randn(1, 5)], batch=1, length=5, rounds=30, runs=50)
+    (item,), _ = latency.compare([linear], [[torch.randn(1, 5)]], batch=1, length=5, rounds=30, runs=50)
     assert item.runs == 1500
     assert 100 <= len(item.samples) <= 200
     assert list(item.samples) == sorted(item.samples)
@@ -69,15 +71,15 @@ def test_progress_is_told_of_every_round(linear):
             self.seen += amount
 
     counter = Counter()
-    latency.compare([linear], [torch.randn(1, 5)], batch=1, length=5, rounds=9, runs=1, progress=counter)
+    latency.compare([linear], [[torch.randn(1, 5)]], batch=1, length=5, rounds=9, runs=1, progress=counter)
     assert counter.seen == counter.total == 9
 
 
 def test_the_garbage_collector_runs_again_afterwards(linear, tmp_path):
-    latency.compare([linear], [torch.randn(1, 5)], batch=1, length=5, rounds=6, runs=1)
+    latency.compare([linear], [[torch.randn(1, 5)]], batch=1, length=5, rounds=6, runs=1)
     assert gc.isenabled()
     with pytest.raises(ExportError):
-        latency.compare([tmp_path / "gone.onnx"], [torch.randn(1, 5)], batch=1, length=5)
+        latency.compare([tmp_path / "gone.onnx"], [[torch.randn(1, 5)]], batch=1, length=5)
     assert gc.isenabled()
 
 
@@ -87,7 +89,7 @@ def test_the_garbage_collector_runs_again_afterwards(linear, tmp_path):
 )
 def test_too_little_timing_for_an_interval_is_refused(linear, arguments, message):
     with pytest.raises(UsageError, match=message):
-        latency.compare([linear], [torch.randn(1, 5)], batch=1, length=5, **arguments)
+        latency.compare([linear], [[torch.randn(1, 5)]], batch=1, length=5, **arguments)
 
 
 def test_no_file_is_refused():

@@ -131,3 +131,12 @@ def test_what_does_not_fit_is_refused():
         WideLayerNorm.from_module(nn.LayerNorm(WIDTH), torch.zeros(WIDTH, dtype=torch.bool))
     with pytest.raises(ValueError, match="the input has 13 features, the normalisation 5"):
         WideLayerNorm(5, WIDTH)(torch.zeros(2, WIDTH))
+
+
+def test_one_without_weights_is_told_how_many_features_are_left():
+    norm = _norm(elementwise_affine=False)
+    narrow = WideLayerNorm.from_module(norm, torch.ones(WIDTH, dtype=torch.bool))
+    narrow.resize(5)
+    x = torch.randn(2, 5, dtype=torch.float64)
+    torch.testing.assert_close(narrow(x), norm(_filled(x, _mask()))[..., _mask()], **SAME_FLOAT64)
+    assert narrow.record()["features"] == 5

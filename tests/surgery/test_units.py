@@ -26,6 +26,7 @@ from tests.surgery.topologies import (
     LayerNormBehind,
     Packed,
     Stacked,
+    Streaming,
     TwoModules,
 )
 
@@ -256,3 +257,20 @@ def test_a_second_removal_goes_on_from_the_first():
         result = prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(count=model.rnn.hidden_size - kept))
         model = result.model
     assert (model.norm.features, model.norm.width, model.bare.features) == (6, HIDDEN, 6)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_states_among_inputs_and_outputs_shrink_with_their_units(cell):
+    model = _model(Streaming, cell)
+    count = 2 if cell == "lstm" else 1
+    examples = [
+        (*inputs, *torch.randn(count, 2, len(inputs[0]), HIDDEN).double()) for inputs in _inputs((2, 3), (5, 7))
+    ]
+    result = prune(model, {}, examples, names=["rnn"], amount=Amount(ratio=0.5))
+    smaller = result.model
+    states = tuple(torch.zeros(count, 2, 3, HIDDEN).double())
+    outputs = smaller(*_inputs((3, 4))[0], *states)
+    assert [tuple(state.shape) for state in outputs[1:]] == [(2, 3, 7)] * count
+    again = smaller(*_inputs((3, 4))[0], *outputs[1:])
+    assert again[0].shape == (3, 4, 3)
+    assert result.structure[-1]["inputs"].keys() == {str(2 + index) for index in range(count)}

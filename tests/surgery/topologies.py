@@ -99,6 +99,14 @@ class Packed(Base):
         return pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0]
 
 
+class PackedMean(Base):
+    """The mean over padded steps behind a packed sequence."""
+
+    def join(self, x, lengths):
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=x.size(1))[0].mean(1)
+
+
 class Bidirectional(Base):
     options = {"batch_first": True, "num_layers": 2, "bidirectional": True}
     head_inputs = 2 * HIDDEN
@@ -306,6 +314,17 @@ class LayerNormBehind(Base):
         return self.norm(y) + self.bare(y)
 
 
+class Streaming(Base):
+    """States are inputs and outputs of the model."""
+
+    options = {"batch_first": True, "num_layers": 2}
+
+    def forward(self, x, lengths, *states):
+        states = states or [x.new_zeros(2, x.size(0), HIDDEN)] * (2 if isinstance(self.rnn, nn.LSTM) else 1)
+        y, states = self.rnn(x, tuple(states) if isinstance(self.rnn, nn.LSTM) else states[0])
+        return self.head(y), *(states if isinstance(states, tuple) else (states,))
+
+
 class SelfAttentionBehind(Base):
     def __init__(self, cell):
         super().__init__(cell)
@@ -342,7 +361,7 @@ class Projected(Base):
 
 SUPPORTED = [
     EveryStep, LastStep, GatherByLength, IndexByLength, MeanPooling, MaskedMean, MaxPooling, LastState, Stacked, NoBias,
-    SequenceFirst, Packed, Bidirectional, SummedDirections, BothLastStates, TwoModules, LearnedState,
+    SequenceFirst, Packed, PackedMean, Bidirectional, SummedDirections, BothLastStates, TwoModules, LearnedState,
     ConvolutionInFront, BatchNormBehind, SkipConcatenation, AttentionPooling, HandOver, Residual, UsedTwice, CellState,
     StateFromLinear, ZeroState, SlicedDirection, AttentionDecoder, LayerNormBehind,
     SelfAttentionBehind, EncoderLayerBehind, Projected, ImageFront, Gated, Embedded,

@@ -1,0 +1,110 @@
+"""States that enter and leave a model as its inputs and outputs (streaming) shrink with the units that they carry.
+
+A record says which inputs and outputs lost which positions: `{"kind": "edges", "inputs": {"1": {"axis": 2, "size": 128,
+"kept": [0, 3, ...]}}, "outputs": {...}}`, keyed by position in the model's arguments and results.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+KIND = "edges"
+
+
+def input_name(index: int) -> str:
+    """What stands for a model input among the names of parameters; no parameter can be called so."""
+    return f"<input {index}>"
+
+
+def output_name(index: int) -> str:
+    """The same for an output."""
+    return f"<output {index}>"
+
+
+def is_edge(name: str) -> bool:
+    """True for the names above."""
+    return name.startswith("<")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One axis of an input or output that lost positions."""
+
+    index: int
+    axis: int
+    size: int
+    """Before the cut: a tensor of this size has still to be cut, one that came out of the smaller model not."""
+    kept: tuple[int, ...]
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """The kept positions, of a tensor that still has all of them."""
+        if tensor.dim() <= self.axis or tensor.size(self.axis) != self.size:
+            return tensor
+        return tensor.index_select(self.axis, torch.tensor(self.kept, device=tensor.device))
+
+    def silence(self, tensor: Tensor) -> Tensor:
+        """All positions, 0 where they go."""
+        removed = torch.tensor(sorted(set(range(self.size)) - set(self.kept)), device=tensor.device)
+        return tensor.index_fill(self.axis, removed, 0.0)
+
+
+@dataclass(frozen=True)
+class Edges:
+    """All cuts of one removal."""
+
+    inputs: tuple[Cut, ...] = ()
+    outputs: tuple[Cut, ...] = ()
+
+    @classmethod
+    def from_masks(cls, masks: Mapping[tuple[str, int], Tensor]) -> Edges:
+        """From (`<input 1>`, axis) -> True = kept."""
+        found: dict[str, list[Cut]] = {"input": [], "output": []}
+        for (name, axis), mask in masks.items():
+            kind, index = re.fullmatch(r"<(\w+) (\d+)>", name).groups()  # type: ignore[union-attr]
+            found[kind].append(Cut(int(index), axis, mask.numel(), tuple(mask.nonzero().flatten().tolist())))
+        return cls(tuple(found["input"]), tuple(found["output"]))
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Edges:
+        """From the JSON record."""
+
+        def cuts(entries: Mapping[str, Any]) -> tuple[Cut, ...]:
+            return tuple(Cut(int(i), int(e["axis"]), int(e["size"]), tuple(e["kept"])) for i, e in entries.items())
+
+        return cls(cuts(record["inputs"]), cuts(record["outputs"]))
+
+    def record(self) -> dict[str, Any]:
+        """The JSON record."""
+
+        def entries(cuts: Iterable[Cut]) -> dict[str, Any]:
+            return {str(cut.index): {"axis": cut.axis, "size": cut.size, "kept": list(cut.kept)} for cut in cuts}
+
+        return {"kind": KIND, "inputs": entries(self.inputs), "outputs": entries(self.outputs)}
+
+    def narrow(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The model's arguments with the states cut to the kept units, where they are not yet."""
+        parts = list(inputs)
+        for cut in self.inputs:
+            if cut.index < len(parts) and isinstance(parts[cut.index], Tensor):
+                parts[cut.index] = cut(parts[cut.index])
+        return tuple(parts)
+
+
+class NarrowingHook:
+    """A forward pre-hook: the smaller model also takes states of the size that it had before."""
+
+    def __init__(self, edges: Edges) -> None:
+        """For the cuts of one removal."""
+        self.edges = edges
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Cut the states among the positional arguments."""
+        return self.edges.narrow(inputs)
