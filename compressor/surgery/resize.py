@@ -123,6 +123,12 @@ def _recurrent(name: str, module: Any) -> None:
             hint="use `ratio` or `count` that takes the same number from each layer",
         )
     module.hidden_size = hidden.pop()
+    if module.proj_size and module.hidden_size <= module.proj_size:
+        raise SurgeryError(
+            f"`{name}` would keep {module.hidden_size} units, and `nn.LSTM` needs more than its proj_size, "
+            f"{module.proj_size}",
+            hint="lower `ratio` or `count`",
+        )
     module.input_size = module.weight_ih_l0.shape[1]
 
 

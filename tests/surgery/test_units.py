@@ -25,6 +25,7 @@ from tests.surgery.topologies import (
     ImageFront,
     LayerNormBehind,
     Packed,
+    Projected,
     Stacked,
     Streaming,
     TwoModules,
@@ -274,3 +275,8 @@ def test_states_among_inputs_and_outputs_shrink_with_their_units(cell):
     again = smaller(*_inputs((3, 4))[0], *outputs[1:])
     assert again[0].shape == (3, 4, 3)
     assert result.structure[-1]["inputs"].keys() == {str(2 + index) for index in range(count)}
+
+
+def test_a_projection_needs_more_units_than_it_gives():
+    with pytest.raises(SurgeryError, match="`rnn` would keep 3 units, and `nn.LSTM` needs more than its proj_size, 3"):
+        prune(_model(Projected, "lstm"), {}, _inputs((2, 3)), names=["rnn"], amount=Amount(count=10))
