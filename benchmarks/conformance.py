@@ -26,8 +26,8 @@ SHAPES = ((2, 3), (5, 7), (1, 1), (3, 11))
 HEADER = """# What `prune: units` follows
 
 Made by `python benchmarks/conformance.py`. Each cell: a random model of the topology loses units of every recurrent
-layer; the smaller model must give what the original gives with the same units silenced (float64, at most 1e-9 apart) at batch
-sizes and lengths that were not traced. The models are in `tests/surgery/topologies.py`.
+layer; the smaller model must give what the original gives with the same units silenced (float64, at most 1e-9 apart) at
+batch sizes and lengths that were not traced. The models are in `tests/surgery/topologies.py`.
 """
 
 

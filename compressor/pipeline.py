@@ -271,6 +271,7 @@ class MethodTask:
     """What methods see of a task; they cannot import `measure` themselves."""
 
     def __init__(self, task: GuardedTask) -> None:
+        """For the user's task."""
         self.higher_is_better = task.higher_is_better
         self.length = task.length
         self.min_length = task.min_length

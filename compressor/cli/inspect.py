@@ -1,12 +1,14 @@
 """`compressor inspect`: what a task's model is made of, and what of it can be pruned."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from compressor.cli import sensitivity as mapping
 from compressor.cli.arguments import JsonOption, TaskOption
 from compressor.cli.output import columns, emit, emit_json, emit_rich
-from compressor.errors import CompressorError, MethodError
+from compressor.errors import CompressorError, MethodError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,8 +20,87 @@ def inspect(
     task: TaskOption,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Compute the task's metric on the model.")] = False,
     json: JsonOption = False,
+    sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--sensitivity", help="Measure how much worse the metric is with each layer's units pruned alone."
+        ),
+    ] = False,
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--targets", metavar="GLOB", help="Layers to measure, such as Linear ones. [default: recurrent] Repeatable."
+        ),
+    ] = None,
+    ratios: Annotated[
+        str | None,
+        typer.Option("--ratios", metavar="R,R...", help=f"Ratios to measure. [default: {mapping.DEFAULT_RATIOS}]"),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget", metavar="RATIO", help="Give ratios for a recipe by which this fraction goes at the least loss."
+        ),
+    ] = None,
+    budget_of: Annotated[
+        Literal["units", "parameters"] | None,
+        typer.Option("--budget-of", help="What --budget counts. [default: units]", show_default=False),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-drop", min=0.0, metavar="DROP", help="Most that the layers' losses may add up to before retraining."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help=f"Write {mapping.JSON_FILE} and a plot, {mapping.SVG_FILE}, into this folder."
+        ),
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Measure again what was measured before; when the task's data changed.")
+    ] = False,
 ) -> None:
-    """Show a task's model: its layers, their size, what can be pruned and how, and on request the baseline metric."""
+    """Show a task's model: its layers, their size, what can be pruned and how, and on request the baseline metric.
+
+    With --sensitivity, measure which layers the metric depends on, and find ratios for each.
+    """
+    given = {
+        "--targets": targets,
+        "--ratios": ratios,
+        "--budget": budget,
+        "--budget-of": budget_of,
+        "--max-drop": max_drop,
+        "--out": out,
+        "--no-cache": no_cache or None,
+    }
+    if not sensitivity:
+        for option, value in given.items():
+            if value is not None:
+                raise UsageError(f"`{option}` belongs to --sensitivity", hint="add --sensitivity")
+        _modules_of(task, evaluate=evaluate, json=json)
+        return
+    if budget is not None and not 0.0 < budget < 1.0:
+        raise UsageError(f"--budget is {budget:g}, expected a fraction above 0 and below 1")
+    if budget_of is not None and budget is None:
+        raise UsageError("`--budget-of` belongs to --budget", hint="add --budget 0.5")
+    options = mapping.Options(
+        targets=tuple(targets) if targets else None,
+        ratios=mapping.read_ratios(ratios or mapping.DEFAULT_RATIOS),
+        budget=budget,
+        budget_of=budget_of or "units",
+        max_drop=max_drop,
+        out=out,
+        cache=not no_cache,
+        json=json,
+    )
+    from compressor import task as tasks
+
+    mapping.run(tasks.load(task), options)
+
+
+def _modules_of(task: str, *, evaluate: bool, json: bool) -> None:
     import torch
 
     from compressor import pipeline

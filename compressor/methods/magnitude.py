@@ -175,7 +175,7 @@ class Magnitude(Method):
             names=selection.names,
             amount=Amount(self.ratio, self.count, self.round_to or 1, ratios=ratios),
             score=self.score,
-            required=[name for name in selection.names if self.targets is None or name in self.targets],
+            required=[name for name in selection.names if self.targets is None or name in {*self.targets, *ratios}],
         )
         known = {skip.name for skip in selection.skipped}
         return StepResult(
@@ -194,7 +194,8 @@ class Magnitude(Method):
         skipped = [Skip(name=name, reason=idle[name]) for name in selection.names if name in idle]
         _refuse_idle(skipped, len(selection.names), "raise a ratio")
         names = tuple(name for name in selection.names if name not in idle)
-        return Selection(names, (*selection.skipped, *skipped)), {name: ratios[name] for name in names if name in ratios}
+        ratios = {name: ratio for name, ratio in ratios.items() if name in names}
+        return Selection(names, (*selection.skipped, *skipped)), ratios
 
     def _prune_weights(self, state: State, context: Context) -> StepResult:
         selection = select_weights(state.model, self.targets, self.ignore, self.matrices)

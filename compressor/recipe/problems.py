@@ -271,4 +271,6 @@ def _inside(here: Schema, part: str | int, definitions: Schema) -> Schema:
             return dict(option["items"])
         if part in option.get("properties", {}):
             return dict(option["properties"][part])
+        if isinstance(option.get("additionalProperties"), dict):
+            return dict(option["additionalProperties"])
     return {}

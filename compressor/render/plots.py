@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from compressor.report import Latency, LayerSparsity, Report, Score, StepReport
 
 # Colours that stand for the page's own: each is replaced by a CSS variable in the finished SVG.
-_INK, _MUTED, _GRID = "#010203", "#010204", "#010205"
-_ORIGINAL, _COMPRESSED, _ZERO = "#010206", "#010207", "#010208"
+INK, MUTED, GRID = "#010203", "#010204", "#010205"
+ORIGINAL, COMPRESSED, ZERO = "#010206", "#010207", "#010208"
 _VARIABLES = {
-    _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
-    _GRID: "var(--line)",
-    _ORIGINAL: "var(--original)",
-    _COMPRESSED: "var(--compressed)",
-    _ZERO: "var(--zero)",
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    ORIGINAL: "var(--original)",
+    COMPRESSED: "var(--compressed)",
+    ZERO: "var(--zero)",
 }
 _WIDTH_INCHES = 5.2
 _MOST_LAYERS = 24
@@ -41,21 +41,21 @@ _STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "font.size": 9.5,
     "font.family": "sans-serif",
-    "text.color": _INK,
-    "axes.labelcolor": _MUTED,
-    "axes.edgecolor": _GRID,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
-    "axes.titlecolor": _INK,
+    "axes.titlecolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "grid.color": _GRID,
+    "grid.color": GRID,
     "grid.linewidth": 0.7,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
@@ -84,7 +84,7 @@ def _all(report: Report) -> Iterator[Plot | None]:
         yield _training(step)
 
 
-def _draw(height_inches: float, fill: Callable[[Figure], None]) -> str:
+def draw(height_inches: float, fill: Callable[[Figure], None]) -> str:
     """The SVG of a figure that `fill` draws on."""
     from io import StringIO
 
@@ -136,8 +136,8 @@ def _by_step(report: Report) -> Plot | None:
         _metric_line(upper, scores)
         upper.set_title(report.original.score.metric)
         places = range(len(names))
-        lower.bar(places, parameters, width=0.55, color=_ZERO, label="zero")
-        lower.bar(places, nonzeros, width=0.55, color=_COMPRESSED, label="not zero")
+        lower.bar(places, parameters, width=0.55, color=ZERO, label="zero")
+        lower.bar(places, nonzeros, width=0.55, color=COMPRESSED, label="not zero")
         lower.set_title("parameters")
         lower.yaxis.set_major_formatter(EngFormatter())
         lower.set_ylim(0, max(parameters) * 1.05)
@@ -148,16 +148,16 @@ def _by_step(report: Report) -> Plot | None:
     return Plot(
         "Metric and size by step",
         "The metric and the number of parameters, from the original over each step to the exported file.",
-        _draw(3.9, fill),
+        draw(3.9, fill),
     )
 
 
 def _metric_line(axes: Axes, scores: Sequence[Score | None]) -> None:
     known = [(place, score) for place, score in enumerate(scores) if score is not None]
-    axes.plot([place for place, _ in known], [score.value for _, score in known], color=_COMPRESSED, marker="o")
+    axes.plot([place for place, _ in known], [score.value for _, score in known], color=COMPRESSED, marker="o")
     for place, score in known:
         if score.interval is not None:
-            axes.vlines(place, score.interval.low, score.interval.high, color=_COMPRESSED, alpha=0.45, linewidth=3)
+            axes.vlines(place, score.interval.low, score.interval.high, color=COMPRESSED, alpha=0.45, linewidth=3)
     axes.margins(x=0.08, y=0.15)
     axes.grid(axis="y")
     axes.ticklabel_format(axis="y", useOffset=False)
@@ -173,9 +173,9 @@ def _step_names(axes: Axes, names: Sequence[str]) -> None:
 
 def _latencies(report: Report) -> Plot | None:
     """One histogram a file on a common axis, with p10, p50 and p90 marked."""
-    files = [("original", report.original.latency, _ORIGINAL)]
+    files = [("original", report.original.latency, ORIGINAL)]
     files += [
-        (view.label(report, index), measurement.latency, _COMPRESSED)
+        (view.label(report, index), measurement.latency, COMPRESSED)
         for index, measurement in enumerate(report.compressed)
     ]
     timed = [(name, latency, colour) for name, latency, colour in files if latency is not None and latency.samples]
@@ -198,14 +198,14 @@ def _latencies(report: Report) -> Plot | None:
     return Plot(
         "Latency",
         "How the timed runs of each file are spread; the line is the median, the band goes from p10 to p90.",
-        _draw(0.6 + 1.15 * len(timed), fill),
+        draw(0.6 + 1.15 * len(timed), fill),
     )
 
 
 def _histogram(axes: Axes, latency: Latency, colour: str, right: float) -> None:
     axes.axvspan(latency.p10, latency.p90, color=colour, alpha=0.18, linewidth=0)
     axes.hist(latency.samples, bins=_BINS, range=(0, right), color=colour)
-    axes.axvline(latency.p50, color=_INK, linewidth=1.2)
+    axes.axvline(latency.p50, color=INK, linewidth=1.2)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
 
@@ -227,10 +227,10 @@ def _layers(report: Report) -> Plot | None:
         axes = figure.subplots()
         places = range(len(shown))
         starts = [0.0] * len(shown)
-        for parts, colour, name in ((kept, _COMPRESSED, "kept"), (zero, _ZERO, "zero"), (removed, _GRID, "removed")):
+        for parts, colour, name in ((kept, COMPRESSED, "kept"), (zero, ZERO, "zero"), (removed, GRID, "removed")):
             axes.barh(places, parts, left=starts, height=0.66, color=colour, label=name)
             starts = [start + part for start, part in zip(starts, parts, strict=True)]
-        axes.set_yticks(places, [_short(layer.name) for layer in shown], parse_math=False)
+        axes.set_yticks(places, [short(layer.name) for layer in shown], parse_math=False)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.tick_params(left=False)
@@ -243,7 +243,7 @@ def _layers(report: Report) -> Plot | None:
     return Plot(
         "Sparsity by layer",
         "Which part of every parameter was kept, set to zero, or removed; the largest parameters come first.",
-        _draw(1.0 + 0.24 * len(shown), fill),
+        draw(1.0 + 0.24 * len(shown), fill),
     )
 
 
@@ -253,7 +253,8 @@ def _whole(layer: LayerSparsity, before: dict[str, LayerSparsity]) -> int:
     return max(1, layer.parameters, known.parameters if known else 0)
 
 
-def _short(name: str, most: int = 34) -> str:
+def short(name: str, most: int = 34) -> str:
+    """The end of a name that is too long for a plot."""
     return name if len(name) <= most else "…" + name[-most + 1 :]
 
 
@@ -273,7 +274,7 @@ def _training(step: StepReport) -> Plot | None:
             known: list[tuple[Any, float]] = [
                 (place, row[name]) for place, row in zip(places, rows, strict=True) if name in row
             ]
-            axes.plot(*zip(*known, strict=True), color=_COMPRESSED, marker="o", markersize=3.5)
+            axes.plot(*zip(*known, strict=True), color=COMPRESSED, marker="o", markersize=3.5)
             axes.set_title(name)
             axes.grid(axis="y")
             axes.ticklabel_format(axis="y", useOffset=False)
@@ -281,5 +282,5 @@ def _training(step: StepReport) -> Plot | None:
         panels[-1].xaxis.get_major_locator().set_params(integer=True)
 
     return Plot(
-        title, f"What the step recorded of itself: {', '.join(quantities)}.", _draw(0.5 + 1.3 * len(quantities), fill)
+        title, f"What the step recorded of itself: {', '.join(quantities)}.", draw(0.5 + 1.3 * len(quantities), fill)
     )
