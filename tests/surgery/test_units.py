@@ -278,5 +278,5 @@ def test_states_among_inputs_and_outputs_shrink_with_their_units(cell):
 
 
 def test_a_projection_needs_more_units_than_it_gives():
-    with pytest.raises(SurgeryError, match=r"`rnn` would keep 3 units, and `nn\.LSTM` needs more than its proj_size, 3"):
+    with pytest.raises(SurgeryError, match=r"`rnn` would keep 3 units, and `nn\.LSTM` needs more than its proj_size"):
         prune(_model(Projected, "lstm"), {}, _inputs((2, 3)), names=["rnn"], amount=Amount(count=10))
