@@ -25,7 +25,7 @@ BUCKETS: Final = 10_000
 """Reductions are told apart to 1 / BUCKETS of the whole; exactly where there are no more units than that."""
 EVENNESS: Final = 1e-6
 """Weight of uneven ratios against the metric's loss: it decides only between allocations that cost the same."""
-_MOST_ATTEMPTS: Final = 12
+_MOST_ATTEMPTS: Final = 50
 
 Of = Literal["units", "parameters"]
 

@@ -8,7 +8,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
@@ -50,14 +50,14 @@ class Prober:
         """The metric on the task's validation data, or on its evaluation data where it has no other."""
         return accuracy.examine(self.task, torch_forward(model, self.device), validation=self.validation)
 
-    def prune(self, ratios: Mapping[str, float]) -> StepResult:
-        """The step with these ratios; modules that are not named are left alone.
+    def prune(self, ratios: Mapping[str, float], **overrides: Any) -> StepResult:
+        """The step with these ratios and `overrides` of its options; modules that are not named are left alone.
 
         Raises:
             MethodError: A ratio cannot be reached, or takes nothing.
         """
         every = {name or "*": ratios.get(name, 0.0) for name in self.names}
-        options = self.step.model_dump() | {"ratio": None, "count": None, "ratios": every}
+        options = self.step.model_dump() | {"ratio": None, "count": None, "ratios": every} | overrides
         context = Context(
             MethodTask(self.task), self.model, self.device, torch.Generator().manual_seed(0), Silent(), quick=False
         )
@@ -65,7 +65,7 @@ class Prober:
 
     def parameters_left(self, ratios: Mapping[str, float]) -> int:
         """Parameters of the model pruned by these ratios."""
-        return size.count(self.prune(ratios).state.model)[0]
+        return size.count(self.prune(ratios, compensate=False).state.model)[0]
 
     def tied(self, name: str, result: StepResult) -> list[str]:
         """Other chosen modules that lost units when only `name` was to lose some, in the model's order."""

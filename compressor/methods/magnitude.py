@@ -6,6 +6,7 @@ import copy
 import math
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _WEIGHTS_ONLY = ("sparsity", "matrices", "scope", "pattern", "schedule", "rounds", "retrain")
-_UNITS_ONLY = ("ratio", "ratios", "count", "round_to", "score")
+_UNITS_ONLY = ("ratio", "ratios", "count", "round_to", "score", "compensate", "calibration_batches")
 _SCHEDULE_ONLY = ("rounds", "retrain")
 
 
@@ -104,6 +105,13 @@ class Magnitude(Method):
         check_patterns(tuple(value or ()))
         return value
 
+    compensate: bool = True
+    """With `prune: units`: hand what a removed unit carried to the kept ones, by refitting the weights of every
+    consumer to what the original computes on a few training batches (least squares; no labels, no gradients)."""
+
+    calibration_batches: Annotated[int, Field(ge=1, le=1000)] = 16
+    """With `compensate`: how many training batches are used."""
+
     @field_validator("pattern")
     @classmethod
     def _pattern_is_n_of_m(cls, value: str | None) -> str | None:
@@ -175,6 +183,7 @@ class Magnitude(Method):
             names=selection.names,
             amount=Amount(self.ratio, self.count, self.round_to or 1, ratios=ratios),
             score=self.score,
+            calibration=self._calibration(context),
             required=[name for name in selection.names if self.targets is None or name in {*self.targets, *ratios}],
         )
         known = {skip.name for skip in selection.skipped}
@@ -182,6 +191,7 @@ class Magnitude(Method):
             State(done.model, done.masks, (*state.structure, *done.structure)),
             done.changes,
             (*selection.skipped, *(skip for skip in done.skipped if skip.name not in known)),
+            notes=done.notes,
         )
 
     def _select_layers(self, model: nn.Module) -> tuple[Selection, dict[str, float]]:
@@ -196,6 +206,16 @@ class Magnitude(Method):
         names = tuple(name for name in selection.names if name not in idle)
         ratios = {name: ratio for name, ratio in ratios.items() if name in names}
         return Selection(names, (*selection.skipped, *skipped)), ratios
+
+    def _calibration(self, context: Context) -> list[tuple[Tensor, ...]]:
+        """Inputs of the first training batches, drawn by a generator of their own so that retraining is unaffected."""
+        import torch
+
+        if not self.compensate:
+            return []
+        generator = torch.Generator().manual_seed(context.generator.initial_seed())
+        batches = islice(context.task.batches(generator), 2 if context.quick else self.calibration_batches)
+        return [inputs for inputs, _ in batches]
 
     def _prune_weights(self, state: State, context: Context) -> StepResult:
         selection = select_weights(state.model, self.targets, self.ignore, self.matrices)

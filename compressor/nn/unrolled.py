@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 _RUN = {"RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu, "GRU": torch.gru, "LSTM": torch.lstm}
 
@@ -62,8 +64,9 @@ class LayerRun:
         """h_t (T, B, S); what comes past the end of a sequence does not touch what comes before."""
         hx: Any = list(self.initial) if self.mode == "LSTM" else self.initial[0]
         biased = self.weights.bias_ih is not None
-        run = _RUN[self.mode]
-        return run(self.sequence, hx, self.weights.present, biased, 1, 0.0, False, False, False)[0]
+        run: Any = _RUN[self.mode]
+        outputs: Tensor = run(self.sequence, hx, self.weights.present, biased, 1, 0.0, False, False, False)[0]
+        return outputs
 
     @property
     def inputs(self) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ from compressor.errors import SurgeryError
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.structure import replace_record
 from compressor.report import Change, Skip
+from compressor.surgery.compensation import refit
 from compressor.surgery.edges import NarrowingHook
 from compressor.surgery.planning import Plan, group_scores, make_plan
 from compressor.surgery.rebuild import resize_record
@@ -41,6 +42,7 @@ class UnitSurgery:
     structure: tuple[dict[str, Any], ...]
     changes: tuple[Change, ...]
     skipped: tuple[Skip, ...]
+    notes: tuple[str, ...] = ()
 
 
 def prune(
@@ -52,6 +54,7 @@ def prune(
     amount: Amount,
     score: Literal["l1", "l2"] = "l2",
     required: Sequence[str] | None = None,
+    calibration: Sequence[tuple[Tensor, ...]] = (),
 ) -> UnitSurgery:
     r"""Remove the units with the lowest weight magnitude from the named modules.
 
@@ -72,6 +75,8 @@ def prune(
         score: `l1` or `l2`.
         required: Those of `names` for which it is an error that nothing can be removed; all by default. The others are
             skipped then, with the reason.
+        calibration: Batches of inputs on which the consumers of removed units are refitted (see `compensation`), after
+            the comparison; none: they stay as they are.
 
     Raises:
         SurgeryError: No unit, or no kept unit, would be left; a layer cannot be followed or is not reached; the smaller
@@ -89,6 +94,8 @@ def prune(
         for example, outputs in zip(inputs, expected, strict=True):
             _check_agreement(_forward(smaller, plan.edges.narrow(example), "smaller"), outputs, example)
         result = _result(plan, smaller, norms)
+        if calibration:
+            result = _compensated(plan, result, calibration)
     result.model.to(next(model.parameters()).device).train(model.training)
     return result
 
@@ -125,6 +132,18 @@ def _refuse_unresizable(model: nn.Module, names: set[str]) -> None:
     if reasons:
         name, reason = sorted(reasons.items())[0]
         raise SurgeryError(f"`{name}` would have to shrink, but {reason}", hint="choose other layers with `targets`")
+
+
+def _compensated(plan: Plan, result: UnitSurgery, calibration: Sequence[tuple[Tensor, ...]]) -> UnitSurgery:
+    """The consumers of removed units refitted, on the CPU; what was refitted and what not goes into the result."""
+    batches = [tuple(part.cpu() for part in batch) for batch in calibration]
+    done = refit(plan.model, result.model, plan.kept, plan.tracer.atoms.roles, batches, masks=result.masks)
+    notes = tuple(
+        f"{', '.join(fit.names)}: refitted on {len(batches)} batches; squared error of the sums of products "
+        f"{fit.error_before:.3g} before, {fit.error_after:.3g} after"
+        for fit in done.refits
+    )
+    return replace(result, skipped=(*result.skipped, *done.skipped), notes=notes)
 
 
 @contextmanager

@@ -280,3 +280,42 @@ def test_states_among_inputs_and_outputs_shrink_with_their_units(cell):
 def test_a_projection_needs_more_units_than_it_gives():
     with pytest.raises(SurgeryError, match=r"`rnn` would keep 3 units, and `nn\.LSTM` needs more than its proj_size"):
         prune(_model(Projected, "lstm"), {}, _inputs((2, 3)), names=["rnn"], amount=Amount(count=10))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("topology", [Stacked, Packed, Bidirectional, ImageFront], ids=lambda t: t.__name__)
+def test_compensation_brings_the_outputs_nearer_to_the_originals(topology, cell):
+    model = _model(topology, cell)
+    names = list(recurrent_modules(model))
+    batches = _inputs(*[(11, 7)] * 8)
+    plain = prune(model, {}, batches[:1], names=names, amount=Amount(ratio=0.5)).model
+    refitted = prune(model, {}, batches[:1], names=names, amount=Amount(ratio=0.5), calibration=batches)
+    unseen = _inputs((13, 7))[0]
+    wanted = model(*unseen)
+    assert (refitted.model(*unseen) - wanted).square().mean() < 0.7 * (plain(*unseen) - wanted).square().mean()
+    assert refitted.notes
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_compensation_of_dead_units_is_the_plain_removal(cell):
+    model = _model(Stacked, cell)
+    _kill_units(model, seed=1)
+    amount = Amount(count=DEAD)
+    plain = prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=amount, score="l1").model
+    refitted = prune(
+        model, {}, _inputs((2, 3)), names=["rnn"], amount=amount, score="l1", calibration=_inputs((7, 5), (3, 4))
+    ).model
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(refitted.state_dict()[name], value, atol=1e-9, rtol=0)
+
+
+def test_compensation_leaves_masked_weights_zero():
+    model = _model(Stacked, "gru")
+    masks = {"rnn.weight_hh_l1": torch.rand(model.rnn.weight_hh_l1.shape) > 0.5}
+    with torch.no_grad():
+        model.rnn.weight_hh_l1.mul_(masks["rnn.weight_hh_l1"])
+    result = prune(
+        model, masks, _inputs((2, 3)), names=["rnn"], amount=Amount(ratio=0.5), calibration=_inputs((7, 5), (3, 4))
+    )
+    for name, mask in result.masks.items():
+        assert not result.model.get_parameter(name)[~mask].any()
