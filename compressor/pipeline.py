@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from compressor import checkpoint
+from compressor import __version__, checkpoint
 from compressor.errors import CompressorError, MethodError, TaskError, UsageError
 from compressor.measure import accuracy, latency, macs, memory, size
 from compressor.measure.runtime import OnnxFile
@@ -350,7 +350,7 @@ def environment(device: torch.device) -> Environment:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Environment(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        compressor=metadata.version("edge-compressor"),
+        compressor=__version__,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         cpu=_cpu_name(),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Samples = NDArray[np.float64]
 
 RATE_HZ = 16_000
+TELEPHONE_HZ = 8_000
 BANDS = 40
 FFT_SAMPLES = 400
 """25 ms."""
@@ -57,14 +58,14 @@ def filterbank(bands: int = BANDS, fft_samples: int = FFT_SAMPLES, rate_hz: int 
     return np.maximum(0.0, np.minimum(rising, falling)) * 2.0 / (upper - lower)
 
 
-def resample(samples: Samples, rate_hz: int) -> Samples:
-    """The same sound (N,) at `RATE_HZ`: its spectrum is cut or filled with zeros (ideal band limiting).
+def resample(samples: Samples, rate_hz: int, target_hz: int = RATE_HZ) -> Samples:
+    """The same sound (N,) at `target_hz`: its spectrum is cut or filled with zeros (ideal band limiting).
 
     A `rate_hz` that is not the true one plays the sound faster (higher) or slower (lower): another voice, nearly.
     """
-    if rate_hz == RATE_HZ or len(samples) == 0:
+    if rate_hz == target_hz or len(samples) == 0:
         return np.asarray(samples, dtype=np.float64)
-    length = round(len(samples) * RATE_HZ / rate_hz)
+    length = round(len(samples) * target_hz / rate_hz)
     spectrum = np.fft.rfft(samples)[: length // 2 + 1]
     return np.fft.irfft(spectrum, n=length) * (length / len(samples))
 
@@ -88,21 +89,18 @@ def mel_power(samples: Samples) -> NDArray[np.float32]:
     return (power @ filterbank().T).astype(np.float32)
 
 
-def drop_pauses(spectrogram: NDArray[np.float32], below_db: float = PAUSE_DB) -> NDArray[np.float32]:
+def drop_pauses(frames: NDArray[np.float32], below_db: float = PAUSE_DB) -> NDArray[np.float32]:
     """The frames of (frames, bands) whose energy is at most `below_db` under the loudest frame's."""
-    energy = spectrogram.sum(axis=1)
-    return spectrogram[energy >= energy.max(initial=0.0) * 10.0 ** (-below_db / 10.0)]
+    energy = frames.sum(axis=1)
+    return frames[energy >= energy.max(initial=0.0) * 10.0 ** (-below_db / 10.0)]
 
 
-def windows(spectrogram: NDArray[np.float32], step: int = WINDOW_FRAMES) -> NDArray[np.float32]:
-    """Windows (W, WINDOW_FRAMES, bands) every `step` frames of (frames, bands); a shorter rest is dropped."""
-    bands = spectrogram.shape[1]
-    if len(spectrogram) < WINDOW_FRAMES:
-        return np.empty((0, WINDOW_FRAMES, bands), dtype=np.float32)
-    views = np.lib.stride_tricks.sliding_window_view(spectrogram, WINDOW_FRAMES, axis=0)[::step]
-    return np.ascontiguousarray(views.transpose(0, 2, 1))
+def windows(frames: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Windows (W, WINDOW_FRAMES, bands), one after the other, of (frames, bands); a shorter rest is dropped."""
+    count = len(frames) // WINDOW_FRAMES
+    return frames[: count * WINDOW_FRAMES].reshape(count, WINDOW_FRAMES, frames.shape[1])
 
 
-def features(samples: Samples, rate_hz: int) -> NDArray[np.float32]:
-    """Windows (W, WINDOW_FRAMES, BANDS) of a recording (N,), one after the other; W may be 0."""
-    return windows(drop_pauses(mel_power(set_loudness(resample(samples, rate_hz)))))
+def spectrogram(samples: Samples, rate_hz: int) -> NDArray[np.float32]:
+    """The encoder's input (frames, BANDS) for a recording (N,): 16 kHz, one loudness, without pauses."""
+    return drop_pauses(mel_power(set_loudness(resample(samples, rate_hz))))

@@ -13,7 +13,7 @@ import torch
 from mel import BANDS, WINDOW_FRAMES
 from torch import Tensor, nn
 from verification import equal_error_rate, trials
-from voices import HEARD, SCORED, WEIGHTS, Voice, cached, load_features
+from voices import HEARD, SCORED, VALIDATION, WEIGHTS, Voice, cached, load_features
 
 from compressor import Evaluation, Task, load_weights
 
@@ -41,12 +41,12 @@ class Encoder(nn.Module):
 
 @cache
 def features() -> dict[str, Tensor]:
-    """Windows (W, 160, 40) by entry; see `voices.load_features`."""
+    """Windows (W, 160, 40) of each voice, by its name."""
     return {name: torch.from_numpy(windows) for name, windows in load_features().items()}
 
 
 class SpeakerEncoder(Task):
-    """Equal error rate on four voices; distillation hears two others, without labels."""
+    """Equal error rate on four voices; distillation hears 22 others, without labels."""
 
     metric = "equal error rate"
     higher_is_better = False
@@ -62,12 +62,12 @@ class SpeakerEncoder(Task):
 
     def example(self, batch: int, length: int) -> tuple[Tensor]:
         """Real frames, from windows strung together."""
-        frames = features()[f"{HEARD[0].name}/train"].flatten(0, 1)  # (W * 160, 40)
+        frames = features()[VALIDATION[0].name].flatten(0, 1)  # (W * 160, 40)
         return (frames[torch.arange(batch * length) % len(frames)].view(batch, length, BANDS),)
 
     def batches(self, generator: torch.Generator) -> Iterator[tuple[tuple[Tensor], None]]:
         """Windows of the heard voices, unlabelled: there is only the original model to learn from."""
-        heard = torch.cat([features()[f"{voice.name}/train"] for voice in HEARD])
+        heard = torch.cat([features()[voice.name] for voice in HEARD])
         for chosen in torch.randperm(len(heard), generator=generator).split(BATCH):
             yield (heard[chosen],), None
 
@@ -81,7 +81,7 @@ class SpeakerEncoder(Task):
         The part `two languages, two voices` counts Allison Smith's English and Spanish as two people, which the
         metric itself leaves out.
         """
-        embeddings, voices, speakers = embed(forward, SCORED, "")
+        embeddings, voices, speakers = embed(forward, SCORED)
         strict = equal_error_rate(*trials(embeddings, voices, speakers))
         return Evaluation(
             value=strict,
@@ -89,13 +89,13 @@ class SpeakerEncoder(Task):
         )
 
     def validate(self, forward: Forward) -> float:
-        """Over recordings of the heard voices that are not learnt from; only to choose an epoch."""
-        return equal_error_rate(*trials(*embed(forward, HEARD, "/held out")))
+        """The same over two voices that are neither heard nor scored."""
+        return equal_error_rate(*trials(*embed(forward, VALIDATION)))
 
 
-def embed(forward: Forward, voices: Sequence[Voice], suffix: str) -> tuple[Tensor, Tensor, Tensor]:
+def embed(forward: Forward, voices: Sequence[Voice]) -> tuple[Tensor, Tensor, Tensor]:
     """Embeddings (W, 256), the voice (W,) and the speaker (W,) of each window."""
-    windows = [features()[voice.name + suffix] for voice in voices]
+    windows = [features()[voice.name] for voice in voices]
     counts = torch.tensor([len(part) for part in windows])
     people = sorted({voice.speaker for voice in voices})
     speaker_of = torch.tensor([people.index(voice.speaker) for voice in voices])

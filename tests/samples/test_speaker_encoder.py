@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,12 +88,12 @@ def test_frames_more_than_30_db_under_the_loudest_are_dropped():
     assert mel.drop_pauses(spectrogram[:0]).shape == (0, 40)
 
 
-@pytest.mark.parametrize(("frames", "count"), [(0, 0), (159, 0), (160, 1), (319, 1), (320, 2)])
-def test_windows_follow_each_other_and_a_shorter_rest_is_dropped(frames, count):
-    spectrogram = np.arange(frames * 40, dtype=np.float32).reshape(frames, 40)
-    windows = mel.windows(spectrogram)
-    assert windows.shape == (count, 160, 40)
-    assert np.array_equal(windows.reshape(-1, 40), spectrogram[: count * 160])
+@pytest.mark.parametrize(("count", "expected"), [(0, 0), (159, 0), (160, 1), (319, 1), (320, 2)])
+def test_windows_follow_each_other_and_a_shorter_rest_is_dropped(count, expected):
+    frames = np.arange(count * 40, dtype=np.float32).reshape(count, 40)
+    windows = mel.windows(frames)
+    assert windows.shape == (expected, 160, 40)
+    assert np.array_equal(windows.reshape(-1, 40), frames[: expected * 160])
 
 
 # --- equal error rate ------------------------------------------------------------------------------------------------
@@ -149,41 +149,56 @@ def test_trials_are_every_pair_once_without_pairs_of_one_speakers_two_voices():
 # --- splits ----------------------------------------------------------------------------------------------------------
 
 
-def test_no_speaker_and_no_package_is_both_heard_and_scored():
-    assert not {v.speaker for v in voices.SCORED} & {v.speaker for v in voices.HEARD}
-    assert not {v.package for v in voices.SCORED} & {v.package for v in voices.HEARD}
-    assert {v.name for v in voices.SCORED} == {"en", "es", "fr", "it"}
-    assert len(voices.SCORED) + len(voices.HEARD) == len(voices.VOICES)
+def test_no_voice_has_two_roles():
+    groups = (voices.SCORED, voices.VALIDATION, voices.HEARD)
+    roles = ["scored", "validation", "heard"]
+    assert [{voice.role for voice in group} for group in groups] == [{role} for role in roles]
+    for attribute in ("name", "speaker"):
+        sets = [{getattr(voice, attribute) for voice in group} for group in groups]
+        assert len(set.union(*sets)) == sum(map(len, sets))
+    places = [(voice.package, voice.folder) for voice in voices.VOICES]
+    assert len(set(places)) == len(places)
 
 
-def write_wav(path, samples, channels=1):
+def test_scored_voices_are_four_and_every_package_has_a_version():
+    assert [voice.name for voice in voices.SCORED] == ["en", "es", "fr", "it"]
+    assert {voice.package for voice in voices.VOICES} == set(voices.PACKAGES)
+
+
+def noise(seconds, seed, rate_hz=8000):
+    return 0.1 * np.random.default_rng(seed).standard_normal(int(rate_hz * seconds)).clip(-5, 5)
+
+
+def write(path, samples, rate_hz=8000):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    soundfile.write(path, samples, rate_hz)
 
 
-def noise(seconds, seed):
-    return 0.1 * np.random.default_rng(seed).standard_normal(int(8000 * seconds)).clip(-5, 5)
+def test_scored_recordings_give_one_window_each_and_short_ones_none(tmp_path):
+    for index, seconds in enumerate((1.5, 1.7, 5.0)):
+        write(tmp_path / f"{index}.wav", noise(seconds, seed=index))
+    assert fetch.first_windows(fetch.recordings(tmp_path)).shape == (2, 160, 40)
 
 
-def test_heard_recordings_are_either_learnt_from_or_held_out(tmp_path):
-    folders = {voice.name: tmp_path / voice.name for voice in voices.VOICES}
-    for voice, folder in folders.items():
-        for index in range(6):
-            write_wav(folder / f"{index}.wav", noise(2.0, seed=index))
-        write_wav(folder / "silence" / "1.wav", noise(9.0, seed=hash(voice) % 97))
-        write_wav(folder / "short.wav", noise(0.5, seed=1))
-    fetch.write_features(folders, tmp_path / "windows.npz")
-    with np.load(tmp_path / "windows.npz") as file:
-        counts = {name: len(file[name]) for name in file.files}
-        assert file["ru/train"].shape[1:] == (160, 40)
-    # 7 files in order of their names: 0 and 5 are held out, `short` has no window; 2 s played at 1.15 are 1.74 s
-    assert counts["ru/held out"] == counts["it-menardi/held out"] == 2
-    assert counts["ru/train"] == counts["it-menardi/train"] == 4 * 3
-    assert counts["en"] == counts["es"] == counts["fr"] == counts["it"] == 6
+def test_heard_recordings_are_strung_together_at_three_speeds(tmp_path):
+    for index in range(7):
+        write(tmp_path / f"{index}.wav", noise(0.9, seed=index))
+    # 6.3 s, 7.4 s at speed 0.85 and 5.5 s at 1.15, each sound one frame longer than its duration
+    assert fetch.heard_windows(fetch.recordings(tmp_path)).shape == (3 + 4 + 3, 160, 40)
+
+
+def test_no_heard_voice_has_more_windows_than_the_cap(monkeypatch, tmp_path):
+    monkeypatch.setattr(fetch, "HEARD_WINDOWS", 2)
+    write(tmp_path / "long.wav", noise(9.0, seed=1))
+    assert len(fetch.heard_windows(fetch.recordings(tmp_path))) == 2 * len(fetch.SPEEDS)
+
+
+def test_silence_links_and_other_files_are_no_recordings(tmp_path):
+    write(tmp_path / "silence" / "1.wav", noise(2.0, seed=1))
+    write(tmp_path / "b" / "1.wav", noise(2.0, seed=1))
+    (tmp_path / "a.wav").symlink_to(tmp_path / "b" / "1.wav")
+    (tmp_path / "LEEME").write_text("text")
+    assert fetch.recordings(tmp_path) == [tmp_path / "b" / "1.wav"]
 
 
 def test_features_are_not_extracted_again(tmp_path):
@@ -193,21 +208,33 @@ def test_features_are_not_extracted_again(tmp_path):
     assert target.read_bytes() == b"there already"
 
 
+def test_any_recording_is_read_as_mono_at_the_telephones_rate(tmp_path):
+    low = tone(440, 44_100, 44_100)
+    write(tmp_path / "a.wav", np.stack([low + tone(6000, 44_100, 44_100), low], axis=1), rate_hz=44_100)
+    assert np.allclose(fetch.read(tmp_path / "a.wav"), tone(440, 8000, 8000), atol=1e-3)
+
+
+def test_headerless_gsm_recordings_are_read(tmp_path):
+    sound = tone(440, 8000, 1600)
+    soundfile.write(tmp_path / "a.gsm", sound, 8000, format="RAW", subtype="GSM610")
+    assert np.corrcoef(fetch.read(tmp_path / "a.gsm")[:1600], sound)[0, 1] > 0.95
+
+
 # --- fetching: what can go wrong -------------------------------------------------------------------------------------
 
 
-def test_stereo_recording_is_refused(tmp_path):
-    write_wav(tmp_path / "a.wav", noise(0.1, seed=1), channels=2)
-    with pytest.raises(UsageError, match="is not 16-bit mono"):
+def test_broken_recording_is_named(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"no sound")
+    with pytest.raises(UsageError, match=r"a\.wav cannot be read"):
         fetch.read(tmp_path / "a.wav")
 
 
 def test_missing_package_client_is_named_with_a_remedy(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="`apt-get` is not on this machine") as caught:
-        fetch.fetch_voice(voices.VOICES[0], tmp_path / "packages")
+        fetch.fetch_package("klettres-data", "4:22.12.3-1", tmp_path / "packages")
     assert "apt-get" in caught.value.hint
-    assert not (tmp_path / "packages" / voices.VOICES[0].package).exists()
+    assert not (tmp_path / "packages" / "klettres-data").exists()
 
 
 def test_failing_package_client_is_quoted():
@@ -238,6 +265,11 @@ def test_checkpoint_with_optimizer_and_loss_parameters_loads_and_embeddings_have
     assert torch.allclose(embeddings.norm(dim=1), torch.ones(3))
 
 
+def test_retraining_on_labels_that_are_not_there_is_refused():
+    with pytest.raises(TaskError, match="no labels"):
+        load(str(FOLDER / "task.py")).loss(torch.zeros(2, 256), None)
+
+
 @needs_data
 def test_original_model_has_the_equal_error_rate_of_the_readme():
     task = load(str(FOLDER / "task.py"))
@@ -251,7 +283,7 @@ def test_batches_hold_only_windows_of_heard_voices():
     task = load(str(FOLDER / "task.py"))
     data = voices.load_features()
     (windows,), target = next(iter(task.batches(torch.Generator().manual_seed(0))))
-    heard = np.concatenate([data[f"{voice.name}/train"] for voice in voices.HEARD])
+    heard = np.concatenate([data[voice.name] for voice in voices.HEARD])
     assert target is None
     assert windows.shape == (32, 160, 40)
     assert all((heard == window.numpy()).all(axis=(1, 2)).any() for window in windows[:3])
