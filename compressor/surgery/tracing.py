@@ -10,8 +10,7 @@ Recurrent modules are one rule: their units are atoms, tied to the gate rows of 
 `h_n` and `c_n`, and to the initial states that they are given.
 
 Why not Torch-Pruning's dependency graph (1.6.1), which is the field's usual base: it follows autograd's edges without
-positions of axes, has no rule for recurrent modules that is right, and does not see `h_n` and `c_n`. It serves the
-tests as an oracle for Linear and Conv models.
+positions of axes, has no rule for recurrent modules that is right, and does not see `h_n` and `c_n`.
 """
 
 from __future__ import annotations
