@@ -57,7 +57,8 @@ class Prober:
             MethodError: A ratio cannot be reached, or takes nothing.
         """
         every = {name or "*": ratios.get(name, 0.0) for name in self.names}
-        options = self.step.model_dump() | {"ratio": None, "count": None, "ratios": every} | overrides
+        own = {"ratio": None, "count": None, "scope": None, "ratios": every}
+        options = self.step.model_dump() | own | overrides
         context = Context(
             MethodTask(self.task), self.model, self.device, torch.Generator().manual_seed(0), Silent(), quick=False
         )

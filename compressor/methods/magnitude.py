@@ -1,4 +1,7 @@
-"""`magnitude`: remove the weights or units of smallest magnitude (arXiv 2407.20601, section 2.3 of the thesis)."""
+"""`magnitude`: remove the weights of smallest magnitude, or the units of smallest magnitude or another score.
+
+Sources: arXiv 2407.20601 and section 2.3 of the thesis behind it; for the scores see `compressor.surgery.scores`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,11 +21,14 @@ from compressor.methods.targets import Selection, check_patterns, layer_ratios, 
 from compressor.report import Change, Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
-_WEIGHTS_ONLY = ("sparsity", "matrices", "scope", "pattern", "schedule", "rounds", "retrain")
+    from compressor.surgery.planning import Scorer
+
+Score = Literal["l1", "l2", "activation", "variance", "sensitivity", "taylor", "random"]
+_WEIGHTS_ONLY = ("sparsity", "matrices", "pattern", "schedule", "rounds", "retrain")
 _UNITS_ONLY = ("ratio", "ratios", "count", "round_to", "score", "compensate", "calibration_batches")
 _SCHEDULE_ONLY = ("rounds", "retrain")
 
@@ -58,8 +64,10 @@ class Magnitude(Method):
     """With `prune: weights`: the recurrent layers' input-to-hidden weights (`i2h`), hidden-to-hidden weights (`h2h`, an
     LSTM's projection included), or both."""
 
-    scope: Literal["global", "layer"] = "global"
-    """With `sparsity`: one threshold over all chosen matrices, or the same sparsity in each of them."""
+    scope: Literal["global", "layer"] | None = None
+    """With `sparsity`: one threshold over all chosen matrices (`global`, the default there), or the same sparsity in
+    each of them (`layer`). With `prune: units` and `ratio`: the same ratio of every layer and direction (`layer`, the
+    default there), or the lowest of all of them together, each score divided by its layer's mean (`global`)."""
 
     pattern: str | None = None
     """With `prune: weights`, instead of `sparsity`: `N:M`, keep the N largest of every M consecutive weights along the
@@ -90,8 +98,11 @@ class Magnitude(Method):
     round_to: Annotated[int, Field(ge=1)] | None = None
     """With `prune: units`: the number of units kept is rounded up to a multiple of this, for hardware that likes it."""
 
-    score: Literal["l1", "l2"] = "l2"
-    """With `prune: units`: norm of a unit's incoming and outgoing weights by which the smallest are found."""
+    score: Score = "l2"
+    """With `prune: units`: what a unit is worth; the lowest go. `l1`, `l2`: norm of its incoming and outgoing weights
+    over all gates. Measured on `calibration_batches` training batches: `activation`, the mean of its magnitude;
+    `variance`, how much it varies; `sensitivity`, how far the outputs move when it is held at its mean; `taylor`, the
+    effect of its weights on the training loss, gradient x weight, which needs labels. `random`: a control."""
 
     @field_validator("targets", "ignore")
     @classmethod
@@ -110,7 +121,7 @@ class Magnitude(Method):
     consumer to what the original computes on a few training batches (least squares; no labels, no gradients)."""
 
     calibration_batches: Annotated[int, Field(ge=1, le=1000)] = 16
-    """With `compensate`: how many training batches are used."""
+    """With `compensate`, and with a score that is measured: how many training batches are used."""
 
     @field_validator("pattern")
     @classmethod
@@ -145,6 +156,10 @@ class Magnitude(Method):
                 raise ValueError("`prune: units` needs either `ratio` or `count`, or `ratios`")
         elif self.count is not None:
             raise ValueError("`ratios` goes with `ratio`, not with `count`")
+        if self.scope == "global" and self.ratio is None:
+            raise ValueError("`scope: global` needs `ratio`: the fraction of all layers' units that is removed")
+        if self.scope == "global" and self.ratios is not None:
+            raise ValueError("`ratios` are ratios of single layers, `scope: global` is one for all: take one of them")
 
     def _refuse(self, names: tuple[str, ...], why: str) -> None:
         """Refuse options that differ from their default; a default written out is fine."""
@@ -173,6 +188,7 @@ class Magnitude(Method):
 
         selection, ratios = self._select_layers(state.model)
         task = context.task
+        calibration = self._calibration(context)
         # Traced at a short length, where the trace is cheap, and compared at the typical one too.
         short = min(task.length, max(task.min_length, 3))
         examples = [task.example(2, short), task.example(3, task.length)]
@@ -181,9 +197,9 @@ class Magnitude(Method):
             state.masks,
             examples,
             names=selection.names,
-            amount=Amount(self.ratio, self.count, self.round_to or 1, ratios=ratios),
-            score=self.score,
-            calibration=self._calibration(context),
+            amount=Amount(self.ratio, self.count, self.round_to or 1, self.scope or "layer", ratios),
+            scorer=self._scorer(context, calibration),
+            calibration=[inputs for inputs, _ in calibration] if self.compensate else [],
             required=[name for name in selection.names if self.targets is None or name in {*self.targets, *ratios}],
         )
         known = {skip.name for skip in selection.skipped}
@@ -207,15 +223,38 @@ class Magnitude(Method):
         ratios = {name: ratio for name, ratio in ratios.items() if name in names}
         return Selection(names, (*selection.skipped, *skipped)), ratios
 
-    def _calibration(self, context: Context) -> list[tuple[Tensor, ...]]:
-        """Inputs of the first training batches, drawn by a generator of their own so that retraining is unaffected."""
+    def _calibration(self, context: Context) -> list[tuple[tuple[Tensor, ...], Any]]:
+        """The first training batches, drawn by a generator of their own so that retraining is unaffected."""
         import torch
 
-        if not self.compensate:
+        if not self.compensate and self.score in ("l1", "l2", "random"):
             return []
         generator = torch.Generator().manual_seed(context.generator.initial_seed())
-        batches = islice(context.task.batches(generator), 2 if context.quick else self.calibration_batches)
-        return [inputs for inputs, _ in batches]
+        batches = list(islice(context.task.batches(generator), 2 if context.quick else self.calibration_batches))
+        if not batches:
+            raise MethodError(
+                "the task's `batches` gave none, and units are measured and compensated on training batches",
+                hint="give batches, or set `compensate: false` and one of the scores `l1`, `l2` and `random`",
+            )
+        return batches
+
+    def _scorer(self, context: Context, calibration: Sequence[tuple[tuple[Tensor, ...], Any]]) -> Scorer:
+        import torch
+
+        from compressor.surgery import scores
+
+        inputs = [inputs for inputs, _ in calibration]
+        generator = torch.Generator().manual_seed(context.generator.initial_seed())
+        scorers: dict[str, Callable[[], Scorer]] = {
+            "l1": lambda: scores.magnitude(1),
+            "l2": lambda: scores.magnitude(2),
+            "activation": lambda: scores.activation(inputs),
+            "variance": lambda: scores.variance(inputs),
+            "sensitivity": lambda: scores.sensitivity(inputs, generator),
+            "taylor": lambda: scores.taylor(calibration, context.task.loss),
+            "random": lambda: scores.random(generator),
+        }
+        return scorers[self.score]()
 
     def _prune_weights(self, state: State, context: Context) -> StepResult:
         selection = select_weights(state.model, self.targets, self.ignore, self.matrices)
@@ -247,7 +286,7 @@ class Magnitude(Method):
         assert self.sparsity is not None
         groups: list[_Group] = []
         skipped: list[Skip] = []
-        for members in [tuple(names)] if self.scope == "global" else [(name,) for name in names]:
+        for members in [(name,) for name in names] if self.scope == "layer" else [tuple(names)]:
             total = sum(state.masks[name].numel() for name in members)
             pruned = total - sum(int(state.masks[name].sum()) for name in members)
             goal = pruned_count(total, self.sparsity)

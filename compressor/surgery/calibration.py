@@ -24,10 +24,10 @@ _MOST_ELEMENTS = 1 << 24
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module: its arguments by name, and what it gave where that was asked for."""
+    """One call of a module."""
 
     arguments: Mapping[str, Any]
-    result: Any = None
+    """By name, in the order of `forward`."""
 
 
 class _Enough(BaseException):
@@ -101,6 +101,13 @@ def consumed(module: nn.Module, call: Call) -> Iterator[tuple[str, Tensor]]:
             yield f"weight_hh_{suffix}", run.previous
             if run.weights.weight_hr is not None:
                 yield f"weight_hr_{suffix}", run.projected
+
+
+def produced(module: Any, call: Call) -> Tensor:
+    """What a Linear or convolution gave in one call (N, features), computed again."""
+    axis = -1 if isinstance(module, nn.Linear) else -1 - len(module.kernel_size)
+    result: Tensor = type(module).forward(module, *call.arguments.values())
+    return result.movedim(axis, -1).flatten(0, -2)
 
 
 def cell_inputs(module: nn.RNNCellBase, call: Call) -> tuple[Tensor, Tensor]:

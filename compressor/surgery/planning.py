@@ -15,7 +15,6 @@ from compressor.nn.recurrent import layer_names
 from compressor.surgery.choice import Amount, Choice, Layer, Scores, choose
 from compressor.surgery.convert import convert
 from compressor.surgery.edges import Edges, is_edge
-from compressor.surgery.resize import tensor_of
 from compressor.surgery.tracing import Tracer
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 Scorer = Callable[[nn.Module, Tracer], Scores]
+"""(model, its trace) -> the score of each group; larger = keep."""
 
 
 @dataclass(frozen=True)
@@ -99,23 +99,6 @@ def _trace(model: nn.Module, example: tuple[Tensor, ...], names: Sequence[str]) 
             )
         layers += found
     return tracer, layers
-
-
-def group_scores(model: nn.Module, tracer: Tracer, score: str) -> Scores:
-    """Norm of all weights (of two or more axes) that a group owns, at the index of the group's representative."""
-    power = {"l1": 1, "l2": 2}[score]
-    atoms = tracer.atoms
-    totals = np.zeros(atoms.count)
-    for (name, axis), ids in atoms.axes.items():
-        if is_edge(name):
-            continue
-        tensor = tensor_of(model, name).detach()
-        if tensor.dim() < 2:
-            continue
-        others = [other for other in range(tensor.dim()) if other != axis]
-        norms = torch.linalg.vector_norm(tensor, power, others).double()
-        np.add.at(totals, atoms.roots(ids), norms.numpy() ** power)
-    return totals ** (1 / power)
 
 
 def _kept(atoms: Atoms, removed: Ids) -> dict[tuple[str, int], Tensor]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,9 +18,10 @@ from compressor.nn.structure import replace_record
 from compressor.report import Change, Skip
 from compressor.surgery.compensation import refit
 from compressor.surgery.edges import NarrowingHook
-from compressor.surgery.planning import Plan, group_scores, make_plan
+from compressor.surgery.planning import Plan, Scorer, make_plan
 from compressor.surgery.rebuild import resize_record
 from compressor.surgery.resize import check_resizable, resized_copy, select, tensor_of
+from compressor.surgery.scores import magnitude
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,18 +52,14 @@ def prune(
     *,
     names: Sequence[str],
     amount: Amount,
-    score: Literal["l1", "l2"] = "l2",
+    scorer: Scorer | None = None,
     required: Sequence[str] | None = None,
     calibration: Sequence[tuple[Tensor, ...]] = (),
 ) -> UnitSurgery:
-    r"""Remove the units with the lowest weight magnitude from the named modules.
+    """Remove the units with the lowest score from the named modules; of equal ones that with the lower index.
 
-    A unit's score is the norm of all weights that it owns: its rows of `weight_ih` and `weight_hh` in every gate, its
-    column of `weight_hh`, and its column in every consumer (next layer, Linear), without biases:
-    :math:`s_u = (\sum_{w \in W(u)} |w|^p)^{1/p}` with p = 1 or 2. Ties go to the lower index.
-
-    Every layer and direction of a module loses the same number of units (one `nn.GRU` has one hidden size), each its
-    own. Units that are tied (a shared initial state, a residual) go together.
+    Units that are tied (a shared initial state, a residual) go together. A recurrent module whose layers or directions
+    come to different sizes becomes an `UnevenRecurrent`.
 
     Args:
         model: Left untouched; the result is a copy.
@@ -72,7 +68,7 @@ def prune(
             give what the original gives with these units silenced.
         names: Recurrent modules and cells, Linear layers and convolutions.
         amount: How much goes.
-        score: `l1` or `l2`.
+        scorer: What a unit is worth, see `scores`; the L2 norm of its weights by default.
         required: Those of `names` for which it is an error that nothing can be removed; all by default. The others are
             skipped then, with the reason.
         calibration: Batches of inputs on which the consumers of removed units are refitted (see `compensation`), after
@@ -83,7 +79,7 @@ def prune(
             model does not agree. The message says where and why.
     """
     inputs = [tuple(part.cpu() for part in example) for example in examples]
-    scorer = partial(group_scores, score=score)
+    scorer = scorer or magnitude(2)
     with _evaluating_on_cpu(model) as original:
         plan = make_plan(original, masks, inputs[0], names, amount, scorer, names if required is None else required)
         _refuse_unresizable(plan.model, {name for name, _ in plan.kept})

@@ -179,6 +179,63 @@ def test_removing_units_gives_smaller_tensors(state, context):
     assert result.changes
 
 
+SCORES = ["l1", "l2", "activation", "variance", "sensitivity", "taylor", "random"]
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_every_score_chooses_units_and_chooses_them_again(score, state, context):
+    step = Magnitude(prune="units", ratio=0.5, score=score)
+    result, again = step.apply(state, context), step.apply(state, context)
+    assert result.state.model.rnn.hidden_size == HIDDEN - 3
+    for name, value in result.state.model.state_dict().items():
+        assert torch.equal(again.state.model.state_dict()[name], value)
+
+
+def test_the_scores_are_not_all_the_same(state, context):
+    kept = set()
+    for score in SCORES:
+        model = Magnitude(prune="units", ratio=0.5, score=score, compensate=False).apply(state, context).state.model
+        kept.add(tuple(model.head.weight[0].tolist()))
+    assert len(kept) >= 4
+
+
+def test_a_measured_score_looks_at_the_training_batches(state, context):
+    with torch.no_grad():
+        state.model.rnn.weight_ih_l1[[2, 2 + HIDDEN, 2 + 2 * HIDDEN]] *= 50  # large weights of a saturated unit,
+        state.model.rnn.bias_ih_l1[2 + HIDDEN] = 1e4  # whose update gate is shut for good: it stays 0
+    model = Magnitude(prune="units", count=1, score="variance", compensate=False).apply(state, context).state.model
+    columns = [column for column in range(HIDDEN) if column != 2]
+    assert torch.equal(model.head.weight, state.model.head.weight[:, columns])
+
+
+def test_calibration_takes_no_more_batches_than_asked_for(state, context, task):
+    Magnitude(prune="units", ratio=0.5, calibration_batches=2).apply(state, context)
+    assert task.batches_given == 2
+    Magnitude(prune="units", ratio=0.5, compensate=False).apply(state, context)
+    assert task.batches_given == 2
+    Magnitude(prune="units", ratio=0.5, compensate=False, score="variance", calibration_batches=3).apply(state, context)
+    assert task.batches_given == 5
+
+
+@pytest.mark.parametrize("options", [{}, {"score": "taylor", "compensate": False}])
+def test_a_task_without_batches_is_refused_where_they_are_needed(options, state, context, task):
+    task.batches = lambda generator: iter(())
+    with pytest.raises(MethodError, match="the task's `batches` gave none"):
+        Magnitude(prune="units", ratio=0.5, **options).apply(state, context)
+    assert Magnitude(prune="units", ratio=0.5, compensate=False).apply(state, context).changes
+
+
+def test_one_ranking_over_all_layers_gives_layers_of_their_own_sizes(state, context):
+    with torch.no_grad():
+        state.model.rnn.weight_hh_l1[:, :5] *= 1e-3  # spread the second layer's scores out
+        state.model.head.weight[:, :5] *= 1e-3
+        state.model.rnn.weight_ih_l1.view(3, HIDDEN, -1)[:, :5] *= 1e-3
+        state.model.rnn.weight_hh_l1.view(3, HIDDEN, -1)[:, :5] *= 1e-3
+    result = Magnitude(prune="units", ratio=0.4, scope="global").apply(state, context)
+    sizes = [parameter.size(1) for name, parameter in result.state.model.named_parameters() if "weight_hh" in name]
+    assert sizes == [HIDDEN, HIDDEN - 5]
+
+
 def test_half_precision_weights_are_pruned_exactly(task):
     model = copy.deepcopy(Tagger()).bfloat16()
     result = prune(State(model), make_context(model, task), sparsity=0.5)
@@ -192,6 +249,9 @@ def test_half_precision_weights_are_pruned_exactly(task):
         ({"prune": "units"}, "`prune: units` needs either `ratio` or `count`"),
         ({"prune": "units", "ratio": 0.5, "count": 3}, "`prune: units` needs either `ratio` or `count`"),
         ({"prune": "units", "ratio": 1.0}, "less than 1"),
+        ({"prune": "units", "count": 3, "scope": "global"}, "`scope: global` needs `ratio`"),
+        ({"prune": "units", "ratio": 0.5, "ratios": {"rnn": 0.2}, "scope": "global"}, "`ratios` are ratios of single"),
+        ({"prune": "weights", "sparsity": 0.5, "score": "taylor"}, "`score` belongs to `prune: units`"),
         ({"prune": "weights", "ratio": 0.5}, "`ratio` belongs to `prune: units`, not to `prune: weights`"),
         ({"prune": "weights"}, "`prune: weights` needs either `sparsity` or `pattern`"),
         ({"prune": "weights", "sparsity": 0.5, "pattern": "2:4"}, "needs either `sparsity` or `pattern`"),

@@ -10,6 +10,7 @@ from compressor.errors import SurgeryError
 from compressor.nn.recurrent import gates, layer_names, recurrent_modules
 from compressor.surgery.choice import Amount
 from compressor.surgery.rebuild import rebuild
+from compressor.surgery.scores import magnitude
 from compressor.surgery.units import prune
 from tests.surgery.topologies import (
     CELL_KINDS,
@@ -101,7 +102,7 @@ def test_dead_units_go_and_nothing_changes(topology, cell):
     model = _model(topology, cell)
     _kill_units(model, seed=1)
     result = prune(
-        model, {}, _inputs((2, 3)), names=list(recurrent_modules(model)), amount=Amount(count=DEAD), score="l1"
+        model, {}, _inputs((2, 3)), names=list(recurrent_modules(model)), amount=Amount(count=DEAD), scorer=magnitude(1)
     )
     for inputs in _inputs((1, 1), (2, 3), (5, 17)):
         torch.testing.assert_close(result.model(*inputs), model(*inputs), atol=1e-9, rtol=0)
@@ -111,7 +112,7 @@ def test_dead_units_go_and_nothing_changes(topology, cell):
 def test_gradients_of_the_rest_agree(cell):
     model = _model(Stacked, cell)
     _kill_units(model, seed=2)
-    smaller = prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(count=DEAD), score="l1").model
+    smaller = prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(count=DEAD), scorer=magnitude(1)).model
     x, lengths = _inputs((3, 5))[0]
     for module in (model, smaller):
         module(x, lengths).square().sum().backward()
@@ -156,14 +157,13 @@ def test_a_number_that_removes_all_or_nothing_is_refused(options, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("score", ["l1", "l2"])
-def test_the_units_with_the_smallest_weights_over_gates_and_consumers_go(score):
+@pytest.mark.parametrize("power", [1, 2])
+def test_the_units_with_the_smallest_weights_over_gates_and_consumers_go(power):
     model = _model(GatherByLength, "lstm")
-    power = {"l1": 1, "l2": 2}[score]
     rows = torch.cat([model.rnn.weight_ih_l0, model.rnn.weight_hh_l0], 1).abs().pow(power).sum(1).view(4, HIDDEN)
     columns = torch.cat([model.rnn.weight_hh_l0, model.head.weight]).abs().pow(power).sum(0)
     expected = (rows.sum(0) + columns).argsort()[DEAD:].sort().values
-    result = prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(count=DEAD), score=score).model
+    result = prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(count=DEAD), scorer=magnitude(power)).model
     assert torch.equal(result.head.weight, model.head.weight[:, expected])
 
 
@@ -301,9 +301,15 @@ def test_compensation_of_dead_units_is_the_plain_removal(cell):
     model = _model(Stacked, cell)
     _kill_units(model, seed=1)
     amount = Amount(count=DEAD)
-    plain = prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=amount, score="l1").model
+    plain = prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=amount, scorer=magnitude(1)).model
     refitted = prune(
-        model, {}, _inputs((2, 3)), names=["rnn"], amount=amount, score="l1", calibration=_inputs((7, 5), (3, 4))
+        model,
+        {},
+        _inputs((2, 3)),
+        names=["rnn"],
+        amount=amount,
+        scorer=magnitude(1),
+        calibration=_inputs((7, 5), (3, 4)),
     ).model
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(refitted.state_dict()[name], value, atol=1e-9, rtol=0)

@@ -1,0 +1,250 @@
+"""Which units should go? Every score at several ratios on the samples, beside training the small model from nothing.
+
+    python benchmarks/scores.py measure japanese_vowels reber   # into docs/scores.json; can be stopped and resumed
+    python benchmarks/scores.py write                           # docs/scores.md from it
+
+Each row prunes the trained model, scores it as it is, with its consumers refitted, and after a short retraining of the
+refitted one. The last row of each ratio trains a network of the same small size from random weights: by the same
+retraining, and by one that is several times as long. All is computed by PyTorch on one thread of the CPU and scored by
+the task's `evaluate`; no setting is chosen by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from compressor.files import write_whole
+from compressor.measure import accuracy, size
+from compressor.methods.base import Context, State
+from compressor.methods.magnitude import Magnitude
+from compressor.methods.retrain import Retrain
+from compressor.pipeline import MethodTask, torch_forward
+from compressor.progress import Silent
+from compressor.task import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from compressor.task import GuardedTask
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE = ROOT / "docs" / "scores.json", ROOT / "docs" / "scores.md"
+CPU = torch.device("cpu")
+SCORES = ("l1", "l2", "activation", "variance", "sensitivity", "taylor", "random")
+SCRATCH = "from random weights"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A sample's model, and how it is pruned and retrained."""
+
+    title: str
+    task: str
+    ratios: tuple[float, ...]
+    retrain: Mapping[str, Any]
+    long: int
+    """Epochs of the long training from random weights."""
+    seeds: int = 1
+    scores: tuple[str, ...] = SCORES
+    prune: Mapping[str, Any] = field(default_factory=dict)
+    remark: str = ""
+
+
+CASES = {
+    "japanese_vowels": Case(
+        title="Japanese vowels, GRU layer of 128 units: accuracy in %",
+        task="samples/japanese_vowels/task.py:Gru",
+        ratios=(0.25, 0.5, 0.75, 0.9),
+        retrain={"epochs": 5, "lr": 3e-3, "schedule": "cosine", "distill": True, "distill_weight": 0.9},
+        long=40,
+        seeds=3,
+        remark="One of the 370 test sequences is 0.27. The mean of three seeds, lowest and highest in brackets.",
+    ),
+    "reber": Case(
+        title="Reber grammar, three LSTM layers of 50 units: accuracy in %",
+        task="samples/reber/task.py:LSTM",
+        ratios=(0.25, 0.5, 0.75, 0.9),
+        retrain={"epochs": 1, "lr": 1e-3},
+        long=8,
+        remark="10,000 test strings; retrained on labels alone.",
+    ),
+    "speaker_encoder": Case(
+        title="Speaker encoder, three LSTM layers of 256 units: equal error rate in %",
+        task="samples/speaker_encoder/task.py",
+        ratios=(0.25, 0.5),
+        retrain={
+            "epochs": 1,
+            "lr": 1e-3,
+            "schedule": "cosine",
+            "distill": True,
+            "distill_loss": "cosine",
+            "distill_weight": 1.0,
+            "distill_hidden": ["lstm"],
+        },
+        long=4,
+        scores=("l2", "activation", "variance", "sensitivity", "random"),
+        prune={"calibration_batches": 8},
+        remark="Lower is better. There are no labels: `taylor` cannot be used, and retraining is distillation on 22 "
+        "voices other than the four scored ones. Refitted on 8 batches of 32 windows.",
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    measuring = commands.add_parser("measure")
+    measuring.add_argument("samples", nargs="+", choices=CASES)
+    commands.add_parser("write")
+    options = parser.parse_args()
+    if options.command == "write":
+        write_whole(PAGE, page(read()).encode())
+        return
+    torch.set_num_threads(1)  # the order of the sums, and so the figures, does not depend on the number of cores
+    for sample in options.samples:
+        bench = Bench(sample)
+        for key, job in bench.jobs():
+            if key not in read():
+                row = job()
+                write_whole(RESULTS, json.dumps(read() | {key: row}, indent=1, sort_keys=True).encode())
+                print(key, row, flush=True)
+
+
+def read() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+class Bench:
+    """One sample."""
+
+    def __init__(self, sample: str) -> None:
+        """Load its task and model."""
+        self.sample, self.case = sample, CASES[sample]
+        self.task: GuardedTask = load(str(ROOT / self.case.task))
+        self.model: nn.Module = self.task.model().eval()
+
+    def jobs(self) -> Iterator[tuple[str, Any]]:
+        """Keys and what computes their figures."""
+        yield self.key("original"), lambda: {"plain": self.value(self.model), "parameters": size.count(self.model)[0]}
+        for ratio in self.case.ratios:
+            for seed in range(self.case.seeds):
+                for score in self.case.scores:
+                    yield self.key(ratio, score, seed), lambda r=ratio, s=score, n=seed: self.pruned(r, s, n)
+                yield self.key(ratio, SCRATCH, seed), lambda r=ratio, n=seed: self.scratch(r, n)
+
+    def key(self, *parts: object) -> str:
+        """Where a row of figures is kept."""
+        return " | ".join(map(str, (self.sample, *parts)))
+
+    def pruned(self, ratio: float, score: str, seed: int) -> dict[str, float]:
+        """The metric of the pruned model, of the refitted one, and after retraining that."""
+        plain, refitted = self.prune(ratio, score, seed, compensate=False), self.prune(ratio, score, seed)
+        return {
+            "plain": self.value(plain.model),
+            "refitted": self.value(refitted.model),
+            "retrained": self.value(self.retrain(refitted, seed).model),
+        }
+
+    def scratch(self, ratio: float, seed: int) -> dict[str, float]:
+        """The metric of a model of that size trained from random weights, for a short and a long time."""
+        state = self.prune(ratio, "l2", seed, compensate=False)
+        torch.manual_seed(seed)
+        for module in state.model.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        return {
+            "parameters": size.count(state.model)[0],
+            "retrained": self.value(self.retrain(copy.deepcopy(state), seed).model),
+            "long": self.value(self.retrain(state, seed, epochs=self.case.long).model),
+        }
+
+    def prune(self, ratio: float, score: str, seed: int, **options: Any) -> State:
+        """One step of `magnitude`."""
+        step = Magnitude.model_validate(
+            {"prune": "units", "ratio": ratio, "score": score, **self.case.prune, **options}
+        )
+        return step.apply(State(self.model), self.context(seed)).state
+
+    def retrain(self, state: State, seed: int, **options: Any) -> State:
+        """One step of `retrain`."""
+        return Retrain.model_validate({**self.case.retrain, **options}).apply(state, self.context(seed)).state
+
+    def context(self, seed: int) -> Context:
+        """The original is the teacher; everything random comes from the seed."""
+        generator = torch.Generator().manual_seed(seed)
+        return Context(MethodTask(self.task), self.model, CPU, generator, Silent())
+
+    def value(self, model: nn.Module) -> float:
+        """The task's metric."""
+        found = accuracy.examine(self.task, torch_forward(model.eval(), CPU)).score.value
+        return round(float(found), 5)
+
+
+def page(results: Mapping[str, Any]) -> str:
+    """The tables of all samples that were measured."""
+    lines = [*HEAD.strip().splitlines(), ""]
+    for sample, case in CASES.items():
+        if f"{sample} | original" not in results:
+            continue
+        original = results[f"{sample} | original"]
+        epochs = case.retrain["epochs"]
+        lines += [
+            f"## {case.title}",
+            "",
+            f"Original: {percent(original['plain'])}, {original['parameters']:,} parameters. {case.remark}".strip(),
+            "",
+            f"| units removed | score | removed | refitted | refitted, {_epochs(epochs)} of retraining |",
+            "|---|---|---|---|---|",
+        ]
+        for ratio in case.ratios:
+            for score in case.scores:
+                cells = [spread(results, sample, ratio, score, kind) for kind in ("plain", "refitted", "retrained")]
+                lines.append(f"| {ratio:.0%} | `{score}` | {' | '.join(cells)} |")
+            small = results.get(f"{sample} | {ratio} | {SCRATCH} | 0", {}).get("parameters", 0)
+            short, long = (spread(results, sample, ratio, SCRATCH, kind) for kind in ("retrained", "long"))
+            lines.append(
+                f"| {ratio:.0%} | {SCRATCH}, {small:,} parameters | – | – | {short}; {_epochs(case.long)}: {long} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def spread(results: Mapping[str, Any], sample: str, ratio: float, score: str, kind: str) -> str:
+    """The mean over the seeds, and their range where there are several."""
+    rows = [results.get(f"{sample} | {ratio} | {score} | {seed}") for seed in range(CASES[sample].seeds)]
+    values = [row[kind] for row in rows if row is not None]
+    if not values:
+        return "not measured"
+    if len(values) == 1 or min(values) == max(values):
+        return percent(values[0])
+    return f"{percent(statistics.fmean(values))} [{percent(min(values))}, {percent(max(values))}]"
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch" if count == 1 else f"{count} epochs"
+
+
+HEAD = """
+# Which units should go
+
+Written by `python benchmarks/scores.py measure SAMPLE` and `python benchmarks/scores.py write`. Every unit of a layer
+is scored, the lowest go, the same ratio from each layer. *Removed*: nothing else is done. *Refitted*: with
+[compensation](compensation.md), on training inputs without labels. *From random weights*: the network of the same
+small size without anything of the trained one but, where retraining is distillation, its outputs.
+"""
+
+if __name__ == "__main__":
+    main()
