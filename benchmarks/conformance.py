@@ -1,14 +1,17 @@
-"""Which topologies are pruned without a trace, for each kind of cell: writes docs/conformance.md.
+"""Which topologies are pruned without a trace and exported, for each kind of cell: writes docs/conformance.md.
 
     python benchmarks/conformance.py
 
-Every cell of the table is one run: units are removed from a random model in float64 and its outputs are compared with
-those of the model in which the same units are silenced, at shapes that the trace did not see.
+Every cell of the first table is one run: units are removed from a random model in float64 and its outputs are compared
+with those of the model in which the same units are silenced, at shapes that the trace did not see. Every cell of the
+second one is a float32 model that lost a random half or third of its units, exported and compared with PyTorch. That
+takes about ten minutes; the exit status is 1 where a file was exported and is wrong.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -16,10 +19,11 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from compressor.errors import SurgeryError  # noqa: E402
+from compressor.errors import ExportError, ParityError, SurgeryError  # noqa: E402
 from compressor.nn.recurrent import recurrent_modules  # noqa: E402
 from compressor.surgery.choice import Amount  # noqa: E402
 from compressor.surgery.units import prune  # noqa: E402
+from tests.exporters.pruned import TOPOLOGIES, UNSEEN_BATCHES, check_exported, pruned, without_time  # noqa: E402
 from tests.surgery.topologies import CELL_KINDS, CELLS, INPUT, REFUSED, SUPPORTED, CellLoop  # noqa: E402
 
 SHAPES = ((2, 3), (5, 7), (1, 1), (3, 11))
@@ -29,6 +33,16 @@ Made by `python benchmarks/conformance.py`. Each cell: a random model of the top
 layer; the smaller model must give what the original gives with the same units silenced (float64, at most 1e-9 apart) at
 batch sizes and lengths that were not traced. The models are in `tests/surgery/topologies.py`.
 """
+EXPORTED = """
+# What is exported after units are gone
+
+Each cell: a float32 model that lost a random half or third of its units is exported to ONNX; ONNX Runtime must give
+what PyTorch gives (atol 1e-5, rtol 1e-4) at batch sizes and lengths that the export did not see, among them one step,
+batch 1, and more steps than the task's longest. `no` is a refusal with the exporter's own words; no file is written
+then.
+"""
+COLUMNS = "| topology | RNN tanh | RNN relu | GRU | LSTM |\n|---|---|---|---|---|"
+WRONG = "WRONG"
 
 
 def inputs(batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,28 +60,60 @@ def outcome(model: torch.nn.Module, names: list[str]) -> str:
     return "pass"
 
 
-def main() -> None:
-    """Run every topology with every cell and write the table."""
+def exported(topology: type[torch.nn.Module], cell: str, seed: int, *, fixed_length: bool = False) -> str:
+    """`pass`, why the exporter refuses, or how far off the file is."""
+    model, task = pruned(topology, cell, seed)
+    options = (without_time(task), UNSEEN_BATCHES) if fixed_length else (task,)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            check_exported(model, options[0], Path(folder) / "model.onnx", *options[1:])
+        except (ParityError, AssertionError) as error:
+            return f"{WRONG}: {' '.join(str(error).split())}"
+        except ExportError as error:
+            return f"no: {error.message}"
+    return "pass"
+
+
+def pruning_rows() -> list[str]:
+    """The first table."""
     torch.manual_seed(0)
     rows = []
     for topology in SUPPORTED:
-        results = []
-        for cell in CELLS.values():
-            model = topology(cell)
-            results.append(outcome(model, list(recurrent_modules(model))))
-        rows.append((topology, results))
-    rows.append((CellLoop, [outcome(CellLoop(cell), ["rnn"]) for cell in CELL_KINDS.values()]))
-    lines = [HEADER, "| topology | RNN tanh | RNN relu | GRU | LSTM |", "|---|---|---|---|---|"]
-    lines += [f"| {topology.__name__}{_note(topology)} | {' | '.join(results)} |" for topology, results in rows]
-    lines += ["", "Refused, the model untouched:", "", "| topology | reason (GRU) |", "|---|---|"]
+        models = [topology(cell) for cell in CELLS.values()]
+        rows.append(_row(_name(topology), [outcome(model, list(recurrent_modules(model))) for model in models]))
+    rows.append(_row(_name(CellLoop), [outcome(CellLoop(cell), ["rnn"]) for cell in CELL_KINDS.values()]))
+    rows += ["", "Refused, the model untouched:", "", "| topology | reason (GRU) |", "|---|---|"]
     for topology in REFUSED:
-        lines.append(f"| {topology.__name__} | {outcome(topology(CELLS['gru']), ['rnn']).removeprefix('refused: ')} |")
+        rows.append(_row(topology.__name__, [outcome(topology(CELLS["gru"]), ["rnn"]).removeprefix("refused: ")]))
+    return rows
+
+
+def export_rows() -> list[str]:
+    """The second table."""
+    rows = []
+    for index, topology in enumerate(TOPOLOGIES):
+        results = [exported(topology, cell, index + place) for place, cell in enumerate(CELLS)]
+        rows.append(_row(topology.__name__, results))
+        print(rows[-1], flush=True)
+    results = [exported(CellLoop, cell, place, fixed_length=True) for place, cell in enumerate(CELLS)]
+    rows.append(_row("CellLoop, its length fixed in the file", results))
+    return rows
+
+
+def main() -> None:
+    """Run every topology with every cell and write the tables."""
+    lines = [HEADER, COLUMNS, *pruning_rows(), EXPORTED, COLUMNS, *export_rows()]
     (ROOT / "docs" / "conformance.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sys.exit(int(any(WRONG in line for line in lines)))
 
 
-def _note(topology: type) -> str:
+def _row(name: str, cells: list[str]) -> str:
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _name(topology: type) -> str:
     text = (topology.__doc__ or "").splitlines()[0].rstrip(".") if topology.__doc__ else ""
-    return f": {text[0].lower()}{text[1:]}" if text else ""
+    return f"{topology.__name__}: {text[0].lower()}{text[1:]}" if text else topology.__name__
 
 
 if __name__ == "__main__":

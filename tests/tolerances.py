@@ -4,3 +4,5 @@ SAME_FLOAT64 = {"atol": 1e-12, "rtol": 0.0}
 """The same computation in float64, its sums perhaps in another order."""
 EXPORTED_FLOAT32 = {"atol": 1e-5, "rtol": 1e-4}
 """An exported file against PyTorch, both in float32."""
+SAME_GRADIENT = {"atol": 1e-12, "rtol": 1e-6}
+"""Gradients of the same function in float64, its sums perhaps in another order."""

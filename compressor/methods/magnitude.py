@@ -36,7 +36,8 @@ _SCHEDULE_ONLY = ("rounds", "retrain")
 class Magnitude(Method):
     """Remove what has the smallest magnitude: single weights (set to zero) or whole hidden units (smaller tensors).
 
-    Only `prune: units` makes the file smaller and faster; zeros in a dense matrix do neither.
+    Units can go by other scores too. Only `prune: units` makes the file smaller and faster; zeros in a dense matrix do
+    neither.
     """
 
     summary: ClassVar[str] = "remove the weights (zeros) or hidden units (smaller tensors) of smallest magnitude"
@@ -85,7 +86,7 @@ class Magnitude(Method):
     next step)."""
 
     ratio: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """With `prune: units`: fraction of the hidden units that is removed from each layer."""
+    """With `prune: units`: fraction of the hidden units that is removed, from each layer or from all (`scope`)."""
 
     ratios: Annotated[dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]], Field(min_length=1)] | None = None
     """With `prune: units`: name of a layer (or a glob, or `re:` and a regular expression) -> ratio of that layer; 0
@@ -200,6 +201,7 @@ class Magnitude(Method):
             amount=Amount(self.ratio, self.count, self.round_to or 1, self.scope or "layer", ratios),
             scorer=self._scorer(context, calibration),
             calibration=[inputs for inputs, _ in calibration] if self.compensate else [],
+            progress=context.progress,
             required=[name for name in selection.names if self.targets is None or name in {*self.targets, *ratios}],
         )
         known = {skip.name for skip in selection.skipped}

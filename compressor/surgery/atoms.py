@@ -56,11 +56,11 @@ class Atoms:
 
     def join(self, left: Ids, right: Ids) -> None:
         """Join atoms pairwise; pairs with a 0 are passed over."""
-        left, right = np.broadcast_arrays(left, right)
-        pairs = np.unique(np.stack([left.ravel(), right.ravel()]), axis=1)
-        pairs = pairs[:, (pairs != 0).all(axis=0) & (pairs[0] != pairs[1])]
-        for a, b in pairs.T.tolist():
-            self._join(a, b)
+        left, right = (part.ravel() for part in np.broadcast_arrays(left, right))
+        joined = (left != 0) & (right != 0) & (left != right)
+        # One number for each pair: to find unique rows of two takes several times as long.
+        for pair in np.unique(left[joined] * self._count + right[joined]).tolist():
+            self._join(*divmod(pair, self._count))
 
     def pin(self, ids: Ids, reason: str) -> None:
         """These atoms stay; the first reason is the one that is told."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compressor.progress import Silent
 from compressor.report import Skip
 from compressor.surgery.calibration import Batches, calls, evaluating
 from compressor.surgery.consumers import CONSUMERS, Models, Stage, stages, why_not
@@ -88,14 +89,13 @@ def refit(
     names = list(dict.fromkeys(module for module in consumers.values() if module not in blocked))
     refits: list[Refit] = []
     models = Models(original, smaller, kept, masks or {})
-    with evaluating(original, smaller):
+    with evaluating(original, smaller), (progress or Silent()).bar("refitting consumers", None) as bar:
         counts = _count_calls(original, names, batches)
         skipped += [_skip(weight, "it is not called") for weight, module in consumers.items() if module in names
                     and module not in counts]  # fmt: skip
         for name in counts:
             for stage in stages(models, name):
-                if progress is not None:
-                    progress.say(f"refitting {stage.terms[0].name}")
+                bar.advance(note=stage.terms[0].name)
                 reason = stage.obstacle() or _fit(stage, counts[name], batches, ridge, turns)
                 if reason is None:
                     refits.append(Refit(stage.names, *stage.errors()))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from compressor.surgery.planning import Scorer
     from compressor.surgery.tracing import Tracer
 
+_ROWS_IN_CACHE = 64
 Summary = Callable[["Statistics"], Tensor]
 
 
@@ -80,9 +81,7 @@ def magnitude(power: Literal[1, 2]) -> Scorer:
         for (name, axis), ids in tracer.atoms.axes.items():
             if is_edge(name) or (tensor := tensor_of(model, name).detach()).dim() < 2:
                 continue
-            others = [other for other in range(tensor.dim()) if other != axis]
-            norms = torch.linalg.vector_norm(tensor, power, others).double()
-            np.add.at(totals, tracer.atoms.roots(ids), norms.numpy() ** power)
+            np.add.at(totals, tracer.atoms.roots(ids), _power_sums(tensor, axis, power).numpy())
         return np.asarray(totals ** (1 / power))
 
     return score
@@ -199,6 +198,15 @@ def measure(model: nn.Module, batches: Batches, *, outputs_of: Sequence[str] = (
                         found[full(name, local)] = Statistics(0, *zeros.unbind())
                     found[full(name, local)].add(values)
     return found
+
+
+def _power_sums(tensor: Tensor, axis: int, power: int) -> Tensor:
+    """Sum of |w|^p over all other axes, float64; piece by piece: down whole columns it takes ten times as long."""
+    sums = [
+        piece.abs().pow(power).movedim(axis, -1).flatten(0, -2).sum(0, dtype=torch.float64)
+        for piece in tensor.split(_ROWS_IN_CACHE)
+    ]
+    return torch.cat(sums) if axis == 0 else torch.stack(sums).sum(0)
 
 
 def _measured(batches: Batches, summary: Summary) -> Scorer:

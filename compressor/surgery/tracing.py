@@ -80,6 +80,17 @@ _REDUCTIONS = {
     aten.max.default,
     aten.min.default,
 }
+_POOLS = {
+    aten.max_pool2d_with_indices.default: 2,
+    aten.max_pool3d_with_indices.default: 3,
+    aten.avg_pool2d.default: 2,
+    aten.avg_pool3d.default: 3,
+    aten._adaptive_avg_pool2d.default: 2,
+    aten._adaptive_avg_pool3d.default: 3,
+    aten.adaptive_max_pool2d.default: 2,
+    aten.adaptive_max_pool3d.default: 3,
+}
+"""Pooling channel by channel, and over how many of the last axes; those over one axis arrive as 2-D ones."""
 _SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
 _KEEPS_ZERO = (
     _SUMS
@@ -220,6 +231,8 @@ class Tracer(TorchDispatchMode):
             self._normalise(before[0], [args[1]], outputs[0], func)
         elif func in _REDUCTIONS:
             self._reduce(func, before[0], args, outputs)
+        elif func in _POOLS:
+            self._pool(before[0], _POOLS[func], outputs[0])
         elif self._is_view(tensors, outputs) and not func._schema.is_mutable:
             pass
         elif torch.Tag.pointwise in func.tags or func in (aten.dropout.default, aten.native_dropout.default):
@@ -398,6 +411,14 @@ class Tracer(TorchDispatchMode):
         for output in outputs:
             if output.is_floating_point():
                 self.write(output, labels.amax(dim=axes, keepdim=output.dim() == labels.dim()))
+
+    def _pool(self, labels: Tensor | None, spatial: int, output: Tensor) -> None:
+        """Pooling over the last `spatial` axes, along which no two units may meet; 0 stays 0."""
+        axes = list(range(-spatial, 0))
+        if labels is not None and any(_varies(labels, axis) for axis in axes):
+            self.atoms.pin(labels.numpy(), f"the pooling at {_place()} slides over it")
+        elif labels is not None:
+            self.write(output, labels.amax(dim=axes, keepdim=True))
 
     def _contract(self, left: Tensor, right: Tensor, output: Tensor) -> None:
         """Matrix product (..., M, K) x (..., K, N): joins along K, hands labels on along M and N."""

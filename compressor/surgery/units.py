@@ -26,6 +26,7 @@ from compressor.surgery.scores import magnitude
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from compressor.progress import Progress
     from compressor.surgery.choice import Amount
 
 
@@ -55,6 +56,7 @@ def prune(
     scorer: Scorer | None = None,
     required: Sequence[str] | None = None,
     calibration: Sequence[tuple[Tensor, ...]] = (),
+    progress: Progress | None = None,
 ) -> UnitSurgery:
     """Remove the units with the lowest score from the named modules; of equal ones that with the lower index.
 
@@ -73,6 +75,7 @@ def prune(
             skipped then, with the reason.
         calibration: Batches of inputs on which the consumers of removed units are refitted (see `compensation`), after
             the comparison; none: they stay as they are.
+        progress: Told about each layer that is refitted.
 
     Raises:
         SurgeryError: No unit, or no kept unit, would be left; a layer cannot be followed or is not reached; the smaller
@@ -91,7 +94,7 @@ def prune(
             _check_agreement(_forward(smaller, plan.edges.narrow(example), "smaller"), outputs, example)
         result = _result(plan, smaller, norms)
         if calibration:
-            result = _compensated(plan, result, calibration)
+            result = _compensated(plan, result, calibration, progress)
     result.model.to(next(model.parameters()).device).train(model.training)
     return result
 
@@ -130,10 +133,13 @@ def _refuse_unresizable(model: nn.Module, names: set[str]) -> None:
         raise SurgeryError(f"`{name}` would have to shrink, but {reason}", hint="choose other layers with `targets`")
 
 
-def _compensated(plan: Plan, result: UnitSurgery, calibration: Sequence[tuple[Tensor, ...]]) -> UnitSurgery:
+def _compensated(
+    plan: Plan, result: UnitSurgery, calibration: Sequence[tuple[Tensor, ...]], progress: Progress | None
+) -> UnitSurgery:
     """The consumers of removed units refitted, on the CPU; what was refitted and what not goes into the result."""
     batches = [tuple(part.cpu() for part in batch) for batch in calibration]
-    done = refit(plan.model, result.model, plan.kept, plan.tracer.atoms.roles, batches, masks=result.masks)
+    roles = plan.tracer.atoms.roles
+    done = refit(plan.model, result.model, plan.kept, roles, batches, masks=result.masks, progress=progress)
     notes = tuple(
         f"{', '.join(fit.names)}: refitted on {len(batches)} batches; squared error of the sums of products "
         f"{fit.error_before:.3g} before, {fit.error_after:.3g} after"

@@ -1,6 +1,7 @@
 """Consumers of removed units are refitted to what the original computes: against solving each regression directly."""
 
 import copy
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -380,12 +381,16 @@ def test_a_computed_weight_is_left_alone_and_named():
 
 
 def test_progress_names_each_layer():
-    said = []
+    notes = []
 
     class Heard(Silent):
-        def say(self, text):
-            said.append(text)
+        @contextmanager
+        def bar(self, description, total):
+            yield self
+
+        def advance(self, amount=1, note=""):
+            notes.append(note)
 
     model, smaller, kept = _recurrent("gru")
     refit(model, smaller, kept, _roles(kept), _batches((4, 6, 4)), progress=Heard())
-    assert said == ["refitting rnn.weight_ih_l0", "refitting head.weight"]
+    assert notes == ["rnn.weight_ih_l0", "head.weight"]
