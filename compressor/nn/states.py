@@ -9,6 +9,10 @@ from torch import Tensor
 from torch.utils import _pytree
 
 
+class UnevenStatesError(AttributeError):
+    """A model treats states of different sizes as one tensor."""
+
+
 class States(Sequence[Tensor]):
     """One tensor (B, H_i) for each layer and direction, in the order of the first axis of `h_n` (L * D, B, H).
 
@@ -55,7 +59,7 @@ class States(Sequence[Tensor]):
         if name.startswith("_"):
             raise AttributeError(name)
         sizes = ", ".join(str(part.shape[-1]) for part in self._parts)
-        raise AttributeError(
+        raise UnevenStatesError(
             f"the last states have no `{name}`: layers and directions have different sizes ({sizes}), so they are "
             "not one tensor; index them as in `h_n[-1]`"
         )

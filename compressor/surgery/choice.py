@@ -41,6 +41,15 @@ class Layer:
         backwards = ", backwards" if self.direction else ""
         return f"layer {self.layer}{backwards} of `{self.module}`"
 
+    @property
+    def together(self) -> int:
+        """How many of its units only go together: 1, or 2 where half of the channels gate the others (GLU).
+
+        0 where that differs from group to group, so that single ones cannot be removed.
+        """
+        sizes = np.unique(np.unique(self.groups, return_counts=True)[1])
+        return int(sizes[0]) if len(sizes) == 1 else 0
+
 
 @dataclass(frozen=True)
 class Amount:
@@ -74,9 +83,10 @@ class Amount:
         # 0.29 * 100 is 28.999... in binary; the decimal number that was written is what counts.
         return math.floor(size * fractions.Fraction(repr(self.ratio)))
 
-    def rounded(self, kept: int, size: int) -> int:
-        """Kept units rounded up, at most `size`."""
-        return min(size, math.ceil(kept / self.round_to) * self.round_to)
+    def rounded(self, kept: int, size: int, together: int = 1) -> int:
+        """Kept units rounded up to a multiple of `round_to` and of those that only go together, at most `size`."""
+        step = math.lcm(self.round_to, together)
+        return min(size, math.ceil(kept / step) * step)
 
 
 @dataclass(frozen=True)
@@ -138,8 +148,10 @@ def _usable(
 
 def _why_not(layer: Layer, pinned: Mapping[int, str]) -> str | None:
     groups = layer.groups.tolist()
-    if len(set(groups)) != len(groups):
+    if not layer.together:
         return "its units depend on each other, so single ones cannot be removed"
+    if len(set(groups)) == 1 < len(groups):
+        return "all its units depend on each other, so single ones cannot be removed"
     if all(group in pinned for group in groups):
         return "; ".join(sorted({pinned[group] for group in groups}))
     return None
@@ -151,15 +163,16 @@ def _from_layer(
     groups = layer.groups.tolist()
     number = _number(layer, amount)
     tied = sum(group in before for group in groups)
-    free = [group for group in groups if group not in before and group not in pinned]
-    if tied + len(free) < number:
+    free = [group for group in dict.fromkeys(groups) if group not in before and group not in pinned]
+    possible = tied + len(free) * layer.together
+    if possible < number:
         reasons = "; ".join(sorted({pinned[group] for group in groups if group in pinned}))
         raise SurgeryError(
-            f"{number} of the {len(groups)} units of {layer.label} should go, only {tied + len(free)} can: {reasons}",
+            f"{number} of the {len(groups)} units of {layer.label} should go, only {possible} can: {reasons}",
             hint="lower `ratio` or `count`",
         )
     order = sorted(range(len(free)), key=lambda index: float(scores[free[index]]))
-    return dict.fromkeys(free[index] for index in order[: max(0, number - tied)])
+    return dict.fromkeys(free[index] for index in order[: max(0, number - tied) // layer.together])
 
 
 def _number(layer: Layer, amount: Amount) -> int:
@@ -170,9 +183,10 @@ def _number(layer: Layer, amount: Amount) -> int:
         raise SurgeryError(
             f"this would leave no unit in {layer.label}, which has {size}", hint="lower `ratio` or `count`"
         )
-    kept = amount.rounded(kept, size)
+    step = math.lcm(amount.round_to, layer.together)
+    kept = amount.rounded(kept, size, layer.together)
     if kept == size:
-        multiple = f" (kept units are rounded up to a multiple of {amount.round_to})" if amount.round_to > 1 else ""
+        multiple = f" (kept units are rounded up to a multiple of {step})" if step > 1 else ""
         raise SurgeryError(
             f"no unit would go from {layer.label}, which has {size}{multiple}",
             hint="raise `ratio` or `count`, or lower `round_to`",
@@ -209,10 +223,10 @@ def _globally(layers: Sequence[Layer], scores: Scores, pinned: Mapping[int, str]
     removed = dict.fromkeys(order[:number])
     for layer in layers:
         # At least one unit stays in each layer, and as many as `round_to` asks for.
-        groups = layer.groups.tolist()
+        groups, size = dict.fromkeys(layer.groups.tolist()), len(layer.groups)
         lost = sorted((group for group in groups if group in removed), key=relative.__getitem__)
-        kept = amount.rounded(max(1, len(groups) - len(lost)), len(groups))
-        for group in lost[len(groups) - kept :]:
+        kept = amount.rounded(max(1, size - len(lost) * layer.together), size, layer.together)
+        for group in lost[(size - kept) // layer.together :]:
             del removed[group]
     if not removed:
         raise SurgeryError("no unit would go after rounding", hint="raise `ratio` or lower `round_to`")

@@ -80,6 +80,8 @@ _REDUCTIONS = {
     aten.max.default,
     aten.min.default,
 }
+_SKIPPING_ZEROS = {aten.sum.dim_IntList, aten.sum.default, aten.linalg_vector_norm.default}
+"""Reductions that are the same without elements that are 0."""
 _POOLS = {
     aten.max_pool2d_with_indices.default: 2,
     aten.max_pool3d_with_indices.default: 3,
@@ -142,6 +144,8 @@ class Tracer(TorchDispatchMode):
         self.norms: dict[str, Ids] = {}
         """Name of a layer normalisation -> the atoms of the positions that it normalises, 0 for a fixed feature."""
         self._shifted: list[Ids] = []
+        self._summed: list[tuple[Ids, str]] = []
+        """Atoms that are summed up, and where; they can only go where they are 0 then."""
         self._inputs: dict[int, tuple[int, Tensor]] = {}
         self._labels: dict[int, Tensor] = {}
         self.alive: list[Any] = []
@@ -165,6 +169,9 @@ class Tracer(TorchDispatchMode):
         self._inputs = {tensor.untyped_storage().data_ptr(): (i, tensor) for i, tensor in enumerate(inputs)}
         with torch.no_grad(), wrapped_modules(self), _without_fast_path(), self:
             outputs = self.model(*inputs)
+        shifted = self.atoms.roots(self.shifted_atoms())
+        for ids, reason in self._summed:
+            self.atoms.pin(ids[np.isin(self.atoms.roots(ids), shifted[shifted != 0])], reason)
         for index, output in enumerate(part for part in tree_flatten(outputs)[0] if isinstance(part, Tensor)):
             labels = self.read(output)
             if labels is not None and not self._leaves_as_state(index, labels):
@@ -405,12 +412,36 @@ class Tracer(TorchDispatchMode):
         position = 2 if func is aten.linalg_vector_norm.default else 1
         axes = args[position] if len(args) > position and args[position] is not None else list(range(labels.dim()))
         axes = [axes] if isinstance(axes, int) else list(axes) or list(range(labels.dim()))
-        if any(_mixes(labels, axis) for axis in axes):
+        mixed = [axis % labels.dim() for axis in axes if _mixes(labels, axis)]
+        beside = [axis for axis in range(labels.dim()) if axis not in mixed and _varies(labels, axis)]
+        if mixed and beside:
+            # As where directions in (T, B, 2, H) are added: what meets goes together.
+            labels = self._joined(labels, mixed)
+        elif mixed and func in _SKIPPING_ZEROS:
+            # A sum over all units, which those that are left make smaller: like a product with a matrix of ones.
+            self._summed.append((np.unique(labels.numpy()), f"`{func.name()}` at {_place()} sums it and others"))
+            return
+        elif mixed:
             self.atoms.pin(labels.numpy(), f"`{func.name()}` at {_place()} reduces across it and others")
             return
         for output in outputs:
             if output.is_floating_point():
                 self.write(output, labels.amax(dim=axes, keepdim=output.dim() == labels.dim()))
+
+    def _joined(self, labels: Tensor, axes: Sequence[int]) -> Tensor:
+        """Labels that were joined along axes, where elements without a unit are padding."""
+        highest = labels.amax(dim=list(axes), keepdim=True).expand(labels.size())
+        self.atoms.join(labels.numpy(), highest.numpy())
+        return torch.where(labels == 0, labels, highest)
+
+    def _glu(self, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+        """The first half times the sigmoid of the second one, along an axis."""
+        labels, axis = self.read(args[0]), args[1] if len(args) > 1 else -1
+        if labels is None:
+            return
+        halves = labels.chunk(2, axis)
+        self.atoms.join(halves[0].numpy(), halves[1].numpy())
+        self.write(outputs[0], torch.maximum(*halves))
 
     def _pool(self, labels: Tensor | None, spatial: int, output: Tensor) -> None:
         """Pooling over the last `spatial` axes, along which no two units may meet; 0 stays 0."""
@@ -654,6 +685,7 @@ _RULES: dict[Any, Callable[..., None]] = {
     aten.native_batch_norm.default: Tracer._batch_norm,
     aten._native_batch_norm_legit_no_training.default: Tracer._batch_norm,
     aten.native_layer_norm.default: Tracer._layer_norm,
+    aten.glu.default: Tracer._glu,
     aten.embedding.default: Tracer._embedding,
     aten.constant_pad_nd.default: Tracer._pad,
     aten._pad_packed_sequence.default: Tracer._pad_packed,

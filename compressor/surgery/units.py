@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_flatten
 
 from compressor.errors import SurgeryError
 from compressor.nn.norm import WideLayerNorm
+from compressor.nn.states import UnevenStatesError
 from compressor.nn.structure import replace_record
 from compressor.report import Change, Skip
 from compressor.surgery.compensation import refit
@@ -32,6 +34,16 @@ if TYPE_CHECKING:
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest |smaller - zeroed| / max(1, |zeroed|) by dtype; sums are taken in another order after the removal."""
+
+
+_FIXED = (
+    "a size may be fixed in the model's code: use `-1`, `x.shape` or the module's own `hidden_size` there; the model "
+    "is untouched"
+)
+_UNEVEN = (
+    "with `scope: layer` and one `ratio` or `count` all layers and directions of a module keep the same size; or "
+    "change that line; the model is untouched"
+)
 
 
 @dataclass(frozen=True)
@@ -188,21 +200,22 @@ def _forward(model: nn.Module, inputs: tuple[Tensor, ...], what: str) -> list[Te
         with torch.no_grad():
             outputs = model(*inputs)
     except Exception as error:
+        uneven = isinstance(error, UnevenStatesError)
+        name = "" if uneven else f"{type(error).__name__}: "
         raise SurgeryError(
-            f"the {what} model cannot run: {type(error).__name__}: {str(error).splitlines()[0]} ({_where(error)})",
-            hint="a size may be fixed in the model's code: use `-1`, `x.shape` or the module's own `hidden_size` "
-            "there; the model is untouched",
+            f"the {what} model cannot run: {name}{str(error).splitlines()[0]} ({_where(error)})",
+            hint=_UNEVEN if uneven else _FIXED,
         ) from error
     return [part for part in tree_flatten(outputs)[0] if isinstance(part, Tensor)]
 
 
 def _where(error: Exception) -> str:
     """The innermost line of the user's model that the error passed through."""
-    torch_folder = str(torch.__path__[0])
+    ours_and_torch = (str(torch.__path__[0]), str(Path(__file__).parents[1]))
     where, traceback = "in the model", error.__traceback__
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        if not code.co_filename.startswith(torch_folder) and code.co_filename != __file__:
+        if not code.co_filename.startswith(ours_and_torch):
             where = f"{code.co_filename.rpartition('/')[2]}:{traceback.tb_lineno}, in `{code.co_name}`"
         traceback = traceback.tb_next
     return where

@@ -22,6 +22,7 @@ from tests.surgery.topologies import (
     Bidirectional,
     BothLastStates,
     CellLoop,
+    GatedConvolution,
     GatherByLength,
     ImageFront,
     LayerNormBehind,
@@ -56,7 +57,7 @@ NOT_ZERO = {
     "EncoderLayerBehind",
 }  # fmt: skip
 """Where dead rows alone do not make a unit 0: something is added to it, or makes a value of 0."""
-TIED = {"SummedDirections", "HandOver", "AttentionDecoder"}
+TIED = {"SummedDirections", "SummedView", "HandOver", "AttentionDecoder"}
 """Where the layers' units go together, the same ones must be dead in each."""
 
 
@@ -188,6 +189,66 @@ def test_channels_and_features_go_where_they_are_named():
     assert (result.second.out_channels, result.rnn.input_size, result.rnn.hidden_size) == (2, 10, 7)
 
 
+@pytest.mark.parametrize(
+    ("amount", "left"),
+    [
+        (Amount(ratio=0.5), 8),
+        (Amount(count=5), 10),
+        (Amount(ratio=0.9), 2),
+        (Amount(ratio=0.5, round_to=3), 12),
+        (Amount(ratio=0.5, scope="global"), None),
+        (Amount(ratio=0.5, scope="global", round_to=3), None),
+    ],
+)
+def test_channels_go_together_with_those_that_gate_them(amount, left):
+    model = _model(GatedConvolution, "gru")
+    result = prune(model, {}, _inputs((2, 3), (5, 7)), names=["conv", "rnn"], amount=amount).model
+    assert result.conv.out_channels == 2 * result.rnn.input_size < 14
+    assert result.conv.out_channels % amount.round_to == 0
+    if left is None:
+        assert result.conv.out_channels + result.rnn.hidden_size < 2 * 7 + HIDDEN
+    else:
+        assert result.conv.out_channels == left
+
+
+class OverUnits(nn.Module):
+    """Something that takes all units of a layer together, after a function."""
+
+    def __init__(self, function, over):
+        super().__init__()
+        self.rnn, self.head = nn.GRU(INPUT, HIDDEN, batch_first=True), nn.Linear(1, 3)
+        self.function, self.over = function, over
+
+    def forward(self, x, lengths):
+        return self.head(self.over(self.function(self.rnn(x)[0])))
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        lambda y: y.sum(-1, keepdim=True),
+        lambda y: torch.linalg.vector_norm(y, dim=-1, keepdim=True),
+        lambda y: y.sum().view(1, 1),
+    ],
+    ids=["sum", "norm", "sum of everything"],
+)
+def test_units_are_followed_into_sums_over_them(over):
+    torch.manual_seed(0)
+    model = OverUnits(torch.tanh, over).double().eval()
+    result = prune(model, {}, _inputs((2, 3), (5, 7)), names=["rnn"], amount=Amount(ratio=0.5)).model
+    assert result.rnn.hidden_size == 7
+    shifted = OverUnits(torch.sigmoid, over).double().eval()
+    with pytest.raises(SurgeryError, match=r"`aten::[\w.]+` at test_units.py:\d+ sums it and others"):
+        prune(shifted, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(ratio=0.5))
+
+
+def test_the_mean_over_units_depends_on_their_number():
+    torch.manual_seed(0)
+    model = OverUnits(torch.tanh, lambda y: y.mean(-1, keepdim=True)).double().eval()
+    with pytest.raises(SurgeryError, match="reduces across it and others"):
+        prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(ratio=0.5))
+
+
 def test_what_cannot_shrink_is_skipped_with_its_reason_unless_required():
     model = _model(GatherByLength, "gru")
     result = prune(model, {}, _inputs((2, 3)), names=["rnn", "head"], amount=Amount(ratio=0.5), required=["rnn"])
@@ -237,6 +298,25 @@ def test_layers_and_directions_may_end_with_different_sizes(topology, cell):
     if topology in (Bidirectional, BothLastStates, Stacked):
         sizes = [part.hidden_size for part in result.model.rnn.modules() if isinstance(part, nn.RNNBase)]
         assert len(set(sizes)) > 1
+
+
+class TransposedStates(Bidirectional):
+    head_inputs = 2 * HIDDEN
+
+    def join(self, x, lengths):
+        states = self.rnn(x)[1][-2:]
+        return states.transpose(0, 1).flatten(1)
+
+
+def test_sizes_that_the_model_cannot_live_with_are_refused_with_the_remedy():
+    model = _model(TransposedStates, "gru")
+    result = prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(ratio=0.5)).model
+    assert result.rnn.hidden_size == 7
+    with torch.no_grad():
+        model.rnn.weight_hh_l1 *= 0.1
+    with pytest.raises(SurgeryError, match=r"sizes.*\(test_units.py:\d+, in `join`\)") as caught:
+        prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(ratio=0.5, scope="global"))
+    assert "scope: layer" in caught.value.hint
 
 
 def test_a_second_removal_goes_on_from_the_first():

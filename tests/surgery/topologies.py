@@ -123,6 +123,35 @@ class SummedDirections(Base):
         return forward + backward
 
 
+class SummedView(Base):
+    """Both directions added by a view, as in DeepSpeech 2."""
+
+    options = {"bidirectional": True}
+
+    def join(self, x, lengths):
+        y = self.rnn(x.transpose(0, 1))[0]
+        return y.view(y.size(0), y.size(1), 2, -1).sum(2).transpose(0, 1)
+
+
+class UnitLength(Base):
+    """Embeddings of length 1, as for a comparison by cosine."""
+
+    def join(self, x, lengths):
+        return nn.functional.normalize(self.rnn(x)[0][:, -1], dim=-1)
+
+
+class GatedConvolution(Base):
+    """A convolution in front, half of whose channels gate the other half."""
+
+    def __init__(self, cell):
+        super().__init__(cell)
+        self.conv = nn.Conv1d(INPUT, 2 * 7, 3, padding=1)
+        self.rnn = cell(7, HIDDEN, batch_first=True)
+
+    def join(self, x, lengths):
+        return self.rnn(nn.functional.glu(self.conv(x.transpose(1, 2)), dim=1).transpose(1, 2))[0]
+
+
 class BothLastStates(Base):
     options = {"batch_first": True, "bidirectional": True}
     head_inputs = 2 * HIDDEN
@@ -364,7 +393,8 @@ SUPPORTED = [
     SequenceFirst, Packed, PackedMean, Bidirectional, SummedDirections, BothLastStates, TwoModules, LearnedState,
     ConvolutionInFront, BatchNormBehind, SkipConcatenation, AttentionPooling, HandOver, Residual, UsedTwice, CellState,
     StateFromLinear, ZeroState, SlicedDirection, AttentionDecoder, LayerNormBehind,
-    SelfAttentionBehind, EncoderLayerBehind, Projected, ImageFront, Gated, Embedded,
+    SelfAttentionBehind, EncoderLayerBehind, Projected, ImageFront, Gated, Embedded, SummedView, UnitLength,
+    GatedConvolution,
 ]  # fmt: skip
 
 
