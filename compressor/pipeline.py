@@ -99,6 +99,7 @@ class _Run:
 
     def carry_out(self) -> Report:
         """All stages in order; the report is written last."""
+        _refuse_same_names(self.recipe.exports)
         original = self.task.model().to(self.device).eval()
         try_forward(self.task, original, self.device)
         self.progress.say("evaluating the original model")
@@ -106,15 +107,17 @@ class _Run:
         for index, step in enumerate(self.recipe.steps):
             with _in_step(index, step):
                 step.check(original)
+        # Before the steps: what cannot be exported need not be retrained first.
+        exported = [self._export(original, self.task, options, "original") for options in self.recipe.exports[:1]]
         state, steps = self._compress(original)
         narrowed = NarrowedTask(self.task, state.structure)
-        exported = [self._export(original, self.task, options, "original") for options in self.recipe.exports[:1]]
-        exported += [self._export(state.model, narrowed, options, None) for options in self.recipe.exports]
         torch_scores = [original_score] + [steps[-1].score or original_score] * len(self.recipe.exports)
         models = [original] + [state.model] * len(self.recipe.exports)
         tasks = [self.task] + [narrowed] * len(self.recipe.exports)
-        measurements, speedups = self._measure(exported, models, tasks, torch_scores)
         checkpoint.save(self.folder.staging, state.model, state.structure)
+        with self.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
+            exported += [self._export(state.model, narrowed, options, None) for options in self.recipe.exports]
+            measurements, speedups = self._measure(exported, models, tasks, torch_scores)
         report = Report(
             name=self.recipe.name,
             description=self.recipe.description,
@@ -174,10 +177,7 @@ class _Run:
 
     def _export(self, model: nn.Module, task: GuardedTask, options: ExportOptions, stem: str | None) -> Artifact:
         exporter = importlib.import_module(f"exporters.{options.format}")
-        name = stem or getattr(options, "name", "model")
-        path = self.folder.staging / f"{name}.{options.format}"
-        if path.exists():
-            raise UsageError(f"two exports of the recipe write `{path.name}`", hint="give one of them another `name`")
+        path = self.folder.staging / _file_name(options, stem)
         self.progress.say(f"exporting {path.name}")
         artifact: Artifact = exporter.export(
             copy.deepcopy(model).cpu().eval(), task, path, options, progress=self.progress, seed=self.recipe.seed
@@ -358,6 +358,19 @@ def environment(device: torch.device) -> Environment:
         device=name,
         versions={package: metadata.version(package) for package in _PACKAGES},
     )
+
+
+def _file_name(options: ExportOptions, stem: str | None) -> str:
+    return f"{stem or getattr(options, 'name', 'model')}.{options.format}"
+
+
+def _refuse_same_names(exports: Sequence[ExportOptions]) -> None:
+    names = [*(_file_name(options, "original") for options in exports[:1]), *(_file_name(o, None) for o in exports)]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(
+                f"two files of the run would be called `{name}`", hint="give the export another `name` in the recipe"
+            )
 
 
 def _cpu_name() -> str:

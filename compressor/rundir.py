@@ -6,17 +6,20 @@ import errno
 import json
 import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from compressor.errors import OutputError
+from compressor.errors import CompressorError, OutputError
 from compressor.files import writing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
-from typing import Any
 
 REPORT_FILE = "report.json"
+RESCUED = "unfinished"
+"""Folder beside the results for what a run had made before it failed."""
 _STAGING = ".staging-"
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
@@ -24,7 +27,8 @@ _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 class RunFolder:
     """`with RunFolder(out, ...) as folder:` write into `folder.staging`, then `commit()`.
 
-    A run that fails removes its staging folder and leaves `out` as it was (and not there where it was not there).
+    A run that fails removes its staging folder and leaves `out` as it was (and not there where it was not there), but
+    for what it was told to keep.
     """
 
     def __init__(self, out: Path, recipe_sha256: str, *, quick: bool, force: bool) -> None:
@@ -56,9 +60,26 @@ class RunFolder:
         with writing(self.out / name):
             (self.staging / name).write_text(text, encoding="utf-8")
 
+    @contextmanager
+    def keeping(self, *names: str) -> Iterator[None]:
+        """Where what follows fails, keep these staged files in `out/unfinished`; an error of ours says so."""
+        try:
+            yield
+        except BaseException as error:
+            rescued = self.out / RESCUED
+            with writing(rescued):
+                rescued.mkdir(exist_ok=True)
+                for name in names:
+                    (self.staging / name).replace(rescued / name)
+            if isinstance(error, CompressorError):
+                kept = f"the compressed weights are kept: `compressor.load({str(rescued)!r}, task)`"
+                error.hint = kept if error.hint is None else f"{error.hint}; {kept}"
+            raise
+
     def commit(self) -> None:
         """Put the staged files in place, `report.json` last: without it a folder does not look finished."""
         with writing(self.out):
+            shutil.rmtree(self.out / RESCUED, ignore_errors=True)
             (self.out / REPORT_FILE).unlink(missing_ok=True)
             staged = sorted(self.staging.iterdir(), key=lambda path: path.name == REPORT_FILE)
             for name in self._older - {path.name for path in staged}:
@@ -73,7 +94,8 @@ def _older_files(out: Path, recipe_sha256: str, *, quick: bool, force: bool) -> 
         raise OutputError(f"{out} is a file", hint="give a folder with --out")
     report = out / REPORT_FILE
     if not report.exists():
-        others = [path.name for path in out.iterdir() if not path.name.startswith(_STAGING)] if out.is_dir() else []
+        ours = (_STAGING, RESCUED)
+        others = [path.name for path in out.iterdir() if not path.name.startswith(ours)] if out.is_dir() else []
         if others and not force:
             raise OutputError(
                 f"{out} is not empty and holds no run of this tool ({', '.join(sorted(others)[:3])} ...)",

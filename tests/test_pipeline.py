@@ -14,7 +14,7 @@ import torch
 import compressor
 from compressor import recipe
 from compressor import task as tasks
-from compressor.errors import CompressorError, MethodError, OutputError, TaskError, UsageError
+from compressor.errors import CompressorError, MethodError, OutputError, ParityError, TaskError, UsageError
 from compressor.pipeline import check_limits, run
 from compressor.report import Report
 
@@ -165,6 +165,35 @@ def test_a_run_that_fails_leaves_the_older_one_and_no_new_folder(done, folder, t
             _run(folder, target, task=broken)
     assert before == {path.name: path.read_bytes() for path in out.iterdir()}
     assert not (tmp_path / "new").exists()
+
+
+def test_weights_outlive_an_export_that_fails_until_a_run_succeeds(folder, tmp_path):
+    out = tmp_path / "out"
+    strict = ["exports=[{format: onnx}, {format: onnx, name: strict, atol: 1e-15, rtol: 1e-15}]"]
+    with pytest.raises(ParityError, match="disagrees with PyTorch") as caught:
+        _run(folder, out, overrides=strict)
+    assert "compressor.load(" in caught.value.hint
+    assert [path.name for path in out.iterdir()] == ["unfinished"]
+    task = tasks.load(str(folder / "task.py"))
+    kept = compressor.load(out / "unfinished", task)
+    assert kept.rnn.hidden_size == 12
+    _run(folder, out)
+    assert torch.equal(compressor.load(out, task).rnn.weight_hh_l0, kept.rnn.weight_hh_l0)
+    assert not (out / "unfinished").exists()
+
+
+@pytest.mark.parametrize("names", [("model", "model"), ("original", "other")])
+def test_files_that_would_have_one_name_are_refused_before_any_work(folder, tmp_path, names):
+    exports = ", ".join(f"{{format: onnx, name: {name}}}" for name in names)
+    with pytest.raises(UsageError, match=f"two files of the run would be called `{names[0]}.onnx`"):
+        _run(folder, tmp_path / "out", overrides=[f"exports=[{exports}]"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_original_that_cannot_be_exported_is_told_before_any_step(folder, tmp_path):
+    with pytest.raises(ParityError, match="disagrees with PyTorch"):
+        _run(folder, tmp_path / "out", overrides=["exports.0.atol=1e-15", "exports.0.rtol=1e-15"])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
