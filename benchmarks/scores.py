@@ -24,7 +24,8 @@ from torch import nn
 
 from compressor.files import write_whole
 from compressor.measure import accuracy, size
-from compressor.methods.base import Context, State
+from compressor.methods.base import Context, Method, State
+from compressor.methods.lattice import Lattice
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.pipeline import MethodTask, torch_forward
@@ -39,7 +40,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "docs" / "scores.json", ROOT / "docs" / "scores.md"
 CPU = torch.device("cpu")
-SCORES = ("l1", "l2", "activation", "variance", "sensitivity", "taylor", "random")
+LATTICE = {"lattice, 50th percentile": 50.0, "lattice, 98th percentile": 98.0}
+"""Rows by the order of `lattice`, and the percentile of the connections that it does not see."""
+SCORES = ("l1", "l2", "activation", "variance", "sensitivity", "taylor", *LATTICE, "random")
+CONNECTIONS = (*LATTICE, "magnitude", "random")
+SPARSITIES = (0.5, 0.75, 0.9, 0.98)
 SCRATCH = "from random weights"
 
 
@@ -55,6 +60,8 @@ class Case:
     """Epochs of the long training from random weights."""
     seeds: int = 1
     scores: tuple[str, ...] = SCORES
+    sparsities: tuple[float, ...] = SPARSITIES
+    """Of connections."""
     prune: Mapping[str, Any] = field(default_factory=dict)
     scratch: Mapping[str, Any] = field(default_factory=dict)
     """How training from random weights differs from retraining."""
@@ -94,7 +101,8 @@ CASES = {
         },
         long=3,
         scratch={"lr": 2e-3},
-        scores=("l2", "activation", "variance", "sensitivity", "random"),
+        scores=("l2", "activation", "variance", "sensitivity", *LATTICE, "random"),
+        sparsities=(0.5,),
         prune={"calibration_batches": 8},
         remark="Lower is better. There are no labels: `taylor` cannot be used, and retraining is distillation on 22 "
         "voices other than the four scored ones, at a learning rate of 3e-4 (2e-3 from random weights). Refitted on 8 "
@@ -139,6 +147,10 @@ class Bench:
     def jobs(self) -> Iterator[tuple[str, Any]]:
         """Keys and what computes their figures."""
         yield self.key("original"), lambda: {"plain": self.value(self.model), "parameters": size.count(self.model)[0]}
+        for sparsity in self.case.sparsities:
+            for seed in range(self.case.seeds):
+                for by in CONNECTIONS:
+                    yield self.key("weights", sparsity, by, seed), lambda z=sparsity, b=by, n=seed: self.masked(z, b, n)
         for ratio in self.case.ratios:
             for seed in range(self.case.seeds):
                 for score in self.case.scores:
@@ -158,6 +170,14 @@ class Bench:
             "retrained": self.value(self.retrain(refitted, seed).model),
         }
 
+    def masked(self, sparsity: float, by: str, seed: int) -> dict[str, float]:
+        """The metric with so many connections between units zero, and after retraining with the zeros held."""
+        options = {"percentile": LATTICE[by]} if by in LATTICE else {}
+        step = Lattice.model_validate({"prune": "weights", "sparsity": sparsity, **options})
+        apply = step.apply if by in LATTICE else step.controls()[by]
+        state = apply(State(self.model), self.context(seed)).state
+        return {"plain": self.value(state.model), "retrained": self.value(self.retrain(state, seed).model)}
+
     def scratch(self, ratio: float, seed: int) -> dict[str, float]:
         """The metric of a model of that size trained from random weights, for a short and a long time."""
         state = self.prune(ratio, "l2", seed, compensate=False)
@@ -172,9 +192,13 @@ class Bench:
         }
 
     def prune(self, ratio: float, score: str, seed: int, **options: Any) -> State:
-        """One step of `magnitude`."""
-        step = Magnitude.model_validate(
-            {"prune": "units", "ratio": ratio, "score": score, **self.case.prune, **options}
+        """One step of `magnitude` or `lattice`."""
+        step: Method = (
+            Magnitude.model_validate({"prune": "units", "ratio": ratio, "score": score, **self.case.prune, **options})
+            if score not in LATTICE
+            else Lattice.model_validate(
+                {"prune": "units", "ratio": ratio, "percentile": LATTICE[score], **self.case.prune, **options}
+            )
         )
         return step.apply(State(self.model), self.context(seed)).state
 
@@ -212,19 +236,31 @@ def page(results: Mapping[str, Any]) -> str:
         for ratio in case.ratios:
             for score in case.scores:
                 cells = [spread(results, sample, ratio, score, kind) for kind in ("plain", "refitted", "retrained")]
-                lines.append(f"| {ratio:.0%} | `{score}` | {' | '.join(cells)} |")
+                lines.append(f"| {ratio:.0%} | {_called(score)} | {' | '.join(cells)} |")
             small = results.get(f"{sample} | {ratio} | {SCRATCH} | 0", {}).get("parameters", 0)
             short, long = (spread(results, sample, ratio, SCRATCH, kind) for kind in ("retrained", "long"))
             lines.append(
                 f"| {ratio:.0%} | {SCRATCH}, {small:,} parameters | – | – | {short}; {_epochs(case.long)}: {long} |"
             )
+        lines += ["", f"| connections removed | by | removed | {_epochs(epochs)} of retraining |", "|---|---|---|---|"]
+        for sparsity in case.sparsities:
+            for by in CONNECTIONS:
+                cells = [spread(results, f"{sample} | weights", sparsity, by, kind) for kind in ("plain", "retrained")]
+                lines.append(f"| {sparsity:.0%} | {_called(by)} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
 
+def _called(row: str) -> str:
+    word, _, rest = row.partition(", ")
+    return f"`{word}`, {rest}" if rest else f"`{word}`"
+
+
 def spread(results: Mapping[str, Any], sample: str, ratio: float, score: str, kind: str) -> str:
     """The mean over the seeds, and their range where there are several."""
-    rows = [results.get(f"{sample} | {ratio} | {score} | {seed}") for seed in range(CASES[sample].seeds)]
+    rows = [
+        results.get(f"{sample} | {ratio} | {score} | {seed}") for seed in range(CASES[sample.partition(" | ")[0]].seeds)
+    ]
     values = [row[kind] for row in rows if row is not None]
     if not values:
         return "not measured"
@@ -247,13 +283,16 @@ HEAD = """
 Written by `python benchmarks/scores.py measure SAMPLE` and `python benchmarks/scores.py write`. Every unit of a layer
 is scored, the lowest go, the same ratio from each layer. *Removed*: nothing else is done. *Refitted*: with
 [compensation](compensation.md), on training inputs without labels. *From random weights*: the network of the same
-small size without anything of the trained one but, where retraining is distillation, its outputs.
+small size without anything of the trained one but, where retraining is distillation, its outputs. *Connections* are
+the entries of the recurrent matrices, zero in all gates.
 
 What the tables say:
 
 - The refit does more than the choice: refitted, units drawn at random are ahead of any choice that is not.
 - `l2`, the default, is never far behind the best of its column where half of the units or fewer go. `sensitivity` is as
   good, and better where nearly all go; `activation` and `variance` lose on the speaker encoder, `taylor` on Reber.
+- `lattice` ([its page](lattice.md)) is one choice among others: once refitted, ahead of `l2` where most units go, and
+  there chance is too. Its zeros are those of magnitude pruning, weight by weight.
 - Where labelled data and time are plenty, a small network trained as long from random weights ends where pruning does
   (Japanese vowels, Reber): pruning buys time there. Where they are scarce it comes nowhere near: on the speaker
   encoder's 22 voices, three epochs of distillation into random weights stay at chance, which is 50.

@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +26,7 @@ from compressor.methods.base import Context, Method, State
 from compressor.progress import Progress, Silent
 from compressor.report import (
     Artifact,
+    Beside,
     Environment,
     Limit,
     Measurement,
@@ -150,8 +151,10 @@ class _Run:
         )
         state = State(copy.deepcopy(original))
         steps = []
+        befores = []
         for index, step in enumerate(self.recipe.steps):
             self.progress.say(f"step {index + 1} of {len(self.recipe.steps)}: {step.method}")
+            befores.append((state, replace(context, generator=generator.clone_state())))
             started = time.perf_counter()
             with _in_step(index, step):
                 result = step.apply(state, context)
@@ -167,13 +170,36 @@ class _Run:
                     skipped=result.skipped,
                     notes=result.notes,
                     history=result.history,
+                    facts=dict(result.facts),
                     seconds=time.perf_counter() - started,
                     parameters=parameters,
                     nonzeros=nonzeros,
                     score=self._score(state.model),
                 )
             )
-        return state, steps
+        besides = [self._beside(index, *before) for index, before in enumerate(befores)]
+        return state, [step.model_copy(update={"beside": b}) for step, b in zip(steps, besides, strict=True)]
+
+    def _beside(self, index: int, before: State, context: Context) -> tuple[Beside, ...]:
+        """The step's controls and, on each, the rest of the recipe, from the same random numbers on."""
+        step = self.recipe.steps[index]
+        found = []
+        for name, control in step.controls().items():
+            self.progress.say(f"beside step {index + 1}: {name}")
+            own = replace(context, generator=context.generator.clone_state())
+            try:
+                with torch.random.fork_rng():
+                    state = control(before, own).state
+                    parameters, nonzeros = size.count(state.model)
+                    score = self._score(state.model)
+                    for later in self.recipe.steps[index + 1 :]:
+                        state = later.apply(state, own).state
+                    final = self._score(state.model)
+            except CompressorError as error:
+                found.append(Beside(name=name, note=error.message))
+                continue
+            found.append(Beside(name=name, parameters=parameters, nonzeros=nonzeros, score=score, final=final))
+        return tuple(found)
 
     def _export(self, model: nn.Module, task: GuardedTask, options: ExportOptions, stem: str | None) -> Artifact:
         exporter = importlib.import_module(f"exporters.{options.format}")
@@ -234,11 +260,10 @@ class _Run:
 
     def _write(self, report: Report) -> Report:
         """The views, then `report.json`, then everything into place."""
-        import yaml
-
+        from compressor.plain_yaml import dump
         from compressor.render import html, markdown
 
-        self.folder.write("recipe.yaml", yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True))
+        self.folder.write("recipe.yaml", dump(report.recipe))
         names = sorted(
             {path.name for path in self.folder.staging.iterdir()} | {"report.md", "report.html", REPORT_FILE}
         )

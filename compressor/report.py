@@ -88,6 +88,20 @@ class LayerSparsity(Fact):
         return 1.0 - self.nonzeros / self.parameters if self.parameters else 0.0
 
 
+class Beside(Fact):
+    """Another way to do what a step did, to the same amount, with the rest of the recipe carried out on it."""
+
+    name: str
+    parameters: int = 0
+    nonzeros: int = 0
+    score: Score | None = None
+    """The metric of the PyTorch model right after the step."""
+    final: Score | None = None
+    """The metric after the last step of the recipe."""
+    note: str = ""
+    """Why there is no score."""
+
+
 class StepReport(Fact):
     """One step of the recipe as it was carried out."""
 
@@ -99,11 +113,15 @@ class StepReport(Fact):
     notes: tuple[str, ...] = ()
     history: tuple[dict[str, float], ...] = ()
     """One row per epoch or round, for instance {"epoch": 1, "loss": 0.3, "metric": 0.97}."""
+    facts: dict[str, float] = {}
+    """Numbers about what the step made, such as the properties of a graph."""
     seconds: float = 0.0
     parameters: int = 0
     nonzeros: int = 0
     score: Score | None = None
     """The metric of the PyTorch model right after this step."""
+    beside: tuple[Beside, ...] = ()
+    """Controls."""
 
 
 class ParityPoint(Fact):

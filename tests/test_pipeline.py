@@ -323,6 +323,20 @@ def test_a_streaming_model_keeps_its_states_as_inputs_and_outputs_of_the_file(fo
     assert report.compressed[0].score.value == pytest.approx(report.compressed[0].torch_score.value)
 
 
+def test_controls_go_through_the_rest_of_the_recipe_and_leave_the_result_alone(folder, tmp_path):
+    steps = "steps=[{method: lattice, prune: units, ratio: 0.5, compare: %s}, {method: retrain, epochs: 2, lr: 1e-2}]"
+    report = _run(folder, tmp_path / "with", overrides=[steps % "true"])
+    _run(folder, tmp_path / "without", overrides=[steps % "false"])
+    assert [other.name for other in report.steps[0].beside] == ["magnitude", "random"]
+    for other in report.steps[0].beside:
+        assert other.parameters == report.steps[0].parameters
+        assert other.score.samples == other.final.samples == 101
+        assert other.final.value != other.score.value  # it was retrained
+    assert report.steps[1].beside == ()
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("with", "without")]
+    assert weights[0] == weights[1]
+
+
 def test_limits_are_checked_on_the_exported_file(done):
     _, report = done
     from compressor.recipe.model import Limits

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from compressor.cli import lattice as ordering
 from compressor.cli import sensitivity as mapping
 from compressor.cli.arguments import JsonOption, TaskOption
 from compressor.cli.output import columns, emit, emit_json, emit_rich
@@ -55,31 +56,71 @@ def inspect(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="DIR", help=f"Write {mapping.JSON_FILE} and a plot, {mapping.SVG_FILE}, into this folder."
+            "--out",
+            metavar="DIR",
+            help=f"Write {mapping.JSON_FILE} and {mapping.SVG_FILE}, or {ordering.SVG_FILE}, into this folder.",
         ),
     ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Measure again what was measured before; when the task's data changed.")
     ] = False,
+    lattice: Annotated[
+        bool, typer.Option("--lattice", help="Show the order of each recurrent layer's units, as `lattice` sees it.")
+    ] = False,
+    percentile: Annotated[
+        float | None,
+        typer.Option(
+            "--percentile",
+            min=0.0,
+            max=100.0,
+            metavar="P",
+            help="Leave out the weakest P per cent of the connections. [default: 50]",
+        ),
+    ] = None,
+    order: Annotated[
+        Literal["closure", "reachability"] | None,
+        typer.Option("--order", help="[default: closure]", show_default=False),
+    ] = None,
+    scope: Annotated[
+        Literal["layer", "global"] | None,
+        typer.Option("--scope", help="One order for each layer, or one over all. [default: layer]", show_default=False),
+    ] = None,
 ) -> None:
     """Show a task's model: its layers, their size, what can be pruned and how, and on request the baseline metric.
 
-    With --sensitivity, measure which layers the metric depends on, and find ratios for each.
+    With --sensitivity, measure which layers the metric depends on, and find ratios for each. With --lattice, show the
+    order of their units.
     """
-    given = {
+    of_sensitivity = {
         "--targets": targets,
         "--ratios": ratios,
         "--budget": budget,
         "--budget-of": budget_of,
         "--max-drop": max_drop,
-        "--out": out,
         "--no-cache": no_cache or None,
     }
+    of_lattice = {"--percentile": percentile, "--order": order, "--scope": scope}
+    if sensitivity and lattice:
+        raise UsageError("--sensitivity and --lattice are two questions", hint="ask them one after the other")
     if not sensitivity:
-        for option, value in given.items():
-            if value is not None:
-                raise UsageError(f"`{option}` belongs to --sensitivity", hint="add --sensitivity")
+        _refuse(of_sensitivity, "--sensitivity")
+    if not lattice:
+        _refuse(of_lattice, "--lattice")
+    if not sensitivity and not lattice:
+        _refuse({"--out": out}, "--sensitivity or --lattice")
         _modules_of(task, evaluate=evaluate, json=json)
+        return
+    if lattice:
+        from compressor import task as tasks
+
+        found = ordering.Options(
+            percentile=50.0 if percentile is None else percentile,
+            order=order or "closure",
+            scope=scope or "layer",
+            out=out,
+            json=json,
+        )
+        ordering.run(tasks.load(task), found)
         return
     if budget is not None and not 0.0 < budget < 1.0:
         raise UsageError(f"--budget is {budget:g}, expected a fraction above 0 and below 1")
@@ -98,6 +139,12 @@ def inspect(
     from compressor import task as tasks
 
     mapping.run(tasks.load(task), options)
+
+
+def _refuse(given: dict[str, Any], owner: str) -> None:
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(f"`{option}` belongs to {owner}", hint=f"add {owner}")
 
 
 def _modules_of(task: str, *, evaluate: bool, json: bool) -> None:

@@ -183,13 +183,13 @@ def _show_allocation(
 
 def _yaml(allocation: "Allocation", targets: tuple[str, ...] | None) -> str:
     """The step of a recipe."""
-    import yaml
+    from compressor.plain_yaml import dump
 
     step: dict[str, Any] = {"method": "magnitude", "prune": "units"}
     if targets is not None:
         step["targets"] = list(targets)
     step["ratios"] = {name or "*": ratio for name, ratio in allocation.ratios.items()}
-    lines = yaml.safe_dump([step], sort_keys=False, allow_unicode=True, width=1000).splitlines()
+    lines = dump([step], width=1000).splitlines()
     return "\n".join(["steps:", *(f"  {line}" for line in lines)])
 
 

@@ -6,13 +6,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from compressor.methods.base import Method
+from compressor.methods.lattice import Lattice
 from compressor.methods.magnitude import Magnitude
+from compressor.methods.random_graph import RandomGraph
 from compressor.methods.retrain import Retrain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-METHODS: Mapping[str, type[Method]] = MappingProxyType({"magnitude": Magnitude, "retrain": Retrain})
+METHODS: Mapping[str, type[Method]] = MappingProxyType(
+    {"magnitude": Magnitude, "lattice": Lattice, "random_graph": RandomGraph, "retrain": Retrain}
+)
 """Recipe word -> method, in the order in which they are listed."""
 
-__all__ = ["METHODS", "Magnitude", "Method", "Retrain"]
+__all__ = ["METHODS", "Lattice", "Magnitude", "Method", "RandomGraph", "Retrain"]

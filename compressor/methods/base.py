@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -60,6 +61,8 @@ class StepResult:
     skipped: tuple[Skip, ...] = ()
     history: tuple[dict[str, float], ...] = ()
     notes: tuple[str, ...] = ()
+    facts: Mapping[str, float] = field(default_factory=dict)
+    """Numbers about what was made, such as the properties of a graph."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class Context:
     """A rehearsal: a handful of batches instead of whole epochs."""
 
 
+Control = Callable[[State, Context], StepResult]
+"""Another way to do what a step does, to the same amount."""
+
+
 class Method(BaseModel, ABC):
     """A step of a recipe. The fields are the recipe's options; `method` is the recipe word and the file's name.
 
@@ -92,6 +99,10 @@ class Method(BaseModel, ABC):
 
     def check(self, model: nn.Module) -> None:
         """Raise `MethodError` where the model has nothing for this step; called before any work is done."""
+
+    def controls(self) -> Mapping[str, Control]:
+        """Name -> what the report puts beside this step, the rest of the recipe carried out on it too."""
+        return {}
 
     @abstractmethod
     def apply(self, state: State, context: Context) -> StepResult:

@@ -5,23 +5,30 @@ Sources: arXiv 2407.20601 and section 2.3 of the thesis behind it; for the score
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from compressor.errors import MethodError
 from compressor.methods.base import Context, Method, State, StepResult
+from compressor.methods.removal import (
+    Batches,
+    first_batches,
+    masked,
+    masked_changes,
+    refuse_non_finite,
+    remove_units,
+    with_whole_masks,
+)
 from compressor.methods.retrain import Retrain, compare
 from compressor.methods.targets import Selection, check_patterns, layer_ratios, select_layers, select_weights
-from compressor.report import Change, Skip
+from compressor.report import Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
@@ -65,7 +72,7 @@ class Magnitude(Method):
     """With `prune: weights`: the recurrent layers' input-to-hidden weights (`i2h`), hidden-to-hidden weights (`h2h`, an
     LSTM's projection included), or both."""
 
-    scope: Literal["global", "layer"] | None = None
+    scope: Literal["layer", "global"] | None = None
     """With `sparsity`: one threshold over all chosen matrices (`global`, the default there), or the same sparsity in
     each of them (`layer`). With `prune: units` and `ratio`: the same ratio of every layer and direction (`layer`, the
     default there), or the lowest of all of them together, each score divided by its layer's mean (`global`)."""
@@ -172,9 +179,9 @@ class Magnitude(Method):
         """Refuse a model without anything that `targets` names, and weights that are not finite."""
         if self.prune == "units":
             names = self._select_layers(model)[0].names
-            _refuse_non_finite(model, [name for name, _ in model.named_parameters() if _inside(name, names)])
+            refuse_non_finite(model, [name for name, _ in model.named_parameters() if _inside(name, names)])
             return
-        _refuse_non_finite(model, select_weights(model, self.targets, self.ignore, self.matrices).names)
+        refuse_non_finite(model, select_weights(model, self.targets, self.ignore, self.matrices).names)
         if self.retrain is not None:
             self.retrain.check(model)
 
@@ -184,32 +191,18 @@ class Magnitude(Method):
         return self._prune_units(state, context) if self.prune == "units" else self._prune_weights(state, context)
 
     def _prune_units(self, state: State, context: Context) -> StepResult:
-        from compressor.surgery import units
         from compressor.surgery.choice import Amount
 
         selection, ratios = self._select_layers(state.model)
-        task = context.task
         calibration = self._calibration(context)
-        # Traced at a short length, where the trace is cheap, and compared at the typical one too.
-        short = min(task.length, max(task.min_length, 3))
-        examples = [task.example(2, short), task.example(3, task.length)]
-        done = units.prune(
-            state.model,
-            state.masks,
-            examples,
-            names=selection.names,
-            amount=Amount(self.ratio, self.count, self.round_to or 1, self.scope or "layer", ratios),
-            scorer=self._scorer(context, calibration),
-            calibration=[inputs for inputs, _ in calibration] if self.compensate else [],
-            progress=context.progress,
+        return remove_units(
+            state,
+            context,
+            selection,
+            Amount(self.ratio, self.count, self.round_to or 1, self.scope or "layer", ratios),
+            self._scorer(context, calibration),
+            calibration=calibration if self.compensate else [],
             required=[name for name in selection.names if self.targets is None or name in {*self.targets, *ratios}],
-        )
-        known = {skip.name for skip in selection.skipped}
-        return StepResult(
-            State(done.model, done.masks, (*state.structure, *done.structure)),
-            done.changes,
-            (*selection.skipped, *(skip for skip in done.skipped if skip.name not in known)),
-            notes=done.notes,
         )
 
     def _select_layers(self, model: nn.Module) -> tuple[Selection, dict[str, float]]:
@@ -225,22 +218,13 @@ class Magnitude(Method):
         ratios = {name: ratio for name, ratio in ratios.items() if name in names}
         return Selection(names, (*selection.skipped, *skipped)), ratios
 
-    def _calibration(self, context: Context) -> list[tuple[tuple[Tensor, ...], Any]]:
-        """The first training batches, drawn by a generator of their own so that retraining is unaffected."""
-        import torch
-
+    def _calibration(self, context: Context) -> Batches:
+        """Training batches, where the compensation or the score needs them."""
         if not self.compensate and self.score in ("l1", "l2", "random"):
             return []
-        generator = torch.Generator().manual_seed(context.generator.initial_seed())
-        batches = list(islice(context.task.batches(generator), 2 if context.quick else self.calibration_batches))
-        if not batches:
-            raise MethodError(
-                "the task's `batches` gave none, and units are measured and compensated on training batches",
-                hint="give batches, or set `compensate: false` and one of the scores `l1`, `l2` and `random`",
-            )
-        return batches
+        return first_batches(context, self.calibration_batches)
 
-    def _scorer(self, context: Context, calibration: Sequence[tuple[tuple[Tensor, ...], Any]]) -> Scorer:
+    def _scorer(self, context: Context, calibration: Batches) -> Scorer:
         import torch
 
         from compressor.surgery import scores
@@ -260,13 +244,13 @@ class Magnitude(Method):
 
     def _prune_weights(self, state: State, context: Context) -> StepResult:
         selection = select_weights(state.model, self.targets, self.ignore, self.matrices)
-        current = _with_whole_masks(state, selection.names)
+        current = with_whole_masks(state, selection.names)
         if self.pattern is not None:
             current, skipped = self._by_pattern(current, selection.names)
-            return StepResult(current, _masked_changes(state, current), (*selection.skipped, *skipped))
+            return StepResult(current, masked_changes(state, current), (*selection.skipped, *skipped))
         groups, skipped = self._groups(current, selection.names)
         current, history, notes = self._in_rounds(current, groups, context)
-        changes = _masked_changes(state, current)
+        changes = masked_changes(state, current)
         if self.retrain is not None:
             changes += compare(state.model, current.model, current.masks)[0]
         return StepResult(current, changes, (*selection.skipped, *skipped), history, notes)
@@ -279,7 +263,7 @@ class Magnitude(Method):
         idle = [name for name in names if masks[name].equal(state.masks[name])]
         skipped = [Skip(name=name, reason=f"no {m} consecutive weights have more than {n} left") for name in idle]
         _refuse_idle(skipped, len(names), "take this step out of the recipe")
-        return _masked(state, masks), skipped
+        return masked(state, masks), skipped
 
     def _groups(self, state: State, names: Sequence[str]) -> tuple[list[_Group], list[Skip]]:
         """The sets of weights that share a threshold, those left out that have nothing to lose."""
@@ -308,7 +292,7 @@ class Magnitude(Method):
         history: list[dict[str, float]] = []
         notes: dict[str, None] = {}
         for done in range(1, rounds + 1):
-            state = _masked(state, self._round_masks(state, groups, done / rounds))
+            state = masked(state, self._round_masks(state, groups, done / rounds))
             if self.retrain is None:
                 continue
             row = {"round": float(done), "sparsity": _sparsity(state, groups)}
@@ -353,38 +337,6 @@ class _Group:
         return math.floor(self.goal + (self.pruned - self.goal) * left + 0.5)
 
 
-def _refuse_non_finite(model: nn.Module, names: Sequence[str]) -> None:
-    """Raise `MethodError` where a parameter holds NaN or infinity: its magnitudes have no order."""
-    for name in names:
-        parameter = model.get_parameter(name)
-        wrong = parameter.numel() - int(parameter.isfinite().sum())
-        if wrong:
-            raise MethodError(
-                f"`{name}` holds {wrong} values that are NaN or infinite", hint="check the checkpoint, or train again"
-            )
-
-
-def _with_whole_masks(state: State, names: Sequence[str]) -> State:
-    """A copy of the model, and a mask for each of the weights, all True where there is none yet."""
-    import torch
-
-    model = copy.deepcopy(state.model)
-    masks = dict(state.masks)
-    for name in names:
-        parameter = model.get_parameter(name)
-        known = masks.get(name)
-        masks[name] = torch.ones_like(parameter, dtype=torch.bool) if known is None else known.to(parameter.device)
-    return State(model, masks, state.structure)
-
-
-def _masked(state: State, masks: Mapping[str, Tensor]) -> State:
-    """The same model object with these weights set to zero, and all the masks."""
-    from compressor.nn.masks import prune_
-
-    prune_(state.model, masks)
-    return State(state.model, {**state.masks, **masks}, state.structure)
-
-
 def _sparsity(state: State, groups: Sequence[_Group]) -> float:
     masks = [state.masks[name] for group in groups for name in group.names]
     return 1.0 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
@@ -394,32 +346,6 @@ def _refuse_idle(skipped: Sequence[Skip], looked_at: int, hint: str) -> None:
     if len(skipped) == looked_at:
         reasons = "; ".join(f"{skip.name}: {skip.reason}" for skip in skipped)
         raise MethodError(f"`magnitude` would change nothing ({reasons})", hint=hint)
-
-
-def _masked_changes(before: State, after: State) -> tuple[Change, ...]:
-    """One change for each weight whose mask is new or smaller."""
-    old = dict(before.model.named_parameters())
-    changes: list[Change] = []
-    for name, mask in after.masks.items():
-        known = before.masks.get(name)
-        pruned_before = 0 if known is None else int((~known).sum())
-        pruned = int((~mask).sum())
-        if pruned == pruned_before:
-            continue
-        changes.append(
-            Change(
-                name=name,
-                action="masked",
-                shape_before=tuple(mask.shape),
-                shape_after=tuple(mask.shape),
-                parameters_before=mask.numel(),
-                parameters_after=mask.numel(),
-                nonzeros_before=int(old[name].count_nonzero()),
-                nonzeros_after=int(after.model.get_parameter(name).count_nonzero()),
-                note=f"{pruned} of {mask.numel()} pruned",
-            )
-        )
-    return tuple(changes)
 
 
 def _inside(name: str, modules: Sequence[str]) -> bool:

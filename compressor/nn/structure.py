@@ -12,6 +12,7 @@ from torch import nn
 from compressor.errors import CheckpointError
 from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.norm import WideLayerNorm
+from compressor.nn.recurrent_stack import RecurrentStack
 from compressor.nn.uneven import UnevenRecurrent
 
 if TYPE_CHECKING:
@@ -20,18 +21,20 @@ if TYPE_CHECKING:
 REPLACE = "replace"
 """The kind of the records."""
 
-Layer = UnevenRecurrent | CompactMultiheadAttention | WideLayerNorm
+Layer = UnevenRecurrent | CompactMultiheadAttention | WideLayerNorm | RecurrentStack
 
 LAYERS: dict[str, type[Layer]] = {
     "uneven_recurrent": UnevenRecurrent,
     "compact_attention": CompactMultiheadAttention,
     "wide_layer_norm": WideLayerNorm,
+    "recurrent_stack": RecurrentStack,
 }
 """The word after `with` -> the class."""
 _PREDECESSORS: dict[type[nn.Module], type[nn.Module]] = {
     UnevenRecurrent: nn.RNNBase,
     CompactMultiheadAttention: nn.MultiheadAttention,
     WideLayerNorm: nn.LayerNorm,
+    RecurrentStack: nn.RNNBase,
 }
 _KEYS = {"kind", "module", "with", "record"}
 

@@ -8,7 +8,6 @@ are used here, with our own rules for plain scalars and our own construction. Ev
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +19,7 @@ from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
 from compressor.errors import Place, RecipeError
+from compressor.plain_yaml import BOOL, FLOAT, INT, NULL, PLAIN_RULES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,18 +32,6 @@ MAX_DIGITS: Final = 40
 
 Path = tuple[str | int, ...]
 """Keys and list positions from the top, such as ("steps", 0, "ratio")."""
-
-_NULL, _BOOL, _INT, _FLOAT = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
-_PLAIN_RULES: Final = (
-    (_NULL, r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    (_BOOL, r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    (_INT, r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
-    (
-        _FLOAT,
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        list("-+0123456789."),
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -103,11 +91,11 @@ class _Builder:
 
     def _scalar(self, node: yaml.ScalarNode, place: Place) -> Any:
         text: str = node.value
-        if node.tag == _NULL:
+        if node.tag == NULL:
             return None
-        if node.tag == _BOOL:
+        if node.tag == BOOL:
             return text.lower() == "true"
-        if node.tag in (_INT, _FLOAT):
+        if node.tag in (INT, FLOAT):
             return self._number(text, node.tag, place)
         return text
 
@@ -115,7 +103,7 @@ class _Builder:
         if len(text) > MAX_DIGITS:
             self._mistake(f"a number of {len(text)} characters", place, f"at most {MAX_DIGITS} are read")
             return 0
-        if tag == _INT:
+        if tag == INT:
             # YAML 1.2 reads 010 as ten, which int(text, 0) refuses
             return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
         number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
@@ -158,8 +146,8 @@ class _Composer(Reader, Scanner, Parser, Composer, BaseResolver):
         return node
 
 
-for _tag, _pattern, _first in _PLAIN_RULES:
-    _Composer.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), _first)
+for _tag, _pattern, _first in PLAIN_RULES:
+    _Composer.add_implicit_resolver(_tag, _pattern, _first)
 
 
 def parse(text: str, file: str) -> Document | None:

@@ -28,7 +28,7 @@ def markdown(report: Report) -> str:
     blocks += _optional("## Limits", view.limits(report))
     blocks.append("## Steps")
     for step in report.steps:
-        blocks += _step(step)
+        blocks += _step(report, step)
     for index, measurement in enumerate(report.compressed):
         blocks += _artifact(view.label(report, index), measurement.artifact)
     blocks += _artifact("original", report.original.artifact)
@@ -41,12 +41,19 @@ def markdown(report: Report) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _step(step: StepReport) -> list[str]:
+def _step(report: Report, step: StepReport) -> list[str]:
     blocks = [f"### {step.index + 1}. {_text(step.method)}"]
     if options := view.options(step):
         blocks.append(_text(options))
     blocks.append(_text(view.outcome(step)))
-    blocks += [_table(table) for table in (view.changes(step), view.skipped(step), view.history(step)) if table]
+    tables = (
+        view.beside(report, step),
+        view.facts(step),
+        view.changes(step),
+        view.skipped(step),
+        view.history(step),
+    )
+    blocks += [_table(table) for table in tables if table]
     if step.notes:
         blocks.append(_list(_text(note) for note in step.notes))
     return blocks

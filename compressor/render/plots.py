@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from compressor.render import format as form
@@ -31,6 +32,12 @@ _VARIABLES = {
     COMPRESSED: "var(--compressed)",
     ZERO: "var(--zero)",
 }
+_OWN_COLOURS = """
+svg { background: #fbfaf7; font-family: system-ui, sans-serif;
+  --ink: #1d2326; --muted: #5c676c; --line: #dcdcd4; --original: #7d8b99; --compressed: #0f766e; --zero: #e0b354; }
+@media (prefers-color-scheme: dark) { svg { background: #14181a;
+  --ink: #e6e8e6; --muted: #9ca8ac; --line: #353d41; --original: #8796a5; --compressed: #3fb8a9; --zero: #b98f3b; } }
+"""
 _WIDTH_INCHES = 5.2
 _MOST_LAYERS = 24
 _BINS = 48
@@ -101,6 +108,13 @@ def draw(height_inches: float, fill: Callable[[Figure], None]) -> str:
         sink = StringIO()
         figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _for_page(sink.getvalue())
+
+
+def alone(drawn: str, sentence: str) -> str:
+    """What `draw` gave as a file that stands on its own, light or dark as its viewer is; the sentence is its title."""
+    head, rest = drawn.split(">", 1)
+    head = head.replace(' aria-hidden="true"', ' xmlns="http://www.w3.org/2000/svg" role="img"')
+    return f"{head}>\n<title>{escape(sentence)}</title>\n<style>{_OWN_COLOURS}</style>{rest}\n"
 
 
 def _for_page(svg: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Final
 
-from compressor.render.plots import COMPRESSED, INK, draw, short
+from compressor.render.plots import COMPRESSED, INK, alone, draw, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,12 +12,6 @@ if TYPE_CHECKING:
 
     from compressor.report import LayerSensitivity, Sensitivity
 
-_COLOURS: Final = """
-svg { background: #fbfaf7; font-family: system-ui, sans-serif;
-  --ink: #1d2326; --muted: #5c676c; --line: #dcdcd4; --original: #7d8b99; --compressed: #0f766e; --zero: #e0b354; }
-@media (prefers-color-scheme: dark) { svg { background: #14181a;
-  --ink: #e6e8e6; --muted: #9ca8ac; --line: #353d41; --original: #8796a5; --compressed: #3fb8a9; --zero: #b98f3b; } }
-"""
 _ROW: Final = 0.62
 """Of the distance of two layers, how much the points of one layer take."""
 
@@ -45,9 +38,7 @@ def svg(sensitivity: Sensitivity) -> str:
         axes.set_title(f"{title}\n{whole}", parse_math=False)
 
     drawn = draw(1.3 + 0.24 * lines + 0.15 * len(shown), fill)
-    head, rest = drawn.split(">", 1)
-    head = head.replace(' aria-hidden="true"', ' xmlns="http://www.w3.org/2000/svg" role="img"')
-    return f"{head}>\n<title>{escape(_sentence(sensitivity))}</title>\n<style>{_COLOURS}</style>{rest}\n"
+    return alone(drawn, _sentence(sensitivity))
 
 
 def _points(axes: Axes, layer: LayerSensitivity, ratios: tuple[float, ...], row: int) -> None:

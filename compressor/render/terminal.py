@@ -21,6 +21,9 @@ def print_table(report: Report, console: Console) -> None:
     console.print(_rich(view.comparison(report), title=report.name))
     for note in view.footnotes(report):
         console.print(Text(note, style="dim"))
+    for step in report.steps:
+        if (others := view.beside(report, step)) is not None:
+            console.print(_rich(others))
     wanted = view.limits(report)
     if wanted is not None:
         console.print(_rich(wanted))

@@ -71,6 +71,7 @@ def statements(report: Report) -> list[Statement]:
         name = "" if len(report.compressed) == 1 else f"{label(report, index)}: "
         for statement in _about(report, measurement, report.speedups[index]):
             found.append(Statement(statement.tone, name + statement.text))
+    found += [said for step in report.steps if (said := _beside_statement(report, step)) is not None]
     missed = [limit for limit in report.limits if not limit.met]
     if missed:
         found.append(Statement("bad", "Limits missed: " + "; ".join(_missed(limit) for limit in missed) + "."))
@@ -231,6 +232,49 @@ def history(step: StepReport) -> Table | None:
     return Table(keys, rows)
 
 
+def facts(step: StepReport) -> Table | None:
+    """Numbers about what a step made; none where there are none."""
+    rows = tuple((name, _plain(value)) for name, value in step.facts.items())
+    return Table(("fact", "value"), rows) if rows else None
+
+
+def beside(report: Report, step: StepReport) -> Table | None:
+    """A step and its controls, right after it and after the last step; none where it has no controls."""
+    if not step.beside or step.score is None:
+        return None
+    last = report.steps[-1].score or step.score
+    metric = f"{step.score.metric} in PyTorch"
+    rows = [(step.method, score(step.score), score(last), form.count(step.parameters), form.count(step.nonzeros), "")]
+    for other in step.beside:
+        scores = [score(value) if value else "" for value in (other.score, other.final)]
+        counts = [form.count(number) if other.score else "" for number in (other.parameters, other.nonzeros)]
+        rows.append((other.name, scores[0], scores[1], counts[0], counts[1], other.note))
+    header = ("by", f"{metric} after step {step.index + 1}", "after the last step", "parameters", "non-zeros", "note")
+    return _without_empty(Table(header, tuple(rows)))
+
+
+def _beside_statement(report: Report, step: StepReport) -> Statement | None:
+    """Did the step do better than its controls did?"""
+    last = report.steps[-1].score
+    others = [(other.name, other.final) for other in step.beside if other.final is not None]
+    if last is None or not others:
+        return None
+    sign = 1 if last.higher_is_better else -1
+    better = [(name, value) for name, value in others if sign * (value.value - last.value) > 0]
+    text = ", ".join(f"{name} {form.metric(value.value)}" for name, value in others)
+    verdict = f"{' and '.join(name for name, _ in better)} did better" if better else "none did better"
+    close = not any(_apart(last, value) for _, value in others)
+    chance = "; their 95 % intervals overlap, so this may be chance" if close else ""
+    own = f"`{step.method}` came to {form.metric(last.value)} after the last step"
+    return Statement("bad" if better else "good", f"{own}, beside it {text}: {verdict}{chance}.")
+
+
+def _apart(first: Score, second: Score) -> bool:
+    """True where both have intervals and these do not meet."""
+    a, b = first.interval, second.interval
+    return a is not None and b is not None and (a.low > b.high or b.low > a.high)
+
+
 def parity(artifact: Artifact) -> Table:
     """Agreement with PyTorch, point by point."""
     rows = tuple(
@@ -302,10 +346,9 @@ def environment(report: Report) -> Table:
 
 def recipe(report: Report) -> str:
     """The resolved recipe as YAML."""
-    import yaml
+    from compressor.plain_yaml import dump
 
-    text: str = yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True)
-    return text.rstrip("\n")
+    return dump(report.recipe).rstrip("\n")
 
 
 def score(value: Score) -> str:

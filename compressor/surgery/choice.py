@@ -53,7 +53,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Amount:
-    """How much goes: `ratio` or `count`, the kept units rounded up to a multiple of `round_to`.
+    """How much goes: `ratio`, `count`, or what scores `below`; the kept units rounded up to a multiple of `round_to`.
 
     With scope `layer` that holds for each layer. With scope `global` the ratio holds for all layers together, their
     scores divided by their layer's mean first, since magnitudes differ between layers by kind. `ratios` gives modules
@@ -66,6 +66,8 @@ class Amount:
     scope: Literal["layer", "global"] = "layer"
     ratios: Mapping[str, float] = field(default_factory=dict)
     """Module name -> the ratio of its layers, instead of `ratio` or `count`."""
+    below: float | None = None
+    """Instead of `ratio` or `count`: every group with a lower score goes; a layer without one is left alone."""
 
     def of(self, module: str) -> Amount:
         """The amount for one module."""
@@ -121,7 +123,9 @@ def choose(
     if amount.scope == "layer":
         for layer in usable:
             removed |= _from_layer(layer, scores, pinned, amount, removed)
-        _check_ties(usable, amount, removed)
+        _check_ties(usable, scores, amount, removed)
+    if not removed:
+        raise SurgeryError("no unit would go: none scores low enough", hint="ask for a `ratio`")
     return Choice(np.array(sorted(removed), np.int64), skipped)
 
 
@@ -161,7 +165,7 @@ def _from_layer(
     layer: Layer, scores: Scores, pinned: Mapping[int, str], amount: Amount, before: Mapping[int, None]
 ) -> dict[int, None]:
     groups = layer.groups.tolist()
-    number = _number(layer, amount)
+    number = _number(layer, scores, amount)
     tied = sum(group in before for group in groups)
     free = [group for group in dict.fromkeys(groups) if group not in before and group not in pinned]
     possible = tied + len(free) * layer.together
@@ -175,9 +179,12 @@ def _from_layer(
     return dict.fromkeys(free[index] for index in order[: max(0, number - tied) // layer.together])
 
 
-def _number(layer: Layer, amount: Amount) -> int:
+def _number(layer: Layer, scores: Scores, amount: Amount) -> int:
     size = len(layer.groups)
     amount = amount.of(layer.module)
+    if amount.below is not None:
+        lowest = size - int((scores[layer.groups] < amount.below).sum())
+        return size - amount.rounded(max(lowest, 1), size, layer.together)
     kept = size - amount.removed_of(size)
     if kept <= 0:
         raise SurgeryError(
@@ -194,10 +201,11 @@ def _number(layer: Layer, amount: Amount) -> int:
     return size - kept
 
 
-def _check_ties(layers: Sequence[Layer], amount: Amount, removed: Mapping[int, None]) -> None:
+def _check_ties(layers: Sequence[Layer], scores: Scores, amount: Amount, removed: Mapping[int, None]) -> None:
     """Tied layers share groups: what one chose another loses too, and the numbers have to come out for both."""
     for layer in layers:
-        lost, wanted = sum(group in removed for group in layer.groups.tolist()), _number(layer, amount)
+        lost = sum(group in removed for group in layer.groups.tolist())
+        wanted = _number(layer, scores, amount)
         if lost != wanted:
             raise SurgeryError(
                 f"{layer.label} is tied to layers of other sizes or ratios and would lose {lost} units instead of "

@@ -15,8 +15,6 @@ from tests.surgery.topologies import CELLS, CellLoop, Projected
 LIMITS = {Projected: "proj_size=3, which ONNX cannot express", CellLoop: "fixes axis `time`"}
 CASES = {topology: (index, list(CELLS)[index % len(CELLS)]) for index, topology in enumerate(TOPOLOGIES)}
 
-pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
-
 
 @pytest.mark.parametrize("topology", [t for t in TOPOLOGIES if t not in LIMITS], ids=lambda t: t.__name__)
 def test_a_model_that_lost_units_is_exported_and_agrees_at_unseen_sizes(tmp_path, topology):

@@ -10,7 +10,10 @@ from torch import nn
 
 from compressor.errors import CheckpointError
 from compressor.nn.attention import CompactMultiheadAttention
+from compressor.nn.graph_recurrent import GraphRecurrent
+from compressor.nn.graphs import watts_strogatz
 from compressor.nn.norm import WideLayerNorm
+from compressor.nn.recurrent_stack import RecurrentStack
 from compressor.nn.structure import LAYERS, apply_record, replace_module, replace_record
 from compressor.nn.uneven import UnevenRecurrent
 
@@ -23,10 +26,11 @@ class Model(nn.Module):
         self.rnn = nn.LSTM(INPUT, 4, bidirectional=True, batch_first=True)
         self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
         self.norm = nn.LayerNorm(WIDTH)
+        self.last = nn.GRU(WIDTH, 3, batch_first=True)
 
     def forward(self, x):
         y = self.rnn(x)[0]
-        return self.norm(self.attention(y, y, y)[0])
+        return self.last(self.norm(self.attention(y, y, y)[0]))[0]
 
 
 def _compressed():
@@ -41,6 +45,11 @@ def _compressed():
         "rnn": UnevenRecurrent("LSTM", INPUT, [[3, 2]], batch_first=True, dtype=torch.float64),
         "attention": attention,
         "norm": WideLayerNorm(7, WIDTH, dtype=torch.float64),
+        "last": RecurrentStack(
+            GraphRecurrent("gru", 7, watts_strogatz(11, 4, 1.0, 0), batch_first=True, dtype=torch.float64),
+            3,
+            dtype=torch.float64,
+        ),
     }
     for name, layer in layers.items():
         replace_module(model, name, layer)

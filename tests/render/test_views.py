@@ -8,7 +8,8 @@ from compressor import render
 from compressor.errors import ReportError
 from compressor.render import view
 from compressor.render.terminal import print_table
-from compressor.report import Drop, Interval, ParityPoint, Report, SpeedUp
+from compressor.report import Beside, Drop, Interval, ParityPoint, Report, SpeedUp
+from tests.render.conftest import score
 
 
 def terminal(report, width=140):
@@ -209,3 +210,35 @@ def test_the_page_is_well_formed(page):
     parser = Balance()
     parser.feed(page)
     assert parser.open == []
+
+
+def test_controls_stand_beside_their_step_and_a_step_that_lost_to_one_says_so(report):
+    step = report.steps[0].model_copy(
+        update={
+            "beside": (
+                Beside(name="magnitude", parameters=7, nonzeros=5, score=score(0.61), final=score(0.99)),
+                Beside(name="random", parameters=7, nonzeros=5, score=score(0.35), final=score(0.11)),
+                Beside(name="other", note="it could not"),
+            )
+        }
+    )
+    with_controls = report.model_copy(update={"steps": (step, *report.steps[1:])})
+    table = view.beside(with_controls, step)
+    assert [row[0] for row in table.rows] == [step.method, "magnitude", "random", "other"]
+    assert table.rows[3][-1] == "it could not"
+    (statement,) = (item for item in view.statements(with_controls) if "beside it" in item.text)
+    assert statement.tone == "bad"
+    assert "beside it magnitude 0.9900, random 0.1100: magnitude did better" in statement.text
+    for show in VIEWS:
+        assert "it could not" in show(with_controls)
+    assert view.beside(report, report.steps[0]) is None
+
+
+def test_facts_about_what_a_step_made_are_shown_and_survive_json(report):
+    step = report.steps[0].model_copy(update={"facts": {"nodes": 11.0, "density": 0.09375}})
+    with_facts = report.model_copy(update={"steps": (step, *report.steps[1:])})
+    assert view.facts(step).rows == (("nodes", "11"), ("density", "0.09375"))
+    assert "| nodes | 11 |" in render.markdown(with_facts)
+    assert "0.09375" in render.html(with_facts)
+    assert Report.from_json(with_facts.to_json()) == with_facts
+    assert view.facts(report.steps[0]) is None

@@ -1,0 +1,299 @@
+"""`lattice`: keep the units of a recurrent layer that its order cannot do without.
+
+Source: arXiv 2502.16525 (Sengupta, 2025), which says that the units form a partially ordered set, that meet-irreducible
+ones are kept, and that redundant ones and their connections go. The order, its closure and the thresholds are our
+readings; see `compressor.nn.lattice` and docs/lattice.md.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from compressor.errors import MethodError
+from compressor.methods.base import Context, Control, Method, State, StepResult
+from compressor.methods.removal import (
+    Batches,
+    first_batches,
+    masked,
+    masked_changes,
+    refuse_non_finite,
+    remove_units,
+    trace_examples,
+    with_whole_masks,
+)
+from compressor.methods.targets import Selection, check_patterns, select_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import torch
+    from torch import Tensor, nn
+
+    from compressor.surgery.order import Reading, Settings
+    from compressor.surgery.planning import Scorer
+
+_WEIGHTS_ONLY = ("sparsity",)
+_UNITS_ONLY = ("ratio", "round_to", "compensate", "calibration_batches")
+_BINARY_ONLY = ("percentile", "threshold")
+
+
+class Lattice(Method):
+    """Prune a recurrent layer by the order that its recurrent weights put its units in.
+
+    Meet-irreducible units stay, the others, which are meets of units above them, and their connections go; centrality
+    decides where a number is asked for. Only `prune: units` makes the file smaller and faster.
+    """
+
+    summary: ClassVar[str] = (
+        "remove the units (or their connections) that the order of a recurrent layer makes redundant"
+    )
+
+    method: Literal["lattice"] = "lattice"
+    """The recipe word."""
+
+    prune: Literal["weights", "units"]
+    """`weights` sets connections between units to zero and holds them there; `units` takes units out, whose tensors
+    become smaller."""
+
+    targets: tuple[str, ...] | None = None
+    """Globs (or `re:` and a regular expression) on names of recurrent layers and cells, or of modules that hold them;
+    all of them where it is left out."""
+
+    ignore: tuple[str, ...] = ()
+    """Globs (or `re:`) of what to leave alone though `targets` names it."""
+
+    adjacency: Literal["binary", "continuous"] = "binary"
+    """Which connections the order sees: `binary`, those stronger than a threshold; `continuous`, all of them by degree,
+    the strength over the largest one."""
+
+    percentile: Annotated[float, Field(ge=0.0, le=100.0)] = 50.0
+    """With `adjacency: binary`: the weakest per cent of connections do not count."""
+
+    threshold: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
+    """With `adjacency: binary`, instead of `percentile`: an absolute strength that a connection has to exceed."""
+
+    combine: Literal["max", "l2"] = "max"
+    """How a connection's strength comes of its weights in all gates: the largest magnitude, or their Euclidean norm."""
+
+    order: Literal["closure", "reachability"] = "closure"
+    """`closure`: unit i is below j where all that i drives is driven by j too, and a unit is redundant where it drives
+    just what several others above it have in common. `reachability`: i is below j where j is reached from i; units that
+    reach each other are one element, so that it says nothing of dense layers."""
+
+    scope: Literal["layer", "global"] = "layer"
+    """One order for each layer and direction, or one over all recurrent layers of the model with the connections
+    between layers, top-down ones included."""
+
+    centrality: Literal["degree", "closeness", "betweenness", "strength"] = "degree"
+    """Which units go first among equals, and stand for a class of equal ones: by their number of connections, their
+    nearness, the shortest paths through them, or the sum of their strengths."""
+
+    tolerance: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """With `adjacency: continuous`: degrees that differ by no more are equal."""
+
+    sparsity: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """With `prune: weights`: fraction of the connections that is zero afterwards, those with a kept unit going last,
+    weak ones first; as many as the order says where it is left out."""
+
+    ratio: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """With `prune: units`: fraction of each layer's units that is removed, those that the order keeps going last; as
+    many as the order says where it is left out."""
+
+    round_to: Annotated[int, Field(ge=1)] | None = None
+    """With `prune: units`: the number of units kept is rounded up to a multiple of this, for hardware that likes it."""
+
+    compensate: bool = True
+    """With `prune: units`: hand what a removed unit carried to the kept ones, see `magnitude`."""
+
+    calibration_batches: Annotated[int, Field(ge=1, le=1000)] = 16
+    """With `compensate`: how many training batches are used."""
+
+    compare: bool = True
+    """Do the same by magnitude and at random, as many of each layer, carry out the rest of the recipe on those too, and
+    put the three side by side in the report. It takes three times the time."""
+
+    @field_validator("targets", "ignore")
+    @classmethod
+    def _patterns_can_match(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        check_patterns(value or ())
+        return value
+
+    @model_validator(mode="after")
+    def _options_belong_together(self) -> Lattice:
+        self._refuse(_WEIGHTS_ONLY if self.prune == "units" else _UNITS_ONLY, f"does not go with `prune: {self.prune}`")
+        if self.adjacency == "continuous":
+            self._refuse(_BINARY_ONLY, "goes with `adjacency: binary`")
+        else:
+            self._refuse(("tolerance",), "goes with `adjacency: continuous`")
+        if self.threshold is not None:
+            self._refuse(("percentile",), "and `threshold` are two ways to say one thing: take one of them")
+        return self
+
+    def _refuse(self, names: tuple[str, ...], why: str) -> None:
+        """Refuse options that differ from their default; a default written out is fine."""
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` {why}")
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model without recurrent layers, targets that are none, and weights that are not finite."""
+        names = self._select(model).names
+        refuse_non_finite(model, [f"{name}.{local}" for name in names for local in _matrices(model, name)])
+
+    def apply(self, state: State, context: Context) -> StepResult:
+        """Prune a copy of the model."""
+        from compressor.surgery.order import scorer
+
+        self.check(state.model)
+        seen: list[Reading] = []
+        if self.prune == "weights":
+            return self._mask(state, context, "lattice")
+        result = self._remove(state, context, scorer(self._settings(), self.scope, seen))
+        facts = tuple(reading.facts for reading in seen)
+        return StepResult(result.state, result.changes, result.skipped, result.history, (*facts, *result.notes))
+
+    def controls(self) -> Mapping[str, Control]:
+        """The same amount by weight magnitude and at random."""
+        from compressor.surgery import order, scores
+
+        if not self.compare:
+            return {}
+        if self.prune == "weights":
+            return {
+                "magnitude": lambda state, context: self._mask(state, context, "magnitude"),
+                "random": lambda state, context: self._mask(state, context, "random"),
+            }
+
+        def control(make: Callable[[Context], Scorer]) -> Control:
+            def apply(state: State, context: Context) -> StepResult:
+                by = make(context)
+                if self.ratio is None:
+                    by = order.as_many(by, self._settings(), self.scope)
+                return self._remove(state, context, by)
+
+            return apply
+
+        return {
+            "magnitude": control(lambda context: scores.magnitude(2)),
+            "random": control(lambda context: scores.random(_generator(context))),
+        }
+
+    def _settings(self) -> Settings:
+        from compressor.surgery.order import Settings
+
+        return Settings(
+            self.adjacency, self.percentile, self.threshold, self.order, self.combine, self.centrality, self.tolerance
+        )
+
+    def _select(self, model: nn.Module) -> Selection:
+        from torch import nn
+
+        selection = select_layers(model, self.targets, self.ignore)
+        for name in selection.names:
+            if not isinstance(model.get_submodule(name), (nn.RNNBase, nn.RNNCellBase)):
+                raise MethodError(
+                    f"`{name}` is no recurrent layer: its units do not drive each other, so they have no order",
+                    hint="use `magnitude` for it, and name recurrent layers here",
+                )
+        return selection
+
+    def _remove(self, state: State, context: Context, scorer: Scorer) -> StepResult:
+        from compressor.surgery.choice import Amount
+        from compressor.surgery.order import BELOW
+
+        selection = self._select(state.model)
+        calibration: Batches = first_batches(context, self.calibration_batches) if self.compensate else []
+        return remove_units(
+            state,
+            context,
+            selection,
+            Amount(self.ratio, round_to=self.round_to or 1, below=None if self.ratio is not None else BELOW),
+            scorer,
+            calibration=calibration,
+            required=selection.names,
+        )
+
+    def _mask(self, state: State, context: Context, by: Literal["lattice", "magnitude", "random"]) -> StepResult:
+        """Zero connections: by the order, or as many by magnitude or at random."""
+        from compressor.surgery.connections import connections
+        from compressor.surgery.order import read
+        from compressor.surgery.tracing import Tracer
+
+        selection = self._select(state.model)
+        self._refuse_projections(state.model, selection.names)
+        model = copy.deepcopy(state.model).cpu().eval()
+        tracer = Tracer(model)
+        tracer.run(tuple(part.cpu() for part in trace_examples(context)[0]))
+        settings = self._settings()
+        found = connections(model, tracer, selection.names, scope=self.scope, combine=settings.combine)
+        readings = [read(part, settings) for part in found]
+        current = with_whole_masks(state, [block.weight for part in found for block in part.blocks])
+        masks = dict(current.masks)
+        generator = _generator(context)
+        for reading in readings:
+            kept = _all_but_lowest(_ranks(reading, by, generator), reading.connections.present, self._number(reading))
+            for block in reading.connections.blocks:
+                part = kept[block.rows][:, block.sources].repeat(block.gates, 1)  # gate blocks one below the other
+                mask = masks[block.weight].clone()
+                mask[:, block.columns] &= part.to(mask.device)
+                masks[block.weight] = mask
+        after = masked(current, masks)
+        changes = masked_changes(state, after)
+        if not changes:
+            raise MethodError("the order keeps every connection", hint="ask for a `sparsity`, or raise `percentile`")
+        notes = tuple(reading.facts for reading in readings) if by == "lattice" else ()
+        return StepResult(after, changes, selection.skipped, notes=notes)
+
+    def _number(self, reading: Reading) -> int:
+        """How many connections go."""
+        from compressor.nn.masks import pruned_count
+        from compressor.surgery.order import keeping
+
+        present = reading.connections.present
+        if self.sparsity is not None:
+            return pruned_count(int(present.sum()), self.sparsity)
+        return int((present & ~keeping(reading)).sum())
+
+    def _refuse_projections(self, model: nn.Module, names: Sequence[str]) -> None:
+        for name in names:
+            if getattr(model.get_submodule(name), "proj_size", 0):
+                raise MethodError(
+                    f"`{name}` projects its units before they come back, so that no single weight connects two of them",
+                    hint="use `prune: units`, or name it under `ignore`",
+                )
+
+
+def _ranks(reading: Reading, by: str, generator: torch.Generator) -> Tensor:
+    """What goes first (n, n), ascending."""
+    import torch
+
+    from compressor.surgery.order import keeping
+
+    strengths = reading.connections.strengths
+    if by == "random":
+        return torch.rand(strengths.shape, generator=generator)
+    if by == "magnitude":
+        return strengths
+    return keeping(reading).to(strengths.dtype) + strengths / (1.0 + strengths.max())
+
+
+def _all_but_lowest(ranks: Tensor, among: Tensor, count: int) -> Tensor:
+    """False at the `count` lowest of the marked entries, the first of equal ones."""
+    import torch
+
+    lowest = torch.argsort(ranks[among], stable=True)[:count]
+    stays = torch.ones(int(among.sum()), dtype=torch.bool).index_fill(0, lowest, value=False)
+    return torch.ones_like(among).masked_scatter(among, stays)
+
+
+def _generator(context: Context) -> torch.Generator:
+    import torch
+
+    return torch.Generator().manual_seed(context.generator.initial_seed())
+
+
+def _matrices(model: nn.Module, name: str) -> list[str]:
+    return [local for local, _ in model.get_submodule(name).named_parameters(recurse=False) if "weight" in local]
