@@ -291,8 +291,9 @@ What the tables say:
 - The refit does more than the choice: refitted, units drawn at random are ahead of any choice that is not.
 - `l2`, the default, is never far behind the best of its column where half of the units or fewer go. `sensitivity` is as
   good, and better where nearly all go; `activation` and `variance` lose on the speaker encoder, `taylor` on Reber.
-- `lattice` ([its page](lattice.md)) is one choice among others: once refitted, ahead of `l2` where most units go, and
-  there chance is too. Its zeros are those of magnitude pruning, weight by weight.
+- `lattice` ([its page](lattice.md)) at the 98th percentile is as good as `l2` and no better, but where 90 % go, and
+  there chance is too. At the 50th, where centrality alone decides, it is far behind on the speaker encoder. Its zeros
+  are those of magnitude pruning, weight by weight.
 - Where labelled data and time are plenty, a small network trained as long from random weights ends where pruning does
   (Japanese vowels, Reber): pruning buys time there. Where they are scarce it comes nowhere near: on the speaker
   encoder's 22 voices, three epochs of distillation into random weights stay at chance, which is 50.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressor.cli.arguments import JsonOption, TaskOption
+from compressor.cli.arguments import JsonOption, RecipeArgument, SetOption, TaskOption
 from compressor.cli.output import columns, emit, emit_json, emit_rich, say
 from compressor.errors import UsageError
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from compressor.graph_study import Kind, Predictor, Results
     from compressor.progress import Progress
 
-app = typer.Typer(help="Study networks laid out on random graphs.")
+app = typer.Typer(help="Draw random graphs, and study networks laid out on them.")
 
 
 @app.callback()
 def top() -> None:
-    """Study networks laid out on random graphs."""
+    """Draw random graphs, and study networks laid out on them."""
 
 
 @app.command()
@@ -78,6 +78,41 @@ def study(
         emit_json(_facts(results, predicted))
     else:
         _show(results, predicted)
+
+
+@app.command("draw")
+def draw_graphs(
+    recipe: RecipeArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the figures go, one for each graph.")],
+    overrides: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Draw the graphs of a recipe's `random_graph` steps, and show what is known of them before anything is trained."""
+    from compressor import recipe as recipes
+    from compressor.files import write_whole, writing
+    from compressor.methods.random_graph import RandomGraph
+    from compressor.nn.graphs import properties
+    from compressor.render.graph import svg
+
+    loaded = recipes.load(recipe, overrides or ())
+    steps = [(index, step) for index, step in enumerate(loaded.steps) if isinstance(step, RandomGraph)]
+    if not steps:
+        raise UsageError(f"`{loaded.name}` has no `random_graph` step", hint="such as the recipe `random-graph`")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    facts = {}
+    for index, step in steps:
+        graph = step.draw(loaded.seed)
+        target = out / f"graph{'' if len(steps) == 1 else index + 1}.svg"
+        write_whole(target, svg(graph, f"{step.graph.replace('_', ' ')}, {step.nodes} nodes").encode())
+        facts[f"step {index + 1}"] = properties(graph)
+        say(f"wrote {target}")
+    if json:
+        emit_json(facts)
+        return
+    names = list(facts)
+    rows = [(key, *(f"{facts[name][key]:.4g}" for name in names)) for key in facts[names[0]]]
+    emit_rich(columns(("property", *names), rows, right=names))
 
 
 def read_range(text: str) -> tuple[int, int]:

@@ -128,7 +128,7 @@ class RandomGraph(Method):
 
         self.check(state.model)
         with context.progress.bar("laying out the graph", None):
-            graph = self.draw(context)
+            graph = self.draw(context.generator.initial_seed())
             facts = properties(graph)
 
         def build(old: nn.RNNBase) -> GraphRecurrent:
@@ -148,15 +148,18 @@ class RandomGraph(Method):
         """A dense stack of as many parameters."""
         return {"dense": self._dense} if self.compare else {}
 
-    def draw(self, context: Context) -> LayeredGraph:
+    def draw(self, recipe_seed: int) -> LayeredGraph:
         """The graph.
+
+        Args:
+            recipe_seed: Stands in for `graph_seed` where that is left out.
 
         Raises:
             MethodError: None that is connected was found.
         """
         from compressor.nn.graphs import barabasi_albert, erdos_renyi, watts_strogatz
 
-        seed = context.generator.initial_seed() if self.graph_seed is None else self.graph_seed
+        seed = recipe_seed if self.graph_seed is None else self.graph_seed
         try:
             if self.neighbours is not None:
                 return watts_strogatz(self.nodes, self.neighbours, self.rewiring, seed)
@@ -171,7 +174,7 @@ class RandomGraph(Method):
         from compressor.nn.graph_recurrent import parameter_count
         from compressor.nn.uneven import UnevenRecurrent
 
-        graph = self.draw(context)
+        graph = self.draw(context.generator.initial_seed())
 
         def build(old: nn.RNNBase) -> UnevenRecurrent:
             width, output_size = self.units_per_node * len(graph.layers[-1]), _output_size(old)
