@@ -1,0 +1,126 @@
+"""Do size and time of a network on a random graph follow its edges? Beside its masked form, both files timed in turns.
+
+    python benchmarks/graph_density.py [--cell gru] [--nodes 30] [--units 8] [--neighbours 2 4 8 16]
+
+The masked form keeps the block of every two layers that an edge connects whole and multiplies its zeros, as a mask over
+dense layers does. Weights are random: speed does not depend on them. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.measure import latency
+from compressor.nn.graph_recurrent import GraphRecurrent
+from compressor.nn.graphs import LayeredGraph, watts_strogatz
+from compressor.task import GuardedTask, Task
+from exporters import onnx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+INPUT, STEPS = 32, 50
+
+
+class Outputs(nn.Module):
+    """A stack of which only the outputs are wanted."""
+
+    def __init__(self, stack: GraphRecurrent) -> None:
+        """Keep it."""
+        super().__init__()
+        self.stack = stack
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, T, INPUT) -> (B, T, H)."""
+        return self.stack(features)[0]
+
+
+class Random(Task):
+    """Random features; nothing is trained or scored."""
+
+    outputs: Mapping[str, Mapping[int, str]] = {"states": {0: "batch", 1: "time"}}
+    length, max_length = STEPS, 2 * STEPS
+
+    def model(self) -> nn.Module:
+        """Not used."""
+        raise NotImplementedError
+
+    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
+        """Normal features."""
+        return (torch.randn(batch, length, INPUT),)
+
+    def batches(self, generator: torch.Generator) -> Iterable[Any]:
+        """Nothing to train on."""
+        return ()
+
+    def loss(self, outputs: Any, target: Any) -> Tensor:
+        """Not used."""
+        raise NotImplementedError
+
+    def evaluate(self, forward: Any) -> float:
+        """Not used."""
+        raise NotImplementedError
+
+
+def filled(graph: LayeredGraph) -> LayeredGraph:
+    """The same layers with every edge between two layers that any edge connects: what a mask is laid over."""
+    order = {node: place for place, node in enumerate(node for nodes in graph.layers for node in nodes)}
+    edges = [
+        (order[source], order[target])
+        for low, high in graph.pairs
+        for source in graph.layers[low]
+        for target in graph.layers[high]
+    ]
+    return LayeredGraph(graph.nodes, tuple(edges))
+
+
+def row(neighbours: int, options: argparse.Namespace) -> str:
+    """Both forms of one graph."""
+    graph = watts_strogatz(options.nodes, neighbours, 1.0, 0)
+    task = GuardedTask(Random(), __file__)
+    forms = [
+        Outputs(GraphRecurrent(options.cell, INPUT, form, options.units, batch_first=True)).eval()
+        for form in (filled(graph), graph)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{index}.onnx" for index in range(len(forms))]
+        for path, model in zip(paths, forms, strict=True):
+            onnx.export(model, task, path, onnx.Options(format="onnx"))
+        sizes = [path.stat().st_size / 1024 for path in paths]
+        times, (faster,) = latency.compare(
+            paths, [task.example(1, STEPS)] * 2, batch=1, length=STEPS, rounds=options.rounds, max_seconds=60
+        )
+    density = 2 * len(graph.edges) / (graph.nodes * (graph.nodes - 1))
+    nodes = len(graph.layers) + len(graph.skip_pairs)
+    low, high = faster.interval.low, faster.interval.high
+    return (
+        f"| {neighbours} | {density:.2f} | {len(graph.layers)} + {nodes - len(graph.layers)} | {sizes[0]:.0f} | "
+        f"{sizes[1]:.0f} | {times[0].p50:.2f} | {times[1].p50:.2f} | {faster.ratio:.2f} [{low:.2f}, {high:.2f}] |"
+    )
+
+
+def main() -> None:
+    """Build, export, time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cell", choices=["rnn_tanh", "gru", "lstm"], default="gru")
+    parser.add_argument("--nodes", type=int, default=30)
+    parser.add_argument("--units", type=int, default=8)
+    parser.add_argument("--neighbours", type=int, nargs="+", default=[2, 4, 8, 16])
+    parser.add_argument("--rounds", type=int, default=40)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    print(f"{options.cell}, {options.nodes} nodes of {options.units} units, {STEPS} steps, batch 1, 1 thread\n")
+    print("| neighbours | density | layers + skips | masked, KiB | here, KiB | masked, ms | here, ms | times as fast |")
+    print("|---|---|---|---|---|---|---|---|")
+    for neighbours in options.neighbours:
+        print(row(neighbours, options), flush=True)
+
+
+if __name__ == "__main__":
+    main()
