@@ -32,8 +32,8 @@ from compressor.nn.lattice.order import Order, closure_order, reachability_order
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NETWORKX_UNITS = {"two a unit": 1024, "half of all": 256}
-"""Edges -> the most units at which networkx is bearable."""
+NETWORKX_DENSE = 256
+"""The most units at which networkx is bearable with half of all edges."""
 
 
 def sparse(size: int, device: str) -> Tensor:
@@ -137,6 +137,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--max-seconds", type=float, default=60.0)
+    parser.add_argument("--networkx", type=int, default=1024, metavar="UNITS", help="most units beside networkx")
+    parser.add_argument("--no-kernels", action="store_true", help="the comparison with networkx alone")
     options = parser.parse_args()
     options.sizes.sort()
     torch.set_num_threads(options.threads)
@@ -147,12 +149,12 @@ def main() -> None:
     print(f"Milliseconds, medians of {options.runs}; {options.device}, {options.threads} thread(s).\n")
     print("| kernel | " + " | ".join(f"n = {size}" for size in options.sizes) + " | growth |")
     print("|---" * (len(options.sizes) + 2) + "|")
-    for name in KERNELS:
+    for name in () if options.no_kernels else KERNELS:
         times = growth(name, options)
         cells = ["-" if value is None else f"{value * 1000:.4g}" for value in times]
         print(f"| {name} | " + " | ".join(cells) + f" | {exponent(options.sizes, times)} |", flush=True)
     print("\n| n | edges | networkx ms | ours ms | times as fast | 95 % interval |\n|---|---|---|---|---|---|")
-    for kind, largest in NETWORKX_UNITS.items():
+    for kind, largest in (("two a unit", options.networkx), ("half of all", NETWORKX_DENSE)):
         for size in options.sizes:
             if size <= largest:
                 print(beside_networkx(size, kind, options), flush=True)
