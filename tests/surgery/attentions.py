@@ -107,3 +107,61 @@ def randomized(model, seed=0):
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
     return model.eval()
+
+
+class Encoder(nn.Module):
+    """PyTorch's encoder, which runs a fused kernel where it can."""
+
+    def __init__(self, *, batch_first=True, heads=HEADS, **options):
+        super().__init__()
+        self.batch_first = batch_first
+        layer = nn.TransformerEncoderLayer(WIDTH, heads, 17, batch_first=batch_first, **options)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=batch_first and not options)
+        self.head = nn.Linear(WIDTH, 2)
+
+    def forward(self, x, mask=None):
+        padding = None if mask is None else ~mask
+        x = x if self.batch_first else x.transpose(0, 1)
+        encoded = self.encoder(x, src_key_padding_mask=padding)
+        encoded = encoded if self.batch_first else encoded.transpose(0, 1)
+        return self.head(encoded if mask is None else encoded * mask[..., None])
+
+
+class Decoder(nn.Module):
+    """Attention to itself under a causal mask, and to what is given beside it."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerDecoderLayer(WIDTH, HEADS, 17, batch_first=True)
+        self.decoder, self.head = nn.TransformerDecoder(layer, 2), nn.Linear(WIDTH, 2)
+
+    def forward(self, x, mask=None):
+        memory = x.flip(1) * 0.5
+        causal = torch.ones(x.size(1), x.size(1), dtype=torch.bool).triu(1)
+        padding = None if mask is None else ~mask
+        return self.head(self.decoder(x, memory, tgt_mask=causal, memory_key_padding_mask=padding))
+
+
+class Widths(nn.Module):
+    """Keys and values of other widths than the queries, and the mean of the attention weights given out."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.keys, self.values = nn.Linear(WIDTH, 7), nn.Linear(WIDTH, 5)
+        self.attention = nn.MultiheadAttention(WIDTH, HEADS, kdim=7, vdim=5, batch_first=True, **options)
+
+    def forward(self, x, mask=None):
+        padding = None if mask is None else ~mask
+        return self.attention(x, self.keys(x), self.values(x), key_padding_mask=padding)
+
+
+class Plain(nn.Module):
+    """One attention, called with what it is told."""
+
+    def __init__(self, heads=HEADS, options=None, **calls):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(WIDTH, heads, batch_first=True, **(options or {}))
+        self.calls = calls
+
+    def forward(self, x, mask=None):
+        return self.attention(x, x, x, **self.calls)
