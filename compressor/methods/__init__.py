@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from compressor.methods.base import Method
+from compressor.methods.lama import Lama
 from compressor.methods.lattice import Lattice
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.random_graph import RandomGraph
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 METHODS: Mapping[str, type[Method]] = MappingProxyType(
-    {"magnitude": Magnitude, "lattice": Lattice, "random_graph": RandomGraph, "retrain": Retrain}
+    {"magnitude": Magnitude, "lattice": Lattice, "random_graph": RandomGraph, "lama": Lama, "retrain": Retrain}
 )
 """Recipe word -> method, in the order in which they are listed."""
 
-__all__ = ["METHODS", "Lattice", "Magnitude", "Method", "RandomGraph", "Retrain"]
+__all__ = ["METHODS", "Lama", "Lattice", "Magnitude", "Method", "RandomGraph", "Retrain"]

@@ -12,6 +12,7 @@ from torch import nn
 from compressor.errors import CheckpointError
 from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.norm import WideLayerNorm
+from compressor.nn.pooling import PoolingReplacement
 from compressor.nn.recurrent_stack import RecurrentStack
 from compressor.nn.uneven import UnevenRecurrent
 
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 REPLACE = "replace"
 """The kind of the records."""
 
-Layer = UnevenRecurrent | CompactMultiheadAttention | WideLayerNorm | RecurrentStack
+Layer = UnevenRecurrent | CompactMultiheadAttention | WideLayerNorm | RecurrentStack | PoolingReplacement
 
 LAYERS: dict[str, type[Layer]] = {
     "uneven_recurrent": UnevenRecurrent,
     "compact_attention": CompactMultiheadAttention,
     "wide_layer_norm": WideLayerNorm,
     "recurrent_stack": RecurrentStack,
+    "pooling": PoolingReplacement,
 }
 """The word after `with` -> the class."""
 _PREDECESSORS: dict[type[nn.Module], type[nn.Module]] = {
@@ -35,6 +37,7 @@ _PREDECESSORS: dict[type[nn.Module], type[nn.Module]] = {
     CompactMultiheadAttention: nn.MultiheadAttention,
     WideLayerNorm: nn.LayerNorm,
     RecurrentStack: nn.RNNBase,
+    PoolingReplacement: nn.Module,  # a pooling is code of the user's, of any class
 }
 _KEYS = {"kind", "module", "with", "record"}
 
