@@ -61,10 +61,10 @@ class Lama(Method):
     mlp: bool = False
     """Put tanh(W h + b), D x D, before the scores; D^2 + D parameters more."""
 
-    readout: Literal["mix", "linear", "none"] | None = None
+    readout: Literal["auto", "mix", "linear", "rows"] = "auto"
     """How m means of D features become the old output of F: `mix`, F / D sums of them (m F / D parameters); `linear`, a
-    Linear layer (m D F + F parameters); or `none`, where m D = F. Left out, `mix` where the old output is found to be
-    weighted sums of the steps too, else `linear`."""
+    Linear layer (m D F + F parameters); or `rows`, the means themselves, where m D = F. `auto` is `mix` where the old
+    output is found to be weighted sums of the steps too, else `linear`."""
 
     fit_steps: Annotated[int, Field(ge=0, le=100_000)] = 300
     """Optimizer steps of the fit; 0 solves for the readout only."""
@@ -158,7 +158,7 @@ class Lama(Method):
         return name, old, samples
 
     def _readout(self, old: Pooling) -> Readout:
-        if self.readout is not None:
+        if self.readout != "auto":
             return self.readout
         return "mix" if old.sums is not None else "linear"
 
@@ -167,7 +167,7 @@ class Lama(Method):
         from compressor.nn.pooling import MeanPooling
 
         readout = self._readout(old)
-        return MeanPooling(old.width), old, "mix" if readout == "none" else readout
+        return MeanPooling(old.width), old, "mix" if readout == "rows" else readout
 
     def _fitted(
         self,

@@ -14,7 +14,7 @@ from compressor.nn.lama import LamaAttention, LamaRecord, mean_of_steps, without
 from compressor.nn.record import LayerRecord, Size, allocate, parse
 
 MaskKind = Literal["real", "padding", "lengths", "zeros"]
-Readout = Literal["mix", "linear", "none"]
+Readout = Literal["mix", "linear", "rows"]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 
 _MOST_ARGUMENTS = 64
@@ -142,8 +142,8 @@ def readout_problem(rows: int, width: int, output_size: int, readout: Readout) -
         return f"{rows} rows of {width} features are too many"
     if readout == "mix" and output_size % width:
         return f"`readout: mix` gives sums of rows of {width} features, and the output has {output_size}, no multiple"
-    if readout == "none" and output_size != rows * width:
-        return f"`readout: none` gives {rows} x {width} features, and the output has {output_size}"
+    if readout == "rows" and output_size != rows * width:
+        return f"`readout: rows` gives {rows} x {width} features, and the output has {output_size}"
     return None
 
 
@@ -189,7 +189,7 @@ class PoolingReplacement(nn.Module):
     """Rows pooled from a sequence and a readout of them to what consumers expect: (B, F).
 
     `mix` makes F / D weighted sums of the m rows (m * F / D parameters); `linear` is a Linear layer from m * D to F
-    features; `none` gives the rows as they are, one after the other, where m * D = F. Its weights are called `pool.*`,
+    features; `rows` gives them as they are, one after the other, where m * D = F. Its weights are called `pool.*`,
     `readout.weight` and `readout.bias`.
     """
 

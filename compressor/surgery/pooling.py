@@ -215,12 +215,16 @@ class _Probe:
 
     def _run(self, sequence: Tensor | None = None, changed: dict[str, Tensor] | None = None) -> Any:
         """The output with another sequence (B, T, D) and other arguments; None where that raises or gives no tensor."""
-        arguments = dict(self._arguments) | (changed or {})
-        if sequence is not None:
-            order = [self._call.axes.index(axis) for axis in range(3)]
-            arguments |= dict.fromkeys(self._copies, sequence.permute(order))
+        order = [self._call.axes.index(axis) for axis in range(3)]
+        given = (self.sequence if sequence is None else sequence).permute(order)
+        arguments = self._arguments | dict.fromkeys(self._copies, given) | (changed or {})
         bound = inspect.BoundArguments(inspect.signature(self._module.forward), arguments)  # type: ignore[arg-type]
-        args, kwargs = tree_map_only(Tensor, torch.clone, (bound.args, bound.kwargs))
+        clones: dict[int, Tensor] = {}  # arguments that are one tensor stay one
+
+        def clone(tensor: Tensor) -> Tensor:
+            return clones.setdefault(id(tensor), tensor.clone())
+
+        args, kwargs = tree_map_only(Tensor, clone, (bound.args, bound.kwargs))
         try:
             output = self._module(*args, **kwargs)
         except Exception:
