@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from compressor.nn.least_squares import Moments, Problem, choose_ridge
+from compressor.nn.least_squares import RIDGES, Moments, Problem, choose_ridge
 from compressor.nn.pooling import PoolingReplacement, RowMix
 from compressor.nn.training import Trainer, lr_factor, make_optimizer
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MOST_REGRESSED = 4096
 """Inputs of a readout up to which it is solved for; the sums of more take too much memory."""
+
+_RIDGES = (1e-8, 1e-6, 1e-4, *RIDGES)
+"""Rows are alike, since their weights are flat, and it is their small differences that a readout has to enlarge."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def solve_readout(module: PoolingReplacement, samples: Sequence[Sample]) -> bool
             for half, moments in enumerate(halves):
                 moments.add(*_regressed(rows[half::2], sample.output[half::2].double(), mixes=mixes))
     problem = Problem(torch.arange(inputs, device=device), slice(0, outputs), constant=not mixes)
-    solution = (halves[0] + halves[1]).solve(problem, choose_ridge(halves, problem))
+    solution = (halves[0] + halves[1]).solve(problem, choose_ridge(halves, problem, _RIDGES))
     with torch.no_grad():
         readout.weight.copy_(solution.weights)
         if isinstance(readout, nn.Linear):
