@@ -189,16 +189,19 @@ class Lama(Method):
         fitted_to = [sample for sample in samples if not any(sample is other for other in held_out)] or samples
         steps = min(self.fit_steps, _QUICK_STEPS) if context.quick else self.fit_steps
         generator = torch.Generator().manual_seed(context.generator.initial_seed())
-        with context.progress.bar("fitting the new pooling", steps) as bar:
-            fit(
-                new,
-                fitted_to,
-                held_out,
-                steps=steps,
-                lr=self.fit_lr,
-                generator=generator,
-                report=lambda count, loss: bar.advance(count, f"loss {loss:.3g}"),
-            )
+        try:
+            with context.progress.bar("fitting the new pooling", steps) as bar:
+                fit(
+                    new,
+                    fitted_to,
+                    held_out,
+                    steps=steps,
+                    lr=self.fit_lr,
+                    generator=generator,
+                    report=lambda count, loss: bar.advance(count, f"loss {loss:.3g}"),
+                )
+        except MethodError as error:
+            raise MethodError(f"the fit of the new pooling failed: {error.message}", hint="lower `fit_lr`") from error
         return new, explained(new, held_out)
 
     def _replace(
