@@ -126,7 +126,7 @@ class Lama(Method):
 
     def _find(self, model: nn.Module) -> str:
         """The name of the one module that is replaced."""
-        every = [name for name, _ in model.named_modules() if name]
+        every: list[str] = [name for name, _ in model.named_modules() if name]
         found = [name for name in every if matches(self.target, Candidate(name, "other", (name,)))]
         found = [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
         if len(found) != 1:

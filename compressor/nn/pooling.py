@@ -225,7 +225,7 @@ class PoolingReplacement(nn.Module):
         self.output_size = output_size
         self.kind = readout
         options: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.readout: nn.Module | None = None
+        self.readout: RowMix | nn.Linear | None = None
         if readout == "mix":
             self.readout = RowMix(pool.rows, output_size // pool.width, **options)
         elif readout == "linear":
@@ -267,6 +267,7 @@ class PoolingReplacement(nn.Module):
 
     def read_out(self, rows: Tensor) -> Tensor:
         """Rows (B, m, D) to (B, F)."""
-        if isinstance(self.readout, RowMix):
-            return self.readout(rows)
-        return rows.flatten(1) if self.readout is None else self.readout(rows.flatten(1))
+        if self.readout is None:
+            return rows.flatten(1)
+        output: Tensor = self.readout(rows if isinstance(self.readout, RowMix) else rows.flatten(1))
+        return output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,8 @@ def fit(
         generator: Draws the batches.
         report: Called now and then with the number of steps since the last call and the latest loss.
     """
-    best, kept = -float("inf"), {}
+    best = -math.inf
+    kept: dict[str, Tensor] = {}
 
     def consider() -> None:
         nonlocal best, kept

@@ -51,7 +51,8 @@ def replace_record(name: str, layer: Layer) -> dict[str, Any]:
 def apply_record(model: nn.Module, record: Mapping[str, Any]) -> None:
     """Put the layer that a record describes into `model`, in place; that layer's weights are undefined afterwards.
 
-    It gets the device, the type and the mode (training or evaluation) of the module that it replaces.
+    It gets the device, the type and the mode (training or evaluation) of the module that it replaces; device and type
+    are the model's where that module has no parameters.
 
     Raises:
         CheckpointError: The record is not valid or does not fit the model.
@@ -69,7 +70,7 @@ def apply_record(model: nn.Module, record: Mapping[str, Any]) -> None:
             hint="load it with the version that wrote it",
         )
     old = _find(model, name, cls)
-    tensor = next(old.parameters(), None)
+    tensor = next(old.parameters(), next(model.parameters(), None))
     device, dtype = (None, None) if tensor is None else (tensor.device, tensor.dtype)
     new = cls.from_record(record["record"], device=device, dtype=dtype)
     replace_module(model, name, new.train(old.training))

@@ -218,7 +218,7 @@ class _Probe:
         order = [self._call.axes.index(axis) for axis in range(3)]
         given = (self.sequence if sequence is None else sequence).permute(order)
         arguments = self._arguments | dict.fromkeys(self._copies, given) | (changed or {})
-        bound = inspect.BoundArguments(inspect.signature(self._module.forward), arguments)  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(inspect.signature(self._module.forward), arguments)
         clones: dict[int, Tensor] = {}  # arguments that are one tensor stay one
 
         def clone(tensor: Tensor) -> Tensor:

@@ -12,12 +12,19 @@ from compressor.errors import CheckpointError
 from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.graph_recurrent import GraphRecurrent
 from compressor.nn.graphs import watts_strogatz
+from compressor.nn.lama import LamaAttention
 from compressor.nn.norm import WideLayerNorm
+from compressor.nn.pooling import PoolingCall, PoolingReplacement
 from compressor.nn.recurrent_stack import RecurrentStack
 from compressor.nn.structure import LAYERS, apply_record, replace_module, replace_record
 from compressor.nn.uneven import UnevenRecurrent
 
 INPUT, WIDTH = 5, 8
+
+
+class Largest(nn.Module):
+    def forward(self, states):
+        return states.amax(1)
 
 
 class Model(nn.Module):
@@ -27,10 +34,11 @@ class Model(nn.Module):
         self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
         self.norm = nn.LayerNorm(WIDTH)
         self.last = nn.GRU(WIDTH, 3, batch_first=True)
+        self.pooling = Largest()
 
     def forward(self, x):
         y = self.rnn(x)[0]
-        return self.last(self.norm(self.attention(y, y, y)[0]))[0]
+        return self.pooling(self.last(self.norm(self.attention(y, y, y)[0]))[0])
 
 
 def _compressed():
@@ -48,6 +56,13 @@ def _compressed():
         "last": RecurrentStack(
             GraphRecurrent("gru", 7, watts_strogatz(11, 4, 1.0, 0), batch_first=True, dtype=torch.float64),
             3,
+            dtype=torch.float64,
+        ),
+        "pooling": PoolingReplacement(
+            PoolingCall(("states",), "states"),
+            LamaAttention(3, 2, dtype=torch.float64),
+            3,
+            "linear",
             dtype=torch.float64,
         ),
     }
