@@ -98,7 +98,7 @@ def examine(
     with evaluating(model), torch.random.fork_rng(devices=[]):
         small, other = _BATCHES
         runs = [(small, lengths[0]), (other, lengths[0])] + ([(small, lengths[1])] if lengths[0] != lengths[1] else [])
-        calls = [_only(seen_calls(model, name, example(*run)), name) for run in runs]
+        calls = [_only(_tried(model, name, example(*run), run), name) for run in runs]
         parameters = _parameters(module, name)
         output_size = _output_size(name, calls, [batch for batch, _ in runs])
         sequence, axes = _sequence(name, calls)
@@ -285,6 +285,17 @@ def _short_mask(value: Tensor, kind: MaskKind, shape: Sequence[int], steps: int)
 
 
 # --- reading what was seen -------------------------------------------------------------------------------------------
+
+
+def _tried(model: nn.Module, name: str, inputs: tuple[Tensor, ...], size: tuple[int, int]) -> list[SeenCall]:
+    try:
+        return seen_calls(model, name, inputs)
+    except Exception as error:
+        raise SurgeryError(
+            f"the model does not run on the task's example of batch size {size[0]} and length {size[1]}: "
+            f"{type(error).__name__}: {error}",
+            hint="`example(batch, length)` must give inputs of any batch size, and of any length from `min_length` on",
+        ) from error
 
 
 def _only(seen: list[SeenCall], name: str) -> SeenCall:

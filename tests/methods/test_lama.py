@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from compressor.errors import MethodError
-from compressor.methods import METHODS, Lama, Retrain
+from compressor.methods import METHODS, Lama, Magnitude, Retrain
 from compressor.methods.base import State
 from compressor.nn.lama import LamaAttention
 from compressor.nn.pooling import MeanPooling, PoolingReplacement
@@ -138,7 +138,7 @@ class Model(nn.Module):
         self.head = nn.Linear(size or (WIDTH if kind in ("Query", "Encoder") else HOPS * WIDTH), 2)
 
     def forward(self, features, lengths):
-        real = torch.arange(features.size(1)) < lengths[:, None]
+        real = torch.arange(features.size(1), device=features.device) < lengths[:, None]
         return self.head(self.call(self.pooling, self.rnn(features)[0], real))
 
 
@@ -392,6 +392,38 @@ def test_what_is_no_pooling_of_one_sequence_is_refused(kind, message):
     assert caught.value.hint
 
 
+def test_a_model_that_does_not_run_at_another_size_is_refused():
+    def call(pool, states, real):
+        return pool(states.reshape(3, 11, WIDTH), real)
+
+    with pytest.raises(
+        MethodError, match="does not run on the task's example of batch size 7 and length 11: RuntimeErr"
+    ):
+        replace(model_of((Attentive, call)))
+
+
+def test_units_are_removed_before_the_pooling_is_replaced():
+    model = model_of("Lengths")
+    context = make_context(model, Task())
+    smaller = Magnitude(prune="units", ratio=0.5, targets=("rnn",)).apply(State(model), context).state
+    after = Lama(target="pooling", fit_steps=0).apply(smaller, context).state
+    assert after.model.pooling.pool.width == WIDTH // 2
+    rebuilt = rebuild(Model("Lengths"), after.structure).eval()
+    rebuilt.load_state_dict(after.model.state_dict())
+    assert torch.equal(rebuilt(*Task().example(3, 7)), after.model(*Task().example(3, 7)))
+
+
+def test_a_rehearsal_is_short():
+    model = model_of()
+    result = Lama(target="pooling").apply(State(model), make_context(model, Task(), quick=True))
+    assert result.state.model(*Task().example(3, 7)).shape == (3, 2)
+
+
+def test_a_fit_that_breaks_down_names_its_own_option():
+    with pytest.raises(MethodError, match=r"the fit of the new pooling failed(.|\n)*hint: lower `fit_lr`"):
+        replace(model_of("Query"), fit_lr=1e30)
+
+
 def test_packed_sequences_are_refused():
     def packed(pool, states, real):
         return pool(pack_padded_sequence(states, real.sum(1), batch_first=True, enforce_sorted=False))
@@ -451,3 +483,16 @@ def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValidationError) as caught:
         Lama(method="lama", **options)
     assert message in str(caught.value)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("kind", ["Attentive", "Query"])
+def test_cuda_finds_and_fits_the_same(kind):
+    model = model_of(kind)
+    expected = replace(model)
+    moved = model_of(kind).cuda()
+    options = {"target": "pooling", "fit_steps": 20, "calibration_batches": 8}
+    found = Lama(**options).apply(State(moved), make_context(moved, Task(), device="cuda"))
+    assert next(found.state.model.pooling.parameters()).is_cuda
+    assert found.state.structure == expected.state.structure
+    assert found.facts["explained_by_lama"] == pytest.approx(expected.facts["explained_by_lama"], abs=1e-2)
