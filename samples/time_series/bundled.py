@@ -18,6 +18,10 @@ Batch = tuple[tuple[Tensor, Tensor], Tensor]
 """(frames (B, T, F) padded with zeros at the end, their numbers (B,)), classes (B,)."""
 
 
+HELD_OUT = 5
+"""One in so many training series of a class is for validation."""
+
+
 @dataclass(frozen=True)
 class Set:
     """A set of series and how they are cut into frames."""
@@ -27,14 +31,12 @@ class Set:
     """Samples of a frame."""
     hop: int
     """Samples from one frame to the next."""
-    held_out: int
-    """Every so-manieth training series is for validation."""
 
 
 def frames(series: Tensor, frame: int, hop: int) -> Tensor:
-    """A series (T, C) to frames (ceil(T / hop), frame * C); frame i ends with sample hop * (i + 1) - 1, or the last one.
+    """A series (T, C) to frames (ceil(T / hop), frame * C); frame i ends with sample hop * (i + 1) - 1.
 
-    The first sample stands for those in front of it too. Nothing later than its end is in a frame.
+    The last one ends with the last sample. The first sample stands for those in front of it too.
     """
     ends = torch.arange(hop - 1, len(series) + hop - 1, hop).clamp(max=len(series) - 1)  # (N,)
     places = (ends[:, None] + torch.arange(1 - frame, 1)).clamp(min=0)  # (N, frame)
@@ -43,21 +45,21 @@ def frames(series: Tensor, frame: int, hop: int) -> Tensor:
 
 @cache
 def split(chosen: Set, which: str) -> Batch:
-    """`train`, `validation` (every n-th series of aeon's training split) or `test`."""
+    """`train`, `validation` (every fifth series of a class in aeon's training split) or `test`."""
     series, labels = load_classification(chosen.name, split="test" if which == "test" else "train")
     names = sorted({str(label) for label in load_classification(chosen.name, split="train")[1]})
     rows = [frames(torch.tensor(s.T, dtype=torch.float32), chosen.frame, chosen.hop) for s in series]
     classes = torch.tensor([names.index(str(label)) for label in labels])
     if which != "test":
-        rows, classes = _part(rows, classes, chosen.held_out, held_out=which == "validation")
+        rows, classes = _part(rows, classes, held_out=which == "validation")
     lengths = torch.tensor([len(row) for row in rows])
     return (pad_sequence(rows, batch_first=True), lengths), classes
 
 
-def _part(rows: list[Tensor], classes: Tensor, every: int, *, held_out: bool) -> tuple[list[Tensor], Tensor]:
-    """Every n-th series of each class, or the others."""
+def _part(rows: list[Tensor], classes: Tensor, *, held_out: bool) -> tuple[list[Tensor], Tensor]:
+    """Every fifth series of each class, or the others."""
     rank = torch.stack([(classes[:i] == c).sum() for i, c in enumerate(classes.tolist())])  # among its class
-    taken = ((rank % every == every - 1) == held_out).nonzero().flatten()
+    taken = ((rank % HELD_OUT == HELD_OUT - 1) == held_out).nonzero().flatten()
     return [rows[i] for i in taken.tolist()], classes[taken]
 
 

@@ -78,7 +78,7 @@ def read(text: str, hours: int = HOURS) -> np.ndarray:
 
 @cache
 def year() -> Tensor:
-    """(airports, hours, channels), each channel scaled to mean 0 and deviation 1 over the training hours, then the clock.
+    """(airports, hours, channels + clock), each channel of mean 0 and deviation 1 over the training hours.
 
     The scale is one for all airports. Errors of forecasts are in these units, as usual in this field.
     """
