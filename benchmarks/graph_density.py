@@ -1,9 +1,10 @@
-"""Do size and time of a network on a random graph follow its edges? Beside its masked form, both files timed in turns.
+"""Do size and time of a network on a random graph follow its edges? Beside its masked form, all files timed in turns.
 
     python benchmarks/graph_density.py [--cell gru] [--nodes 30] [--units 8] [--neighbours 2 4 8 16]
 
-The masked form keeps the block of every two layers that an edge connects whole and multiplies its zeros, as a mask over
-dense layers does. Weights are random: speed does not depend on them. Prints a Markdown table.
+The masked form is that of arXiv 2407.20601: it keeps the block of every two layers that an edge connects whole and
+multiplies its zeros, and every skip pair is a whole recurrent layer of its own. Beside it `skips: layers` and
+`skips: inputs`. Weights are random: speed does not depend on them. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.measure import latency
-from compressor.nn.graph_recurrent import GraphRecurrent
+from compressor.nn.graph_recurrent import GraphRecurrent, Skips
 from compressor.nn.graphs import LayeredGraph, watts_strogatz
 from compressor.task import GuardedTask, Task
 from exporters import onnx
@@ -80,29 +81,34 @@ def filled(graph: LayeredGraph) -> LayeredGraph:
     return LayeredGraph(graph.nodes, tuple(edges))
 
 
+def forms(graph: LayeredGraph, options: argparse.Namespace) -> list[Outputs]:
+    """Masked, `layers` and `inputs`."""
+    kinds: list[tuple[LayeredGraph, Skips]] = [(filled(graph), "full_layers"), (graph, "layers"), (graph, "inputs")]
+    return [
+        Outputs(GraphRecurrent(options.cell, INPUT, form, options.units, skips=skips, batch_first=True)).eval()
+        for form, skips in kinds
+    ]
+
+
 def row(neighbours: int, options: argparse.Namespace) -> str:
-    """Both forms of one graph."""
+    """All forms of one graph."""
     graph = watts_strogatz(options.nodes, neighbours, 1.0, 0)
     task = GuardedTask(Random(), __file__)
-    forms = [
-        Outputs(GraphRecurrent(options.cell, INPUT, form, options.units, batch_first=True)).eval()
-        for form in (filled(graph), graph)
-    ]
+    models = forms(graph, options)
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"{index}.onnx" for index in range(len(forms))]
-        for path, model in zip(paths, forms, strict=True):
+        paths = [Path(folder) / f"{index}.onnx" for index in range(len(models))]
+        for path, model in zip(paths, models, strict=True):
             onnx.export(model, task, path, onnx.Options(format="onnx"))
         sizes = [path.stat().st_size / 1024 for path in paths]
-        times, (faster,) = latency.compare(
-            paths, [task.example(1, STEPS)] * 2, batch=1, length=STEPS, rounds=options.rounds, max_seconds=60
+        times, faster = latency.compare(
+            paths, [task.example(1, STEPS)] * 3, batch=1, length=STEPS, rounds=options.rounds, max_seconds=60
         )
     density = 2 * len(graph.edges) / (graph.nodes * (graph.nodes - 1))
-    nodes = len(graph.layers) + len(graph.skip_pairs)
-    low, high = faster.interval.low, faster.interval.high
-    return (
-        f"| {neighbours} | {density:.2f} | {len(graph.layers)} + {nodes - len(graph.layers)} | {sizes[0]:.0f} | "
-        f"{sizes[1]:.0f} | {times[0].p50:.2f} | {times[1].p50:.2f} | {faster.ratio:.2f} [{low:.2f}, {high:.2f}] |"
-    )
+    cells = [str(len(model.stack.all_layers)) for model in models]
+    cells += [f"{size:.0f}" for size in sizes]
+    cells += [f"{time.p50:.2f}" for time in times]
+    cells += [f"{part.ratio:.2f} [{part.interval.low:.2f}, {part.interval.high:.2f}]" for part in faster]
+    return f"| {neighbours} | {density:.2f} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -116,8 +122,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     print(f"{options.cell}, {options.nodes} nodes of {options.units} units, {STEPS} steps, batch 1, 1 thread\n")
-    print("| neighbours | density | layers + skips | masked, KiB | here, KiB | masked, ms | here, ms | times as fast |")
-    print("|---|---|---|---|---|---|---|---|")
+    names = ("masked", "layers", "inputs")
+    header = [f"{what}, {name}" for what in ("recurrent nodes", "KiB", "ms") for name in names]
+    header += [f"{name}, times as fast as masked" for name in names[1:]]
+    print(f"| neighbours | density | {' | '.join(header)} |")
+    print("|---" * (len(header) + 2) + "|")
     for neighbours in options.neighbours:
         print(row(neighbours, options), flush=True)
 

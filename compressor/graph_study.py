@@ -200,6 +200,7 @@ def draw(options: Study, kind: Kind, index: int) -> RandomGraph:
         "nodes": nodes,
         "target": options.target,
         "graph_seed": int(random.random() * 2**32),
+        "skips": "layers",  # as in the paper
         "compare": False,
     }
     if kind == "ws":

@@ -82,9 +82,10 @@ class RandomGraph(Method):
     """Place the zeros of a GRU's or LSTM's gates as the code behind the paper's figures does, which confuses the order
     of its rows; only to reproduce those figures."""
 
-    full_skips: bool = False
-    """Layers of skip connections compute all nodes of the layer that they are added to, as in the paper, instead of
-    those that have such a connection."""
+    skips: Literal["inputs", "layers", "full_layers"] = "inputs"
+    """Where an edge over a layer ends: `inputs`, in the layer of its target, which reads all nodes that have an edge to
+    it; `layers`, as in the paper, in a recurrent layer of its own whose output is added, with the nodes that have such
+    an edge; `full_layers`, the same with all nodes of the target's layer, exactly as in the paper."""
 
     compare: bool = True
     """Put a dense stack of as many parameters beside it in the report, from random weights too, and carry out the rest
@@ -138,7 +139,7 @@ class RandomGraph(Method):
                 graph,
                 self.units_per_node,
                 batch_first=old.batch_first,
-                full_skips=self.full_skips,
+                skips=self.skips,
                 repeated_rows=self.repeated_rows,
             )
 
@@ -178,7 +179,7 @@ class RandomGraph(Method):
 
         def build(old: nn.RNNBase) -> UnevenRecurrent:
             width, output_size = self.units_per_node * len(graph.layers[-1]), _output_size(old)
-            wanted = parameter_count(graph, _cell(old), old.input_size, self.units_per_node, full_skips=self.full_skips)
+            wanted = parameter_count(graph, _cell(old), old.input_size, self.units_per_node, skips=self.skips)
             size = dense_size(old, wanted + _readout_parameters(width, output_size))
             sizes = [[size]] * old.num_layers
             return UnevenRecurrent(

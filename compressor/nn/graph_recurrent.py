@@ -23,9 +23,11 @@ from compressor.nn.record import LayerRecord, Size, allocate, parse
 from compressor.nn.recurrent import GATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Cell = Literal["rnn_tanh", "rnn_relu", "gru", "lstm"]
+Skips = Literal["inputs", "layers", "full_layers"]
+"""How an edge over a layer is laid out; see `GraphRecurrent`."""
 State = list[Tensor] | tuple[list[Tensor], list[Tensor]]
 """h, or (h, c) for an LSTM: one (1, B, H_i) for each recurrent layer, the layers first and then the skips."""
 
@@ -46,7 +48,7 @@ class GraphRecurrentRecord(LayerRecord):
     graph: GraphRecord
     units_per_node: Annotated[int, Field(gt=0, le=_MOST_UNITS_PER_NODE)]
     batch_first: bool
-    full_skips: bool
+    skips: Skips
     repeated_rows: bool
 
 
@@ -54,39 +56,62 @@ class GraphRecurrentRecord(LayerRecord):
 class Connection:
     """What one recurrent layer of the stack reads, and which nodes it computes."""
 
-    source: int | None
-    """The layer of the graph that it reads; None for the input of the stack."""
+    sources: tuple[int, ...]
+    """The layers of the graph that it reads, side by side; none where it reads the input of the stack."""
     target: int
     """The layer of the graph whose output it makes or adds to."""
-    sources: tuple[int, ...]
-    """Places in the source layer of the nodes that it reads; empty where it reads the input of the stack."""
+    reads: tuple[int, ...]
+    """Places in the source layers, side by side, of the nodes that it reads; empty where it reads the input."""
     targets: tuple[int, ...]
     """Places in the target layer of the nodes that it computes."""
     mask: Tensor
-    """(len(targets), len(sources)), True = edge."""
-
-    @property
-    def skips(self) -> bool:
-        """Whether it is an extra layer, whose output is added to that of another."""
-        return self.source is not None and self.target - self.source > 1
+    """(len(targets), len(reads)), True = edge."""
+    extra: bool = False
+    """Whether it is an extra layer, whose output is added to that of another."""
 
 
-def connections(graph: LayeredGraph, *, full_skips: bool = False) -> list[Connection]:
-    """The recurrent layers of a stack on `graph`: one for each layer, and then one for each of its skip pairs."""
+def connections(graph: LayeredGraph, *, skips: Skips = "inputs") -> list[Connection]:
+    """The recurrent layers of a stack on `graph`: one for each layer, and then the extra ones of skip pairs."""
     blocks = graph.blocks()
     first = tuple(range(len(graph.layers[0])))
-    found = [Connection(None, 0, (), first, torch.zeros(len(first), 0, dtype=torch.bool))]
-    for pair in graph.adjacent_pairs + graph.skip_pairs:
-        block = blocks[pair]
-        sources = block.any(0).nonzero().flatten()
-        every = torch.arange(len(block))
-        targets = block.any(1).nonzero().flatten() if pair in graph.skip_pairs and not full_skips else every
-        found.append(Connection(*pair, tuple(sources.tolist()), tuple(targets.tolist()), block[targets][:, sources]))
+    found = [Connection((), 0, (), first, torch.zeros(len(first), 0, dtype=torch.bool))]
+    for target in range(1, len(graph.layers)):
+        sources = tuple(source for source, end in graph.pairs if end == target)
+        found.append(_connection(blocks, sources if skips == "inputs" else (target - 1,), target))
+    for source, target in () if skips == "inputs" else graph.skip_pairs:
+        connection = _connection(blocks, (source,), target, extra=True, whole=skips == "full_layers")
+        if skips == "full_layers" or not _ends_unread(graph, connection):
+            found.append(connection)
     return found
 
 
+def _connection(
+    blocks: Mapping[tuple[int, int], Tensor],
+    sources: tuple[int, ...],
+    target: int,
+    *,
+    extra: bool = False,
+    whole: bool = True,
+) -> Connection:
+    """What reads these layers; it computes all nodes of the target layer (`whole`) or those with an edge."""
+    block = torch.cat([blocks[source, target] for source in sources], 1)  # (targets, nodes of all sources)
+    reads = block.any(0).nonzero().flatten()
+    targets = torch.arange(len(block)) if whole else block.any(1).nonzero().flatten()
+    mask = block[targets][:, reads]
+    return Connection(sources, target, tuple(reads.tolist()), tuple(targets.tolist()), mask, extra)
+
+
+def _ends_unread(graph: LayeredGraph, connection: Connection) -> bool:
+    """Whether nobody reads what an extra layer adds: all its nodes are without successor, below the last layer."""
+    if connection.target == len(graph.layers) - 1:
+        return False
+    read = {source for source, _ in graph.edges}
+    nodes = graph.layers[connection.target]
+    return not any(nodes[place] in read for place in connection.targets)
+
+
 def parameter_count(
-    graph: LayeredGraph, cell: Cell, input_size: int, units_per_node: int, *, full_skips: bool = False
+    graph: LayeredGraph, cell: Cell, input_size: int, units_per_node: int, *, skips: Skips = "inputs"
 ) -> int:
     """Number of parameters of a `GraphRecurrent`, those that `masks` hold at zero included.
 
@@ -94,9 +119,9 @@ def parameter_count(
     I = units_per_node * nodes read (`input_size` in layer 0).
     """
     total = 0
-    for connection in connections(graph, full_skips=full_skips):
+    for connection in connections(graph, skips=skips):
         hidden = units_per_node * len(connection.targets)
-        inputs = input_size if connection.source is None else units_per_node * len(connection.sources)
+        inputs = units_per_node * len(connection.reads) if connection.sources else input_size
         total += GATES[cell.upper()] * hidden * (inputs + hidden + 2)
     return total
 
@@ -108,7 +133,7 @@ class GraphLayer(nn.Module):
     """
 
     columns: Tensor | None
-    """Units (I,) of the source layer's output that are read; None where all are."""
+    """Units (I,) of the source layers' outputs, side by side, that are read; None where all are."""
     places: Tensor | None
     """For each unit of the target layer its place in this layer's output, H where it has none; None where all have."""
 
@@ -128,14 +153,14 @@ class GraphLayer(nn.Module):
             connection: What it reads and computes.
             input_size: Features of the stack's input, which a connection without a source layer reads.
             units_per_node: Units that stand for a node.
-            widths: Nodes of the source layer (0 where there is none) and of the target layer.
+            widths: Nodes of all source layers together (0 where there is none) and of the target layer.
             options: `device` and `dtype` of the weights.
         """
         super().__init__()
         self.connection = connection
         self._units_per_node = units_per_node
         self._widths = widths
-        inputs = input_size if connection.source is None else units_per_node * len(connection.sources)
+        inputs = units_per_node * len(connection.reads) if connection.sources else input_size
         self.recurrent = _MODULES[cell](inputs, units_per_node * len(connection.targets), **options)
         self.place_indices(options["device"])
 
@@ -143,8 +168,8 @@ class GraphLayer(nn.Module):
         """Compute the buffers `columns` and `places`, which are no part of the state dict, on a device."""
         sources, targets = self._widths
         columns = places = None
-        if len(self.connection.sources) < sources:
-            columns = _units(torch.tensor(self.connection.sources), self._units_per_node).to(device)
+        if len(self.connection.reads) < sources:
+            columns = _units(torch.tensor(self.connection.reads), self._units_per_node).to(device)
         if len(self.connection.targets) < targets:
             own = _units(torch.tensor(self.connection.targets), self._units_per_node)
             places = torch.full((targets * self._units_per_node,), len(own))
@@ -153,8 +178,9 @@ class GraphLayer(nn.Module):
         self.register_buffer("columns", columns, persistent=False)
         self.register_buffer("places", places, persistent=False)
 
-    def forward(self, sequence: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Run over the source's output (T, B, units of the source layer): (T, B, units of the target layer), states."""
+    def forward(self, sources: Sequence[Tensor], state: Any) -> tuple[Tensor, Any]:
+        """Run over the outputs of its sources, each (T, B, units): (T, B, units of the target layer), states."""
+        sequence = sources[0] if len(sources) == 1 else torch.cat(list(sources), -1)
         inputs = sequence if self.columns is None else sequence.index_select(-1, self.columns)  # (T, B, I)
         output, last = self.recurrent(inputs, state)  # (T, B, H)
         if self.places is not None:
@@ -175,19 +201,23 @@ class GraphRecurrent(nn.Module):
     """A recurrent stack with the structure of a graph, called as a one-way `nn.RNN`, `nn.GRU` or `nn.LSTM` of layers.
 
     Each node stands for k units and each edge for a dense k x k block of `weight_ih`. Layer 0 reads the input densely,
-    layer l > 0 the output of layer l - 1 through the edges; `weight_hh` is dense in every layer. For each skip pair of
-    the graph (source layer s <= l - 2, target layer l) a recurrent layer of its own reads the output of layer s, and
-    its output is added to that of layer l, behind the non-linearity; whatever reads layer l reads the sum (arXiv
-    2407.20601, "randomly structured"). The output is that of the last layer: nodes without successor in another layer
-    reach it through the hidden states of their layer only.
+    layer l > 0 through the edges the nodes of lower layers; `weight_hh` is dense in every layer. The output is that of
+    the last layer: nodes without successor in another layer reach it through the hidden states of their layer only.
 
     The units of a node are neighbours, and nodes lie in the order of `graph.layers`. `layers` and `skips` are lists of
     `GraphLayer`, `skips` in the order of `graph.skip_pairs`; a weight is called `layers.0.recurrent.weight_ih_l0`.
 
-    The extra layer of a skip pair computes only those nodes of the target layer that have an edge in the pair. In the
-    paper (`full_skips=True`) it has all of them: those without an edge read nothing and run on their biases and the
-    extra layer's hidden state, so they cost parameters and add something to the sum that depends on the edges only
-    through `weight_hh`.
+    What becomes of edges over a layer, from layer s <= l - 2 to layer l, is a choice:
+
+    - `skips="inputs"`: layer l reads its sources in all lower layers side by side. One recurrent layer for each layer
+      of the graph, so the time that the stack takes follows its edges.
+    - `skips="layers"`: as in arXiv 2407.20601 ("randomly structured"), a recurrent layer of its own for each pair
+      (s, l) reads the output of layer s, and its output is added to that of layer l, behind the non-linearity;
+      whatever reads layer l reads the sum. It computes those nodes of layer l that have an edge in the pair, and is
+      left out where nobody reads what it would add.
+    - `skips="full_layers"`: the same, with all nodes of layer l in every extra layer, as in the paper: those without an
+      edge read nothing and run on their biases and the extra layer's hidden state, so they cost parameters and add
+      something to the sum that depends on the edges only through `weight_hh`.
 
     The code of the paper expands a mask to the gates of a GRU or LSTM row by row (0, 0, 0, 1, 1, 1, ...) although the
     weights lie gate by gate (0..H - 1, 0..H - 1, ...). `repeated_rows=True` reproduces that; with the other option,
@@ -209,7 +239,7 @@ class GraphRecurrent(nn.Module):
         units_per_node: int = 1,
         *,
         batch_first: bool = False,
-        full_skips: bool = False,
+        skips: Skips = "inputs",
         repeated_rows: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -222,7 +252,7 @@ class GraphRecurrent(nn.Module):
             graph: The structure.
             units_per_node: k, 1..4096.
             batch_first: Batches are (B, T, F) instead of (T, B, F).
-            full_skips: Extra layers compute all nodes of their target layer, as in the paper.
+            skips: What becomes of edges over a layer.
             repeated_rows: Masks of a GRU or LSTM are expanded as in the paper's code.
             device: Where the weights lie.
             dtype: Their type.
@@ -237,15 +267,15 @@ class GraphRecurrent(nn.Module):
         self.graph = graph
         self.units_per_node = units_per_node
         self.batch_first = batch_first
-        self.full_skips = full_skips
+        self.skip_edges = skips
         self.repeated_rows = repeated_rows
         self.layers = nn.ModuleList()
         self.skips = nn.ModuleList()
-        for connection in connections(graph, full_skips=full_skips):
-            source_width = 0 if connection.source is None else len(graph.layers[connection.source])
+        for connection in connections(graph, skips=skips):
+            source_width = sum(len(graph.layers[source]) for source in connection.sources)
             widths = (source_width, len(graph.layers[connection.target]))
             layer = GraphLayer(cell, connection, input_size, units_per_node, widths, {"device": device, "dtype": dtype})
-            (self.skips if connection.skips else self.layers).append(layer)
+            (self.skips if connection.extra else self.layers).append(layer)
         if torch.device(device or torch.get_default_device()).type != "meta":  # masks take memory, of which a record
             apply_masks(self)  # from a stranger must not ask for more than there is
 
@@ -273,7 +303,7 @@ class GraphRecurrent(nn.Module):
             "graph": self.graph.record(),
             "units_per_node": self.units_per_node,
             "batch_first": self.batch_first,
-            "full_skips": self.full_skips,
+            "skips": self.skip_edges,
             "repeated_rows": self.repeated_rows,
         }
 
@@ -336,9 +366,9 @@ class GraphRecurrent(nn.Module):
         last: list[Any] = [None] * len(layers)
         for index in sorted(range(len(layers)), key=lambda index: (layers[index].connection.target, index)):
             layer = layers[index]
-            source = layer.connection.source
-            output, last[index] = layer(sequence if source is None else outputs[source], initial[index])
-            if layer.connection.skips:
+            sources = [outputs[source] for source in layer.connection.sources] or [sequence]
+            output, last[index] = layer(sources, initial[index])
+            if layer.connection.extra:
                 outputs[-1] = outputs[-1] + output
             else:
                 outputs.append(output)
@@ -368,8 +398,8 @@ class GraphRecurrent(nn.Module):
     def extra_repr(self) -> str:
         """The structure in one line."""
         sizes = [self.units_per_node * len(nodes) for nodes in self.graph.layers]
-        flags = f"batch_first={self.batch_first}, full_skips={self.full_skips}, repeated_rows={self.repeated_rows}"
-        return f"{self.cell}, {self.input_size}, {sizes}, skips={list(self.graph.skip_pairs)}, {flags}"
+        flags = f"batch_first={self.batch_first}, skips={self.skip_edges!r}, repeated_rows={self.repeated_rows}"
+        return f"{self.cell}, {self.input_size}, {sizes}, skip_pairs={list(self.graph.skip_pairs)}, {flags}"
 
 
 def apply_masks(module: nn.Module) -> None:

@@ -128,7 +128,7 @@ def test_torchs_own_generator_is_left_as_it_was(state, context):
 
 
 def test_the_record_gives_the_users_own_class_the_same_structure(state, context):
-    after = replace(state, context, full_skips=True).state
+    after = replace(state, context, skips="full_layers").state
     rebuilt = rebuild(Tagger(), after.structure).eval()
     rebuilt.load_state_dict(after.model.state_dict())
     x = torch.randn(3, 11, CHANNELS)

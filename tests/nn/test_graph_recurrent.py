@@ -43,9 +43,12 @@ GRAPHS = {
 }
 
 
-def _module(cell, graph=SKIPPING, k=2, **options):
+SKIPS = ["inputs", "layers", "full_layers"]
+
+
+def _module(cell, graph=SKIPPING, k=2, skips="layers", **options):
     torch.manual_seed(0)
-    return GraphRecurrent(cell, INPUT, graph, k, dtype=torch.float64, **options)
+    return GraphRecurrent(cell, INPUT, graph, k, skips=skips, dtype=torch.float64, **options)
 
 
 def _sequence(batch=BATCH, length=LENGTH):
@@ -58,43 +61,51 @@ def _states(module, batch=BATCH):
     return (parts, [torch.randn_like(part) for part in parts]) if module.cell == "lstm" else parts
 
 
-def _pairs(module):
-    """The (source layer, target layer) of every recurrent layer in the order of the states, None for the input."""
-    graph = module.graph
+def _cells(module):
+    """The (source layers, target layer) of every recurrent layer in the order of the states."""
+    graph, skips = module.graph, module.skip_edges
     found = sorted({(graph.layer[v], graph.layer[u]) for u, v in graph.edges})
-    adjacent = [(source, target) for target, source in found if target - source == 1]
-    return [(None, 0), *adjacent, *((source, target) for target, source in found if target - source > 1)]
+    if skips == "inputs":
+        return [
+            ((), 0),
+            *((tuple(s for t, s in found if t == target), target) for target in range(1, max(graph.layer) + 1)),
+        ]
+    cells = [((), 0), *(((source,), target) for target, source in found if target - source == 1)]
+    extra = [(source, target) for target, source in found if target - source > 1]
+    read = {source for source, _ in graph.edges} | set(graph.layers[-1])
+    ends = {pair: {v for u, v in graph.edges if (graph.layer[u], graph.layer[v]) == pair} for pair in extra}
+    return cells + [((s,), t) for s, t in extra if skips == "full_layers" or ends[s, t] & read]
 
 
 def reference(module, x, state=None):
-    """Whole layers: all nodes of source and target, all weights, multiplied by masks; missing units are silent.
+    """Whole layers: all nodes of sources and target, all weights, multiplied by masks; missing units are silent.
 
     A unit with zero weights, biases and state stays at zero in every cell.
     """
     k, graph = module.units_per_node, module.graph
     outputs, last = {}, []
     initial = [None] * len(module.all_layers) if state is None else list(zip(*_kinds(module, state), strict=True))
-    pairs = _pairs(module)
-    for index in sorted(range(len(pairs)), key=lambda index: (pairs[index][1], index)):
-        source, target = pairs[index]
+    cells, edges = _cells(module), set(graph.edges)
+    for index in sorted(range(len(cells)), key=lambda index: (cells[index][1], index)):
+        sources, target = cells[index]
         nodes = graph.layers[target]
-        edges = set(graph.edges)
-        if source is None:
+        rows = list(range(k * len(nodes)))
+        if not sources:
             mask, columns = torch.ones(k * len(nodes), INPUT, dtype=x.dtype), list(range(INPUT))
-            rows = list(range(k * len(nodes)))
         else:
-            before = graph.layers[source]
+            before = [node for source in sources for node in graph.layers[source]]
             node_mask = torch.tensor([[(u, v) in edges for u in before] for v in nodes], dtype=x.dtype)
             mask = torch.kron(node_mask, torch.ones(k, k, dtype=x.dtype))
             columns = mask.sum(0).nonzero().flatten().tolist()
-            some = target - source > 1 and not module.full_skips
-            rows = mask.sum(1).nonzero().flatten().tolist() if some else list(range(k * len(nodes)))
+            if module.skip_edges == "layers" and target - sources[0] > 1:
+                rows = mask.sum(1).nonzero().flatten().tolist()
         weights = whole_weights(module.all_layers[index].recurrent, rows, columns, mask)
         zeros = [torch.zeros(x.shape[1], k * len(nodes), dtype=x.dtype) for _ in range(2)]
         given = (
             zeros if initial[index] is None else [spread(part[0], rows, len(zeros[0][0])) for part in initial[index]]
         )
-        sequence, h = run(module.cell, x if source is None else outputs[source], given, weights)
+        read = torch.cat([outputs[source] for source in sources], -1) if sources else x
+        sequence, h = run(module.cell, read, given, weights)
         last.append((index, [part[None][..., rows] for part in h]))
         outputs[target] = outputs[target] + sequence if target in outputs else sequence
     ordered = [states for _, states in sorted(last, key=lambda item: item[0])]
@@ -165,10 +176,14 @@ def _assert_same(ours, theirs):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("k", [1, 2, 3])
 @pytest.mark.parametrize(
-    ("name", "full_skips"), [*((name, False) for name in GRAPHS), ("skipping", True), ("Watts–Strogatz", True)]
+    ("name", "skips"),
+    [
+        *itertools.product(GRAPHS, ["layers"]),
+        *itertools.product(["skipping", "Watts–Strogatz", "no edges"], ["inputs", "full_layers"]),
+    ],
 )
-def test_outputs_states_and_gradients_are_those_of_masked_whole_layers(cell, k, name, full_skips):
-    module = _module(cell, GRAPHS[name], k, full_skips=full_skips)
+def test_outputs_states_and_gradients_are_those_of_masked_whole_layers(cell, k, name, skips):
+    module = _module(cell, GRAPHS[name], k, skips)
     for batch, length in ((1, 1), (BATCH, 2)):
         x, state = _sequence(batch, length), _states(module, batch)
         ours, our_gradients = _with_gradients(module, module, x, state)
@@ -181,7 +196,7 @@ def test_outputs_states_and_gradients_are_those_of_masked_whole_layers(cell, k, 
 def test_any_graph_without_initial_states_agrees_with_masked_whole_layers(data):
     graph = erdos_renyi(data.draw(st.integers(1, 13)), data.draw(st.floats(0, 1)), data.draw(st.integers(0, 1 << 20)))
     cell, k = data.draw(st.sampled_from(list(CELLS))), data.draw(st.integers(1, 3))
-    module = _module(cell, graph, k, full_skips=data.draw(st.booleans()))
+    module = _module(cell, graph, k, data.draw(st.sampled_from(SKIPS)))
     x = _sequence(data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5)))
     torch.testing.assert_close(module(x), reference(module, x), **SAME_FLOAT64)
 
@@ -223,31 +238,43 @@ def test_batch_first_only_swaps_axes_of_input_and_output(cell):
 
 
 def test_only_nodes_with_an_edge_are_read_and_computed():
-    # Layers (0, 1), (2, 3), (4, 5), (6,), (7,); skips 0 -> 2, 1 -> 3, 0 -> 4.
+    # Layers (0, 1), (2, 3), (4, 5), (6,), (7,); skips 0 -> 2, 1 -> 3, 0 -> 4. The first ends in node 5, unread.
     module = _module("gru", k=3)
     assert SKIPPING.layers == ((0, 1), (2, 3), (4, 5), (6,), (7,))
     sizes = [(layer.recurrent.input_size, layer.recurrent.hidden_size) for layer in module.all_layers]
-    assert sizes == [(INPUT, 6), (6, 6), (6, 6), (3, 3), (3, 3), (3, 3), (3, 3), (3, 3)]
-    full = [layer.recurrent.hidden_size for layer in _module("gru", k=3, full_skips=True).skips]
+    assert sizes == [(INPUT, 6), (6, 6), (6, 6), (3, 3), (3, 3), (3, 3), (3, 3)]
+    full = [layer.recurrent.hidden_size for layer in _module("gru", k=3, skips="full_layers").skips]
     assert full == [6, 3, 3]
+    joined = _module("gru", k=3, skips="inputs")
+    sizes = [(layer.recurrent.input_size, layer.recurrent.hidden_size) for layer in joined.all_layers]
+    assert sizes == [(INPUT, 6), (6, 6), (9, 6), (6, 3), (6, 3)]
+
+
+def test_a_skip_that_ends_in_unread_nodes_only_is_left_out_as_if_its_edges_were_not_there():
+    without = LayeredGraph(8, tuple(edge for edge in SKIPPING.edges if edge != (0, 5)))
+    module, other = _module("lstm"), _module("lstm", without)
+    assert [layer.connection.target for layer in module.skips] == [3, 4]
+    other.load_state_dict(module.state_dict())
+    x = _sequence()
+    assert torch.equal(module(x)[0], other(x)[0])
 
 
 def test_nodes_without_an_edge_in_a_skip_pair_get_nothing_from_its_extra_layer():
-    module, full = _module("rnn_tanh"), _module("rnn_tanh", full_skips=True)
+    module, full = _module("rnn_tanh", SMALL), _module("rnn_tanh", SMALL, skips="full_layers")
     ones = torch.ones(LENGTH, BATCH, 4, dtype=torch.float64)
-    added, _ = module.skips[0](ones, None)  # 0 -> 5 of layer (4, 5)
+    added, _ = module.skips[0]([ones], None)  # 0 -> 5 of layer (4, 5)
     assert not added[..., :2].any()
     assert added[..., 2:].all()
-    assert full.skips[0](ones, None)[0].all()
+    assert full.skips[0]([ones], None)[0].all()
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("name", GRAPHS)
-@pytest.mark.parametrize("full_skips", [False, True])
-def test_parameters_are_as_many_as_the_formula_says(cell, name, full_skips):
+@pytest.mark.parametrize("skips", SKIPS)
+def test_parameters_are_as_many_as_the_formula_says(cell, name, skips):
     for k in (1, 2, 3):
-        module = _module(cell, GRAPHS[name], k, full_skips=full_skips)
-        count = parameter_count(GRAPHS[name], cell, INPUT, k, full_skips=full_skips)
+        module = _module(cell, GRAPHS[name], k, skips)
+        count = parameter_count(GRAPHS[name], cell, INPUT, k, skips=skips)
         assert sum(parameter.numel() for parameter in module.parameters()) == count
 
 
@@ -257,7 +284,9 @@ def test_the_count_of_a_small_stack_by_hand():
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("options", [{}, {"full_skips": True}, {"repeated_rows": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"skips": "inputs"}, {"skips": "full_layers"}, {"repeated_rows": True, "skips": "full_layers"}], ids=str
+)
 def test_every_edge_is_one_dense_block_in_every_gate(cell, options):
     for graph, k in itertools.product(GRAPHS.values(), (1, 3)):
         module = _module(cell, graph, k, **options)
@@ -368,9 +397,9 @@ def test_a_record_that_is_not_valid_is_refused(change, message):
         (lambda: GraphRecurrent("gru", INPUT, SKIPPING, 0), "units_per_node 0"),
         (lambda: _module("gru")(_sequence()[0]), "a tensor of 2 axes"),
         (lambda: _module("gru")(pack_sequence([_sequence()[:, 0]])), "hint: pad packed sequences"),
-        (lambda: _module("gru")(_sequence(), torch.zeros(8, BATCH, 4)), "is not a list of 8 tensors (1, B, H)"),
-        (lambda: _module("gru")(_sequence(), _states(_module("gru"))[1:]), "is not a list of 8 tensors"),
-        (lambda: _module("lstm")(_sequence(), _states(_module("gru"))), "is not a pair (h, c) of lists of 8 tensors"),
+        (lambda: _module("gru")(_sequence(), torch.zeros(7, BATCH, 4)), "is not a list of 7 tensors (1, B, H)"),
+        (lambda: _module("gru")(_sequence(), _states(_module("gru"))[1:]), "is not a list of 7 tensors"),
+        (lambda: _module("lstm")(_sequence(), _states(_module("gru"))), "is not a pair (h, c) of lists of 7 tensors"),
     ],
 )
 def test_calls_that_cannot_be_meant_are_refused(call, message):
@@ -384,15 +413,15 @@ def test_attributes_are_those_that_models_read():
     assert (module.input_size, module.hidden_size, module.num_layers) == (INPUT, 3, 5)
     assert (module.batch_first, module.bidirectional) == (True, False)
     module.flatten_parameters()
-    assert "skips=[(0, 2), (1, 3), (0, 4)]" in repr(module)
+    assert "skip_pairs=[(0, 2), (1, 3), (0, 4)]" in repr(module)
 
 
 class Streaming(nn.Module):
     """A stack with flat tensors for states, as a file has them."""
 
-    def __init__(self, cell):
+    def __init__(self, cell, skips):
         super().__init__()
-        self.stack = GraphRecurrent(cell, INPUT, SMALL, 2, batch_first=True)
+        self.stack = GraphRecurrent(cell, INPUT, SMALL, 2, skips=skips, batch_first=True)
 
     def forward(self, features, *states):
         half = len(states) // 2
@@ -409,10 +438,20 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize(("cell", "node"), [("rnn_tanh", "RNN"), ("gru", "GRU"), ("lstm", "LSTM")])
-def test_an_exported_file_agrees_at_an_unseen_size_with_native_nodes_and_without_masks(tmp_path, cell, node):
+@pytest.mark.parametrize(
+    ("cell", "node", "skips", "joins"),
+    [
+        ("rnn_tanh", "RNN", "layers", {"Add", "Pad"}),
+        ("gru", "GRU", "layers", {"Add", "Pad"}),
+        ("lstm", "LSTM", "layers", {"Add", "Pad"}),
+        ("gru", "GRU", "inputs", {"Concat"}),
+    ],
+)
+def test_an_exported_file_agrees_at_an_unseen_size_with_native_nodes_and_without_masks(
+    tmp_path, cell, node, skips, joins
+):
     torch.manual_seed(0)
-    model, path = Streaming(cell).eval(), tmp_path / "model.onnx"
+    model, path = Streaming(cell, skips).eval(), tmp_path / "model.onnx"
     sizes = [layer.recurrent.hidden_size for layer in model.stack.all_layers] * (2 if cell == "lstm" else 1)
     axes = {f"state_{index}": {1: "batch"} for index in range(len(sizes))}
     timed = {0: "batch", 1: "time"}
@@ -426,10 +465,10 @@ def test_an_exported_file_agrees_at_an_unseen_size_with_native_nodes_and_without
     with torch.no_grad():
         torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
     assert artifact.operators[node] == len(model.stack.all_layers)
-    assert set(artifact.operators) == {node, "Add", "Gather", "Pad", "Squeeze", "Transpose"}
+    assert set(artifact.operators) == {node, "Gather", "Squeeze", "Transpose"} | joins
     tensors = [onnx.numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer]
     weights = sum(tensor.size for tensor in tensors if tensor.dtype == np.float32)
-    assert weights == parameter_count(SMALL, cell, INPUT, 2)
+    assert weights == parameter_count(SMALL, cell, INPUT, 2, skips=skips)
 
 
 @pytest.mark.cuda
