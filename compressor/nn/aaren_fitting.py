@@ -100,7 +100,8 @@ def _distance(layer: AarenAttention, sample: Sample, *, gradients: bool = False)
     """Sum of squares over the positions that count."""
     with torch.set_grad_enabled(gradients):
         output: Tensor = layer(sample.x, sample.x, sample.x, key_padding_mask=sample.padding)[0]
-        return ((output - sample.target).square() * sample.counts).sum()
+        squares: Tensor = (output - sample.target).square() * sample.counts
+        return squares.sum()
 
 
 def _variance(samples: Sequence[Sample]) -> float:

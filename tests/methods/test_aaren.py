@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressor.errors import MethodError
-from compressor.methods import Aaren, Retrain
+from compressor.methods import Aaren, Magnitude, Retrain
 from compressor.methods.aaren import carried_masks
 from compressor.methods.base import State
 from compressor.nn.aaren import AarenAttention
@@ -18,6 +18,7 @@ from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.attention_parts import AttentionParts
 from compressor.nn.structure import apply_record, replace_module
 from compressor.surgery.causality import evidence
+from compressor.surgery.rebuild import rebuild
 from tests.methods.conftest import CHANNELS, CLASSES, SignTask, make_context, same, weights
 
 WIDTH, HEADS, LENGTH, BATCH = 12, 3, 7, 5
@@ -323,3 +324,19 @@ def test_the_same_seed_gives_the_same_layer_and_a_rehearsal_is_short():
 def test_options_that_cannot_be_meant_are_refused(options, message):
     with pytest.raises(ValidationError, match=message):
         Aaren(**options)
+
+
+def test_widths_around_an_aaren_can_be_pruned_afterwards_and_are_rebuilt():
+    torch.manual_seed(0)
+    model, task = Encoder(1).eval(), Task()
+    converted = _convert(model, task, targets=["encoder"])
+    context = make_context(model, task)
+    step = Magnitude(prune="units", ratio=0.5, targets=["embed", "*.linear1"], compensate=False)
+    result = step.apply(converted.state, context)
+    attention = result.state.model.encoder.layers[0].self_attn
+    assert (attention.embed_dim, attention.head_dim, attention.out_proj.out_features) == (6, 6, 6)
+    rebuilt = Encoder(1)
+    rebuild(rebuilt, json.loads(json.dumps(result.state.structure)))
+    rebuilt.load_state_dict(result.state.model.state_dict())
+    x = torch.randn(3, LENGTH, CHANNELS)
+    torch.testing.assert_close(rebuilt.eval()(x), result.state.model(x))
