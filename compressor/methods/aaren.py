@@ -6,6 +6,8 @@ Source: Feng et al., arXiv 2405.13956; see `compressor.nn.aaren`.
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -17,7 +19,7 @@ from compressor.methods.targets import Selection, check_patterns, select_attenti
 from compressor.report import Change, Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from compressor.nn.aaren import AarenAttention
     from compressor.nn.aaren_fitting import Sample
     from compressor.nn.attention_parts import AttentionParts
+    from compressor.progress import Bar
     from compressor.surgery.causality import Evidence
 
 _QUICK_STEPS = 3
@@ -138,7 +141,6 @@ class Aaren(Method):
             MethodError: One that `targets` names in full cannot be converted, or none can.
         """
         from compressor.surgery.attention_sites import attention_sites
-        from compressor.surgery.causality import evidence
 
         reasons = {
             site.name: _unfit(site.kind, site.reason, site.name)
@@ -146,12 +148,8 @@ class Aaren(Method):
             if site.name in selection.names
         }
         watched = [name for name in selection.names if reasons[name] is None]
-        batches = [inputs for inputs, _ in first_batches(context, self.calibration_batches)]
-        examples = [tuple(part.to(context.device) for part in example) for example in trace_examples(context)]
-        with context.progress.bar("looking at masks", len(batches) + len(examples)) as bar:
-            on_examples = evidence(model, watched, examples, bar.advance)
-            on_batches = evidence(model, watched, batches, bar.advance)
-        reasons |= {name: on_batches[name].reason or on_examples[name].reason for name in watched}
+        seen = self._watch(model, watched, context) if watched else {}
+        reasons |= {name: found.reason for name, found in seen.items()}
         refused = {name: reason for name, reason in reasons.items() if reason is not None}
         for name, reason in refused.items():
             if name in (self.targets or ()):
@@ -160,7 +158,20 @@ class Aaren(Method):
             listed = "; ".join(f"`{name}`: {reason}" for name, reason in refused.items())
             raise MethodError(f"no attention of the model can become an Aaren ({listed})", hint=_REMEDY)
         skips = [Skip(name=name, reason=reason) for name, reason in refused.items()]
-        return {name: on_batches[name] for name in watched if name not in refused}, [*selection.skipped, *skips]
+        return {name: found for name, found in seen.items() if name not in refused}, [*selection.skipped, *skips]
+
+    def _watch(self, model: nn.Module, names: Sequence[str], context: Context) -> dict[str, Evidence]:
+        """What the task's examples and calibration batches show of these attentions, with the calls on the latter."""
+        from compressor.surgery.causality import evidence
+
+        batches = [inputs for inputs, _ in first_batches(context, self.calibration_batches)]
+        examples = trace_examples(context)
+        with context.progress.bar("looking at masks", len(batches) + len(examples)) as bar:
+            on_examples = evidence(model, names, examples, bar.advance)
+            on_batches = evidence(model, names, batches, bar.advance)
+        return {
+            name: replace(seen, reason=seen.reason or on_examples[name].reason) for name, seen in on_batches.items()
+        }
 
     def _teach(
         self,
@@ -196,8 +207,7 @@ class Aaren(Method):
             total = min(steps, _QUICK_STEPS) if context.quick else steps
             with context.progress.bar(f"fitting {name}", total) as bar:
                 fit(
-                    layer, names, used, steps=total, lr=lr, masks=masks, generator=generator,
-                    report=lambda done, loss, bar=bar: bar.advance(done, note=f"error {loss:.3g}"),
+                    layer, names, used, steps=total, lr=lr, masks=masks, generator=generator, report=_reporter(bar)
                 )  # fmt: skip
             errors[title] = error(layer, test)
             if errors[title] > best:
@@ -267,11 +277,15 @@ def _samples(module: nn.Module, seen: Evidence) -> list[Sample]:
     return samples
 
 
+def _reporter(bar: Bar) -> Callable[[int, float], None]:
+    return lambda done, error: bar.advance(done, note=f"error {error:.3g}")
+
+
 def _scale(samples: Sequence[Sample]) -> float:
     """Root mean square of the inputs."""
     total = sum(float((sample.x * sample.counts).square().sum()) for sample in samples)
     count = sum(float(sample.counts.sum()) * sample.x.shape[-1] for sample in samples)
-    return (total / max(count, 1.0)) ** 0.5
+    return math.sqrt(total / max(count, 1.0))
 
 
 def _change(name: str, old: nn.Module, new: AarenAttention) -> Change:
