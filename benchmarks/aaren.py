@@ -4,9 +4,9 @@
 
 Forward and backward, in float32, on given queries, keys, values and scores, without projections; then whole layers
 with theirs. All take turns in one process, in a new random order each round; a ratio is the median over the rounds with
-its 95 % interval. The recurrence is timed at the first length only, in the fewest rounds that give an interval. Memory
-is by how much one forward and backward pass lets the process grow at its peak (Linux), in a fresh process; on CUDA the
-peak of the allocator.
+its 95 % interval. The recurrence and the form with all N x N weights are timed up to a length of 1,024, in the fewest
+rounds that give an interval. Memory is by how much one forward and backward pass lets the process grow at its peak
+(Linux), in a fresh process; on CUDA the peak of the allocator.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+LONGEST_SLOW = 1024
+"""Up to which length the recurrence and the form with all N x N weights are run."""
 PYTORCH, RECURRENCE, PARALLEL, WHOLE = "scaled_dot_product_attention", "recurrence", "parallel", "whole (N x N)"
 LAYER, OUR_LAYER = "nn.MultiheadAttention", "AarenAttention"
 
@@ -183,10 +185,10 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for index, length in enumerate(options.lengths):
+    for length in options.lengths:
         size = Size(options.batch, options.heads, options.width, length, options.device)
         print(f"{size}, {options.threads} thread(s), {options.rounds} rounds")
-        if index == 0:
+        if length <= LONGEST_SLOW:
             table([RECURRENCE, PARALLEL], size, FEWEST_ROUNDS)
             table([PYTORCH, WHOLE], size, FEWEST_ROUNDS)
         table([PYTORCH, PARALLEL], size, options.rounds)

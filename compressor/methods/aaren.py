@@ -28,14 +28,20 @@ if TYPE_CHECKING:
     from compressor.nn.aaren_fitting import Sample
     from compressor.nn.attention_parts import AttentionParts
     from compressor.progress import Bar
+    from compressor.surgery.attention_sites import AttentionSite
     from compressor.surgery.causality import Evidence
 
+_BATCHES = "let `Task.batches` give at least one"
 _QUICK_STEPS = 3
 _HELD_OUT = 4
 """Of so many calibration batches one is kept apart, to measure on."""
 _NOT_EQUIVALENT = (
     "An Aaren is not function-equivalent to the attention in whose place it stands: its query no longer comes from the "
     "tokens. Let a `retrain` step with `distill: true` follow, and judge by the metric after that."
+)
+_OF_ERRORS = (
+    "Errors are squared distances to what the original layer gave, over its variance: 0 is the same, 1 is no better "
+    "than a constant."
 )
 
 
@@ -120,7 +126,7 @@ class Aaren(Method):
             State(model.to(home), masks, tuple(structure)),
             tuple(changes),
             tuple(skipped),
-            notes=(_NOT_EQUIVALENT, *notes),
+            notes=(_NOT_EQUIVALENT, _OF_ERRORS, *notes),
             facts=facts,
         )
 
@@ -143,7 +149,7 @@ class Aaren(Method):
         from compressor.surgery.attention_sites import attention_sites
 
         reasons = {
-            site.name: _unfit(site.kind, site.reason, site.name)
+            site.name: _unfit(model.get_submodule(site.name), site)
             for site in attention_sites(model, context.task.attention).found
             if site.name in selection.names
         }
@@ -164,7 +170,7 @@ class Aaren(Method):
         """What the task's examples and calibration batches show of these attentions, with the calls on the latter."""
         from compressor.surgery.causality import evidence
 
-        batches = [inputs for inputs, _ in first_batches(context, self.calibration_batches)]
+        batches = [inputs for inputs, _ in first_batches(context, self.calibration_batches, hint=_BATCHES)]
         examples = trace_examples(context)
         with context.progress.bar("looking at masks", len(batches) + len(examples)) as bar:
             on_examples = evidence(model, names, examples, bar.advance)
@@ -245,18 +251,23 @@ def carried_masks(name: str, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _unfit(kind: str, reason: str | None, name: str) -> str | None:
+def _unfit(module: nn.Module, site: AttentionSite) -> str | None:
     """What can be said against an attention before it is seen at work."""
-    if not name:
+    from torch.nn import MultiheadAttention
+
+    from compressor.nn.attention import CompactMultiheadAttention
+
+    if not site.name:
         return "it is the model itself, which cannot be replaced in place"
-    if kind == "declared":
-        return "its author's code calls it in a way of its own; build it on nn.MultiheadAttention"
-    return reason
+    if type(module) not in (MultiheadAttention, CompactMultiheadAttention):
+        return f"`{type(module).__name__}` is code of its author's own; build the model on nn.MultiheadAttention"
+    return site.reason
 
 
 def _samples(module: nn.Module, seen: Evidence) -> list[Sample]:
     import torch
 
+    from compressor.nn.aaren import hidden
     from compressor.nn.aaren_fitting import Sample
     from compressor.surgery.calibration import evaluating
     from compressor.surgery.causality import time_axis
@@ -269,7 +280,7 @@ def _samples(module: nn.Module, seen: Evidence) -> list[Sample]:
             padding: Tensor | None = arguments.get("key_padding_mask")
             counts = torch.ones(*x.shape[:-1], 1, dtype=x.dtype, device=x.device)
             if padding is not None:
-                absent = padding if padding.dtype == torch.bool else padding.isinf()
+                absent = hidden(padding)
                 absent = absent if time_axis(module, x) == 1 or x.dim() == 2 else absent.T
                 counts = counts.masked_fill(absent[..., None], 0.0)
             target = module(**dict(arguments))[0].masked_fill(counts == 0.0, 0.0)

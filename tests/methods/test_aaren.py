@@ -214,7 +214,9 @@ def test_a_layer_that_looks_ahead_behind_a_causal_mask_is_found_out():
 
     model = _model()
     model.attention = Peeking(WIDTH, HEADS, batch_first=True)
-    with pytest.raises(MethodError, match="its outputs change with later inputs, whatever its mask says"):
+    seen = evidence(model, ["attention"], [(torch.randn(3, 4, CHANNELS),)])
+    assert seen["attention"].reason == "its outputs change with later inputs, whatever its mask says"
+    with pytest.raises(MethodError, match="`Peeking` is code of its author's own"):
         _convert(model)
 
 
@@ -242,7 +244,7 @@ def test_attention_of_the_authors_own_is_refused_with_the_reason():
 
     model = nn.Sequential(Own())
     parts = AttentionParts(query="q", key="k", value="v", output="o", heads="heads")
-    with pytest.raises(MethodError, match=r"calls it in a way of its own; build it on nn.MultiheadAttention"):
+    with pytest.raises(MethodError, match="`Own` is code of its author's own; build the model on"):
         _convert(model, Task(attention={"0": parts}))
 
 
@@ -340,3 +342,10 @@ def test_widths_around_an_aaren_can_be_pruned_afterwards_and_are_rebuilt():
     rebuilt.load_state_dict(result.state.model.state_dict())
     x = torch.randn(3, LENGTH, CHANNELS)
     torch.testing.assert_close(rebuilt.eval()(x), result.state.model(x))
+
+
+def test_a_task_without_batches_is_told_what_to_give():
+    task = Task(batches=lambda generator: iter(()))
+    with pytest.raises(MethodError, match="gave none, and this step measures") as caught:
+        _convert(_model(), task)
+    assert caught.value.hint == "let `Task.batches` give at least one"
