@@ -250,7 +250,8 @@ def _parity(reference: nn.Module, candidate: Path, task: Task, options: Options,
         )
     if not found.passed:
         raise ParityError(
-            f"the exported file disagrees with PyTorch (atol {found.atol:g}, rtol {found.rtol:g}):\n{parity.table(found)}",
+            f"the exported file disagrees with PyTorch (atol {found.atol:g}, rtol {found.rtol:g}):\n"
+            + parity.table(found),
             hint="the model's code may fix a length or a batch size; where every point is close, raise atol and rtol",
         )
     return found
