@@ -107,7 +107,7 @@ class _Run:
         original_score = self._score(original)
         for index, step in enumerate(self.recipe.steps):
             with _in_step(index, step):
-                step.check(original)
+                step.check_task(original, MethodTask(self.task))
         # Before the steps: what cannot be exported need not be retrained first.
         exported = [self._export(original, self.task, options, "original") for options in self.recipe.exports[:1]]
         state, steps = self._compress(original)
@@ -300,6 +300,7 @@ class MethodTask:
         self.higher_is_better = task.higher_is_better
         self.length = task.length
         self.min_length = task.min_length
+        self.attention = task.attention
         self.example = task.example
         self.batches = task.batches
         self.loss = task.loss

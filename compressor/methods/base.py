@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from compressor.nn.attention_parts import AttentionParts
     from compressor.progress import Progress
     from compressor.report import Change, Score, Skip
 
@@ -27,6 +28,8 @@ class TrainingTask(Protocol):
     """A typical length of the time axis."""
     min_length: int
     """The shortest length that the model takes."""
+    attention: Mapping[str, AttentionParts]
+    """Glob of module names -> the parts of attention that the model's author wrote."""
 
     def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
         """Valid inputs at this batch size and length, on the CPU."""
@@ -99,6 +102,10 @@ class Method(BaseModel, ABC):
 
     def check(self, model: nn.Module) -> None:
         """Raise `MethodError` where the model has nothing for this step; called before any work is done."""
+
+    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+        """`check` for methods that need to know what the task says of the model; the pipeline calls this one."""
+        self.check(model)
 
     def controls(self) -> Mapping[str, Control]:
         """Name -> what the report puts beside this step, the rest of the recipe carried out on it too."""

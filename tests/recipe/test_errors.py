@@ -245,7 +245,7 @@ def test_a_step_without_a_method(with_steps, refused):
         " --> recipe.yaml:4:5\n"
         "4 |   - epochs: 3\n"
         "  |     ^\n"
-        "hint: methods: `magnitude`, `lattice`, `random_graph`, `retrain`"
+        "hint: methods: `magnitude`, `lattice`, `random_graph`, `heads`, `retrain`"
     )
 
 
