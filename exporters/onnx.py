@@ -185,12 +185,12 @@ def _private_copy(model: nn.Module) -> nn.Module:
 
 
 def _tracing_length(task: Task) -> tuple[int, Axes]:
-    """A length to trace at, and the dynamic axes of the inputs; `time` is fixed where only length 1 is allowed."""
-    if task.max_length == 1:
+    """A length to trace at, and the dynamic axes of the inputs; `time` is fixed where only one length is allowed."""
+    if task.min_length == task.max_length:
         fixed = {
             name: {axis: word for axis, word in axes.items() if word != "time"} for name, axes in task.inputs.items()
         }
-        return 1, fixed
+        return task.length, fixed
     return max(2, min(task.length, task.max_length)), task.inputs
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import CompressorError, ExportError
+from compressor.nn.aaren import AarenAttention, is_causal_mask
 from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.uneven import PartWeights, part_weights
 
@@ -29,12 +30,11 @@ Example = Callable[[int, int], Inputs]
 
 _RECURRENT = (nn.RNN, nn.GRU, nn.LSTM)
 _CELLS = (nn.RNNCell, nn.GRUCell, nn.LSTMCell)
-_ATTENTION = (nn.MultiheadAttention, CompactMultiheadAttention)
+_CACHED = (nn.MultiheadAttention, CompactMultiheadAttention)
+_ATTENTION = (*_CACHED, AarenAttention)
 _STATEFUL: tuple[type[nn.Module], ...] = (*_RECURRENT, *_CELLS, *_ATTENTION)
 """Layers of other classes, such as `UnevenRecurrent` and `GraphRecurrent`, consist of these."""
 
-_HIDDEN_BELOW = -1e4
-"""A number in a mask is at most this where a query must not see a key."""
 _BATCH = 2
 """Samples in a survey: states that differ between them are not constant."""
 _LEAVE_OUT = "or leave `stream` out"
@@ -202,16 +202,19 @@ def _carrier(name: str, module: nn.Module, calls: Sequence[list[_Call]], lengths
         base = name if slots == 1 else f"{name}.call.{slot}" if name else f"call.{slot}"
         found.append(_Slot(tuple(_specs(base, name, module, [few[slot] for few in calls]))))
     if isinstance(module, _ATTENTION):
-        for few, length in zip(calls, lengths, strict=True):
-            for call in few:
-                _refuse_looking_ahead(name, module, call, length)
+        for call in (call for few in calls for call in few):
+            _refuse_looking_ahead(name, module, call)
     return _Carrier(tuple(found), per_position)
 
 
 def _specs(base: str, name: str, module: nn.Module, calls: Sequence[_Call]) -> Iterator[StateSpec]:
     """The states of one slot, with their values before the first position."""
     prefix = f"{base}." if base else ""
-    if isinstance(module, _ATTENTION):
+    if isinstance(module, AarenAttention):
+        for kind, value in zip("acm", module.initial_state(1), strict=True):
+            yield StateSpec(prefix + kind, value)
+        return
+    if isinstance(module, _CACHED):
         key, value = _widths(module)
         weight = next(module.parameters())
         for kind, width in (("k", key), ("v", value)):
@@ -277,38 +280,29 @@ def _widths(module: nn.Module) -> tuple[int, int]:
     return module.head_dim, module.head_dim
 
 
-def _refuse_looking_ahead(name: str, module: nn.Module, call: _Call, length: int) -> None:
-    if module.bias_k is not None or module.add_zero_attn:
-        raise ExportError(
-            f"`{name}` has add_bias_kv or add_zero_attn, for which there is no step",
-            hint=f"train without, {_LEAVE_OUT}",
-        )
+def _refuse_looking_ahead(name: str, module: nn.Module, call: _Call) -> None:
     padding = call.arguments.get(3, "key_padding_mask")
     if padding is not None and bool((padding if padding.dtype == torch.bool else padding != 0).any()):
         raise ExportError(
             f"`{name}` is given a key_padding_mask that hides positions of a full sequence",
             hint=f"a stream has no padding: derive the mask from an input of lengths (`len` in its name), {_LEAVE_OUT}",
         )
-    mask = call.arguments.get(5, "attn_mask")
-    what = "sees the whole sequence" if mask is None else _fault(mask, length)
-    if what:
+    if isinstance(module, AarenAttention):
+        return
+    if module.bias_k is not None or module.add_zero_attn:
         raise ExportError(
-            f"`{name}` {what}, so its output at a position is not known before the end",
+            f"`{name}` has add_bias_kv or add_zero_attn, for which there is no step",
+            hint=f"train without, {_LEAVE_OUT}",
+        )
+    mask = call.arguments.get(5, "attn_mask")
+    fault = "it has no mask, so a position sees later ones" if mask is None else ""
+    if mask is not None and not is_causal_mask(mask):
+        fault = "its mask is not just causal: it shows later positions, hides earlier ones or adds numbers"
+    if fault:
+        raise ExportError(
+            f"`{name}` has no step for one position: {fault}",
             hint=f"train it with a causal mask (True or -inf above the diagonal), {_LEAVE_OUT}",
         )
-
-
-def _fault(mask: Tensor, length: int) -> str:
-    """What keeps a mask (..., T, T) from being the causal one; empty where nothing does."""
-    above = torch.ones(length, length, dtype=torch.bool, device=mask.device).triu(1)
-    if mask.shape[-2:] != above.shape:
-        return f"has a mask of shape {tuple(mask.shape)} over {length} positions"
-    hidden = mask if mask.dtype == torch.bool else mask <= _HIDDEN_BELOW
-    if bool((above & ~hidden).any()):
-        return "sees later positions"
-    if bool((~above & hidden).any()) or (mask.dtype != torch.bool and bool(mask.masked_fill(above, 0.0).any())):
-        return "has a mask that treats earlier positions differently"
-    return ""
 
 
 def _project(module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -499,7 +493,11 @@ class _Holder:
     def _advance(
         self, module: nn.Module, original: Callable[..., Any], call: _Arguments, states: list[Tensor]
     ) -> tuple[Any, list[Tensor]]:
-        if isinstance(module, _ATTENTION):
+        if isinstance(module, AarenAttention):
+            x = _batch_first(module, call.get(1, "key"))  # (B, n, E)
+            output, new = module.step(x, (states[0], states[1], states[2]))
+            return (_batch_first(module, output), None), list(new)
+        if isinstance(module, _CACHED):
             return _attend(module, call, states)
         if isinstance(module, _CELLS):
             return _recur_cell(module, call, states)
