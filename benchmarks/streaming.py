@@ -26,7 +26,7 @@ from compressor.task import GuardedTask, Task
 from exporters import onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from compressor.report import Latency, SpeedUp
 
@@ -74,7 +74,7 @@ class Random(Task):
     """Random features; nothing is trained or scored."""
 
     length, max_length = LENGTH, 2 * LENGTH
-    outputs = {"output": {0: "batch", 1: "time"}}
+    outputs: Mapping[str, Mapping[int, str]] = {"output": {0: "batch", 1: "time"}}
 
     def model(self) -> nn.Module:
         """Not used."""

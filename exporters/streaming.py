@@ -139,13 +139,22 @@ def _axis(axes: Any, word: str) -> int | None:
     return next((axis for axis, name in axes.items() if name == word), None)
 
 
-def graph(model: nn.Module, task: Task, options: Options) -> StepGraph:
-    """The step graph of a model that was found, in PyTorch, to agree with its whole sequences.
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a model whose steps were found, in PyTorch, to agree with its whole sequences."""
+
+    survey: Survey
+    inputs: tuple[StreamInput, ...]
+    outputs: tuple[StreamOutput, ...]
+
+
+def plan(model: nn.Module, task: Task, options: Options) -> Plan:
+    """Find the states of a model, and try steps of one position in PyTorch.
 
     Args:
-        model: A copy in evaluation mode; it is not changed.
+        model: In evaluation mode; it is not changed.
         task: Of the model.
-        options: `chunk`, `cells`, `batch` and the file format.
+        options: `chunk` counts.
 
     Raises:
         ExportError: The model cannot be streamed; the message names the layer.
@@ -157,11 +166,15 @@ def graph(model: nn.Module, task: Task, options: Options) -> StepGraph:
         for name, axes in task.outputs.items()
     )
     _refuse_late_answers(outputs, options.chunk)
-    varied = SequenceTask(task, inputs, torch.Generator().manual_seed(0))
-    found = _survey(model, varied)
-    _try_steps(model, found, SequenceTask(task, inputs), inputs, outputs)
-    plain = options.cells == "plain" or (options.cells == "auto" and options.chunk == 1)
-    return _export(model, found, task, options, inputs, outputs, plain)
+    found = _survey(model, SequenceTask(task, inputs, torch.Generator().manual_seed(0)))
+    planned = Plan(found, inputs, outputs)
+    _try_steps(model, planned, SequenceTask(task, inputs))
+    return planned
+
+
+def graph(model: nn.Module, task: Task, options: Options) -> StepGraph:
+    """The step graph of a model; raises `ExportError` as `plan` does, or where it cannot be written."""
+    return _export(model, plan(model, task, options), task, options)
 
 
 def _refuse_late_answers(outputs: tuple[StreamOutput, ...], chunk: int) -> None:
@@ -198,30 +211,23 @@ def _survey(model: nn.Module, task: SequenceTask) -> Survey:
 # --- in PyTorch first ---
 
 
-def _try_steps(
-    model: nn.Module,
-    found: Survey,
-    task: SequenceTask,
-    inputs: tuple[StreamInput, ...],
-    outputs: tuple[StreamOutput, ...],
-) -> None:
+def _try_steps(model: nn.Module, planned: Plan, task: SequenceTask) -> None:
     """Chain steps of one position in PyTorch; raises `ExportError` with the place where they go another way."""
     length = max(task.min_length, min(task.max_length, _TRIED))
     given = task.example(2, length)
-    kinds = [part.dtype for part in given]
-    step = _Step(streaming.StepModel(model, found, plain=True), inputs, kinds, 1)
+    step = _Step(streaming.StepModel(model, planned.survey), planned.inputs, [part.dtype for part in given], 1)
     with torch.no_grad(), torch_capture.plain_attention():
         whole = model(*given)
-        run = _Chain(step, found, inputs, given)
+        run = _Chain(step, planned, given)
         try:
             results = [run(position) for position in range(length)]
         except Exception as error:
             raise streaming.explained(error) from error
         expected = (whole,) if isinstance(whole, Tensor) else tuple(whole)
-        for index, (output, wanted) in enumerate(zip(outputs, expected, strict=True)):
+        for index, (output, wanted) in enumerate(zip(planned.outputs, expected, strict=True)):
             position = _first_apart(output, wanted, [result[index] for result in results])
             if position is not None:
-                fresh = _Chain(step, found, inputs, given)
+                fresh = _Chain(step, planned, given)
                 different = streaming.first_difference(model, fresh, lambda: model(*given), length, tolerance=1e-4)
                 raise _differs(model, output, position, different)
 
@@ -298,15 +304,9 @@ def _differs(
 # --- the graph ---
 
 
-def _export(
-    model: nn.Module,
-    found: Survey,
-    task: Task,
-    options: Options,
-    inputs: tuple[StreamInput, ...],
-    outputs: tuple[StreamOutput, ...],
-    plain: bool,
-) -> StepGraph:
+def _export(model: nn.Module, planned: Plan, task: Task, options: Options) -> StepGraph:
+    found, inputs, outputs = planned.survey, planned.inputs, planned.outputs
+    plain = options.cells == "plain" or (options.cells == "auto" and options.chunk == 1)
     own = copy.deepcopy(model)
     if not plain:
         native_recurrent.prepare(own, parts=True)
