@@ -397,7 +397,7 @@ def check_limits(
     limits: Limits, original: Measurement, compressed: Sequence[Measurement], speedups: Sequence[SpeedUp]
 ) -> tuple[Limit, ...]:
     """Every limit of the recipe against every exported file, step files included."""
-    checked = []
+    checked: list[Limit] = []
     for measurement, speedup in zip(compressed, speedups, strict=True):
         sign = 1.0 if original.score.higher_is_better else -1.0
         reached = {

@@ -235,12 +235,14 @@ def _try_steps(model: nn.Module, planned: Plan, task: SequenceTask) -> None:
 class _Chain:
     """Chained steps of one position over given inputs."""
 
-    def __init__(self, step: _Step, found: Survey, inputs: tuple[StreamInput, ...], given: Inputs) -> None:
+    def __init__(self, step: _Step, planned: Plan, given: Inputs) -> None:
         batch = next(
-            part.shape[item.batch_axis] for item, part in zip(inputs, given, strict=True) if item.batch_axis is not None
+            part.shape[item.batch_axis]
+            for item, part in zip(planned.inputs, given, strict=True)
+            if item.batch_axis is not None
         )
-        self._step, self._inputs, self._given = step, inputs, given
-        self._count = len(found.states)
+        self._step, self._inputs, self._given = step, planned.inputs, given
+        self._count = len(planned.survey.states)
         self._states = step.step.initial_states(batch)
 
     def __call__(self, position: int) -> Inputs:
@@ -249,7 +251,7 @@ class _Chain:
             for item, part in zip(self._inputs, self._given, strict=True)
             if not item.lengths
         ]
-        results = self._step(*parts, *self._states)
+        results: Inputs = self._step(*parts, *self._states)
         self._states = results[len(results) - self._count :]
         return results[: len(results) - self._count]
 

@@ -211,8 +211,8 @@ def _specs(base: str, name: str, module: nn.Module, calls: Sequence[_Call]) -> I
     """The states of one slot, with their values before the first position."""
     prefix = f"{base}." if base else ""
     if isinstance(module, AarenAttention):
-        for kind, value in zip("acm", module.initial_state(1), strict=True):
-            yield StateSpec(prefix + kind, value)
+        for kind, state in zip("acm", module.initial_state(1), strict=True):
+            yield StateSpec(prefix + kind, state)
         return
     if isinstance(module, _CACHED):
         key, value = _widths(module)
@@ -244,10 +244,8 @@ def _constant(
     """The one value (1, H) that every sample started from; zeros where nothing was given."""
     known = [row for row in rows if row is not None]
     if not known:
-        weight = part_weights(module, layer, 0).weight_hh if isinstance(module, _RECURRENT) else module.weight_hh
-        assert isinstance(weight, Tensor)
-        size = module.proj_size or module.hidden_size if isinstance(module, nn.LSTM) else module.hidden_size
-        return weight.new_zeros(1, int(size))  # type: ignore[call-overload, no-any-return]
+        weight = module.get_parameter(f"weight_hh_l{layer}" if isinstance(module, _RECURRENT) else "weight_hh")
+        return weight.new_zeros(1, weight.shape[1])
     first = known[0][:1]
     if len(known) != len(calls) or any(not torch.equal(row, first.expand_as(row)) for row in known):
         raise ExportError(
@@ -324,7 +322,9 @@ def _project(module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> tu
     return q, k, v
 
 
-def _attend(module: nn.Module, call: _Arguments, states: list[Tensor]) -> tuple[Any, list[Tensor]]:
+def _attend(
+    module: nn.MultiheadAttention | CompactMultiheadAttention, call: _Arguments, states: list[Tensor]
+) -> tuple[Any, list[Tensor]]:
     """Attention of the next positions to themselves and all before: its result, and the longer keys and values."""
     given = [call.get(place, word) for place, word in enumerate(("query", "key", "value"))]
     query, key, value = (_batch_first(module, part) for part in given)
@@ -432,22 +432,16 @@ def _recur(
     return (output, last), new
 
 
-def _recur_cell(module: nn.Module, call: _Arguments, states: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
+def _recur_cell(module: nn.RNNCellBase, call: _Arguments, states: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
     """A cell at one position."""
-    weights = PartWeights(
-        module.weight_ih,
-        module.weight_hh,
-        (module.bias_ih, module.bias_hh) if module.bias else (),  # type: ignore[arg-type]
-    )
-    mode = {nn.GRUCell: "GRU", nn.LSTMCell: "LSTM"}.get(_class_of(module, _CELLS))  # type: ignore[call-overload]
-    if mode is None:
+    biases = (module.bias_ih, module.bias_hh) if module.bias else ()
+    weights = PartWeights(module.weight_ih, module.weight_hh, biases)
+    if isinstance(module, nn.RNNCell):
         mode = "RNN_RELU" if module.nonlinearity == "relu" else "RNN_TANH"
+    else:
+        mode = "GRU" if isinstance(module, nn.GRUCell) else "LSTM"
     new = cell_step(mode, call.get(0, "input"), states, weights)
     return (tuple(new) if len(new) == 2 else new[0]), new
-
-
-def _class_of(module: nn.Module, classes: tuple[type[nn.Module], ...]) -> type[nn.Module]:
-    return next(cls for cls in classes if isinstance(module, cls))
 
 
 # --- steps ---
