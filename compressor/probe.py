@@ -13,6 +13,7 @@ import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 import torch
@@ -24,7 +25,7 @@ from compressor.measure.statistics import difference_interval, mean_interval
 from compressor.nn.probe.tasks import AssociativeRecall, LongGap, ProbeTask, StateTracking
 from compressor.nn.probe.training import Effort, Trained, train
 from compressor.progress import Silent
-from compressor.report import Drop, Probe, ProbeLength, ProbeResult, ProbeScore
+from compressor.report import Drop, Probe, ProbeFile, ProbeLength, ProbeResult, ProbeScore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -126,6 +127,13 @@ def compare(
         effort=plan.effort.facts(),
         margin=MARGIN,
         seconds=time.perf_counter() - started,
+    )
+
+
+def file(probes: Sequence[Probe]) -> ProbeFile:
+    """What is written about probes."""
+    return ProbeFile(
+        version=__version__, measured_at=datetime.now(UTC).isoformat(timespec="seconds"), probes=tuple(probes)
     )
 
 

@@ -200,6 +200,8 @@ class StepReport(Fact):
     """Controls."""
     probes: tuple[Probe, ...] = ()
     """Of what the step puts in the place of another architecture."""
+    unprobed: tuple[str, ...] = ()
+    """The layers of conversions that were not probed because nobody wanted it."""
 
 
 class ParityPoint(Fact):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from compressor.nn.probe.architecture import Conversion
     from compressor.progress import Progress
     from compressor.report import Change, Score, Skip
 
@@ -103,6 +104,16 @@ class Method(BaseModel, ABC):
     def controls(self) -> Mapping[str, Control]:
         """Name -> what the report puts beside this step, the rest of the recipe carried out on it too."""
         return {}
+
+    def conversions(self, model: nn.Module, seed: int) -> tuple[Conversion, ...]:
+        """What the step puts in the place of another architecture, which is then probed; empty where it only resizes.
+
+        Args:
+            model: As the step finds it; `check` has passed.
+            seed: Of the recipe.
+        """
+        del model, seed
+        return ()
 
     @abstractmethod
     def apply(self, state: State, context: Context) -> StepResult:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import UsageError
+from compressor.nn.aaren import AarenAttention
 from compressor.nn.graph_recurrent import Cell, GraphRecurrent
 from compressor.nn.recurrent_stack import RecurrentStack
 
@@ -239,7 +240,7 @@ class _EncoderStack(nn.Module):
                 width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
             )
             if mixer == "aaren":
-                block.self_attn = _aaren(width, heads)
+                block.self_attn = _aaren(block.self_attn)
             self.blocks.append(block)
         self.norm = nn.LayerNorm(width)
 
@@ -263,10 +264,11 @@ class _Outputs(nn.Module):
         return outputs
 
 
-def _aaren(width: int, heads: int) -> nn.Module:
-    from compressor.nn.aaren import AarenAttention
-
-    return AarenAttention(width, heads, batch_first=True)
+def _aaren(attention: nn.MultiheadAttention) -> AarenAttention:
+    """An Aaren with the initial weights of an attention, and a random query."""
+    aaren = AarenAttention.from_attention(attention)
+    nn.init.normal_(aaren.query)
+    return aaren
 
 
 def _counted(number: int, noun: str) -> str:
