@@ -6,3 +6,5 @@ EXPORTED_FLOAT32 = {"atol": 1e-5, "rtol": 1e-4}
 """An exported file against PyTorch, both in float32."""
 SAME_GRADIENT = {"atol": 1e-12, "rtol": 1e-6}
 """Gradients of the same function in float64, its sums perhaps in another order."""
+PREFIX_FLOAT32 = 1e-5
+"""Attention over prefixes in float32 against float64: largest error / largest magnitude of values or gradients."""

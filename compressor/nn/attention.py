@@ -35,7 +35,7 @@ class CompactAttentionRecord(LayerRecord):
         return self
 
 
-class _NoFusedKernel:
+class NoFusedKernel:
     """Stands where `nn.MultiheadAttention` has its packed weight, and turns the fused kernel off.
 
     `nn.TransformerEncoder` decides at construction whether it feeds nested tensors to a fused kernel. When it runs, it
@@ -46,7 +46,7 @@ class _NoFusedKernel:
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
-        raise TypeError("a CompactMultiheadAttention has no in_proj_weight; use q_proj, k_proj and v_proj")
+        raise TypeError("this attention has no in_proj_weight; use q_proj, k_proj and v_proj")
 
 
 class CompactMultiheadAttention(nn.Module):
@@ -61,7 +61,7 @@ class CompactMultiheadAttention(nn.Module):
 
     _qkv_same_embed_dim = False
     """With `in_proj_bias`, keeps `nn.TransformerEncoderLayer` from its fused kernel."""
-    in_proj_weight: ClassVar[Any] = _NoFusedKernel()
+    in_proj_weight: ClassVar[Any] = NoFusedKernel()
     in_proj_bias = None
     bias_k = None
     bias_v = None

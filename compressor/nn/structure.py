@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from compressor.errors import CheckpointError
+from compressor.nn.aaren import AarenAttention
 from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent_stack import RecurrentStack
@@ -21,20 +22,22 @@ if TYPE_CHECKING:
 REPLACE = "replace"
 """The kind of the records."""
 
-Layer = UnevenRecurrent | CompactMultiheadAttention | WideLayerNorm | RecurrentStack
+Layer = UnevenRecurrent | CompactMultiheadAttention | WideLayerNorm | RecurrentStack | AarenAttention
 
 LAYERS: dict[str, type[Layer]] = {
     "uneven_recurrent": UnevenRecurrent,
     "compact_attention": CompactMultiheadAttention,
     "wide_layer_norm": WideLayerNorm,
     "recurrent_stack": RecurrentStack,
+    "aaren": AarenAttention,
 }
 """The word after `with` -> the class."""
-_PREDECESSORS: dict[type[nn.Module], type[nn.Module]] = {
+_PREDECESSORS: dict[type[nn.Module], type[nn.Module] | tuple[type[nn.Module], ...]] = {
     UnevenRecurrent: nn.RNNBase,
     CompactMultiheadAttention: nn.MultiheadAttention,
     WideLayerNorm: nn.LayerNorm,
     RecurrentStack: nn.RNNBase,
+    AarenAttention: (nn.MultiheadAttention, CompactMultiheadAttention),
 }
 _KEYS = {"kind", "module", "with", "record"}
 

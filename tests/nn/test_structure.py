@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from compressor.errors import CheckpointError
+from compressor.nn.aaren import AarenAttention
 from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.graph_recurrent import GraphRecurrent
 from compressor.nn.graphs import watts_strogatz
@@ -27,9 +28,11 @@ class Model(nn.Module):
         self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
         self.norm = nn.LayerNorm(WIDTH)
         self.last = nn.GRU(WIDTH, 3, batch_first=True)
+        self.causal = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
 
     def forward(self, x):
         y = self.rnn(x)[0]
+        y = self.causal(y, y, y)[0]
         return self.last(self.norm(self.attention(y, y, y)[0]))[0]
 
 
@@ -50,7 +53,11 @@ def _compressed():
             3,
             dtype=torch.float64,
         ),
-    }
+        "causal": AarenAttention(
+            2, query_width=WIDTH, input_width=5, head_width=3, value_head_width=4, output_width=5, batch_first=True,
+            dtype=torch.float64,
+        ),
+    }  # fmt: skip
     for name, layer in layers.items():
         replace_module(model, name, layer)
     return model.eval(), [replace_record(name, layer) for name, layer in layers.items()]

@@ -1,0 +1,115 @@
+"""An Aaren exports as plain operators, whole or step by step, and agrees with PyTorch at sizes never seen."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from compressor.measure.runtime import OnnxFile
+from compressor.nn.aaren import AarenAttention
+from exporters.onnx import Options, export
+from tests.exporters.conftest import ShapedTask, lengths_for
+from tests.tolerances import EXPORTED_FLOAT32
+
+INPUT, HEADS, VALUES = 5, 3, 2
+TIMED, LAST = {0: "batch", 1: "time"}, {0: "batch"}
+
+
+def _layer():
+    torch.manual_seed(0)
+    return AarenAttention(
+        HEADS, query_width=7, input_width=INPUT, head_width=4, value_head_width=VALUES, output_width=12,
+        batch_first=True,
+    ).eval()  # fmt: skip
+
+
+class Sequence(nn.Module):
+    """The layer with and without padding behind and in front, and one in PyTorch's encoder with a causal mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.own = _layer()
+        self.encoder = nn.TransformerEncoderLayer(12, 2, 13, batch_first=True)
+        self.encoder.self_attn = AarenAttention.from_attention(self.encoder.self_attn)
+        nn.init.normal_(self.encoder.self_attn.query)
+
+    def forward(self, features, lengths):
+        length = features.size(1)
+        padding = torch.arange(length) >= lengths[:, None]
+        causal = nn.Transformer.generate_square_subsequent_mask(length)
+        y = self.own(features, features, features, attn_mask=causal)[0]
+        behind = self.own(features, features, features, key_padding_mask=padding)[0]
+        front = self.own(features, features, features, key_padding_mask=padding.flip(1))[0]
+        return y, behind, front, self.encoder(y, src_mask=causal, is_causal=True)
+
+
+class Step(nn.Module):
+    """One layer, with scores beyond +-100."""
+
+    def __init__(self):
+        super().__init__()
+        self.own = _layer()
+        with torch.no_grad():
+            self.own.query.mul_(150.0)
+
+    def forward(self, x, a, c, m):
+        output, state = self.own.step(x, (a, c, m))
+        return output, *state
+
+
+@pytest.fixture(scope="module")
+def sequence(tmp_path_factory):
+    task = ShapedTask(
+        {"features": TIMED, "lengths": LAST},
+        {"y": TIMED, "behind": TIMED, "front": TIMED, "encoded": TIMED},
+        lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
+    )
+    torch.manual_seed(0)
+    model, path = Sequence().eval(), tmp_path_factory.mktemp("aaren") / "model.onnx"
+    return model, task, path, export(model, task, path, Options())
+
+
+def test_the_whole_sequence_agrees_with_pytorch_far_beyond_the_traced_length(sequence):
+    model, _, path, artifact = sequence
+    assert artifact.parity.passed
+    inputs = torch.randn(7, 290, INPUT), lengths_for(7, 290)
+    with torch.no_grad():
+        torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+
+
+def test_only_plain_operators_are_written_and_keys_are_folded_away(sequence):
+    model, _, path, artifact = sequence
+    assert not {"CumSum", "Scan", "Loop", "If", "ReduceLogSumExp"} & set(artifact.operators)
+    stored = sum(onnx.numpy_helper.to_array(item).size for item in onnx.load(path).graph.initializer)
+    keys = [model.own.k_proj, model.own.q_proj, model.encoder.self_attn.k_proj, model.encoder.self_attn.q_proj]
+    unused = sum(parameter.numel() for layer in keys for parameter in layer.parameters())
+    assert stored < sum(parameter.numel() for parameter in model.parameters()) - unused + 100
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_step_carries_its_state_to_ten_times_the_traced_length(tmp_path, size):
+    torch.manual_seed(0)
+    model, path = Step().eval(), tmp_path / "step.onnx"
+    states = {"a": LAST, "c": LAST, "m": LAST}
+    task = ShapedTask(
+        {"x": LAST if size == 1 else TIMED} | states,
+        {"y": LAST if size == 1 else TIMED} | {f"{name}_next": axes for name, axes in states.items()},
+        lambda batch, length: (torch.randn(batch, size, INPUT), *_some_state(model.own, batch)),
+        length=size, min_length=size, max_length=max(size, 2) if size > 1 else 1,
+    )  # fmt: skip
+    artifact = export(model, task, path, Options())
+    assert not {"CumSum", "Scan", "Loop", "If"} & set(artifact.operators)
+    file, x, state, outputs = OnnxFile(path), torch.randn(2, 10 * 11, INPUT), model.own.initial_state(2), []
+    for part in x.split(size, 1):
+        output, *state = file(part, *state)
+        outputs.append(output)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.cat(outputs, 1), model.own(x, x, x)[0], **EXPORTED_FLOAT32)
+        assert model.own._scores(x).abs().max() > 100
+
+
+def _some_state(layer, batch):
+    with torch.no_grad():
+        return layer.step(torch.randn(batch, 3, INPUT), layer.initial_state(batch))[1]
