@@ -138,6 +138,8 @@ class ProbeResult(Fact):
     """The ability, after "to"."""
     meaning: str
     """What its loss means for a user's data."""
+    patience: int = 1
+    """So many times the steps of `effort` were given to it."""
     trained: ProbeLength
     longer: ProbeLength
     """A length that training has not seen."""
@@ -155,8 +157,11 @@ class Probe(Fact):
     modules: tuple[str, ...] = ()
     """The layers of the user's model that are converted."""
     original: str
-    """The architecture as it was built for the probe."""
+    """The architecture, such as `causal attention`."""
     converted: str
+    original_size: str
+    """How much of it was built for the probe: `2 layers, 4 heads`."""
+    converted_size: str
     results: tuple[ProbeResult, ...]
     seeds: int
     first_seed: int = 0

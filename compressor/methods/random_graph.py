@@ -152,7 +152,7 @@ class RandomGraph(Method):
 
     def conversions(self, model: nn.Module, seed: int) -> tuple[Conversion, ...]:
         """The layer's cell on the graph instead of in a dense stack."""
-        from compressor.nn.probe.architecture import Conversion, GraphStack, Recurrent
+        from compressor.nn.probe.architecture import MOST_LAYERS, Conversion, GraphStack, Recurrent
         from compressor.nn.recurrent import recurrent_modules
 
         name = self._find(model)
@@ -165,7 +165,7 @@ class RandomGraph(Method):
             skips=self.skips,
             repeated_rows=self.repeated_rows,
         )
-        return (Conversion((name,), Recurrent(_cell(old), old.num_layers), stack),)
+        return (Conversion((name,), Recurrent(_cell(old), min(old.num_layers, MOST_LAYERS)), stack),)
 
     def draw(self, recipe_seed: int) -> LayeredGraph:
         """The graph.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from compressor.render import format as form
-from compressor.render.blocks import Statement, Table
+from compressor.render.blocks import Statement, Table, Tone
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from compressor.report import Drop, Probe, ProbeLength, ProbeResult, ProbeScore, StepReport, Verdict
 
 VERDICTS: Final[dict[Verdict, str]] = {
@@ -17,20 +19,20 @@ VERDICTS: Final[dict[Verdict, str]] = {
     "undecided": "undecided (within noise)",
     "neither": "neither learns it: says nothing",
 }
+_IN_SHORT: Final[dict[Verdict, str]] = VERDICTS | {"undecided": "undecided", "neither": "neither"}
 
 
 def title(probe: Probe) -> str:
     """What takes the place of what."""
-    where = f" ({', '.join(probe.modules)})" if probe.modules else ""
-    return f"{probe.original} → {probe.converted}{where}"
+    where = f" in {', '.join(probe.modules)}" if probe.modules else ""
+    return f"{probe.original} ({probe.original_size}) → {probe.converted} ({probe.converted_size}){where}"
 
 
 def table(probe: Probe) -> Table:
     """One row a synthetic task: both accuracies, how much is lost, the verdict, and the same at a length not seen."""
     rows = tuple(
         (
-            f"{result.task}, {result.difficulty}",
-            str(result.trained.length),
+            _described(result),
             _accuracy(result.trained.chance),
             _score(result.trained.original),
             _score(result.trained.converted),
@@ -40,24 +42,21 @@ def table(probe: Probe) -> Table:
         )
         for result in probe.results
     )
-    header = ("synthetic task", "length", "chance", "original", "converted", "drop", "verdict", "at a longer length")
+    header = ("synthetic task", "chance", probe.original, probe.converted, "drop", "verdict", "twice as long")
     return Table(header, rows)
 
 
 def conditions(probe: Probe) -> str:
     """How the numbers came about."""
-    effort = probe.effort
-    first = probe.results[0]
+    effort, first = probe.effort, probe.results[0]
+    several = f"mean of {probe.seeds} seeds ± its 95 % interval (Student's; Welch's for the drop)"
     sizes = [form.count(number) for number in (first.parameters_original, first.parameters_converted)]
-    seeds = (
-        "1 seed, so there are no intervals" if probe.seeds == 1 else f"{probe.seeds} seeds, 95 % intervals over them"
-    )
     return (
-        f"Accuracy on new sequences, on the second half of the positions; {seeds}. Both sides trained alike from random "
-        f"weights: width {effort['width']}, Adam, lr {effort['lr']:g}, at most {form.count(effort['steps'])} steps of "
-        f"{effort['batch']} sequences (more for easier forms), stopped when {form.percent(effort['solved'])} are right. "
-        f"{sizes[0]} and {sizes[1]} parameters between embedding and readout. Kept: the whole interval of the drop is "
-        f"at most {probe.margin:g}; lost: all of it is above."
+        f"Accuracy on new sequences, on the second half of the positions, {several if probe.seeds > 1 else '1 seed'}. "
+        f"Both trained alike from random weights: width {effort['width']}, {sizes[0]} and {sizes[1]} parameters beside "
+        f"embedding and readout; Adam, lr {effort['lr']:g}, at most {form.count(effort['steps'])} steps of "
+        f"{effort['batch']} sequences, stopped when {form.percent(effort['solved'])} are right. Kept: all of the "
+        f"drop's interval is at most {probe.margin:g}; lost: all of it is above."
     )
 
 
@@ -68,25 +67,29 @@ def statements(probe: Probe, who: str) -> list[Statement]:
         probe: What was found.
         who: What converts, at the start of a sentence.
     """
-    found = [_lost(probe, result, who) for result in probe.results if result.trained.verdict == "lost"]
+    trained = {verdict: [r for r in probe.results if r.trained.verdict == verdict] for verdict in VERDICTS}
+    found = [Statement("bad", _lost(probe, result, who)) for result in trained["lost"]]
     found += [
-        Statement("bad", f"{who} loses {result.task} beyond the trained length: {_apart(result.longer)}.")
+        Statement(
+            "bad",
+            f"{who} loses {result.task} at lengths beyond those of training: {_apart(result.longer)} at length "
+            f"{result.longer.length}, chance {_accuracy(result.longer.chance)}.",
+        )
         for result in probe.results
         if result.trained.verdict != "lost" and result.longer.verdict == "lost"
     ]
-    for verdict, tone, text in (
-        ("kept", "good", "keeps"),
-        ("gained", "good", "gains"),
-        ("undecided", "plain", "may lose, within noise:"),
-    ):
-        names = [result.task for result in probe.results if result.trained.verdict == verdict]
-        if names:
-            found.append(Statement(tone, f"{who} {text} {', '.join(names)} on synthetic tasks."))  # type: ignore[arg-type]
-    silent = [result.task for result in probe.results if result.trained.verdict == "neither"]
-    silent = [name for name in silent if all(other.trained.verdict == "neither" for other in _named(probe, name))]
-    if silent:
-        names = ", ".join(dict.fromkeys(silent))
-        found.append(Statement("plain", f"Neither architecture learned {names}, which says nothing about {who}."))
+    told: list[tuple[Verdict, Tone, str]] = [
+        ("kept", "good", f"{who} keeps {{}}, on synthetic tasks."),
+        ("gained", "good", f"{who} gains {{}}, on synthetic tasks."),
+        ("undecided", "plain", f"Undecided, within noise, whether {who} keeps {{}}: more seeds would tell."),
+    ]
+    for verdict, tone, text in told:
+        if trained[verdict]:
+            found.append(Statement(tone, text.format(_names(trained[verdict]))))
+    learned = {result.task for result in probe.results if result.trained.verdict != "neither"}
+    if silent := [result for result in trained["neither"] if result.task not in learned]:
+        text = f"Neither {probe.original} nor {probe.converted} learned {_names(silent)} in so few steps"
+        found.append(Statement("plain", f"{text}, which says nothing."))
     return found
 
 
@@ -99,27 +102,30 @@ def of_step(step: StepReport) -> list[Statement]:
     return [said for probe in step.probes for said in statements(probe, f"`{step.method}`")]
 
 
-def _lost(probe: Probe, result: ProbeResult, who: str) -> Statement:
+def _lost(probe: Probe, result: ProbeResult, who: str) -> str:
     at = result.trained
-    text = (
-        f"{who} loses {result.task}, the ability to {result.needs}: {probe.original}, came to "
-        f"{_accuracy(at.original.mean)}, {probe.converted}, trained alike, to {_accuracy(at.converted.mean)} "
-        f"(chance {_accuracy(at.chance)}). It means that {result.meaning}."
+    return (
+        f"{who} loses {result.task} (to {result.needs}): accuracy {_accuracy(at.original.mean)} with {probe.original}, "
+        f"{_accuracy(at.converted.mean)} with {probe.converted} trained alike, chance {_accuracy(at.chance)}. "
+        f"{result.meaning[0].upper()}{result.meaning[1:]}."
     )
-    return Statement("bad", text)
+
+
+def _described(result: ProbeResult) -> str:
+    patience = f", {result.patience} times the steps" if result.patience > 1 else ""
+    return f"{result.task}, {result.difficulty}, length {result.trained.length}{patience}"
 
 
 def _apart(at: ProbeLength) -> str:
-    means = f"{_accuracy(at.original.mean)} → {_accuracy(at.converted.mean)}"
-    return f"{means} at length {at.length} (chance {_accuracy(at.chance)})"
+    return f"{_accuracy(at.original.mean)} → {_accuracy(at.converted.mean)}"
 
 
-def _named(probe: Probe, name: str) -> list[ProbeResult]:
-    return [result for result in probe.results if result.task == name]
+def _names(results: Sequence[ProbeResult]) -> str:
+    return ", ".join(dict.fromkeys(result.task for result in results))
 
 
 def _longer(at: ProbeLength) -> str:
-    return f"{_apart(at)}: {VERDICTS[at.verdict]}"
+    return f"{_apart(at)} (chance {_accuracy(at.chance)}): {_IN_SHORT[at.verdict]}"
 
 
 def _score(score: ProbeScore) -> str:
@@ -129,8 +135,8 @@ def _score(score: ProbeScore) -> str:
 
 def _drop(drop: Drop) -> str:
     text = _accuracy(drop.value)
-    return text if drop.interval is None else f"{text} ({form.between(drop.interval, _accuracy)})"
+    return text if drop.interval is None else f"{text} ± {_accuracy(drop.interval.high - drop.value)}"
 
 
 def _accuracy(value: float) -> str:
-    return f"{value + 0.0:.3f}"
+    return f"{value:.3f}".replace("-0.000", "0.000")

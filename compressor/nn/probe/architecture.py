@@ -16,10 +16,13 @@ from torch import Tensor, nn
 
 from compressor.errors import UsageError
 from compressor.nn.aaren import AarenAttention
+from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.graph_recurrent import Cell, GraphRecurrent
 from compressor.nn.recurrent_stack import RecurrentStack
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from compressor.nn.graph_recurrent import Skips
     from compressor.nn.graphs import LayeredGraph
 
@@ -32,7 +35,7 @@ WORDS: Final = (*_MIXERS, *_CELLS)
 """Architectures that can be named without a model."""
 
 MOST_LAYERS: Final = 2
-"""Layers alike that a probe stacks: what takes two layers, such as looking up a key, shows with two."""
+"""Layers alike of a model that a probe stacks: what takes two layers, such as looking up a key, shows with two."""
 _MOST_MIXED: Final = 4
 _LEAST_HEAD_WIDTH: Final = 8
 _LONGEST_WAVE: Final = 100.0
@@ -46,7 +49,12 @@ class Architecture(ABC):
     @property
     @abstractmethod
     def label(self) -> str:
-        """As tables show it."""
+        """What it is."""
+
+    @property
+    @abstractmethod
+    def size(self) -> str:
+        """How much of it."""
 
     @property
     def has_positions(self) -> bool:
@@ -76,10 +84,14 @@ class Encoder(Architecture):
 
     @property
     def label(self) -> str:
-        """`Aaren, 2 layers, 4 heads`, `causal attention + Aaren, 4 heads`."""
+        """`Aaren`, or `causal attention + Aaren` where layers differ."""
         names = [_MIXERS[mixer] for mixer in self.mixers]
-        stack = f"{names[0]}, {_counted(len(names), 'layer')}" if len(set(names)) == 1 else " + ".join(names)
-        return f"{stack}, {_counted(self.heads, 'head')}"
+        return names[0] if len(set(names)) == 1 else " + ".join(names)
+
+    @property
+    def size(self) -> str:
+        """`2 layers, 4 heads`."""
+        return f"{_counted(len(self.mixers), 'layer')}, {_counted(self.heads, 'head')}"
 
     @property
     def has_positions(self) -> bool:
@@ -87,24 +99,16 @@ class Encoder(Architecture):
         return True
 
     def scaled(self, width: int) -> Encoder:
-        """At most 2 layers where all are alike; else one for each run of layers alike, at most 4.
-
-        Heads: the largest number up to the model's own that divides the width and leaves each 8 features.
+        """With the largest number of heads, up to its own, that divides the width and leaves each 8 features.
 
         Raises:
             UsageError: The width is below 8.
         """
         if width < _LEAST_HEAD_WIDTH:
             raise UsageError(f"a width of {width} is too narrow for attention", hint=f"{_LEAST_HEAD_WIDTH} or more")
-        mixers = self.mixers
-        if len(set(mixers)) == 1:
-            mixers = mixers[:MOST_LAYERS]
-        elif len(mixers) > _MOST_MIXED:
-            changes = [i for i in range(len(mixers)) if i == 0 or mixers[i] != mixers[i - 1]]
-            mixers = tuple(mixers[i] for i in changes)[:_MOST_MIXED]
         most = min(self.heads, width // _LEAST_HEAD_WIDTH)
         heads = next(heads for heads in range(most, 0, -1) if width % heads == 0)
-        return replace(self, mixers=mixers, heads=heads)
+        return replace(self, heads=heads)
 
     def build(self, width: int) -> nn.Module:
         """PyTorch's encoder layers, their attention replaced where the layer has another mixer."""
@@ -120,12 +124,13 @@ class Recurrent(Architecture):
 
     @property
     def label(self) -> str:
-        """`GRU, 2 layers`."""
-        return f"{_CELLS[self.cell]}, {_counted(self.layers, 'layer')}"
+        """`GRU`."""
+        return _CELLS[self.cell]
 
-    def scaled(self, width: int) -> Recurrent:
-        """At most 2 layers."""
-        return replace(self, layers=min(self.layers, MOST_LAYERS))
+    @property
+    def size(self) -> str:
+        """`2 layers`."""
+        return _counted(self.layers, "layer")
 
     def build(self, width: int) -> nn.Module:
         """`nn.RNN`, `nn.GRU` or `nn.LSTM`."""
@@ -149,11 +154,14 @@ class GraphStack(Architecture):
 
     @property
     def label(self) -> str:
-        """`GRU on a graph of 12 nodes in 7 layers, 2 units each`."""
-        nodes, layers = self.graph.nodes, _counted(len(self.graph.layers), "layer")
-        return (
-            f"{_CELLS[self.cell]} on a graph of {nodes} nodes in {layers}, {_counted(self.units_per_node, 'unit')} each"
-        )
+        """`GRU on a graph`."""
+        return f"{_CELLS[self.cell]} on a graph"
+
+    @property
+    def size(self) -> str:
+        """`12 nodes in 7 layers, 2 units each`."""
+        layers, units = _counted(len(self.graph.layers), "layer"), _counted(self.units_per_node, "unit")
+        return f"{self.graph.nodes} nodes in {layers}, {units} each"
 
     def scaled(self, width: int) -> GraphStack:
         """Units in proportion to the width, at least one a node."""
@@ -186,6 +194,35 @@ class Conversion:
     def scaled(self, width: int) -> Conversion:
         """Both sides as a probe builds them."""
         return replace(self, original=self.original.scaled(width), converted=self.converted.scaled(width))
+
+
+def of_attention(model: nn.Module, converted: Collection[str]) -> Conversion:
+    """The encoder of a model in which the attention layers called `converted` become Aaren and the others stay.
+
+    Every attention of the model counts as a layer, in the model's order; the heads are those of the first. Where all
+    are converted alike, 2 of them are taken; else, of more than 4, the first of each run of layers alike.
+
+    Raises:
+        UsageError: The model has no such layer.
+    """
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.MultiheadAttention, CompactMultiheadAttention, AarenAttention))
+    }
+    unknown = sorted(set(converted) - set(layers))
+    if unknown or not converted:
+        raise UsageError(f"the model has no attention called {unknown}", hint=f"it has {', '.join(layers) or 'none'}")
+    before: list[Mixer] = ["aaren" if isinstance(module, AarenAttention) else "attention" for module in layers.values()]
+    after: list[Mixer] = ["aaren" if name in converted else old for name, old in zip(layers, before, strict=True)]
+    heads = int(next(iter(layers.values())).num_heads)
+    pairs = list(zip(before, after, strict=True))
+    if len(set(pairs)) == 1:
+        pairs = pairs[:MOST_LAYERS]
+    elif len(pairs) > _MOST_MIXED:
+        pairs = [pair for i, pair in enumerate(pairs) if i == 0 or pair != pairs[i - 1]][:_MOST_MIXED]
+    old, new = (tuple(side) for side in zip(*pairs, strict=True))
+    return Conversion(tuple(converted), Encoder(old, heads), Encoder(new, heads))
 
 
 def named(word: str, *, layers: int = MOST_LAYERS, heads: int = 4) -> Architecture:
