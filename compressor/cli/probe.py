@@ -120,7 +120,7 @@ def _of_recipe(recipe: "Recipe", task: str) -> "list[Conversion]":
     from compressor import task as tasks
 
     model = tasks.load(task).model()
-    found = []
+    found: list[Conversion] = []
     for step in recipe.steps:
         step.check(model)
         found += step.conversions(model, recipe.seed)

@@ -277,7 +277,7 @@ class _EncoderStack(nn.Module):
                 width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
             )
             if mixer == "aaren":
-                block.self_attn = _aaren(block.self_attn)
+                block.self_attn = _aaren(block.self_attn)  # type: ignore[assignment]
             self.blocks.append(block)
         self.norm = nn.LayerNorm(width)
 

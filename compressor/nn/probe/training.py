@@ -97,8 +97,8 @@ def train(architecture: Architecture, task: ProbeTask, longer: int, effort: Effo
                 break
             if accuracy(network, task, looked, _LOOKED_AT, task.length) >= effort.solved:
                 break
-        found = [accuracy(network, task, scored, effort.scored, length) for length in (task.length, longer)]
-        return Trained(*found, steps=trainer.step, parameters=sum(p.numel() for p in network.layers.parameters()))
+        at, beyond = (accuracy(network, task, scored, effort.scored, length) for length in (task.length, longer))
+        return Trained(at, beyond, steps=trainer.step, parameters=sum(p.numel() for p in network.layers.parameters()))
 
 
 @contextmanager
