@@ -1,11 +1,22 @@
 """Shrinks trained sequence models and ships them to phones.
 
-`Task` is what a task file subclasses; `load_weights` reads a checkpoint safely; `load` gives a compressed model back.
+`Task` is what a task file subclasses, `AttentionParts` how it names attention that is not PyTorch's; `load_weights`
+reads a checkpoint safely; `load` gives a compressed model back.
 """
 
 from compressor.checkpoint import load, load_module, load_weights
 from compressor.errors import CompressorError
+from compressor.nn.attention_parts import AttentionParts
 from compressor.task import Evaluation, Task
 
 __version__ = "0.1.0"
-__all__ = ["CompressorError", "Evaluation", "Task", "__version__", "load", "load_module", "load_weights"]
+__all__ = [
+    "AttentionParts",
+    "CompressorError",
+    "Evaluation",
+    "Task",
+    "__version__",
+    "load",
+    "load_module",
+    "load_weights",
+]

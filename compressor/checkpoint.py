@@ -69,7 +69,7 @@ def load(folder: str | Path, task: Task) -> nn.Module:
     from compressor.surgery.rebuild import rebuild
 
     record = _read_record(Path(folder) / RECORD_FILE)
-    model = rebuild(task.model(), record["structure"])
+    model = rebuild(task.model(), record["structure"], task.attention)
     weights = load_file(_existing(Path(folder) / WEIGHTS_FILE))
     state = dict(weights) | {alias: weights[name] for alias, name in record["aliases"].items()}
     _check_fit(model, state, str(Path(folder) / WEIGHTS_FILE))

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from compressor.errors import CompressorError, MethodError, TaskError, UsageErro
 from compressor.measure import accuracy, latency, macs, memory, size
 from compressor.measure.runtime import OnnxFile
 from compressor.methods.base import Context, Method, State
+from compressor.nn.probe.conversions import between
 from compressor.progress import Progress, Silent
 from compressor.report import (
     Artifact,
@@ -32,6 +34,7 @@ from compressor.report import (
     Measurement,
     Report,
     Score,
+    Skip,
     SpeedUp,
     StepReport,
 )
@@ -114,7 +117,7 @@ class _Run:
         original_score = self._score(original)
         for index, step in enumerate(self.recipe.steps):
             with _in_step(index, step):
-                step.check(original)
+                step.check_task(original, MethodTask(self.task))
         # Before the steps: what cannot be exported need not be retrained first.
         exported = [self._export(original, self.task, options, "original") for options in self.recipe.exports[:1]]
         state, steps = self._compress(original)
@@ -184,20 +187,23 @@ class _Run:
                     score=self._score(state.model),
                 )
             )
-        learned = [self._probed(index, before.model) for index, (before, _) in enumerate(befores)]
+        models = [*(before.model for before, _ in befores), state.model]
+        learned = [self._probed(index, *pair) for index, pair in enumerate(pairwise(models))]
         besides = [self._beside(index, *before) for index, before in enumerate(befores)]
         return state, [
             step.model_copy(update={"beside": beside, **probed})
             for step, beside, probed in zip(steps, besides, learned, strict=True)
         ]
 
-    def _probed(self, index: int, model: nn.Module) -> dict[str, Any]:
-        """What the step report says of the architectures that the step replaced in `model`."""
-        conversions = self.recipe.steps[index].conversions(model, self.recipe.seed)
+    def _probed(self, index: int, before: nn.Module, after: nn.Module) -> dict[str, Any]:
+        """What the step report says of architectures that the step put in the place of others."""
+        conversions, unprobed = between(before, after)
         if not conversions:
-            return {}
+            return {"unprobed": unprobed}
         if not self.probes:
-            return {"unprobed": tuple(name for conversion in conversions for name in conversion.modules)}
+            names = [name for conversion in conversions for name in conversion.modules]
+            skips = [Skip(name=name, reason="it was not wanted (`--no-probe`)") for name in names]
+            return {"unprobed": (*skips, *unprobed)}
         self.progress.say(f"probing what step {index + 1} converts")
         plan = probe.PLANS["rehearsal" if self.quick else "standard"]
         jobs = 1 if self.quick else self.jobs
@@ -205,7 +211,7 @@ class _Run:
             probe.compare(conversion, plan, jobs=jobs, cache=not self.quick, progress=self.progress)
             for conversion in conversions
         ]
-        return {"probes": tuple(found)}
+        return {"probes": tuple(found), "unprobed": unprobed}
 
     def _beside(self, index: int, before: State, context: Context) -> tuple[Beside, ...]:
         """The step's controls and, on each, the rest of the recipe, from the same random numbers on."""
@@ -327,6 +333,7 @@ class MethodTask:
         self.higher_is_better = task.higher_is_better
         self.length = task.length
         self.min_length = task.min_length
+        self.attention = task.attention
         self.example = task.example
         self.batches = task.batches
         self.loss = task.loss

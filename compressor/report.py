@@ -205,8 +205,8 @@ class StepReport(Fact):
     """Controls."""
     probes: tuple[Probe, ...] = ()
     """Of what the step puts in the place of another architecture."""
-    unprobed: tuple[str, ...] = ()
-    """The layers of conversions that were not probed because nobody wanted it."""
+    unprobed: tuple[Skip, ...] = ()
+    """Layers in whose place the step put another architecture that was not probed, and why."""
 
 
 class ParityPoint(Fact):

@@ -15,6 +15,7 @@ from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CompressorError, Place, TaskError
+from compressor.nn.attention_parts import AttentionParts
 
 if TYPE_CHECKING:
     from types import ModuleType, TracebackType
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     Outputs = Tensor | tuple[Tensor, ...]
     Forward = Callable[..., Outputs]
     """The model or an exported file: called with the model's inputs, all tensors on the CPU."""
+
+
+_ATTRIBUTES = ("metric", "higher_is_better", "inputs", "outputs", "length", "min_length", "max_length", "attention")
+"""The class attributes of a task."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,9 @@ class Task(ABC):
     min_length: int = 1
     max_length: int = 256
     """Shortest and longest length at which an exported file must agree with PyTorch."""
+    attention: Mapping[str, AttentionParts] = {}
+    """Glob of module names (or `re:` and a regular expression) -> where multi-head attention that is not PyTorch's has
+    its parts. The first pattern that fits a module counts."""
 
     @abstractmethod
     def model(self) -> nn.Module:
@@ -94,7 +102,7 @@ class GuardedTask(Task):
         """Wrap `task`, which was defined in `file`."""
         self.task = task
         self.file = file
-        for name in ("metric", "higher_is_better", "inputs", "outputs", "length", "min_length", "max_length"):
+        for name in _ATTRIBUTES:
             setattr(self, name, getattr(task, name))
         self._check_attributes()
 
@@ -104,13 +112,23 @@ class GuardedTask(Task):
         return type(self.task).__name__
 
     def model(self) -> nn.Module:
-        """The task's `model`, checked to be a module with finite floating-point weights, in evaluation mode."""
+        """The task's `model`, checked to be a module with finite weights and the attention that the task names.
+
+        It is in evaluation mode.
+        """
         from torch import nn
 
         model = self._call("model")
         if not isinstance(model, nn.Module):
             raise self._wrong("model", "a torch.nn.Module", model)
         _refuse_broken_weights(model, self.file)
+        if self.attention:
+            from compressor.surgery.attention_sites import check_declared
+
+            try:
+                check_declared(model, self.attention)
+            except TaskError as error:
+                raise TaskError(error.message, hint=error.hint, place=Place(self.file)) from error
         return model.eval()
 
     def example(self, batch: int, length: int) -> Inputs:
@@ -200,6 +218,14 @@ class GuardedTask(Task):
                     hint='such as {"features": {0: "batch", 1: "time"}}',
                     place=Place(self.file),
                 )
+        if not isinstance(self.attention, Mapping) or not all(
+            isinstance(pattern, str) and isinstance(parts, AttentionParts) for pattern, parts in self.attention.items()
+        ):
+            raise TaskError(
+                f"`attention` of {self.name} must map globs of module names to AttentionParts",
+                hint='such as {"encoder.*.attention": AttentionParts(query="q", key="k", ...)}',
+                place=Place(self.file),
+            )
         if not 1 <= self.min_length <= self.length <= self.max_length:
             raise TaskError(
                 f"{self.name} needs 1 <= min_length <= length <= max_length, not "

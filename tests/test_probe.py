@@ -4,13 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from torch import nn
 
 from compressor import probe
-from compressor.methods.magnitude import Magnitude
-from compressor.methods.random_graph import RandomGraph
-from compressor.methods.retrain import Retrain
-from compressor.nn.probe.architecture import Conversion, Encoder, GraphStack, Recurrent, named
+from compressor.nn.probe.architecture import Conversion, Encoder, named
 from compressor.nn.probe.tasks import AssociativeRecall, StateTracking
 from compressor.nn.probe.training import Effort
 from compressor.probe import PLANS, Job, Plan, compare, file, judge
@@ -146,24 +142,3 @@ def test_the_file_survives_json():
 def test_every_plan_can_be_drawn_at_both_lengths(budget):
     for task in PLANS[budget].tasks:
         assert 0 < task.chance(probe.LONGER * task.length) <= task.chance(task.length) < 0.5
-
-
-class Model(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.rnn = nn.LSTM(3, 40, num_layers=3, batch_first=True)
-        self.out = nn.Linear(40, 2)
-
-
-def test_a_random_graph_converts_the_layer_that_it_replaces():
-    step = RandomGraph(graph="watts_strogatz", nodes=11, neighbours=4, units_per_node=5)
-    (found,) = step.conversions(Model(), seed=7)
-    assert found.modules == ("rnn",)
-    assert found.original == Recurrent("lstm", 2)
-    assert found.converted == GraphStack("lstm", step.draw(7), 5, width=40)
-    assert found.scaled(32).converted.units_per_node == 4
-
-
-@pytest.mark.parametrize("step", [Magnitude(prune="units", ratio=0.5), Retrain(epochs=1)])
-def test_steps_that_resize_or_train_convert_nothing(step):
-    assert step.conversions(Model(), seed=0) == ()

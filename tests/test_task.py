@@ -121,3 +121,23 @@ def test_lengths_out_of_order_are_refused(write):
                 )
             )
         )
+
+
+ATTENTION = BODY.replace("from compressor import Task", "from compressor import AttentionParts, Task").replace(
+    "class Tiny(Task):",
+    "class Tiny(Task):\n        attention = {'*': AttentionParts('q', 'k', 'v', 'o', heads='h')}",
+)
+
+
+def test_attention_that_the_task_names_has_to_be_in_the_model(write):
+    with pytest.raises(TaskError) as caught:
+        load(write(ATTENTION)).model()
+    assert caught.value.render() == (
+        "error: the model, a `Linear`, has no `q` (`query` is `q`)\n --> task.py\n"
+        "hint: look it up in the module's `__init__`"
+    )
+
+
+def test_attention_has_to_map_patterns_to_parts(write):
+    with pytest.raises(TaskError, match="`attention` of Tiny must map globs of module names to AttentionParts"):
+        load(write(BODY + "        attention = {'*': 'query'}\n"))

@@ -13,6 +13,7 @@ from compressor.errors import UsageError
 
 if TYPE_CHECKING:
     from compressor.nn.probe.architecture import Conversion
+    from compressor.progress import Progress
     from compressor.recipe.model import Recipe
     from compressor.report import ProbeFile
 
@@ -90,12 +91,12 @@ def probe(
 
     plan = probing.PLANS["thorough" if thorough else "standard"]
     plan = replace(plan, seeds=seeds or plan.seeds, first_seed=seed)
-    conversions = (
-        _of_architectures(architectures or "", layers or 2, heads or 4)
-        if chosen is None
-        else _of_recipe(chosen, task or "")
-    )
     with Terminal() as progress:
+        conversions = (
+            _of_architectures(architectures or "", layers or 2, heads or 4)
+            if chosen is None
+            else _of_recipe(chosen, task or "", progress)
+        )
         found = [
             probing.compare(conversion, plan, jobs=jobs or os.cpu_count() or 1, cache=not no_cache, progress=progress)
             for conversion in conversions
@@ -116,18 +117,35 @@ def _recipe(recipe: str, overrides: list[str] | None) -> "Recipe":
     return recipes.load(recipe, overrides or ())
 
 
-def _of_recipe(recipe: "Recipe", task: str) -> "list[Conversion]":
-    from compressor import task as tasks
+def _of_recipe(recipe: "Recipe", task: str, progress: "Progress") -> "list[Conversion]":
+    """What the recipe's steps convert in the task's model, found by a rehearsal of them."""
+    import torch
 
-    model = tasks.load(task).model()
-    found: list[Conversion] = []
+    from compressor import task as tasks
+    from compressor.methods.base import Context, State
+    from compressor.methods.retrain import Retrain
+    from compressor.nn.probe.conversions import between
+    from compressor.pipeline import MethodTask
+
+    loaded = tasks.load(task)
+    model = loaded.model()
+    generator = torch.Generator().manual_seed(recipe.seed)
+    context = Context(MethodTask(loaded), model, torch.device("cpu"), generator, progress, quick=True)
+    state, found = State(model), list["Conversion"]()
     for step in recipe.steps:
-        step.check(model)
-        found += step.conversions(model, recipe.seed)
+        if isinstance(step, Retrain):  # it leaves the layers what they are
+            continue
+        step.check_task(state.model, context.task)
+        before, state = state, step.apply(state, context).state
+        conversions, unprobed = between(before.model, state.model)
+        found += conversions
+        for skip in unprobed:
+            say(f"not probed: {skip.name}, in whose place `{step.method}` put another architecture: {skip.reason}")
     if not found:
         raise UsageError(
-            f"`{recipe.name}` has no step that puts another architecture in the place of one",
-            hint="steps that do: `random_graph`; others keep what a layer is and change its size",
+            f"`{recipe.name}` has no step that puts another architecture in the place of one of this model, or none "
+            "that can be probed",
+            hint="such as `random_graph` and `aaren`; most steps keep what a layer is and change its size",
         )
     return found
 

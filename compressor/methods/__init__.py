@@ -5,7 +5,10 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from compressor.methods.aaren import Aaren
 from compressor.methods.base import Method
+from compressor.methods.heads import Heads
+from compressor.methods.lama import Lama
 from compressor.methods.lattice import Lattice
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.random_graph import RandomGraph
@@ -15,8 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 METHODS: Mapping[str, type[Method]] = MappingProxyType(
-    {"magnitude": Magnitude, "lattice": Lattice, "random_graph": RandomGraph, "retrain": Retrain}
+    {
+        "magnitude": Magnitude,
+        "lattice": Lattice,
+        "random_graph": RandomGraph,
+        "heads": Heads,
+        "lama": Lama,
+        "aaren": Aaren,
+        "retrain": Retrain,
+    }
 )
 """Recipe word -> method, in the order in which they are listed."""
 
-__all__ = ["METHODS", "Lattice", "Magnitude", "Method", "RandomGraph", "Retrain"]
+__all__ = ["METHODS", "Aaren", "Heads", "Lama", "Lattice", "Magnitude", "Method", "RandomGraph", "Retrain"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from compressor.nn.probe.architecture import Conversion
+    from compressor.nn.attention_parts import AttentionParts
     from compressor.progress import Progress
     from compressor.report import Change, Score, Skip
 
@@ -28,6 +28,8 @@ class TrainingTask(Protocol):
     """A typical length of the time axis."""
     min_length: int
     """The shortest length that the model takes."""
+    attention: Mapping[str, AttentionParts]
+    """Glob of module names -> the parts of attention that the model's author wrote."""
 
     def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
         """Valid inputs at this batch size and length, on the CPU."""
@@ -101,19 +103,13 @@ class Method(BaseModel, ABC):
     def check(self, model: nn.Module) -> None:
         """Raise `MethodError` where the model has nothing for this step; called before any work is done."""
 
+    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+        """`check` for methods that need to know what the task says of the model; the pipeline calls this one."""
+        self.check(model)
+
     def controls(self) -> Mapping[str, Control]:
         """Name -> what the report puts beside this step, the rest of the recipe carried out on it too."""
         return {}
-
-    def conversions(self, model: nn.Module, seed: int) -> tuple[Conversion, ...]:
-        """What the step puts in the place of another architecture, which is then probed; empty where it only resizes.
-
-        Args:
-            model: As the step finds it; `check` has passed.
-            seed: Of the recipe.
-        """
-        del model, seed
-        return ()
 
     @abstractmethod
     def apply(self, state: State, context: Context) -> StepResult:

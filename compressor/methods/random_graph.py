@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from compressor.nn.graph_recurrent import Cell, GraphRecurrent
     from compressor.nn.graphs import LayeredGraph
-    from compressor.nn.probe.architecture import Conversion
     from compressor.nn.recurrent_stack import RecurrentStack
     from compressor.nn.uneven import UnevenRecurrent
 
@@ -149,23 +148,6 @@ class RandomGraph(Method):
     def controls(self) -> Mapping[str, Control]:
         """A dense stack of as many parameters."""
         return {"dense": self._dense} if self.compare else {}
-
-    def conversions(self, model: nn.Module, seed: int) -> tuple[Conversion, ...]:
-        """The layer's cell on the graph instead of in a dense stack."""
-        from compressor.nn.probe.architecture import MOST_LAYERS, Conversion, GraphStack, Recurrent
-        from compressor.nn.recurrent import recurrent_modules
-
-        name = self._find(model)
-        old = recurrent_modules(model)[name]
-        stack = GraphStack(
-            _cell(old),
-            self.draw(seed),
-            self.units_per_node,
-            width=old.hidden_size,
-            skips=self.skips,
-            repeated_rows=self.repeated_rows,
-        )
-        return (Conversion((name,), Recurrent(_cell(old), min(old.num_layers, MOST_LAYERS)), stack),)
 
     def draw(self, recipe_seed: int) -> LayeredGraph:
         """The graph.

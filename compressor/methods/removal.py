@@ -34,8 +34,8 @@ def first_batches(context: Context, count: int) -> Batches:
     batches = list(islice(context.task.batches(generator), 2 if context.quick else count))
     if not batches:
         raise MethodError(
-            "the task's `batches` gave none, and units are measured and compensated on training batches",
-            hint="give batches, or set `compensate: false` and a score that needs none, such as `l2`",
+            "the task's `batches` gave none, and this step measures and compensates on training batches",
+            hint="give batches, or set `compensate: false` and a score that is not measured on data",
         )
     return batches
 

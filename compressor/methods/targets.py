@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from compressor.nn.attention_parts import AttentionParts
+
 Kind = Literal["i2h", "h2h", "other", "layer"]
 
 _SHOWN = 12
@@ -105,6 +107,40 @@ def select_layers(model: nn.Module, targets: Sequence[str] | None, ignore: Seque
     reasons = [(item.name, _reason(item, targets, ignore, "both")) for item in candidates]
     chosen = [name for name, reason in reasons if reason is None]
     return _not_empty(chosen, [Skip(name=name, reason=reason) for name, reason in reasons if reason is not None])
+
+
+def select_attention(
+    model: nn.Module, declared: Mapping[str, AttentionParts], targets: Sequence[str] | None, ignore: Sequence[str]
+) -> Selection:
+    """The attentions that `targets` names, or every one.
+
+    Args:
+        model: The model.
+        declared: What the task says of attention that is not PyTorch's.
+        targets: Globs (or `re:`) of their names or of modules that hold them.
+        ignore: The same of those to leave alone.
+
+    Raises:
+        MethodError: The model has none, a pattern matches nothing, or nothing is left.
+    """
+    from compressor.surgery.attention_sites import attention_sites
+
+    sites = attention_sites(model, declared)
+    paths: dict[int, tuple[str, ...]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        paths[id(module)] = (*paths.get(id(module), ()), *_paths(path))
+    candidates = [Candidate(site.name, "layer", paths[id(model.get_submodule(site.name))]) for site in sites.found]
+    if not candidates:
+        changed = f" ({'; '.join(f'{skip.name}: {skip.reason}' for skip in sites.skipped)})" if sites.skipped else ""
+        raise MethodError(
+            f"the model has no multi-head attention{changed}",
+            hint="nn.MultiheadAttention is found by itself; name attention of your own in the task's `attention`",
+        )
+    _refuse_unmatched(targets or (), candidates, model, why="is no attention; name it in the task's `attention`")
+    reasons = [(item.name, _reason(item, targets, ignore, "both")) for item in candidates]
+    chosen = [name for name, reason in reasons if reason is None]
+    skipped = [Skip(name=name, reason=reason) for name, reason in reasons if reason is not None]
+    return _not_empty(chosen, [*sites.skipped, *skipped])
 
 
 def layer_ratios(model: nn.Module, names: Sequence[str], ratios: Mapping[str, float]) -> dict[str, float]:

@@ -223,7 +223,7 @@ class AarenAttention(nn.Module):
                 f"an Aaren attends to its own sequence, not from one to another: query, key and value are {shapes}",
                 hint="cross-attention stays as it is; name it under `ignore`",
             )
-        plain = torch.compiler.is_exporting() or torch.jit.is_tracing()
+        plain = torch.compiler.is_exporting()
         if attn_mask is not None and not is_causal and not plain:  # what is exported has been run before
             _refuse_other_masks(attn_mask)
         batched = value.dim() == 3

@@ -151,7 +151,7 @@ def parallel(scores: Tensor, values: Tensor) -> Tensor:
     if not values.numel():
         return values
     flat = values.to(dtype).reshape(-1, *shape[-2:])  # (G, N, d)
-    output: Tensor = _Parallel.apply(scores.to(dtype).reshape(flat.shape[:2]), flat)
+    output: Tensor = _Parallel.apply(scores.to(dtype).reshape(flat.shape[:2]), flat)  # type: ignore[no-untyped-call]
     return output.reshape(shape).to(values.dtype)
 
 
@@ -243,7 +243,8 @@ def _suffix(scores: Tensor, maxima: Tensor, x: Tensor, y: Tensor) -> tuple[Tenso
 def _weights(scores: Tensor, maxima: Tensor) -> Tensor:
     """e^(s_i - m_k) for i <= k and 0 for i > k: (..., b) and (..., b) -> (..., k, i)."""
     exponents = scores[..., None, :] - maxima[..., :, None]
-    return exponents.clamp_(max=0.0).exp_().tril_()  # above the diagonal an exponent may be positive
+    weights: Tensor = exponents.clamp_(max=0.0).exp_().tril_()
+    return weights  # above the diagonal an exponent may be positive
 
 
 def _blocks(x: Tensor, fill: float | None) -> Tensor:

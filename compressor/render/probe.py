@@ -85,21 +85,23 @@ def statements(probe: Probe, who: str) -> list[Statement]:
     ]
     for verdict, tone, text in told:
         if trained[verdict]:
-            found.append(Statement(tone, text.format(_names(trained[verdict]))))
+            found.append(Statement(tone, text.format(_names(probe, trained[verdict]))))
     learned = {result.task for result in probe.results if result.trained.verdict != "neither"}
     if silent := [result for result in trained["neither"] if result.task not in learned]:
-        text = f"Neither {probe.original} nor {probe.converted} learned {_names(silent)} in so few steps"
+        text = f"Neither {probe.original} nor {probe.converted} learned {_names(probe, silent)} in so few steps"
         found.append(Statement("plain", f"{text}, which says nothing."))
     return found
 
 
 def of_step(step: StepReport) -> list[Statement]:
     """What the probes of a step of a run say, or that there were none."""
-    if step.unprobed:
-        names = ", ".join(step.unprobed)
-        text = f"`{step.method}` put another architecture in the place of {names}, and what that can no longer learn"
-        return [Statement("plain", f"{text} was not probed.")]
-    return [said for probe in step.probes for said in statements(probe, f"`{step.method}`")]
+    found = [said for probe in step.probes for said in statements(probe, f"`{step.method}`")]
+    for skip in step.unprobed:
+        text = (
+            f"`{step.method}` put another architecture in the place of {skip.name}. What that can no longer learn was"
+        )
+        found.append(Statement("plain", f"{text} not probed: {skip.reason}."))
+    return found
 
 
 def _lost(probe: Probe, result: ProbeResult, who: str) -> str:
@@ -120,8 +122,12 @@ def _apart(at: ProbeLength) -> str:
     return f"{_accuracy(at.original.mean)} → {_accuracy(at.converted.mean)}"
 
 
-def _names(results: Sequence[ProbeResult]) -> str:
-    return ", ".join(dict.fromkeys(result.task for result in results))
+def _names(probe: Probe, results: Sequence[ProbeResult]) -> str:
+    """The tasks, with their difficulty where there are several of a name."""
+    every = [result.task for result in probe.results]
+    return ", ".join(
+        f"{result.task} ({result.difficulty})" if every.count(result.task) > 1 else result.task for result in results
+    )
 
 
 def _longer(at: ProbeLength) -> str:

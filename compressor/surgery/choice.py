@@ -32,6 +32,8 @@ class Layer:
     layer: int | None = None
     """Layer of a recurrent module; None for a Linear or convolution."""
     direction: int = 0
+    unit: str = "unit"
+    """What errors call one of them."""
 
     @property
     def label(self) -> str:
@@ -53,7 +55,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Amount:
-    """How much goes: `ratio`, `count`, or what scores `below`; the kept units rounded up to a multiple of `round_to`.
+    """How much goes: `ratio`, `count`, all but `keep`, or what scores `below`; kept units rounded up to `round_to`.
 
     With scope `layer` that holds for each layer. With scope `global` the ratio holds for all layers together, their
     scores divided by their layer's mean first, since magnitudes differ between layers by kind. `ratios` gives modules
@@ -66,6 +68,8 @@ class Amount:
     scope: Literal["layer", "global"] = "layer"
     ratios: Mapping[str, float] = field(default_factory=dict)
     """Module name -> the ratio of its layers, instead of `ratio` or `count`."""
+    keep: int | None = None
+    """Instead of `ratio` or `count`: how many stay."""
     below: float | None = None
     """Instead of `ratio` or `count`: every group with a lower score goes; a layer without one is left alone."""
 
@@ -82,6 +86,8 @@ class Amount:
         """How many of `size` go before rounding, rounded down."""
         if self.count is not None:
             return self.count
+        if self.keep is not None:
+            return size - self.keep
         # 0.29 * 100 is 28.999... in binary; the decimal number that was written is what counts.
         return math.floor(size * fractions.Fraction(repr(self.ratio)))
 
@@ -139,7 +145,7 @@ def _usable(
             usable.append(layer)
         elif layer.module in required:
             raise SurgeryError(
-                f"units of {layer.label} cannot be removed: {reason}",
+                f"{layer.unit}s of {layer.label} cannot be removed: {reason}",
                 hint=f"name `{layer.module}` under `ignore`; the model is untouched",
             )
         else:
@@ -172,7 +178,7 @@ def _from_layer(
     if possible < number:
         reasons = "; ".join(sorted({pinned[group] for group in groups if group in pinned}))
         raise SurgeryError(
-            f"{number} of the {len(groups)} units of {layer.label} should go, only {possible} can: {reasons}",
+            f"{number} of the {len(groups)} {layer.unit}s of {layer.label} should go, only {possible} can: {reasons}",
             hint="lower `ratio` or `count`",
         )
     order = sorted(range(len(free)), key=lambda index: float(scores[free[index]]))
@@ -188,14 +194,14 @@ def _number(layer: Layer, scores: Scores, amount: Amount) -> int:
     kept = size - amount.removed_of(size)
     if kept <= 0:
         raise SurgeryError(
-            f"this would leave no unit in {layer.label}, which has {size}", hint="lower `ratio` or `count`"
+            f"this would leave no {layer.unit} in {layer.label}, which has {size}", hint="lower `ratio` or `count`"
         )
     step = math.lcm(amount.round_to, layer.together)
     kept = amount.rounded(kept, size, layer.together)
     if kept == size:
         multiple = f" (kept units are rounded up to a multiple of {step})" if step > 1 else ""
         raise SurgeryError(
-            f"no unit would go from {layer.label}, which has {size}{multiple}",
+            f"no {layer.unit} would go from {layer.label}, which has {size}{multiple}",
             hint="raise `ratio` or `count`, or lower `round_to`",
         )
     return size - kept
@@ -224,7 +230,7 @@ def _globally(layers: Sequence[Layer], scores: Scores, pinned: Mapping[int, str]
     number = amount.removed_of(len(relative))
     if not 0 < number <= len(free):
         raise SurgeryError(
-            f"{number} of {len(relative)} units should go, {len(free)} can",
+            f"{number} of {len(relative)} {layers[0].unit}s should go, {len(free)} can",
             hint="change `ratio`, `targets` or `ignore`",
         )
     order = sorted(free, key=relative.__getitem__)
@@ -237,5 +243,5 @@ def _globally(layers: Sequence[Layer], scores: Scores, pinned: Mapping[int, str]
         for group in lost[(size - kept) // layer.together :]:
             del removed[group]
     if not removed:
-        raise SurgeryError("no unit would go after rounding", hint="raise `ratio` or lower `round_to`")
+        raise SurgeryError(f"no {layers[0].unit} would go after rounding", hint="raise `ratio` or lower `round_to`")
     return removed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -11,7 +11,12 @@ from torch import nn
 from compressor.errors import CheckpointError
 from compressor.nn.structure import REPLACE, apply_record
 from compressor.surgery.edges import KIND as EDGES
+from compressor.surgery.heads import KIND as HEADS
+from compressor.surgery.heads import apply_heads_record
 from compressor.surgery.resize import refresh, replace, tensor_of
+
+if TYPE_CHECKING:
+    from compressor.nn.attention_parts import AttentionParts
 
 RESIZE = "resize"
 
@@ -21,8 +26,17 @@ def resize_record(shapes: Mapping[str, Iterable[int]]) -> dict[str, Any]:
     return {"kind": RESIZE, "shapes": {name: list(shape) for name, shape in shapes.items()}}
 
 
-def rebuild(model: nn.Module, structure: Iterable[Mapping[str, Any]]) -> nn.Module:
+def rebuild(
+    model: nn.Module,
+    structure: Iterable[Mapping[str, Any]],
+    attention: Mapping[str, AttentionParts] | None = None,
+) -> nn.Module:
     """Apply the records in order to `model`, in place; its weights are undefined afterwards.
+
+    Args:
+        model: A fresh model of the task.
+        structure: The records.
+        attention: What the task says of attention that is not PyTorch's: only its attributes are ever set.
 
     Raises:
         CheckpointError: A record is of no known kind or does not fit the model.
@@ -30,6 +44,9 @@ def rebuild(model: nn.Module, structure: Iterable[Mapping[str, Any]]) -> nn.Modu
     for record in structure:
         if record.get("kind") == REPLACE:
             apply_record(model, record)
+            continue
+        if record.get("kind") == HEADS:
+            apply_heads_record(model, record, attention or {})
             continue
         if record.get("kind") == EDGES:
             continue  # inputs and outputs follow from the sizes of the layers

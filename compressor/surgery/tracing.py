@@ -167,7 +167,7 @@ class Tracer(TorchDispatchMode):
         """Trace `model(*inputs)` and pin what leaves the model as an output, states that enter it too excepted."""
         inputs = [tensor.clone() for tensor in inputs]
         self._inputs = {tensor.untyped_storage().data_ptr(): (i, tensor) for i, tensor in enumerate(inputs)}
-        with torch.no_grad(), wrapped_modules(self), _without_fast_path(), self:
+        with torch.no_grad(), wrapped_modules(self), without_fast_path(), self:
             outputs = self.model(*inputs)
         shifted = self.atoms.roots(self.shifted_atoms())
         for ids, reason in self._summed:
@@ -665,7 +665,7 @@ def _place() -> str:
 
 
 @contextmanager
-def _without_fast_path() -> Iterator[None]:
+def without_fast_path() -> Iterator[None]:
     """`nn.MultiheadAttention` as separate operations, not as one fused kernel."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
 
 from compressor.errors import SurgeryError
 from compressor.nn.norm import WideLayerNorm
-from compressor.nn.states import UnevenStatesError
 from compressor.nn.structure import replace_record
 from compressor.report import Change, Skip
+from compressor.surgery.agreement import check_agreement, evaluating_on_cpu, forward
 from compressor.surgery.compensation import refit
 from compressor.surgery.edges import NarrowingHook
 from compressor.surgery.planning import Plan, Scorer, make_plan
@@ -28,22 +23,10 @@ from compressor.surgery.scores import magnitude
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from torch import Tensor, nn
+
     from compressor.progress import Progress
     from compressor.surgery.choice import Amount
-
-
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Largest |smaller - zeroed| / max(1, |zeroed|) by dtype; sums are taken in another order after the removal."""
-
-
-_FIXED = (
-    "a size may be fixed in the model's code: use `-1`, `x.shape` or the module's own `hidden_size` there; the model "
-    "is untouched"
-)
-_UNEVEN = (
-    "with `scope: layer` and one `ratio` or `count` all layers and directions of a module keep the same size; or "
-    "change that line; the model is untouched"
-)
 
 
 @dataclass(frozen=True)
@@ -95,7 +78,7 @@ def prune(
     """
     inputs = [tuple(part.cpu() for part in example) for example in examples]
     scorer = scorer or magnitude(2)
-    with _evaluating_on_cpu(model) as original:
+    with evaluating_on_cpu(model) as original:
         plan = make_plan(original, masks, inputs[0], names, amount, scorer, names if required is None else required)
         _refuse_unresizable(plan.model, {name for name, _ in plan.kept})
         with _silenced(plan):
@@ -103,27 +86,12 @@ def prune(
         smaller = resized_copy(plan.model, plan.kept)
         norms = _cut_norms(smaller, plan)
         for example, outputs in zip(inputs, expected, strict=True):
-            _check_agreement(_forward(smaller, plan.edges.narrow(example), "smaller"), outputs, example)
+            check_agreement(forward(smaller, plan.edges.narrow(example), "smaller"), outputs, example)
         result = _result(plan, smaller, norms)
         if calibration:
             result = _compensated(plan, result, calibration, progress)
     result.model.to(next(model.parameters()).device).train(model.training)
     return result
-
-
-@contextmanager
-def _evaluating_on_cpu(model: nn.Module) -> Iterator[nn.Module]:
-    """The model itself where it lies on the CPU (a copy would double the memory), as it was again afterwards."""
-    if any(tensor.device.type != "cpu" for tensor in [*model.parameters(), *model.buffers()]):
-        yield copy.deepcopy(model).cpu().eval()
-        return
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _cut_norms(model: nn.Module, plan: Plan) -> dict[str, WideLayerNorm]:
@@ -189,55 +157,10 @@ def _forward_silenced(plan: Plan, example: tuple[Tensor, ...]) -> list[Tensor]:
     parts = list(example)
     for cut in plan.edges.inputs:
         parts[cut.index] = cut.silence(parts[cut.index])
-    outputs = _forward(plan.model, tuple(parts), "silenced")
+    outputs = forward(plan.model, tuple(parts), "silenced")
     for cut in plan.edges.outputs:
         outputs[cut.index] = cut(outputs[cut.index])
     return outputs
-
-
-def _forward(model: nn.Module, inputs: tuple[Tensor, ...], what: str) -> list[Tensor]:
-    try:
-        with torch.no_grad():
-            outputs = model(*inputs)
-    except Exception as error:
-        uneven = isinstance(error, UnevenStatesError)
-        name = "" if uneven else f"{type(error).__name__}: "
-        raise SurgeryError(
-            f"the {what} model cannot run: {name}{str(error).splitlines()[0]} ({_where(error)})",
-            hint=_UNEVEN if uneven else _FIXED,
-        ) from error
-    return [part for part in tree_flatten(outputs)[0] if isinstance(part, Tensor)]
-
-
-def _where(error: Exception) -> str:
-    """The innermost line of the user's model that the error passed through."""
-    ours_and_torch = (str(torch.__path__[0]), str(Path(__file__).parents[1]))
-    where, traceback = "in the model", error.__traceback__
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if not code.co_filename.startswith(ours_and_torch):
-            where = f"{code.co_filename.rpartition('/')[2]}:{traceback.tb_lineno}, in `{code.co_name}`"
-        traceback = traceback.tb_next
-    return where
-
-
-def _check_agreement(found: list[Tensor], expected: list[Tensor], example: tuple[Tensor, ...]) -> None:
-    shapes = [tuple(part.shape) for part in example]
-    if [part.shape for part in found] != [part.shape for part in expected]:
-        raise SurgeryError(
-            f"the smaller model's outputs have other shapes at inputs of shapes {shapes}",
-            hint="the model is untouched",
-        )
-    for index, (new, old) in enumerate(zip(found, expected, strict=True)):
-        if not old.is_floating_point() or not old.numel():
-            continue
-        error = float(((new - old).abs() / old.abs().clamp(min=1.0)).max())
-        if not error <= TOLERANCE[old.dtype]:
-            raise SurgeryError(
-                f"output {index} of the smaller model differs by {error:.2g} from the original with the same units "
-                f"silenced, at inputs of shapes {shapes}: this topology is not handled yet",
-                hint="name the layer under `ignore`; the model is untouched",
-            )
 
 
 def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideLayerNorm]) -> UnitSurgery:

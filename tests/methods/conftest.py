@@ -30,6 +30,7 @@ class SignTask:
     higher_is_better = True
     length = LENGTH
     min_length = 1
+    attention = {}
 
     def __init__(self):
         self.batches_given = 0

@@ -393,10 +393,10 @@ def test_the_report_has_the_properties_and_the_dense_stack_beside(done):
 def test_the_report_has_a_probe_of_what_the_step_converts(done):
     out, _, report = done
     (probe,) = report.steps[0].probes
-    assert (probe.modules, probe.original, probe.converted, probe.seeds) == (("rnn",), "GRU", "GRU on a graph", 1)
+    assert (probe.modules, probe.original, probe.converted, probe.seeds) == (("rnn",), "LSTM", "LSTM on a graph", 1)
     assert [result.trained.length for result in probe.results] == [12, 16, 32]
     assert report.steps[1].probes == ()
-    assert "Probed: GRU" in (out / "report.md").read_text()
+    assert "Probed: LSTM" in (out / "report.md").read_text()
 
 
 @pytest.mark.cuda

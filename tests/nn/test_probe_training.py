@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from torch import nn
 
 from compressor.errors import UsageError
 from compressor.nn.aaren import AarenAttention
@@ -16,7 +15,6 @@ from compressor.nn.probe.architecture import (
     Network,
     Recurrent,
     named,
-    of_attention,
     sinusoids,
 )
 from compressor.nn.probe.tasks import AssociativeRecall, LongGap, StateTracking
@@ -121,35 +119,6 @@ def test_facts_tell_architectures_apart(architecture):
     others = [GRAPH.scaled(32), named("attention"), Recurrent("gru", 2)]
     text = json.dumps(architecture.facts(), sort_keys=True)
     assert text not in [json.dumps(other.facts(), sort_keys=True) for other in others]
-
-
-def encoder(layers):
-    return nn.TransformerEncoder(
-        nn.TransformerEncoderLayer(12, 3, 5, batch_first=True), layers, enable_nested_tensor=False
-    )
-
-
-@pytest.mark.parametrize(
-    ("layers", "converted", "before", "after"),
-    [
-        (1, [0], "T", "A"),
-        (6, range(6), "TT", "AA"),
-        (3, [1], "TTT", "TAT"),
-        (6, [0, 1, 2, 5], "TTT", "ATA"),
-    ],
-)
-def test_a_models_attention_is_probed_layer_by_layer(layers, converted, before, after):
-    words = {"T": "attention", "A": "aaren"}
-    names = tuple(f"layers.{index}.self_attn" for index in converted)
-    conversion = of_attention(encoder(layers), names)
-    assert conversion.original == Encoder(tuple(words[part] for part in before), 3)
-    assert conversion.converted == Encoder(tuple(words[part] for part in after), 3)
-    assert conversion.modules == names
-
-
-def test_an_attention_that_is_not_there_is_refused():
-    with pytest.raises(UsageError, match=r"no attention called \['rnn'\]"):
-        of_attention(encoder(2), ["rnn"])
 
 
 def test_positions_are_sines_and_cosines_and_differ():

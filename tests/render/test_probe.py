@@ -11,7 +11,7 @@ from compressor.nn.probe.tasks import AssociativeRecall, LongGap, StateTracking
 from compressor.render import probe as shown
 from compressor.render import view
 from compressor.render.terminal import print_table
-from compressor.report import Drop, Probe, ProbeLength, ProbeResult, ProbeScore, Report
+from compressor.report import Drop, Probe, ProbeLength, ProbeResult, ProbeScore, Report, Skip
 
 
 def at(length, chance, original, converted, verdict):
@@ -115,15 +115,18 @@ def test_a_task_learned_in_its_easier_form_is_not_called_silent():
     hard = result(AssociativeRecall(), (0.25, 0.26, "neither"), (0.12, 0.12, "neither"))
     easy = result(AssociativeRecall().easier(), (0.99, 0.7, "undecided"), (0.4, 0.3, "undecided"))
     (said,) = shown.statements(probe_of(hard, easy), "It")
-    assert said.text == "Undecided, within noise, whether It keeps associative recall: more seeds would tell."
+    assert (
+        said.text
+        == "Undecided, within noise, whether It keeps associative recall (2 pairs of 4 symbols): more seeds would tell."
+    )
     assert shown.table(probe_of(hard, easy)).rows[1][0].endswith("2 pairs of 4 symbols, length 6, 3 times the steps")
 
 
 def test_a_step_that_was_not_probed_says_so(report):
-    step = report.steps[0].model_copy(update={"unprobed": ("rnn",)})
+    step = report.steps[0].model_copy(update={"unprobed": (Skip(name="rnn", reason="it was not wanted"),)})
     text = terminal(report.model_copy(update={"steps": (step, *report.steps[1:])}))
     assert "`magnitude` put another architecture in the place of rnn" in text
-    assert "was not probed" in text
+    assert "was not probed: it was not wanted." in text
 
 
 def test_small_negative_drops_are_not_printed_as_minus_zero():

@@ -16,13 +16,10 @@ from torch import Tensor, nn
 
 from compressor.errors import UsageError
 from compressor.nn.aaren import AarenAttention
-from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.graph_recurrent import Cell, GraphRecurrent
 from compressor.nn.recurrent_stack import RecurrentStack
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from compressor.nn.graph_recurrent import Skips
     from compressor.nn.graphs import LayeredGraph
 
@@ -36,7 +33,6 @@ WORDS: Final = (*_MIXERS, *_CELLS)
 
 MOST_LAYERS: Final = 2
 """Layers alike of a model that a probe stacks: what takes two layers, such as looking up a key, shows with two."""
-_MOST_MIXED: Final = 4
 _LEAST_HEAD_WIDTH: Final = 8
 _LONGEST_WAVE: Final = 100.0
 """Of the position encoding, over 2 pi: sequences of a probe are some ten to a hundred positions long."""
@@ -194,35 +190,6 @@ class Conversion:
     def scaled(self, width: int) -> Conversion:
         """Both sides as a probe builds them."""
         return replace(self, original=self.original.scaled(width), converted=self.converted.scaled(width))
-
-
-def of_attention(model: nn.Module, converted: Collection[str]) -> Conversion:
-    """The encoder of a model in which the attention layers called `converted` become Aaren and the others stay.
-
-    Every attention of the model counts as a layer, in the model's order; the heads are those of the first. Where all
-    are converted alike, 2 of them are taken; else, of more than 4, the first of each run of layers alike.
-
-    Raises:
-        UsageError: The model has no such layer.
-    """
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.MultiheadAttention, CompactMultiheadAttention, AarenAttention))
-    }
-    unknown = sorted(set(converted) - set(layers))
-    if unknown or not converted:
-        raise UsageError(f"the model has no attention called {unknown}", hint=f"it has {', '.join(layers) or 'none'}")
-    before: list[Mixer] = ["aaren" if isinstance(module, AarenAttention) else "attention" for module in layers.values()]
-    after: list[Mixer] = ["aaren" if name in converted else old for name, old in zip(layers, before, strict=True)]
-    heads = int(next(iter(layers.values())).num_heads)
-    pairs = list(zip(before, after, strict=True))
-    if len(set(pairs)) == 1:
-        pairs = pairs[:MOST_LAYERS]
-    elif len(pairs) > _MOST_MIXED:
-        pairs = [pair for i, pair in enumerate(pairs) if i == 0 or pair != pairs[i - 1]][:_MOST_MIXED]
-    old, new = (tuple(side) for side in zip(*pairs, strict=True))
-    return Conversion(tuple(converted), Encoder(old, heads), Encoder(new, heads))
 
 
 def named(word: str, *, layers: int = MOST_LAYERS, heads: int = 4) -> Architecture:

@@ -1,0 +1,152 @@
+"""`heads`: remove whole heads of multi-head attention.
+
+Sources: Michel et al., arXiv 1905.10650 (most heads of a trained model can go); Voita et al., arXiv 1905.09418.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from compressor.methods.base import Context, Control, Method, State, StepResult
+from compressor.methods.removal import Batches, first_batches, refuse_non_finite, trace_examples
+from compressor.methods.targets import Selection, check_patterns, select_attention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import nn
+
+    from compressor.methods.base import TrainingTask
+    from compressor.nn.attention_parts import AttentionParts
+    from compressor.surgery.head_scores import HeadScorer
+
+Score = Literal["weight", "activation", "sensitivity", "taylor", "random"]
+
+
+class Heads(Method):
+    """Remove whole heads of multi-head attention: their rows of queries, keys and values and their output columns.
+
+    The width of the model stays; the number of heads and the four projections shrink, and with them the file and the
+    time. Attention that is not PyTorch's is found where the task names it in `attention`.
+    """
+
+    summary: ClassVar[str] = "remove whole heads of attention (smaller projections, fewer heads)"
+
+    method: Literal["heads"] = "heads"
+    """The recipe word."""
+
+    targets: tuple[str, ...] | None = None
+    """Globs (or `re:` and a regular expression) on names of attentions or of modules that hold them; all of them where
+    it is left out."""
+
+    ignore: tuple[str, ...] = ()
+    """Globs (or `re:`) of what to leave alone though `targets` names it."""
+
+    ratio: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Fraction of the heads that is removed, rounded down, from each attention or from all (`scope`). One head of each
+    always stays."""
+
+    keep: Annotated[int, Field(ge=1)] | None = None
+    """Instead of `ratio`: number of heads that each attention keeps; one that has no more is left alone."""
+
+    scope: Literal["layer", "global"] = "layer"
+    """The same ratio of every attention (`layer`), or the lowest of all of them together, each score divided by its
+    attention's mean (`global`)."""
+
+    score: Score = "weight"
+    """What a head is worth; the lowest go. `weight`: norm of the product of its output and value weights. Measured on
+    `calibration_batches` training batches: `activation`, the norm of what it adds to the output; `sensitivity`, how far
+    the outputs of the model move when it is held at its mean; `taylor`, the effect of its weights on the training loss,
+    gradient x weight, which needs labels. `random`: a control."""
+
+    compensate: bool = True
+    """Hand what a removed head carried to the kept ones, by refitting the output projection to what the original
+    computes on a few training batches (least squares; no labels, no gradients)."""
+
+    calibration_batches: Annotated[int, Field(ge=1, le=1000)] = 16
+    """With `compensate`, and with a score that is measured: how many training batches are used."""
+
+    compare: bool = False
+    """Remove as many heads at random too, carry out the rest of the recipe on that, and put it beside in the report. It
+    takes twice the time."""
+
+    @field_validator("targets", "ignore")
+    @classmethod
+    def _patterns_can_match(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        check_patterns(value or ())
+        return value
+
+    @model_validator(mode="after")
+    def _options_belong_together(self) -> Heads:
+        if (self.ratio is None) == (self.keep is None):
+            raise ValueError("`heads` needs either `ratio` or `keep`")
+        if self.scope == "global" and self.ratio is None:
+            raise ValueError("`scope: global` needs `ratio`: the fraction of all heads that is removed")
+        return self
+
+    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+        """Refuse a model without attention that `targets` names, and weights that are not finite."""
+        self._select(model, task.attention)
+
+    def apply(self, state: State, context: Context) -> StepResult:
+        """Remove heads of a copy of the model."""
+        return self._remove(state, context, self.score)
+
+    def controls(self) -> Mapping[str, Control]:
+        """As many heads at random."""
+        return {"random": lambda state, context: self._remove(state, context, "random")} if self.compare else {}
+
+    def _select(self, model: nn.Module, declared: Mapping[str, AttentionParts]) -> Selection:
+        from compressor.surgery.attention_sites import attention_sites
+
+        selection = select_attention(model, declared, self.targets, self.ignore)
+        sites = [site for site in attention_sites(model, declared).found if site.name in selection.names]
+        refuse_non_finite(model, [name for site in sites for name in site.parameters])
+        return selection
+
+    def _remove(self, state: State, context: Context, score: Score) -> StepResult:
+        from compressor.surgery import heads
+        from compressor.surgery.choice import Amount
+
+        declared = context.task.attention
+        selection = self._select(state.model, declared)
+        measured = score in ("activation", "sensitivity", "taylor")
+        calibration = first_batches(context, self.calibration_batches) if self.compensate or measured else []
+        done = heads.prune(
+            state.model,
+            state.masks,
+            trace_examples(context),
+            names=selection.names,
+            declared=declared,
+            amount=Amount(self.ratio, keep=self.keep, scope=self.scope),
+            scorer=_scorer(score, context, calibration),
+            required=[name for name in selection.names if name in (self.targets or ())],
+            calibration=[inputs for inputs, _ in calibration] if self.compensate else [],
+            progress=context.progress,
+        )
+        return StepResult(
+            State(done.model, done.masks, (*state.structure, *done.structure)),
+            done.changes,
+            (*selection.skipped, *done.skipped),
+            notes=done.notes,
+            facts={"heads before": float(done.before), "heads after": float(done.after)},
+        )
+
+
+def _scorer(score: Score, context: Context, calibration: Batches) -> HeadScorer:
+    import torch
+
+    from compressor.surgery import head_scores, scores
+
+    inputs = [inputs for inputs, _ in calibration]
+    generator = torch.Generator().manual_seed(context.generator.initial_seed())
+    scorers: dict[Score, Callable[[], HeadScorer]] = {
+        "weight": head_scores.weight,
+        "activation": lambda: head_scores.activation(inputs),
+        "sensitivity": lambda: head_scores.of_units(scores.sensitivity(inputs, generator)),
+        "taylor": lambda: head_scores.of_units(scores.taylor(calibration, context.task.loss)),
+        "random": lambda: head_scores.of_units(scores.random(generator)),
+    }
+    return scorers[score]()
