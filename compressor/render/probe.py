@@ -107,9 +107,10 @@ def of_step(step: StepReport) -> list[Statement]:
 def _lost(probe: Probe, result: ProbeResult, who: str) -> str:
     at = result.trained
     return (
-        f"{who} loses {result.task} (to {result.needs}): accuracy {_accuracy(at.original.mean)} with {probe.original}, "
-        f"{_accuracy(at.converted.mean)} with {probe.converted} trained alike, chance {_accuracy(at.chance)}. "
-        f"{result.meaning[0].upper()}{result.meaning[1:]}."
+        f"{who} loses {result.task} (to {result.needs}): accuracy {_accuracy(at.original.mean)} with {probe.original} "
+        f"after {max(result.steps_original)} steps, {_accuracy(at.converted.mean)} with {probe.converted} after "
+        f"{max(result.steps_converted)}, trained alike; chance {_accuracy(at.chance)}. "
+        f"{result.meaning[0].upper()}{result.meaning[1:]}: look at the metric on cases that ask for it."
     )
 
 
