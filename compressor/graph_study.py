@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -38,7 +39,6 @@ from compressor.report import Fact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from compressor.progress import Progress
 
@@ -137,17 +137,23 @@ class Predictor:
     """Over the repeats."""
 
 
-def study(options: Study, path: Path, *, jobs: int = 1, progress: Progress | None = None) -> Results:
+def study(
+    options: Study, path: Path, *, jobs: int = 1, ray: str | None = None, progress: Progress | None = None
+) -> Results:
     """Train the networks that are missing in the file at `path`, which is written anew after each of them.
 
     Args:
         options: What is studied.
         path: The results file; made where there is none.
         jobs: Number of processes, each with one thread of PyTorch. The rows do not depend on it.
+        ray: Address of a Ray cluster that trains instead: `HOST:PORT`, `auto` for the one of this machine, or `local`
+            for one that is started here with `jobs` processors. Every machine of it needs this package and the task's
+            file and data at the same paths.
         progress: Where progress is told.
 
     Raises:
         OutputError: The file has results of other options, cannot be read or cannot be written.
+        UsageError: Ray is not installed, or there is no cluster at the address.
         CompressorError: What the task or `random_graph` raise.
     """
     task = tasks.load(options.task)
@@ -161,7 +167,7 @@ def study(options: Study, path: Path, *, jobs: int = 1, progress: Progress | Non
     missing = [(kind, i) for i in range(options.count) for kind in options.kinds if (kind, i) not in done]
     with (progress or Silent()).bar("training on graphs", options.count * len(options.kinds)) as bar:
         bar.advance(len(done))
-        for row in _rows(options, missing, jobs):
+        for row in _rows(options, missing, jobs) if ray is None else _rows_on_ray(options, missing, jobs, ray):
             results = _with_row(results, row)
             write_whole(path, (results.model_dump_json(indent=2) + "\n").encode())
             bar.advance(1, f"{row.kind} {row.index}: {'failed' if row.metric is None else f'{row.metric:.4g}'}")
@@ -340,6 +346,50 @@ def _rows(options: Study, missing: Sequence[tuple[Kind, int]], jobs: int) -> Ite
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _rows_on_ray(options: Study, missing: Sequence[tuple[Kind, int]], jobs: int, address: str) -> Iterator[Row]:
+    """The missing rows as the machines of a Ray cluster get them done."""
+    if not missing:
+        return
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError(
+            "--ray needs Ray, which is not installed", hint="pip install 'edge-compressor[ray]'"
+        ) from error
+    own = {"num_cpus": jobs, "include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="error", **own)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"there is no Ray cluster at `{address}`: {str(error).splitlines()[0]}",
+            hint="start one with `ray start --head` and give its HOST:PORT, or use --ray local",
+        ) from error
+    try:
+        there = options.model_copy(update={"task": _absolute(options.task)})
+        remote = ray.remote(num_cpus=1)(_train_on_one_thread)
+        waiting = [remote.remote(there, kind, index) for kind, index in missing]
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            try:
+                yield ray.get(done[0])
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause if isinstance(error.cause, Exception) else error from error
+    finally:
+        ray.shutdown()
+
+
+def _train_on_one_thread(options: Study, kind: Kind, index: int) -> Row:
+    """`train` in a process of its own."""
+    torch.set_num_threads(1)
+    return train(options, kind, index)
+
+
+def _absolute(spec: str) -> str:
+    """A task's `FILE.py` or `FILE.py:NAME` that means the same in another working directory."""
+    file, colon, name = spec.rpartition(":") if spec.rpartition(":")[0].endswith(".py") else (spec, "", "")
+    return f"{Path(file).resolve()}{colon}{name}"
 
 
 def _refuse_unfit(options: Study, model: nn.Module) -> None:

@@ -20,7 +20,7 @@ from sklearn.model_selection import KFold
 from torch import nn
 
 from compressor import graph_study
-from compressor.errors import MethodError, OutputError, UsageError
+from compressor.errors import MethodError, OutputError, TaskError, UsageError
 from compressor.graph_study import FOLDS, Results, Row, Study
 from compressor.nn.graph_recurrent import GraphRecurrent
 from compressor.nn.graphs import LayeredGraph, barabasi_albert, properties, watts_strogatz
@@ -86,6 +86,21 @@ def test_sizes_and_parameters_of_the_graphs_are_those_of_the_paper(kind, edges):
 def test_the_same_seed_gives_the_same_rows_in_any_number_of_processes(done, task, tmp_path):
     results = graph_study.study(options(task), tmp_path / "again.json", jobs=2)
     assert timeless(results.rows) == timeless(done[1].rows)
+
+
+def test_a_ray_cluster_gives_the_same_rows_and_what_a_worker_raises_arrives(task, done, tmp_path):
+    results = graph_study.study(options(task), tmp_path / "ray.json", jobs=2, ray="local")
+    assert timeless(results.rows) == timeless(done[1].rows)
+    file = tmp_path / "broken.py"
+    file.write_text(textwrap.dedent(TASK).replace("def loss(self, outputs, target):", "def loss(self):"))
+    with pytest.raises(TaskError, match="`loss` of"):
+        graph_study.study(options(str(file)), tmp_path / "broken.json", jobs=1, ray="local")
+
+
+def test_a_cluster_that_is_not_there_is_an_error_that_says_how_to_start_one(task, tmp_path):
+    with pytest.raises(UsageError, match="no Ray cluster at `auto`") as caught:
+        graph_study.study(options(task), tmp_path / "none.json", ray="auto")
+    assert "ray start --head" in caught.value.hint
 
 
 def test_another_seed_gives_other_graphs(done, task):

@@ -44,6 +44,10 @@ def study(
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, metavar="N", help="Processes. [default: one for each processor]")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="Train on a Ray cluster: HOST:PORT, `auto` or `local`."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Train a task's model on many random graphs, and ask which properties of a graph tell how well it learns.
@@ -54,6 +58,8 @@ def study(
     from pydantic import ValidationError
 
     least, most = read_range(nodes)
+    if jobs is not None and ray not in (None, "local"):
+        raise UsageError("--jobs says nothing to a cluster that runs already", hint="leave out --jobs")
     from compressor import graph_study
     from compressor.cli.progress import Terminal
 
@@ -71,7 +77,7 @@ def study(
     except ValidationError as error:
         raise UsageError(_said(error.errors()[0])) from error
     with Terminal() as progress:
-        results = graph_study.study(options, out, jobs=jobs or os.cpu_count() or 1, progress=progress)
+        results = graph_study.study(options, out, jobs=jobs or os.cpu_count() or 1, ray=ray, progress=progress)
         predicted = _predictors(results, progress)
     say(f"wrote {out}")
     if json:

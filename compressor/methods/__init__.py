@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from compressor.methods.aaren import Aaren
 from compressor.methods.base import Method
 from compressor.methods.heads import Heads
+from compressor.methods.lama import Lama
 from compressor.methods.lattice import Lattice
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.random_graph import RandomGraph
@@ -22,10 +23,11 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType(
         "lattice": Lattice,
         "random_graph": RandomGraph,
         "heads": Heads,
+        "lama": Lama,
         "aaren": Aaren,
         "retrain": Retrain,
     }
 )
 """Recipe word -> method, in the order in which they are listed."""
 
-__all__ = ["METHODS", "Aaren", "Heads", "Lattice", "Magnitude", "Method", "RandomGraph", "Retrain"]
+__all__ = ["METHODS", "Aaren", "Heads", "Lama", "Lattice", "Magnitude", "Method", "RandomGraph", "Retrain"]

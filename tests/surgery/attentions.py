@@ -139,7 +139,7 @@ class Decoder(nn.Module):
         memory = x.flip(1) * 0.5
         causal = torch.ones(x.size(1), x.size(1), dtype=torch.bool).triu(1)
         padding = None if mask is None else ~mask
-        return self.head(self.decoder(x, memory, tgt_mask=causal, memory_key_padding_mask=padding))
+        return self.head(self.decoder(x, memory, tgt_mask=causal, tgt_is_causal=True, memory_key_padding_mask=padding))
 
 
 class Widths(nn.Module):
