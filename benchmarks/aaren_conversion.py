@@ -77,7 +77,7 @@ class Vowels(Task):
     inputs: Mapping[str, Mapping[int, str]] = {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
     length, max_length = 16, LONGEST
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int = 0) -> None:
         """Train a model."""
         torch.manual_seed(seed)
         self._model = Causal()

@@ -262,16 +262,29 @@ class AarenAttention(nn.Module):
         Returns:
             The output (B, T, E_o) and the state after these positions.
         """
+        if x.shape[1] == 1:
+            return self._single_step(x.squeeze(1), state)
         scores, values = self._scores(x), self._values(x)
         context, state = prefix_attention.advance(scores, values.to(scores.dtype), state)
         return self._output(context.to(values.dtype)), state
 
+    def _single_step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The step for one position, (B, E), with no axis of time to move about."""
+        score = self._scores_behind(x)  # (B, h)
+        value = self.v_proj(x).unflatten(-1, (self.num_heads, -1))  # (B, h, d_v)
+        context, state = prefix_attention.advance_one(score, value.to(score.dtype), state)
+        return self.out_proj(context.to(value.dtype).flatten(1)).unsqueeze(1), state
+
     def _scores(self, x: Tensor) -> Tensor:
         """(B, N, E) -> (B, h, N), in float32 or wider."""
+        return self._scores_behind(x).transpose(1, 2)
+
+    def _scores_behind(self, x: Tensor) -> Tensor:
+        """(..., E) -> (..., h), in float32 or wider."""
         dtype = prefix_attention.working_type(x)
         with torch.autocast(x.device.type, enabled=False):
             rows, offsets = self._score_weights(dtype)
-            return nn.functional.linear(x.to(dtype), rows, offsets).transpose(1, 2)
+            return nn.functional.linear(x.to(dtype), rows, offsets)
 
     def _score_weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """Rows (h, E) and offsets (h,) or None: the scores of an input x are rows @ x + offsets."""

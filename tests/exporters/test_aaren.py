@@ -101,6 +101,7 @@ def test_a_step_carries_its_state_to_ten_times_the_traced_length(tmp_path, size)
     )  # fmt: skip
     artifact = export(model, task, path, Options())
     assert not {"CumSum", "Scan", "Loop", "If"} & set(artifact.operators)
+    assert size > 1 or not {"Transpose", "Where", "ReduceMax"} & set(artifact.operators)  # one position is lean
     file, x, state, outputs = OnnxFile(path), torch.randn(2, 10 * 11, INPUT), model.own.initial_state(2), []
     for part in x.split(size, 1):
         output, *state = file(part, *state)
