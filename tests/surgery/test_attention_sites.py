@@ -101,6 +101,26 @@ def test_an_attention_with_added_keys_says_so(option):
     assert site.reason == f"it has {option}=True"
 
 
+def test_a_class_with_a_forward_of_its_own_and_computed_weights_say_so():
+    class Own(nn.MultiheadAttention):
+        def forward(self, *args, **kwargs):
+            output, weights = super().forward(*args, **kwargs)
+            return 2 * output, weights
+
+    computed = nn.MultiheadAttention(WIDTH, HEADS)
+    nn.utils.parametrizations.weight_norm(computed.out_proj)
+    reasons = [site.reason for site in attention_sites(nn.ModuleList([Own(WIDTH, HEADS), computed])).found]
+    assert reasons[0] == "it is a `Own` with a `forward` of its own"
+    assert reasons[1] == "its weight `1.out_proj.weight` is computed from other parameters"
+
+
+def test_an_attention_of_this_package_whose_layers_were_replaced_is_skipped_with_the_reason():
+    compact = CompactMultiheadAttention.from_module(_torch())
+    compact.k_proj = nn.Sequential(nn.Linear(WIDTH, 2), nn.Linear(2, WIDTH))
+    sites = attention_sites(compact)
+    assert (sites.found, sites.skipped[0].reason) == ((), "its `k_proj` is a `Sequential`, not an nn.Linear")
+
+
 def test_a_module_used_twice_is_one_site_and_any_of_its_names_is_known():
     model = Stack(Nested)
     model.layers[1] = model.layers[0]
