@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
 SCORES = ("weight", "activation", "sensitivity", "taylor", "random")
 
 
-def heads(keep: int, *, compensate: bool = True, score: str = "sensitivity") -> Method:
+def heads(keep: int, *, compensate: bool = True, score: str = "activation") -> Method:
     """Of the 12 heads of each layer."""
     return Heads(keep=keep, score=score, compensate=compensate)
 
@@ -53,15 +53,17 @@ def width(ratio: float, *, compensate: bool = True) -> Method:
 
 ROWS: dict[str, tuple[Method, ...]] = {
     "original": (),
-    "a third of the heads": (heads(8, compensate=False),),
-    "a third of the heads, compensated": (heads(8),),
     "half of the heads": (heads(6, compensate=False),),
     "half of the heads, compensated": (heads(6),),
-    "a third of heads and width": (heads(8, compensate=False), width(1 / 3, compensate=False)),
+    "half of heads and width, compensated": (heads(6), width(0.5)),
+    "a third of the heads, compensated": (heads(8),),
     "a third of heads and width, compensated": (heads(8), width(1 / 3)),
     "half of heads and width": (heads(6, compensate=False), width(0.5, compensate=False)),
-    "half of heads and width, compensated": (heads(6), width(0.5)),
-    "half of heads and width, compensated, one epoch": (heads(6), width(0.5), Retrain(epochs=1, lr=1e-4)),
+    "a third of the heads": (heads(8, compensate=False),),
+    "a third of heads and width": (heads(8, compensate=False), width(1 / 3, compensate=False)),
+}
+RETRAINED: dict[str, tuple[Method, ...]] = {
+    "half of heads and width, compensated and retrained": (heads(6), width(0.5), Retrain(epochs=1, lr=1e-4)),
 }
 
 
@@ -69,14 +71,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("scores")
-    commands.add_parser("files").add_argument("folder", type=Path)
+    making = commands.add_parser("files")
+    making.add_argument("folder", type=Path)
+    making.add_argument("--rows", type=int, default=len(ROWS), help="only the first so many")
+    making.add_argument("--retrain", action="store_true", help="one more row, which takes some minutes")
     options = parser.parse_args()
     torch.set_num_threads(1)
     task = load(TASK)
     if options.command == "scores":
         compare_scores(task)
     else:
-        compare_files(task, options.folder)
+        rows = dict(list(ROWS.items())[: options.rows])
+        compare_files(task, options.folder, rows | (RETRAINED if options.retrain else {}))
 
 
 def compare_scores(task: GuardedTask) -> None:
@@ -89,10 +95,10 @@ def compare_scores(task: GuardedTask) -> None:
             print(f"| {score}{', compensated' if compensate else ''} | {row(found)} |", flush=True)
 
 
-def compare_files(task: GuardedTask, folder: Path) -> None:
+def compare_files(task: GuardedTask, folder: Path, rows: dict[str, tuple[Method, ...]]) -> None:
     """Makes, examines and times a file for each row."""
     model, paths, facts = task.model(), [], []
-    for label, steps in ROWS.items():
+    for label, steps in rows.items():
         path = folder / f"{label.replace(', ', '-').replace(' ', '-')}.onnx"
         record = path.with_suffix(".json")
         if not record.is_file():
@@ -104,16 +110,16 @@ def compare_files(task: GuardedTask, folder: Path) -> None:
         paths.append(path)
         facts.append(json.loads(record.read_text()))
         print(label, facts[-1], flush=True)
-    timed(task, paths, facts)
+    timed(task, list(rows), paths, facts)
 
 
-def timed(task: GuardedTask, paths: Sequence[Path], facts: Sequence[dict[str, Any]]) -> None:
+def timed(task: GuardedTask, labels: Sequence[str], paths: Sequence[Path], facts: Sequence[dict[str, Any]]) -> None:
     """The table: sizes, latencies at the typical length, and scores."""
     inputs = [task.example(1, task.length)] * len(paths)
     latencies, speedups = latency.compare(paths, inputs, batch=1, length=task.length, max_seconds=240.0)
     print("| | parameters | file | p50 | speed-up | accuracy of the probe | cosine | rank correlation |")
     print("|---|---|---|---|---|---|---|---|")
-    for index, (label, path) in enumerate(zip(ROWS, paths, strict=True)):
+    for index, (label, path) in enumerate(zip(labels, paths, strict=True)):
         fact, mebibytes = facts[index], path.stat().st_size / 2**20
         ratio = f"{speedups[index - 1].ratio:.2f}x {interval(speedups[index - 1])}" if index else ""
         millions = f"{fact['parameters'] / 1e6:.1f} M"

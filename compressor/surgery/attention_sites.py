@@ -165,7 +165,12 @@ def attention_sites(model: nn.Module, declared: Mapping[str, AttentionParts] | N
         if isinstance(module, nn.MultiheadAttention):
             found.append(_of_torch(name, module))
         elif isinstance(module, CompactMultiheadAttention):
-            found.append(_of_ours(name, module))
+            changed = [f"its `{path}` is a `{type(part).__name__}`, not an nn.Linear" for path, part
+                       in module.named_children() if not isinstance(part, nn.Linear)]  # fmt: skip
+            if changed:
+                skipped.append(Skip(name=name, reason=changed[0]))
+            else:
+                found.append(_of_ours(name, module))
         elif id(module) in parts_of:
             try:
                 found.append(_of_task(name, module, parts_of[id(module)]))
@@ -222,6 +227,8 @@ def _of_torch(name: str, module: nn.MultiheadAttention) -> AttentionSite:
     output_bias = None if module.out_proj.bias is None else _full(name, "out_proj.bias")
     output = Projection(_full(name, "out_proj.weight"), output_bias, 1, 0, 0, heads, width)
     reason = None
+    if type(module).forward is not nn.MultiheadAttention.forward:
+        reason = f"it is a `{type(module).__name__}` with a `forward` of its own"
     for option, present in (("add_bias_kv", module.bias_k is not None), ("add_zero_attn", module.add_zero_attn)):
         if present:
             reason = f"it has {option}=True"
@@ -282,9 +289,7 @@ def _of_task(name: str, module: nn.Module, parts: AttentionParts) -> AttentionSi
     )
     query, key, value_rows = rows
     output = _columns(paths["output"], layers["output"], heads, value_width)
-    reason = next((f"`{paths[role]}` computes its weight from others" for role in LAYERS
-                   if "weight" not in layers[role]._parameters), None)  # fmt: skip
-    return AttentionSite(name, "declared", heads, (query, key, value_rows, output), parts, reason)
+    return AttentionSite(name, "declared", heads, (query, key, value_rows, output), parts)
 
 
 def _rows(path: str, layer: Any, heads: int, width: int, start: int = 0) -> Projection:
@@ -317,7 +322,9 @@ def _with_reason(
         return site
     for name in site.parameters:
         module = _module_of(model, name)
-        parameter = module._parameters[name.rpartition(".")[2]]
+        parameter = module._parameters.get(name.rpartition(".")[2])
+        if parameter is None:
+            return replace(site, reason=f"its weight `{name}` is computed from other parameters")
         sharing = owners[id(parameter)] if len(owners[id(parameter)]) > 1 else users[id(module)] - {_label(site.name)}
         if sharing:
             reason = f"its weight `{name}` belongs to {', '.join(sorted(sharing))} as well"
