@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compressor.errors import CompressorError, ExportError, ParityError
 from compressor.files import write_whole, writing
@@ -67,6 +67,14 @@ class Options(BaseModel):
     cells: Literal["auto", "plain", "native"] = "auto"
     """Recurrent layers of the step file as plain operations (MatMul, Sigmoid, ...) or as RNN, GRU and LSTM nodes;
     `auto`: plain where `chunk` is 1."""
+
+    @model_validator(mode="after")
+    def _options_of_streams_only_with_a_stream(self) -> Options:
+        fields = type(self).model_fields
+        given = [name for name in ("chunk", "batch", "cells") if getattr(self, name) != fields[name].default]
+        if given and not self.stream:
+            raise ValueError(f"`{given[0]}` is an option of the step file, which is written with `stream: true`")
+        return self
 
 
 def export(
