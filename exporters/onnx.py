@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compressor.errors import CompressorError, ExportError, ParityError
 from compressor.files import write_whole, writing
@@ -67,6 +67,14 @@ class Options(BaseModel):
     cells: Literal["auto", "plain", "native"] = "auto"
     """Recurrent layers of the step file as plain operations (MatMul, Sigmoid, ...) or as RNN, GRU and LSTM nodes;
     `auto`: plain where `chunk` is 1."""
+
+    @model_validator(mode="after")
+    def _options_of_streams_only_with_a_stream(self) -> Options:
+        fields = type(self).model_fields
+        given = [name for name in ("chunk", "batch", "cells") if getattr(self, name) != fields[name].default]
+        if given and not self.stream:
+            raise ValueError(f"`{given[0]}` is an option of the step file, which is written with `stream: true`")
+        return self
 
 
 def export(
@@ -127,16 +135,16 @@ def _step(
     model: nn.Module, whole: Path, task: Task, path: Path, options: Options, seed: int, bar: Bar
 ) -> tuple[Artifact, dict[Path, bytes]]:
     """The checked step file of `model` and the example of its loop, for which nothing is written yet but candidates."""
-    from exporters import step_example, streaming
+    from exporters import _streaming, step_example
 
     start = time.perf_counter()
     target, candidate = step_path(path), step_path(whole)
-    built = streaming.graph(model, task, options)
+    built = _streaming.graph(model, task, options)
     content = built.proto.SerializeToString(deterministic=True)
     with writing(path):
         candidate.write_bytes(content)
     bar.advance(note="compare chained steps")
-    parity, chained = streaming.agreement(model, whole, candidate, task, options, seed)
+    parity, chained = _streaming.agreement(model, whole, candidate, task, options, seed)
     artifact = _artifact(built.proto, content, candidate, parity, time.perf_counter() - start)
     text = step_example.write(artifact, built.info)
     return artifact.model_copy(update={"stream": built.info, "chained": chained}), {
@@ -153,7 +161,13 @@ def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.Mod
     length, axes = _tracing_length(task)
     inputs = task.example(_BATCH if length != _BATCH else _BATCH - 1, length)
     _refuse_unfit_outputs(model, inputs, task)
-    program = torch_capture.capture(model, inputs, axes)
+    try:
+        program = torch_capture.capture(model, inputs, axes)
+    except ExportError:
+        if task.min_length < task.max_length:
+            raise
+        axes = _without_time(task.inputs)  # cells in a loop are unrolled, which does for a task of one length
+        program = torch_capture.capture(model, inputs, axes)
     bar.advance(note="translate")
     graph = torch_capture.translate(program, options.opset)
     bar.advance(note="simplify and check")
@@ -185,13 +199,14 @@ def _private_copy(model: nn.Module) -> nn.Module:
 
 
 def _tracing_length(task: Task) -> tuple[int, Axes]:
-    """A length to trace at, and the dynamic axes of the inputs; `time` is fixed where only one length is allowed."""
-    if task.min_length == task.max_length:
-        fixed = {
-            name: {axis: word for axis, word in axes.items() if word != "time"} for name, axes in task.inputs.items()
-        }
-        return task.length, fixed
+    """A length to trace at, and the dynamic axes of the inputs; `time` is fixed where only length 1 is allowed."""
+    if task.max_length == 1:
+        return 1, _without_time(task.inputs)
     return max(2, min(task.length, task.max_length)), task.inputs
+
+
+def _without_time(inputs: Axes) -> Axes:
+    return {name: {axis: word for axis, word in axes.items() if word != "time"} for name, axes in inputs.items()}
 
 
 def _refuse_unfit_outputs(model: nn.Module, inputs: tuple[Tensor, ...], task: Task) -> None:

@@ -535,6 +535,11 @@ class StepModel(nn.Module):
                 hint=f"let `forward` take the same way at every length, {_LEAVE_OUT}",
             )
         flat = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+        if not all(isinstance(output, Tensor) for output in flat):
+            raise ExportError(
+                "in a step the model gives something that is no tensor: weights of an attention are not given there",
+                hint=f"do not return attention weights, {_LEAVE_OUT}",
+            )
         return (*flat, *(holder.new[spec.name] for spec in specs))
 
     def complete(self, inputs: Inputs) -> Inputs:

@@ -27,7 +27,10 @@ class ExportOptions(Protocol):
 
 
 class Limits(BaseModel):
-    """What an exported file must reach; a run that misses one ends with exit code 1. All of them are optional."""
+    """What an exported file must reach; a run that misses one ends with exit code 1. All of them are optional.
+
+    They hold for a step file too; its latency is that of one step.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -81,7 +84,7 @@ class Recipe(BaseModel):
     """Files that are written and measured."""
 
     limits: Limits = Limits()
-    """What every exported file must reach."""
+    """What every exported file must reach, step files included."""
 
     def resolved(self) -> dict[str, Any]:
         """The recipe as JSON values, defaults filled in."""

@@ -28,6 +28,11 @@ def test_the_defaults_are_what_phones_read():
         {"name": ""},
         {"format": "ort"},
         {"opsett": 18},
+        {"chunk": 4},
+        {"stream": False, "batch": "dynamic"},
+        {"stream": True, "chunk": 0},
+        {"stream": True, "batch": 2},
+        {"stream": True, "cells": "scan"},
     ],
 )
 def test_options_outside_their_bounds_are_refused(wrong):

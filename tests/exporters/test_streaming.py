@@ -16,7 +16,7 @@ from compressor.measure.runtime import OnnxFile
 from compressor.measure.steps import METADATA_KEY, OnnxSteps
 from compressor.nn.aaren import AarenAttention
 from compressor.nn.uneven import UnevenRecurrent
-from exporters import streaming
+from exporters import _streaming
 from exporters.onnx import Options, export
 from tests.cli.conftest import call
 from tests.exporters.conftest import ShapedTask, features_task, lengths_for
@@ -316,7 +316,7 @@ class Untouched(nn.Module):
 def test_what_mixes_positions_is_refused_with_the_place(model, outputs, options, message):
     torch.manual_seed(0)
     with pytest.raises(ExportError) as caught:
-        streaming.plan(model().eval(), features_task({"y": outputs}), Options(stream=True, **options))
+        _streaming.plan(model().eval(), features_task({"y": outputs}), Options(stream=True, **options))
     assert caught.value.message.startswith(message)
     assert "leave `stream` out" in caught.value.hint or "use chunk: 1" in caught.value.hint
 
@@ -328,7 +328,7 @@ def test_positions_that_are_an_input_stream():
         lambda batch, length: (torch.randn(batch, length, INPUT), torch.arange(length)),
     )
     torch.manual_seed(0)
-    planned = streaming.plan(Decoder("given").eval(), task, Options(stream=True))
+    planned = _streaming.plan(Decoder("given").eval(), task, Options(stream=True))
     assert [(item.name, item.batch_axis, item.time_axis) for item in planned.inputs] == [
         ("features", 0, 1), ("positions", None, 0),
     ]  # fmt: skip
@@ -337,4 +337,4 @@ def test_positions_that_are_an_input_stream():
 def test_a_task_without_an_axis_of_time_is_refused():
     task = ShapedTask({"x": LAST}, {"y": LAST}, lambda batch, length: (torch.randn(batch, INPUT),))
     with pytest.raises(ExportError, match="no input of the task has an axis called `time`"):
-        streaming.plan(Untouched(), task, Options(stream=True))
+        _streaming.plan(Untouched(), task, Options(stream=True))

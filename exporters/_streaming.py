@@ -260,8 +260,7 @@ def _first_apart(output: StreamOutput, whole: Tensor, steps: Sequence[Tensor]) -
     """The first position at which an output differs; the last one where it has no axis of time."""
     axis = output.time_axis
     if axis is None:
-        same = whole.shape == steps[-1].shape and _close(steps[-1], whole)
-        return None if same else len(steps) - 1
+        return None if _close(steps[-1], whole) else len(steps) - 1
     for position, step in enumerate(steps):
         fits = whole.shape[axis] == len(steps) and step.shape[axis] == 1
         if not fits or not _close(step, whole.narrow(axis, position, 1)):
@@ -270,7 +269,9 @@ def _first_apart(output: StreamOutput, whole: Tensor, steps: Sequence[Tensor]) -
 
 
 def _close(ours: Tensor, theirs: Tensor) -> bool:
-    return torch.allclose(ours, theirs.to(ours.dtype), atol=1e-4, rtol=1e-3, equal_nan=True)
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        return False
+    return torch.allclose(ours, theirs, atol=1e-4, rtol=1e-3, equal_nan=True)
 
 
 def _differs(
