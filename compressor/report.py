@@ -169,6 +169,8 @@ class Probe(Fact):
     """How the networks were trained."""
     margin: float
     """A difference in accuracy below this does not count."""
+    learned: float
+    """A side has learned something where its accuracy is at least this part of the way from chance to 1."""
     seconds: float = 0.0
 
 
