@@ -137,7 +137,7 @@ class ProbeResult(Fact):
     needs: str
     """The ability, after "to"."""
     meaning: str
-    """What its loss means for a user's data."""
+    """Which data need it: those that suffer where it is lost."""
     patience: int = 1
     """So many times the steps of `effort` were given to it."""
     trained: ProbeLength

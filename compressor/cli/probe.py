@@ -61,7 +61,7 @@ def probe(
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, max=100, metavar="N", help="[default: 3, or 5 with --thorough]")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="The first of them.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, metavar="N", help="The first of them.")] = 0,
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, metavar="N", help="Processes. [default: one for each processor]")
     ] = None,

@@ -112,7 +112,8 @@ def _lost(probe: Probe, result: ProbeResult, who: str) -> str:
         f"{who} loses {what} (to {result.needs}): accuracy {_accuracy(at.original.mean)} with {probe.original} "
         f"after {max(result.steps_original)} steps, {_accuracy(at.converted.mean)} with {probe.converted} after "
         f"{max(result.steps_converted)}, trained alike; chance {_accuracy(at.chance)}. "
-        f"{result.meaning[0].upper()}{result.meaning[1:]}: look at the metric on cases that ask for it."
+        f"{result.meaning[0].upper()}{result.meaning[1:]} {'may' if partly else 'will'} suffer: look at the metric on "
+        "cases that ask for it."
     )
 
 
