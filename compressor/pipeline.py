@@ -23,6 +23,7 @@ from compressor import __version__, checkpoint, probe
 from compressor.errors import CompressorError, MethodError, TaskError, UsageError
 from compressor.measure import accuracy, latency, macs, memory, size
 from compressor.measure.runtime import OnnxFile
+from compressor.measure.steps import OnnxSteps
 from compressor.methods.base import Context, Method, State
 from compressor.nn.probe.conversions import between
 from compressor.progress import Progress, Silent
@@ -35,16 +36,17 @@ from compressor.report import (
     Report,
     Score,
     SpeedUp,
+    StepMeasurement,
     StepReport,
 )
 from compressor.rundir import REPORT_FILE, RunFolder
 from compressor.task import NarrowedTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from compressor.recipe.model import ExportOptions, Limits, Recipe
-    from compressor.task import GuardedTask
+    from compressor.task import GuardedTask, Inputs
 
 QUICK_ROUNDS = 8
 _PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy")
@@ -118,7 +120,7 @@ class _Run:
             with _in_step(index, step):
                 step.check_task(original, MethodTask(self.task))
         # Before the steps: what cannot be exported need not be retrained first.
-        exported = [self._export(original, self.task, options, "original") for options in self.recipe.exports[:1]]
+        exported = [self._export(original, self.task, _for_original(self.recipe.exports), "original")]
         state, steps = self._compress(original)
         narrowed = NarrowedTask(self.task, state.structure)
         torch_scores = [original_score] + [steps[-1].score or original_score] * len(self.recipe.exports)
@@ -252,7 +254,6 @@ class _Run:
         for path, task in zip(paths, tasks, strict=True):
             self.progress.say(f"evaluating {path.name}")
             examined.append(accuracy.examine(task, OnnxFile(path), seed=self.recipe.seed))
-        rounds = {"rounds": QUICK_ROUNDS} if self.quick else {}
         latencies, speedups = latency.compare(
             paths,
             inputs,
@@ -261,31 +262,80 @@ class _Run:
             threads=self.threads,
             seed=self.recipe.seed,
             progress=self.progress,
-            **rounds,
+            **self._rounds,
         )
+        steps = self._measure_steps(artifacts, inputs, tasks)
         measurements = []
         for index, (path, artifact, model) in enumerate(zip(paths, artifacts, models, strict=True)):
             parameters, nonzeros = size.count(model)
-            counted = macs.survey(path, inputs[index])
-            if counted.uncounted:
-                missing = ", ".join(counted.uncounted)
-                self.notes.append(f"MACs of {path.name} are not given: {missing} cannot be counted.")
             measurements.append(
                 Measurement(
                     label="compressed" if index else "original",
                     artifact=artifact,
                     parameters=parameters,
                     nonzeros=nonzeros,
-                    macs=counted.total,
+                    macs=self._macs(path, inputs[index]),
                     peak_memory_bytes=memory.peak(path, inputs[index]),
                     latency=latencies[index],
                     score=examined[index].score,
                     drop=accuracy.drop(examined[0], examined[index]) if index else None,
                     torch_score=torch_scores[index],
                     layers=size.layers(model),
+                    step=steps.get(index),
                 )
             )
         return measurements, speedups
+
+    def _measure_steps(
+        self, artifacts: Sequence[Artifact], inputs: Sequence[Inputs], tasks: Sequence[GuardedTask]
+    ) -> dict[int, StepMeasurement]:
+        """Index of an artifact -> what was measured on its step file; where one has one, the original has one too."""
+        found = {index: artifact.step for index, artifact in enumerate(artifacts) if artifact.step is not None}
+        if not found:
+            return {}
+        paths = {index: self.folder.staging / step.path for index, step in found.items()}
+        files, examined = {index: OnnxSteps(path) for index, path in paths.items()}, {}
+        for index, path in paths.items():
+            self.progress.say(f"evaluating {path.name} step by step")
+            examined[index] = accuracy.examine(tasks[index], files[index], seed=self.recipe.seed)
+        chunks = {index: file.info.chunk for index, file in files.items()}
+        past = max(0, self.task.length - max(chunks.values()))
+        given = {index: file.one_step(inputs[index], past=past) for index, file in files.items()}
+        latencies, speedups = latency.compare(
+            list(paths.values()),
+            list(given.values()),
+            batch=1,
+            length=chunks[0],
+            threads=self.threads,
+            seed=self.recipe.seed,
+            progress=self.progress,
+            **self._rounds,
+        )
+        return {
+            index: StepMeasurement(
+                macs=self._macs(path, given[index]),
+                peak_memory_bytes=memory.peak(path, given[index]),
+                latency=timed.model_copy(update={"length": chunks[index]}),
+                past=past,
+                score=examined[index].score,
+                drop=accuracy.drop(examined[0], examined[index]) if index else None,
+                speedup=ratio if chunks[index] == chunks[0] else None,
+            )
+            for (index, path), timed, ratio in zip(paths.items(), latencies, [None, *speedups], strict=True)
+        }
+
+    @property
+    def _rounds(self) -> dict[str, int]:
+        """How often a rehearsal times each file; the usual number otherwise."""
+        return {"rounds": QUICK_ROUNDS} if self.quick else {}
+
+    def _macs(self, path: Path, inputs: Sequence[Tensor]) -> int | None:
+        """MACs of one run of a file; a note where they cannot be counted."""
+        counted = macs.survey(path, inputs)
+        if counted.uncounted:
+            missing = ", ".join(counted.uncounted)
+            self.notes.append(f"MACs of {path.name} are not given: {missing} cannot be counted.")
+        return counted.total
 
     def _write(self, report: Report) -> Report:
         """The views, then `report.json`, then everything into place."""
@@ -375,8 +425,8 @@ def try_forward(task: GuardedTask, model: nn.Module, device: torch.device) -> No
 def check_limits(
     limits: Limits, original: Measurement, compressed: Sequence[Measurement], speedups: Sequence[SpeedUp]
 ) -> tuple[Limit, ...]:
-    """Every limit of the recipe against every exported file."""
-    checked = []
+    """Every limit of the recipe against every exported file, step files included."""
+    checked: list[Limit] = []
     for measurement, speedup in zip(compressed, speedups, strict=True):
         sign = 1.0 if original.score.higher_is_better else -1.0
         reached = {
@@ -387,17 +437,34 @@ def check_limits(
             "speedup": speedup.ratio,
             "latency_ms": measurement.latency.p50 if measurement.latency else math.nan,
         }
-        at_most = {"metric_drop", "file_bytes", "latency_ms"}
-        for name, value in reached.items():
-            limit = getattr(limits, name)
-            if limit is None or math.isnan(value):
-                continue
-            # A drop of 0.01 in accuracies of 370 samples is 0.010000000000000009 in binary.
-            margin = 1e-9
-            met = value <= limit + margin if name in at_most else value >= limit - margin
-            label = name if len(compressed) == 1 else f"{measurement.artifact.path}: {name}"
-            checked.append(Limit(name=label, limit=float(limit), reached=value, met=met))
+        label = "" if len(compressed) == 1 else f"{measurement.artifact.path}: "
+        checked += _against(limits, reached, label)
+        ours, theirs = measurement.artifact.step, original.artifact.step
+        if measurement.step is None or original.step is None or ours is None or theirs is None:
+            continue
+        step = measurement.step
+        reached = {
+            "metric_drop": sign * (original.step.score.value - step.score.value),
+            "file_ratio": theirs.bytes / ours.bytes,
+            "file_bytes": float(ours.bytes),
+            "speedup": step.speedup.ratio if step.speedup else math.nan,
+            "latency_ms": step.latency.p50 if step.latency else math.nan,
+        }
+        checked += _against(limits, reached, f"{ours.path}: ")
     return tuple(checked)
+
+
+def _against(limits: Limits, reached: Mapping[str, float], label: str) -> Iterator[Limit]:
+    """The limits that are set, of what was reached by one file; NaN where nothing was."""
+    at_most = {"metric_drop", "file_bytes", "latency_ms"}
+    for name, value in reached.items():
+        limit = getattr(limits, name)
+        if limit is None or math.isnan(value):
+            continue
+        # A drop of 0.01 in accuracies of 370 samples is 0.010000000000000009 in binary.
+        margin = 1e-9
+        met = value <= limit + margin if name in at_most else value >= limit - margin
+        yield Limit(name=label + name, limit=float(limit), reached=value, met=met)
 
 
 def environment(device: torch.device) -> Environment:
@@ -419,8 +486,18 @@ def _file_name(options: ExportOptions, stem: str | None) -> str:
     return f"{stem or getattr(options, 'name', 'model')}.{options.format}"
 
 
+def _for_original(exports: Sequence[ExportOptions]) -> ExportOptions:
+    """How the original is exported: as the first export that streams, or else the first."""
+    return next((options for options in exports if getattr(options, "stream", False)), exports[0])
+
+
 def _refuse_same_names(exports: Sequence[ExportOptions]) -> None:
-    names = [*(_file_name(options, "original") for options in exports[:1]), *(_file_name(o, None) for o in exports)]
+    names = []
+    for options, stem in [(_for_original(exports), "original"), *((options, None) for options in exports)]:
+        path = Path(_file_name(options, stem))
+        names.append(path.name)
+        if getattr(options, "stream", False):
+            names.append(f"{path.stem}.step{path.suffix}")
     for name in names:
         if names.count(name) > 1:
             raise UsageError(

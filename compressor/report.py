@@ -297,6 +297,68 @@ class Sensitivity(Fact):
     layers: tuple[LayerSensitivity, ...]
 
 
+class StateInfo(Fact):
+    """A state that a step file takes as an input and gives anew as an output; the batch is its first axis."""
+
+    name: str
+    """Of the input."""
+    next_name: str
+    """Of the output that is the input at the next step."""
+    dtype: str
+    shape: tuple[int | str, ...]
+    """A dynamic axis is given by its name."""
+    growing_axis: int | None = None
+    """The axis that has no entries at first and one more with each position."""
+    initial: float | tuple[float, ...] = 0.0
+    """Before the first position: every number, or all numbers of one stream in C order."""
+
+    def bytes(self, positions: int) -> int:
+        """What one stream keeps after some positions."""
+        sizes = [positions if axis == self.growing_axis else size for axis, size in enumerate(self.shape) if axis]
+        width = {"float32": 4, "float16": 2, "float64": 8, "int64": 8, "int32": 4}[self.dtype]
+        return width * math.prod(int(size) for size in sizes)
+
+
+class StreamInput(Fact):
+    """An input of the whole-sequence file, and what becomes of it in the step file."""
+
+    name: str
+    batch_axis: int | None
+    time_axis: int | None
+    """The axis that a step takes `chunk` positions of; none where a step takes the whole input."""
+    lengths: bool = False
+    """It holds the lengths of padded sequences, so the step file does not have it: a stream has no padding."""
+
+
+class StreamOutput(Fact):
+    """An output of the step file that is no state."""
+
+    name: str
+    batch_axis: int | None
+    time_axis: int | None
+    """None where it is an answer to all positions so far."""
+
+
+class StreamInfo(Fact):
+    """How a step file is run: what its metadata says under `compressor.stream`."""
+
+    version: int = 1
+    chunk: int
+    """Positions in a step."""
+    inputs: tuple[StreamInput, ...]
+    outputs: tuple[StreamOutput, ...]
+    states: tuple[StateInfo, ...]
+
+    def state_bytes(self, positions: int) -> int:
+        """What one stream keeps after some positions; the same number for all where nothing grows."""
+        return sum(state.bytes(positions) for state in self.states)
+
+    @property
+    def grows(self) -> bool:
+        """Whether a state grows with every position."""
+        return any(state.growing_axis is not None for state in self.states)
+
+
 class Artifact(Fact):
     """An exported file."""
 
@@ -314,6 +376,12 @@ class Artifact(Fact):
     """Operator type -> number of nodes."""
     parity: Parity
     seconds: float = 0.0
+    stream: StreamInfo | None = None
+    """How to run it, where it is a step file. Its `parity` is that of chained steps with PyTorch's whole sequence."""
+    chained: Parity | None = None
+    """Agreement of the chained steps of a step file with the whole-sequence file."""
+    step: Artifact | None = None
+    """The step file beside a whole-sequence file."""
 
 
 class Latency(Fact):
@@ -341,6 +409,24 @@ class SpeedUp(Fact):
     """True where the interval holds 1."""
 
 
+class StepMeasurement(Fact):
+    """Everything measured on the step file beside an exported file."""
+
+    macs: int | None
+    """Of one step."""
+    peak_memory_bytes: int | None
+    latency: Latency | None
+    """Of one step; `length` is the number of its positions."""
+    past: int
+    """Positions before the step that was timed; it counts where a state grows."""
+    score: Score
+    """The same `evaluate`, every sequence run step by step from the initial states."""
+    drop: Drop | None = None
+    """Against the original's step file, or its whole-sequence file where it has none; none on the original."""
+    speedup: SpeedUp | None = None
+    """Against the original's step file."""
+
+
 class Measurement(Fact):
     """Everything measured on one exported file (and the model behind it)."""
 
@@ -359,6 +445,8 @@ class Measurement(Fact):
     layers: tuple[LayerSparsity, ...] = ()
     drop: Drop | None = None
     """Against the original's file; none on the original."""
+    step: StepMeasurement | None = None
+    """Of the step file, `artifact.step`; none where there is none."""
 
 
 class Limit(Fact):

@@ -36,12 +36,16 @@ _REVERSE = "_reverse"
 """Ends the names of the buffers of a backward direction that has a node of its own."""
 
 
-def prepare(model: nn.Module) -> None:
+def prepare(model: nn.Module, *, parts: bool = False) -> None:
     """Give every recurrent layer of `model` buffers with its weights as the ONNX node wants them; changes `model`.
 
     With D directions, G gates, H hidden units and I inputs, layer k gets `W_lk` (D, G * H, I), `R_lk` (D, G * H, H)
     and, where it has biases, `B_lk` (D, 2 * G * H). Where its directions differ in size these are the forward one's
     (D = 1), and `W_lk_reverse` and so on the backward one's.
+
+    Args:
+        model: What is changed.
+        parts: The layers that an `UnevenRecurrent` consists of become nodes one by one, and not the whole of it.
 
     Raises:
         ExportError: A layer is an LSTM with `proj_size`, for which ONNX has no node.
@@ -49,9 +53,10 @@ def prepare(model: nn.Module) -> None:
     from compressor.nn.recurrent import recurrent_modules
     from compressor.nn.uneven import UnevenRecurrent
 
-    modules: dict[str, Layer] = {n: m for n, m in model.named_modules() if isinstance(m, UnevenRecurrent)}
-    parts = {id(part) for module in modules.values() for part in module.modules()}
-    modules |= {name: module for name, module in recurrent_modules(model).items() if id(module) not in parts}
+    uneven = {} if parts else {n: m for n, m in model.named_modules() if isinstance(m, UnevenRecurrent)}
+    inside = {id(part) for module in uneven.values() for part in module.modules()}
+    single = {name: module for name, module in recurrent_modules(model).items() if id(module) not in inside}
+    modules: dict[str, Layer] = {**uneven, **single}
     for name, module in modules.items():
         if module.proj_size > 0:
             raise ExportError(

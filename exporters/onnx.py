@@ -57,6 +57,16 @@ class Options(BaseModel):
     """Absolute tolerance of the comparison with PyTorch."""
     rtol: float = Field(default=1e-4, gt=0, le=1e-1, allow_inf_nan=False)
     """Relative tolerance of the comparison with PyTorch."""
+    stream: bool = False
+    """Also write a step file, `NAME.step.onnx`: one position and the states of all layers in, outputs and new states
+    out; and `NAME.step.py`, an example of the loop. Of causal models only."""
+    chunk: int = Field(default=1, ge=1, le=256)
+    """Positions in a step of the step file."""
+    batch: Literal[1, "dynamic"] = 1
+    """Streams that the step file runs at once. 1 leaves no shape open, which accelerators of phones want."""
+    cells: Literal["auto", "plain", "native"] = "auto"
+    """Recurrent layers of the step file as plain operations (MatMul, Sigmoid, ...) or as RNN, GRU and LSTM nodes;
+    `auto`: plain where `chunk` is 1."""
 
 
 def export(
@@ -73,7 +83,7 @@ def export(
         seed: Seeds PyTorch's generator for the task's examples, and the choice of sizes for the comparison.
 
     Returns:
-        The facts about the file; `path` in it is the bare file name.
+        The facts about the file, and in `step` about its step file; `path` in it is the bare file name.
 
     Raises:
         ExportError: The model cannot be exported; the message says what to change.
@@ -85,7 +95,7 @@ def export(
     start = time.perf_counter()
     with (
         torch.random.fork_rng(devices=[]),
-        progress.bar(f"export {path.name}", total=4) as bar,
+        progress.bar(f"export {path.name}", total=6 if options.stream else 4) as bar,
         _neighbour(path) as candidate,  # first of all, so that a folder that cannot be written is known at once
     ):
         torch.manual_seed(seed)
@@ -96,9 +106,43 @@ def export(
         with writing(path):
             candidate.write_bytes(content)
         parity = _parity(reference, candidate, task, options, seed)
-        write_whole(path, content)
+        artifact = _artifact(proto, content, candidate, parity, time.perf_counter() - start)
+        files = {path: content}
+        if options.stream:
+            bar.advance(note="step by step")
+            step, more = _step(_private_copy(model), candidate, task, path, options, seed, bar)
+            artifact, files = artifact.model_copy(update={"step": step}), {**files, **more}
+        for target, written in files.items():
+            write_whole(target, written)
         bar.advance(note="done")
-    return _artifact(proto, content, path, parity, time.perf_counter() - start)
+    return artifact
+
+
+def step_path(path: Path) -> Path:
+    """The step file beside a whole-sequence file: `model.step.onnx` beside `model.onnx`."""
+    return path.with_name(f"{path.stem}.step{path.suffix}")
+
+
+def _step(
+    model: nn.Module, whole: Path, task: Task, path: Path, options: Options, seed: int, bar: Bar
+) -> tuple[Artifact, dict[Path, bytes]]:
+    """The checked step file of `model` and the example of its loop, for which nothing is written yet but candidates."""
+    from exporters import step_example, streaming
+
+    start = time.perf_counter()
+    target, candidate = step_path(path), step_path(whole)
+    built = streaming.graph(model, task, options)
+    content = built.proto.SerializeToString(deterministic=True)
+    with writing(path):
+        candidate.write_bytes(content)
+    bar.advance(note="compare chained steps")
+    parity, chained = streaming.agreement(model, whole, candidate, task, options, seed)
+    artifact = _artifact(built.proto, content, candidate, parity, time.perf_counter() - start)
+    text = step_example.write(artifact, built.info)
+    return artifact.model_copy(update={"stream": built.info, "chained": chained}), {
+        target: content,
+        target.with_suffix(".py"): text.encode(),
+    }
 
 
 def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.ModelProto:
@@ -141,12 +185,12 @@ def _private_copy(model: nn.Module) -> nn.Module:
 
 
 def _tracing_length(task: Task) -> tuple[int, Axes]:
-    """A length to trace at, and the dynamic axes of the inputs; `time` is fixed where only length 1 is allowed."""
-    if task.max_length == 1:
+    """A length to trace at, and the dynamic axes of the inputs; `time` is fixed where only one length is allowed."""
+    if task.min_length == task.max_length:
         fixed = {
             name: {axis: word for axis, word in axes.items() if word != "time"} for name, axes in task.inputs.items()
         }
-        return 1, fixed
+        return task.length, fixed
     return max(2, min(task.length, task.max_length)), task.inputs
 
 
@@ -206,20 +250,11 @@ def _parity(reference: nn.Module, candidate: Path, task: Task, options: Options,
         )
     if not found.passed:
         raise ParityError(
-            f"the exported file disagrees with PyTorch (atol {found.atol:g}, rtol {found.rtol:g}):\n{_table(found)}",
+            f"the exported file disagrees with PyTorch (atol {found.atol:g}, rtol {found.rtol:g}):\n"
+            + parity.table(found),
             hint="the model's code may fix a length or a batch size; where every point is close, raise atol and rtol",
         )
     return found
-
-
-def _table(parity: Parity) -> str:
-    rows = ["  batch  length  max abs    max rel"]
-    rows += [
-        f"  {point.batch:>5}  {point.length:>6}  {point.max_absolute:.2e}   {point.max_relative:.2e}"
-        + ("" if point.within else f"   {point.note or 'too large'}")
-        for point in parity.points
-    ]
-    return "\n".join(rows)
 
 
 def _artifact(proto: onnx.ModelProto, content: bytes, path: Path, parity: Parity, seconds: float) -> Artifact:

@@ -122,10 +122,15 @@ class _Longest:
 
     def __init__(self) -> None:
         self._known: list[tuple[Tensor, Any]] = []
+        self.full = False
+        """All lengths are known to be the size of the time axis."""
 
     def __call__(self, lengths: Tensor, limit: Any) -> Any:
         """The maximum of `lengths` (B,), which is known to lie in 1..`limit`."""
         import torch
+
+        if self.full:
+            return limit
 
         for known, longest in self._known:
             if known is lengths:
@@ -143,6 +148,16 @@ class _Longest:
 _longest_of = _Longest()
 
 
+@contextmanager
+def full_lengths() -> Iterator[None]:
+    """Within the block, sequences that are packed while a model is traced are known to have no padding."""
+    _longest_of.full = True
+    try:
+        yield
+    finally:
+        _longest_of.full = False
+
+
 def pack(padded: Tensor, lengths: Any, batch_first: bool) -> PaddedSequence:
     """What pack_padded_sequence gives while a model is traced; `padded` is (T, B, ...) or, batch first, (B, T, ...)."""
     import torch
@@ -154,7 +169,8 @@ def pack(padded: Tensor, lengths: Any, batch_first: bool) -> PaddedSequence:
         )
     lengths = lengths.to(torch.int64)
     time_major = padded.transpose(0, 1) if batch_first else padded  # (T, B, ...)
-    return PaddedSequence(time_major, lengths, _longest_of(lengths, time_major.shape[0]), zero_padded=False)
+    longest = _longest_of(lengths, time_major.shape[0])
+    return PaddedSequence(time_major, lengths, longest, zero_padded=_longest_of.full)
 
 
 def pad(sequence: PaddedSequence, batch_first: bool, padding_value: float, total_length: Any) -> tuple[Tensor, Tensor]:
@@ -166,7 +182,7 @@ def pad(sequence: PaddedSequence, batch_first: bool, padding_value: float, total
 
     padded = sequence.masked(padding_value)
     if total_length is None:
-        padded = padded[: sequence.longest]
+        padded = padded if sequence.longest is padded.shape[0] else padded[: sequence.longest]
     elif str(total_length) != str(padded.shape[0]):  # compared as expressions: `!=` would fix the axis to one case
         tail = padded.new_full((total_length, *padded.shape[1:]), padding_value)
         padded = torch.cat([padded, tail])[:total_length]

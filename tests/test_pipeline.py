@@ -14,7 +14,7 @@ import torch
 import compressor
 from compressor import recipe
 from compressor import task as tasks
-from compressor.errors import CompressorError, MethodError, OutputError, ParityError, TaskError, UsageError
+from compressor.errors import CompressorError, ExportError, MethodError, OutputError, ParityError, TaskError, UsageError
 from compressor.pipeline import check_limits, run
 from compressor.report import Report
 
@@ -321,6 +321,41 @@ def test_a_streaming_model_keeps_its_states_as_inputs_and_outputs_of_the_file(fo
     assert [tensor.shape for tensor in artifact.inputs][1] == (1, "batch", 12)
     assert [tensor.shape for tensor in artifact.outputs][1][-1] == 12
     assert report.compressed[0].score.value == pytest.approx(report.compressed[0].torch_score.value)
+
+
+def test_a_step_file_is_evaluated_timed_and_limited_like_the_file_beside_it(folder, tmp_path):
+    out = tmp_path / "out"
+    report = _run(folder, out, overrides=["exports.0.stream=true", "limits.file_ratio=1.5"])
+    assert Report.from_json((out / "report.json").read_text()) == report
+    names = {f"{stem}.step{ending}" for stem in ("original", "model") for ending in (".onnx", ".py")}
+    assert names < set(report.files) == {path.name for path in out.iterdir()}
+    before, after = report.original, report.compressed[0]
+    assert after.step.score.value == pytest.approx(after.score.value)
+    assert (before.step.latency.length, before.step.past, before.latency.length) == (1, 10, 11)
+    assert before.step.macs < before.macs / 8
+    assert after.step.speedup is not None
+    states = [file.artifact.step.stream.state_bytes(0) for file in (before, after)]
+    assert states == [4 * 23, 4 * 12]
+    assert [limit.name for limit in report.limits] == [
+        "metric_drop", "file_ratio", "model.step.onnx: metric_drop", "model.step.onnx: file_ratio",
+    ]  # fmt: skip
+    for view in ("report.md", "report.html"):
+        text = (out / view).read_text()
+        assert all(words in text for words in ("Step by step", "model.step.onnx", "rnn.h.next", "Chained steps agree"))
+
+
+def test_a_second_export_may_stream_while_the_first_does_not(folder, tmp_path):
+    exports = "exports=[{format: onnx}, {format: onnx, name: live, stream: true}]"
+    report = _run(folder, tmp_path / "out", overrides=[exports])
+    assert report.original.step is not None
+    assert [file.step is None for file in report.compressed] == [True, False]
+
+
+def test_a_model_that_cannot_stream_is_refused_before_any_step(folder, tmp_path):
+    both = TASK.replace("nn.GRU(7, 23,", "nn.GRU(7, 23, bidirectional=True,").replace("Linear(23", "Linear(46")
+    with pytest.raises(ExportError, match="`rnn` is bidirectional"):
+        _run(folder, tmp_path / "out", task=both, overrides=["exports.0.stream=true"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_controls_go_through_the_rest_of_the_recipe_and_leave_the_result_alone(folder, tmp_path):

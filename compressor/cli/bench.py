@@ -49,7 +49,10 @@ def bench(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Time ONNX files against each other on the CPU: all in one process, in turns, with an interval for the ratio."""
+    """Time ONNX files against each other on the CPU: all in one process, in turns, with an interval for the ratio.
+
+    Of a step file one step is timed; where its states grow, they are those of a sequence of the length given.
+    """
     paths = [Path(file) for file in files]
     for path in paths:
         if not path.is_file():
@@ -76,16 +79,27 @@ def bench(
 
 
 def _inputs(path: Path, task: str | None, batch: int, length: int | None) -> "tuple[tuple[Tensor, ...], int]":
+    """Inputs of a file, and how many positions one run takes; a step file runs behind `length` - that many others."""
+    from compressor.measure.runtime import OnnxFile
+    from compressor.measure.steps import OnnxSteps, initial_state, read_info
+
+    loaded = None
     if task is not None:
         from compressor import task as tasks
 
         loaded = tasks.load(task)
         length = loaded.length if length is None else length
-        return loaded.example(batch, length), length
-    from compressor.measure.runtime import OnnxFile
-
     length = _DEFAULT_LENGTH if length is None else length
-    return tuple(made_up(info, batch=batch, length=length) for info in OnnxFile(path).inputs), length
+    file = OnnxFile(path)
+    info = read_info(file)
+    if info is None:
+        made = tuple(made_up(item, batch=batch, length=length) for item in file.inputs) if loaded is None else ()
+        return (made if loaded is None else loaded.example(batch, length)), length
+    past = max(0, length - info.chunk)
+    if loaded is not None:
+        return tuple(OnnxSteps(path).one_step(loaded.example(batch, length), past=past)), info.chunk
+    own = [made_up(item, batch=batch, length=length) for item in file.inputs[: -len(info.states)]]
+    return (*own, *(initial_state(state, batch, past=past) for state in info.states)), info.chunk
 
 
 def made_up(info: "TensorInfo", *, batch: int, length: int) -> "Tensor":

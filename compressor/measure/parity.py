@@ -50,6 +50,7 @@ def check(
     atol: float,
     rtol: float,
     generator: torch.Generator,
+    extra: Sequence[tuple[int, int]] = (),
 ) -> Parity:
     """Compare both at the `points` of the task, with inputs from `task.example`.
 
@@ -63,6 +64,7 @@ def check(
         atol: absolute tolerance.
         rtol: relative tolerance.
         generator: seeds the random numbers that `task.example` may draw; the global state is left as it was.
+        extra: more (batch, length) pairs to compare at.
 
     Returns:
         One `ParityPoint` a point. Disagreement, and a file that fails at a point, are recorded, not raised.
@@ -75,9 +77,20 @@ def check(
         torch.manual_seed(seed)
         found = tuple(
             _point(torch_forward, file_forward, task, batch, length, atol=atol, rtol=rtol)
-            for batch, length in points(task)
+            for batch, length in (*points(task), *extra)
         )
     return Parity(atol=atol, rtol=rtol, points=found)
+
+
+def table(parity: Parity) -> str:
+    """The points as plain text, for an error message."""
+    rows = ["  batch  length  max abs    max rel"]
+    rows += [
+        f"  {point.batch:>5}  {point.length:>6}  {point.max_absolute:.2e}   {point.max_relative:.2e}"
+        + ("" if point.within else f"   {point.note or 'too large'}")
+        for point in parity.points
+    ]
+    return "\n".join(rows)
 
 
 def points(task: ShapedTask) -> tuple[tuple[int, int], ...]:

@@ -58,6 +58,7 @@ class OnnxFile:
         self.outputs: tuple[TensorInfo, ...] = tuple(_info(item) for item in self._session.get_outputs())
         self.input_names: tuple[str, ...] = tuple(item.name for item in self.inputs)
         self.output_names: tuple[str, ...] = tuple(item.name for item in self.outputs)
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The outputs for `inputs`, in the file's order; a single output comes bare.

@@ -237,7 +237,7 @@ class Lama(Method):
     def _notes(self, old: Pooling, facts: Mapping[str, float]) -> tuple[str, ...]:
         notes = [
             f"How the pooling is called, found out by running it: {old.call}; its output has {old.output_size} features"
-            + (f", {old.sums} weighted sums of the steps." if old.sums is not None else "."),
+            + (f", weighted sums of the steps ({old.sums})." if old.sums is not None else "."),
             f"The new pooling explains {facts['explained_by_lama']:.1%} of the variance of the old one's outputs on "
             f"calibration batches held out, a mean of the steps {facts['explained_by_mean']:.1%}. It is a replacement, "
             "not an equal: a `retrain` step has to follow.",

@@ -21,8 +21,8 @@ from compressor.nn.record import LayerRecord, Size, allocate, parse
 if TYPE_CHECKING:
     from compressor.nn.prefix_attention import State
 
-_CAUSAL_BELOW = -1e4
-"""A number in a causal mask is at most this where a query must not see a key."""
+_HIDDEN = -1e4
+"""A number in a mask is at most this where a key must not be seen."""
 
 
 class AarenRecord(LayerRecord):
@@ -311,10 +311,14 @@ def is_causal_mask(mask: Tensor) -> bool:
     if mask.shape[-1] != mask.shape[-2]:
         return False
     above = torch.ones(mask.shape[-2:], dtype=torch.bool, device=mask.device).triu(1)
-    hidden = mask if mask.dtype == torch.bool else mask <= _CAUSAL_BELOW
-    if not bool((hidden == above).all()):
+    if not bool((hidden(mask) == above).all()):
         return False
     return mask.dtype == torch.bool or not bool(mask.masked_fill(above, 0.0).any())
+
+
+def hidden(mask: Tensor) -> Tensor:
+    """Where a mask hides a key, True: where it is True, or a very low number."""
+    return mask if mask.dtype == torch.bool else mask <= _HIDDEN
 
 
 def _refuse_other_masks(mask: Tensor) -> None:

@@ -255,4 +255,5 @@ def _blocks(x: Tensor, fill: float | None) -> Tensor:
     if missing:
         tail = x[:, -1:] if fill is None else x.new_full((1,) * x.dim(), fill)
         x = torch.cat([x, tail.expand(x.shape[0], missing, *x.shape[2:])], 1)
-    return x.unflatten(1, (-1, size))
+    blocks: Tensor = x.unflatten(1, (-1, size))
+    return blocks

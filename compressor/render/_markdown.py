@@ -25,6 +25,8 @@ def markdown(report: Report) -> str:
     blocks.append(_list(f"{MARKS[item.tone]} {_text(item.text)}" for item in view.statements(report)))
     blocks += ["## Original and compressed, measured on the exported files", _table(view.comparison(report))]
     blocks += [_text(note) for note in view.footnotes(report)]
+    if (table := view.step_by_step(report)) is not None:
+        blocks += ["## Step by step", _table(table), _text(view.step_footnote(report))]
     blocks += _optional("## The metric in parts", view.parts(report))
     blocks += _optional("## Limits", view.limits(report))
     blocks.append("## Steps")
@@ -67,13 +69,17 @@ def _step(report: Report, step: StepReport) -> list[str]:
 
 
 def _artifact(name: str, artifact: Artifact) -> list[str]:
-    return [
+    states = view.states(artifact)
+    blocks = [
         f"## File: {_text(name)}",
         _table(view.artifact_facts(artifact)),
         _table(view.tensors(artifact)),
+        *([_table(states)] if states else []),
         f"Agreement with PyTorch: {_text(view.tolerances(artifact))}.",
         _table(view.parity(artifact)),
+        _text(view.chained(artifact)),
     ]
+    return blocks if artifact.step is None else [*blocks, *_artifact(f"{name}, step by step", artifact.step)]
 
 
 def _optional(title: str, table: Table | None) -> list[str]:

@@ -26,6 +26,9 @@ def print_table(report: Report, console: Console) -> None:
     console.print(_rich(view.comparison(report), title=report.name))
     for note in view.footnotes(report):
         console.print(Text(note, style="dim"))
+    if (table := view.step_by_step(report)) is not None:
+        console.print(_rich(table, title="step by step"))
+        console.print(Text(view.step_footnote(report), style="dim"))
     for step in report.steps:
         if (others := view.beside(report, step)) is not None:
             console.print(_rich(others))

@@ -11,7 +11,17 @@ from compressor.render.blocks import Statement, Table, Tone
 from compressor.report import Drop
 
 if TYPE_CHECKING:
-    from compressor.report import Artifact, Limit, Measurement, Report, Score, SpeedUp, StepReport
+    from compressor.report import (
+        Artifact,
+        Limit,
+        Measurement,
+        Report,
+        Score,
+        SpeedUp,
+        StepMeasurement,
+        StepReport,
+        StreamInfo,
+    )
 
 _NOTICEABLE_ZEROS = 0.005
 _NOTICEABLE_RATIO = 1.05
@@ -119,6 +129,123 @@ def comparison(report: Report) -> Table:
         "latency p10 to p90",
     )
     return Table(tuple(header), tuple(zip(names, *columns, strict=True)))
+
+
+def step_by_step(report: Report) -> Table | None:
+    """Everything measured on the step files: as `comparison`; none where there are none."""
+    if report.original.step is None or report.original.artifact.step is None:
+        return None
+    header = ["", "original"]
+    columns = [_measured_step(report.original.artifact.step, report.original.step)]
+    for index, measurement in enumerate(report.compressed):
+        if measurement.step is None or measurement.artifact.step is None:
+            continue
+        header += [label(report, index), "change"]
+        columns.append(_measured_step(measurement.artifact.step, measurement.step))
+        columns.append(_step_changes(report.original, measurement))
+    names = (
+        "step file",
+        "positions in a step",
+        f"{report.original.score.metric}, run step by step",
+        "file size",
+        "states of one stream",
+        "MACs of one step",
+        "peak memory growth",
+        "latency of a step, p50",
+        "latency p10 to p90",
+    )
+    return Table(tuple(header), tuple(zip(names, *columns, strict=True)))
+
+
+def step_footnote(report: Report) -> str:
+    """Under what conditions the step files were timed."""
+    step = report.original.step
+    if step is None or step.latency is None:
+        return ""
+    past = f"Where states grow, they hold {step.past} positions. " if any(_growing(report)) else ""
+    return (
+        f"{past}A step is timed as a whole file is, interleaved with the other step files: batch 1, "
+        f"{step.latency.runs} timed runs a file. Limits hold for step files too."
+    )
+
+
+def _growing(report: Report) -> list[bool]:
+    steps = [file.artifact.step for file in (report.original, *report.compressed)]
+    return [step is not None and step.stream is not None and step.stream.grows for step in steps]
+
+
+def _measured_step(artifact: Artifact, step: StepMeasurement) -> tuple[str, ...]:
+    assert artifact.stream is not None
+    latency = step.latency
+    return (
+        artifact.path,
+        str(artifact.stream.chunk),
+        form.metric(step.score.value),
+        form.size(artifact.bytes),
+        state_size(artifact.stream),
+        form.large_count(step.macs),
+        form.size(step.peak_memory_bytes),
+        form.milliseconds(latency.p50) if latency else "not measured",
+        f"{form.significant(latency.p10)} to {form.milliseconds(latency.p90)}" if latency else "not measured",
+    )
+
+
+def _step_changes(before: Measurement, after: Measurement) -> tuple[str, ...]:
+    old, new = before.artifact.step, after.artifact.step
+    assert old is not None
+    assert new is not None
+    assert before.step is not None
+    assert after.step is not None
+    assert old.stream is not None
+    assert new.stream is not None
+    faster = after.step.speedup
+    states = [stream.state_bytes(after.step.past) for stream in (old.stream, new.stream)]
+    return (
+        "",
+        "",
+        _drop_in_short(after.step.drop or Drop(value=0.0)),
+        form.change(old.bytes, new.bytes, less="smaller", more="larger"),
+        form.change(*states, less="smaller", more="larger"),
+        form.change(before.step.macs, after.step.macs, less="fewer", more="more"),
+        form.change(before.step.peak_memory_bytes, after.step.peak_memory_bytes, less="less", more="more"),
+        _speed_in_short(faster) if faster else "",
+        f"ratio: {form.between(faster.interval, form.ratio)}" if faster else "",
+    )
+
+
+def state_size(stream: StreamInfo) -> str:
+    """What one stream keeps: 1,200 B, or what it grows by."""
+    start, each = stream.state_bytes(0), stream.state_bytes(1) - stream.state_bytes(0)
+    if not each:
+        return f"{form.count(start)} B"
+    return f"{form.count(start)} B and {form.count(each)} B a position" if start else f"{form.count(each)} B a position"
+
+
+def states(artifact: Artifact) -> Table | None:
+    """The states of a step file; none where it is no step file."""
+    if artifact.stream is None:
+        return None
+    rows = tuple(
+        (
+            state.name,
+            state.next_name,
+            state.dtype,
+            form.shape(state.shape),
+            f"{state.initial:g}" if isinstance(state.initial, float) else f"{len(state.initial)} numbers of its own",
+        )
+        for state in artifact.stream.states
+    )
+    return Table(("state", "its next value", "type", "shape", "at the start"), rows)
+
+
+def chained(artifact: Artifact) -> str:
+    """Agreement of a step file with the whole-sequence file, in a sentence."""
+    if artifact.chained is None:
+        return ""
+    points = artifact.chained.points
+    largest = form.error(max(point.max_absolute for point in points))
+    lengths = ", ".join(str(length) for length in sorted({point.length for point in points}))
+    return f"Chained steps agree with the whole-sequence file at lengths {lengths} (largest absolute error {largest})."
 
 
 def parts(report: Report) -> Table | None:
@@ -358,6 +485,7 @@ def _about(report: Report, after: Measurement, faster: SpeedUp | None) -> list[S
     if faster is not None:
         found.append(Statement(_speed_tone(faster), _speed_sentence(faster)))
     found.append(_parity_statement(after.artifact))
+    found += _step_statements(report, after)
     zeros = _zeros_statement(before, after)
     return [*found, zeros] if zeros else found
 
@@ -403,6 +531,31 @@ def _parity_statement(artifact: Artifact) -> Statement:
     shapes = len({(point.batch, point.length) for point in points})
     text = f"The file agrees with PyTorch at {shapes} batch sizes and lengths (largest absolute error {largest})."
     return Statement("good", text)
+
+
+def _step_statements(report: Report, after: Measurement) -> list[Statement]:
+    """What to know of the step file; nothing where there is none."""
+    artifact, step, before = after.artifact.step, after.step, report.original.step
+    if artifact is None or step is None or artifact.stream is None:
+        return []
+    chunk = artifact.stream.chunk
+    what = "one position" if chunk == 1 else f"{chunk} positions"
+    taken = f" in {form.milliseconds(step.latency.p50)}" if step.latency else ""
+    length = max(point.length for point in artifact.parity.points)
+    largest = form.error(max(point.max_absolute for point in artifact.parity.points))
+    text = (
+        f"{artifact.path} takes {what} at a time{taken} and keeps {state_size(artifact.stream)} for a stream; its "
+        f"steps agree with PyTorch over up to {length} positions (largest absolute error {largest})."
+    )
+    found = [Statement("good", text)]
+    if before is not None and step.score.value != after.score.value:
+        text = (
+            f"{report.original.score.metric} step by step is {form.metric(step.score.value)}, on the whole-sequence "
+            f"file {form.metric(after.score.value)}: the task's `evaluate` gives other sequences to the two, or counts "
+            "padded positions."
+        )
+        found.append(Statement("plain", text))
+    return found
 
 
 def _zeros_statement(before: Measurement, after: Measurement) -> Statement | None:

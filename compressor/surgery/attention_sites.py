@@ -21,7 +21,7 @@ from compressor.nn.attention_parts import LAYERS, AttentionParts
 from compressor.report import Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Kind = Literal["multihead", "compact", "declared"]
 _OURS = __name__.partition(".")[0] + "."
@@ -187,7 +187,7 @@ def check_declared(model: nn.Module, declared: Mapping[str, AttentionParts]) -> 
             near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.4)
             raise TaskError(
                 f"`attention`: no module of the model fits `{pattern}`",
-                hint=f"did you mean `{near[0]}`?" if near else "`compressor inspect --task` lists the modules",
+                hint=f"did you mean `{near[0]}`?" if near else f"it has {_some(name for name in names if name)}",
             )
     parts_of = _declared_modules(model, declared)
     for name, module in model.named_modules():
@@ -399,11 +399,11 @@ def _owner(name: str, module: nn.Module, path: str, role: str = "heads") -> tupl
 
 def _missing(name: str, role: str, path: str, owner: Any, part: str, way: str) -> TaskError:
     wanted = _layer_names(owner) if role in LAYERS else _numbers(owner)
-    near = difflib.get_close_matches(part, wanted, n=1) or wanted[:_SHOWN]
+    near = difflib.get_close_matches(part, wanted, n=1) or wanted
     place = _label(_full(name, way) if way else name)
     return TaskError(
         f"{place}, a `{type(owner).__name__}`, has no `{part}` (`{role}` is `{path}`)",
-        hint=f"it has {', '.join(f'`{key}`' for key in near)}" if near else "look it up in the module's `__init__`",
+        hint=f"it has {_some(near)}" if near else "look it up in the module's `__init__`",
     )
 
 
@@ -415,6 +415,11 @@ def _numbers(owner: Any) -> list[str]:
     """Names of what a path to a number may go on with."""
     numbers = [key for key, value in vars(owner).items() if type(value) is int and not key.startswith("_")]
     return [*numbers, *_layer_names(owner)]
+
+
+def _some(names: Iterable[str]) -> str:
+    every = [f"`{name}`" for name in names]
+    return ", ".join(every[:_SHOWN]) + (f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else "")
 
 
 def _label(name: str) -> str:

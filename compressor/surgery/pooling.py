@@ -145,7 +145,8 @@ class _Probe:
                 raise SurgeryError(
                     f"the output of `{self._name}` depends on `{key}` ({_described(value)}), which is neither the "
                     "sequence nor a mask of its steps whose meaning could be found out",
-                    hint="a mask has to be (B, T) or lengths (B,), and masked steps must make no difference at all",
+                    hint="a mask has to be (B, T), whatever the order of the sequence's axes, or lengths (B,); masked "
+                    "steps must make no difference at all",
                 )
         if len(found) > 1:
             names = " and ".join(f"`{key}`" for key, _ in found)

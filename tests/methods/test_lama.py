@@ -289,7 +289,8 @@ def test_retraining_taught_by_the_original_brings_the_outputs_nearer():
 def test_notes_say_how_it_is_called_and_that_it_is_no_equal():
     notes = replace(model_of(), heads=1).notes
     assert (
-        "sequence `states` (B, T, D), `mask` marks the real steps; its output has 18 features, 3 weighted" in notes[0]
+        "sequence `states` (B, T, D), `mask` marks the real steps; its output has 18 features, weighted sums of"
+        in notes[0]
     )
     assert "% of the variance of the old one's outputs" in notes[1]
     assert "a `retrain` step has to follow" in notes[1]

@@ -264,7 +264,7 @@ def test_a_number_to_keep_skips_what_has_no_more_and_asks_for_fewer_otherwise():
     result = _fewer(model, declared(Nested), keep=2)
     assert [site.heads for site in attention_sites(result.model, declared(Nested)).found] == [2, 2]
     assert result.skipped[0].reason == "it has 2 heads, and `keep` asks for 2"
-    with pytest.raises(SurgeryError, match=r"no head would go from `layers\.0`, which has 4"):
+    with pytest.raises(SurgeryError, match=r"`layers\.0`: 0\.2 of its 4 heads, rounded down, is none"):
         _fewer(model, declared(Nested), ratio=0.2)
 
 
@@ -289,6 +289,16 @@ def test_a_size_written_into_the_code_is_told_with_its_line():
 
     with pytest.raises(SurgeryError, match=r"the smaller model cannot run: .*test_heads\.py:\d+, in `forward`"):
         _fewer(randomized(Stack(Fixed).double()), declared(Packed))
+
+
+def test_code_that_takes_weights_out_of_pytorchs_attention_is_told_with_its_line():
+    class Reading(Plain):
+        def forward(self, x, mask=None):
+            return self.attention(x, x, x)[0] + self.attention.in_proj_weight.sum()
+
+    with pytest.raises(SurgeryError, match=r"the converted model cannot run: .*test_heads\.py:\d+") as caught:
+        _fewer(randomized(Reading().double()))
+    assert "`ignore`" in caught.value.hint
 
 
 def test_the_model_that_went_in_is_untouched():
