@@ -35,7 +35,6 @@ from compressor.report import (
     Measurement,
     Report,
     Score,
-    Skip,
     SpeedUp,
     StepMeasurement,
     StepReport,
@@ -200,13 +199,10 @@ class _Run:
     def _probed(self, index: int, before: nn.Module, after: nn.Module) -> dict[str, Any]:
         """What the step report says of architectures that the step put in the place of others."""
         conversions, unprobed = between(before, after)
-        if not conversions:
-            return {"unprobed": unprobed}
-        if not self.probes:
-            names = [name for conversion in conversions for name in conversion.modules]
-            skips = [Skip(name=name, reason="it was not wanted (`--no-probe`)") for name in names]
-            return {"unprobed": (*skips, *unprobed)}
-        self.progress.say(f"probing what step {index + 1} converts")
+        if conversions and self.probes:
+            self.progress.say(f"probing what step {index + 1} converts")
+        elif conversions:
+            conversions, unprobed = (), (*probe.unwanted(conversions), *unprobed)
         plan = probe.PLANS["rehearsal" if self.quick else "standard"]
         jobs = 1 if self.quick else self.jobs
         found = [

@@ -25,7 +25,7 @@ from compressor.measure.statistics import difference_interval, mean_interval
 from compressor.nn.probe.tasks import AssociativeRecall, LongGap, ProbeTask, StateTracking
 from compressor.nn.probe.training import Effort, Trained, train
 from compressor.progress import Silent
-from compressor.report import Drop, Probe, ProbeFile, ProbeLength, ProbeResult, ProbeScore
+from compressor.report import Drop, Probe, ProbeFile, ProbeLength, ProbeResult, ProbeScore, Skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -128,6 +128,7 @@ def compare(
         first_seed=plan.first_seed,
         effort=plan.effort.facts(),
         margin=MARGIN,
+        learned=LEARNED,
         seconds=time.perf_counter() - started,
     )
 
@@ -137,6 +138,12 @@ def file(probes: Sequence[Probe]) -> ProbeFile:
     return ProbeFile(
         version=__version__, measured_at=datetime.now(UTC).isoformat(timespec="seconds"), probes=tuple(probes)
     )
+
+
+def unwanted(conversions: Sequence[Conversion]) -> tuple[Skip, ...]:
+    """Every layer of conversions that are not probed because nobody wants it."""
+    names = [name for conversion in conversions for name in conversion.modules]
+    return tuple(Skip(name=name, reason="it was not wanted (`--no-probe`)") for name in names)
 
 
 def judge(original: Sequence[float], converted: Sequence[float], chance: float, drop: Drop) -> Verdict:

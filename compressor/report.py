@@ -137,7 +137,7 @@ class ProbeResult(Fact):
     needs: str
     """The ability, after "to"."""
     meaning: str
-    """What its loss means for a user's data."""
+    """Which data need it: those that suffer where it is lost."""
     patience: int = 1
     """So many times the steps of `effort` were given to it."""
     trained: ProbeLength
@@ -169,6 +169,8 @@ class Probe(Fact):
     """How the networks were trained."""
     margin: float
     """A difference in accuracy below this does not count."""
+    learned: float
+    """A side has learned something where its accuracy is at least this part of the way from chance to 1."""
     seconds: float = 0.0
 
 

@@ -56,12 +56,12 @@ def probe(
     ] = None,
     overrides: SetOption = None,
     thorough: Annotated[
-        bool, typer.Option("--thorough", help="Wider, longer, more steps and seeds: hours instead of minutes.")
+        bool, typer.Option("--thorough", help="Wider, longer, more steps and seeds: some two hours of one core.")
     ] = False,
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, max=100, metavar="N", help="[default: 3, or 5 with --thorough]")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="The first of them.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, metavar="N", help="The first of them.")] = 0,
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, metavar="N", help="Processes. [default: one for each processor]")
     ] = None,

@@ -106,11 +106,14 @@ def of_step(step: StepReport) -> list[Statement]:
 
 def _lost(probe: Probe, result: ProbeResult, who: str) -> str:
     at = result.trained
+    partly = at.converted.mean >= at.chance + probe.learned * (1 - at.chance)
+    what = f"part of {result.task}, or learns it more slowly" if partly else result.task
     return (
-        f"{who} loses {result.task} (to {result.needs}): accuracy {_accuracy(at.original.mean)} with {probe.original} "
+        f"{who} loses {what} (to {result.needs}): accuracy {_accuracy(at.original.mean)} with {probe.original} "
         f"after {max(result.steps_original)} steps, {_accuracy(at.converted.mean)} with {probe.converted} after "
         f"{max(result.steps_converted)}, trained alike; chance {_accuracy(at.chance)}. "
-        f"{result.meaning[0].upper()}{result.meaning[1:]}: look at the metric on cases that ask for it."
+        f"{result.meaning[0].upper()}{result.meaning[1:]} {'may' if partly else 'will'} suffer: look at the metric on "
+        "cases that ask for it."
     )
 
 

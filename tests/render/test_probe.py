@@ -53,6 +53,7 @@ def probe_of(*results):
         seeds=3,
         effort={"width": 32, "steps": 600, "batch": 64, "lr": 5e-3, "solved": 0.995, "scored": 512},
         margin=0.05,
+        learned=0.2,
     )
 
 
@@ -109,6 +110,12 @@ def test_a_loss_at_longer_sequences_only_is_said_too():
     bad, good = shown.statements(probe_of(longer), "It")
     assert (bad.tone, good.tone) == ("bad", "good")
     assert "beyond those of training: 0.980 → 0.400 at length 64, chance 0.125." in bad.text
+
+
+def test_a_loss_that_is_not_down_to_chance_may_be_slow_learning():
+    partial = result(LongGap(), (0.99, 0.55, "lost"), (0.98, 0.5, "undecided"))
+    (bad,) = shown.statements(probe_of(partial), "It")
+    assert bad.text.startswith("It loses part of long gap with distractors, or learns it more slowly (to keep what")
 
 
 def test_a_task_learned_in_its_easier_form_is_not_called_silent():

@@ -43,7 +43,7 @@ class ProbeTask(ABC):
     needs: ClassVar[str]
     """What the ability is, after "to"."""
     meaning: ClassVar[str]
-    """What it means for data that the ability is lost."""
+    """Which data need it."""
 
     @property
     @abstractmethod
@@ -103,7 +103,7 @@ class AssociativeRecall(ProbeTask):
     needs: ClassVar[str] = "look up what came with a key earlier in the sequence"
     meaning: ClassVar[str] = (
         "data in which a later position asks for something that was said once before (a name, an identifier, the value "
-        "that belongs to a key, a motif that comes again) will suffer"
+        "that belongs to a key, a motif that comes again)"
     )
 
     @property
@@ -173,7 +173,7 @@ class StateTracking(ProbeTask):
     needs: ClassVar[str] = "keep a state that every step changes, the order of the steps counting"
     meaning: ClassVar[str] = (
         "data in which each step changes a state and the order decides (switches, moves, brackets, the phase of a "
-        "machine or of a game) will suffer"
+        "machine or of a game)"
     )
 
     def __post_init__(self) -> None:
@@ -233,7 +233,7 @@ class LongGap(ProbeTask):
     needs: ClassVar[str] = "keep what was shown at the start while other things pass"
     meaning: ClassVar[str] = (
         "data in which something early matters much later, with unrelated things between (a heading, a setting, the "
-        "speaker, the first reading) will suffer"
+        "speaker, the first reading)"
     )
 
     @property
