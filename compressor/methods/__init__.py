@@ -10,6 +10,7 @@ from compressor.methods.base import Method
 from compressor.methods.heads import Heads
 from compressor.methods.lama import Lama
 from compressor.methods.lattice import Lattice
+from compressor.methods.low_rank_attention import LowRankAttention
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.random_graph import RandomGraph
 from compressor.methods.retrain import Retrain
@@ -23,6 +24,7 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType(
         "lattice": Lattice,
         "random_graph": RandomGraph,
         "heads": Heads,
+        "low_rank_attention": LowRankAttention,
         "lama": Lama,
         "aaren": Aaren,
         "retrain": Retrain,
@@ -30,4 +32,15 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType(
 )
 """Recipe word -> method, in the order in which they are listed."""
 
-__all__ = ["METHODS", "Aaren", "Heads", "Lama", "Lattice", "Magnitude", "Method", "RandomGraph", "Retrain"]
+__all__ = [
+    "METHODS",
+    "Aaren",
+    "Heads",
+    "Lama",
+    "Lattice",
+    "LowRankAttention",
+    "Magnitude",
+    "Method",
+    "RandomGraph",
+    "Retrain",
+]

@@ -68,6 +68,16 @@ class Moments:
             setattr(total, name, getattr(self, name) + getattr(other, name))
         return total
 
+    @property
+    def mean(self) -> Tensor:
+        """Of z (n,)."""
+        return self._inputs / max(self.samples, 1)
+
+    def second_moment(self, *, centred: bool) -> Tensor:
+        """The mean of z z^T (n, n), or the covariance of z."""
+        moment = self._inner / max(self.samples, 1)
+        return moment - torch.outer(self.mean, self.mean) if centred else moment
+
     def solve(self, problem: Problem, ridge: float) -> Solution:
         r"""The ridge regression of outputs on inputs.
 

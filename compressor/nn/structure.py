@@ -12,6 +12,8 @@ from torch import nn
 from compressor.errors import CheckpointError
 from compressor.nn.aaren import AarenAttention
 from compressor.nn.attention import CompactMultiheadAttention
+from compressor.nn.low_rank import LowRankLinear
+from compressor.nn.low_rank_recurrent import LowRankRecurrent
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.pooling import PoolingReplacement
 from compressor.nn.recurrent_stack import RecurrentStack
@@ -24,7 +26,14 @@ REPLACE = "replace"
 """The kind of the records."""
 
 Layer = (
-    UnevenRecurrent | CompactMultiheadAttention | WideLayerNorm | RecurrentStack | AarenAttention | PoolingReplacement
+    UnevenRecurrent
+    | CompactMultiheadAttention
+    | WideLayerNorm
+    | RecurrentStack
+    | LowRankLinear
+    | LowRankRecurrent
+    | AarenAttention
+    | PoolingReplacement
 )
 
 LAYERS: dict[str, type[Layer]] = {
@@ -34,6 +43,8 @@ LAYERS: dict[str, type[Layer]] = {
     "recurrent_stack": RecurrentStack,
     "aaren": AarenAttention,
     "pooling": PoolingReplacement,
+    "low_rank_linear": LowRankLinear,
+    "low_rank_recurrent": LowRankRecurrent,
 }
 """The word after `with` -> the class."""
 _PREDECESSORS: dict[type[nn.Module], type[nn.Module] | tuple[type[nn.Module], ...]] = {
@@ -43,6 +54,8 @@ _PREDECESSORS: dict[type[nn.Module], type[nn.Module] | tuple[type[nn.Module], ..
     RecurrentStack: nn.RNNBase,
     AarenAttention: (nn.MultiheadAttention, CompactMultiheadAttention),
     PoolingReplacement: nn.Module,  # a pooling is code of the user's, of any class
+    LowRankLinear: nn.Linear,
+    LowRankRecurrent: nn.RNNBase,
 }
 _KEYS = {"kind", "module", "with", "record"}
 

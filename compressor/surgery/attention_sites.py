@@ -242,7 +242,14 @@ def _of_ours(name: str, module: CompactMultiheadAttention) -> AttentionSite:
         for local, width in (("q", module.head_dim), ("k", module.head_dim), ("v", module.value_head_dim))
     )
     output = _columns(layers["out"], module.out_proj, module.num_heads, module.value_head_dim)
-    return AttentionSite(name, "compact", module.num_heads, (query, key, value, output))
+    factored = [path for path in layers.values() if not isinstance(_submodule_of(module, path), nn.Linear)]
+    reason = f"`{factored[0]}` is in low rank already" if factored else None
+    return AttentionSite(name, "compact", module.num_heads, (query, key, value, output), reason=reason)
+
+
+def _submodule_of(module: nn.Module, path: str) -> nn.Module:
+    """The layer of an attention, by its full name."""
+    return module.get_submodule(path.rpartition(".")[2])
 
 
 def _of_task(name: str, module: nn.Module, parts: AttentionParts) -> AttentionSite:

@@ -14,6 +14,8 @@ from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.graph_recurrent import GraphRecurrent
 from compressor.nn.graphs import watts_strogatz
 from compressor.nn.lama import LamaAttention
+from compressor.nn.low_rank import LowRankLinear
+from compressor.nn.low_rank_recurrent import LowRankRecurrent
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.pooling import PoolingCall, PoolingReplacement
 from compressor.nn.recurrent_stack import RecurrentStack
@@ -36,12 +38,14 @@ class Model(nn.Module):
         self.norm = nn.LayerNorm(WIDTH)
         self.last = nn.GRU(WIDTH, 3, batch_first=True)
         self.causal = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+        self.linear = nn.Linear(3, 11)
+        self.end = nn.GRU(11, 7, batch_first=True)
         self.pooling = Largest()
 
     def forward(self, x):
         y = self.rnn(x)[0]
         y = self.causal(y, y, y)[0]
-        return self.pooling(self.last(self.norm(self.attention(y, y, y)[0]))[0])
+        return self.pooling(self.end(self.linear(self.last(self.norm(self.attention(y, y, y)[0]))[0]))[0])
 
 
 def _compressed():
@@ -73,11 +77,13 @@ def _compressed():
         ),
         "pooling": PoolingReplacement(
             PoolingCall(("states",), "states"),
-            LamaAttention(3, 2, dtype=torch.float64),
-            3,
+            LamaAttention(7, 2, dtype=torch.float64),
+            7,
             "linear",
             dtype=torch.float64,
         ),
+        "linear": LowRankLinear(3, 11, 2, dtype=torch.float64),
+        "end": LowRankRecurrent("GRU", 11, 7, [[(None, 3)]], batch_first=True, dtype=torch.float64),
     }
     for name, layer in layers.items():
         replace_module(model, name, layer)
