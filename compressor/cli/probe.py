@@ -56,7 +56,7 @@ def probe(
     ] = None,
     overrides: SetOption = None,
     thorough: Annotated[
-        bool, typer.Option("--thorough", help="Wider, longer, more steps and seeds: some two hours of one core.")
+        bool, typer.Option("--thorough", help="Wider, longer, more steps and seeds: hours of one core.")
     ] = False,
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, max=100, metavar="N", help="[default: 3, or 5 with --thorough]")
