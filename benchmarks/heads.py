@@ -101,7 +101,7 @@ def compare_files(task: GuardedTask, folder: Path, rows: dict[str, tuple[Method,
     for label, steps in rows.items():
         path = folder / f"{label.replace(', ', '-').replace(' ', '-')}.onnx"
         record = path.with_suffix(".json")
-        if not record.is_file():
+        if not record.is_file() or not path.is_file():
             state = carried_out(task, model, steps)
             export(copy.deepcopy(state.model), task, path, Options())
             found = accuracy.score(task, OnnxFile(path))
