@@ -41,3 +41,9 @@ def writing(path: Path) -> Iterator[None]:
             f"cannot write {path}: {reason}",
             hint="choose another --out, or mend its permissions and free space; nothing older was overwritten",
         ) from error
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for this tool: `$XDG_CACHE_HOME/compressor`, or `~/.cache/compressor`."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else Path.home() / ".cache") / "compressor"

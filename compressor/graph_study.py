@@ -9,6 +9,7 @@ cross-validation instead of one split.
 from __future__ import annotations
 
 import hashlib
+import logging
 import multiprocessing
 import statistics
 import time
@@ -358,9 +359,9 @@ def _rows_on_ray(options: Study, missing: Sequence[tuple[Kind, int]], jobs: int,
         raise UsageError(
             "--ray needs Ray, which is not installed", hint="pip install 'edge-compressor[ray]'"
         ) from error
-    own = {"num_cpus": jobs, "include_dashboard": False} if address == "local" else {}
+    own: dict[str, Any] = {"num_cpus": jobs, "include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="error", **own)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"there is no Ray cluster at `{address}`: {str(error).splitlines()[0]}",

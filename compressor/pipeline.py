@@ -12,18 +12,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from compressor import __version__, checkpoint
+from compressor import __version__, checkpoint, probe
 from compressor.errors import CompressorError, MethodError, TaskError, UsageError
 from compressor.measure import accuracy, latency, macs, memory, size
 from compressor.measure.runtime import OnnxFile
 from compressor.measure.steps import OnnxSteps
 from compressor.methods.base import Context, Method, State
+from compressor.nn.probe.conversions import between
 from compressor.progress import Progress, Silent
 from compressor.report import (
     Artifact,
@@ -60,6 +62,8 @@ def run(
     threads: int = 1,
     quick: bool = False,
     force: bool = False,
+    probes: bool = True,
+    jobs: int = 1,
     progress: Progress = _SILENT,
 ) -> Report:
     """Carry a recipe out on a task and write the run directory `out`.
@@ -76,6 +80,9 @@ def run(
         threads: Threads of ONNX Runtime in the latency measurement.
         quick: A rehearsal on a handful of batches.
         force: Replace another recipe's run in `out`.
+        probes: Probe what a step puts in the place of another architecture (see `compressor.probe`); some minutes on
+            one core, once for each pair of architectures, then read from the user's cache folder.
+        jobs: Processes that do so; more than one needs a program whose main module can be imported.
         progress: Where progress is told.
 
     Raises:
@@ -84,7 +91,7 @@ def run(
     chosen = _device(device)
     with RunFolder(Path(out), recipe.sha256(), quick=quick, force=force) as folder, torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        return _Run(recipe, task, folder, chosen, threads, quick, progress).carry_out()
+        return _Run(recipe, task, folder, chosen, threads, quick, probes, jobs, progress).carry_out()
 
 
 @dataclass
@@ -97,6 +104,8 @@ class _Run:
     device: torch.device
     threads: int
     quick: bool
+    probes: bool
+    jobs: int
     progress: Progress
     notes: list[str] = field(default_factory=list)
 
@@ -179,8 +188,28 @@ class _Run:
                     score=self._score(state.model),
                 )
             )
+        models = [*(before.model for before, _ in befores), state.model]
+        learned = [self._probed(index, *pair) for index, pair in enumerate(pairwise(models))]
         besides = [self._beside(index, *before) for index, before in enumerate(befores)]
-        return state, [step.model_copy(update={"beside": b}) for step, b in zip(steps, besides, strict=True)]
+        return state, [
+            step.model_copy(update={"beside": beside, **probed})
+            for step, beside, probed in zip(steps, besides, learned, strict=True)
+        ]
+
+    def _probed(self, index: int, before: nn.Module, after: nn.Module) -> dict[str, Any]:
+        """What the step report says of architectures that the step put in the place of others."""
+        conversions, unprobed = between(before, after)
+        if conversions and self.probes:
+            self.progress.say(f"probing what step {index + 1} converts")
+        elif conversions:
+            conversions, unprobed = (), (*probe.unwanted(conversions), *unprobed)
+        plan = probe.PLANS["rehearsal" if self.quick else "standard"]
+        jobs = 1 if self.quick else self.jobs
+        found = [
+            probe.compare(conversion, plan, jobs=jobs, cache=not self.quick, progress=self.progress)
+            for conversion in conversions
+        ]
+        return {"probes": tuple(found), "unprobed": unprobed}
 
     def _beside(self, index: int, before: State, context: Context) -> tuple[Beside, ...]:
         """The step's controls and, on each, the rest of the recipe, from the same random numbers on."""

@@ -102,6 +102,89 @@ class Beside(Fact):
     """Why there is no score."""
 
 
+Verdict = Literal["kept", "lost", "gained", "undecided", "neither"]
+"""Of a probe: an ability is kept, lost or gained; within noise; or neither side has it, which says nothing."""
+
+
+class ProbeScore(Fact):
+    """The accuracy of one architecture on a synthetic task."""
+
+    accuracies: tuple[float, ...]
+    """One a seed."""
+    mean: float
+    interval: Interval | None = None
+    """Student's, over seeds; none of one seed."""
+
+
+class ProbeLength(Fact):
+    """Two architectures on a synthetic task at one length."""
+
+    length: int
+    chance: float
+    """Accuracy of the best guess without the ability."""
+    original: ProbeScore
+    converted: ProbeScore
+    drop: Drop
+    """Accuracy of the original minus that of the converted one, Welch's interval over seeds."""
+    verdict: Verdict
+
+
+class ProbeResult(Fact):
+    """Two architectures, trained alike on a synthetic task."""
+
+    task: str
+    difficulty: str
+    needs: str
+    """The ability, after "to"."""
+    meaning: str
+    """Which data need it: those that suffer where it is lost."""
+    patience: int = 1
+    """So many times the steps of `effort` were given to it."""
+    trained: ProbeLength
+    longer: ProbeLength
+    """A length that training has not seen."""
+    steps_original: tuple[int, ...]
+    """Optimizer steps until it was solved or given up, one a seed."""
+    steps_converted: tuple[int, ...]
+    parameters_original: int
+    """Of the layers that are compared, as they were built for the probe."""
+    parameters_converted: int
+
+
+class Probe(Fact):
+    """What an architecture that takes the place of another can still learn."""
+
+    modules: tuple[str, ...] = ()
+    """The layers of the user's model that are converted."""
+    original: str
+    """The architecture, such as `causal attention`."""
+    converted: str
+    original_size: str
+    """How much of it was built for the probe: `2 layers, 4 heads`."""
+    converted_size: str
+    results: tuple[ProbeResult, ...]
+    seeds: int
+    first_seed: int = 0
+    effort: dict[str, Any]
+    """How the networks were trained."""
+    margin: float
+    """A difference in accuracy below this does not count."""
+    learned: float
+    """A side has learned something where its accuracy is at least this part of the way from chance to 1."""
+    seconds: float = 0.0
+
+
+class ProbeFile(Fact):
+    """What `compressor probe` writes."""
+
+    schema_version: Literal[1] = 1
+    version: str
+    """Of the tool that measured."""
+    measured_at: str
+    """Date and time in UTC, ISO 8601."""
+    probes: tuple[Probe, ...]
+
+
 class StepReport(Fact):
     """One step of the recipe as it was carried out."""
 
@@ -122,6 +205,10 @@ class StepReport(Fact):
     """The metric of the PyTorch model right after this step."""
     beside: tuple[Beside, ...] = ()
     """Controls."""
+    probes: tuple[Probe, ...] = ()
+    """Of what the step puts in the place of another architecture."""
+    unprobed: tuple[Skip, ...] = ()
+    """Layers in whose place the step put another architecture that was not probed, and why."""
 
 
 class ParityPoint(Fact):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from compressor.errors import MethodError
-from compressor.files import write_whole, writing
+from compressor.files import cache_folder, write_whole, writing
 from compressor.measure import accuracy, size
 from compressor.methods.base import Context, State, StepResult
 from compressor.methods.magnitude import Magnitude
@@ -156,12 +155,6 @@ def _sizes(module: nn.Module) -> list[int]:
 def cache_file(prober: Prober, ratios: Sequence[float]) -> Path:
     """Where the map of exactly this model, task, step and these ratios is kept."""
     return cache_folder() / "sensitivity" / f"{_key(prober, ratios)}.json"
-
-
-def cache_folder() -> Path:
-    """The user's cache folder for this tool: `$XDG_CACHE_HOME/compressor`, or `~/.cache/compressor`."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (named if named.is_absolute() else Path.home() / ".cache") / "compressor"
 
 
 def read_cache(path: Path) -> Sensitivity | None:

@@ -226,12 +226,22 @@ class GuardedTask(Task):
                 hint='such as {"encoder.*.attention": AttentionParts(query="q", key="k", ...)}',
                 place=Place(self.file),
             )
+        if self.attention:
+            self._check_patterns()
         if not 1 <= self.min_length <= self.length <= self.max_length:
             raise TaskError(
                 f"{self.name} needs 1 <= min_length <= length <= max_length, not "
                 f"{self.min_length}, {self.length}, {self.max_length}",
                 place=Place(self.file),
             )
+
+    def _check_patterns(self) -> None:
+        from compressor.methods.targets import check_patterns
+
+        try:
+            check_patterns(tuple(self.attention))
+        except ValueError as error:
+            raise TaskError(f"`attention` of {self.name}: {error}", place=Place(self.file)) from error
 
 
 class NarrowedTask(GuardedTask):

@@ -1,7 +1,8 @@
 """Makes nn.RNN, nn.GRU and nn.LSTM come out of `torch.export` as native ONNX `RNN`, `GRU` and `LSTM` nodes.
 
 So does `UnevenRecurrent`, whose layers and directions differ in size: one node a layer, but two where the directions of
-a layer differ, since a bidirectional node has one size.
+a layer differ, since a bidirectional node has one size. Each layer and direction of a `LowRankRecurrent` is a node of
+its own, see `low_rank_recurrent`.
 
 The exporter of PyTorch either unrolls these layers over time or hides their weights behind Slice and Concat. Here each
 layer of a prepared model emits the ONNX node itself, its weights in ONNX gate order as plain initializers.
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import ExportError
+from exporters import low_rank_recurrent
 from exporters.packed_sequence import PaddedSequence
 
 if TYPE_CHECKING:
@@ -21,9 +23,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from compressor.nn.low_rank_recurrent import LowRankPart, LowRankRecurrent
     from compressor.nn.uneven import UnevenRecurrent
 
-    Layer = nn.RNNBase | UnevenRecurrent
+    Layer = nn.RNNBase | UnevenRecurrent | LowRankRecurrent
     States = Tensor | Sequence[Tensor]
 
 _GATE_ORDER = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
@@ -50,13 +53,17 @@ def prepare(model: nn.Module, *, parts: bool = False) -> None:
     Raises:
         ExportError: A layer is an LSTM with `proj_size`, for which ONNX has no node.
     """
+    from compressor.nn.low_rank_recurrent import LowRankRecurrent
     from compressor.nn.recurrent import recurrent_modules
     from compressor.nn.uneven import UnevenRecurrent
 
+    for module in model.modules():
+        if isinstance(module, LowRankRecurrent):
+            _prepare_low_rank(module)
     uneven = {} if parts else {n: m for n, m in model.named_modules() if isinstance(m, UnevenRecurrent)}
     inside = {id(part) for module in uneven.values() for part in module.modules()}
     single = {name: module for name, module in recurrent_modules(model).items() if id(module) not in inside}
-    modules: dict[str, Layer] = {**uneven, **single}
+    modules: dict[str, nn.RNNBase | UnevenRecurrent] = {**uneven, **single}
     for name, module in modules.items():
         if module.proj_size > 0:
             raise ExportError(
@@ -66,7 +73,7 @@ def prepare(model: nn.Module, *, parts: bool = False) -> None:
         _prepare_layers(module)
 
 
-def _prepare_layers(module: Layer) -> None:
+def _prepare_layers(module: nn.RNNBase | UnevenRecurrent) -> None:
     import torch
 
     from compressor.nn.uneven import part_weights
@@ -86,6 +93,43 @@ def _prepare_layers(module: Layer) -> None:
         # Reshape reads 0 as "keep this axis": (T, B, D, H) -> (T, B, D * H) without a question about T or B.
         module.register_buffer("merge_directions", torch.tensor([0, 0, -1]))
     setattr(module, _PREPARED, operator)
+
+
+def _prepare_low_rank(module: LowRankRecurrent) -> None:
+    """Buffers for the first factor of an input matrix (`P_`), and then for a native node or a Scan."""
+    import torch
+
+    from compressor.nn.low_rank import LowRankLinear
+
+    operator = module.mode.partition("_")[0]
+    with torch.no_grad():
+        for layer in range(module.num_layers):
+            for direction in range(_directions(module)):
+                name, part = _part_name(layer, direction), module.part(layer, direction)
+                if isinstance(part.input, LowRankLinear):
+                    module.register_buffer(f"P_{name}", part.input.down.weight.T.contiguous())
+                if isinstance(part.hidden, LowRankLinear):
+                    low_rank_recurrent.prepare_part(module, name, part, module.mode)
+                else:
+                    _prepare_dense_part(module, name, part, operator)
+    setattr(module, _PREPARED, operator)
+
+
+def _prepare_dense_part(module: LowRankRecurrent, name: str, part: LowRankPart, operator: str) -> None:
+    import torch
+
+    from compressor.nn.low_rank import LowRankLinear
+
+    first = part.input.up.weight if isinstance(part.input, LowRankLinear) else part.input.weight
+    module.register_buffer(f"W_{name}", _reorder(first, operator).unsqueeze(0))
+    module.register_buffer(f"R_{name}", _reorder(part.hidden.weight, operator).unsqueeze(0))
+    if module.bias:
+        biases = [_reorder(bias, operator) for bias in (part.input.bias, part.hidden.bias) if bias is not None]
+        module.register_buffer(f"B_{name}", torch.cat(biases).unsqueeze(0))
+
+
+def _part_name(layer: int, direction: int) -> str:
+    return f"l{layer}" + (_REVERSE if direction else "")
 
 
 def _directions(module: Layer) -> int:
@@ -109,9 +153,10 @@ def native_nodes() -> Iterator[None]:
     """
     from torch import nn
 
+    from compressor.nn.low_rank_recurrent import LowRankRecurrent
     from compressor.nn.uneven import UnevenRecurrent
 
-    classes: tuple[Any, ...] = (nn.RNN, nn.GRU, nn.LSTM, UnevenRecurrent)
+    classes: tuple[Any, ...] = (nn.RNN, nn.GRU, nn.LSTM, UnevenRecurrent, LowRankRecurrent)
     originals = [cls.forward for cls in classes]
     for cls, original in zip(classes, originals, strict=True):
         cls.forward = _dispatcher(original)
@@ -177,6 +222,10 @@ def _run_layers(
     module: Layer, x: Tensor, lengths: Tensor | None, states: list[States], batch_first: bool
 ) -> tuple[Tensor, list[list[Tensor]]]:
     """Output (T, B, D * H), or (B, T, D * H) with `batch_first`, and for h and c the last states of every node."""
+    from compressor.nn.low_rank_recurrent import LowRankRecurrent
+
+    if isinstance(module, LowRankRecurrent):
+        return _run_low_rank(module, x, lengths, states, batch_first)
     per_layer, layers = _directions(module), module.num_layers
     last: list[list[Tensor]] = []
     for layer in range(layers):
@@ -196,6 +245,41 @@ def _run_layers(
             last.append(node_last)
             x = _join_directions(module, y, swap)
     return x, [list(of_one_kind) for of_one_kind in zip(*last, strict=True)]
+
+
+def _run_low_rank(
+    module: LowRankRecurrent, x: Tensor, lengths: Tensor | None, states: list[States], batch_first: bool
+) -> tuple[Tensor, list[list[Tensor]]]:
+    """The same for a layer whose directions are nodes of their own."""
+    import torch
+
+    count, total = _directions(module), _directions(module) * module.num_layers
+    valid = None
+    if lengths is not None:
+        valid = (torch.arange(x.shape[0])[:, None] < lengths)[..., None]  # (T, B, 1)
+    last: list[list[Tensor]] = []
+    for layer in range(module.num_layers):
+        outputs = []
+        for direction in range(count):
+            name, index = _part_name(layer, direction), layer * count + direction
+            own = [_rows(state, index, index + 1, total) for state in states]
+            low = x @ getattr(module, f"P_{name}") if hasattr(module, f"P_{name}") else x
+            if hasattr(module, f"R_{name}"):  # a dense recurrent matrix
+                y, *ends = _node(module, name, low, lengths, own)  # y: (T, 1, B, H)
+                y = y.squeeze(1)
+            else:
+                given = [state.squeeze(0) for state in own] or [
+                    x.new_zeros(x.shape[1], module.hidden_size) for _ in range(2 if module.mode == "LSTM" else 1)
+                ]
+                if isinstance(x.shape[0], int) and x.shape[0] == 1 and valid is None:
+                    y, *ends = low_rank_recurrent.one_step(module.mode, module.part(layer, direction), x, given)
+                else:
+                    y, *ends = low_rank_recurrent.scan(module, name, low, valid, given, backward=bool(direction))
+                ends = [end.unsqueeze(0) for end in ends]
+            outputs.append(y)
+            last.append(ends)
+        x = torch.cat(outputs, -1) if count > 1 else outputs[0]
+    return x.transpose(0, 1) if batch_first else x, [list(of_one_kind) for of_one_kind in zip(*last, strict=True)]
 
 
 def _rows(state: States, first: int, end: int, total: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
 from compressor.report import TensorInfo
+from exporters import low_rank_recurrent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -33,6 +34,7 @@ def tidy(model: onnx_ir.Model) -> None:
     from onnxscript import optimizer
 
     optimizer.optimize_ir(model, output_size_limit=MAX_FILE_BYTES, should_fold=_should_fold)
+    low_rank_recurrent.expand(model)
     _drop_zero_states(model)
     for graph_pass in (
         passes.IdentityEliminationPass(),

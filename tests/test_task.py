@@ -141,3 +141,8 @@ def test_attention_that_the_task_names_has_to_be_in_the_model(write):
 def test_attention_has_to_map_patterns_to_parts(write):
     with pytest.raises(TaskError, match="`attention` of Tiny must map globs of module names to AttentionParts"):
         load(write(BODY + "        attention = {'*': 'query'}\n"))
+
+
+def test_a_pattern_of_attention_that_is_no_regular_expression_is_refused(write):
+    with pytest.raises(TaskError, match=r"`attention` of Tiny: `re:\[` is not a regular expression"):
+        load(write(ATTENTION.replace("{'*'", "{'re:['")))

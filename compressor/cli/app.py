@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli import bench, doctor, graphs, inspect, methods, recipes, report, run, validate
+from compressor.cli import bench, doctor, graphs, inspect, methods, probe, recipes, report, run, validate
 from compressor.cli.output import emit
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ def top(
 app.command("run", short_help="Compress a model, export it, report.")(run.run)
 app.command("validate", short_help="Check recipes.")(validate.validate)
 app.command("inspect", short_help="Show a model and what of it can be pruned.")(inspect.inspect)
+app.command("probe", short_help="Compare what two architectures can learn.")(probe.probe)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(methods.app, name="methods")
 app.add_typer(graphs.app, name="graphs")

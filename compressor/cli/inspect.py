@@ -12,8 +12,11 @@ from compressor.cli.output import columns, emit, emit_json, emit_rich
 from compressor.errors import CompressorError, MethodError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
+    from compressor.nn.attention_parts import AttentionParts
     from compressor.report import Score
 
 
@@ -159,6 +162,7 @@ def _modules_of(task: str, *, evaluate: bool, json: bool) -> None:
     pipeline.try_forward(loaded, model, torch.device("cpu"))
     with Terminal() as progress, progress.bar("tracing the model", None):
         rows = modules(model, loaded.example(2, loaded.length))
+    attention = attentions(model, loaded.attention)
     score = None
     if evaluate:
         from compressor.measure import accuracy
@@ -166,9 +170,10 @@ def _modules_of(task: str, *, evaluate: bool, json: bool) -> None:
         with Terminal() as progress, progress.bar("evaluating", None):
             score = accuracy.score(loaded, model)
     if json:
-        emit_json({"task": loaded.name, "modules": rows, "total": _total(model), "score": _score_facts(score)})
+        facts = {"modules": rows, "attention": attention, "total": _total(model), "score": _score_facts(score)}
+        emit_json({"task": loaded.name} | facts)
     else:
-        _show(rows, _total(model), score)
+        _show(rows, attention, _total(model), score)
 
 
 def modules(model: "nn.Module", example: "tuple[Tensor, ...]") -> list[dict[str, Any]]:
@@ -206,6 +211,23 @@ def modules(model: "nn.Module", example: "tuple[Tensor, ...]") -> list[dict[str,
             }
         )
     return rows
+
+
+def attentions(model: "nn.Module", declared: "Mapping[str, AttentionParts]") -> list[dict[str, Any]]:
+    """One row for each multi-head attention, with the reason where its heads cannot go whatever it is called with."""
+    from compressor.surgery.attention_sites import attention_sites
+
+    return [
+        {
+            "name": site.name or "(model)",
+            "kind": site.kind,
+            "heads": site.heads,
+            "head_width": site.head_width,
+            "value_head_width": site.value_head_width,
+            "refused": site.reason,
+        }
+        for site in attention_sites(model, declared).found
+    ]
 
 
 def _prunable(model: "nn.Module") -> dict[str, str]:
@@ -246,7 +268,9 @@ def _score_facts(score: "Score | None") -> dict[str, Any] | None:
     return score.model_dump(mode="json") if score is not None else None
 
 
-def _show(rows: list[dict[str, Any]], total: dict[str, int], score: "Score | None") -> None:
+def _show(
+    rows: list[dict[str, Any]], attention: list[dict[str, Any]], total: dict[str, int], score: "Score | None"
+) -> None:
     table = [
         (
             row["name"],
@@ -259,6 +283,12 @@ def _show(rows: list[dict[str, Any]], total: dict[str, int], score: "Score | Non
     ]
     header = ("module", "type", "parameters", "share", "can be pruned")
     emit_rich(columns(header, table, right=("parameters", "share")))
+    if attention:
+        emit("")
+        sites = [
+            (row["name"], str(row["heads"]), str(row["head_width"]), row["refused"] or "heads") for row in attention
+        ]
+        emit_rich(columns(("attention", "heads", "width", "can be pruned"), sites, right=("heads", "width")))
     zeros = total["parameters"] - total["nonzeros"]
     emit(f"\n{total['parameters']:,} parameters, {zeros:,} of them zero; {total['bytes'] / 1024:,.1f} KiB of weights")
     if score is not None:

@@ -1,5 +1,6 @@
 """`compressor run`: compress, retrain, export, measure, report."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,14 @@ def run(
     device: DeviceOption = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="Rehearse on a handful of batches, in seconds.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite another recipe's run in DIR.")] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe/--no-probe",
+            help="Probe what an architecture that takes the place of another can still learn. [default: --probe]",
+            show_default=False,
+        ),
+    ] = True,
     threads: ThreadsOption = 1,
 ) -> None:
     """Compress a model as RECIPE says, export it, and report what it cost and what it bought.
@@ -43,6 +52,8 @@ def run(
             threads=threads,
             quick=quick,
             force=force,
+            probes=probe,
+            jobs=os.cpu_count() or 1,
             progress=progress,
         )
     _show(result, Path(out))

@@ -1,8 +1,9 @@
 """Multiply-accumulates of an ONNX file at concrete input shapes (FLOPs = 2 x MACs).
 
-Matrix products, convolutions and recurrent layers are counted. Elementwise arithmetic, activations, normalisation,
-biases and peepholes are not, as usual. Shapes are not inferred but seen: the graph is run once in ONNX Runtime with
-the inputs and outputs of the counted nodes as additional outputs, which works for every graph that runs.
+Matrix products, convolutions and recurrent layers are counted, in the body of a `Scan` once for each step. Elementwise
+arithmetic, activations, normalisation, biases and peepholes are not, as usual. Shapes are not inferred but seen: the
+graph is run once in ONNX Runtime with the inputs and outputs of the counted nodes as additional outputs, which works
+for every graph that runs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import onnxruntime
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
@@ -60,17 +62,61 @@ def survey(path: Path, inputs: Sequence[Tensor]) -> MacCount:
         UsageError: inputs that the file does not take.
     """
     feed = OnnxFile(path).feed(inputs)
-    model = _load(path)
-    uncounted = [_label(node) for node in model.graph.node if not _counted(node) and _may_hold_products(node, model)]
+    return _survey(path, _load(path), feed)
+
+
+def _survey(path: Path, model: ModelProto, feed: Mapping[str, Any]) -> MacCount:
+    holding = [node for node in model.graph.node if not _counted(node) and _may_hold_products(node, model)]
+    loops = [node for node in holding if _is_scan(node)]
+    uncounted = [_label(node) for node in holding if not _is_scan(node)]
     nodes = [node for node in model.graph.node if _counted(node)]
-    shapes = _shapes(path, model, nodes, feed)
+    shapes = _shapes(path, model, [*nodes, *loops], feed)
     by_operator: Counter[str] = Counter()
     for node in nodes:
         try:
             by_operator[node.op_type] += _COUNTERS[node.op_type](_Node(node, shapes))
         except _UncountableError:
             uncounted.append(_label(node))
+    for node in loops:
+        try:
+            steps, body = _body_of_scan(path, model, node, shapes)
+        except _UncountableError:
+            uncounted.append(_label(node))
+            continue
+        by_operator.update({operator: steps * products for operator, products in body.by_operator.items()})
+        uncounted += body.uncounted
     return MacCount(dict(by_operator), tuple(dict.fromkeys(uncounted)))
+
+
+def _is_scan(node: NodeProto) -> bool:
+    return _standard(node) and node.op_type == "Scan"
+
+
+def _body_of_scan(path: Path, model: ModelProto, node: NodeProto, shapes: Mapping[str, Shape]) -> tuple[int, MacCount]:
+    """Number of steps, and the MACs of one: the body runs as a model of its own, on zeros.
+
+    Raises:
+        _UncountableError: It runs along another axis than the first, or reads values of the graph around it that are
+            computed there.
+    """
+    attributes = {item.name: item for item in node.attribute}
+    if "scan_input_axes" in attributes and any(attributes["scan_input_axes"].ints):
+        raise _UncountableError
+    body, sequences = attributes["body"].g, attributes["num_scan_inputs"].i
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    own = {value.name for value in body.input} | {name for inner in body.node for name in inner.output}
+    captured = {name for inner in body.node for name in inner.input if name} - own
+    if not captured <= set(weights):
+        raise _UncountableError
+    alone = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=body)
+    alone.graph.initializer.extend(weights[name] for name in sorted(captured))
+    feed = {}
+    for index, (outer, value) in enumerate(zip(node.input, alone.graph.input, strict=True)):
+        shape = shapes[outer][1 if index >= len(node.input) - sequences else 0 :]
+        element = value.type.tensor_type.elem_type
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, element, shape))
+        feed[value.name] = np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(element))
+    return shapes[node.input[-1]][0], _survey(path, alone, feed)
 
 
 class _Node:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from compressor.methods.aaren import Aaren
 from compressor.methods.base import Method
 from compressor.methods.heads import Heads
+from compressor.methods.lama import Lama
 from compressor.methods.lattice import Lattice
+from compressor.methods.low_rank_attention import LowRankAttention
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.random_graph import RandomGraph
 from compressor.methods.retrain import Retrain
@@ -22,10 +24,23 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType(
         "lattice": Lattice,
         "random_graph": RandomGraph,
         "heads": Heads,
+        "low_rank_attention": LowRankAttention,
+        "lama": Lama,
         "aaren": Aaren,
         "retrain": Retrain,
     }
 )
 """Recipe word -> method, in the order in which they are listed."""
 
-__all__ = ["METHODS", "Aaren", "Heads", "Lattice", "Magnitude", "Method", "RandomGraph", "Retrain"]
+__all__ = [
+    "METHODS",
+    "Aaren",
+    "Heads",
+    "Lama",
+    "Lattice",
+    "LowRankAttention",
+    "Magnitude",
+    "Method",
+    "RandomGraph",
+    "Retrain",
+]

@@ -6,6 +6,8 @@ Source: Feng et al., arXiv 2405.13956; see `compressor.nn.aaren`.
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -17,7 +19,7 @@ from compressor.methods.targets import Selection, check_patterns, select_attenti
 from compressor.report import Change, Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -25,14 +27,21 @@ if TYPE_CHECKING:
     from compressor.nn.aaren import AarenAttention
     from compressor.nn.aaren_fitting import Sample
     from compressor.nn.attention_parts import AttentionParts
+    from compressor.progress import Bar
+    from compressor.surgery.attention_sites import AttentionSite
     from compressor.surgery.causality import Evidence
 
+_BATCHES = "let `Task.batches` give at least one"
 _QUICK_STEPS = 3
 _HELD_OUT = 4
 """Of so many calibration batches one is kept apart, to measure on."""
 _NOT_EQUIVALENT = (
     "An Aaren is not function-equivalent to the attention in whose place it stands: its query no longer comes from the "
     "tokens. Let a `retrain` step with `distill: true` follow, and judge by the metric after that."
+)
+_OF_ERRORS = (
+    "Errors are squared distances to what the original layer gave, over its variance: 0 is the same, 1 is no better "
+    "than a constant."
 )
 
 
@@ -117,7 +126,7 @@ class Aaren(Method):
             State(model.to(home), masks, tuple(structure)),
             tuple(changes),
             tuple(skipped),
-            notes=(_NOT_EQUIVALENT, *notes),
+            notes=(_NOT_EQUIVALENT, _OF_ERRORS, *notes),
             facts=facts,
         )
 
@@ -138,20 +147,15 @@ class Aaren(Method):
             MethodError: One that `targets` names in full cannot be converted, or none can.
         """
         from compressor.surgery.attention_sites import attention_sites
-        from compressor.surgery.causality import evidence
 
         reasons = {
-            site.name: _unfit(site.kind, site.reason, site.name)
+            site.name: _unfit(model.get_submodule(site.name), site)
             for site in attention_sites(model, context.task.attention).found
             if site.name in selection.names
         }
         watched = [name for name in selection.names if reasons[name] is None]
-        batches = [inputs for inputs, _ in first_batches(context, self.calibration_batches)]
-        examples = [tuple(part.to(context.device) for part in example) for example in trace_examples(context)]
-        with context.progress.bar("looking at masks", len(batches) + len(examples)) as bar:
-            on_examples = evidence(model, watched, examples, bar.advance)
-            on_batches = evidence(model, watched, batches, bar.advance)
-        reasons |= {name: on_batches[name].reason or on_examples[name].reason for name in watched}
+        seen = self._watch(model, watched, context) if watched else {}
+        reasons |= {name: found.reason for name, found in seen.items()}
         refused = {name: reason for name, reason in reasons.items() if reason is not None}
         for name, reason in refused.items():
             if name in (self.targets or ()):
@@ -160,7 +164,20 @@ class Aaren(Method):
             listed = "; ".join(f"`{name}`: {reason}" for name, reason in refused.items())
             raise MethodError(f"no attention of the model can become an Aaren ({listed})", hint=_REMEDY)
         skips = [Skip(name=name, reason=reason) for name, reason in refused.items()]
-        return {name: on_batches[name] for name in watched if name not in refused}, [*selection.skipped, *skips]
+        return {name: found for name, found in seen.items() if name not in refused}, [*selection.skipped, *skips]
+
+    def _watch(self, model: nn.Module, names: Sequence[str], context: Context) -> dict[str, Evidence]:
+        """What the task's examples and calibration batches show of these attentions, with the calls on the latter."""
+        from compressor.surgery.causality import evidence
+
+        batches = [inputs for inputs, _ in first_batches(context, self.calibration_batches, hint=_BATCHES)]
+        examples = trace_examples(context)
+        with context.progress.bar("looking at masks", len(batches) + len(examples)) as bar:
+            on_examples = evidence(model, names, examples, bar.advance)
+            on_batches = evidence(model, names, batches, bar.advance)
+        return {
+            name: replace(seen, reason=seen.reason or on_examples[name].reason) for name, seen in on_batches.items()
+        }
 
     def _teach(
         self,
@@ -196,8 +213,7 @@ class Aaren(Method):
             total = min(steps, _QUICK_STEPS) if context.quick else steps
             with context.progress.bar(f"fitting {name}", total) as bar:
                 fit(
-                    layer, names, used, steps=total, lr=lr, masks=masks, generator=generator,
-                    report=lambda done, loss, bar=bar: bar.advance(done, note=f"error {loss:.3g}"),
+                    layer, names, used, steps=total, lr=lr, masks=masks, generator=generator, report=_reporter(bar)
                 )  # fmt: skip
             errors[title] = error(layer, test)
             if errors[title] > best:
@@ -235,18 +251,23 @@ def carried_masks(name: str, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _unfit(kind: str, reason: str | None, name: str) -> str | None:
+def _unfit(module: nn.Module, site: AttentionSite) -> str | None:
     """What can be said against an attention before it is seen at work."""
-    if not name:
+    from torch.nn import MultiheadAttention
+
+    from compressor.nn.attention import CompactMultiheadAttention
+
+    if not site.name:
         return "it is the model itself, which cannot be replaced in place"
-    if kind == "declared":
-        return "its author's code calls it in a way of its own; build it on nn.MultiheadAttention"
-    return reason
+    if type(module) not in (MultiheadAttention, CompactMultiheadAttention):
+        return f"`{type(module).__name__}` is code of its author's own; build the model on nn.MultiheadAttention"
+    return site.reason
 
 
 def _samples(module: nn.Module, seen: Evidence) -> list[Sample]:
     import torch
 
+    from compressor.nn.aaren import hidden
     from compressor.nn.aaren_fitting import Sample
     from compressor.surgery.calibration import evaluating
     from compressor.surgery.causality import time_axis
@@ -259,7 +280,7 @@ def _samples(module: nn.Module, seen: Evidence) -> list[Sample]:
             padding: Tensor | None = arguments.get("key_padding_mask")
             counts = torch.ones(*x.shape[:-1], 1, dtype=x.dtype, device=x.device)
             if padding is not None:
-                absent = padding if padding.dtype == torch.bool else padding.isinf()
+                absent = hidden(padding)
                 absent = absent if time_axis(module, x) == 1 or x.dim() == 2 else absent.T
                 counts = counts.masked_fill(absent[..., None], 0.0)
             target = module(**dict(arguments))[0].masked_fill(counts == 0.0, 0.0)
@@ -267,11 +288,15 @@ def _samples(module: nn.Module, seen: Evidence) -> list[Sample]:
     return samples
 
 
+def _reporter(bar: Bar) -> Callable[[int, float], None]:
+    return lambda done, error: bar.advance(done, note=f"error {error:.3g}")
+
+
 def _scale(samples: Sequence[Sample]) -> float:
     """Root mean square of the inputs."""
     total = sum(float((sample.x * sample.counts).square().sum()) for sample in samples)
     count = sum(float(sample.counts.sum()) * sample.x.shape[-1] for sample in samples)
-    return (total / max(count, 1.0)) ** 0.5
+    return math.sqrt(total / max(count, 1.0))
 
 
 def _change(name: str, old: nn.Module, new: AarenAttention) -> Change:

@@ -102,7 +102,11 @@ class Heads(Method):
         from compressor.surgery.attention_sites import attention_sites
 
         selection = select_attention(model, declared, self.targets, self.ignore)
-        sites = [site for site in attention_sites(model, declared).found if site.name in selection.names]
+        sites = [
+            site
+            for site in attention_sites(model, declared).found
+            if site.name in selection.names and site.reason is None
+        ]
         refuse_non_finite(model, [name for site in sites for name in site.parameters])
         return selection
 

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from compressor.surgery.choice import Amount
     from compressor.surgery.planning import Scorer
 
+_WITHOUT_BATCHES = "give batches, or set `compensate: false` and a score that is not measured on data"
 Batches = list[tuple[tuple["Tensor", ...], Any]]
 
 
-def first_batches(context: Context, count: int) -> Batches:
+def first_batches(context: Context, count: int, *, hint: str = _WITHOUT_BATCHES) -> Batches:
     """The first training batches, drawn by a generator of their own so that retraining is unaffected.
 
     Raises:
@@ -34,8 +35,8 @@ def first_batches(context: Context, count: int) -> Batches:
     batches = list(islice(context.task.batches(generator), 2 if context.quick else count))
     if not batches:
         raise MethodError(
-            "the task's `batches` gave none, and this step measures and compensates on training batches",
-            hint="give batches, or set `compensate: false` and a score that is not measured on data",
+            "the task's `batches` gave none, and this step measures on training batches",
+            hint=hint,
         )
     return batches
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from compressor.nn.attention_parts import AttentionParts
 
-Kind = Literal["i2h", "h2h", "other", "layer"]
+Kind = Literal["i2h", "h2h", "other", "layer", "attention"]
 
 _SHOWN = 12
 """How many names an error lists at most."""
@@ -107,6 +107,31 @@ def select_layers(model: nn.Module, targets: Sequence[str] | None, ignore: Seque
     reasons = [(item.name, _reason(item, targets, ignore, "both")) for item in candidates]
     chosen = [name for name, reason in reasons if reason is None]
     return _not_empty(chosen, [Skip(name=name, reason=reason) for name, reason in reasons if reason is not None])
+
+
+def select_matrices(
+    model: nn.Module, candidates: Sequence[Candidate], targets: Sequence[str] | None, ignore: Sequence[str]
+) -> Selection:
+    """Of the matrices that may be factored those that `targets` names, or those of attention.
+
+    Raises:
+        MethodError: A pattern matches nothing, or nothing is left.
+    """
+    if targets is None and all(item.kind == "other" for item in candidates):
+        raise MethodError(
+            "the model has no multi-head attention whose matrices could be cut",
+            hint="name Linear or recurrent matrices in `targets`, or attention of your own in the task's `attention`: "
+            f"{_listed(item.name for item in candidates)}",
+        )
+    _refuse_unmatched(targets or (), candidates, model, why="cannot be factored")
+    reasons = [(item.name, _reason(item, targets, ignore, "both")) for item in candidates]
+    left = "not a part of attention and not named in `targets`"
+    skipped = [
+        Skip(name=name, reason=reason if targets is not None or reason == "named in `ignore`" else left)
+        for name, reason in reasons
+        if reason is not None
+    ]
+    return _not_empty([name for name, reason in reasons if reason is None], skipped)
 
 
 def select_attention(

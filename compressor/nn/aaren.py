@@ -21,8 +21,8 @@ from compressor.nn.record import LayerRecord, Size, allocate, parse
 if TYPE_CHECKING:
     from compressor.nn.prefix_attention import State
 
-_CAUSAL_BELOW = -1e4
-"""A number in a causal mask is at most this where a query must not see a key."""
+_HIDDEN = -1e4
+"""A number in a mask is at most this where a key must not be seen."""
 
 
 class AarenRecord(LayerRecord):
@@ -262,16 +262,29 @@ class AarenAttention(nn.Module):
         Returns:
             The output (B, T, E_o) and the state after these positions.
         """
+        if x.shape[1] == 1:
+            return self._single_step(x.squeeze(1), state)
         scores, values = self._scores(x), self._values(x)
         context, state = prefix_attention.advance(scores, values.to(scores.dtype), state)
         return self._output(context.to(values.dtype)), state
 
+    def _single_step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The step for one position, (B, E), with no axis of time to move about."""
+        score = self._scores_behind(x)  # (B, h)
+        value = self.v_proj(x).unflatten(-1, (self.num_heads, -1))  # (B, h, d_v)
+        context, state = prefix_attention.advance_one(score, value.to(score.dtype), state)
+        return self.out_proj(context.to(value.dtype).flatten(1)).unsqueeze(1), state
+
     def _scores(self, x: Tensor) -> Tensor:
         """(B, N, E) -> (B, h, N), in float32 or wider."""
+        return self._scores_behind(x).transpose(1, 2)
+
+    def _scores_behind(self, x: Tensor) -> Tensor:
+        """(..., E) -> (..., h), in float32 or wider."""
         dtype = prefix_attention.working_type(x)
         with torch.autocast(x.device.type, enabled=False):
             rows, offsets = self._score_weights(dtype)
-            return nn.functional.linear(x.to(dtype), rows, offsets).transpose(1, 2)
+            return nn.functional.linear(x.to(dtype), rows, offsets)
 
     def _score_weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """Rows (h, E) and offsets (h,) or None: the scores of an input x are rows @ x + offsets."""
@@ -311,10 +324,14 @@ def is_causal_mask(mask: Tensor) -> bool:
     if mask.shape[-1] != mask.shape[-2]:
         return False
     above = torch.ones(mask.shape[-2:], dtype=torch.bool, device=mask.device).triu(1)
-    hidden = mask if mask.dtype == torch.bool else mask <= _CAUSAL_BELOW
-    if not bool((hidden == above).all()):
+    if not bool((hidden(mask) == above).all()):
         return False
     return mask.dtype == torch.bool or not bool(mask.masked_fill(above, 0.0).any())
+
+
+def hidden(mask: Tensor) -> Tensor:
+    """Where a mask hides a key, True: where it is True, or a very low number."""
+    return mask if mask.dtype == torch.bool else mask <= _HIDDEN
 
 
 def _refuse_other_masks(mask: Tensor) -> None:

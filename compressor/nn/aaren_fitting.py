@@ -42,8 +42,8 @@ def error(layer: AarenAttention, samples: Sequence[Sample]) -> float:
 
 def set_mean_query(layer: AarenAttention, samples: Sequence[Sample]) -> None:
     """Let the query be the mean input, so that what `q_proj` makes of it is the mean of the attention's queries."""
-    total = sum((sample.x * sample.counts).flatten(0, -2).sum(0) for sample in samples)
-    count = sum(sample.counts.sum() for sample in samples)
+    total = torch.stack([(sample.x * sample.counts).flatten(0, -2).sum(0) for sample in samples]).sum(0)
+    count = torch.stack([sample.counts.sum() for sample in samples]).sum()
     with torch.no_grad():
         layer.query.copy_(total / count)
 
@@ -99,8 +99,9 @@ def _shuffled(samples: Sequence[Sample], generator: torch.Generator) -> Iterator
 def _distance(layer: AarenAttention, sample: Sample, *, gradients: bool = False) -> Tensor:
     """Sum of squares over the positions that count."""
     with torch.set_grad_enabled(gradients):
-        output = layer(sample.x, sample.x, sample.x, key_padding_mask=sample.padding)[0]
-        return ((output - sample.target).square() * sample.counts).sum()
+        output: Tensor = layer(sample.x, sample.x, sample.x, key_padding_mask=sample.padding)[0]
+        squares: Tensor = (output - sample.target).square() * sample.counts
+        return squares.sum()
 
 
 def _variance(samples: Sequence[Sample]) -> float:

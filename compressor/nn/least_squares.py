@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-"""Those that `choose_ridge` tries."""
+"""Those that `choose_ridge` tries unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,16 @@ class Moments:
             setattr(total, name, getattr(self, name) + getattr(other, name))
         return total
 
+    @property
+    def mean(self) -> Tensor:
+        """Of z (n,)."""
+        return self._inputs / max(self.samples, 1)
+
+    def second_moment(self, *, centred: bool) -> Tensor:
+        """The mean of z z^T (n, n), or the covariance of z."""
+        moment = self._inner / max(self.samples, 1)
+        return moment - torch.outer(self.mean, self.mean) if centred else moment
+
     def solve(self, problem: Problem, ridge: float) -> Solution:
         r"""The ridge regression of outputs on inputs.
 
@@ -104,13 +118,13 @@ class Moments:
         return float(total.clamp(min=0.0))
 
 
-def choose_ridge(halves: tuple[Moments, Moments], problem: Problem) -> float:
-    """The ridge whose fit on either half of the samples errs least on the other one; larger of equal ones."""
-    errors = dict.fromkeys(RIDGES, 0.0)
+def choose_ridge(halves: tuple[Moments, Moments], problem: Problem, ridges: Sequence[float] = RIDGES) -> float:
+    """That of the rising ridges whose fit on either half of the samples errs least on the other; larger of equals."""
+    errors = dict.fromkeys(ridges, 0.0)
     for fitted, tested in (halves, halves[::-1]):
-        for ridge in RIDGES:
+        for ridge in ridges:
             errors[ridge] += tested.error(problem, fitted.solve(problem, ridge))
-    return min(reversed(RIDGES), key=lambda ridge: errors[ridge])
+    return min(reversed(ridges), key=lambda ridge: errors[ridge])
 
 
 def pattern_cost(allowed: Tensor) -> float:

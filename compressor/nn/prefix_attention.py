@@ -70,14 +70,17 @@ def naive(scores: Tensor, values: Tensor) -> Tensor:
     a, c, m = initial_state(tuple(scores.shape[:-1]), values.shape[-1], dtype=scores.dtype, device=scores.device)
     outputs = []
     for position in range(scores.shape[-1]):
-        score, value = scores[..., position], values[..., position, :]
-        m_new = torch.maximum(m, score)
-        old, new = (m - m_new).exp(), (score - m_new).exp()
-        a = a * old[..., None] + value * new[..., None]
-        c = c * old + new
-        m = m_new
+        a, c, m = _next_state(scores[..., position], values[..., position, :], (a, c, m))
         outputs.append(a / c.clamp(min=1.0)[..., None])  # c >= 1 as soon as there is something
     return torch.stack(outputs, -2)
+
+
+def _next_state(score: Tensor, value: Tensor, state: State) -> State:
+    """One position more: s (...) and v (..., d)."""
+    a, c, m = state
+    m_new = torch.maximum(m, score)
+    old, new = (m - m_new).exp(), (score - m_new).exp()
+    return a * old[..., None] + value * new[..., None], c * old + new, m_new
 
 
 def whole(scores: Tensor, values: Tensor) -> Tensor:
@@ -96,8 +99,23 @@ def whole(scores: Tensor, values: Tensor) -> Tensor:
     return (weights @ values) / weights.sum(-1).clamp(min=1.0)[..., None]
 
 
+def advance_one(score: Tensor, value: Tensor, state: State) -> tuple[Tensor, State]:
+    """One more position after those that `state` sums up, of plain operations: the form of step files.
+
+    Args:
+        score: s (...), of a position that takes part.
+        value: v (..., d).
+        state: (a, c, m) after the positions before.
+
+    Returns:
+        o (..., d), and (a, c, m) after this position.
+    """
+    a, c, m = _next_state(score, value, state)
+    return a / c[..., None], (a, c, m)
+
+
 def advance(scores: Tensor, values: Tensor, state: State) -> tuple[Tensor, State]:
-    """T more positions, T >= 1, after those that `state` sums up, of plain operations: the form of step files.
+    """`advance_one` for T positions at a time, T >= 1.
 
     Args:
         scores: s (..., T), each of a position that takes part.
@@ -108,13 +126,6 @@ def advance(scores: Tensor, values: Tensor, state: State) -> tuple[Tensor, State
         o (..., T, d), and (a, c, m) after the last of these positions.
     """
     a, c, m = state
-    if scores.shape[-1] == 1:
-        score = scores[..., 0]
-        m_new = torch.maximum(m, score)
-        old, new = (m - m_new).exp(), (score - m_new).exp()
-        a = a * old[..., None] + values[..., 0, :] * new[..., None]
-        c = c * old + new
-        return (a / c[..., None])[..., None, :], (a, c, m_new)
     spread = _spread(scores)  # (..., T, T)
     maxima = torch.maximum(spread.amax(-1), m[..., None])  # (..., T)
     weights, old = (spread - maxima[..., None]).exp(), (m[..., None] - maxima).exp()
@@ -255,4 +266,5 @@ def _blocks(x: Tensor, fill: float | None) -> Tensor:
     if missing:
         tail = x[:, -1:] if fill is None else x.new_full((1,) * x.dim(), fill)
         x = torch.cat([x, tail.expand(x.shape[0], missing, *x.shape[2:])], 1)
-    return x.unflatten(1, (-1, size))
+    blocks: Tensor = x.unflatten(1, (-1, size))
+    return blocks

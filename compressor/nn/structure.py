@@ -12,7 +12,10 @@ from torch import nn
 from compressor.errors import CheckpointError
 from compressor.nn.aaren import AarenAttention
 from compressor.nn.attention import CompactMultiheadAttention
+from compressor.nn.low_rank import LowRankLinear
+from compressor.nn.low_rank_recurrent import LowRankRecurrent
 from compressor.nn.norm import WideLayerNorm
+from compressor.nn.pooling import PoolingReplacement
 from compressor.nn.recurrent_stack import RecurrentStack
 from compressor.nn.uneven import UnevenRecurrent
 
@@ -22,7 +25,16 @@ if TYPE_CHECKING:
 REPLACE = "replace"
 """The kind of the records."""
 
-Layer = UnevenRecurrent | CompactMultiheadAttention | WideLayerNorm | RecurrentStack | AarenAttention
+Layer = (
+    UnevenRecurrent
+    | CompactMultiheadAttention
+    | WideLayerNorm
+    | RecurrentStack
+    | LowRankLinear
+    | LowRankRecurrent
+    | AarenAttention
+    | PoolingReplacement
+)
 
 LAYERS: dict[str, type[Layer]] = {
     "uneven_recurrent": UnevenRecurrent,
@@ -30,6 +42,9 @@ LAYERS: dict[str, type[Layer]] = {
     "wide_layer_norm": WideLayerNorm,
     "recurrent_stack": RecurrentStack,
     "aaren": AarenAttention,
+    "pooling": PoolingReplacement,
+    "low_rank_linear": LowRankLinear,
+    "low_rank_recurrent": LowRankRecurrent,
 }
 """The word after `with` -> the class."""
 _PREDECESSORS: dict[type[nn.Module], type[nn.Module] | tuple[type[nn.Module], ...]] = {
@@ -38,6 +53,9 @@ _PREDECESSORS: dict[type[nn.Module], type[nn.Module] | tuple[type[nn.Module], ..
     WideLayerNorm: nn.LayerNorm,
     RecurrentStack: nn.RNNBase,
     AarenAttention: (nn.MultiheadAttention, CompactMultiheadAttention),
+    PoolingReplacement: nn.Module,  # a pooling is code of the user's, of any class
+    LowRankLinear: nn.Linear,
+    LowRankRecurrent: nn.RNNBase,
 }
 _KEYS = {"kind", "module", "with", "record"}
 
@@ -51,7 +69,8 @@ def replace_record(name: str, layer: Layer) -> dict[str, Any]:
 def apply_record(model: nn.Module, record: Mapping[str, Any]) -> None:
     """Put the layer that a record describes into `model`, in place; that layer's weights are undefined afterwards.
 
-    It gets the device, the type and the mode (training or evaluation) of the module that it replaces.
+    It gets the device, the type and the mode (training or evaluation) of the module that it replaces; device and type
+    are the model's where that module has no parameters.
 
     Raises:
         CheckpointError: The record is not valid or does not fit the model.
@@ -69,7 +88,7 @@ def apply_record(model: nn.Module, record: Mapping[str, Any]) -> None:
             hint="load it with the version that wrote it",
         )
     old = _find(model, name, cls)
-    tensor = next(old.parameters(), None)
+    tensor = next(old.parameters(), next(model.parameters(), None))
     device, dtype = (None, None) if tensor is None else (tensor.device, tensor.dtype)
     new = cls.from_record(record["record"], device=device, dtype=dtype)
     replace_module(model, name, new.train(old.training))

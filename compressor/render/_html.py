@@ -6,7 +6,8 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from compressor.render import format as form
-from compressor.render import plots, view
+from compressor.render import plots, probe, view
+from compressor.render.blocks import MARKS
 
 if TYPE_CHECKING:
     from compressor.report import Report
@@ -21,6 +22,6 @@ def html(report: Report) -> str:
     source = resources.files("compressor.render").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page: str = environment.from_string(source).render(
-        report=report, view=view, form=form, plots=plots.plots(report), marks=view.MARKS
+        report=report, view=view, form=form, probe=probe, plots=plots.plots(report), marks=MARKS
     )
     return page

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from compressor.render import view
+from compressor.render import probe, view
+from compressor.render.blocks import MARKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from compressor.render.view import Table
+    from compressor.render.blocks import Table
     from compressor.report import Artifact, Report, StepReport
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -21,7 +22,7 @@ def markdown(report: Report) -> str:
     blocks = [f"# {_text(report.name)}"]
     if report.description:
         blocks.append(_text(report.description))
-    blocks.append(_list(f"{view.MARKS[item.tone]} {_text(item.text)}" for item in view.statements(report)))
+    blocks.append(_list(f"{MARKS[item.tone]} {_text(item.text)}" for item in view.statements(report)))
     blocks += ["## Original and compressed, measured on the exported files", _table(view.comparison(report))]
     blocks += [_text(note) for note in view.footnotes(report)]
     if (table := view.step_by_step(report)) is not None:
@@ -56,6 +57,12 @@ def _step(report: Report, step: StepReport) -> list[str]:
         view.history(step),
     )
     blocks += [_table(table) for table in tables if table]
+    for probed in step.probes:
+        blocks += [
+            f"Probed: {_text(probe.title(probed))}",
+            _table(probe.table(probed)),
+            _text(probe.conditions(probed)),
+        ]
     if step.notes:
         blocks.append(_list(_text(note) for note in step.notes))
     return blocks

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compressor.render import view
+from compressor.render import probe, view
+from compressor.render.blocks import MARKS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
 
-    from compressor.report import Report
+    from compressor.render.blocks import Statement
+    from compressor.render.blocks import Table as Cells
+    from compressor.report import Probe, Report
 
 _STYLES = {"good": "green", "bad": "bold red", "plain": "default"}
 
@@ -27,14 +32,31 @@ def print_table(report: Report, console: Console) -> None:
     for step in report.steps:
         if (others := view.beside(report, step)) is not None:
             console.print(_rich(others))
+        for probed in step.probes:
+            print_probe(probed, console)
     wanted = view.limits(report)
     if wanted is not None:
         console.print(_rich(wanted))
-    for statement in view.statements(report):
-        console.print(Text(f"{view.MARKS[statement.tone]} {statement.text}", style=_STYLES[statement.tone]))
+    print_statements(view.statements(report), console)
 
 
-def _rich(table: view.Table, title: str | None = None) -> object:
+def print_statements(statements: Iterable[Statement], console: Console) -> None:
+    """Print sentences, each with the mark and the colour of its tone."""
+    from rich.text import Text
+
+    for statement in statements:
+        console.print(Text(f"{MARKS[statement.tone]} {statement.text}", style=_STYLES[statement.tone]))
+
+
+def print_probe(probed: Probe, console: Console) -> None:
+    """Print what a probe found, and how."""
+    from rich.text import Text
+
+    console.print(_rich(probe.table(probed), title=probe.title(probed)))
+    console.print(Text(probe.conditions(probed), style="dim"))
+
+
+def _rich(table: Cells, title: str | None = None) -> object:
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from compressor.render import format as form
+from compressor.render import probe
+from compressor.render.blocks import Statement, Table, Tone
 from compressor.report import Drop
 
 if TYPE_CHECKING:
@@ -23,25 +25,6 @@ if TYPE_CHECKING:
 
 _NOTICEABLE_ZEROS = 0.005
 _NOTICEABLE_RATIO = 1.05
-
-Tone = Literal["good", "bad", "plain"]
-MARKS: dict[Tone, str] = {"good": "✓", "bad": "✗", "plain": "•"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells of plain text; the first column names the row."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One sentence that a reader should not miss."""
-
-    tone: Tone
-    text: str
 
 
 @dataclass(frozen=True)
@@ -81,6 +64,8 @@ def statements(report: Report) -> list[Statement]:
         name = "" if len(report.compressed) == 1 else f"{label(report, index)}: "
         for statement in _about(report, measurement, report.speedups[index]):
             found.append(Statement(statement.tone, name + statement.text))
+    for step in report.steps:
+        found += probe.of_step(step)
     found += [said for step in report.steps if (said := _beside_statement(report, step)) is not None]
     missed = [limit for limit in report.limits if not limit.met]
     if missed:

@@ -45,7 +45,7 @@ def evaluating_on_cpu(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
-def forward(model: nn.Module, inputs: tuple[Tensor, ...], what: str) -> list[Tensor]:
+def forward(model: nn.Module, inputs: tuple[Tensor, ...], what: str, *, hint: str = _FIXED) -> list[Tensor]:
     """All tensors that the model gives for these inputs.
 
     Raises:
@@ -59,7 +59,7 @@ def forward(model: nn.Module, inputs: tuple[Tensor, ...], what: str) -> list[Ten
         name = "" if uneven else f"{type(error).__name__}: "
         raise SurgeryError(
             f"the {what} model cannot run: {name}{str(error).splitlines()[0]} ({_where(error)})",
-            hint=_UNEVEN if uneven else _FIXED,
+            hint=_UNEVEN if uneven else hint,
         ) from error
     return [part for part in tree_flatten(outputs)[0] if isinstance(part, Tensor)]
 

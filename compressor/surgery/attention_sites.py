@@ -21,7 +21,7 @@ from compressor.nn.attention_parts import LAYERS, AttentionParts
 from compressor.report import Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Kind = Literal["multihead", "compact", "declared"]
 _OURS = __name__.partition(".")[0] + "."
@@ -165,7 +165,12 @@ def attention_sites(model: nn.Module, declared: Mapping[str, AttentionParts] | N
         if isinstance(module, nn.MultiheadAttention):
             found.append(_of_torch(name, module))
         elif isinstance(module, CompactMultiheadAttention):
-            found.append(_of_ours(name, module))
+            changed = [f"its `{path}` is a `{type(part).__name__}`, not an nn.Linear" for path, part
+                       in module.named_children() if not isinstance(part, nn.Linear)]  # fmt: skip
+            if changed:
+                skipped.append(Skip(name=name, reason=changed[0]))
+            else:
+                found.append(_of_ours(name, module))
         elif id(module) in parts_of:
             try:
                 found.append(_of_task(name, module, parts_of[id(module)]))
@@ -187,7 +192,7 @@ def check_declared(model: nn.Module, declared: Mapping[str, AttentionParts]) -> 
             near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.4)
             raise TaskError(
                 f"`attention`: no module of the model fits `{pattern}`",
-                hint=f"did you mean `{near[0]}`?" if near else "`compressor inspect --task` lists the modules",
+                hint=f"did you mean `{near[0]}`?" if near else f"it has {_some(name for name in names if name)}",
             )
     parts_of = _declared_modules(model, declared)
     for name, module in model.named_modules():
@@ -222,6 +227,8 @@ def _of_torch(name: str, module: nn.MultiheadAttention) -> AttentionSite:
     output_bias = None if module.out_proj.bias is None else _full(name, "out_proj.bias")
     output = Projection(_full(name, "out_proj.weight"), output_bias, 1, 0, 0, heads, width)
     reason = None
+    if type(module).forward is not nn.MultiheadAttention.forward:
+        reason = f"it is a `{type(module).__name__}` with a `forward` of its own"
     for option, present in (("add_bias_kv", module.bias_k is not None), ("add_zero_attn", module.add_zero_attn)):
         if present:
             reason = f"it has {option}=True"
@@ -235,7 +242,14 @@ def _of_ours(name: str, module: CompactMultiheadAttention) -> AttentionSite:
         for local, width in (("q", module.head_dim), ("k", module.head_dim), ("v", module.value_head_dim))
     )
     output = _columns(layers["out"], module.out_proj, module.num_heads, module.value_head_dim)
-    return AttentionSite(name, "compact", module.num_heads, (query, key, value, output))
+    factored = [path for path in layers.values() if not isinstance(_submodule_of(module, path), nn.Linear)]
+    reason = f"`{factored[0]}` is in low rank already" if factored else None
+    return AttentionSite(name, "compact", module.num_heads, (query, key, value, output), reason=reason)
+
+
+def _submodule_of(module: nn.Module, path: str) -> nn.Module:
+    """The layer of an attention, by its full name."""
+    return module.get_submodule(path.rpartition(".")[2])
 
 
 def _of_task(name: str, module: nn.Module, parts: AttentionParts) -> AttentionSite:
@@ -282,9 +296,7 @@ def _of_task(name: str, module: nn.Module, parts: AttentionParts) -> AttentionSi
     )
     query, key, value_rows = rows
     output = _columns(paths["output"], layers["output"], heads, value_width)
-    reason = next((f"`{paths[role]}` computes its weight from others" for role in LAYERS
-                   if "weight" not in layers[role]._parameters), None)  # fmt: skip
-    return AttentionSite(name, "declared", heads, (query, key, value_rows, output), parts, reason)
+    return AttentionSite(name, "declared", heads, (query, key, value_rows, output), parts)
 
 
 def _rows(path: str, layer: Any, heads: int, width: int, start: int = 0) -> Projection:
@@ -317,7 +329,9 @@ def _with_reason(
         return site
     for name in site.parameters:
         module = _module_of(model, name)
-        parameter = module._parameters[name.rpartition(".")[2]]
+        parameter = module._parameters.get(name.rpartition(".")[2])
+        if parameter is None:
+            return replace(site, reason=f"its weight `{name}` is computed from other parameters")
         sharing = owners[id(parameter)] if len(owners[id(parameter)]) > 1 else users[id(module)] - {_label(site.name)}
         if sharing:
             reason = f"its weight `{name}` belongs to {', '.join(sorted(sharing))} as well"
@@ -399,11 +413,11 @@ def _owner(name: str, module: nn.Module, path: str, role: str = "heads") -> tupl
 
 def _missing(name: str, role: str, path: str, owner: Any, part: str, way: str) -> TaskError:
     wanted = _layer_names(owner) if role in LAYERS else _numbers(owner)
-    near = difflib.get_close_matches(part, wanted, n=1) or wanted[:_SHOWN]
+    near = difflib.get_close_matches(part, wanted, n=1) or wanted
     place = _label(_full(name, way) if way else name)
     return TaskError(
         f"{place}, a `{type(owner).__name__}`, has no `{part}` (`{role}` is `{path}`)",
-        hint=f"it has {', '.join(f'`{key}`' for key in near)}" if near else "look it up in the module's `__init__`",
+        hint=f"it has {_some(near)}" if near else "look it up in the module's `__init__`",
     )
 
 
@@ -415,6 +429,11 @@ def _numbers(owner: Any) -> list[str]:
     """Names of what a path to a number may go on with."""
     numbers = [key for key, value in vars(owner).items() if type(value) is int and not key.startswith("_")]
     return [*numbers, *_layer_names(owner)]
+
+
+def _some(names: Iterable[str]) -> str:
+    every = [f"`{name}`" for name in names]
+    return ", ".join(every[:_SHOWN]) + (f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else "")
 
 
 def _label(name: str) -> str:

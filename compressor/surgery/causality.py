@@ -82,7 +82,10 @@ def _reason_of_masks(masks: Sequence[Tensor | None]) -> str | None:
         if mask is None:
             return "it is called without a mask, so every position sees later ones"
         if not is_causal_mask(mask):
-            return "its mask is not just causal: it shows later positions, hides earlier ones or adds numbers"
+            return (
+                "its mask is not just causal: it shows later positions, hides earlier ones (padding belongs into "
+                "key_padding_mask) or adds numbers"
+            )
     return None
 
 

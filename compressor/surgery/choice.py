@@ -75,7 +75,11 @@ class Amount:
 
     def of(self, module: str) -> Amount:
         """The amount for one module."""
-        return replace(self, ratio=self.ratios[module], count=None, ratios={}) if module in self.ratios else self
+        return (
+            replace(self, ratio=self.ratios[module], count=None, keep=None, ratios={})
+            if module in self.ratios
+            else self
+        )
 
     def renamed(self, names: Mapping[str, Sequence[str]]) -> Amount:
         """The same amount after modules were replaced by several, each of which takes over the ratio."""

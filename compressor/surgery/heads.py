@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from compressor.nn.attention_parts import AttentionParts
     from compressor.progress import Progress
+    from compressor.surgery.atoms import Role
     from compressor.surgery.attention_sites import AttentionSite
     from compressor.surgery.choice import Amount
     from compressor.surgery.head_scores import HeadScorer
@@ -188,7 +189,11 @@ def _flexible(
 def _too_few(site: AttentionSite, amount: Amount) -> str | None:
     if amount.keep is not None and site.heads <= amount.keep:
         return f"it has {site.heads} heads, and `keep` asks for {amount.keep}"
-    return "it has one head, and one has to stay" if site.heads == 1 else None
+    if site.heads == 1:
+        return "it has one head, and one has to stay"
+    if amount.scope == "layer" and not amount.removed_of(site.heads):
+        return f"{amount.ratio:g} of its {site.heads} heads, rounded down, is none"
+    return None
 
 
 def _uses(cut: _Cut, example: tuple[Tensor, ...]) -> dict[str, str]:
@@ -196,7 +201,8 @@ def _uses(cut: _Cut, example: tuple[Tensor, ...]) -> dict[str, str]:
 
     Looked at with the converted layers: PyTorch's fused encoder layer does not call its attention.
     """
-    forward(cut.model, example, "converted")  # raises with the place where it cannot run
+    # Raises with the place where it cannot run, such as a line that takes weights out of PyTorch's attention.
+    forward(cut.model, example, "converted", hint="name the attention under `ignore`; the model is untouched")
     with evaluating(cut.model):
         seen = calls(cut.model, list(cut.sites), example)
     reasons = {}
@@ -347,7 +353,7 @@ def _compensated(
     batches = [tuple(part.cpu() for part in batch) for batch in calibration]
     outputs = {(site.output.weight, 1) for site in cut.sites.values()}
     kept = cut.kept()
-    roles = {key: "in" if key in outputs else "out" for key in kept}
+    roles: dict[tuple[str, int], Role] = {key: "in" if key in outputs else "out" for key in kept}
     done = refit(cut.model, result.model, kept, roles, batches, masks=result.masks, progress=progress)
     notes = tuple(
         f"{', '.join(fit.names)}: refitted on {len(batches)} batches; squared error of the sums of products "

@@ -17,7 +17,7 @@ from similarity import correct, cross_validated, fit, mean_cosine, rank_correlat
 from torch import Tensor, nn
 from wordpiece import LONGEST
 
-from compressor import Evaluation, Task
+from compressor import AttentionParts, Evaluation, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,6 +57,11 @@ class Similarity(Task):
     }
     outputs: Mapping[str, Mapping[int, str]] = {"embedding": {0: "batch"}}
     length, min_length, max_length = 32, 2, LONGEST
+    attention: Mapping[str, AttentionParts] = {
+        "layers.*.attention": AttentionParts(
+            query="query", key="key", value="value", output="output", heads="num_heads"
+        )
+    }
 
     def model(self) -> SentenceEncoder:
         return load(cached(WEIGHTS))

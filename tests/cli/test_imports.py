@@ -26,6 +26,7 @@ print("LOADED", *sorted({name.partition(".")[0] for name in sys.modules}))
         ["run", "nowhere.yaml", "--task", "task.py", "--out", "out"],
         ["bench", "nowhere.onnx"],
         ["graphs", "study", "--help"],
+        ["probe", "--recipe", "nowhere.yaml", "--task", "task.py"],
     ],
     ids=" ".join,
 )

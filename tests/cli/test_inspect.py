@@ -30,6 +30,18 @@ def test_evaluate_adds_the_metric_with_its_interval(files):
     assert "\naccuracy 0." in call("inspect", "--task", files / "task.py", "--evaluate").out
 
 
+def test_attention_is_listed_with_its_heads_or_the_reason(files):
+    made = ("self.first = nn.MultiheadAttention(12, 4)", "self.second = nn.MultiheadAttention(12, 3, add_bias_kv=True)")
+    text = (files / "task.py").read_text()
+    text = text.replace("        self.out =", "".join(f"        {layer}\n" for layer in made) + "        self.out =")
+    (files / "attending.py").write_text(text)
+    first, second = json.loads(call("inspect", "--task", files / "attending.py", "--json").out)["attention"]
+    assert (first["name"], first["kind"], first["heads"], first["head_width"]) == ("first", "multihead", 4, 3)
+    assert (first["refused"], second["refused"]) == (None, "it has add_bias_kv=True")
+    lines = call("inspect", "--task", files / "attending.py").out.splitlines()
+    assert any(line.split() == ["first", "4", "3", "heads"] for line in lines)
+
+
 def test_a_layer_whose_units_cannot_be_taken_says_why(files):
     text = (
         (files / "task.py")

@@ -26,7 +26,7 @@ def _layer():
 
 
 class Sequence(nn.Module):
-    """The layer with and without padding behind and in front, and one in PyTorch's encoder with a causal mask."""
+    """The layer as it is and with padding in front, and one in PyTorch's encoder with a causal mask and padding."""
 
     def __init__(self):
         super().__init__()
@@ -40,9 +40,9 @@ class Sequence(nn.Module):
         padding = torch.arange(length) >= lengths[:, None]
         causal = nn.Transformer.generate_square_subsequent_mask(length)
         y = self.own(features, features, features, attn_mask=causal)[0]
-        behind = self.own(features, features, features, key_padding_mask=padding)[0]
         front = self.own(features, features, features, key_padding_mask=padding.flip(1))[0]
-        return y, behind, front, self.encoder(y, src_mask=causal, is_causal=True)
+        behind = torch.zeros(padding.shape).masked_fill(padding, float("-inf"))
+        return y, front, self.encoder(y, src_mask=causal, src_key_padding_mask=behind, is_causal=True)
 
 
 class Step(nn.Module):
@@ -63,7 +63,7 @@ class Step(nn.Module):
 def sequence(tmp_path_factory):
     task = ShapedTask(
         {"features": TIMED, "lengths": LAST},
-        {"y": TIMED, "behind": TIMED, "front": TIMED, "encoded": TIMED},
+        {"y": TIMED, "front": TIMED, "encoded": TIMED},
         lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
     )
     torch.manual_seed(0)
@@ -101,6 +101,7 @@ def test_a_step_carries_its_state_to_ten_times_the_traced_length(tmp_path, size)
     )  # fmt: skip
     artifact = export(model, task, path, Options())
     assert not {"CumSum", "Scan", "Loop", "If"} & set(artifact.operators)
+    assert size > 1 or not {"Transpose", "Where", "ReduceMax"} & set(artifact.operators)  # one position is lean
     file, x, state, outputs = OnnxFile(path), torch.randn(2, 10 * 11, INPUT), model.own.initial_state(2), []
     for part in x.split(size, 1):
         output, *state = file(part, *state)

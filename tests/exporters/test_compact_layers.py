@@ -10,7 +10,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.measure.runtime import OnnxFile
 from compressor.nn.attention import CompactMultiheadAttention
+from compressor.nn.lama import LamaAttention
 from compressor.nn.norm import WideLayerNorm
+from compressor.nn.pooling import MeanPooling, PoolingCall, PoolingReplacement
 from compressor.nn.uneven import UnevenRecurrent
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask, features_task, lengths_for
@@ -174,3 +176,92 @@ def test_exported_normalisation_is_accurate_in_float32_where_the_mean_is_large(t
     with torch.no_grad():
         exact = norm.double()(x.double())
     torch.testing.assert_close(OnnxFile(path)(x).double(), exact, atol=2e-6, rtol=0)
+
+
+class Poolings(nn.Module):
+    """Poolings that took another one's place: both contexts, every kind of mask and of readout."""
+
+    def __init__(self):
+        super().__init__()
+        names, lama = ("states", "mask"), LamaAttention
+        self.marked = PoolingReplacement(
+            PoolingCall(names, "states", (0, 1, 2), "mask", "real"), lama(INPUT, 3), 15, "rows"
+        )
+        self.padded = PoolingReplacement(
+            PoolingCall(names, "states", (1, 0, 2), "mask", "padding"), lama(INPUT, 2, context="mean"), 10, "mix"
+        )
+        self.counted = PoolingReplacement(
+            PoolingCall(names, "states", (0, 2, 1), "mask", "lengths"), lama(INPUT, 4, mlp=True), 7, "linear"
+        )
+        self.zeros = PoolingReplacement(PoolingCall(names, "states", mask_kind="zeros"), lama(INPUT, 1), 5, "rows")
+        self.mean = PoolingReplacement(PoolingCall(names, "states"), MeanPooling(INPUT), 7, "linear")
+
+    def forward(self, features, lengths):
+        real = torch.arange(features.size(1)) < lengths[:, None]
+        added = torch.zeros(real.shape).masked_fill(~real, -torch.inf)
+        return (
+            self.marked(features, mask=real[:, None].float()),
+            self.padded(features.transpose(0, 1), added),
+            self.counted(features.transpose(1, 2), lengths),
+            self.zeros(features * real[:, :, None]),
+            self.mean(features),
+        )
+
+
+@pytest.fixture(scope="module")
+def poolings(tmp_path_factory):
+    torch.manual_seed(0)
+    task = ShapedTask(
+        {"features": TIMED, "lengths": LAST},
+        dict.fromkeys(("marked", "padded", "counted", "zeros", "mean"), LAST),
+        lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
+    )
+    model, path = Poolings().eval(), tmp_path_factory.mktemp("poolings") / "model.onnx"
+    artifact = export(model, task, path, Options())
+    return model, OnnxFile(path), path, artifact
+
+
+@pytest.mark.parametrize(("batch", "length"), [(7, 23), (1, 1), (13, 2), (1, 101)])
+def test_poolings_agree_with_pytorch_at_unseen_sizes(poolings, batch, length):
+    model, file, *_ = poolings
+    inputs = torch.randn(batch, length, INPUT), lengths_for(batch, length)
+    with torch.no_grad():
+        torch.testing.assert_close(file(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+
+
+def test_exported_poolings_do_not_read_the_padding_and_give_zeros_where_all_is_padding(poolings):
+    file = poolings[1]
+    features, lengths = torch.randn(3, 11, INPUT), torch.tensor([0, 4, 11])
+    padding = (torch.arange(11) >= lengths[:, None])[:, :, None]
+    # `zeros` and `mean` read it in what they are given here
+    first = file(features, lengths)[:3]
+    second = file(features.masked_fill(padding, torch.nan), lengths)[:3]
+    for clean, dirty in zip(first, second, strict=True):
+        assert torch.equal(clean, dirty)
+    assert bool((first[0][0] == 0).all())
+
+
+def test_poolings_become_plain_operators_without_loops(poolings):
+    model, _, path, artifact = poolings
+    known = {"MatMul", "Mul", "Tanh", "Softmax", "Where", "Sqrt", "Reciprocal", "Div", "ReduceSum", "ReduceMean", "Add"}
+    shapes = {"Cast", "Concat", "Expand", "Gather", "Reshape", "Shape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+    others = {
+        "Less",
+        "Range",
+        "Not",
+        "And",
+        "Equal",
+        "ReduceMax",
+        "Gemm",
+        "Max",
+        "Clip",
+        "Pow",
+        "Greater",
+        "Abs",
+        "Min",
+    }
+    assert set(artifact.operators) <= known | shapes | others
+    # P and c of a learned context are constants, so their product is stored and they are not
+    stored = sum(onnx.numpy_helper.to_array(item).size for item in onnx.load(path).graph.initializer)
+    folded = sum(pool.pool.p.numel() + pool.pool.c.numel() for pool in (model.marked, model.counted, model.zeros))
+    assert stored < sum(parameter.numel() for parameter in model.parameters()) - folded + 60

@@ -5,8 +5,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t as student
+from scipy.stats import ttest_ind
 
-from compressor.measure.statistics import bootstrap_mean, fewest_for_median, median_interval, speed_up
+from compressor.measure.statistics import (
+    bootstrap_mean,
+    difference_interval,
+    fewest_for_median,
+    mean_interval,
+    median_interval,
+    speed_up,
+    student_quantile,
+)
 
 finite = st.floats(-1e6, 1e6)
 ROUNDS = 30
@@ -123,3 +133,52 @@ def test_speed_up_above_one_means_the_other_file_is_faster():
     faster = speed_up([3.0] * 7, [2.0] * 7)
     assert faster.ratio == pytest.approx(1.5)
     assert not faster.within_noise
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 7, 10, 101])
+@pytest.mark.parametrize("tail", [0.4, 0.05, 0.025, 0.001])
+def test_students_quantiles_are_scipys(tail, degrees):
+    assert student_quantile(tail, degrees) == pytest.approx(student.ppf(1 - tail, degrees), rel=1e-6)
+
+
+@pytest.mark.parametrize(("tail", "degrees"), [(0.5, 3), (0.0, 3), (0.1, 0)])
+def test_a_quantile_that_is_not_there_is_refused(tail, degrees):
+    with pytest.raises(ValueError, match="no quantile"):
+        student_quantile(tail, degrees)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=7))
+def test_the_interval_of_a_mean_is_scipys(values):
+    interval = mean_interval(values)
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    reach = student.ppf(0.975, len(values) - 1) * error
+    assert (interval.low, interval.high) == pytest.approx((np.mean(values) - reach, np.mean(values) + reach), abs=1e-6)
+
+
+def test_the_interval_of_a_difference_is_welchs_with_whole_degrees_of_freedom():
+    first, second = [0.9, 0.95, 0.7, 0.99, 0.91], [0.3, 0.31, 0.32]
+    interval = difference_interval(first, second)
+    welch = ttest_ind(first, second, equal_var=False)
+    exact = welch.confidence_interval(0.95)
+    assert welch.df == pytest.approx(4.11, abs=0.01)
+    assert interval.low == pytest.approx(exact.low, abs=0.01)
+    error = math.sqrt(np.var(first, ddof=1) / 5 + np.var(second, ddof=1) / 3)
+    assert interval.high == pytest.approx(np.mean(first) - np.mean(second) + student.ppf(0.975, 4) * error)
+    assert interval.high - interval.low >= exact.high - exact.low
+
+
+def test_the_interval_of_a_difference_covers_it_about_as_often_as_it_says():
+    draw = np.random.default_rng(4)
+    hits = sum(
+        interval.low <= 1.0 <= interval.high
+        for interval in (difference_interval(draw.normal(2, 0.1, 3), draw.normal(1, 2.0, 3)) for _ in range(400))
+    )
+    assert 0.92 <= hits / 400 <= 0.99
+
+
+def test_equal_values_have_no_spread_and_one_value_has_no_interval():
+    same = difference_interval([1.0] * 3, [0.25] * 3)
+    assert (same.low, same.high) == (0.75, 0.75)
+    assert difference_interval([1.0], [0.25] * 3) is None
+    assert mean_interval([1.0]) is None

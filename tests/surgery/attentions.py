@@ -139,7 +139,7 @@ class Decoder(nn.Module):
         memory = x.flip(1) * 0.5
         causal = torch.ones(x.size(1), x.size(1), dtype=torch.bool).triu(1)
         padding = None if mask is None else ~mask
-        return self.head(self.decoder(x, memory, tgt_mask=causal, memory_key_padding_mask=padding))
+        return self.head(self.decoder(x, memory, tgt_mask=causal, tgt_is_causal=True, memory_key_padding_mask=padding))
 
 
 class Widths(nn.Module):
@@ -165,3 +165,17 @@ class Plain(nn.Module):
 
     def forward(self, x, mask=None):
         return self.attention(x, x, x, **self.calls)
+
+
+def written_out(site, model, query, key, value, heads=range(HEADS)):
+    """Attention written out head by head, from nothing but what the site says."""
+    total = 0.0
+    for head in heads:
+        projected = []
+        for part, given in zip(site.projections[:3], (query, key, value), strict=True):
+            bias = part.bias_by_head(model)
+            projected.append(given @ part.by_head(model)[head].T + (0.0 if bias is None else bias[head]))
+        q, k, v = projected
+        total = total + ((q @ k.mT) / site.head_width**0.5).softmax(-1) @ v @ site.output.by_head(model)[head].T
+    bias = site.output.bias_by_head(model)
+    return total if bias is None else total + bias

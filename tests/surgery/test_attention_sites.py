@@ -10,26 +10,12 @@ from compressor import AttentionParts
 from compressor.errors import TaskError
 from compressor.nn.attention import CompactMultiheadAttention
 from compressor.surgery.attention_sites import attention_sites, check_declared, set_heads
-from tests.surgery.attentions import HEAD, HEADS, VALUE, WIDTH, Nested, Packed, Stack, declared, randomized
+from tests.surgery.attentions import HEAD, HEADS, VALUE, WIDTH, Nested, Packed, Stack, declared, randomized, written_out
 from tests.tolerances import SAME_FLOAT64
 
 
 def _torch(**options):
     return randomized(nn.MultiheadAttention(WIDTH, HEADS, batch_first=True, **options).double())
-
-
-def _reference(site, model, query, key, value):
-    """Attention written out head by head, from nothing but what the site says."""
-    total = 0.0
-    for head in range(site.heads):
-        projected = []
-        for part, given in zip(site.projections[:3], (query, key, value), strict=True):
-            bias = part.bias_by_head(model)
-            projected.append(given @ part.by_head(model)[head].T + (0.0 if bias is None else bias[head]))
-        q, k, v = projected
-        total = total + ((q @ k.mT) / site.head_width**0.5).softmax(-1) @ v @ site.output.by_head(model)[head].T
-    bias = site.output.bias_by_head(model)
-    return total if bias is None else total + bias
 
 
 @pytest.mark.parametrize("options", [{}, {"bias": False}, {"kdim": 7, "vdim": 5}], ids=str)
@@ -41,7 +27,7 @@ def test_the_heads_of_pytorch_and_of_this_package_are_where_the_site_says(option
     module = CompactMultiheadAttention.from_module(module) if compact else module
     (site,) = attention_sites(module).found
     assert (site.kind, site.heads, site.reason) == ("compact" if compact else "multihead", HEADS, None)
-    torch.testing.assert_close(_reference(site, module, *inputs), expected, **SAME_FLOAT64)
+    torch.testing.assert_close(written_out(site, module, *inputs), expected, **SAME_FLOAT64)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -50,7 +36,7 @@ def test_the_heads_of_a_declared_packed_layer_are_where_the_site_says(bias):
     x = torch.randn(2, 5, WIDTH, dtype=torch.float64)
     sites = attention_sites(model, declared(Packed)).found
     assert [site.name for site in sites] == ["layers.0", "layers.1"]
-    torch.testing.assert_close(x + _reference(sites[0], model, x, x, x), model.layers[0](x), **SAME_FLOAT64)
+    torch.testing.assert_close(x + written_out(sites[0], model, x, x, x), model.layers[0](x), **SAME_FLOAT64)
 
 
 def test_a_declared_attention_may_have_values_of_another_width():
@@ -99,6 +85,26 @@ def test_weights_that_belong_to_another_layer_too_cannot_be_changed():
 def test_an_attention_with_added_keys_says_so(option):
     (site,) = attention_sites(nn.MultiheadAttention(WIDTH, HEADS, **{option: True})).found
     assert site.reason == f"it has {option}=True"
+
+
+def test_a_class_with_a_forward_of_its_own_and_computed_weights_say_so():
+    class Own(nn.MultiheadAttention):
+        def forward(self, *args, **kwargs):
+            output, weights = super().forward(*args, **kwargs)
+            return 2 * output, weights
+
+    computed = nn.MultiheadAttention(WIDTH, HEADS)
+    nn.utils.parametrizations.weight_norm(computed.out_proj)
+    reasons = [site.reason for site in attention_sites(nn.ModuleList([Own(WIDTH, HEADS), computed])).found]
+    assert reasons[0] == "it is a `Own` with a `forward` of its own"
+    assert reasons[1] == "its weight `1.out_proj.weight` is computed from other parameters"
+
+
+def test_an_attention_of_this_package_whose_layers_were_replaced_is_skipped_with_the_reason():
+    compact = CompactMultiheadAttention.from_module(_torch())
+    compact.k_proj = nn.Sequential(nn.Linear(WIDTH, 2), nn.Linear(2, WIDTH))
+    sites = attention_sites(compact)
+    assert (sites.found, sites.skipped[0].reason) == ((), "its `k_proj` is a `Sequential`, not an nn.Linear")
 
 
 def test_a_module_used_twice_is_one_site_and_any_of_its_names_is_known():

@@ -7,6 +7,8 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from compressor.errors import CheckpointError, SurgeryError
@@ -17,6 +19,7 @@ from compressor.surgery.attention_sites import attention_sites
 from compressor.surgery.choice import Amount
 from compressor.surgery.heads import prune
 from compressor.surgery.rebuild import rebuild
+from compressor.surgery.scores import random
 from tests.surgery.attentions import (
     HEADS,
     WIDTH,
@@ -29,6 +32,7 @@ from tests.surgery.attentions import (
     Widths,
     declared,
     randomized,
+    written_out,
 )
 from tests.tolerances import SAME_FLOAT64
 
@@ -94,6 +98,29 @@ def test_dead_heads_go_without_loss(name, what, dtype, tolerance):
     for example in _examples(dtype):
         found, expected = _outputs(result.model, example)[0], _outputs(model, example)[0]
         torch.testing.assert_close(found, expected, atol=tolerance * float(expected.abs().max()), rtol=0.0)
+
+
+class One(nn.Module):
+    """One attention that a task names."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = Packed()
+
+    def forward(self, x, mask=None):
+        return self.attention(x, mask)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from([Plain, One]), st.integers(1, HEADS - 1), st.integers(0, 1000))
+def test_what_is_left_is_the_sum_over_the_kept_heads_written_out(kind, count, seed):
+    model, parts = randomized(kind().double(), seed), {"attention": Packed.PARTS} if kind is One else {}
+    result = _fewer(model, parts, scorer=head_scores.of_units(random(torch.Generator().manual_seed(seed))), count=count)
+    stays = [int(part) for part in result.changes[0].note.partition("kept ")[2].split(", ")]
+    (site,), (x,) = attention_sites(model, parts).found, _examples()[1]
+    expected = written_out(site, model, x, x, x, heads=stays) + (x if kind is One else 0.0)
+    assert len(stays) == HEADS - count
+    torch.testing.assert_close(_outputs(result.model, (x,))[0], expected, **SAME_FLOAT64)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -264,7 +291,7 @@ def test_a_number_to_keep_skips_what_has_no_more_and_asks_for_fewer_otherwise():
     result = _fewer(model, declared(Nested), keep=2)
     assert [site.heads for site in attention_sites(result.model, declared(Nested)).found] == [2, 2]
     assert result.skipped[0].reason == "it has 2 heads, and `keep` asks for 2"
-    with pytest.raises(SurgeryError, match=r"no head would go from `layers\.0`, which has 4"):
+    with pytest.raises(SurgeryError, match=r"`layers\.0`: 0\.2 of its 4 heads, rounded down, is none"):
         _fewer(model, declared(Nested), ratio=0.2)
 
 
@@ -289,6 +316,16 @@ def test_a_size_written_into_the_code_is_told_with_its_line():
 
     with pytest.raises(SurgeryError, match=r"the smaller model cannot run: .*test_heads\.py:\d+, in `forward`"):
         _fewer(randomized(Stack(Fixed).double()), declared(Packed))
+
+
+def test_code_that_takes_weights_out_of_pytorchs_attention_is_told_with_its_line():
+    class Reading(Plain):
+        def forward(self, x, mask=None):
+            return self.attention(x, x, x)[0] + self.attention.in_proj_weight.sum()
+
+    with pytest.raises(SurgeryError, match=r"the converted model cannot run: .*test_heads\.py:\d+") as caught:
+        _fewer(randomized(Reading().double()))
+    assert "`ignore`" in caught.value.hint
 
 
 def test_the_model_that_went_in_is_untouched():

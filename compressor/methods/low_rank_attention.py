@@ -1,0 +1,362 @@
+"""`low_rank_attention`: cut trained matrices down to their most important directions, as two factors or narrower heads.
+
+Formulas and sources: `compressor.nn.low_rank`, `compressor.nn.low_rank_heads` and `compressor.nn.rank_budget`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from compressor.errors import MethodError, UsageError
+from compressor.methods.base import Context, Control, Method, State, StepResult
+from compressor.methods.removal import first_batches, refuse_non_finite
+from compressor.methods.targets import Candidate, Selection, check_patterns, select_matrices
+from compressor.report import Change, Skip
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from compressor.methods.base import TrainingTask
+    from compressor.nn.attention_parts import AttentionParts
+    from compressor.surgery.low_rank import Cut, Site
+
+_SHOWN = 6
+"""How many reasons an error lists at most."""
+_AMOUNTS = ("energy", "rank", "parameters")
+
+PAYS: dict[str, tuple[int, float]] = {"LSTM": (384, 0.5), "GRU": (384, 0.5), "RNN": (128, 0.5)}
+"""Cell -> from how many units on a recurrent matrix of two factors was measured to run faster than the dense node, and
+up to which rank, as a part of the hidden size. See docs/low_rank.md."""
+PAYS_STEP: dict[str, tuple[int, float]] = {"LSTM": (256, 0.5), "GRU": (256, 0.5)}
+"""The same for a file of one step (the task's `length` is 1), which has no loop to pay for; an RNN never ran faster."""
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What a step decided, before it touched the model."""
+
+    cuts: tuple[tuple[Cut, int], ...]
+    skipped: tuple[Skip, ...]
+    whitened: bool
+    considered: int
+    """Parameters of everything that could be cut, what was left as it is included."""
+
+    @property
+    def sites(self) -> list[Site]:
+        """What is cut."""
+        return [cut.site for cut, _ in self.cuts]
+
+
+_ARTICLES = {"LSTM": "an LSTM", "GRU": "a GRU", "RNN": "an RNN"}
+
+
+class LowRankAttention(Method):
+    """Replace trained matrices of attention, and Linear and recurrent ones where named, by ones of low rank.
+
+    A matrix becomes two factors; the heads of attention can also be cut so that queries and keys, or values and the
+    output, meet in fewer features, which gives smaller dense matrices. Nothing is trained: a `retrain` step trains the
+    factors.
+    """
+
+    summary: ClassVar[str] = "cut trained attention, Linear and recurrent matrices down to a low rank"
+
+    method: Literal["low_rank_attention"] = "low_rank_attention"
+    """The recipe word."""
+
+    mode: Literal["projections", "heads", "products"] = "products"
+    """How attention is cut. `products`: queries and keys only meet in products, and so do values and output, so each
+    head's product is cut and the heads become narrower. `heads`: the same, but each head's share of each projection is
+    cut by itself. `projections`: each of the four matrices becomes two factors. Attention that the task names can be
+    narrowed where its code takes the width of the heads from the tensors; else `projections`."""
+
+    energy: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Each matrix gets the smallest rank that keeps this part of its squared singular values; of the outputs' energy on
+    the calibration batches with `whiten`."""
+
+    rank: Annotated[int, Field(ge=1)] | None = None
+    """Instead of `energy`: the rank of each matrix, or with `mode: heads` or `products` the features that are left of
+    each head."""
+
+    parameters: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Instead of `energy`: the part of the parameters of all chosen matrices that is left, spent where each keeps most
+    energy."""
+
+    whiten: bool = True
+    """Weigh directions by how much the calibration batches use them, so that the error of the outputs is smallest and
+    not that of the weights; biases take up the mean of what is lost. Needs no labels."""
+
+    calibration_batches: Annotated[int, Field(ge=1, le=1000)] = 16
+    """With `whiten`: how many training batches are used."""
+
+    targets: tuple[str, ...] | None = None
+    """Globs (or `re:` and a regular expression) on names of matrices or of modules that hold them, such as `*.linear1`
+    or `rnn.weight_hh_l0`; every attention where it is left out. Linear and recurrent matrices are cut only where named
+    here. Attention has `q_proj`, `k_proj`, `v_proj` and `out_proj`, or `query_key` and `value_output` for heads."""
+
+    ignore: tuple[str, ...] = ()
+    """Globs (or `re:`) of what to leave alone though `targets` names it."""
+
+    recurrent: Literal["faster", "smaller"] = "faster"
+    """Which recurrent matrices of an nn.RNN, nn.GRU or nn.LSTM are cut: those that ran faster for it where that was
+    measured (docs/low_rank.md), or all that have fewer parameters then, though the file may be slower."""
+
+    compare: bool = False
+    """With `whiten`: put plain factors of the same ranks beside it in the report, and carry out the rest of the recipe
+    on them. It takes twice the time."""
+
+    @field_validator("targets", "ignore")
+    @classmethod
+    def _patterns_can_match(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        check_patterns(value or ())
+        return value
+
+    @model_validator(mode="after")
+    def _options_belong_together(self) -> LowRankAttention:
+        if sum(getattr(self, name) is not None for name in _AMOUNTS) != 1:
+            raise ValueError("give one of `energy`, `rank` and `parameters`")
+        if not self.whiten:
+            for name in ("calibration_batches", "compare"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"`{name}` has no effect without `whiten`")
+        return self
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model without anything that `targets` names, attention of PyTorch's alone considered."""
+        self._select(model, {})
+
+    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+        """Refuse a model without anything that `targets` names."""
+        from compressor.surgery.attention_sites import check_declared
+
+        check_declared(model, task.attention)
+        self._select(model, task.attention)
+
+    def apply(self, state: State, context: Context) -> StepResult:
+        """Cut matrices in a copy of the model, and run it once."""
+        return self._carry_out(state, context, self._choose(state, context))
+
+    def controls(self) -> Mapping[str, Control]:
+        """Plain factors of the same ranks."""
+        return {"plain": self._plain} if self.compare else {}
+
+    def _plain(self, state: State, context: Context) -> StepResult:
+        from compressor.surgery.low_rank import analyse, converted
+
+        chosen = self._choose(state, context)
+        model = converted(state.model, state.masks, chosen.sites).model
+        plain, _ = analyse(model, chosen.sites, self.mode, [])
+        cuts = tuple((cut, rank) for cut, (_, rank) in zip(plain, chosen.cuts, strict=True))
+        return self._carry_out(state, context, _Chosen(cuts, chosen.skipped, False, chosen.considered))
+
+    def _select(self, model: nn.Module, declared: Mapping[str, AttentionParts]) -> tuple[Selection, dict[str, Site]]:
+        from compressor.surgery.low_rank import find_sites
+
+        sites = {site.name: site for site in find_sites(model, declared, self.mode)}
+        candidates = [
+            Candidate(site.name, "other" if site.attention is None else "attention", site.paths)
+            for site in sites.values()
+        ]
+        selection = select_matrices(model, candidates, self.targets, self.ignore)
+        able = [name for name in selection.names if sites[name].reason is None]
+        unable = [Skip(name=name, reason=sites[name].reason or "") for name in selection.names if name not in able]
+        if not able:
+            raise _nothing([*unable, *selection.skipped])
+        return Selection(tuple(able), (*selection.skipped, *unable)), sites
+
+    def _choose(self, state: State, context: Context) -> _Chosen:
+        """Decompose everything that is chosen, and give each matrix its rank."""
+        from compressor.surgery.low_rank import analyse, converted
+
+        selection, found = self._select(state.model, context.task.attention)
+        sites = [found[name] for name in selection.names]
+        refuse_non_finite(state.model, [name for name, _ in state.model.named_parameters()])
+        batches = [inputs for inputs, _ in first_batches(context, self.calibration_batches)] if self.whiten else []
+        model = converted(state.model, state.masks, sites).model
+        with context.progress.bar("decomposing", len(batches) + len(sites)) as bar:
+            cuts, unseen = analyse(model, sites, self.mode, batches, bar)
+        skipped = [*selection.skipped, *(Skip(name=name, reason=reason) for name, reason in unseen.items())]
+        limits = {cut.site.name: self._limit(model, cut, context.task.length) for cut in cuts}
+        ranks, idle = self._ranks(cuts, limits)
+        skipped += [Skip(name=name, reason=reason) for name, reason in idle.items()]
+        if not ranks:
+            raise _nothing(skipped)
+        chosen = tuple((cut, ranks[cut.site.name]) for cut in cuts if cut.site.name in ranks)
+        considered = sum(cut.dense for cut in cuts if limits[cut.site.name][0] >= 1)
+        return _Chosen(chosen, tuple(skipped), self.whiten, considered)
+
+    def _ranks(
+        self, cuts: Sequence[Cut], limits: Mapping[str, tuple[int, str]]
+    ) -> tuple[dict[str, int], dict[str, str]]:
+        """Name -> rank of what is cut, and name -> reason of what is not."""
+        idle = {name: reason for name, (most, reason) in limits.items() if most < 1}
+        able = [cut for cut in cuts if cut.site.name not in idle]
+        wanted = self._by_budget(able, limits) if self.parameters is not None else self._each(able)
+        ranks: dict[str, int] = {}
+        for cut in able:
+            name, rank = cut.site.name, wanted[cut.site.name]
+            most, reason = limits[name]
+            if rank is None:
+                idle[name] = "the budget is better spent elsewhere: it stays as it is"
+            elif rank > most:
+                idle[name] = f"rank {rank} is wanted, and {reason}"
+            else:
+                ranks[name] = rank
+        return ranks, idle
+
+    def _limit(self, model: nn.Module, cut: Cut, steps: int) -> tuple[int, str]:
+        """The largest rank that makes sense, and why."""
+        saves = _why_not_smaller(cut)
+        if cut.site.kind != "recurrent" or self.recurrent == "smaller" or "weight_hh" not in cut.site.local:
+            return cut.most, saves
+        layer = model.get_submodule(cut.site.module)
+        pays, reason = fastest_rank(str(layer.mode), int(layer.hidden_size), steps)  # type: ignore[arg-type]
+        return (pays, reason) if pays < cut.most else (cut.most, saves)
+
+    def _each(self, cuts: Sequence[Cut]) -> dict[str, int | None]:
+        import torch
+
+        from compressor.nn.low_rank import rank_for_energy
+
+        if self.rank is not None:
+            return dict.fromkeys((cut.site.name for cut in cuts), self.rank)
+        assert self.energy is not None
+        return {cut.site.name: rank_for_energy(torch.tensor(cut.losses), self.energy) for cut in cuts}
+
+    def _by_budget(self, cuts: Sequence[Cut], limits: Mapping[str, tuple[int, str]]) -> dict[str, int | None]:
+        from compressor.nn.rank_budget import Candidate as Spendable
+        from compressor.nn.rank_budget import allocate_ranks
+
+        assert self.parameters is not None
+        candidates = {
+            cut.site.name: Spendable(cut.dense, cut.per_rank, cut.losses, limits[cut.site.name][0]) for cut in cuts
+        }
+        total = sum(cut.dense for cut in cuts)
+        try:
+            return allocate_ranks(candidates, int(self.parameters * total))
+        except UsageError as error:
+            raise MethodError(f"`parameters: {self.parameters:g}`: {error.message}", hint="raise it") from error
+
+    def _carry_out(self, state: State, context: Context, chosen: _Chosen) -> StepResult:
+        from compressor.surgery.low_rank import converted, count, put_factors, try_out
+
+        factored = converted(state.model, state.masks, chosen.sites)
+        before = [count(factored.model, cut.site) for cut, _ in chosen.cuts]
+        put_factors(factored, chosen.cuts, lambda: first_batches(context, 1)[0][0])
+        after = [count(factored.model, cut.site) for cut, _ in chosen.cuts]
+        changes = tuple(
+            _change(cut, rank, sizes, whitened=chosen.whitened)
+            for (cut, rank), *sizes in zip(chosen.cuts, before, after, strict=True)
+        )
+        try_out(factored.model, context.task.example(2, context.task.length))
+        return StepResult(
+            State(factored.model, factored.masks, (*state.structure, *factored.records)),
+            changes,
+            chosen.skipped,
+            notes=self._notes(factored.dropped, chosen),
+            facts=_facts(chosen),
+        )
+
+    def _notes(self, dropped: Sequence[str], chosen: _Chosen) -> tuple[str, ...]:
+        notes = []
+        if dropped:
+            notes.append(
+                f"Zeros of an earlier step are not held any more in {', '.join(f'`{name}`' for name in dropped)}: the "
+                "factors of a matrix with zeros have none."
+            )
+        scans = [cut.site.name for cut, _ in chosen.cuts if cut.site.kind == "recurrent" and "_hh" in cut.site.local]
+        if scans:
+            notes.append(
+                f"{', '.join(f'`{name}`' for name in scans)}: exported as an ONNX Scan, which not every phone runtime "
+                "knows; a native node takes dense recurrent matrices only."
+            )
+        return tuple(notes)
+
+
+def fastest_rank(mode: str, hidden: int, steps: int) -> tuple[int, str]:
+    """The largest rank of a recurrent matrix that was measured to run faster than dense, 0 where none is, and why.
+
+    Args:
+        mode: As `nn.RNNBase` has it.
+        hidden: H.
+        steps: Typical length of a sequence; 1 for a file of one step.
+    """
+    cell = mode.partition("_")[0]
+    found = (PAYS_STEP if steps == 1 else PAYS).get(cell)
+    if found is None or hidden < found[0]:
+        pays = "never in a file of one step" if found is None else f"from {found[0]} units on"
+        return 0, (
+            f"{_ARTICLES[cell]} of {hidden} units runs slower with two factors for its recurrent matrix, whatever the "
+            f"rank (measured; it pays {pays}, see docs/low_rank.md); `recurrent: smaller` takes it for the size alone"
+        )
+    part = found[1]
+    rank = int(part * hidden)
+    return rank, (
+        f"{_ARTICLES[cell]} of {hidden} units was measured to run faster up to rank {rank} only ({part:g} x hidden "
+        "size, see docs/low_rank.md); `recurrent: smaller` takes it for the size alone"
+    )
+
+
+def _why_not_smaller(cut: Cut) -> str:
+    if cut.site.kind in ("query_key", "value_output"):
+        return f"a head has {cut.full} features"
+    rows, columns = cut.site.shape
+    return (
+        f"two factors of a {rows} x {columns} matrix have fewer parameters than it up to rank {cut.most} only "
+        "(r < m n / (m + n))"
+    )
+
+
+def _nothing(skipped: Sequence[Skip]) -> MethodError:
+    """What was asked for is told, not what was never meant."""
+    asked = [skip for skip in skipped if "not named in `targets`" not in skip.reason] or skipped
+    more = f"; and {len(asked) - _SHOWN} more" if len(asked) > _SHOWN else ""
+    looked_at = "; ".join(f"{skip.name}: {skip.reason}" for skip in asked[:_SHOWN]) + more
+    return MethodError(
+        f"nothing is cut ({looked_at})", hint="lower `energy`, `rank` or `parameters`, or change `targets`"
+    )
+
+
+def _change(cut: Cut, rank: int, sizes: Sequence[tuple[int, int]], *, whitened: bool) -> Change:
+    """`sizes`: parameters and how many are not zero, before and after."""
+    kept = 1.0 - cut.losses[rank]
+    what = "output energy on the calibration batches" if whitened else "energy"
+    heads = cut.site.kind in ("query_key", "value_output")
+    if heads:
+        width, count = cut.site.shape
+        note = f"{count} heads of {rank} features instead of {width}, {kept:.2%} of the {what} kept"
+    else:
+        rows, columns = cut.site.shape
+        note = f"rank {rank} of {cut.full}: {rows} x {rank} and {rank} x {columns}, {kept:.2%} of the {what} kept"
+    before, after = sizes
+    return Change(
+        name=cut.site.name,
+        action="heads narrowed" if heads else "factored",
+        parameters_before=before[0],
+        parameters_after=after[0],
+        nonzeros_before=before[1],
+        nonzeros_after=after[1],
+        note=note,
+    )
+
+
+def _facts(chosen: _Chosen) -> dict[str, float]:
+    """Parameters of everything that could be cut; energies and ranks of what was."""
+    kept = [1.0 - cut.losses[rank] for cut, rank in chosen.cuts]
+    saved = sum(cut.dense - rank * cut.per_rank for cut, rank in chosen.cuts)
+    ranks = [rank for _, rank in chosen.cuts]
+    return {
+        "cut": float(len(chosen.cuts)),
+        "parameters_before": float(chosen.considered),
+        "parameters_after": float(chosen.considered - saved),
+        "parameters_kept": 1.0 - saved / chosen.considered,
+        "energy_kept_mean": sum(kept) / len(kept),
+        "energy_kept_lowest": min(kept),
+        "rank_lowest": float(min(ranks)),
+        "rank_mean": sum(ranks) / len(ranks),
+        "rank_highest": float(max(ranks)),
+    }

@@ -1,0 +1,499 @@
+"""`lama` finds out how a pooling of the user's is called, replaces it by LAMA, and refuses where it cannot."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from compressor.errors import MethodError
+from compressor.methods import METHODS, Lama, Magnitude, Retrain
+from compressor.methods.base import State
+from compressor.nn.lama import LamaAttention
+from compressor.nn.pooling import MeanPooling, PoolingReplacement
+from compressor.report import Score
+from compressor.surgery.pooling import examine
+from compressor.surgery.rebuild import rebuild
+from tests.methods.conftest import make_context, same, weights
+
+CHANNELS, WIDTH, HOPS, HIDDEN = 5, 6, 3, 23
+
+
+class Attentive(nn.Module):
+    """Structured self-attentive pooling; `mask` is whatever `weigh` of a subclass makes of it."""
+
+    def __init__(self, width=WIDTH, hops=HOPS):
+        super().__init__()
+        self.first, self.second = nn.Linear(width, HIDDEN), nn.Linear(HIDDEN, hops)
+
+    def weigh(self, scores, mask):
+        return scores if mask is None else scores.masked_fill(~mask[:, :, None], -math.inf)
+
+    def forward(self, states, mask=None):
+        weights = self.weigh(self.second(torch.tanh(self.first(states))), mask).softmax(1)
+        return (weights.transpose(1, 2) @ states).flatten(1)
+
+
+class Padded(Attentive):
+    def weigh(self, scores, mask):
+        return scores.masked_fill(mask[:, :, None], -1e9)
+
+
+class Added(Attentive):
+    def weigh(self, scores, mask):
+        return scores + mask[:, :, None]
+
+
+class Numbers(Attentive):
+    def weigh(self, scores, mask):
+        return scores.masked_fill((mask == 0).transpose(1, 2), -1e9)  # (B, 1, T)
+
+
+class Lengths(Attentive):
+    def weigh(self, scores, mask):
+        return super().weigh(scores, torch.arange(scores.size(1)) < mask[:, None])
+
+
+class Zeros(Attentive):
+    def forward(self, states):
+        return super().forward(states, (states != 0).any(-1))
+
+
+class TimeFirst(Attentive):
+    def forward(self, mask, states):
+        return super().forward(states.transpose(0, 1), mask)
+
+
+class FeaturesFirst(Attentive):
+    def forward(self, states):
+        return super().forward(states.transpose(1, 2))
+
+
+class Query(nn.Module):
+    """A single query over the steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(1, 1, WIDTH))
+        self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+
+    def forward(self, query, states, padding):
+        assert query is states
+        found = self.attention(self.query.expand(len(states), -1, -1), states, states, key_padding_mask=padding)
+        return found[0][:, 0]
+
+
+class Encoder(nn.Module):
+    """Self-attention, then a mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(WIDTH, 2, 7, batch_first=True)
+
+    def forward(self, states, real):
+        mixed = self.layer(states, src_key_padding_mask=~real)
+        return (mixed * real[:, :, None]).sum(1) / real.sum(1, keepdim=True)
+
+
+CALLS = {
+    "Attentive": (Attentive, lambda pool, states, real: pool(states, mask=real)),
+    "no mask": (Attentive, lambda pool, states, real: pool(states)),
+    "Padded": (Padded, lambda pool, states, real: pool(states, ~real)),
+    "Added": (Added, lambda pool, states, real: pool(states, torch.zeros(real.shape).masked_fill(~real, -math.inf))),
+    "Numbers": (Numbers, lambda pool, states, real: pool(mask=real[:, None].long(), states=states)),
+    "Lengths": (Lengths, lambda pool, states, real: pool(states, real.sum(1))),
+    "Zeros": (Zeros, lambda pool, states, real: pool(states * real[:, :, None])),
+    "TimeFirst": (TimeFirst, lambda pool, states, real: pool(real, states.transpose(0, 1))),
+    "FeaturesFirst": (FeaturesFirst, lambda pool, states, real: pool(states.transpose(1, 2))),
+    "Query": (Query, lambda pool, states, real: pool(states, states, padding=~real)),
+    "Encoder": (Encoder, lambda pool, states, real: pool(states, real)),
+}
+EXPECTED = {
+    "Attentive": ("states", (0, 1, 2), "mask", "real", HOPS),
+    "no mask": ("states", (0, 1, 2), None, None, HOPS),
+    "Padded": ("states", (0, 1, 2), "mask", "padding", HOPS),
+    "Added": ("states", (0, 1, 2), "mask", "padding", HOPS),
+    "Numbers": ("states", (0, 1, 2), "mask", "real", HOPS),
+    "Lengths": ("states", (0, 1, 2), "mask", "lengths", HOPS),
+    "Zeros": ("states", (0, 1, 2), None, "zeros", HOPS),
+    "TimeFirst": ("states", (1, 0, 2), "mask", "real", HOPS),
+    "FeaturesFirst": ("states", (0, 2, 1), None, None, HOPS),
+    "Query": ("query", (0, 1, 2), "padding", "padding", None),
+    "Encoder": ("states", (0, 1, 2), "real", "real", None),
+}
+
+
+class Model(nn.Module):
+    """A GRU, a pooling of the user's and a Linear layer, on features with lengths."""
+
+    def __init__(self, kind="Attentive", size=None):
+        super().__init__()
+        build, self.call = CALLS[kind] if isinstance(kind, str) else kind
+        self.rnn = nn.GRU(CHANNELS, WIDTH, batch_first=True)
+        self.pooling = build()
+        self.head = nn.Linear(size or (WIDTH if kind in ("Query", "Encoder") else HOPS * WIDTH), 2)
+
+    def forward(self, features, lengths):
+        real = torch.arange(features.size(1), device=features.device) < lengths[:, None]
+        return self.head(self.call(self.pooling, self.rnn(features)[0], real))
+
+
+class Task:
+    """Which of two channels is larger at the loudest step?"""
+
+    higher_is_better = True
+    length, min_length = 11, 2
+
+    def example(self, batch, length):
+        generator = torch.Generator().manual_seed(3)
+        lengths = torch.randint(1, length + 1, (batch,), generator=generator)
+        lengths[0] = length
+        return torch.randn(batch, length, CHANNELS, generator=generator), lengths
+
+    def batches(self, generator):
+        for _ in range(8):
+            lengths = torch.randint(1, 12, (17,), generator=generator)
+            features = torch.randn(17, 11, CHANNELS, generator=generator)
+            yield (features, lengths), (features[:, 0, 0] > features[:, 0, 1]).long()
+
+    def loss(self, outputs, target):
+        return nn.functional.cross_entropy(outputs, target)
+
+    def validate_model(self, model, device):
+        return Score(metric="scripted", value=0.0)
+
+
+def model_of(kind="Attentive", **options):
+    torch.manual_seed(0)
+    return Model(kind, **options).eval()
+
+
+def replace(model, task=None, seed=0, **options):
+    options = {"target": "pooling", "fit_steps": 20, "calibration_batches": 8} | options
+    return Lama(**options).apply(State(model), make_context(model, task or Task(), seed=seed))
+
+
+def pool_of(result):
+    return result.state.model.pooling
+
+
+def test_it_is_a_recipe_word():
+    assert METHODS["lama"] is Lama
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_how_a_pooling_is_called_is_found_out_by_running_it(kind):
+    found = examine(model_of(kind), "pooling", Task().example, (11, 5))
+    assert (found.call.sequence, found.call.axes, found.call.mask, found.call.mask_kind, found.sums) == EXPECTED[kind]
+    assert (found.width, found.output_size) == (WIDTH, WIDTH * (found.sums or 1))
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_the_replacement_gives_the_same_shape_and_passes_over_the_same_padding(kind):
+    result = replace(model_of(kind))
+    assert isinstance(pool_of(result), PoolingReplacement)
+    assert isinstance(pool_of(result).pool, LamaAttention)
+    features, lengths = Task().example(7, 13)
+    with torch.no_grad():
+        first = result.state.model(features, lengths)
+        behind = (torch.arange(13) >= lengths[:, None])[:, :, None]
+        second = result.state.model(features + 9.0 * behind, lengths)
+    assert first.shape == (7, 2)
+    if EXPECTED[kind][3] is None:
+        assert not torch.allclose(first, second)
+    else:
+        torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("kind", ["Attentive", "Query"])
+def test_the_fit_is_better_than_the_readout_alone_and_the_fact_says_how_good(kind):
+    solved, fitted = (replace(model_of(kind), fit_steps=steps).facts["explained_by_lama"] for steps in (0, 200))
+    assert 0.3 < solved < fitted < 1.0
+
+
+def test_the_readout_that_fits_the_old_output_is_chosen_and_another_one_can_be_asked_for():
+    mixed, linear = pool_of(replace(model_of())), pool_of(replace(model_of("Query")))
+    assert mixed.readout.weight.shape == (HOPS, 4)
+    assert (linear.readout.in_features, linear.readout.out_features) == (4 * WIDTH, WIDTH)
+    assert pool_of(replace(model_of(), readout="rows", heads=HOPS)).readout is None
+    assert pool_of(replace(model_of(), readout="linear", heads=2)).readout.weight.shape == (HOPS * WIDTH, 2 * WIDTH)
+
+
+@pytest.mark.parametrize(("context", "mlp"), [("learned", False), ("mean", False), ("learned", True)])
+def test_the_change_tells_the_parameters_before_and_after(context, mlp):
+    result = replace(model_of(), heads=2, context=context, mlp=mlp)
+    (change,) = result.changes
+    assert change.parameters_before == WIDTH * HIDDEN + HIDDEN + HIDDEN * HOPS + HOPS
+    expected = 2 * WIDTH * 2 + 2 * HOPS + (WIDTH if context == "learned" else 0) + (WIDTH**2 + WIDTH if mlp else 0)
+    assert change.parameters_after == expected == result.facts["pooling_parameters_after"]
+    assert context in change.note
+
+
+def test_the_model_that_went_in_and_torchs_generator_stay_as_they_were():
+    model = model_of()
+    before, random = weights(model), torch.random.get_rng_state()
+    replace(model)
+    assert same(weights(model), before)
+    assert torch.equal(torch.random.get_rng_state(), random)
+
+
+def test_the_weights_come_of_the_seed():
+    first, second, third = (replace(model_of(), seed=seed).state.model for seed in (2, 2, 3))
+    assert same(weights(first), weights(second))
+    assert not same(weights(first), weights(third))
+
+
+@pytest.mark.parametrize("kind", ["Numbers", "Query", "Zeros"])
+def test_the_record_gives_the_users_own_class_the_same_structure(kind):
+    after = replace(model_of(kind)).state
+    rebuilt = rebuild(Model(kind), after.structure).eval()
+    rebuilt.load_state_dict(after.model.state_dict())
+    inputs = Task().example(3, 7)
+    assert torch.equal(rebuilt(*inputs), after.model(*inputs))
+
+
+def test_masks_of_the_old_pooling_go_and_those_of_others_stay():
+    model = model_of()
+    masks = {
+        name: torch.ones_like(model.get_parameter(name)).bool() for name in ("pooling.first.weight", "head.weight")
+    }
+    after = Lama(target="pooling", fit_steps=0).apply(State(model, masks), make_context(model, Task())).state
+    assert list(after.masks) == ["head.weight"]
+
+
+def test_mean_pooling_is_put_beside_it():
+    model = model_of()
+    (control,) = Lama(target="pooling").controls().values()
+    after = control(State(model), make_context(model, Task())).state.model
+    assert isinstance(after.pooling.pool, MeanPooling)
+    assert after(*Task().example(3, 7)).shape == (3, 2)
+    assert Lama(target="pooling", compare=False).controls() == {}
+
+
+def test_retraining_taught_by_the_original_brings_the_outputs_nearer():
+    model = model_of()
+    context = make_context(model, Task())
+    replaced = replace(model, heads=2, readout="linear", fit_steps=0, calibration_batches=2).state
+    retrain = Retrain(epochs=8, lr=3e-3, distill=True, distill_loss="mse", distill_weight=1.0)
+    after = retrain.apply(replaced, context).state
+    inputs = Task().example(64, 11)
+    with torch.no_grad():
+        goal, first, second = (found(*inputs) for found in (model, replaced.model, after.model))
+    assert (second - goal).square().mean() < 0.5 * (first - goal).square().mean()
+
+
+def test_notes_say_how_it_is_called_and_that_it_is_no_equal():
+    notes = replace(model_of(), heads=1).notes
+    assert (
+        "sequence `states` (B, T, D), `mask` marks the real steps; its output has 18 features, weighted sums of"
+        in notes[0]
+    )
+    assert "% of the variance of the old one's outputs" in notes[1]
+    assert "a `retrain` step has to follow" in notes[1]
+    assert "With one head" in notes[-1]
+    assert "The new pooling is not smaller" in replace(model_of(), readout="linear").notes[2]
+
+
+class Ignoring(Attentive):
+    def forward(self, states, mask=None, unused=None):
+        return super().forward(states, mask)
+
+
+def test_an_argument_that_makes_no_difference_is_left_aside_and_named():
+    kind = (Ignoring, lambda pool, states, real: pool(states, real, states[:, 0]))
+    assert "left aside: unused" in replace(model_of(kind)).notes[-1]
+
+
+@pytest.mark.parametrize("lengths", [(11, 11), (3, 3)])
+def test_a_model_of_one_length_has_its_features_last(lengths):
+    found = examine(model_of("TimeFirst"), "pooling", Task().example, lengths)
+    assert (found.call.axes, found.call.mask_kind) == ((1, 0, 2), "real")
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+class Conditioned(Attentive):
+    def forward(self, states, speaker):
+        return super().forward(states + speaker[:, None])
+
+
+class Leaky(nn.Module):
+    """Masks in the attention but not in the mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(WIDTH, 2, 7, batch_first=True)
+
+    def forward(self, states, real):
+        return self.layer(states, src_key_padding_mask=~real).mean(1)
+
+
+class Weights(Attentive):
+    def forward(self, states, mask=None):
+        return super().forward(states, mask), states
+
+
+class Rows(Attentive):
+    def forward(self, states, mask=None):
+        return super().forward(states, mask).unflatten(1, (HOPS, WIDTH))
+
+
+class Packed(Attentive):
+    def forward(self, states):
+        return super().forward(states.data[None].expand(2, -1, -1))
+
+
+class Random(Attentive):
+    def forward(self, states):
+        return super().forward(states) + torch.randn(len(states), 1)
+
+
+class Several(Attentive):
+    def forward(self, *states):
+        return super().forward(*states)
+
+
+class Two(Attentive):
+    def forward(self, states, others):
+        return super().forward(states + others)
+
+
+def twice(pool, states, real):
+    return pool(states, real) + pool(states.flip(1), real.flip(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ((Conditioned, lambda pool, states, real: pool(states, states[:, 0])), "depends on `speaker` (float32 (3, 6))"),
+        ((Leaky, lambda pool, states, real: pool(states, real).repeat(1, 3)), "depends on `real` (bool (3, 11))"),
+        ((Weights, lambda pool, states, real: pool(states, real)[0]), "gives a tuple of 2 for a batch of 3"),
+        ((Rows, lambda pool, states, real: pool(states, real).flatten(1)), "gives float32 (3, 3, 6) for a batch"),
+        ((Attentive, twice), "is called 2 times in one run"),
+        ((Attentive, lambda pool, states, real: states.mean(1).repeat(1, 3)), "is not called in one run"),
+        ((Random, lambda pool, states, real: pool(states)), "different outputs for the same inputs"),
+        ((Several, lambda pool, states, real: pool(states, real)), "takes `*arguments`"),
+        (
+            (Two, lambda pool, states, real: pool(states, 2.0 * states)),
+            "is given several sequences among its arguments",
+        ),
+        ((nn.Flatten, lambda pool, states, real: pool(states)[:, :6].repeat(1, 3)), "size changes with the length"),
+        ((Attentive, lambda pool, states, real: pool(states[:, -5:])), "it cannot be told which axis"),
+    ],
+)
+def test_what_is_no_pooling_of_one_sequence_is_refused(kind, message):
+    with pytest.raises(MethodError) as caught:
+        replace(model_of(kind))
+    assert message in str(caught.value)
+    assert caught.value.hint
+
+
+def test_a_model_that_does_not_run_at_another_size_is_refused():
+    def call(pool, states, real):
+        return pool(states.reshape(3, 11, WIDTH), real)
+
+    with pytest.raises(
+        MethodError, match="does not run on the task's example of batch size 7 and length 11: RuntimeErr"
+    ):
+        replace(model_of((Attentive, call)))
+
+
+def test_units_are_removed_before_the_pooling_is_replaced():
+    model = model_of("Lengths")
+    context = make_context(model, Task())
+    smaller = Magnitude(prune="units", ratio=0.5, targets=("rnn",)).apply(State(model), context).state
+    after = Lama(target="pooling", fit_steps=0).apply(smaller, context).state
+    assert after.model.pooling.pool.width == WIDTH // 2
+    rebuilt = rebuild(Model("Lengths"), after.structure).eval()
+    rebuilt.load_state_dict(after.model.state_dict())
+    assert torch.equal(rebuilt(*Task().example(3, 7)), after.model(*Task().example(3, 7)))
+
+
+def test_a_rehearsal_is_short():
+    model = model_of()
+    result = Lama(target="pooling").apply(State(model), make_context(model, Task(), quick=True))
+    assert result.state.model(*Task().example(3, 7)).shape == (3, 2)
+
+
+def test_a_fit_that_breaks_down_names_its_own_option():
+    with pytest.raises(MethodError, match=r"the fit of the new pooling failed(.|\n)*hint: lower `fit_lr`"):
+        replace(model_of("Query"), fit_lr=1e30)
+
+
+def test_packed_sequences_are_refused():
+    def packed(pool, states, real):
+        return pool(pack_padded_sequence(states, real.sum(1), batch_first=True, enforce_sorted=False))
+
+    class Summed(Attentive):
+        def forward(self, states):
+            return torch.zeros(len(states.sorted_indices), HOPS * WIDTH)
+
+    with pytest.raises(MethodError, match="no sequence with 3 axes, padded and not packed"):
+        replace(model_of((Summed, packed)))
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("pool", "fits 0 modules"), ("re:(rnn|head)", "fits 2 modules of the model"), ("*", "fits 3 modules")],
+)
+def test_a_target_that_is_not_one_module_is_refused_before_any_work(target, message):
+    with pytest.raises(MethodError) as caught:
+        Lama(target=target).check(model_of())
+    assert message in str(caught.value)
+    assert "the model has `rnn`, `pooling`, `pooling.first`, `pooling.second`, `head`" in caught.value.hint
+
+
+def test_the_parts_of_the_target_are_no_targets_of_their_own():
+    Lama(target="pool*").check(model_of())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"readout": "rows"}, "`readout: rows` gives 4 x 6 features, and the output has 18"),
+        ({"readout": "rows", "heads": 2}, "gives 2 x 6 features"),
+    ],
+)
+def test_a_readout_that_does_not_fit_the_sizes_is_refused(options, message):
+    with pytest.raises(MethodError) as caught:
+        replace(model_of(), **options)
+    assert message in str(caught.value)
+
+
+def test_a_model_that_reads_attributes_of_the_pooling_is_refused():
+    kind = (Attentive, lambda pool, states, real: pool(states, real) * pool.second.out_features)
+    with pytest.raises(MethodError, match="`pooling` cannot be replaced: without it the model raises AttributeError"):
+        replace(model_of(kind))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "Field required"),
+        ({"target": "re:("}, "is not a regular expression"),
+        ({"target": "pooling", "heads": 0}, "greater than or equal to 1"),
+        ({"target": "pooling", "context": "median"}, "'learned' or 'mean'"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ValidationError) as caught:
+        Lama(method="lama", **options)
+    assert message in str(caught.value)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("kind", ["Attentive", "Query"])
+def test_cuda_finds_and_fits_the_same(kind):
+    model = model_of(kind)
+    expected = replace(model)
+    moved = model_of(kind).cuda()
+    options = {"target": "pooling", "fit_steps": 20, "calibration_batches": 8}
+    found = Lama(**options).apply(State(moved), make_context(moved, Task(), device="cuda"))
+    assert next(found.state.model.pooling.parameters()).is_cuda
+    assert found.state.structure == expected.state.structure
+    assert found.facts["explained_by_lama"] == pytest.approx(expected.facts["explained_by_lama"], abs=1e-2)
