@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from compressor.report import Artifact, StateInfo, StreamInfo, TensorInfo
 
@@ -36,7 +36,7 @@ OUTPUTS = {names!r}
 
 
 class Stream:
-    """One stream: `step` takes the next {positions} and gives the outputs; `reset` starts anew."""
+    """One stream: `step` takes {positions} and gives the outputs; `reset` starts anew."""
 
     def __init__(self, model: Path = MODEL) -> None:
         options = onnxruntime.SessionOptions()
@@ -95,8 +95,12 @@ def write(artifact: Artifact, info: StreamInfo) -> str:
     )
 
 
-def _listed(tensors: Iterable[TensorInfo]) -> str:
-    return "\n".join(f"    {item.name}  {item.dtype}  {_shape(item.shape)}" for item in tensors)
+def _listed(tensors: Sequence[TensorInfo]) -> str:
+    # in the docstring of the example, which no name may end
+    names = [item.name.replace("\\", "/").replace('"', "'") for item in tensors]
+    return "\n".join(
+        f"    {name}  {item.dtype}  {_shape(item.shape)}" for name, item in zip(names, tensors, strict=True)
+    )
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:
