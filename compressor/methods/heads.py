@@ -55,11 +55,12 @@ class Heads(Method):
     """The same ratio of every attention (`layer`), or the lowest of all of them together, each score divided by its
     attention's mean (`global`)."""
 
-    score: Score = "weight"
-    """What a head is worth; the lowest go. `weight`: norm of the product of its output and value weights. Measured on
-    `calibration_batches` training batches: `activation`, the norm of what it adds to the output; `sensitivity`, how far
-    the outputs of the model move when it is held at its mean; `taylor`, the effect of its weights on the training loss,
-    gradient x weight, which needs labels. `random`: a control."""
+    score: Score = "activation"
+    """What a head is worth; the lowest go. Measured on `calibration_batches` training batches: `activation`, the norm
+    of what it adds to the output; `sensitivity`, how far the outputs of the model move when it is held at its mean;
+    `taylor`, the effect of its weights on the training loss, gradient x weight, which needs labels. Without data:
+    `weight`, the norm of the product of its output and value weights, which did worse than chance on a sentence
+    encoder. `random`: a control."""
 
     compensate: bool = True
     """Hand what a removed head carried to the kept ones, by refitting the output projection to what the original

@@ -141,7 +141,7 @@ def test_a_task_without_batches_is_refused_where_they_are_needed():
     task.batches = lambda generator: iter(())
     with pytest.raises(MethodError, match="the task's `batches` gave none"):
         _apply(state, task, keep=2)
-    assert _apply(state, task, keep=2, compensate=False).changes
+    assert _apply(state, task, keep=2, compensate=False, score="weight").changes
 
 
 @pytest.mark.parametrize("kind", ["encoder", "declared"])
