@@ -33,7 +33,8 @@ def tidy(model: onnx_ir.Model) -> None:
     import onnx_ir.passes.common as passes
     from onnxscript import optimizer
 
-    optimizer.optimize_ir(model, output_size_limit=MAX_FILE_BYTES, should_fold=_should_fold)
+    limit = MAX_FILE_BYTES  # with the optimizer's own limits products of large weights would be left to every run
+    optimizer.optimize_ir(model, input_size_limit=limit, output_size_limit=limit, should_fold=_should_fold)
     low_rank_recurrent.expand(model)
     _drop_zero_states(model)
     for graph_pass in (

@@ -7,7 +7,7 @@ from torch import nn
 
 from compressor.measure.runtime import OnnxFile
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask, lengths_for
+from tests.exporters.conftest import ShapedTask, features_task, lengths_for
 
 WIDTH, VOCABULARY = 8, 13
 
@@ -139,3 +139,20 @@ def test_an_unused_input_and_an_output_given_twice_keep_their_names(repeated):
     assert artifact.parity.passed
     hidden, again = OnnxFile(path)(torch.randn(2, 3, 5), torch.randn(2))
     torch.testing.assert_close(hidden, again, atol=0, rtol=0)
+
+
+class Product(nn.Module):
+    """Multiplies by the product of two large weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.randn(5, 3000)), nn.Parameter(torch.randn(3000, 2))
+
+    def forward(self, features):
+        return features @ (self.first @ self.second)
+
+
+def test_a_product_of_large_weights_is_computed_once_and_for_all(tmp_path):
+    artifact = export(Product(), features_task({"y": {0: "batch", 1: "time"}}), tmp_path / "m.onnx", Options(atol=1e-3))
+    assert artifact.operators == {"MatMul": 1}
+    assert artifact.bytes < 1000
