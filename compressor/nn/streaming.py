@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +23,14 @@ from torch.nn.utils.rnn import PackedSequence
 from compressor.errors import CompressorError, ExportError
 from compressor.nn.aaren import AarenAttention, is_causal_mask
 from compressor.nn.attention import CompactMultiheadAttention
+from compressor.nn.low_rank_recurrent import LowRankRecurrent, naive_step
 from compressor.nn.uneven import PartWeights, part_weights
 
 Inputs = tuple[Tensor, ...]
 Example = Callable[[int, int], Inputs]
 """(batch, length) -> the inputs of the whole model."""
 
-_RECURRENT = (nn.RNN, nn.GRU, nn.LSTM)
+_RECURRENT = (nn.RNN, nn.GRU, nn.LSTM, LowRankRecurrent)
 _CELLS = (nn.RNNCell, nn.GRUCell, nn.LSTMCell)
 _CACHED = (nn.MultiheadAttention, CompactMultiheadAttention)
 _ATTENTION = (*_CACHED, AarenAttention)
@@ -221,13 +223,18 @@ def _specs(base: str, name: str, module: nn.Module, calls: Sequence[_Call]) -> I
             yield StateSpec(prefix + kind, weight.new_zeros(1, module.num_heads, 0, width), growing_axis=2)
         return
     given = [call.arguments.get(1, "hx") for call in calls]
-    pair = isinstance(module, (nn.LSTM, nn.LSTMCell))
+    pair = _has_cell_state(module)
     layers = module.num_layers if isinstance(module, _RECURRENT) else 1
     for layer in range(layers):
         for index, kind in enumerate("hc" if pair else "h"):
             suffix = f"{kind}.{layer}" if layers > 1 else kind
             rows = [_given_rows(hx, index if pair else None, layer) for hx in given]
-            yield StateSpec(prefix + suffix, _constant(name, module, layer, rows, calls))
+            yield StateSpec(prefix + suffix, _constant(name, module, rows, calls))
+
+
+def _has_cell_state(module: nn.Module) -> bool:
+    """Whether a recurrent layer or cell carries c beside h."""
+    return isinstance(module, nn.LSTMCell) or getattr(module, "mode", None) == "LSTM"
 
 
 def _given_rows(hx: Any, index: int | None, layer: int) -> Tensor | None:
@@ -238,14 +245,12 @@ def _given_rows(hx: Any, index: int | None, layer: int) -> Tensor | None:
     return state[layer] if state.dim() == 3 else state
 
 
-def _constant(
-    name: str, module: nn.Module, layer: int, rows: Sequence[Tensor | None], calls: Sequence[_Call]
-) -> Tensor:
+def _constant(name: str, module: nn.Module, rows: Sequence[Tensor | None], calls: Sequence[_Call]) -> Tensor:
     """The one value (1, H) that every sample started from; zeros where nothing was given."""
     known = [row for row in rows if row is not None]
     if not known:
-        weight = module.get_parameter(f"weight_hh_l{layer}" if isinstance(module, _RECURRENT) else "weight_hh")
-        return weight.new_zeros(1, weight.shape[1])
+        size = module.proj_size or module.hidden_size if isinstance(module, nn.LSTM) else module.hidden_size
+        return next(module.parameters()).new_zeros(1, cast("int", size))
     first = known[0][:1]
     if len(known) != len(calls) or any(not torch.equal(row, first.expand_as(row)) for row in known):
         raise ExportError(
@@ -388,17 +393,19 @@ def cell_step(mode: str, x: Tensor, state: Sequence[Tensor], weights: PartWeight
     return [torch.relu(total) if mode == "RNN_RELU" else torch.tanh(total)]
 
 
-def _run_plain(module: nn.RNNBase, x: Tensor, axis: int, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def _run_plain(
+    module: nn.RNNBase | LowRankRecurrent, x: Tensor, axis: int, states: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
     """A layer over the few positions of x along `axis`: its output, laid out as x, and the new states."""
     positions = [x.squeeze(axis)] if x.shape[axis] == 1 else [x.select(axis, t) for t in range(x.shape[axis])]
     kinds = 2 if module.mode == "LSTM" else 1
     new: list[Tensor] = []
     for layer in range(module.num_layers):
         state = states[kinds * layer : kinds * (layer + 1)]
-        weights = part_weights(module, layer, 0)
+        step = _step_of_layer(module, layer)
         outputs = []
         for position in positions:
-            state = cell_step(module.mode, position, state, weights)
+            state = step(position, state)
             outputs.append(state[0])
         positions = outputs
         new += state
@@ -406,11 +413,19 @@ def _run_plain(module: nn.RNNBase, x: Tensor, axis: int, states: list[Tensor]) -
     return output, new
 
 
+def _step_of_layer(module: nn.RNNBase | LowRankRecurrent, layer: int) -> Callable[[Tensor, list[Tensor]], list[Tensor]]:
+    """One position of one layer: x (B, I) and its states to its new states."""
+    if isinstance(module, LowRankRecurrent):
+        return partial(naive_step, module.mode, module.part(layer, 0))
+    weights = part_weights(module, layer, 0)
+    return lambda x, states: cell_step(module.mode, x, states, weights)
+
+
 def _recur(
     module: nn.Module, original: Callable[..., Any], call: _Arguments, states: list[Tensor], plain: bool
 ) -> tuple[Any, list[Tensor]]:
     """A recurrent layer over the next positions: its result and the new states, (B, H) each."""
-    assert isinstance(module, nn.RNNBase)
+    assert isinstance(module, (nn.RNNBase, LowRankRecurrent))
     x = call.get(0, "input")
     kinds = 2 if module.mode == "LSTM" else 1
     padded = getattr(x, "padded", None) if isinstance(x, PackedSequence) and type(x) is not PackedSequence else None
@@ -478,7 +493,7 @@ class _Holder:
     def _handed_on(self, module: nn.Module, call: _Arguments) -> list[Tensor]:
         """What the model itself gives a cell at a later position of the chunk."""
         hx = call.get(1, "hx")
-        pair = isinstance(module, (nn.LSTM, nn.LSTMCell))
+        pair = _has_cell_state(module)
         kinds = list(hx) if pair else [hx]
         if isinstance(module, _CELLS):
             return kinds

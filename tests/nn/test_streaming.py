@@ -13,6 +13,7 @@ from compressor.nn.aaren import AarenAttention
 from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.graph_recurrent import GraphRecurrent
 from compressor.nn.graphs import watts_strogatz
+from compressor.nn.low_rank_recurrent import LowRankRecurrent
 from compressor.nn.recurrent_stack import RecurrentStack
 from compressor.nn.uneven import PartWeights, UnevenRecurrent
 from tests.tolerances import SAME_FLOAT64, SAME_GRADIENT
@@ -128,6 +129,7 @@ MODELS = {
     "gru": lambda: Layer(nn.GRU(WIDTH, 7, 2, batch_first=True)),
     "lstm": lambda: Layer(nn.LSTM(WIDTH, 7, 2, batch_first=True)),
     "uneven": lambda: Layer(UnevenRecurrent("LSTM", WIDTH, [[7], [3]], batch_first=True)),
+    "low rank": lambda: Layer(LowRankRecurrent("LSTM", WIDTH, 7, [[(2, 3)], [(None, 2)]], batch_first=True)),
     "graph": lambda: Layer(_graph_stack()),
     "twice": Twice,
     "cells": Cells,
@@ -175,6 +177,7 @@ def test_chained_steps_give_what_the_whole_sequence_gives(name, chunk, plain):
     ("name", "names"),
     [
         ("gru", ["layer.h.0", "layer.h.1"]),
+        ("low rank", ["layer.h.0", "layer.c.0", "layer.h.1", "layer.c.1"]),
         ("uneven", ["layer.layers.0.h", "layer.layers.0.c", "layer.layers.1.h", "layer.layers.1.c"]),
         ("twice", ["layer.call.0.h", "layer.call.0.c", "layer.call.1.h", "layer.call.1.c"]),
         ("cells", ["first.h", "first.c", "second.call.0.h", "second.call.1.h", "third.h"]),
