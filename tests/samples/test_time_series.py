@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -212,3 +213,15 @@ def test_batches_cover_the_training_series_once_in_the_generators_order():
     classes = torch.cat([target for _, target in first])
     assert torch.equal(classes.sort().values, module.split(task.task.series, "train")[1].sort().values)
     assert all(torch.equal(a[0][0], b[0][0]) for a, b in zip(first, again, strict=True))
+
+
+def test_results_are_of_the_committed_checkpoints_and_in_the_readme():
+    rows = json.loads((FOLDER / "results.json").read_text())["rows"]
+    first = {row["task"]: row for row in rows if row["seed"] == 0}
+    assert {name: first[name.lower()]["attention"] for name in CLASSIFICATION} == ACCURACY
+    readme = (FOLDER / "README.md").read_text()
+    for name, row in first.items():
+        seeds = [other for other in rows if other["task"] == name]
+        mean = sum(other["attention"] for other in seeds) / len(seeds)
+        assert f"| {name} | {len(seeds)} | {mean:.3f} (" in readme
+        assert row["parameters"][1] == row["parameters"][0] + causal.LAYERS * causal.WIDTH
