@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from compressor.errors import TaskError
 from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.attention_parts import LAYERS, AttentionParts
+from compressor.nn.low_rank import LowRankLinear
 from compressor.report import Skip
 
 if TYPE_CHECKING:
@@ -165,10 +166,13 @@ def attention_sites(model: nn.Module, declared: Mapping[str, AttentionParts] | N
         if isinstance(module, nn.MultiheadAttention):
             found.append(_of_torch(name, module))
         elif isinstance(module, CompactMultiheadAttention):
-            changed = [f"its `{path}` is a `{type(part).__name__}`, not an nn.Linear" for path, part
-                       in module.named_children() if not isinstance(part, nn.Linear)]  # fmt: skip
-            if changed:
-                skipped.append(Skip(name=name, reason=changed[0]))
+            foreign = [
+                f"its `{path}` is a `{type(part).__name__}`, not an nn.Linear"
+                for path, part in module.named_children()
+                if not isinstance(part, (nn.Linear, LowRankLinear))
+            ]
+            if foreign:
+                skipped.append(Skip(name=name, reason=foreign[0]))
             else:
                 found.append(_of_ours(name, module))
         elif id(module) in parts_of:

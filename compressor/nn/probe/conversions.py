@@ -15,6 +15,8 @@ from torch import nn
 from compressor.nn.aaren import AarenAttention
 from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.graph_recurrent import GraphRecurrent
+from compressor.nn.low_rank import LowRankLinear
+from compressor.nn.low_rank_recurrent import LowRankRecurrent
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.pooling import PoolingReplacement
 from compressor.nn.probe.architecture import MOST_LAYERS, Conversion, Encoder, GraphStack, Recurrent
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from compressor.nn.probe.architecture import Mixer
 
-RESIZED: Final = (UnevenRecurrent, CompactMultiheadAttention, WideLayerNorm)
+RESIZED: Final = (UnevenRecurrent, CompactMultiheadAttention, WideLayerNorm, LowRankLinear, LowRankRecurrent)
 """The architecture of the layer in whose place they are, in sizes that PyTorch's cannot have."""
 _ATTENTION: Final = (nn.MultiheadAttention, CompactMultiheadAttention, AarenAttention)
 _MOST_MIXED: Final = 4
