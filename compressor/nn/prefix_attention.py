@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch.autograd.function import FunctionCtx
 
 State = tuple[Tensor, Tensor, Tensor]
@@ -162,7 +164,8 @@ def parallel(scores: Tensor, values: Tensor) -> Tensor:
     if not values.numel():
         return values
     flat = values.to(dtype).reshape(-1, *shape[-2:])  # (G, N, d)
-    output: Tensor = _Parallel.apply(scores.to(dtype).reshape(flat.shape[:2]), flat)  # type: ignore[no-untyped-call]
+    apply: Callable[[Tensor, Tensor], Tensor] = _Parallel.apply  # typed in some releases of PyTorch only
+    output = apply(scores.to(dtype).reshape(flat.shape[:2]), flat)
     return output.reshape(shape).to(values.dtype)
 
 
