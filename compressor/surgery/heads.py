@@ -175,6 +175,7 @@ def _flexible(
     required: Sequence[str],
 ) -> tuple[_Cut, list[Skip]]:
     """The sites that can lose heads, made of Linear layers, and why the others cannot."""
+    by_name = {site.name: site for site in sites}
     reasons = {site.name: site.reason or _too_few(site, amount) for site in sites}
     cut = _converted(model, masks, [name for name, reason in reasons.items() if reason is None], declared)
     reasons |= _uses(cut, example)
@@ -182,7 +183,11 @@ def _flexible(
     refused = [skip for skip in skipped if skip.name in required] or (skipped if len(skipped) == len(sites) else [])
     if refused:
         listed = "; ".join(f"`{skip.name}`: {skip.reason}" for skip in refused)
-        raise SurgeryError(f"no heads can be removed ({listed})", hint="choose others with `targets` and `ignore`")
+        small = all(reasons[skip.name] == _too_few(by_name[skip.name], amount) for skip in refused)
+        change = "raise `ratio` or lower `keep`, or " if small else ""
+        raise SurgeryError(
+            f"no heads can be removed ({listed})", hint=f"{change}choose others with `targets` and `ignore`"
+        )
     return replace(cut, sites={name: site for name, site in cut.sites.items() if reasons[name] is None}), skipped
 
 

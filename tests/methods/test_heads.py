@@ -83,8 +83,9 @@ def test_a_ratio_is_rounded_down_and_one_head_always_stays():
     assert _counts(_apply(state, task, ratio=0.74), task) == [2, 2]
     assert _counts(_apply(state, task, ratio=0.99), task) == [1, 1]
     assert sum(_counts(_apply(state, task, ratio=0.99, scope="global"), task)) == 2
-    with pytest.raises(SurgeryError, match=r"0\.24 of its 4 heads, rounded down, is none"):
+    with pytest.raises(SurgeryError, match=r"0\.24 of its 4 heads, rounded down, is none") as caught:
         _apply(state, task, ratio=0.24)
+    assert caught.value.hint.startswith("raise `ratio`")
 
 
 def test_targets_and_ignore_choose_attentions_or_what_holds_them():
