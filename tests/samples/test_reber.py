@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from compressor import graph_study
 from compressor.task import load
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "samples" / "reber"
 sys.path.insert(0, str(ROOT / "samples"))
 
-from reber import grammar, table, task  # noqa: E402
+from reber import grammar, study, table, task  # noqa: E402
 
 RESULTS = json.loads((FOLDER / "results.json").read_text())
 CELLS = sorted(task.TASKS)
@@ -185,3 +186,20 @@ def test_a_row_of_the_table_is_measured_by_the_tool_itself(monkeypatch, data):
     row = table.prune_and_retrain(task.Tanh(), "both", 100, RESULTS["tanh"]["base"][0])
     assert row["pruned"][0] < 0.6
     assert len(row["pruned"]) == len(row["retrained"]) == 10
+
+
+def test_the_rows_of_the_study_are_those_that_the_page_shows():
+    options = graph_study.Study(task="samples/reber/study.py:LSTM", count=30, epochs=15)
+    results = graph_study.read(FOLDER / "graphs_lstm.json", options)
+    shown = {kind: (part.count, round(100 * part.mean, 2)) for kind, part in graph_study.summaries(results).items()}
+    assert shown == {"ws": (30, 96.14), "ba": (30, 87.22)}
+    assert round(graph_study.correlations(results.metrics())["source_nodes"], 2) == 0.54
+
+
+def test_the_tasks_of_the_study_learn_from_every_third_string_once_an_epoch():
+    batches = list(study.batches(torch.Generator().manual_seed(0)))
+    assert sum(len(target) for _, target in batches) == 18_750 // 3
+    padding = sum(int((tokens == 0).sum()) for (tokens,), _ in batches) / sum(
+        tokens.numel() for (tokens,), _ in batches
+    )
+    assert padding < 0.05
