@@ -389,8 +389,8 @@ def _train_on_one_thread(options: Study, kind: Kind, index: int) -> Row:
 
 def _absolute(spec: str) -> str:
     """A task's `FILE.py` or `FILE.py:NAME` that means the same in another working directory."""
-    file, colon, name = spec.rpartition(":") if spec.rpartition(":")[0].endswith(".py") else (spec, "", "")
-    return f"{Path(file).resolve()}{colon}{name}"
+    file, name = tasks.split_spec(spec)
+    return f"{Path(file).resolve()}:{name}" if name else str(Path(file).resolve())
 
 
 def _refuse_unfit(options: Study, model: nn.Module) -> None:

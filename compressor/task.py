@@ -282,12 +282,18 @@ class _GuardedBatches:
         return len(self._batches)
 
 
+def split_spec(spec: str) -> tuple[str, str]:
+    """`FILE.py` and `NAME` of `FILE.py:NAME`; the name is empty where there is none."""
+    file, _, name = spec.rpartition(":")
+    return (file, name) if file.endswith(".py") else (spec, "")
+
+
 def load(spec: str) -> GuardedTask:
     """Load the task of `FILE.py` or `FILE.py:NAME`; without a name, the first task that the file defines.
 
     The file is the only code of the user's that runs. Its folder is put on the import path, as for a script.
     """
-    file, _, name = spec.rpartition(":") if spec.rpartition(":")[0].endswith(".py") else (spec, "", "")
+    file, name = split_spec(spec)
     module = _import(file)
     found = {
         key: value

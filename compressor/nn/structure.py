@@ -60,6 +60,11 @@ _PREDECESSORS: dict[type[nn.Module], type[nn.Module] | tuple[type[nn.Module], ..
 _KEYS = {"kind", "module", "with", "record"}
 
 
+def full_name(module: str, local: str) -> str:
+    """The name that something called `local` inside of a module has in the whole model."""
+    return f"{module}.{local}" if module else local
+
+
 def replace_record(name: str, layer: Layer) -> dict[str, Any]:
     """The JSON record which says that the module called `name` is now `layer`."""
     word = next(word for word, cls in LAYERS.items() if type(layer) is cls)

@@ -19,6 +19,7 @@ from compressor.errors import TaskError
 from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.attention_parts import LAYERS, AttentionParts
 from compressor.nn.low_rank import LowRankLinear
+from compressor.nn.structure import full_name
 from compressor.report import Skip
 
 if TYPE_CHECKING:
@@ -221,15 +222,15 @@ def set_heads(model: nn.Module, site: AttentionSite, heads: int) -> None:
 def _of_torch(name: str, module: nn.MultiheadAttention) -> AttentionSite:
     heads, width, size = module.num_heads, module.head_dim, module.embed_dim
     if module._qkv_same_embed_dim:
-        weights = [(_full(name, "in_proj_weight"), index * size) for index in range(3)]
+        weights = [(full_name(name, "in_proj_weight"), index * size) for index in range(3)]
     else:
-        weights = [(_full(name, f"{letter}_proj_weight"), 0) for letter in "qkv"]
-    bias = None if module.in_proj_bias is None else _full(name, "in_proj_bias")
+        weights = [(full_name(name, f"{letter}_proj_weight"), 0) for letter in "qkv"]
+    bias = None if module.in_proj_bias is None else full_name(name, "in_proj_bias")
     query, key, value = (
         Projection(weight, bias, 0, start, i * size, heads, width) for i, (weight, start) in enumerate(weights)
     )
-    output_bias = None if module.out_proj.bias is None else _full(name, "out_proj.bias")
-    output = Projection(_full(name, "out_proj.weight"), output_bias, 1, 0, 0, heads, width)
+    output_bias = None if module.out_proj.bias is None else full_name(name, "out_proj.bias")
+    output = Projection(full_name(name, "out_proj.weight"), output_bias, 1, 0, 0, heads, width)
     reason = None
     if type(module).forward is not nn.MultiheadAttention.forward:
         reason = f"it is a `{type(module).__name__}` with a `forward` of its own"
@@ -240,7 +241,7 @@ def _of_torch(name: str, module: nn.MultiheadAttention) -> AttentionSite:
 
 
 def _of_ours(name: str, module: CompactMultiheadAttention) -> AttentionSite:
-    layers = {local: _full(name, f"{local}_proj") for local in ("q", "k", "v", "out")}
+    layers = {local: full_name(name, f"{local}_proj") for local in ("q", "k", "v", "out")}
     query, key, value = (
         _rows(layers[local], module.get_submodule(f"{local}_proj"), module.num_heads, width)
         for local, width in (("q", module.head_dim), ("k", module.head_dim), ("v", module.value_head_dim))
@@ -293,7 +294,7 @@ def _of_task(name: str, module: nn.Module, parts: AttentionParts) -> AttentionSi
                 f"`{path}` of {_label(name)} is {number}, and {heads} heads are {heads * width} wide",
                 hint="`widths` are attributes that hold the number of heads times their width; leave out others",
             )
-    paths = {role: _full(name, getattr(parts, role)) for role in LAYERS}
+    paths = {role: full_name(name, getattr(parts, role)) for role in LAYERS}
     rows = (
         _rows(paths[role], layers[role], heads, size, int(sizes["query"]) * index if parts.packed else 0)
         for index, (role, size) in enumerate((("query", width), ("key", width), ("value", value_width)))
@@ -418,7 +419,7 @@ def _owner(name: str, module: nn.Module, path: str, role: str = "heads") -> tupl
 def _missing(name: str, role: str, path: str, owner: Any, part: str, way: str) -> TaskError:
     wanted = _layer_names(owner) if role in LAYERS else _numbers(owner)
     near = difflib.get_close_matches(part, wanted, n=1) or wanted
-    place = _label(_full(name, way) if way else name)
+    place = _label(full_name(name, way) if way else name)
     return TaskError(
         f"{place}, a `{type(owner).__name__}`, has no `{part}` (`{role}` is `{path}`)",
         hint=f"it has {_some(near)}" if near else "look it up in the module's `__init__`",
@@ -442,7 +443,3 @@ def _some(names: Iterable[str]) -> str:
 
 def _label(name: str) -> str:
     return f"`{name}`" if name else "the model"
-
-
-def _full(name: str, local: str) -> str:
-    return f"{name}.{local}" if name else local

@@ -25,7 +25,7 @@ from compressor.nn.low_rank_heads import (
 )
 from compressor.nn.low_rank_recurrent import LowRankRecurrent
 from compressor.nn.recurrent import layer_names
-from compressor.nn.structure import replace_module, replace_record
+from compressor.nn.structure import full_name, replace_module, replace_record
 from compressor.surgery.agreement import check_agreement, forward
 from compressor.surgery.attention_sites import AttentionSite, attention_sites
 from compressor.surgery.calibration import Call, consumed, evaluating, produced
@@ -155,17 +155,17 @@ def _attention_sites(model: nn.Module, attention: AttentionSite, mode: Mode) -> 
     if mode == "projections":
         shapes = _shapes(model, attention)
         return [
-            Site(_full(name, local), "linear", _full(name, local), "weight", name, shape,
-                 (_full(name, local), *holders), reason)
+            Site(full_name(name, local), "linear", full_name(name, local), "weight", name, shape,
+                 (full_name(name, local), *holders), reason)
             for local, shape in zip(_PROJECTIONS, shapes, strict=True)
         ]  # fmt: skip
     declared = attention.kind == "declared"
-    layers = _declared_names(attention) if declared else tuple(_full(name, local) for local in _PROJECTIONS)
+    layers = _declared_names(attention) if declared else tuple(full_name(name, local) for local in _PROJECTIONS)
     widths = {"query_key": attention.head_width, "value_output": attention.value_head_width}
     members = {"query_key": layers[:2], "value_output": layers[2:]}
     return [
-        Site(_full(name, local), kind, name, "", name, (widths[local], attention.heads),
-             (_full(name, local), *members[local], *holders), reason, layers)
+        Site(full_name(name, local), kind, name, "", name, (widths[local], attention.heads),
+             (full_name(name, local), *members[local], *holders), reason, layers)
         for local, kind in _JOINT.items()
     ]  # fmt: skip
 
@@ -225,7 +225,7 @@ def _recurrent_sites(
             elif owners[id(weight)] > 1:
                 why = why or "it belongs to other modules too"
             tensor = getattr(module, local)
-            full = _full(name, local)
+            full = full_name(name, local)
             shape = (tensor.size(0), tensor.size(1))
             sites.append(Site(full, "recurrent", name, local, None, shape, (full, *paths), why))
     return sites
@@ -554,7 +554,3 @@ def _path_and_holders(path: str) -> list[str]:
     """`a.b.c`, `a.b`, `a`; nothing for the model itself."""
     parts = path.split(".") if path else []
     return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
-
-
-def _full(name: str, local: str) -> str:
-    return f"{name}.{local}" if name else local

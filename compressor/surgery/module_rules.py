@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 from compressor.errors import SurgeryError
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent import CELL_GATES, directions, gates, layer_names
+from compressor.nn.structure import full_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -83,11 +84,11 @@ def _recurrent(
     for index, names in enumerate(layer_names(module)):
         weight = module.get_parameter(names.weight_ih)
         if index < count:
-            consume(tracer, data_in, _full(name, names.weight_ih), weight)
+            consume(tracer, data_in, full_name(name, names.weight_ih), weight)
         else:
             layer = index // count
             below = np.concatenate(outs[(layer - 1) * count : layer * count])
-            tracer.atoms.join(below, tracer.atoms.axis(_full(name, names.weight_ih), 1, weight.size(1), "in"))
+            tracer.atoms.join(below, tracer.atoms.axis(full_name(name, names.weight_ih), 1, weight.size(1), "in"))
     top = torch.from_numpy(np.concatenate(outs[-count:]))
     tracer.write(data_out, top.expand(data_out.size()))
     for state, ids in zip(_states(states), (outs, cells), strict=False):
@@ -105,7 +106,7 @@ def _cell(
     units = _bind_units(
         tracer, name, module, ("weight_ih", "weight_hh", "bias_ih", "bias_hh"), CELL_GATES[type(module)]
     )
-    consume(tracer, inputs, _full(name, "weight_ih"), module.weight_ih)
+    consume(tracer, inputs, full_name(name, "weight_ih"), module.weight_ih)
     for state in _states(result):
         tracer.write(state, torch.from_numpy(units).expand(state.size()))
     for state in given:
@@ -132,7 +133,7 @@ def _layer_norm(
     tracer.norms[name] = positions
     for local, parameter in (("weight", module.weight), ("bias", module.bias)):
         if parameter is not None:
-            tracer.atoms.join(tracer.atoms.axis(_full(name, local), 0, parameter.numel(), "out"), positions)
+            tracer.atoms.join(tracer.atoms.axis(full_name(name, local), 0, parameter.numel(), "out"), positions)
     tracer.write(result, labels)
 
 
@@ -167,7 +168,7 @@ def _bind_layers(tracer: Tracer, name: str, module: nn.RNNBase) -> tuple[list[Id
         projection = names.weight_hr
         units = _bind_units(tracer, name, module, locals_, gates(module), key, projection)
         cells.append(units)
-        outs.append(units if projection is None else tracer.atoms.axes[_full(name, projection), 0])
+        outs.append(units if projection is None else tracer.atoms.axes[full_name(name, projection), 0])
     return cells, outs
 
 
@@ -188,7 +189,7 @@ def _bind_units(
     assert weight_ih is not None
     assert weight_hh is not None
     canonical = tracer.parameter_name(module.get_parameter(weight_hh))
-    if canonical != _full(name, weight_hh):
+    if canonical != full_name(name, weight_hh):
         raise SurgeryError(
             f"`{name}` shares its weights with `{canonical}`",
             hint="name it under `ignore`; tied recurrent layers are not handled yet",
@@ -198,18 +199,14 @@ def _bind_units(
     rows = np.tile(units, blocks)
     for local in (weight_ih, weight_hh, *biases):
         if local is not None and module._parameters.get(local) is not None:
-            atoms.bind(_full(name, local), 0, rows, "out")
+            atoms.bind(full_name(name, local), 0, rows, "out")
     if projection is None:
-        atoms.bind(_full(name, weight_hh), 1, units, "in")
+        atoms.bind(full_name(name, weight_hh), 1, units, "in")
     else:
-        projected = atoms.axis(_full(name, projection), 0, module.proj_size, "out")
-        atoms.bind(_full(name, projection), 1, units, "in")
-        atoms.bind(_full(name, weight_hh), 1, projected, "in")
+        projected = atoms.axis(full_name(name, projection), 0, module.proj_size, "out")
+        atoms.bind(full_name(name, projection), 1, units, "in")
+        atoms.bind(full_name(name, weight_hh), 1, projected, "in")
     return units
-
-
-def _full(name: str, local: str) -> str:
-    return f"{name}.{local}" if name else local
 
 
 _RULES: dict[type[nn.Module], Any] = {
