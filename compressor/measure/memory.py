@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compressor.errors import ExportError
+from compressor import child
 from compressor.measure.runtime import OnnxFile
 
 if TYPE_CHECKING:
@@ -43,12 +42,10 @@ def peak(path: Path, inputs: Sequence[Tensor], *, runs: int = 3) -> int | None:
         np.savez(packed, *feed.values())
         # -P keeps this package's folder off the import path, where its module names could hide others.
         command = [sys.executable, "-P", str(_WORKER), str(path), str(packed), str(runs)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False)
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        raise ExportError(
-            f"{path} fails in a process of its own (exit {done.returncode}): {said[-1] if said else 'no message'}",
+        answer = child.run(
+            command,
+            seconds=_TIMEOUT_SECONDS,
+            what=f"{path} in a process of its own",
             hint="the file loads here but not there: is there enough memory?",
-        )
-    answer = done.stdout.strip()
+        ).strip()
     return None if answer == "unknown" else int(answer)
