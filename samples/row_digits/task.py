@@ -1,4 +1,4 @@
-"""What is in the picture? Clothes (the default) or, by `--task samples/row_digits/task.py:Digits`, digits.
+"""What is in the picture? Clothes (the default) or, by `--task samples/row_digits/task.py:Mnist`, digits.
 
 Run `fetch.py` first.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from pictures import ROWS, Parts, RowReader, correct, digits, fashion, steps
+from pictures import ROWS, Parts, RowReader, correct, digits, fashion, mnist, steps
 from torch import Tensor, nn
 
 from compressor import Task, load_weights
@@ -58,6 +58,15 @@ class Fashion(Task):
 
     def validate(self, forward: Forward) -> Tensor:
         return correct(forward, self.pictures().validated)
+
+
+class Mnist(Fashion):
+    """Accuracy on MNIST's 10,000 test digits."""
+
+    weights = "mnist.safetensors"
+
+    def pictures(self) -> Parts:
+        return mnist()
 
 
 class Digits(Fashion):

