@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
 from compressor.report import TensorInfo
-from exporters import low_rank_recurrent
+from exporters import attention_masks, low_rank_recurrent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -36,6 +36,7 @@ def tidy(model: onnx_ir.Model) -> None:
     limit = MAX_FILE_BYTES  # with the optimizer's own limits products of large weights would be left to every run
     optimizer.optimize_ir(model, input_size_limit=limit, output_size_limit=limit, should_fold=_should_fold)
     low_rank_recurrent.expand(model)
+    attention_masks.widen(model)
     _drop_zero_states(model)
     for graph_pass in (
         passes.IdentityEliminationPass(),
