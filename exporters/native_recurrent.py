@@ -11,6 +11,7 @@ Layouts follow https://onnx.ai/onnx/operators/ (RNN, GRU, LSTM; `layout` 0, so t
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,8 @@ def prepare(model: nn.Module, *, parts: bool = False) -> None:
     """Give every recurrent layer of `model` buffers with its weights as the ONNX node wants them; changes `model`.
 
     With D directions, G gates, H hidden units and I inputs, layer k gets `W_lk` (D, G * H, I), `R_lk` (D, G * H, H)
-    and, where it has biases, `B_lk` (D, 2 * G * H). Where its directions differ in size these are the forward one's
-    (D = 1), and `W_lk_reverse` and so on the backward one's.
+    and, where it has biases, `B_lk` (D, 2 * G * H). Where its directions differ in size, or share a
+    matrix with something else, these are the forward one's (D = 1), and `W_lk_reverse` and so on the backward one's.
 
     Args:
         model: What is changed.
@@ -55,6 +56,7 @@ def prepare(model: nn.Module, *, parts: bool = False) -> None:
     from compressor.nn.recurrent import recurrent_modules
     from compressor.nn.uneven import UnevenRecurrent
 
+    shared = _shared_matrices(model)
     for module in model.modules():
         if isinstance(module, LowRankRecurrent):
             _prepare_low_rank(module)
@@ -67,10 +69,11 @@ def prepare(model: nn.Module, *, parts: bool = False) -> None:
             low_rank_recurrent.prepare_projected(module)
             setattr(module, _PREPARED, "LSTM")
         else:
-            _prepare_layers(module)
+            _prepare_layers(module, shared)
 
 
-def _prepare_layers(module: nn.RNNBase | UnevenRecurrent) -> None:
+def _prepare_layers(module: nn.RNNBase | UnevenRecurrent, shared: set[int]) -> None:
+    """The buffers of one module; a bidirectional node would hold a matrix of `shared` once more."""
     import torch
 
     from compressor.nn.uneven import part_weights
@@ -80,7 +83,9 @@ def _prepare_layers(module: nn.RNNBase | UnevenRecurrent) -> None:
         for layer in range(module.num_layers):
             weights = [part_weights(module, layer, direction) for direction in range(_directions(module))]
             tensors = [[(part.weight_ih,), (part.weight_hh,), part.biases] for part in weights]
-            even = len({part.weight_hh.shape for part in weights}) == 1
+            even = len({part.weight_hh.shape for part in weights}) == 1 and not any(
+                id(tensor) in shared for part in weights for tensor in part.tensors
+            )
             for suffix, nodes in (("", tensors if even else tensors[:1]), (_REVERSE, [] if even else tensors[1:])):
                 for kind, sources in zip("WRB", zip(*nodes, strict=True), strict=False):
                     if sources[0]:
@@ -90,6 +95,12 @@ def _prepare_layers(module: nn.RNNBase | UnevenRecurrent) -> None:
         # Reshape reads 0 as "keep this axis": (T, B, D, H) -> (T, B, D * H) without a question about T or B.
         module.register_buffer("merge_directions", torch.tensor([0, 0, -1]))
     setattr(module, _PREPARED, operator)
+
+
+def _shared_matrices(model: nn.Module) -> set[int]:
+    """Identities of the matrices that `model` has under several names."""
+    names = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    return {id(parameter) for parameter in model.parameters() if names[id(parameter)] > 1 and parameter.dim() > 1}
 
 
 def _prepare_low_rank(module: LowRankRecurrent) -> None:

@@ -104,13 +104,14 @@ def _intercepted(model: nn.Module, interceptor: _Interceptor) -> Iterator[None]:
 
     `forward` is replaced on the classes, so that a subclass which calls `super().forward` is covered too.
     """
-    names = {id(module): name for name, module in model.named_modules() if isinstance(module, _STATEFUL)}
+    # torch.export hands a layer that has several names out as another object with the same attributes
+    names = {id(vars(module)): name for name, module in model.named_modules() if isinstance(module, _STATEFUL)}
 
     def dispatcher(original: Any) -> Any:
         def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if id(self) not in names:
+            if id(vars(self)) not in names:
                 return original(self, *args, **kwargs)
-            return interceptor(names[id(self)], self, original, _Arguments(args, kwargs))
+            return interceptor(names[id(vars(self))], self, original, _Arguments(args, kwargs))
 
         return forward
 
