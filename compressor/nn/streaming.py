@@ -104,8 +104,11 @@ def _intercepted(model: nn.Module, interceptor: _Interceptor) -> Iterator[None]:
 
     `forward` is replaced on the classes, so that a subclass which calls `super().forward` is covered too.
     """
-    # torch.export hands a layer that has several names out as another object with the same attributes
-    names = {id(vars(module)): name for name, module in model.named_modules() if isinstance(module, _STATEFUL)}
+    # torch.export hands out a layer that has several names as several objects with the same attributes
+    names: dict[int, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, _STATEFUL):
+            names.setdefault(id(vars(module)), name)
 
     def dispatcher(original: Any) -> Any:
         def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
