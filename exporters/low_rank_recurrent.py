@@ -7,6 +7,9 @@
   state, two small products and the gates. A graph of one step, called with the states of the one before, has no loop:
   there it is plain operators.
 
+An LSTM with `proj_size`, for which ONNX has no node, is such a layer too: its output is h = P (o * tanh(c)), and what
+meets the state is one dense matrix.
+
 A layer emits a placeholder of the domain `PLACEHOLDER_DOMAIN` while it is traced, since an operator with a body cannot
 be emitted then; `expand` puts the `Scan` in its place.
 
@@ -21,12 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from compressor.nn.low_rank_recurrent import LowRankPart, LowRankRecurrent
 
 PLACEHOLDER_DOMAIN = "compressor"
 _PLACEHOLDER = "LowRankScan"
+_PROJECTED = "LSTM_PROJECTED"
 _LSTM_BLOCKS = (0, 1, 3, 2)
 """PyTorch's i, f, g, o in the order i, f, o, g: one Sigmoid for the first three blocks."""
 
@@ -64,6 +68,29 @@ def prepare_part(module: LowRankRecurrent, name: str, part: LowRankPart, mode: s
     module.register_buffer(f"D_{name}", part.hidden.down.weight.detach().T.contiguous())
 
 
+def prepare_projected(module: nn.LSTM) -> None:
+    """Give an LSTM with `proj_size` P such buffers; changes `module`.
+
+    With H units and I inputs, per layer and direction: `X_name` (I, 4 * H) and `XB_name` (4 * H,) for the products with
+    the inputs, `U_name` (P, 4 * H) for those with the state, and `Q_name` (H, P), the projection.
+    """
+    import torch
+
+    from compressor.nn.recurrent import layer_names
+
+    for names in layer_names(module):
+        name = f"l{names.layer}" + ("_reverse" if names.direction else "")
+        own, back, out = (
+            getattr(module, str(kind)).detach() for kind in (names.weight_ih, names.weight_hh, names.weight_hr)
+        )
+        given = [getattr(module, bias).detach() for bias in (names.bias_ih, names.bias_hh) if bias is not None]
+        bias = sum(given, torch.zeros(len(own)))
+        module.register_buffer(f"X_{name}", _blocks(own, "LSTM").T.contiguous())
+        module.register_buffer(f"XB_{name}", _blocks(bias, "LSTM"))
+        module.register_buffer(f"U_{name}", _blocks(back, "LSTM").T.contiguous())
+        module.register_buffer(f"Q_{name}", out.T.contiguous())
+
+
 def _blocks(weight: Tensor, mode: str) -> Tensor:
     """`weight` (G * H, ...) with its gates in the order of the body."""
     import torch
@@ -75,7 +102,13 @@ def _blocks(weight: Tensor, mode: str) -> Tensor:
 
 
 def scan(
-    module: LowRankRecurrent, name: str, x: Tensor, valid: Tensor | None, states: Sequence[Tensor], *, backward: bool
+    module: LowRankRecurrent | nn.LSTM,
+    name: str,
+    x: Tensor,
+    valid: Tensor | None,
+    states: Sequence[Tensor],
+    *,
+    backward: bool,
 ) -> tuple[Tensor, ...]:
     """One layer in one direction on x (T, B, I): y (T, B, H) and the last h, and c (B, H).
 
@@ -84,24 +117,24 @@ def scan(
         name: What their names end in.
         x: The inputs, behind the first factor where the input matrix has two.
         valid: (T, B, 1), False past the end of a sequence; None where there are no such steps.
-        states: h, and c (B, H).
+        states: h, and c (B, H); h (B, P) of an LSTM with `proj_size` P, and so y.
         backward: Run from the last step to the first.
     """
     import torch
 
-    kinds = ("D", "U", "UN", "N") if module.mode == "GRU" else ("D", "U")
+    mode = _PROJECTED if module.proj_size else module.mode
+    kinds = {"GRU": ("D", "U", "UN", "N"), _PROJECTED: ("U", "Q")}.get(mode, ("D", "U"))
     weights = [getattr(module, f"{kind}_{name}") for kind in kinds]
     products = x @ getattr(module, f"X_{name}") + getattr(module, f"XB_{name}")  # (T, B, G * H)
     sequences = list(products.tensor_split((2 * module.hidden_size,), -1)) if module.mode == "GRU" else [products]
     if valid is not None:
         sequences.append(valid)
-    shape = (x.shape[0], x.shape[1], module.hidden_size)
-    state_shape = tuple(states[0].shape)
-    last = [state_shape] * len(states)
+    shape = (x.shape[0], x.shape[1], states[0].shape[-1])
+    last = [tuple(state.shape) for state in states]
     found = torch.onnx.ops.symbolic_multi_out(
         f"{PLACEHOLDER_DOMAIN}::{_PLACEHOLDER}",
         (*states, *sequences, *weights),
-        {"mode": module.mode, "states": len(states), "masked": int(valid is not None), "backward": int(backward)},
+        {"mode": mode, "states": len(states), "masked": int(valid is not None), "backward": int(backward)},
         dtypes=(x.dtype,) * (1 + len(states)),
         shapes=(*last, shape),
         version=1,
@@ -198,8 +231,18 @@ class _Body:
 def _lstm(body: _Body, states: list[Any], steps: list[Any], weights: list[Any]) -> list[Any]:
     """i, f, o = sigmoid, g = tanh of U (D h) + x;  c' = f * c + i * g;  h' = o * tanh(c')."""
     (h, c), (x,), (down, up) = states, steps, weights
-    size = up.shape[1] // 4
-    total = body("Gemm", [body("MatMul", [h, down]), up, x])
+    return _lstm_cell(body, body("Gemm", [body("MatMul", [h, down]), up, x]), c, up.shape[1] // 4)
+
+
+def _projected(body: _Body, states: list[Any], steps: list[Any], weights: list[Any]) -> list[Any]:
+    """The same with U h + x, and h' = P (o * tanh(c'))."""
+    (h, c), (x,), (up, out) = states, steps, weights
+    high, cell = _lstm_cell(body, body("Gemm", [h, up, x]), c, up.shape[1] // 4)
+    return [body("MatMul", [high, out]), cell]
+
+
+def _lstm_cell(body: _Body, total: Any, c: Any, size: int) -> list[Any]:
+    """The new h and c from the sums (B, 4 * H), gates in the order i, f, o, g."""
     smooth, new = body("Split", [total, _sizes(body, [3 * size, size])], 2, axis=-1)
     enter, forget, out = body("Split", [body("Sigmoid", [smooth]), _sizes(body, [size] * 3)], 3, axis=-1)
     cell = body("Add", [body("Mul", [forget, c]), body("Mul", [enter, body("Tanh", [new])])])
@@ -233,4 +276,4 @@ def _sizes(body: _Body, sizes: list[int]) -> Any:
     return body("Constant", [], value=ir.tensor(np.array(sizes, dtype=np.int64)))
 
 
-_STEPS = {"LSTM": _lstm, "GRU": _gru, "RNN_TANH": _rnn("Tanh"), "RNN_RELU": _rnn("Relu")}
+_STEPS = {"LSTM": _lstm, _PROJECTED: _projected, "GRU": _gru, "RNN_TANH": _rnn("Tanh"), "RNN_RELU": _rnn("Relu")}

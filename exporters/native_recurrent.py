@@ -2,7 +2,7 @@
 
 So does `UnevenRecurrent`, whose layers and directions differ in size: one node a layer, but two where the directions of
 a layer differ, since a bidirectional node has one size. Each layer and direction of a `LowRankRecurrent` is a node of
-its own, see `low_rank_recurrent`.
+its own, and of an LSTM with `proj_size`, for which ONNX has no node, a `Scan`: see `low_rank_recurrent`.
 
 The exporter of PyTorch either unrolls these layers over time or hides their weights behind Slice and Concat. Here each
 layer of a prepared model emits the ONNX node itself, its weights in ONNX gate order as plain initializers.
@@ -11,10 +11,10 @@ Layouts follow https://onnx.ai/onnx/operators/ (RNN, GRU, LSTM; `layout` 0, so t
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from compressor.errors import ExportError
 from exporters import low_rank_recurrent
 from exporters.packed_sequence import PaddedSequence
 
@@ -43,20 +43,20 @@ def prepare(model: nn.Module, *, parts: bool = False) -> None:
     """Give every recurrent layer of `model` buffers with its weights as the ONNX node wants them; changes `model`.
 
     With D directions, G gates, H hidden units and I inputs, layer k gets `W_lk` (D, G * H, I), `R_lk` (D, G * H, H)
-    and, where it has biases, `B_lk` (D, 2 * G * H). Where its directions differ in size these are the forward one's
-    (D = 1), and `W_lk_reverse` and so on the backward one's.
+    and, where it has biases, `B_lk` (D, 2 * G * H). Where its directions differ in size, or share a
+    matrix with something else, these are the forward one's (D = 1), and `W_lk_reverse` and so on the backward one's.
 
     Args:
         model: What is changed.
         parts: The layers that an `UnevenRecurrent` consists of become nodes one by one, and not the whole of it.
-
-    Raises:
-        ExportError: A layer is an LSTM with `proj_size`, for which ONNX has no node.
     """
+    from torch import nn
+
     from compressor.nn.low_rank_recurrent import LowRankRecurrent
     from compressor.nn.recurrent import recurrent_modules
     from compressor.nn.uneven import UnevenRecurrent
 
+    shared = _shared_matrices(model)
     for module in model.modules():
         if isinstance(module, LowRankRecurrent):
             _prepare_low_rank(module)
@@ -64,16 +64,16 @@ def prepare(model: nn.Module, *, parts: bool = False) -> None:
     inside = {id(part) for module in uneven.values() for part in module.modules()}
     single = {name: module for name, module in recurrent_modules(model).items() if id(module) not in inside}
     modules: dict[str, nn.RNNBase | UnevenRecurrent] = {**uneven, **single}
-    for name, module in modules.items():
-        if module.proj_size > 0:
-            raise ExportError(
-                f"`{name}` is an LSTM with proj_size={module.proj_size}, which ONNX cannot express",
-                hint="use an LSTM without proj_size and a Linear layer behind it",
-            )
-        _prepare_layers(module)
+    for module in modules.values():
+        if isinstance(module, nn.LSTM) and module.proj_size:
+            low_rank_recurrent.prepare_projected(module)
+            setattr(module, _PREPARED, "LSTM")
+        else:
+            _prepare_layers(module, shared)
 
 
-def _prepare_layers(module: nn.RNNBase | UnevenRecurrent) -> None:
+def _prepare_layers(module: nn.RNNBase | UnevenRecurrent, shared: set[int]) -> None:
+    """The buffers of one module; a bidirectional node would hold a matrix of `shared` once more."""
     import torch
 
     from compressor.nn.uneven import part_weights
@@ -83,7 +83,9 @@ def _prepare_layers(module: nn.RNNBase | UnevenRecurrent) -> None:
         for layer in range(module.num_layers):
             weights = [part_weights(module, layer, direction) for direction in range(_directions(module))]
             tensors = [[(part.weight_ih,), (part.weight_hh,), part.biases] for part in weights]
-            even = len({part.weight_hh.shape for part in weights}) == 1
+            even = len({part.weight_hh.shape for part in weights}) == 1 and not any(
+                id(tensor) in shared for part in weights for tensor in part.tensors
+            )
             for suffix, nodes in (("", tensors if even else tensors[:1]), (_REVERSE, [] if even else tensors[1:])):
                 for kind, sources in zip("WRB", zip(*nodes, strict=True), strict=False):
                     if sources[0]:
@@ -93,6 +95,12 @@ def _prepare_layers(module: nn.RNNBase | UnevenRecurrent) -> None:
         # Reshape reads 0 as "keep this axis": (T, B, D, H) -> (T, B, D * H) without a question about T or B.
         module.register_buffer("merge_directions", torch.tensor([0, 0, -1]))
     setattr(module, _PREPARED, operator)
+
+
+def _shared_matrices(model: nn.Module) -> set[int]:
+    """Identities of the matrices that `model` has under several names."""
+    names = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    return {id(parameter) for parameter in model.parameters() if names[id(parameter)] > 1 and parameter.dim() > 1}
 
 
 def _prepare_low_rank(module: LowRankRecurrent) -> None:
@@ -224,8 +232,8 @@ def _run_layers(
     """Output (T, B, D * H), or (B, T, D * H) with `batch_first`, and for h and c the last states of every node."""
     from compressor.nn.low_rank_recurrent import LowRankRecurrent
 
-    if isinstance(module, LowRankRecurrent):
-        return _run_low_rank(module, x, lengths, states, batch_first)
+    if isinstance(module, LowRankRecurrent) or module.proj_size:
+        return _run_parts(module, x, lengths, states, batch_first)
     per_layer, layers = _directions(module), module.num_layers
     last: list[list[Tensor]] = []
     for layer in range(layers):
@@ -247,11 +255,14 @@ def _run_layers(
     return x, [list(of_one_kind) for of_one_kind in zip(*last, strict=True)]
 
 
-def _run_low_rank(
-    module: LowRankRecurrent, x: Tensor, lengths: Tensor | None, states: list[States], batch_first: bool
+def _run_parts(
+    module: Layer, x: Tensor, lengths: Tensor | None, states: list[States], batch_first: bool
 ) -> tuple[Tensor, list[list[Tensor]]]:
     """The same for a layer whose directions are nodes of their own."""
     import torch
+    from torch import nn
+
+    from compressor.nn.low_rank_recurrent import LowRankRecurrent
 
     count, total = _directions(module), _directions(module) * module.num_layers
     valid = None
@@ -268,12 +279,15 @@ def _run_low_rank(
                 y, *ends = _node(module, name, low, lengths, own)  # y: (T, 1, B, H)
                 y = y.squeeze(1)
             else:
-                given = [state.squeeze(0) for state in own] or [
-                    x.new_zeros(x.shape[1], module.hidden_size) for _ in range(2 if module.mode == "LSTM" else 1)
+                sizes = [module.proj_size or module.hidden_size, module.hidden_size][
+                    : 2 if module.mode == "LSTM" else 1
                 ]
-                if isinstance(x.shape[0], int) and x.shape[0] == 1 and valid is None:
+                given = [state.squeeze(0) for state in own] or [x.new_zeros(x.shape[1], size) for size in sizes]
+                single = isinstance(x.shape[0], int) and x.shape[0] == 1 and valid is None
+                if single and isinstance(module, LowRankRecurrent):
                     y, *ends = low_rank_recurrent.one_step(module.mode, module.part(layer, direction), x, given)
                 else:
+                    assert isinstance(module, (LowRankRecurrent, nn.LSTM))
                     y, *ends = low_rank_recurrent.scan(module, name, low, valid, given, backward=bool(direction))
                 ends = [end.unsqueeze(0) for end in ends]
             outputs.append(y)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
 from compressor.report import TensorInfo
-from exporters import low_rank_recurrent
+from exporters import attention_masks, low_rank_recurrent, older_opsets, shared_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -35,11 +35,14 @@ def tidy(model: onnx_ir.Model) -> None:
 
     limit = MAX_FILE_BYTES  # with the optimizer's own limits products of large weights would be left to every run
     optimizer.optimize_ir(model, input_size_limit=limit, output_size_limit=limit, should_fold=_should_fold)
+    older_opsets.mend(model)
     low_rank_recurrent.expand(model)
+    attention_masks.widen(model)
     _drop_zero_states(model)
+    passes.IdentityEliminationPass()(model)
+    passes.DeduplicateInitializersPass(size_limit=MAX_FILE_BYTES)(model)
+    shared_weights.share(model)
     for graph_pass in (
-        passes.IdentityEliminationPass(),
-        passes.DeduplicateInitializersPass(size_limit=MAX_FILE_BYTES),
         passes.CommonSubexpressionEliminationPass(),
         passes.RemoveUnusedNodesPass(),
         passes.OutputFixPass(),

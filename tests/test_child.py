@@ -1,3 +1,4 @@
+import os
 import sys
 import time
 
@@ -46,3 +47,48 @@ def test_what_hangs_is_ended_with_its_children(tmp_path):
 def test_a_program_that_is_missing_is_an_error():
     with pytest.raises(ExportError, match="the test cannot be started"):
         child.run(["/no/such/program"], seconds=1, what="the test")
+
+
+ECHO = """
+import os, signal, sys, time
+for line in sys.stdin:
+    word = line.strip()
+    if word == "crash":
+        print("so it ends", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if word == "hang":
+        time.sleep(600)
+    if word == "leave":
+        sys.exit(3)
+    print(os.getpid() if word == "who" else word, flush=True)
+"""
+
+
+@pytest.fixture
+def echo():
+    service = child.Service(python(ECHO))
+    yield lambda word, seconds=60: service.ask(word, seconds=seconds, what="the test")
+    service.close()
+
+
+def test_a_service_answers_several_requests_in_one_process(echo):
+    assert echo("who") == echo("who") != str(os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("crash", r"the test failed \(ended by SIGSEGV\); its last lines:\n  so it ends$"),
+        ("hang", r"the test took longer than 1 s and was ended"),
+        ("leave", r"the test failed \(exit status 3\)"),
+    ],
+)
+def test_a_service_that_ends_says_how_and_answers_the_next_request(echo, word, message):
+    with pytest.raises(ExportError, match=message):
+        echo(word, 1 if word == "hang" else 60)
+    assert echo("again") == "again"
+
+
+def test_a_service_that_cannot_be_started_is_an_error():
+    with pytest.raises(ExportError, match="the test cannot be started"):
+        child.Service(["/no/such/program"]).ask("word", seconds=1, what="the test")

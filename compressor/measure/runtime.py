@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compressor.errors import ExportError, UsageError
+from compressor.measure import loading
 from compressor.report import TensorInfo
 
 if TYPE_CHECKING:
@@ -129,8 +130,7 @@ def _info(declared: Any) -> TensorInfo:
 def _open(path: Path, threads: int) -> Any:
     if threads < 1:
         raise UsageError(f"threads is {threads}", hint="give 1 or more")
-    if not path.is_file():
-        raise ExportError(f"{path} is not a file", hint="export the model first, or correct the path")
+    loading.ensure(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -104,13 +104,17 @@ def _intercepted(model: nn.Module, interceptor: _Interceptor) -> Iterator[None]:
 
     `forward` is replaced on the classes, so that a subclass which calls `super().forward` is covered too.
     """
-    names = {id(module): name for name, module in model.named_modules() if isinstance(module, _STATEFUL)}
+    # torch.export hands out a layer that has several names as several objects with the same attributes
+    names: dict[int, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, _STATEFUL):
+            names.setdefault(id(vars(module)), name)
 
     def dispatcher(original: Any) -> Any:
         def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if id(self) not in names:
+            if id(vars(self)) not in names:
                 return original(self, *args, **kwargs)
-            return interceptor(names[id(self)], self, original, _Arguments(args, kwargs))
+            return interceptor(names[id(vars(self))], self, original, _Arguments(args, kwargs))
 
         return forward
 
@@ -229,7 +233,7 @@ def _specs(base: str, name: str, module: nn.Module, calls: Sequence[_Call]) -> I
         for index, kind in enumerate("hc" if pair else "h"):
             suffix = f"{kind}.{layer}" if layers > 1 else kind
             rows = [_given_rows(hx, index if pair else None, layer) for hx in given]
-            yield StateSpec(prefix + suffix, _constant(name, module, rows, calls))
+            yield StateSpec(prefix + suffix, _constant(name, module, _width(module, kind), rows, calls))
 
 
 def _has_cell_state(module: nn.Module) -> bool:
@@ -245,12 +249,19 @@ def _given_rows(hx: Any, index: int | None, layer: int) -> Tensor | None:
     return state[layer] if state.dim() == 3 else state
 
 
-def _constant(name: str, module: nn.Module, rows: Sequence[Tensor | None], calls: Sequence[_Call]) -> Tensor:
+def _width(module: nn.Module, kind: str) -> int:
+    """The size of a state h or c of a recurrent layer or cell."""
+    projected = kind == "h" and getattr(module, "proj_size", 0)
+    return cast("int", projected or module.hidden_size)
+
+
+def _constant(
+    name: str, module: nn.Module, width: int, rows: Sequence[Tensor | None], calls: Sequence[_Call]
+) -> Tensor:
     """The one value (1, H) that every sample started from; zeros where nothing was given."""
     known = [row for row in rows if row is not None]
     if not known:
-        size = module.proj_size or module.hidden_size if isinstance(module, nn.LSTM) else module.hidden_size
-        return next(module.parameters()).new_zeros(1, cast("int", size))
+        return next(module.parameters()).new_zeros(1, width)
     first = known[0][:1]
     if len(known) != len(calls) or any(not torch.equal(row, first.expand_as(row)) for row in known):
         raise ExportError(
@@ -368,7 +379,7 @@ def cell_step(mode: str, x: Tensor, state: Sequence[Tensor], weights: PartWeight
     Args:
         mode: `RNN_TANH`, `RNN_RELU`, `GRU` or `LSTM`.
         x: (B, I).
-        state: h (B, H), and c (B, H) of an LSTM.
+        state: h (B, H), and c (B, H) of an LSTM; h (B, P) of one with `proj_size` P.
         weights: Of the layer.
 
     Returns:
@@ -389,7 +400,8 @@ def cell_step(mode: str, x: Tensor, state: Sequence[Tensor], weights: PartWeight
     if mode == "LSTM":
         i, f, g, o = total.chunk(4, -1)
         c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
-        return [torch.sigmoid(o) * torch.tanh(c), c]
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return [h if weights.projection is None else h @ weights.projection.t(), c]
     return [torch.relu(total) if mode == "RNN_RELU" else torch.tanh(total)]
 
 

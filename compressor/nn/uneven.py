@@ -293,6 +293,8 @@ class PartWeights:
     """(G * H, H)"""
     biases: tuple[Tensor, ...]
     """`bias_ih` and `bias_hh` (G * H,), or none."""
+    projection: Tensor | None = None
+    """`weight_hr` (P, H) of an LSTM with `proj_size` P; `weight_hh` is then (G * H, P)."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -310,6 +312,7 @@ def part_weights(module: nn.RNNBase | UnevenRecurrent, layer: int, direction: in
         getattr(module, f"weight_ih_{suffix}"),
         getattr(module, f"weight_hh_{suffix}"),
         tuple(getattr(module, f"{name}_{suffix}") for name in biases),
+        getattr(module, f"weight_hr_{suffix}") if module.proj_size else None,
     )
 
 

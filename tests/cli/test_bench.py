@@ -69,4 +69,4 @@ def test_a_file_that_is_no_model(tmp_path):
     (tmp_path / "text.onnx").write_text("hello")
     result = call("bench", tmp_path / "text.onnx")
     assert result.code == 2
-    assert result.err.startswith(f"error: ONNX Runtime cannot load {tmp_path}/text.onnx: ")
+    assert result.err.startswith(f"error: {tmp_path}/text.onnx is not an ONNX file, or is cut off\nhint: ")

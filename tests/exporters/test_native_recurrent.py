@@ -5,10 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.errors import ExportError
 from compressor.measure.runtime import OnnxFile
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask, features_task
+from tests.exporters.conftest import ShapedTask
 
 INPUT, HIDDEN = 5, 7
 LAYERS = [
@@ -114,11 +113,3 @@ def test_only_given_initial_states_and_biases_become_inputs_of_the_nodes(exporte
     per_node = 2 if operator == "LSTM" else 1
     assert states == [0] + [per_node] * 2 + [0] * 3 + [per_node] + [0]
     assert [len(node.input) for node in nodes if len(node.input) <= 4] == [4, 3, 3, 3, 4]
-
-
-def test_an_lstm_with_projections_is_refused_by_name(tmp_path):
-    model = nn.Sequential(nn.LSTM(5, 7, proj_size=3, batch_first=True))
-    task = features_task({"output": {0: "batch"}, "state": {}})
-    model.forward = lambda x: (model[0](x)[0], model[0](x)[1][0])
-    with pytest.raises(ExportError, match="`0` is an LSTM with proj_size=3, which ONNX cannot express"):
-        export(model, task, tmp_path / "model.onnx", Options())

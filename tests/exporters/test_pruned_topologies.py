@@ -10,9 +10,9 @@ import pytest
 from compressor.errors import ExportError
 from exporters.onnx import Options, export
 from tests.exporters.pruned import TOPOLOGIES, UNSEEN_BATCHES, check_exported, pruned, without_time
-from tests.surgery.topologies import CELLS, CellLoop, Projected
+from tests.surgery.topologies import CELLS, CellLoop
 
-LIMITS = {Projected: "proj_size=3, which ONNX cannot express", CellLoop: "fixes axis `time`"}
+LIMITS = {CellLoop: "fixes axis `time`"}
 CASES = {topology: (index, list(CELLS)[index % len(CELLS)]) for index, topology in enumerate(TOPOLOGIES)}
 
 
