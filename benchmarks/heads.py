@@ -3,6 +3,8 @@
     python samples/minilm/fetch.py
     python benchmarks/heads.py scores            # half of the heads by every score, on the validation sentences
     python benchmarks/heads.py files FOLDER      # the table of docs/heads.md; what is in FOLDER is not made anew
+    python benchmarks/heads.py files FOLDER --retrained            # three budgets of heads, retrained
+    python benchmarks/heads.py files FOLDER --retrained low-rank   # and of attention in low rank: docs/low_rank.md
 
 Nothing is retrained but the rows that say so. Latencies are those of ONNX Runtime on one thread, all files interleaved
 in one process; the speed-up has a 95 % interval.
@@ -23,6 +25,7 @@ from compressor.measure import accuracy, latency, size
 from compressor.measure.runtime import OnnxFile
 from compressor.methods.base import Context, Method, State
 from compressor.methods.heads import Heads
+from compressor.methods.low_rank_attention import LowRankAttention
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.pipeline import MethodTask, torch_forward
@@ -62,8 +65,22 @@ ROWS: dict[str, tuple[Method, ...]] = {
     "a third of the heads": (heads(8, compensate=False),),
     "a third of heads and width": (heads(8, compensate=False), width(1 / 3, compensate=False)),
 }
-RETRAINED: dict[str, tuple[Method, ...]] = {
-    "half of heads and width, compensated and retrained": (heads(6), width(0.5), Retrain(epochs=1, lr=1e-4)),
+SHORT = Retrain(epochs=1, max_batches=100, lr=1e-4, schedule="cosine", warmup=0.1)
+"""100 batches of 32 sentences: some minutes of one core."""
+RETRAINED: dict[str, dict[str, tuple[Method, ...]]] = {
+    "heads": {
+        "original": (),
+        "a third of the heads, retrained": (heads(8), SHORT),
+        "half of the heads, retrained": (heads(6), SHORT),
+        "two thirds of the heads, retrained": (heads(4), SHORT),
+        "half of heads and width, compensated and retrained": (heads(6), width(0.5), Retrain(epochs=1, lr=1e-4)),
+    },
+    "low-rank": {
+        "original": (),
+        "attention to 75 %, retrained": (LowRankAttention(parameters=0.75), SHORT),
+        "attention to 50 %, retrained": (LowRankAttention(parameters=0.5), SHORT),
+        "attention to 25 %, retrained": (LowRankAttention(parameters=0.25), SHORT),
+    },
 }
 
 
@@ -74,15 +91,17 @@ def main() -> None:
     making = commands.add_parser("files")
     making.add_argument("folder", type=Path)
     making.add_argument("--rows", type=int, default=len(ROWS), help="only the first so many")
-    making.add_argument("--retrain", action="store_true", help="one more row, which takes some minutes")
+    making.add_argument(
+        "--retrained", nargs="?", const="heads", choices=RETRAINED, help="these rows instead, some minutes each"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     task = load(TASK)
     if options.command == "scores":
         compare_scores(task)
     else:
-        rows = dict(list(ROWS.items())[: options.rows])
-        compare_files(task, options.folder, rows | (RETRAINED if options.retrain else {}))
+        rows = RETRAINED[options.retrained] if options.retrained else dict(list(ROWS.items())[: options.rows])
+        compare_files(task, options.folder, rows)
 
 
 def compare_scores(task: GuardedTask) -> None:

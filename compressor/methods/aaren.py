@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compressor.methods.base import TrainingTask
-    from compressor.nn.aaren import AarenAttention
     from compressor.nn.aaren_fitting import Sample
     from compressor.nn.attention_parts import AttentionParts
     from compressor.progress import Bar
+    from compressor.surgery.aaren import Conversion
     from compressor.surgery.attention_sites import AttentionSite
     from compressor.surgery.causality import Evidence
+    from compressor.surgery.declared_attention import Finding
 
 _BATCHES = "let `Task.batches` give at least one"
 _QUICK_STEPS = 3
@@ -49,8 +50,9 @@ class Aaren(Method):
     """Turn causal self-attention into an Aaren: one learned query for each layer, a state that does not grow.
 
     Keys, values and the output projection are carried over, and the query starts from the trained queries on
-    calibration data. Which layers are causal is established on the task's own data, from the masks of the actual
-    calls and by changing later inputs. The result is another function: a `retrain` step has to follow.
+    calibration data. Which layers are causal is established on the task's own data: from the masks of the actual calls,
+    of attention that the task names from all its weights, and by changing later inputs. The result is another function:
+    a `retrain` step has to follow.
     """
 
     summary: ClassVar[str] = "turn causal attention into a recurrence with a fixed state, to be trained by `retrain`"
@@ -97,28 +99,32 @@ class Aaren(Method):
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Convert a copy of the model."""
-        from compressor.nn.aaren import AarenAttention
-        from compressor.nn.structure import replace_module, replace_record
+        from compressor.surgery.aaren import carried_masks, convert_declared, convert_multihead
+        from compressor.surgery.causality import Evidence
 
         selection = self._select(state.model, context.task.attention)
         model = copy.deepcopy(state.model).to(context.device)
-        evidence, skipped = self._causal(model, selection, context)
+        sites, evidence, skipped = self._causal(model, selection, context)
         masks, structure = dict(state.masks), list(state.structure)
         changes: list[Change] = []
         notes: list[str] = []
         facts: dict[str, float] = {}
         for name, seen in evidence.items():
-            old = model.get_submodule(name)
-            new = AarenAttention.from_attention(old)  # type: ignore[arg-type]
+            before, dropout = _size(model.get_submodule(name)), _dropout(model.get_submodule(name))
+            converted: Conversion = (
+                convert_multihead(model, name, seen)
+                if isinstance(seen, Evidence)
+                else convert_declared(model, sites[name], seen)
+            )
             own = carried_masks(name, masks)
-            errors = self._teach(name, new, _samples(old, seen), own, context)
-            replace_module(model, name, new)
-            masks = {key: mask for key, mask in masks.items() if not key.startswith(f"{name}.")}
-            masks |= {f"{name}.{key}": mask for key, mask in own.items()}
-            structure.append(replace_record(name, new))
-            changes.append(_change(name, old, new))
+            errors = self._teach(name, converted, own, context)
+            prefix = f"{name}." if name else ""
+            masks = {key: mask for key, mask in masks.items() if not key.startswith(prefix)}
+            masks |= {f"{prefix}{key}": mask for key, mask in own.items()}
+            structure.append(converted.record)
+            changes.append(_change(name, before, model.get_submodule(name), model.get_submodule(converted.replaced)))
             facts |= {f"{name}: {key}": value for key, value in errors.items()}
-            if dropout := getattr(old, "dropout", 0.0):
+            if dropout and isinstance(seen, Evidence):
                 notes.append(f"`{name}` dropped attention weights with probability {dropout:g} in training; no longer.")
         _try_out(model, context)
         home = next(state.model.parameters()).device
@@ -140,20 +146,21 @@ class Aaren(Method):
 
     def _causal(
         self, model: nn.Module, selection: Selection, context: Context
-    ) -> tuple[dict[str, Evidence], list[Skip]]:
-        """The layers that are causal self-attention, with their calls on the calibration batches; and the others.
+    ) -> tuple[dict[str, AttentionSite], dict[str, Evidence | Finding], list[Skip]]:
+        """The sites; those that are causal self-attention, with their calls on the calibration batches; the others.
 
         Raises:
             MethodError: One that `targets` names in full cannot be converted, or none can.
         """
         from compressor.surgery.attention_sites import attention_sites
 
-        reasons = {
-            site.name: _unfit(model.get_submodule(site.name), site)
+        sites = {
+            site.name: site
             for site in attention_sites(model, context.task.attention).found
             if site.name in selection.names
         }
-        watched = [name for name in selection.names if reasons[name] is None]
+        reasons = {name: _unfit(model.get_submodule(name), site) for name, site in sites.items()}
+        watched = [site for name, site in sites.items() if reasons[name] is None]
         seen = self._watch(model, watched, context) if watched else {}
         reasons |= {name: found.reason for name, found in seen.items()}
         refused = {name: reason for name, reason in reasons.items() if reason is not None}
@@ -164,28 +171,36 @@ class Aaren(Method):
             listed = "; ".join(f"`{name}`: {reason}" for name, reason in refused.items())
             raise MethodError(f"no attention of the model can become an Aaren ({listed})", hint=_REMEDY)
         skips = [Skip(name=name, reason=reason) for name, reason in refused.items()]
-        return {name: found for name, found in seen.items() if name not in refused}, [*selection.skipped, *skips]
+        fit = {name: found for name, found in seen.items() if name not in refused}
+        return sites, fit, [*selection.skipped, *skips]
 
-    def _watch(self, model: nn.Module, names: Sequence[str], context: Context) -> dict[str, Evidence]:
+    def _watch(
+        self, model: nn.Module, sites: Sequence[AttentionSite], context: Context
+    ) -> dict[str, Evidence | Finding]:
         """What the task's examples and calibration batches show of these attentions, with the calls on the latter."""
         from compressor.surgery.causality import evidence
+        from compressor.surgery.declared_attention import examine
 
         batches = [inputs for inputs, _ in first_batches(context, self.calibration_batches, hint=_BATCHES)]
         examples = trace_examples(context)
-        with context.progress.bar("looking at masks", len(batches) + len(examples)) as bar:
-            on_examples = evidence(model, names, examples, bar.advance)
-            on_batches = evidence(model, names, batches, bar.advance)
-        return {
-            name: replace(seen, reason=seen.reason or on_examples[name].reason) for name, seen in on_batches.items()
-        }
+        called = [site.name for site in sites if site.kind != "declared"]
+        declared = [site for site in sites if site.kind == "declared"]
+        found: dict[str, Evidence | Finding] = {}
+        rounds = bool(called) + len(declared)
+        with context.progress.bar("looking at masks", rounds * (len(batches) + len(examples))) as bar:
+            if called:
+                on_examples = evidence(model, called, examples, bar.advance)
+                on_batches = evidence(model, called, batches, bar.advance)
+                for name, seen in on_batches.items():
+                    found[name] = replace(seen, reason=seen.reason or on_examples[name].reason)
+            for site in declared:
+                on_example = examine(model, site, examples, bar.advance)
+                on_batch = examine(model, site, batches, bar.advance)
+                found[site.name] = replace(on_batch, reason=on_batch.reason or on_example.reason)
+        return {site.name: found[site.name] for site in sites}
 
     def _teach(
-        self,
-        name: str,
-        layer: AarenAttention,
-        samples: Sequence[Sample],
-        masks: Mapping[str, Tensor],
-        context: Context,
+        self, name: str, converted: Conversion, masks: Mapping[str, Tensor], context: Context
     ) -> dict[str, float]:
         """Give the layer its query and train it to give what the original gave; says how near it came, stage by stage.
 
@@ -194,32 +209,34 @@ class Aaren(Method):
         import torch
 
         from compressor.nn.aaren_fitting import error, fit, set_mean_query
+        from compressor.surgery.calibration import evaluating
 
+        student, samples = converted.student, converted.samples
         apart = [sample for index, sample in enumerate(samples) if index % _HELD_OUT == _HELD_OUT - 1]
         used = [sample for index, sample in enumerate(samples) if index % _HELD_OUT != _HELD_OUT - 1]
         test = apart or used
-        set_mean_query(layer, used)
-        errors = {"error with the mean query": error(layer, test)}
-        stages: list[tuple[str, list[str], int, float]] = []
-        if self.query == "fitted":
-            stages.append(("error with the fitted query", ["query"], _QUERY_STEPS, _QUERY_LR * _scale(used)))
-        if self.distill_steps:
-            trained = [key for key, parameter in layer.named_parameters() if parameter.requires_grad]
-            stages.append(("error after distillation", trained, self.distill_steps, self.distill_lr))
-        best = min(errors.values())
-        for title, names, steps, lr in stages:
-            generator = torch.Generator().manual_seed(context.generator.initial_seed())
-            before = copy.deepcopy(layer.state_dict())
-            total = min(steps, _QUICK_STEPS) if context.quick else steps
-            with context.progress.bar(f"fitting {name}", total) as bar:
-                fit(
-                    layer, names, used, steps=total, lr=lr, masks=masks, generator=generator, report=_reporter(bar)
-                )  # fmt: skip
-            errors[title] = error(layer, test)
-            if errors[title] > best:
-                layer.load_state_dict(before)
-            best = min(best, errors[title])
-        layer.zero_grad(set_to_none=True)
+        with evaluating(student.module):
+            set_mean_query(student, used)
+            errors = {"error with the mean query": error(student, test)}
+            stages: list[tuple[str, list[str], int, float]] = []
+            if self.query == "fitted":
+                stages.append(("error with the fitted query", [student.query], _QUERY_STEPS, _QUERY_LR * _scale(used)))
+            if self.distill_steps:
+                trained = [key for key in student.names if student.module.get_parameter(key).requires_grad]
+                stages.append(("error after distillation", trained, self.distill_steps, self.distill_lr))
+            best = min(errors.values())
+            for title, names, steps, lr in stages:
+                generator = torch.Generator().manual_seed(context.generator.initial_seed())
+                before = copy.deepcopy(student.module.state_dict())
+                total = min(steps, _QUICK_STEPS) if context.quick else steps
+                with context.progress.bar(f"fitting {name}", total) as bar:
+                    report = _reporter(bar)
+                    fit(student, names, used, steps=total, lr=lr, masks=masks, generator=generator, report=report)
+                errors[title] = error(student, test)
+                if errors[title] > best:
+                    student.module.load_state_dict(before)
+                best = min(best, errors[title])
+        student.module.zero_grad(set_to_none=True)
         return errors
 
 
@@ -232,60 +249,28 @@ _QUERY_LR = 0.03
 """Relative to the size of the layer's inputs, from whose mean the query starts."""
 
 
-def carried_masks(name: str, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The masks of an attention called `name`, by the names that the same weights have in an Aaren.
-
-    `nn.MultiheadAttention` has one weight for queries, keys and values or three with names of their own.
-    """
-    found: dict[str, Tensor] = {}
-    for key, mask in masks.items():
-        if not key.startswith(f"{name}."):
-            continue
-        local = key.removeprefix(f"{name}.")
-        if local in ("in_proj_weight", "in_proj_bias"):
-            kind = local.removeprefix("in_proj_")
-            parts = zip("qkv", mask.chunk(3), strict=True)
-            found |= {f"{letter}_proj.{kind}": part.clone() for letter, part in parts}
-        else:
-            found[local.replace("_proj_weight", "_proj.weight")] = mask
-    return found
-
-
 def _unfit(module: nn.Module, site: AttentionSite) -> str | None:
     """What can be said against an attention before it is seen at work."""
     from torch.nn import MultiheadAttention
 
     from compressor.nn.attention import CompactMultiheadAttention
 
+    if site.kind == "declared":
+        return site.reason
     if not site.name:
         return "it is the model itself, which cannot be replaced in place"
     if type(module) not in (MultiheadAttention, CompactMultiheadAttention):
-        return f"`{type(module).__name__}` is code of its author's own; build the model on nn.MultiheadAttention"
+        return (
+            f"`{type(module).__name__}` is code of its author's own; build the model on nn.MultiheadAttention, or name "
+            "the parts of one that is no subclass in `Task.attention`"
+        )
     return site.reason
 
 
-def _samples(module: nn.Module, seen: Evidence) -> list[Sample]:
-    import torch
-
-    from compressor.nn.aaren import hidden
-    from compressor.nn.aaren_fitting import Sample
-    from compressor.surgery.calibration import evaluating
-    from compressor.surgery.causality import time_axis
-    from compressor.surgery.tracing import without_fast_path
-
-    samples: list[Sample] = []
-    with evaluating(module), without_fast_path():
-        for arguments in seen.calls:
-            x: Tensor = arguments["query"]
-            padding: Tensor | None = arguments.get("key_padding_mask")
-            counts = torch.ones(*x.shape[:-1], 1, dtype=x.dtype, device=x.device)
-            if padding is not None:
-                absent = hidden(padding)
-                absent = absent if time_axis(module, x) == 1 or x.dim() == 2 else absent.T
-                counts = counts.masked_fill(absent[..., None], 0.0)
-            target = module(**dict(arguments))[0].masked_fill(counts == 0.0, 0.0)
-            samples.append(Sample(x, padding, target, counts))
-    return samples
+def _dropout(module: nn.Module) -> float:
+    """Of attention weights, where PyTorch's or this package's layer has it."""
+    found = getattr(module, "dropout", 0.0)
+    return found if isinstance(found, float) else 0.0
 
 
 def _reporter(bar: Bar) -> Callable[[int, float], None]:
@@ -299,16 +284,17 @@ def _scale(samples: Sequence[Sample]) -> float:
     return math.sqrt(total / max(count, 1.0))
 
 
-def _change(name: str, old: nn.Module, new: AarenAttention) -> Change:
-    (before, before_nonzeros), (after, after_nonzeros) = _size(old), _size(new)
+def _change(name: str, before: tuple[int, int], module: nn.Module, layer: nn.Module) -> Change:
+    """Of an attention, which had `before` parameters and non-zeros; `layer` is what is new in it."""
+    after, after_nonzeros = _size(module)
     return Change(
         name=name,
         action="replaced",
-        parameters_before=before,
+        parameters_before=before[0],
         parameters_after=after,
-        nonzeros_before=before_nonzeros,
+        nonzeros_before=before[1],
         nonzeros_after=after_nonzeros,
-        note=new.extra_repr(),
+        note=layer.extra_repr(),
     )
 
 

@@ -288,17 +288,8 @@ class AarenAttention(nn.Module):
 
     def _score_weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """Rows (h, E) and offsets (h,) or None: the scores of an input x are rows @ x + offsets."""
-        query = nn.functional.linear(
-            self.query.to(dtype),
-            self.q_proj.weight.to(dtype),
-            None if self.q_proj.bias is None else self.q_proj.bias.to(dtype),
-        )
-        heads = (query * self.scale).view(self.num_heads, 1, -1)  # (h, 1, d)
-        rows = heads @ self.k_proj.weight.to(dtype).unflatten(0, (self.num_heads, -1))  # (h, 1, E)
-        if self.k_proj.bias is None:
-            return rows[:, 0], None
-        offsets = heads @ self.k_proj.bias.to(dtype).view(self.num_heads, -1, 1)  # (h, 1, 1)
-        return rows[:, 0], offsets[:, 0, 0]
+        query = projected_query(self.query, self.q_proj.weight, self.q_proj.bias, dtype)
+        return score_weights(query, self.k_proj.weight, self.k_proj.bias, self.num_heads, self.scale)
 
     def _values(self, x: Tensor) -> Tensor:
         """(B, N, E) -> (B, h, N, d_v)."""
@@ -314,6 +305,31 @@ class AarenAttention(nn.Module):
         """The structure in one line."""
         flags = f"scale={self.scale:.6g}, batch_first={self.batch_first}"
         return f"{self.num_heads} heads of {self.head_dim}, {self.value_head_dim} for values, {flags}"
+
+
+def projected_query(query: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The one query of all heads, W q + b (h * d,), in a type."""
+    return nn.functional.linear(query.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+
+
+def score_weights(
+    query: Tensor, key_weight: Tensor, key_bias: Tensor | None, heads: int, scale: float
+) -> tuple[Tensor, Tensor | None]:
+    """Queries and keys folded: rows (h, E) and offsets (h,) or None; the scores of an input x are rows @ x + offsets.
+
+    Args:
+        query: `projected_query` (h * d,).
+        key_weight: W_k (h * d, E).
+        key_bias: b_k (h * d,), None without.
+        heads: h.
+        scale: s.
+    """
+    each = (query * scale).view(heads, 1, -1)  # (h, 1, d)
+    rows = each @ key_weight.to(query.dtype).unflatten(0, (heads, -1))  # (h, 1, E)
+    if key_bias is None:
+        return rows[:, 0], None
+    offsets = each @ key_bias.to(query.dtype).view(heads, -1, 1)  # (h, 1, 1)
+    return rows[:, 0], offsets[:, 0, 0]
 
 
 def is_causal_mask(mask: Tensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,6 @@ from compressor.nn.training import Trainer, lr_factor, make_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from compressor.nn.aaren import AarenAttention
 
 _WARMUP = 0.1
 """Fraction of the steps during which the learning rate rises."""
@@ -25,31 +23,45 @@ class Sample:
     """One call of the attention, in the layer's own order of axes."""
 
     x: Tensor
-    """Its input."""
-    padding: Tensor | None
-    """Its key_padding_mask."""
+    """What queries, keys and values are made of."""
+    call: Mapping[str, Any]
+    """The arguments, by name."""
     target: Tensor
     """What it gave."""
     counts: Tensor
     """(..., 1): 1 at positions that count, 0 at padded ones."""
 
 
-def error(layer: AarenAttention, samples: Sequence[Sample]) -> float:
+@dataclass(frozen=True)
+class Student:
+    """What learns to give what an attention gave."""
+
+    module: nn.Module
+    """Holds its parameters."""
+    query: str
+    """Name in it of the learned query."""
+    names: tuple[str, ...]
+    """Names in it of all parameters of the attention, the query included."""
+    forward: Callable[[Sample], Tensor]
+    """Its output for a sample, of the form of `target`."""
+
+
+def error(student: Student, samples: Sequence[Sample]) -> float:
     """Squared distance to what the attention gave, over the variance of that: 0 is the same, 1 is a constant's."""
-    distance = torch.stack([_distance(layer, sample) for sample in samples]).sum()
+    distance = torch.stack([_distance(student, sample) for sample in samples]).sum()
     return float(distance / _variance(samples))
 
 
-def set_mean_query(layer: AarenAttention, samples: Sequence[Sample]) -> None:
+def set_mean_query(student: Student, samples: Sequence[Sample]) -> None:
     """Let the query be the mean input, so that what `q_proj` makes of it is the mean of the attention's queries."""
     total = torch.stack([(sample.x * sample.counts).flatten(0, -2).sum(0) for sample in samples]).sum(0)
     count = torch.stack([sample.counts.sum() for sample in samples]).sum()
     with torch.no_grad():
-        layer.query.copy_(total / count)
+        student.module.get_parameter(student.query).copy_(total / count)
 
 
 def fit(
-    layer: AarenAttention,
+    student: Student,
     names: Sequence[str],
     samples: Sequence[Sample],
     *,
@@ -62,7 +74,7 @@ def fit(
     """Adam steps on these parameters that bring `error` down, a sample at a time, in place.
 
     Args:
-        layer: The layer.
+        student: The layer.
         names: Its parameters that are trained.
         samples: What it learns from.
         steps: How many.
@@ -75,7 +87,7 @@ def fit(
         MethodError: It broke down; `lr` is too high.
     """
     scale = len(samples) / _variance(samples)
-    parameters: dict[str, nn.Parameter] = {name: layer.get_parameter(name) for name in names}
+    parameters: dict[str, nn.Parameter] = {name: student.module.get_parameter(name) for name in names}
     optimizer = make_optimizer("adam", list(parameters.values()), lr=lr, weight_decay=0.0, momentum=0.0)
     trainer = Trainer(
         parameters,
@@ -86,7 +98,7 @@ def fit(
     )
     chosen = islice(_shuffled(samples, generator), steps)
     with torch.enable_grad():
-        trainer.epoch(chosen, lambda sample: _distance(layer, sample, gradients=True) * scale, report, number=1)
+        trainer.epoch(chosen, lambda sample: _distance(student, sample, gradients=True) * scale, report, number=1)
 
 
 def _shuffled(samples: Sequence[Sample], generator: torch.Generator) -> Iterator[Sample]:
@@ -96,11 +108,10 @@ def _shuffled(samples: Sequence[Sample], generator: torch.Generator) -> Iterator
             yield samples[index]
 
 
-def _distance(layer: AarenAttention, sample: Sample, *, gradients: bool = False) -> Tensor:
+def _distance(student: Student, sample: Sample, *, gradients: bool = False) -> Tensor:
     """Sum of squares over the positions that count."""
     with torch.set_grad_enabled(gradients):
-        output: Tensor = layer(sample.x, sample.x, sample.x, key_padding_mask=sample.padding)[0]
-        squares: Tensor = (output - sample.target).square() * sample.counts
+        squares: Tensor = (student.forward(sample) - sample.target).square() * sample.counts
         return squares.sum()
 
 

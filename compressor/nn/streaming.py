@@ -23,6 +23,7 @@ from torch.nn.utils.rnn import PackedSequence
 from compressor.errors import CompressorError, ExportError
 from compressor.nn.aaren import AarenAttention, is_causal_mask
 from compressor.nn.attention import CompactMultiheadAttention
+from compressor.nn.learned_query import LearnedQuery
 from compressor.nn.low_rank_recurrent import LowRankRecurrent, naive_step
 from compressor.nn.uneven import PartWeights, part_weights
 
@@ -34,7 +35,7 @@ _RECURRENT = (nn.RNN, nn.GRU, nn.LSTM, LowRankRecurrent)
 _CELLS = (nn.RNNCell, nn.GRUCell, nn.LSTMCell)
 _CACHED = (nn.MultiheadAttention, CompactMultiheadAttention)
 _ATTENTION = (*_CACHED, AarenAttention)
-_STATEFUL: tuple[type[nn.Module], ...] = (*_RECURRENT, *_CELLS, *_ATTENTION)
+_STATEFUL: tuple[type[nn.Module], ...] = (*_RECURRENT, *_CELLS, *_ATTENTION, LearnedQuery)
 """Layers of other classes, such as `UnevenRecurrent` and `GraphRecurrent`, consist of these."""
 
 _BATCH = 2
@@ -207,7 +208,7 @@ def _carrier(name: str, module: nn.Module, calls: Sequence[list[_Call]], lengths
     for slot in range(slots):
         base = name if slots == 1 else f"{name}.call.{slot}" if name else f"call.{slot}"
         found.append(_Slot(tuple(_specs(base, name, module, [few[slot] for few in calls]))))
-    if isinstance(module, _ATTENTION):
+    if isinstance(module, _ATTENTION):  # of a `LearnedQuery` only the parity check can see what it is shown
         for call in (call for few in calls for call in few):
             _refuse_looking_ahead(name, module, call)
     return _Carrier(tuple(found), per_position)
@@ -216,7 +217,7 @@ def _carrier(name: str, module: nn.Module, calls: Sequence[list[_Call]], lengths
 def _specs(base: str, name: str, module: nn.Module, calls: Sequence[_Call]) -> Iterator[StateSpec]:
     """The states of one slot, with their values before the first position."""
     prefix = f"{base}." if base else ""
-    if isinstance(module, AarenAttention):
+    if isinstance(module, (AarenAttention, LearnedQuery)):
         for kind, state in zip("acm", module.initial_state(1), strict=True):
             yield StateSpec(prefix + kind, state)
         return
@@ -475,6 +476,16 @@ def _recur_cell(module: nn.RNNCellBase, call: _Arguments, states: Sequence[Tenso
 
 
 @dataclass
+class _Asked:
+    """What was seen of one call of attention around a `LearnedQuery`, in its own order of axes."""
+
+    slot: _Slot | None = None
+    states: list[Tensor] = field(default_factory=list)
+    x: Tensor | None = None
+    values: Tensor | None = None
+
+
+@dataclass
 class _Holder:
     """The states during one run of the model, beside it."""
 
@@ -483,6 +494,8 @@ class _Holder:
     positions: int
     plain: bool
     new: dict[str, Tensor] = field(default_factory=dict)
+    asked: dict[str, _Asked] = field(default_factory=dict)
+    """By the name of a `LearnedQuery`, what of its attention has been seen since it was called."""
     _counts: dict[str, int] = field(default_factory=dict)
 
     def __call__(self, name: str, module: nn.Module, original: Callable[..., Any], call: _Arguments) -> Any:
@@ -497,10 +510,44 @@ class _Holder:
             states = self._handed_on(module, call)
         else:
             states = [self.states[spec.name] for spec in slot.specs]
+        if isinstance(module, LearnedQuery):
+            return self._ask(name, module, original, call, slot, states)
         result, new = self._advance(module, original, call, states)
         if not carrier.per_position or index >= count * (self.positions - 1):
             self.new |= {spec.name: value for spec, value in zip(slot.specs, new, strict=True)}
         return result
+
+    def _ask(
+        self, name: str, module: LearnedQuery, original: Any, call: _Arguments, slot: _Slot, states: list[Tensor]
+    ) -> Tensor:
+        """Remember what a `LearnedQuery` was asked: the sums are carried on where its output projection is called."""
+        result: Tensor = original(module, *call.args, **call.kwargs)
+        asked = self.asked.setdefault(name, _Asked())
+        asked.slot, asked.states = slot, states
+        if "key" not in module.paths():
+            asked.x = call.get(0, "x")
+            asked.values = module.own_values(asked.x)
+        return result
+
+    def answer(self, name: str, model: nn.Module, context: Tensor) -> Tensor:
+        """What an output projection is to be given in the place of what the author's code made of the newest positions.
+
+        Raises:
+            ExportError: Queries, keys or values have not been made by then.
+        """
+        module, asked = model.get_submodule(name), self.asked.pop(name, _Asked())
+        assert isinstance(module, LearnedQuery)
+        if asked.slot is None or asked.x is None or asked.values is None:
+            raise ExportError(
+                f"the attention around `{name}` calls its output projection before queries, keys and values",
+                hint=f"call each of them once for a sequence, {_LEAVE_OUT}",
+            )
+        key = module.paths().get("key")
+        x, values = (_batch_first(module, part) for part in (asked.x, asked.values))
+        a, c, m = asked.states
+        answer, new = module.step(x, values, None if key is None else model.get_submodule(key), (a, c, m))
+        self.new |= {spec.name: value for spec, value in zip(asked.slot.specs, new, strict=True)}
+        return _batch_first(module, answer).reshape(context.shape)
 
     def _handed_on(self, module: nn.Module, call: _Arguments) -> list[Tensor]:
         """What the model itself gives a cell at a later position of the chunk."""
@@ -523,6 +570,41 @@ class _Holder:
         if isinstance(module, _CELLS):
             return _recur_cell(module, call, states)
         return _recur(module, original, call, states, self.plain)
+
+
+@contextmanager
+def _answered(model: nn.Module, holder: _Holder) -> Iterator[None]:
+    """Within the block, output projections behind a `LearnedQuery` are given what `holder` answers."""
+    changed: list[nn.Module] = []
+
+    def change(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
+        module.forward = forward
+        changed.append(module)
+
+    def keys(asked: str, original: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        holder.asked.setdefault(asked, _Asked()).x = x
+        return original(x)
+
+    def values(asked: str, original: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        result = original(x)
+        holder.asked.setdefault(asked, _Asked()).values = result
+        return result
+
+    def output(asked: str, original: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return original(holder.answer(asked, model, x))
+
+    roles = {"key": keys, "value": values, "output": output}
+    try:
+        for name in holder.survey.carriers:
+            module = model.get_submodule(name)
+            if isinstance(module, LearnedQuery):
+                for role, path in module.paths().items():
+                    part = model.get_submodule(path)
+                    change(part, partial(roles[role], name, part.forward))
+        yield
+    finally:
+        for module in reversed(changed):
+            del module.forward
 
 
 class StepModel(nn.Module):
@@ -553,7 +635,7 @@ class StepModel(nn.Module):
         split = len(parts) - len(specs)
         given = {spec.name: part for spec, part in zip(specs, parts[split:], strict=True)}
         holder = _Holder(self._survey, given, self._chunk, self._plain)
-        with _intercepted(self.model, holder):
+        with _intercepted(self.model, holder), _answered(self.model, holder):
             outputs = self.model(*self.complete(parts[:split]))
         missing = [spec.name for spec in specs if spec.name not in holder.new]
         if missing:

@@ -12,6 +12,7 @@ from torch import nn
 from compressor.errors import CheckpointError
 from compressor.nn.aaren import AarenAttention
 from compressor.nn.attention import CompactMultiheadAttention
+from compressor.nn.learned_query import LearnedQuery
 from compressor.nn.low_rank import LowRankLinear
 from compressor.nn.low_rank_recurrent import LowRankRecurrent
 from compressor.nn.norm import WideLayerNorm
@@ -33,6 +34,7 @@ Layer = (
     | LowRankLinear
     | LowRankRecurrent
     | AarenAttention
+    | LearnedQuery
     | PoolingReplacement
 )
 
@@ -42,6 +44,7 @@ LAYERS: dict[str, type[Layer]] = {
     "wide_layer_norm": WideLayerNorm,
     "recurrent_stack": RecurrentStack,
     "aaren": AarenAttention,
+    "learned_query": LearnedQuery,
     "pooling": PoolingReplacement,
     "low_rank_linear": LowRankLinear,
     "low_rank_recurrent": LowRankRecurrent,
@@ -53,6 +56,7 @@ _PREDECESSORS: dict[type[nn.Module], type[nn.Module] | tuple[type[nn.Module], ..
     WideLayerNorm: nn.LayerNorm,
     RecurrentStack: nn.RNNBase,
     AarenAttention: (nn.MultiheadAttention, CompactMultiheadAttention),
+    LearnedQuery: nn.Linear,
     PoolingReplacement: nn.Module,  # a pooling is code of the user's, of any class
     LowRankLinear: nn.Linear,
     LowRankRecurrent: nn.RNNBase,

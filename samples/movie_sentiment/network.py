@@ -1,4 +1,4 @@
-"""A network that tells good reviews from bad ones: words, a GRU both ways, self-attentive pooling, two classes.
+"""Networks that tell good reviews from bad: words, a GRU both ways or a Transformer, pooling, two classes.
 
 In a project of yours, the code that you already have.
 """
@@ -6,7 +6,7 @@ In a project of yours, the code that you already have.
 from __future__ import annotations
 
 import torch
-from reviews import WORDS
+from reviews import LONGEST, WORDS
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -14,6 +14,9 @@ EMBEDDING = 32
 UNITS = 64
 HIDDEN, HOPS = 350, 4
 DROPPED = 0.5
+WIDTH, HEADS, LAYERS = 64, 4, 2
+DROPPED_INSIDE = 0.2
+"""In the layers of the Transformer."""
 
 
 class SelfAttentivePooling(nn.Module):
@@ -49,5 +52,32 @@ class Classifier(nn.Module):
         states = pad_packed_sequence(self.recurrent(packed)[0], batch_first=True)[0]  # (B, longest, D)
         states = nn.functional.dropout(states, DROPPED, self.training)
         real = torch.arange(states.shape[1], device=words.device) < lengths[:, None]  # (B, longest)
+        logits: Tensor = self.output(self.pooling(states, real))
+        return logits
+
+
+class TransformerClassifier(nn.Module):
+    """The same with a Transformer encoder in the place of the GRU: signs of words to the logits of bad and good."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, EMBEDDING)
+        nn.init.normal_(self.words.weight, std=0.3)
+        self.widen = nn.Linear(EMBEDDING, WIDTH)
+        self.places = nn.Parameter(torch.randn(LONGEST, WIDTH) * 0.1)
+        layer = nn.TransformerEncoderLayer(
+            WIDTH, HEADS, 2 * WIDTH, DROPPED_INSIDE, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, LAYERS, norm=nn.LayerNorm(WIDTH), enable_nested_tensor=False)
+        self.pooling = SelfAttentivePooling(WIDTH)
+        self.output = nn.Linear(HOPS * WIDTH, 2)
+
+    def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
+        """Signs (B, T) and lengths (B,), 1..T, to logits (B, 2); what stands behind a sentence makes no difference."""
+        count = words.shape[1]
+        real = torch.arange(count, device=words.device) < lengths[:, None]  # (B, T)
+        embedded = self.widen(nn.functional.dropout(self.words(words), DROPPED, self.training)) + self.places[:count]
+        states = self.encoder(embedded, src_key_padding_mask=~real)  # (B, T, D)
+        states = nn.functional.dropout(states, DROPPED, self.training)
         logits: Tensor = self.output(self.pooling(states, real))
         return logits

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from network import Classifier
+from network import Classifier, TransformerClassifier
 from reviews import LONGEST, PAD, WORDS, Sentence, encode, reviews, signs
 from torch import Tensor, nn
 
@@ -57,6 +57,15 @@ class MovieSentiment(Task):
 
     def validate(self, forward: Forward) -> Tensor:
         return correct(forward, reviews().validated)
+
+
+class Encoder(MovieSentiment):
+    """The same sentences and score for a Transformer encoder under the pooling."""
+
+    weights = Path(__file__).parent / "encoder.safetensors"
+
+    def model(self) -> nn.Module:
+        return load_weights(TransformerClassifier(), self.weights)
 
 
 def correct(forward: Forward, sentences: list[Sentence]) -> Tensor:

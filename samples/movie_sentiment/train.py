@@ -1,4 +1,4 @@
-"""Trains `attentive.safetensors`, the checkpoint beside it, on one thread; run `fetch.py` first."""
+"""Trains a checkpoint of this folder, `attentive` or `encoder.safetensors`, on one thread; run `fetch.py` first."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import argparse
 from pathlib import Path
 
 import torch
-from network import Classifier
+from network import Classifier, TransformerClassifier
 from safetensors.torch import save_file
-from task import MovieSentiment
+from task import Encoder, MovieSentiment
 from torch import nn
 
 EPOCHS = 8
-PEAK_LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.1
+NETWORKS: dict[str, tuple[type[MovieSentiment], type[nn.Module], float]] = {
+    "gru": (MovieSentiment, Classifier, 3e-3),
+    "encoder": (Encoder, TransformerClassifier, 2e-3),
+}
+"""Name -> task, network and highest learning rate."""
 
 
-def train(task: MovieSentiment, seed: int) -> Classifier:
-    """A trained network; neither the validation nor the scored sentences are looked at."""
-    torch.manual_seed(seed)
+def train(task: MovieSentiment, net: nn.Module, peak: float, seed: int) -> nn.Module:
+    """The network trained; neither the validation nor the scored sentences are looked at."""
     generator = torch.Generator().manual_seed(seed)
-    net = Classifier()
-    optimizer = torch.optim.AdamW(net.parameters(), PEAK_LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(net.parameters(), peak, weight_decay=WEIGHT_DECAY)
     steps = EPOCHS * sum(1 for _ in task.batches(torch.Generator()))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps)
     for epoch in range(1, EPOCHS + 1):
         losses = []
         for inputs, ratings in task.batches(generator):
@@ -41,17 +43,21 @@ def train(task: MovieSentiment, seed: int) -> Classifier:
 def main() -> None:
     """Train it and write it."""
     parser = argparse.ArgumentParser(description="train the checkpoint of this folder")
+    parser.add_argument("--network", choices=NETWORKS, default="gru")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=MovieSentiment.weights)
+    parser.add_argument("--out", type=Path, help="by default, the checkpoint's place in this folder")
     options = parser.parse_args()
     torch.set_num_threads(1)  # the order of the sums, and so the checkpoint, does not depend on the number of cores
-    task = MovieSentiment()
-    net = train(task, options.seed)
+    kind, network, peak = NETWORKS[options.network]
+    task = kind()
+    torch.manual_seed(options.seed)
+    net = train(task, network(), peak, options.seed)
     with torch.no_grad():
         held_out, scored = float(task.validate(net).mean()), float(task.evaluate(net).mean())
-    save_file(net.state_dict(), options.out)
-    size = options.out.stat().st_size
-    print(f"{options.out.name}: {size} bytes, accuracy {held_out:.4f} validation, {scored:.4f} scored")
+    out: Path = options.out or task.weights
+    save_file(net.state_dict(), out)
+    size = out.stat().st_size
+    print(f"{out.name}: {size} bytes, accuracy {held_out:.4f} validation, {scored:.4f} scored")
 
 
 if __name__ == "__main__":

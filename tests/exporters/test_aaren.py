@@ -8,9 +8,15 @@ import torch
 from torch import nn
 
 from compressor.measure.runtime import OnnxFile
+from compressor.measure.steps import OnnxSteps
+from compressor.methods import Aaren
+from compressor.methods.base import State
 from compressor.nn.aaren import AarenAttention
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask, lengths_for
+from tests.methods.conftest import make_context
+from tests.surgery.attentions import HEAD, VALUE, WIDTH, Nested, Packed, Stack, declared, randomized
+from tests.surgery.attentions import HEADS as OWN_HEADS
 from tests.tolerances import EXPORTED_FLOAT32
 
 INPUT, HEADS, VALUES = 5, 3, 2
@@ -114,3 +120,26 @@ def test_a_step_carries_its_state_to_ten_times_the_traced_length(tmp_path, size)
 def _some_state(layer, batch):
     with torch.no_grad():
         return layer.step(torch.randn(batch, 3, INPUT), layer.initial_state(batch))[1]
+
+
+@pytest.mark.parametrize("kind", [Nested, Packed])
+def test_attention_that_its_author_wrote_streams_once_its_query_is_learned(tmp_path, kind):
+    model = randomized(Stack(kind, causal=True))
+    task = ShapedTask({"x": TIMED}, {"y": TIMED}, lambda batch, length: (torch.randn(batch, length, WIDTH),))
+    task.attention, task.batches = declared(kind), lambda generator: iter([(task.example(3, 7), None)] * 2)
+    new = Aaren(query="mean", distill_steps=0).apply(State(model), make_context(model, task)).state.model
+    artifact = export(new, task, tmp_path / "model.onnx", Options(stream=True))
+    whole, step = OnnxFile(tmp_path / "model.onnx"), OnnxSteps(tmp_path / "model.step.onnx")
+    sizes = [(state.name.rpartition(".")[2], *state.shape[1:]) for state in step.info.states]
+    assert artifact.step.parity.passed
+    assert sizes == [("a", OWN_HEADS, VALUE if kind is Nested else HEAD), ("c", OWN_HEADS), ("m", OWN_HEADS)] * 2
+    x = torch.randn(2, 200, WIDTH)  # ten times the traced length
+    with torch.no_grad():
+        torch.testing.assert_close(whole(x), new(x), **EXPORTED_FLOAT32)
+        torch.testing.assert_close(step(x), new(x), **EXPORTED_FLOAT32)
+    stored = sum(onnx.numpy_helper.to_array(item).size for item in onnx.load(step.file.path).graph.initializer)
+    parameters = sum(parameter.numel() for parameter in new.parameters())
+    folded = (
+        2 * (2 * OWN_HEADS * HEAD - OWN_HEADS) * (WIDTH + 1)
+    )  # of two layers; a row a head is left
+    assert stored < parameters - folded + 100

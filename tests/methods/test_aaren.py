@@ -11,12 +11,11 @@ from torch import nn
 
 from compressor.errors import MethodError
 from compressor.methods import Aaren, Magnitude, Retrain
-from compressor.methods.aaren import carried_masks
 from compressor.methods.base import State
 from compressor.nn.aaren import AarenAttention
 from compressor.nn.attention import CompactMultiheadAttention
-from compressor.nn.attention_parts import AttentionParts
 from compressor.nn.structure import apply_record, replace_module
+from compressor.surgery.aaren import carried_masks
 from compressor.surgery.causality import evidence
 from compressor.surgery.rebuild import rebuild
 from tests.methods.conftest import CHANNELS, CLASSES, SignTask, make_context, same, weights
@@ -233,19 +232,6 @@ def test_a_model_without_attention_is_refused():
     model = nn.Linear(3, 3)
     with pytest.raises(MethodError, match="the model has no multi-head attention"):
         Aaren().check_task(model, Task())
-
-
-def test_attention_of_the_authors_own_is_refused_with_the_reason():
-    class Own(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.q, self.k, self.v, self.o = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
-            self.heads = HEADS
-
-    model = nn.Sequential(Own())
-    parts = AttentionParts(query="q", key="k", value="v", output="o", heads="heads")
-    with pytest.raises(MethodError, match="`Own` is code of its author's own; build the model on"):
-        _convert(model, Task(attention={"0": parts}))
 
 
 def test_a_model_that_reads_attention_weights_cannot_do_without():

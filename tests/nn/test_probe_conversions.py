@@ -8,6 +8,7 @@ from torch import nn
 from compressor.nn.aaren import AarenAttention
 from compressor.nn.graph_recurrent import GraphRecurrent
 from compressor.nn.graphs import barabasi_albert
+from compressor.nn.learned_query import LearnedQuery
 from compressor.nn.pooling import MeanPooling, PoolingCall, PoolingReplacement
 from compressor.nn.probe.architecture import Encoder, GraphStack, Recurrent
 from compressor.nn.probe.conversions import RESIZED, between
@@ -115,4 +116,4 @@ def test_a_pooling_is_said_not_to_be_probed():
 
 
 def test_every_layer_of_this_package_is_resized_or_probed_or_said_not_to_be():
-    assert set(LAYERS.values()) == {*RESIZED, RecurrentStack, AarenAttention, PoolingReplacement}
+    assert set(LAYERS.values()) == {*RESIZED, RecurrentStack, AarenAttention, LearnedQuery, PoolingReplacement}

@@ -10,11 +10,16 @@ from compressor import AttentionParts
 WIDTH, HEADS, HEAD, VALUE = 12, 4, 3, 5
 
 
+def later(length):
+    return torch.ones(length, length, dtype=torch.bool).triu(1)
+
+
 class Inner(nn.Module):
     """The part that BERT calls `self`: queries, keys, values and the sizes."""
 
-    def __init__(self, heads, bias):
+    def __init__(self, heads, bias, causal):
         super().__init__()
+        self.causal = causal
         self.num_attention_heads, self.attention_head_size = heads, HEAD
         self.all_head_size = heads * HEAD
         self.query = nn.Linear(WIDTH, heads * HEAD, bias=bias)
@@ -31,6 +36,8 @@ class Inner(nn.Module):
         scores = query @ key.transpose(-1, -2) / self.attention_head_size**0.5
         if mask is not None:
             scores = scores.masked_fill(~mask[:, None, None], -1e4)
+        if self.causal:
+            scores = scores.masked_fill(later(length), -1e4)
         return (scores.softmax(-1) @ value).transpose(1, 2).reshape(batch, length, -1)
 
 
@@ -56,9 +63,9 @@ class Nested(nn.Module):
         widths=("self.all_head_size",),
     )
 
-    def __init__(self, heads=HEADS, bias=True):
+    def __init__(self, heads=HEADS, bias=True, causal=False):
         super().__init__()
-        self.self, self.output = Inner(heads, bias), Output(heads, bias)
+        self.self, self.output = Inner(heads, bias, causal), Output(heads, bias)
 
     def forward(self, x, mask=None):
         return self.output(self.self(x, mask), x)
@@ -69,15 +76,19 @@ class Packed(nn.Module):
 
     PARTS = AttentionParts(query="qkv", key="qkv", value="qkv", output="proj", heads=("h", "groups"), widths=("inner",))
 
-    def __init__(self, heads=HEADS, bias=True):
+    def __init__(self, heads=HEADS, bias=True, causal=False):
         super().__init__()
         self.h = self.groups = heads
+        self.causal = causal
         self.inner = heads * HEAD
         self.qkv, self.proj = nn.Linear(WIDTH, 3 * self.inner, bias=bias), nn.Linear(self.inner, WIDTH, bias=bias)
 
     def forward(self, x, mask=None):
         parts = [part.unflatten(-1, (self.h, -1)).transpose(1, 2) for part in self.qkv(x).split(self.inner, -1)]
         allowed = None if mask is None else mask[:, None, None]
+        if self.causal:
+            earlier = ~later(x.size(1))
+            allowed = earlier if allowed is None else allowed & earlier
         context = nn.functional.scaled_dot_product_attention(*parts, attn_mask=allowed)
         return x + self.proj(context.transpose(1, 2).flatten(2))
 

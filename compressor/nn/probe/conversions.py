@@ -15,6 +15,7 @@ from torch import nn
 from compressor.nn.aaren import AarenAttention
 from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.graph_recurrent import GraphRecurrent
+from compressor.nn.learned_query import LearnedQuery
 from compressor.nn.low_rank import LowRankLinear
 from compressor.nn.low_rank_recurrent import LowRankRecurrent
 from compressor.nn.norm import WideLayerNorm
@@ -25,7 +26,7 @@ from compressor.nn.uneven import UnevenRecurrent
 from compressor.report import Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from compressor.nn.probe.architecture import Mixer
 
@@ -51,7 +52,7 @@ def between(before: nn.Module, after: nn.Module) -> tuple[tuple[Conversion, ...]
         for name, layer, new in changed
         if isinstance(layer, nn.RNNBase) and isinstance(new, RecurrentStack) and isinstance(new.stack, GraphRecurrent)
     ]
-    aaren = [name for name, _, new in changed if isinstance(new, AarenAttention)]
+    aaren = {name: new.num_heads for name, _, new in changed if isinstance(new, (AarenAttention, LearnedQuery))}
     poolings = [
         Skip(
             name=name,
@@ -76,8 +77,8 @@ def _of_graph(name: str, old: nn.RNNBase, stack: GraphRecurrent) -> Conversion:
     return Conversion((name,), Recurrent(stack.cell, min(old.num_layers, MOST_LAYERS)), new)
 
 
-def _encoders(model: nn.Module, converted: list[str]) -> Iterator[Conversion]:
-    """For every stack of attention layers of which some become Aaren, the stack before and after.
+def _encoders(model: nn.Module, converted: Mapping[str, int]) -> Iterator[Conversion]:
+    """For every stack of attention layers of which some become Aaren (name -> heads), the stack before and after.
 
     Layers are of one stack where their names differ in numbers only. The heads are those of its first. Where all are
     converted, two stand for them; else, of more than four, the first of each run of layers alike.
@@ -95,7 +96,7 @@ def _encoders(model: nn.Module, converted: list[str]) -> Iterator[Conversion]:
             pairs = pairs[:MOST_LAYERS]
         elif len(pairs) > _MOST_MIXED:
             pairs = [pair for i, pair in enumerate(pairs) if i == 0 or pair != pairs[i - 1]][:_MOST_MIXED]
-        heads = int(getattr(model.get_submodule(names[0]), "num_heads", 1))
+        heads = int(getattr(model.get_submodule(names[0]), "num_heads", converted[own[0]]))
         before, after = (tuple(side) for side in zip(*pairs, strict=True))
         yield Conversion(own, Encoder(before, heads), Encoder(after, heads))
 
