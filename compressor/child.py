@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
+import struct
 import subprocess
-from typing import TYPE_CHECKING
+import tempfile
+import time
+import weakref
+from typing import IO, TYPE_CHECKING
 
 from compressor.errors import ExportError
 
@@ -67,6 +72,113 @@ def run(
             f"{what} failed ({_manner(process.returncode)}){_last_lines(output, complaints)}", hint=hint or None
         )
     return output
+
+
+class Server:
+    """A program that answers requests over its pipes until it is closed; a request that kills or hangs it is an error.
+
+    A request is written to its standard input and an answer read from its standard output, each as eight bytes that
+    hold its length (little-endian) and as many bytes. What it writes to its standard error shows up in errors.
+    """
+
+    def __init__(self, command: Sequence[str], *, what: str, environment: Mapping[str, str] | None = None) -> None:
+        """Start it, as the head of a process group of its own.
+
+        Args:
+            command: Program and arguments; no shell reads them.
+            what: What it does, as the subject of an error.
+            environment: Variables added to those of this process.
+
+        Raises:
+            ExportError: It cannot be started.
+        """
+        self.what = what
+        self._complaints = tempfile.TemporaryFile()
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._complaints,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise ExportError(f"{what} cannot be started: {error}") from error
+        os.set_blocking(_pipe(self._process.stdin), False)
+        self.close = weakref.finalize(self, _close, self._process, self._complaints)
+
+    def ask(self, request: bytes, *, seconds: float, hint: str = "") -> bytes:
+        """The answer to a request.
+
+        Args:
+            request: What is asked.
+            seconds: Time limit, > 0; a program that misses it is ended.
+            hint: The remedy that an error names.
+
+        Raises:
+            ExportError: It died, which names the signal, or took too long; the message holds its last lines.
+        """
+        if not self.close.alive:
+            raise ExportError(f"{self.what} was ended before", hint=hint or None)
+        deadline = time.monotonic() + seconds
+        try:
+            self._write(struct.pack("<Q", len(request)) + request, deadline)
+            (length,) = struct.unpack("<Q", self._read(8, deadline))
+            return self._read(length, deadline)
+        except TimeoutError as error:
+            end(self._process)
+            last = self._last_lines()
+            self.close()
+            raise ExportError(
+                f"{self.what} took longer than {seconds:g} s and was ended{last}", hint=hint or None
+            ) from error
+        except (EOFError, BrokenPipeError) as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            end(self._process)
+            last = self._last_lines()
+            self.close()
+            manner = _manner(self._process.returncode)
+            raise ExportError(f"{self.what} failed ({manner}){last}", hint=hint or None) from error
+
+    def _write(self, content: bytes, deadline: float) -> None:
+        pipe, rest = _pipe(self._process.stdin), memoryview(content)
+        while rest:
+            _, ready, _ = select.select([], [pipe], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            rest = rest[os.write(pipe, rest) :]
+
+    def _read(self, length: int, deadline: float) -> bytes:
+        pipe, found = _pipe(self._process.stdout), bytearray()
+        while len(found) < length:
+            ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            piece = os.read(pipe, min(1 << 20, length - len(found)))
+            if not piece:
+                raise EOFError
+            found += piece
+        return bytes(found)
+
+    def _last_lines(self) -> str:
+        self._complaints.seek(0)
+        return _last_lines("", self._complaints.read().decode(errors="replace"))
+
+
+def _pipe(stream: IO[bytes] | None) -> int:
+    assert stream is not None
+    return stream.fileno()
+
+
+def _close(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
+    """End a server and free what it held."""
+    end(process)
+    for stream in (process.stdin, process.stdout, complaints):
+        if stream is not None:
+            stream.close()
 
 
 def end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:

@@ -23,7 +23,7 @@ from compressor import __version__, checkpoint, probe
 from compressor.errors import CompressorError, MethodError, TaskError, UsageError
 from compressor.measure import accuracy, latency, macs, memory, size
 from compressor.measure.runtime import OnnxFile
-from compressor.measure.steps import OnnxSteps
+from compressor.measure.steps import Steps
 from compressor.methods.base import Context, Method, State
 from compressor.nn.probe.conversions import between
 from compressor.progress import Progress, Silent
@@ -294,7 +294,7 @@ class _Run:
         if not found:
             return {}
         paths = {index: self.folder.staging / step.path for index, step in found.items()}
-        files, examined = {index: OnnxSteps(path) for index, path in paths.items()}, {}
+        files, examined = {index: Steps(path) for index, path in paths.items()}, {}
         for index, path in paths.items():
             self.progress.say(f"evaluating {path.name} step by step")
             examined[index] = accuracy.examine(tasks[index], files[index], seed=self.recipe.seed)

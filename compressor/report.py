@@ -359,22 +359,69 @@ class StreamInfo(Fact):
         return any(state.growing_axis is not None for state in self.states)
 
 
+class FileDescription(Fact):
+    """What lies beside a file of a format that does not describe itself: `model.mnn.json` beside `model.mnn`."""
+
+    version: Literal[1] = 1
+    format: str
+    runtime: str
+    """What runs it, by its name in `compressor runtimes list`."""
+    inputs: tuple[TensorInfo, ...]
+    """In order; dtypes as in PyTorch, of which a runtime may want narrower integers."""
+    outputs: tuple[TensorInfo, ...]
+    metadata: dict[str, str] = {}
+    """Under `compressor.stream` how a step file is run, a `StreamInfo`."""
+    details: dict[str, str] = {}
+    """What this runtime's loader needs to know."""
+
+
+class Part(Fact):
+    """A file beside an exported file."""
+
+    path: str
+    bytes: int
+    sha256: str
+    purpose: str
+    """What it holds, in a few words."""
+    shipped: bool = True
+    """Whether the phone needs it; its bytes are then among those of the artifact."""
+
+
+class RuntimeCheck(Fact):
+    """An exported file in another runtime than its own."""
+
+    runtime: str
+    """Name and version."""
+    parity: Parity
+
+
 class Artifact(Fact):
     """An exported file."""
 
     format: str
     path: str
-    """Relative to the run directory."""
+    """Relative to the run directory; the first where there are several files, see `parts`."""
     bytes: int
+    """Of all files that the phone needs."""
     gzip_bytes: int
     sha256: str
-    opset: int
-    ir_version: int
+    opset: int | None = None
+    """None where the format has none."""
+    ir_version: int | None = None
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
-    operators: dict[str, int]
-    """Operator type -> number of nodes."""
+    operators: dict[str, int] = {}
+    """Operator type -> number of nodes; empty where the format does not tell."""
     parity: Parity
+    """With PyTorch, in `runtime`."""
+    runtime: str = ""
+    """Name and version of what the file was run in for `parity`; empty in reports of older versions."""
+    parts: tuple[Part, ...] = ()
+    """Further files."""
+    notes: tuple[str, ...] = ()
+    """How it was made, where there was a choice."""
+    checks: tuple[RuntimeCheck, ...] = ()
+    """The same file in other runtimes."""
     seconds: float = 0.0
     stream: StreamInfo | None = None
     """How to run it, where it is a step file. Its `parity` is that of chained steps with PyTorch's whole sequence."""

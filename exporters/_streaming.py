@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compressor.errors import CompressorError, ExportError, ParityError
 from compressor.measure import parity
 from compressor.measure.runtime import OnnxFile
-from compressor.measure.steps import METADATA_KEY, OnnxSteps, initial_state
+from compressor.measure.steps import METADATA_KEY, Steps, initial_state
 from compressor.nn import streaming
 from compressor.report import Parity, StateInfo, StreamInfo, StreamInput, StreamOutput
 from exporters import native_recurrent, onnx_graph, packed_sequence, torch_capture
@@ -388,6 +388,18 @@ class _Forward(Protocol):
         """Outputs."""
 
 
+class Tolerances(Protocol):
+    """How far a file may be from PyTorch."""
+
+    @property
+    def atol(self) -> float:
+        """Absolute tolerance."""
+
+    @property
+    def rtol(self) -> float:
+        """Relative tolerance."""
+
+
 def agreement(
     reference: nn.Module, whole: Path, step: Path, task: Task, options: Options, seed: int
 ) -> tuple[Parity, Parity]:
@@ -396,15 +408,14 @@ def agreement(
     Raises:
         ParityError: They disagree somewhere.
     """
-    steps = OnnxSteps(step)
+    steps = Steps(step)
+    with_torch = beside_torch(reference, steps, task, options, seed)
     sequences = SequenceTask(task, steps.info.inputs)
     long = (1, _LONGER * task.length)
     with torch.no_grad(), torch_capture.plain_attention():
-        extra = [long] if _runs(reference, lambda: sequences.example(*long)) else []
-        beside_torch = _compare(reference, steps, sequences, options, seed, extra)
         extra = [long] if task.min_length <= long[1] <= task.max_length else []
         beside_file = _compare(OnnxFile(whole), steps, sequences, options, seed, extra)
-    for name, found in (("PyTorch", beside_torch), ("the whole-sequence file", beside_file)):
+    for name, found in (("PyTorch", with_torch), ("the whole-sequence file", beside_file)):
         if not found.passed:
             raise ParityError(
                 f"the chained steps of the step file disagree with {name} (atol {found.atol:g}, rtol {found.rtol:g}):\n"
@@ -412,7 +423,16 @@ def agreement(
                 hint="where every point is close, raise atol and rtol; at the longest lengths a model may amplify "
                 "rounding from one position to the next",
             )
-    return beside_torch, beside_file
+    return with_torch, beside_file
+
+
+def beside_torch(reference: nn.Module, steps: Steps, task: Task, options: Tolerances, seed: int) -> Parity:
+    """Chained steps of a file, in whatever runtime, beside PyTorch's whole sequences, also at ten times the length."""
+    sequences = SequenceTask(task, steps.info.inputs)
+    long = (1, _LONGER * task.length)
+    with torch.no_grad(), torch_capture.plain_attention():
+        extra = [long] if _runs(reference, lambda: sequences.example(*long)) else []
+        return _compare(reference, steps, sequences, options, seed, extra)
 
 
 def _runs(model: nn.Module, example: Callable[[], Inputs]) -> bool:
@@ -425,7 +445,7 @@ def _runs(model: nn.Module, example: Callable[[], Inputs]) -> bool:
 
 
 def _compare(
-    wanted: _Forward, steps: OnnxSteps, task: SequenceTask, options: Options, seed: int, extra: list[tuple[int, int]]
+    wanted: _Forward, steps: Steps, task: SequenceTask, options: Tolerances, seed: int, extra: list[tuple[int, int]]
 ) -> Parity:
     generator = torch.Generator().manual_seed(seed)
     return parity.check(wanted, steps, task, atol=options.atol, rtol=options.rtol, generator=generator, extra=extra)
