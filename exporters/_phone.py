@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from compressor.errors import ExportError, ParityError
+from compressor.errors import ParityError
 from compressor.files import write_whole, writing
 from compressor.progress import Progress, Silent
 from compressor.report import Artifact, FileDescription, Parity, Part
@@ -79,7 +79,7 @@ class FixedShapes:
 
 @contextlib.contextmanager
 def workshop(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, gone afterwards; first of all, so that a folder that cannot be written shows."""
+    """A temporary folder beside `path`, gone afterwards; entered first, so that a folder that cannot be written shows."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
@@ -167,12 +167,13 @@ def agreement(
     from compressor.measure import parity
     from compressor.measure.forward import open_forward
     from compressor.measure.runtime_file import open_file
+    from compressor.measure.steps import Steps
     from exporters import _streaming
     from exporters.torch_capture import plain_attention
 
     forward = open_forward(candidate, task)
     try:
-        if options.form == "step":
+        if isinstance(forward, Steps):
             return _streaming.beside_torch(reference, forward, task, options, seed), forward.runtime
         file = open_file(candidate)
         fixed = FixedShapes(task, batch=_is_fixed(task, file.inputs, "batch"), length=_fixed_length(task, file.inputs))
