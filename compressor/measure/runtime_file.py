@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from compressor import runtimes
@@ -19,6 +18,8 @@ from compressor.report import FileDescription
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
 ONNX_RUNTIME_SUFFIXES = (".onnx", ".ort")
 WORKERS = Path(__file__).with_name("workers")
@@ -64,7 +65,7 @@ class Worker:
     def ask(
         self, do: str, arrays: Sequence[NDArray[Any]] = (), *, seconds: float, hint: str = "", **more: Any
     ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-        """The answer to a request (see `workers/_serve.py`); raises `ExportError` where it is an error or none comes."""
+        """The answer to a request (see `workers/_serve.py`); raises `ExportError` where it is an error or missing."""
         head, found = _unpacked(self._server.ask(_packed({"do": do, **more}, arrays), seconds=seconds, hint=hint))
         if "error" in head:
             raise ExportError(f"{self._server.what} failed: {_first_lines(head['error'])}", hint=hint or None)
