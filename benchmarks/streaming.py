@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.measure import latency
-from compressor.measure.steps import OnnxSteps, initial_state
+from compressor.measure.steps import Steps, initial_state
 from compressor.nn.aaren import AarenAttention
 from compressor.task import GuardedTask, Task
 from exporters import onnx
@@ -107,7 +107,7 @@ def with_aaren(model: Encoder) -> Encoder:
     return model.eval()
 
 
-def exported(model: nn.Module, path: Path, **options: Any) -> OnnxSteps:
+def exported(model: nn.Module, path: Path, **options: Any) -> Steps:
     """The step file of a model, checked."""
     artifact = onnx.export(model, GuardedTask(Random(), __file__), path, onnx.Options(stream=True, **options))
     assert artifact.step is not None
@@ -119,10 +119,10 @@ def exported(model: nn.Module, path: Path, **options: Any) -> OnnxSteps:
         f"{artifact.step.path}: {artifact.step.bytes:,} bytes, {sum(artifact.step.operators.values())} nodes; chained "
         f"steps differ from PyTorch by at most {largest:.1e} over up to {longest} positions"
     )
-    return OnnxSteps(path.with_name(artifact.step.path))
+    return Steps(path.with_name(artifact.step.path))
 
 
-def after(steps: OnnxSteps, past: int) -> list[Tensor]:
+def after(steps: Steps, past: int) -> list[Tensor]:
     """The inputs of a step behind `past` others: run, where the states stay as large, else drawn."""
     states = [initial_state(state, 1, past=past) for state in steps.info.states]
     position = torch.randn(1, 1, INPUT)
@@ -133,7 +133,7 @@ def after(steps: OnnxSteps, past: int) -> list[Tensor]:
     return [position, *states]
 
 
-def timed(files: list[OnnxSteps], inputs: list[list[Tensor]], rounds: int) -> tuple[list[Latency], SpeedUp]:
+def timed(files: list[Steps], inputs: list[list[Tensor]], rounds: int) -> tuple[list[Latency], SpeedUp]:
     """Two files interleaved: their latencies, and first / second."""
     times, (ratio,) = latency.compare(
         [file.file.path for file in files], inputs, batch=1, length=1, rounds=rounds, runs=20, max_seconds=60

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
-import selectors
+import select
 import signal
+import struct
 import subprocess
 import tempfile
-import threading
 import time
+import weakref
 from typing import IO, TYPE_CHECKING
 
 from compressor.errors import ExportError
@@ -74,6 +74,121 @@ def run(
     return output
 
 
+class Server:
+    """A program that answers requests over its pipes until it is closed; a request that kills or hangs it is an error.
+
+    A request is written to its standard input and an answer read from its standard output, each as eight bytes that
+    hold its length (little-endian) and as many bytes. What it writes to its standard error shows up in errors.
+    """
+
+    def __init__(self, command: Sequence[str], *, what: str, environment: Mapping[str, str] | None = None) -> None:
+        """Start it, as the head of a process group of its own.
+
+        Args:
+            command: Program and arguments; no shell reads them.
+            what: What it does, as the subject of an error.
+            environment: Variables added to those of this process.
+
+        Raises:
+            ExportError: It cannot be started.
+        """
+        self.what = what
+        self._owner = os.getpid()
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._complaints,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            self._complaints.close()
+            raise ExportError(f"{what} cannot be started: {error}") from error
+        os.set_blocking(_pipe(self._process.stdin), False)
+        self.close = weakref.finalize(self, _close, self._process, self._complaints, self._owner)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it was not closed, here or because of a request at which it failed."""
+        return self.close.alive and os.getpid() == self._owner
+
+    def ask(self, request: bytes, *, seconds: float, hint: str = "") -> bytes:
+        """The answer to a request.
+
+        Args:
+            request: What is asked.
+            seconds: Time limit, > 0; a program that misses it is ended.
+            hint: The remedy that an error names.
+
+        Raises:
+            ExportError: It died, which names the signal, or took too long; the message holds its last lines.
+        """
+        if not self.alive:
+            raise ExportError(f"{self.what} was ended before", hint=hint or None)
+        deadline = time.monotonic() + seconds
+        try:
+            self._write(struct.pack("<Q", len(request)) + request, deadline)
+            (length,) = struct.unpack("<Q", self._read(8, deadline))
+            return self._read(length, deadline)
+        except TimeoutError as error:
+            end(self._process)
+            last = self._last_lines()
+            self.close()
+            raise ExportError(
+                f"{self.what} took longer than {seconds:g} s and was ended{last}", hint=hint or None
+            ) from error
+        except (EOFError, BrokenPipeError) as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            end(self._process)
+            last = self._last_lines()
+            self.close()
+            manner = _manner(self._process.returncode)
+            raise ExportError(f"{self.what} failed ({manner}){last}", hint=hint or None) from error
+
+    def _write(self, content: bytes, deadline: float) -> None:
+        pipe, rest = _pipe(self._process.stdin), memoryview(content)
+        while rest:
+            _, ready, _ = select.select([], [pipe], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            rest = rest[os.write(pipe, rest) :]
+
+    def _read(self, length: int, deadline: float) -> bytes:
+        pipe, found = _pipe(self._process.stdout), bytearray()
+        while len(found) < length:
+            ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            piece = os.read(pipe, min(1 << 20, length - len(found)))
+            if not piece:
+                raise EOFError
+            found += piece
+        return bytes(found)
+
+    def _last_lines(self) -> str:
+        self._complaints.seek(0)
+        return _last_lines("", self._complaints.read().decode(errors="replace"))
+
+
+def _pipe(stream: IO[bytes] | None) -> int:
+    assert stream is not None
+    return stream.fileno()
+
+
+def _close(process: subprocess.Popen[bytes], complaints: IO[bytes], owner: int) -> None:
+    """End a server and free what it held; a fork of its owner leaves it running."""
+    if os.getpid() == owner:
+        end(process)
+    for stream in (process.stdin, process.stdout, complaints):
+        if stream is not None:
+            stream.close()
+
+
 def end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     """End a process that was started as the head of its own session, and all its children."""
     with contextlib.suppress(ProcessLookupError):
@@ -94,115 +209,3 @@ def _last_lines(output: str, complaints: str) -> str:
     """The end of what was written, errors before ordinary output; empty where nothing was."""
     lines = [line.rstrip() for line in (complaints.strip() or output.strip()).splitlines() if line.strip()]
     return "; its last lines:\n" + "\n".join(f"  {line}" for line in lines[-_LAST_LINES:]) if lines else ""
-
-
-class Service:
-    """A program that answers one request after the other, and is started anew after one at which it crashed or hung.
-
-    It reads requests from its standard input, one a line, and writes one line in answer to each. It ends by itself when
-    its input does, and so with the process that started it.
-    """
-
-    def __init__(self, command: Sequence[str]) -> None:
-        """For `command`, which is started at the first request."""
-        self._command = tuple(command)
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._complaints: IO[bytes] | None = None
-        self._owner = 0
-
-    def ask(self, request: str, *, seconds: float, what: str, hint: str = "") -> str:
-        """The answer to `request`, neither of which holds a line break.
-
-        Args:
-            request: The line.
-            seconds: Time limit, > 0.
-            what: What is asked for, as the subject of an error: "loading model.onnx".
-            hint: The remedy that an error names; by default, that the last lines tell.
-
-        Raises:
-            ExportError: The program cannot be started, ends without an answer (a signal is named) or takes too long.
-                The message holds the last lines that it wrote to its standard error.
-        """
-        with self._lock:
-            try:
-                process = self._running()
-            except OSError as error:
-                raise ExportError(f"{what} cannot be started: {error}", hint=hint or None) from error
-            assert process.stdin is not None
-            assert process.stdout is not None
-            assert self._complaints is not None
-            self._complaints.seek(0)
-            self._complaints.truncate()
-            try:
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.write(request.encode() + b"\n")
-                    process.stdin.flush()
-                answer = _line(process.stdout, seconds)
-            except BaseException:
-                self.close()
-                raise
-            if answer.endswith(b"\n"):
-                return answer.decode(errors="replace").rstrip("\n")
-            hung = process.poll() is None and not _ended(process)
-            end(process)
-            self._complaints.seek(0)
-            lines = _last_lines("", self._complaints.read().decode(errors="replace"))
-            manner = (
-                f"took longer than {seconds:g} s and was ended" if hung else f"failed ({_manner(process.returncode)})"
-            )
-            self.close()
-            raise ExportError(f"{what} {manner}{lines}", hint=hint or None)
-
-    def close(self) -> None:
-        """End the program; the next request starts it anew."""
-        process, self._process = self._process, None
-        if process is not None and self._owner == os.getpid():
-            end(process)
-            for stream in (process.stdin, process.stdout, self._complaints):
-                assert stream is not None
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._owner == os.getpid():  # a forked process has to have one of its own
-            return self._process
-        complaints = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the program
-        try:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=complaints,
-                bufsize=0,
-                start_new_session=True,
-            )
-        except OSError:
-            complaints.close()
-            raise
-        self._complaints = complaints
-        self._owner = os.getpid()
-        atexit.register(self.close)
-        return self._process
-
-
-def _line(stream: IO[bytes], seconds: float) -> bytes:
-    """What `stream` gives up to a line break, its end, or the end of the time."""
-    found, limit = b"", time.monotonic() + seconds
-    with selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)
-        while not found.endswith(b"\n") and selector.select(max(0.0, limit - time.monotonic())):
-            piece = os.read(stream.fileno(), 65536)
-            if not piece:
-                break
-            found += piece
-    return found
-
-
-def _ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether a process that has closed its output ends within a moment."""
-    try:
-        process.wait(timeout=1)
-    except subprocess.TimeoutExpired:
-        return False
-    return True

@@ -359,22 +359,69 @@ class StreamInfo(Fact):
         return any(state.growing_axis is not None for state in self.states)
 
 
+class FileDescription(Fact):
+    """What lies beside a file of a format that does not describe itself: `model.mnn.json` beside `model.mnn`."""
+
+    version: Literal[1] = 1
+    format: str
+    runtime: str
+    """What runs it, by its name in `compressor runtimes list`."""
+    inputs: tuple[TensorInfo, ...]
+    """In order; dtypes as in PyTorch, of which a runtime may want narrower integers."""
+    outputs: tuple[TensorInfo, ...]
+    metadata: dict[str, str] = {}
+    """Under `compressor.stream` how a step file is run, a `StreamInfo`."""
+    details: dict[str, str] = {}
+    """What this runtime's loader needs to know."""
+
+
+class Part(Fact):
+    """A file beside an exported file."""
+
+    path: str
+    bytes: int
+    sha256: str
+    purpose: str
+    """What it holds, in a few words."""
+    shipped: bool = True
+    """Whether the phone needs it; its bytes are then among those of the artifact."""
+
+
+class RuntimeCheck(Fact):
+    """An exported file in another runtime than its own."""
+
+    runtime: str
+    """Name and version."""
+    parity: Parity
+
+
 class Artifact(Fact):
     """An exported file."""
 
     format: str
     path: str
-    """Relative to the run directory."""
+    """Relative to the run directory; the first where there are several files, see `parts`."""
     bytes: int
+    """Of all files that the phone needs."""
     gzip_bytes: int
     sha256: str
-    opset: int
-    ir_version: int
+    opset: int | None = None
+    """None where the format has none."""
+    ir_version: int | None = None
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
-    operators: dict[str, int]
-    """Operator type -> number of nodes."""
+    operators: dict[str, int] = {}
+    """Operator type -> number of nodes; empty where the format does not tell."""
     parity: Parity
+    """With PyTorch, in `runtime`."""
+    runtime: str = ""
+    """Name and version of what the file was run in for `parity`; empty in reports of older versions."""
+    parts: tuple[Part, ...] = ()
+    """Further files."""
+    notes: tuple[str, ...] = ()
+    """How it was made, where there was a choice."""
+    checks: tuple[RuntimeCheck, ...] = ()
+    """The same file in other runtimes."""
     seconds: float = 0.0
     stream: StreamInfo | None = None
     """How to run it, where it is a step file. Its `parity` is that of chained steps with PyTorch's whole sequence."""
@@ -485,16 +532,25 @@ class Report(Fact):
     """The resolved recipe, defaults filled in."""
     recipe_sha256: str
     original: Measurement
+    elsewhere: tuple[Measurement, ...] = ()
+    """The original in further formats, for exports to these."""
     steps: tuple[StepReport, ...]
     compressed: tuple[Measurement, ...]
     """One per export, in the recipe's order."""
     speedups: tuple[SpeedUp | None, ...]
-    """One per export: original against it."""
+    """One per export: its original against it."""
+    baselines: tuple[int, ...] = ()
+    """One per export: which original it is compared with, 0 for `original`, 1 for the first of `elsewhere`; empty where
+    all are compared with `original`."""
     limits: tuple[Limit, ...] = ()
     notes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     """Every file of the run directory that the run wrote, relative names."""
     environment: Environment
+
+    def original_of(self, index: int) -> Measurement:
+        """The original that export `index` is compared with: in the same format, where that was possible."""
+        return (self.original, *self.elsewhere)[self.baselines[index] if self.baselines else 0]
 
     @property
     def limits_met(self) -> bool:

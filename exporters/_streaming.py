@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compressor.errors import CompressorError, ExportError, ParityError
 from compressor.measure import parity
 from compressor.measure.runtime import OnnxFile
-from compressor.measure.steps import METADATA_KEY, OnnxSteps, initial_state
+from compressor.measure.steps import METADATA_KEY, Steps, initial_state
 from compressor.nn import streaming
 from compressor.report import Parity, StateInfo, StreamInfo, StreamInput, StreamOutput
 from exporters import native_recurrent, onnx_graph, packed_sequence, torch_capture
@@ -51,6 +51,14 @@ class StepGraph:
 
     proto: onnx.ModelProto
     info: StreamInfo
+
+
+class Chunked(Protocol):
+    """How many positions a step takes."""
+
+    @property
+    def chunk(self) -> int:
+        """At least 1."""
 
 
 class SequenceTask:
@@ -148,7 +156,7 @@ class Plan:
     outputs: tuple[StreamOutput, ...]
 
 
-def plan(model: nn.Module, task: Task, options: Options) -> Plan:
+def plan(model: nn.Module, task: Task, options: Chunked) -> Plan:
     """Find the states of a model, and try steps of one position in PyTorch.
 
     Args:
@@ -175,6 +183,18 @@ def plan(model: nn.Module, task: Task, options: Options) -> Plan:
 def graph(model: nn.Module, task: Task, options: Options) -> StepGraph:
     """The step graph of a model; raises `ExportError` as `plan` does, or where it cannot be written."""
     return _export(model, plan(model, task, options), task, options)
+
+
+def step_module(model: nn.Module, task: Task, options: Chunked) -> nn.Module:
+    """A step as a module: inputs of `chunk` positions and states in, as in the step file; cells are plain operations.
+
+    Raises:
+        ExportError: As `plan`.
+    """
+    planned = plan(model, task, options)
+    example = task.example(1, max(task.min_length, min(task.length, task.max_length)))
+    step = streaming.StepModel(copy.deepcopy(model), planned.survey, chunk=options.chunk, plain=True)
+    return _Step(step, planned.inputs, [part.dtype for part in example], options.chunk).eval()
 
 
 def _refuse_late_answers(outputs: tuple[StreamOutput, ...], chunk: int) -> None:
@@ -388,6 +408,18 @@ class _Forward(Protocol):
         """Outputs."""
 
 
+class Tolerances(Protocol):
+    """How far a file may be from PyTorch."""
+
+    @property
+    def atol(self) -> float:
+        """Absolute tolerance."""
+
+    @property
+    def rtol(self) -> float:
+        """Relative tolerance."""
+
+
 def agreement(
     reference: nn.Module, whole: Path, step: Path, task: Task, options: Options, seed: int
 ) -> tuple[Parity, Parity]:
@@ -396,15 +428,14 @@ def agreement(
     Raises:
         ParityError: They disagree somewhere.
     """
-    steps = OnnxSteps(step)
+    steps = Steps(step)
+    with_torch = beside_torch(reference, steps, task, options, seed)
     sequences = SequenceTask(task, steps.info.inputs)
     long = (1, _LONGER * task.length)
     with torch.no_grad(), torch_capture.plain_attention():
-        extra = [long] if _runs(reference, lambda: sequences.example(*long)) else []
-        beside_torch = _compare(reference, steps, sequences, options, seed, extra)
         extra = [long] if task.min_length <= long[1] <= task.max_length else []
         beside_file = _compare(OnnxFile(whole), steps, sequences, options, seed, extra)
-    for name, found in (("PyTorch", beside_torch), ("the whole-sequence file", beside_file)):
+    for name, found in (("PyTorch", with_torch), ("the whole-sequence file", beside_file)):
         if not found.passed:
             raise ParityError(
                 f"the chained steps of the step file disagree with {name} (atol {found.atol:g}, rtol {found.rtol:g}):\n"
@@ -412,7 +443,16 @@ def agreement(
                 hint="where every point is close, raise atol and rtol; at the longest lengths a model may amplify "
                 "rounding from one position to the next",
             )
-    return beside_torch, beside_file
+    return with_torch, beside_file
+
+
+def beside_torch(reference: nn.Module, steps: Steps, task: Task, options: Tolerances, seed: int) -> Parity:
+    """Chained steps of a file, in whatever runtime, beside PyTorch's whole sequences, also at ten times the length."""
+    sequences = SequenceTask(task, steps.info.inputs)
+    long = (1, _LONGER * task.length)
+    with torch.no_grad(), torch_capture.plain_attention():
+        extra = [long] if _runs(reference, lambda: sequences.example(*long)) else []
+        return _compare(reference, steps, sequences, options, seed, extra)
 
 
 def _runs(model: nn.Module, example: Callable[[], Inputs]) -> bool:
@@ -425,7 +465,7 @@ def _runs(model: nn.Module, example: Callable[[], Inputs]) -> bool:
 
 
 def _compare(
-    wanted: _Forward, steps: OnnxSteps, task: SequenceTask, options: Options, seed: int, extra: list[tuple[int, int]]
+    wanted: _Forward, steps: Steps, task: SequenceTask, options: Tolerances, seed: int, extra: list[tuple[int, int]]
 ) -> Parity:
     generator = torch.Generator().manual_seed(seed)
     return parity.check(wanted, steps, task, atol=options.atol, rtol=options.rtol, generator=generator, extra=extra)

@@ -50,45 +50,60 @@ def test_a_program_that_is_missing_is_an_error():
 
 
 ECHO = """
-import os, signal, sys, time
-for line in sys.stdin:
-    word = line.strip()
-    if word == "crash":
+import os, signal, struct, sys, time
+while len(head := sys.stdin.buffer.read(8)) == 8:
+    word = sys.stdin.buffer.read(*struct.unpack("<Q", head))
+    if word == b"crash":
         print("so it ends", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGSEGV)
-    if word == "hang":
+    if word == b"hang":
         time.sleep(600)
-    if word == "leave":
+    if word == b"leave":
         sys.exit(3)
-    print(os.getpid() if word == "who" else word, flush=True)
+    answer = str(os.getpid()).encode() if word == b"who" else word
+    sys.stdout.buffer.write(struct.pack("<Q", len(answer)) + answer)
+    sys.stdout.buffer.flush()
 """
 
 
 @pytest.fixture
 def echo():
-    service = child.Service(python(ECHO))
-    yield lambda word, seconds=60: service.ask(word, seconds=seconds, what="the test")
-    service.close()
+    server = child.Server(python(ECHO), what="the test")
+    yield server
+    server.close()
 
 
-def test_a_service_answers_several_requests_in_one_process(echo):
-    assert echo("who") == echo("who") != str(os.getpid())
+def test_a_server_answers_several_requests_in_one_process(echo):
+    assert echo.ask(b"who", seconds=60) == echo.ask(b"who", seconds=60) != str(os.getpid()).encode()
+    long = bytes(range(256)) * 5000
+    assert echo.ask(long, seconds=60) == long
 
 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("crash", r"the test failed \(ended by SIGSEGV\); its last lines:\n  so it ends$"),
-        ("hang", r"the test took longer than 1 s and was ended"),
-        ("leave", r"the test failed \(exit status 3\)"),
+        (b"crash", r"the test failed \(ended by SIGSEGV\); its last lines:\n  so it ends$"),
+        (b"hang", r"the test took longer than 1 s and was ended"),
+        (b"leave", r"the test failed \(exit status 3\)"),
     ],
 )
-def test_a_service_that_ends_says_how_and_answers_the_next_request(echo, word, message):
+def test_a_server_that_ends_says_how_and_answers_nothing_more(echo, word, message):
     with pytest.raises(ExportError, match=message):
-        echo(word, 1 if word == "hang" else 60)
-    assert echo("again") == "again"
+        echo.ask(word, seconds=1 if word == b"hang" else 60)
+    assert not echo.alive
+    with pytest.raises(ExportError, match="the test was ended before"):
+        echo.ask(b"again", seconds=60)
 
 
-def test_a_service_that_cannot_be_started_is_an_error():
+def test_a_server_ends_with_its_owner_and_not_with_a_fork_of_it(echo):
+    before = echo.ask(b"who", seconds=60)
+    forked = os.fork()
+    if not forked:
+        os._exit(int(echo.alive) + (echo.close() or 0))
+    assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 0
+    assert echo.ask(b"who", seconds=60) == before
+
+
+def test_a_server_that_cannot_be_started_is_an_error():
     with pytest.raises(ExportError, match="the test cannot be started"):
-        child.Service(["/no/such/program"]).ask("word", seconds=1, what="the test")
+        child.Server(["/no/such/program"], what="the test")

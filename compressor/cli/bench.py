@@ -81,7 +81,7 @@ def bench(
 def _inputs(path: Path, task: str | None, batch: int, length: int | None) -> "tuple[tuple[Tensor, ...], int]":
     """Inputs of a file, and how many positions one run takes; a step file runs behind `length` - that many others."""
     from compressor.measure.runtime import OnnxFile
-    from compressor.measure.steps import OnnxSteps, initial_state, read_info
+    from compressor.measure.steps import Steps, initial_state, read_info
 
     loaded = None
     if task is not None:
@@ -97,7 +97,7 @@ def _inputs(path: Path, task: str | None, batch: int, length: int | None) -> "tu
         return (made if loaded is None else loaded.example(batch, length)), length
     past = max(0, length - info.chunk)
     if loaded is not None:
-        return tuple(OnnxSteps(path).one_step(loaded.example(batch, length), past=past)), info.chunk
+        return tuple(Steps(path).one_step(loaded.example(batch, length), past=past)), info.chunk
     own = [made_up(item, batch=batch, length=length) for item in file.inputs[: -len(info.states)]]
     return (*own, *(initial_state(state, batch, past=past) for state in info.states)), info.chunk
 

@@ -1,4 +1,6 @@
-"""Latency of exported files, interleaved in one process so that both meet the same machine.
+"""Latency of exported files, interleaved so that all meet the same machine.
+
+ONNX Runtime runs in this process, other runtimes each in one of its own, where a burst is timed, not the way to it.
 
 Every round loads all the files afresh, in a new random order, and times one burst of runs of each. What differs
 from load to load (where the weights lie in memory) and from minute to minute (clock frequency, other programs) so
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor.errors import UsageError
-from compressor.measure.runtime import OnnxFile, describe
+from compressor.measure.runtime_file import open_file
 from compressor.measure.statistics import fewest_for_median, speed_up
 from compressor.progress import Progress, Silent
 from compressor.report import Latency, SpeedUp
@@ -30,9 +32,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from compressor.measure.runtime import ModelFile
+
 CONFIDENCE = 0.95
 FEWEST_ROUNDS = fewest_for_median(CONFIDENCE)
 WARMUP_RUNS = 3
+MAX_SECONDS = 60.0
 _KEPT_SAMPLES = 200
 _QUANTILES = (0.1, 0.5, 0.9)
 _SILENT = Silent()
@@ -67,23 +72,25 @@ def compare(
     paths: Sequence[Path],
     inputs: Sequence[Sequence[Tensor]],
     *,
+    baselines: Sequence[int] = (),
     batch: int,
     length: int,
     threads: int = 1,
     rounds: int = 40,
     runs: int = 10,
-    max_seconds: float = 60.0,
+    max_seconds: float = MAX_SECONDS,
     seed: int = 0,
     progress: Progress = _SILENT,
 ) -> tuple[list[Latency], list[SpeedUp]]:
-    """Latency of each file on its `inputs`, and how much faster than the first each other one is.
+    """Latency of each file on its `inputs`, and how much faster than its baseline each other one is.
 
     Args:
-        paths: ONNX files; the first is the baseline.
+        paths: exported files of any format.
         inputs: what each of them is run on (the same, but for the sizes of states).
+        baselines: for each file the index of its baseline, which has its own; by default the first is that of all.
         batch: batch size of `inputs`, for the record.
         length: length of `inputs`, for the record.
-        threads: of ONNX Runtime inside one operator.
+        threads: of the runtime inside one operator.
         rounds: bursts of each file, at least `FEWEST_ROUNDS`.
         runs: timed runs in a burst.
         max_seconds: rough limit for the whole comparison; see `plan`.
@@ -91,22 +98,35 @@ def compare(
         progress: told of each round.
 
     Returns:
-        One `Latency` a file (quantiles over all its timed runs, in ms) and one `SpeedUp` for each but the first
+        One `Latency` a file (quantiles over all its timed runs, in ms) and one `SpeedUp` for each that is no baseline
         (see `statistics.speed_up`).
     """
     _check(paths, rounds, runs)
-    load_seconds, run_seconds = _rehearse(paths, inputs, threads)
-    chosen = plan(load_seconds=load_seconds, run_seconds=run_seconds, rounds=rounds, runs=runs, max_seconds=max_seconds)
-    order = random.Random(seed)
-    bursts: list[list[list[float]]] = [[] for _ in paths]
-    with progress.bar("measuring latency", total=chosen.rounds) as bar, _no_garbage_collection():
-        for _ in range(chosen.rounds):
-            for index, burst in _round(paths, inputs, threads, chosen, order):
-                bursts[index].append(burst)
-            bar.advance()
-    latencies = [_summary(timed, chosen, batch=batch, length=length, threads=threads) for timed in bursts]
+    files: list[ModelFile] = []
+    try:
+        for path in paths:
+            files.append(open_file(path, threads))
+        load_seconds, run_seconds = _rehearse(files, inputs)
+        chosen = plan(
+            load_seconds=load_seconds, run_seconds=run_seconds, rounds=rounds, runs=runs, max_seconds=max_seconds
+        )
+        order = random.Random(seed)
+        bursts: list[list[list[float]]] = [[] for _ in paths]
+        with progress.bar("measuring latency", total=chosen.rounds) as bar, _no_garbage_collection():
+            for _ in range(chosen.rounds):
+                for index, burst in _round(files, inputs, chosen, order):
+                    bursts[index].append(burst)
+                bar.advance()
+    finally:
+        for file in files:
+            file.close()
+    latencies = [
+        _summary(timed, chosen, batch=batch, length=length, threads=threads, runtime=file.runtime)
+        for file, timed in zip(files, bursts, strict=True)
+    ]
     medians = [[stdlib_statistics.median(burst) for burst in timed] for timed in bursts]
-    return latencies, [speed_up(medians[0], other, confidence=CONFIDENCE) for other in medians[1:]]
+    pairs = [(index, own) for own, index in enumerate(baselines or [0] * len(paths)) if own != index]
+    return latencies, [speed_up(medians[index], medians[own], confidence=CONFIDENCE) for index, own in pairs]
 
 
 def _check(paths: Sequence[Path], rounds: int, runs: int) -> None:
@@ -120,38 +140,27 @@ def _check(paths: Sequence[Path], rounds: int, runs: int) -> None:
         raise UsageError(f"runs is {runs}", hint="time at least one run a round")
 
 
-def _rehearse(paths: Sequence[Path], inputs: Sequence[Sequence[Tensor]], threads: int) -> tuple[float, float]:
+def _rehearse(files: Sequence[ModelFile], inputs: Sequence[Sequence[Tensor]]) -> tuple[float, float]:
     """Seconds to load all files once and to run each once, after a first run that pays for lazy set-up."""
     load_seconds = run_seconds = 0.0
-    for path, own in zip(paths, inputs, strict=True):
+    for file, own in zip(files, inputs, strict=True):
         start = time.perf_counter()
-        file = OnnxFile(path, threads)
+        file.reload()
         load_seconds += time.perf_counter() - start
-        run_seconds += min(_burst(file, own, runs=2, warmup=0)) / 1e3
+        run_seconds += min(file.burst(file.feed(own), runs=2, warmup=0)) / 1e3
     return load_seconds, run_seconds
 
 
 def _round(
-    paths: Sequence[Path], inputs: Sequence[Sequence[Tensor]], threads: int, chosen: Plan, order: random.Random
+    files: Sequence[ModelFile], inputs: Sequence[Sequence[Tensor]], chosen: Plan, order: random.Random
 ) -> Iterator[tuple[int, list[float]]]:
     """One burst of every file, as (index of the file, ms of each run); loaded and timed in one new random order."""
-    indices = order.sample(range(len(paths)), len(paths))
-    files = [OnnxFile(paths[index], threads) for index in indices]
-    for index, file in zip(indices, files, strict=True):
-        yield index, _burst(file, inputs[index], runs=chosen.runs, warmup=chosen.warmup)
-
-
-def _burst(file: OnnxFile, inputs: Sequence[Tensor], *, runs: int, warmup: int) -> list[float]:
-    """Milliseconds of each of `runs` runs in a row, after `warmup` untimed ones."""
-    feed = file.feed(inputs)
-    for _ in range(warmup):
-        file.run(feed)
-    timed = []
-    for _ in range(runs):
-        start = time.perf_counter_ns()
-        file.run(feed)
-        timed.append((time.perf_counter_ns() - start) / 1e6)
-    return timed
+    indices = order.sample(range(len(files)), len(files))
+    for index in indices:
+        files[index].reload()
+    for index in indices:
+        file = files[index]
+        yield index, file.burst(file.feed(inputs[index]), runs=chosen.runs, warmup=chosen.warmup)
 
 
 @contextmanager
@@ -167,7 +176,9 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _summary(bursts: list[list[float]], chosen: Plan, *, batch: int, length: int, threads: int) -> Latency:
+def _summary(
+    bursts: list[list[float]], chosen: Plan, *, batch: int, length: int, threads: int, runtime: str
+) -> Latency:
     timed = np.array(bursts).ravel()
     p10, p50, p90 = (float(value) for value in np.quantile(timed, _QUANTILES))
     return Latency(
@@ -179,7 +190,7 @@ def _summary(bursts: list[list[float]], chosen: Plan, *, batch: int, length: int
         batch=batch,
         length=length,
         threads=threads,
-        runtime=describe(),
+        runtime=runtime,
         samples=_thin(sorted(timed.tolist())),
     )
 

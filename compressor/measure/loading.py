@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -24,12 +23,7 @@ _ORT_SUFFIX = ".ort"
 """ONNX Runtime's own format, which is no protobuf message."""
 
 
-def service(worker: Path) -> child.Service:
-    """The process that loads files; -P keeps its folder off the import path, where module names could hide others."""
-    return child.Service((sys.executable, "-P", str(worker)))
-
-
-_service = service(_WORKER)
+_server: child.Server | None = None
 _loadable: set[str] = set()
 """Digests of what has been loaded before."""
 
@@ -44,20 +38,30 @@ def ensure(path: Path) -> None:
     digest = _digest(files)
     if digest in _loadable:
         return
-    answer = _service.ask(
-        json.dumps(str(path.absolute())),
-        seconds=_SECONDS,
-        what=f"loading {path} in a process of its own",
-        hint="ONNX Runtime cannot be trusted with this file: leave out what is special about it (half precision, an "
-        "opset or a rare operator), or try another version",
-    )
-    said = json.loads(answer)
+    said = _ask(path)
     if said is not None:
         raise ExportError(
             f"ONNX Runtime cannot load {path}: {said.strip().splitlines()[0][:_SHOWN]}",
             hint="the file is damaged, or uses operators that this version lacks",
         )
     _loadable.add(digest)
+
+
+def _ask(path: Path) -> str | None:
+    """What ONNX Runtime says of a file that it cannot load; the process that loads is started anew where it ended."""
+    global _server  # noqa: PLW0603 one process for all files: starting one takes a while
+    what = f"loading {path} in a process of its own"
+    if _server is None or not _server.alive:
+        # -P keeps its folder off the import path, where module names could hide others.
+        _server = child.Server((sys.executable, "-P", str(_WORKER)), what=what)
+    _server.what = what
+    answer = _server.ask(
+        str(path.absolute()).encode(),
+        seconds=_SECONDS,
+        hint="ONNX Runtime cannot be trusted with this file: leave out what is special about it (half precision, an "
+        "opset or a rare operator), or try another version",
+    )
+    return answer.decode(errors="replace") or None
 
 
 def read(path: Path) -> onnx.ModelProto:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from compressor import child
-from compressor.measure.runtime import OnnxFile
+from compressor.measure import runtime_file
+from compressor.measure.runtime_file import RuntimeFile, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from torch import Tensor
-
-_WORKER = Path(__file__).with_name("_peak.py")
-_TIMEOUT_SECONDS = 600
 
 
 def peak(path: Path, inputs: Sequence[Tensor], *, runs: int = 3) -> int | None:
     """By how many bytes a process grows at its peak when it loads `path` and runs it `runs` times on one thread.
 
-    Measured in a fresh process that holds Python, NumPy and ONNX Runtime: the highest resident set after these
+    Measured in a fresh process that holds Python, NumPy and the runtime: the highest resident set after these
     imports minus the resident set right after them. So it counts the weights, the session and the intermediate
-    values, and also some MiB that ONNX Runtime takes for itself on first use, the same for every file.
+    values, and also some MiB that the runtime takes for itself on first use, the same for every file.
     The resident set moves in pages and a run differs from the next by some 100 KiB.
 
     Returns:
@@ -36,16 +29,13 @@ def peak(path: Path, inputs: Sequence[Tensor], *, runs: int = 3) -> int | None:
         ExportError: the file cannot be loaded or run.
         UsageError: inputs that the file does not take.
     """
-    feed = OnnxFile(path).feed(inputs)
-    with tempfile.TemporaryDirectory() as folder:
-        packed = Path(folder) / "inputs.npz"
-        np.savez(packed, *feed.values())
-        # -P keeps this package's folder off the import path, where its module names could hide others.
-        command = [sys.executable, "-P", str(_WORKER), str(path), str(packed), str(runs)]
-        answer = child.run(
-            command,
-            seconds=_TIMEOUT_SECONDS,
-            what=f"{path} in a process of its own",
-            hint="the file loads here but not there: is there enough memory?",
-        ).strip()
-    return None if answer == "unknown" else int(answer)
+    file = open_file(path)
+    try:
+        feed = file.feed(inputs)
+        if isinstance(file, RuntimeFile):
+            return runtime_file.peak(
+                path, list(feed.values()), file.description.runtime, file.description.model_dump(mode="json"), runs=runs
+            )
+    finally:
+        file.close()
+    return runtime_file.peak(path, list(feed.values()), "onnxruntime", {}, runs=runs)

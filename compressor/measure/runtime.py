@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,26 +42,23 @@ def describe() -> str:
     return f"ONNX Runtime {onnxruntime.__version__}, CPU"
 
 
-class OnnxFile:
-    """An ONNX file in an ONNX Runtime CPU session, called like a model: CPU tensors in, CPU tensors out.
+class ModelFile(ABC):
+    """An exported file, called like a model: CPU tensors in, CPU tensors out.
 
     Nothing is converted silently: an input of another dtype, rank or fixed size than the file declares is an error.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        """Load `path` to run on `threads` threads that sleep rather than spin while they wait.
+    runtime: str
+    """Name and version of what runs it."""
 
-        Raises:
-            ExportError: the file is missing, is not a model, or cannot run on the CPU.
-        """
-        self.path = Path(path)
-        self._session = _open(self.path, threads)
-        self._inputs = self._session.get_inputs()
-        self.inputs: tuple[TensorInfo, ...] = tuple(_info(item) for item in self._inputs)
-        self.outputs: tuple[TensorInfo, ...] = tuple(_info(item) for item in self._session.get_outputs())
-        self.input_names: tuple[str, ...] = tuple(item.name for item in self.inputs)
-        self.output_names: tuple[str, ...] = tuple(item.name for item in self.outputs)
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+    def __init__(
+        self, path: Path, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...], metadata: dict[str, str]
+    ) -> None:
+        """For a file whose inputs, outputs and metadata are known."""
+        self.path = path
+        self.inputs, self.outputs, self.metadata = inputs, outputs, metadata
+        self.input_names: tuple[str, ...] = tuple(item.name for item in inputs)
+        self.output_names: tuple[str, ...] = tuple(item.name for item in outputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The outputs for `inputs`, in the file's order; a single output comes bare.
@@ -73,35 +72,39 @@ class OnnxFile:
 
     def feed(self, inputs: Sequence[Tensor]) -> Feed:
         """`inputs` checked and as arrays under the file's names; raises `UsageError` where they do not fit."""
-        if len(inputs) != len(self._inputs):
+        if len(inputs) != len(self.inputs):
             names = ", ".join(self.input_names)
             raise UsageError(
-                f"{self.path} takes {len(self._inputs)} inputs ({names}), got {len(inputs)}",
+                f"{self.path} takes {len(self.inputs)} inputs ({names}), got {len(inputs)}",
                 hint="give the inputs in the order of the file's",
             )
         return {
-            declared.name: self._array(declared, value) for declared, value in zip(self._inputs, inputs, strict=True)
+            declared.name: self._array(declared, value) for declared, value in zip(self.inputs, inputs, strict=True)
         }
 
-    def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """One bare run on arrays, what the clock measures; raises `ExportError` where the file fails."""
-        try:
-            outputs: list[NDArray[Any]] = self._session.run(None, feed)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in feed.items())
-            raise ExportError(
-                f"{self.path} fails at {shapes}: {_first_line(error)}",
-                hint="an axis may be fixed in the file: export it as dynamic, or narrow min_length and max_length",
-            ) from error
-        return outputs
+    @abstractmethod
+    def reload(self) -> None:
+        """Load the file afresh; raises `ExportError` where it cannot be."""
 
-    def _array(self, declared: Any, value: Tensor) -> NDArray[Any]:
+    @abstractmethod
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """One bare run on arrays; raises `ExportError` where the file fails."""
+
+    @abstractmethod
+    def burst(self, feed: Feed, *, runs: int, warmup: int) -> list[float]:
+        """Milliseconds of each of `runs` runs in a row, after `warmup` untimed ones."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what it holds; it cannot be called afterwards."""
+
+    def _array(self, declared: TensorInfo, value: Tensor) -> NDArray[Any]:
         place = f"input `{declared.name}` of {self.path}"
         if not isinstance(value, Tensor):
             raise UsageError(f"{place} wants a tensor, got {type(value).__name__}", hint="give a torch.Tensor")
-        wanted = _DTYPES.get(declared.type)
+        wanted = getattr(torch, declared.dtype, None)
         if value.dtype != wanted:
-            kind = declared.type if wanted is None else str(wanted)
+            kind = declared.dtype if wanted is None else str(wanted)
             raise UsageError(f"{place} wants {kind}, got {value.dtype}", hint="convert it before the call")
         if value.device.type != "cpu":
             raise UsageError(f"{place} wants a CPU tensor, got one on {value.device}", hint="call .cpu() first")
@@ -116,6 +119,58 @@ class OnnxFile:
                 hint="export outputs as tensors",
             )
         return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+class OnnxFile(ModelFile):
+    """A file of ONNX Runtime (`.onnx`, `.ort`) in a session of this process on the CPU."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Load `path` to run on `threads` threads that sleep rather than spin while they wait.
+
+        Raises:
+            ExportError: the file is missing, is not a model, or cannot run on the CPU.
+        """
+        self._threads = threads
+        self._session = _open(Path(path), threads)
+        super().__init__(
+            Path(path),
+            tuple(_info(item) for item in self._session.get_inputs()),
+            tuple(_info(item) for item in self._session.get_outputs()),
+            dict(self._session.get_modelmeta().custom_metadata_map),
+        )
+        self.runtime = describe()
+
+    def reload(self) -> None:
+        """A new session, in place of the old one."""
+        self._session = None  # freed first
+        self._session = _open(self.path, self._threads)
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """One bare run on arrays, what the clock measures; raises `ExportError` where the file fails."""
+        try:
+            outputs: list[NDArray[Any]] = self._session.run(None, feed)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in feed.items())
+            raise ExportError(
+                f"{self.path} fails at {shapes}: {_first_line(error)}",
+                hint="an axis may be fixed in the file: export it as dynamic, or narrow min_length and max_length",
+            ) from error
+        return outputs
+
+    def burst(self, feed: Feed, *, runs: int, warmup: int) -> list[float]:
+        """Milliseconds of each of `runs` runs in a row, after `warmup` untimed ones."""
+        for _ in range(warmup):
+            self.run(feed)
+        timed = []
+        for _ in range(runs):
+            start = time.perf_counter_ns()
+            self.run(feed)
+            timed.append((time.perf_counter_ns() - start) / 1e6)
+        return timed
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
 
 
 def _info(declared: Any) -> TensorInfo:

@@ -9,18 +9,20 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from compressor.errors import ExportError, UsageError
-from compressor.measure.runtime import OnnxFile
+from compressor.measure.runtime_file import open_file
 from compressor.report import StateInfo, StreamInfo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from compressor.measure.runtime import ModelFile
+
 METADATA_KEY = "compressor.stream"
 """The entry of `metadata_props` that holds a `StreamInfo` as JSON."""
 
 
-def read_info(file: OnnxFile) -> StreamInfo | None:
+def read_info(file: ModelFile) -> StreamInfo | None:
     """How a file is run step by step; None where it is no step file.
 
     Raises:
@@ -62,20 +64,21 @@ def _inner(state: StateInfo) -> list[tuple[int, int | str]]:
     return [(axis, 0 if axis == state.growing_axis else size) for axis, size in enumerate(state.shape)][1:]
 
 
-class OnnxSteps:
-    """A step file, called like the whole-sequence file beside it: it runs all steps from the initial states on.
+class Steps:
+    """A step file of any format, called like a whole-sequence file: it runs all steps from the initial states on.
 
     Samples are run together where the file takes any batch size and none is shorter than the others, else one by one.
     Outputs at padded positions are zero.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        """Load the file.
+    def __init__(self, path: Path, threads: int = 1, *, file: ModelFile | None = None) -> None:
+        """Load the file, where it is not loaded already.
 
         Raises:
             ExportError: It cannot be loaded, or is no step file.
         """
-        self.file = OnnxFile(path, threads)
+        self.file = open_file(path, threads) if file is None else file
+        self.runtime = self.file.runtime
         info = read_info(self.file)
         if info is None:
             raise ExportError(f"{path} is no step file", hint="export with `stream: true`")
@@ -98,6 +101,10 @@ class OnnxSteps:
         else:
             outputs = self._one_by_one(inputs, lengths, length)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def close(self) -> None:
+        """Free the file."""
+        self.file.close()
 
     def _one_by_one(self, inputs: Sequence[Tensor], lengths: list[int], length: int) -> list[Tensor]:
         found = []

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.errors import ExportError, ParityError, UsageError
 from compressor.measure.runtime import OnnxFile
-from compressor.measure.steps import METADATA_KEY, OnnxSteps
+from compressor.measure.steps import METADATA_KEY, Steps
 from compressor.nn.aaren import AarenAttention
 from compressor.nn.uneven import UnevenRecurrent
 from exporters import _streaming
@@ -132,7 +132,7 @@ def test_the_metadata_says_how_the_file_is_run(tagger):
 def test_chained_steps_equal_the_whole_sequence_file_also_where_samples_are_padded(tagger):
     _, path, artifact = tagger
     inputs = (torch.randint(WORDS, (4, 17)), torch.randn(4, 2), torch.tensor([17, 1, 5, 16]))
-    tags, verdict = OnnxSteps(path.with_name(artifact.step.path))(*inputs)
+    tags, verdict = Steps(path.with_name(artifact.step.path))(*inputs)
     expected_tags, expected_verdict = OnnxFile(path)(*inputs)
     valid = (torch.arange(17) < inputs[2][:, None])[..., None]
     torch.testing.assert_close(tags, expected_tags * valid, **EXPORTED_FLOAT32)
@@ -171,12 +171,12 @@ def test_bench_makes_up_the_inputs_of_a_step(tagger):
 def test_inputs_of_another_number_are_refused(tagger):
     _, path, artifact = tagger
     with pytest.raises(UsageError, match="streams sequences of the inputs words, speaker, lengths, got 1 inputs"):
-        OnnxSteps(path.with_name(artifact.step.path))(torch.zeros(1, 3))
+        Steps(path.with_name(artifact.step.path))(torch.zeros(1, 3))
 
 
 def test_a_whole_sequence_file_is_no_step_file(tagger):
     with pytest.raises(ExportError, match="is no step file"):
-        OnnxSteps(tagger[1])
+        Steps(tagger[1])
 
 
 def test_metadata_that_does_not_fit_the_file_is_refused(tagger, tmp_path):
@@ -187,7 +187,7 @@ def test_metadata_that_does_not_fit_the_file_is_refused(tagger, tmp_path):
         other.metadata_props[0].value = json.dumps(spoilt)
         onnx.save(other, tmp_path / "spoilt.onnx")
         with pytest.raises(ExportError, match=message):
-            OnnxSteps(tmp_path / "spoilt.onnx")
+            Steps(tmp_path / "spoilt.onnx")
 
 
 def test_an_aaren_keeps_a_fixed_state_and_attention_one_that_grows(decoder):
@@ -206,7 +206,7 @@ def test_aaren_steps_hold_at_ten_times_the_length_without_cumulative_sums(decode
     _, path, artifact = decoder
     assert not {"CumSum", "ReduceLogSumExp", "Scan", "Loop", "If", "Attention"} & set(artifact.step.operators)
     features = torch.randn(2, 10 * 11, INPUT)
-    found = OnnxSteps(path.with_name(artifact.step.path))(features)
+    found = Steps(path.with_name(artifact.step.path))(features)
     torch.testing.assert_close(found, OnnxFile(path)(features), **EXPORTED_FLOAT32)
     assert (1, 110) in {(point.batch, point.length) for point in artifact.step.chained.points}
 
@@ -217,7 +217,7 @@ def test_a_chunk_of_native_nodes_reaches_over_the_end_of_a_sequence(tmp_path):
     assert artifact.step.operators["LSTM"] == 2
     assert artifact.step.inputs[0].shape == (1, 4, INPUT)
     features = torch.randn(2, 10, INPUT)
-    found = OnnxSteps(path.with_name(artifact.step.path))(features)
+    found = Steps(path.with_name(artifact.step.path))(features)
     torch.testing.assert_close(found, OnnxFile(path)(features), **EXPORTED_FLOAT32)
 
 

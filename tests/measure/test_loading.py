@@ -89,8 +89,11 @@ def test_a_file_and_its_data_file_are_loaded(tmp_path):
 
 def test_a_crash_of_the_runtime_is_an_error_that_names_the_signal(tmp_path, monkeypatch):
     worker = tmp_path / "worker.py"
-    worker.write_text("import os, signal; input(); os.kill(os.getpid(), signal.SIGSEGV)")
+    worker.write_text("import os, signal, sys; sys.stdin.buffer.read(8); os.kill(os.getpid(), signal.SIGSEGV)")
     (tmp_path / "model.onnx").write_bytes(model("Sigmoid"))
-    monkeypatch.setattr(loading, "_service", loading.service(worker))
-    with pytest.raises(ExportError, match=rf"ended by {signal.SIGSEGV.name}"):
-        loading.ensure(tmp_path / "model.onnx")
+    with monkeypatch.context() as patched:
+        patched.setattr(loading, "_WORKER", worker)
+        patched.setattr(loading, "_server", None)
+        with pytest.raises(ExportError, match=rf"ended by {signal.SIGSEGV.name}"):
+            loading.ensure(tmp_path / "model.onnx")
+    loading.ensure(tmp_path / "model.onnx")

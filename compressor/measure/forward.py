@@ -1,0 +1,137 @@
+"""An exported file as a task's `evaluate` calls it: any batch of sequences in, the outputs of the model out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from compressor.errors import ExportError
+from compressor.measure.runtime_file import open_file
+from compressor.measure.steps import Steps, read_info
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from compressor.measure.runtime import ModelFile
+
+    Axes = Mapping[str, Mapping[int, str]]
+
+
+class NamedAxes(Protocol):
+    """The part of a task that is needed here."""
+
+    @property
+    def inputs(self) -> Axes:
+        """Input name -> {axis: name of the dynamic axis}."""
+
+    @property
+    def outputs(self) -> Axes:
+        """Output name -> {axis: name of the dynamic axis}."""
+
+
+class Forward(Protocol):
+    """A file, called like the model."""
+
+    runtime: str
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Outputs."""
+
+    def close(self) -> None:
+        """Free what the file holds."""
+
+
+def open_forward(path: Path, task: NamedAxes, threads: int = 1) -> Forward:
+    """Load a file to be called with any batch of sequences, whatever it takes itself.
+
+    A step file runs all steps of every sequence, and a file of batch 1 one sample after the other. A length that a
+    file does not take is an error: nothing is padded or cut, which would be another model.
+
+    Args:
+        path: The file.
+        task: What its axes are called.
+        threads: Of the runtime.
+
+    Raises:
+        ExportError: It cannot be loaded.
+    """
+    file = open_file(path, threads)
+    try:
+        if read_info(file) is not None:
+            return Steps(path, threads, file=file)
+        return Fixed(file, task)
+    except BaseException:
+        file.close()
+        raise
+
+
+class Fixed:
+    """A whole-sequence file, some of whose axes may be fixed: sample by sample where that of the batch is."""
+
+    def __init__(self, file: ModelFile, task: NamedAxes) -> None:
+        """For a file whose axes have the names that the task gives them."""
+        self._file = file
+        self.runtime = file.runtime
+        inputs = [task.inputs[name] for name in file.input_names]
+        self._batch_in = [_axis(axes, "batch") for axes in inputs]
+        self._batch_out = [_axis(axes, "batch") for axes in task.outputs.values()]
+        self._alone = self._fixed(inputs, "batch") is not None
+        self._length = self._fixed(inputs, "time")
+        self._time_in = [_axis(axes, "time") for axes in inputs]
+
+    def _fixed(self, inputs: Sequence[Mapping[int, str]], word: str) -> int | None:
+        """The size of the named axis where the file fixes it."""
+        for item, axes in zip(self._file.inputs, inputs, strict=True):
+            axis = _axis(axes, word)
+            size = item.shape[axis] if axis is not None else None
+            if isinstance(size, int):
+                return size
+        return None
+
+    def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The outputs for a batch.
+
+        Raises:
+            UsageError: The inputs are not those of the file.
+            ExportError: The sequences have another length than the file takes.
+        """
+        self._check_length(inputs)
+        if not self._alone:
+            return self._file(*inputs)
+        axes = self._batch_in
+        sizes = {part.shape[axis] for part, axis in zip(inputs, axes, strict=True) if axis is not None}
+        found = [self._one(inputs, sample) for sample in range(max(sizes, default=1))]
+        joined = []
+        for axis, parts in zip(self._batch_out, zip(*found, strict=True), strict=True):
+            joined.append(parts[0] if axis is None else torch.cat(parts, axis))
+        return joined[0] if len(joined) == 1 else tuple(joined)
+
+    def close(self) -> None:
+        """Free the file."""
+        self._file.close()
+
+    def _one(self, inputs: Sequence[Tensor], sample: int) -> tuple[Tensor, ...]:
+        alone = [
+            part if axis is None else part.narrow(axis, sample, 1)
+            for part, axis in zip(inputs, self._batch_in, strict=True)
+        ]
+        outputs = self._file(*alone)
+        return (outputs,) if isinstance(outputs, Tensor) else outputs
+
+    def _check_length(self, inputs: Sequence[Tensor]) -> None:
+        if self._length is None:
+            return
+        for part, axis in zip(inputs, self._time_in, strict=False):
+            if axis is not None and part.shape[axis] != self._length:
+                raise ExportError(
+                    f"{self._file.path.name} takes sequences of {self._length} positions, and was given "
+                    f"{part.shape[axis]}; it is not padded or cut, which would be another model",
+                    hint="`form: step` takes any length; or let the task's `evaluate` give that length only",
+                )
+
+
+def _axis(axes: Mapping[int, str], word: str) -> int | None:
+    return next((axis for axis, name in axes.items() if name == word), None)
