@@ -167,8 +167,15 @@ def _shared(model: nn.Module, task: Task, path: Path, own: Any, seed: int, progr
     return artifact
 
 
-def remedy(source: Path, title: str, options: ConvertedOptions) -> str:
-    """What an error names where a runtime is not right with a model whose ONNX file is known."""
+def remedy(source: Path, title: str, options: ConvertedOptions, *, unrolls: bool) -> str:
+    """What an error names where a runtime is not right with a model whose ONNX file is known.
+
+    Args:
+        source: The ONNX file.
+        title: Of the runtime.
+        options: Of the export.
+        unrolls: Whether the runtime is right with layers of relu as plain operations for every position.
+    """
     from exporters import fixed_shapes
 
     if options.form == "step":
@@ -176,7 +183,9 @@ def remedy(source: Path, title: str, options: ConvertedOptions) -> str:
     relu = ""
     if fixed_shapes.has_relu(source):
         relu = f"{title} computes an RNN of relu as one of tanh: "
-    fixed = "`length: N` (one length, layers of relu as plain operations) or " if options.length is None else ""
+    fixed = ""
+    if options.length is None and (unrolls or not relu):
+        fixed = f"`length: N` (one length{', layers of relu as plain operations' if relu else ''}) or "
     return f"{relu}use {fixed}`form: step`, whose cells are plain operations; or `format: ort`"
 
 

@@ -1,7 +1,7 @@
 """An ONNX file for one sample and one length, for converters that want every shape known.
 
-With the length known, an RNN whose activation is Relu becomes plain operations, one copy of them for each position:
-MNN, ncnn and tract take its node for one of tanh, without a word.
+With the length known, an RNN whose activation is Relu becomes plain operations, one copy of them for each position: MNN
+(as ncnn and tract) takes its node for one of tanh, without a word.
 """
 
 from __future__ import annotations

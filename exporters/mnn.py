@@ -77,7 +77,7 @@ def export(
             options,
             seed=seed,
             started=started,
-            remedy=remedy(source, "MNN", options),
+            remedy=remedy(source, "MNN", options, unrolls=True),
             progress=progress,
         )
 
