@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from compressor import __version__, checkpoint, probe
 from compressor.errors import CompressorError, MethodError, TaskError, UsageError
+from compressor.fitted_task import FittedTask, fit
 from compressor.measure import accuracy, latency, macs, memory, size
 from compressor.measure.runtime import OnnxFile
 from compressor.measure.steps import OnnxSteps
@@ -125,7 +126,8 @@ class _Run:
         narrowed = NarrowedTask(self.task, state.structure)
         torch_scores = [original_score] + [steps[-1].score or original_score] * len(self.recipe.exports)
         models = [original] + [state.model] * len(self.recipe.exports)
-        tasks = [self.task] + [narrowed] * len(self.recipe.exports)
+        tasks = [fit(self.task, _for_original(self.recipe.exports))]
+        tasks += [fit(narrowed, options) for options in self.recipe.exports]
         checkpoint.save(self.folder.staging, state.model, state.structure)
         with self.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
             exported += [self._export(state.model, narrowed, options, None) for options in self.recipe.exports]
@@ -250,6 +252,7 @@ class _Run:
     ) -> tuple[list[Measurement], list[SpeedUp]]:
         paths = [self.folder.staging / artifact.path for artifact in artifacts]
         inputs = [task.example(1, task.length) for task in tasks]
+        inputs = [t.given(own) if isinstance(t, FittedTask) else own for t, own in zip(tasks, inputs, strict=True)]
         examined = []
         for path, task in zip(paths, tasks, strict=True):
             self.progress.say(f"evaluating {path.name}")
@@ -258,7 +261,7 @@ class _Run:
             paths,
             inputs,
             batch=1,
-            length=self.task.length,
+            length=tasks[0].length,
             threads=self.threads,
             seed=self.recipe.seed,
             progress=self.progress,
@@ -488,7 +491,10 @@ def _file_name(options: ExportOptions, stem: str | None) -> str:
 
 def _for_original(exports: Sequence[ExportOptions]) -> ExportOptions:
     """How the original is exported: as the first export that streams, or else the first."""
-    return next((options for options in exports if getattr(options, "stream", False)), exports[0])
+    chosen = next((options for options in exports if getattr(options, "stream", False)), exports[0])
+    # the original stays what it is, so that the report shows what precision wins
+    whole = {"precision": "float32", "float_io": True}
+    return chosen.model_copy(update={name: value for name, value in whole.items() if hasattr(chosen, name)})
 
 
 def _refuse_same_names(exports: Sequence[ExportOptions]) -> None:
