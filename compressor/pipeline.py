@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from compressor import __version__, checkpoint, probe
 from compressor.errors import CompressorError, ExportError, MethodError, TaskError, UsageError
+from compressor.fitted_task import FittedTask, fit
 from compressor.measure import accuracy, latency, macs, memory, size
 from compressor.measure.forward import open_forward
 from compressor.measure.steps import Steps
@@ -143,7 +144,7 @@ class _Run:
         with self.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
             for options, baseline in zip(self.recipe.exports, baselines, strict=True):
                 artifact = self._export(state.model, narrowed, options, None)
-                exported.append(_Exported(artifact, state.model, narrowed, score, baseline))
+                exported.append(_Exported(artifact, state.model, fit(narrowed, options), score, baseline))
             measurements, speedups = self._measure(exported)
         compressed = measurements[first:]
         report = Report(
@@ -287,13 +288,13 @@ class _Run:
                 artifact = self._export(original, self.task, other, "original")
                 places[_kind(other)] = len(found)
             places.setdefault(key, len(found))
-            found.append(_Exported(artifact, original, self.task, score, len(found)))
+            found.append(_Exported(artifact, original, fit(self.task, options), score, len(found)))
         return found, [places[_kind(options)] for options in self.recipe.exports]
 
     def _measure(self, exported: Sequence[_Exported]) -> tuple[list[Measurement], list[SpeedUp | None]]:
         """Everything about every file, and how much faster each is than its original (none for an original)."""
         paths = [self.folder.staging / one.artifact.path for one in exported]
-        inputs = [one.task.example(1, one.task.length) for one in exported]
+        inputs = [_given(one.task) for one in exported]
         examined = []
         for path, one in zip(paths, exported, strict=True):
             self.progress.say(f"evaluating {path.name}")
@@ -334,7 +335,9 @@ class _Run:
         if not chosen:
             return {}
         streams = {index: exported[index].artifact.stream for index in chosen}
-        lengths = {index: self.task.length if stream is None else stream.chunk for index, stream in streams.items()}
+        lengths = {
+            index: exported[index].task.length if stream is None else stream.chunk for index, stream in streams.items()
+        }
         baselines = [chosen.index(exported[index].baseline) for index in chosen]
         latencies, speedups = latency.compare(
             [paths[index] for index in chosen],
@@ -570,6 +573,12 @@ def _file_name(options: ExportOptions, stem: str | None) -> str:
     return f"{stem or getattr(options, 'name', 'model')}{step}.{options.format}"
 
 
+def _given(task: GuardedTask) -> Inputs:
+    """What a file is timed on: the task's example of one sample (or as many as the file takes)."""
+    example = task.example(1, task.length)
+    return task.given(example) if isinstance(task, FittedTask) else example
+
+
 def _for_originals(exports: Sequence[ExportOptions]) -> list[ExportOptions]:
     """How the original is exported: of every kind as the first export that streams, or else the first.
 
@@ -578,8 +587,12 @@ def _for_originals(exports: Sequence[ExportOptions]) -> list[ExportOptions]:
     kinds: dict[tuple[str, str], list[ExportOptions]] = {}
     for options in sorted(exports, key=lambda options: options.format not in ("onnx", "ort")):
         kinds.setdefault(_kind(options), []).append(options)
+    # The original keeps its precision, so that the report shows what a lower one wins.
+    whole = {"precision": "float32", "float_io": True}
     return [
-        next((options for options in same if getattr(options, "stream", False)), same[0]) for same in kinds.values()
+        chosen.model_copy(update={name: value for name, value in whole.items() if hasattr(chosen, name)})
+        for same in kinds.values()
+        for chosen in [next((options for options in same if getattr(options, "stream", False)), same[0])]
     ]
 
 

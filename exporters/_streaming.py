@@ -20,6 +20,7 @@ from compressor.measure.steps import METADATA_KEY, Steps, initial_state
 from compressor.nn import streaming
 from compressor.report import Parity, StateInfo, StreamInfo, StreamInput, StreamOutput
 from exporters import native_recurrent, onnx_graph, packed_sequence, torch_capture
+from exporters.onnx import finish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -363,7 +364,7 @@ def _export(model: nn.Module, planned: Plan, task: Task, options: Options) -> St
     info = StreamInfo(chunk=chunk, inputs=inputs, outputs=outputs, states=states)
     entry = proto.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, info.model_dump_json()
-    onnx_graph.check(proto, options.opset)
+    finish(proto, options)
     return StepGraph(proto, info)
 
 
@@ -468,4 +469,5 @@ def _compare(
     wanted: _Forward, steps: Steps, task: SequenceTask, options: Tolerances, seed: int, extra: list[tuple[int, int]]
 ) -> Parity:
     generator = torch.Generator().manual_seed(seed)
-    return parity.check(wanted, steps, task, atol=options.atol, rtol=options.rtol, generator=generator, extra=extra)
+    atol, rtol = options.tolerances
+    return parity.check(wanted, steps, task, atol=atol, rtol=rtol, generator=generator, extra=extra)

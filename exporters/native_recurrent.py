@@ -282,7 +282,7 @@ def _run_parts(
                 sizes = [module.proj_size or module.hidden_size, module.hidden_size][
                     : 2 if module.mode == "LSTM" else 1
                 ]
-                given = [state.squeeze(0) for state in own] or [x.new_zeros(x.shape[1], size) for size in sizes]
+                given = [state.squeeze(0) for state in own] or [x.new_zeros((x.shape[1], size)) for size in sizes]
                 single = isinstance(x.shape[0], int) and x.shape[0] == 1 and valid is None
                 if single and isinstance(module, LowRankRecurrent):
                     y, *ends = low_rank_recurrent.one_step(module.mode, module.part(layer, direction), x, given)

@@ -16,7 +16,7 @@ import hashlib
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -57,6 +57,13 @@ class Options(BaseModel):
     """Absolute tolerance of the comparison with PyTorch."""
     rtol: float = Field(default=1e-4, gt=0, le=1e-1, allow_inf_nan=False)
     """Relative tolerance of the comparison with PyTorch."""
+    precision: Literal["float32", "float16"] = "float32"
+    """Of the weights, and of the computation where it runs; recurrent nodes compute in float32 (see the module)."""
+    shapes: dict[Annotated[str, Field(min_length=1)], Annotated[int, Field(ge=1)]] = {}
+    """Sizes at which the file fixes dynamic axes, by the names that the task gives them: `{batch: 1, time: 32}` leaves
+    no shape open, which the accelerators of phones want."""
+    float_io: bool = True
+    """With `precision: float16`, inputs and outputs stay float32 and are cast inside the file."""
     stream: bool = False
     """Also write a step file, `NAME.step.onnx`: one position and the states of all layers in, outputs and new states
     out; and `NAME.step.py`, an example of the loop. Of causal models only."""
@@ -79,6 +86,30 @@ class Options(BaseModel):
         if given and not self.stream:
             raise ValueError(f"`{given[0]}` is an option of the step file, which is written with `stream: true`")
         return self
+
+    @model_validator(mode="after")
+    def _options_that_exclude_each_other(self) -> Options:
+        if self.stream and self.shapes:
+            raise ValueError(
+                "`shapes` is for the whole sequence: a step file has fixed shapes already; export both by entries of "
+                "their own, with another `name`"
+            )
+        if not self.float_io and self.precision != "float16":
+            raise ValueError("`float_io` is an option of `precision: float16`")
+        if not self.float_io and self.stream:
+            raise ValueError("a step file keeps float32 states: leave out `float_io`")
+        return self
+
+    @property
+    def tolerances(self) -> tuple[float, float]:
+        """`atol` and `rtol`, or where they are left alone those of the precision."""
+        from exporters import half
+
+        fields = type(self).model_fields
+        defaults = (fields["atol"].default, fields["rtol"].default)
+        if self.precision == "float16" and (self.atol, self.rtol) == defaults:
+            return half.ATOL, half.RTOL
+        return self.atol, self.rtol
 
 
 def export(
@@ -104,7 +135,11 @@ def export(
     """
     import torch
 
+    from compressor.fitted_task import FittedTask
+
     start = time.perf_counter()
+    if options.shapes or not options.float_io:
+        task = FittedTask(task, options.shapes, half=not options.float_io)
     with (
         torch.random.fork_rng(devices=[]),
         progress.bar(f"export {path.name}", total=6 if options.stream else 4) as bar,
@@ -181,8 +216,18 @@ def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.Mod
         onnx_graph.tidy(graph)
     onnx_graph.name_values(graph, task.inputs, task.outputs)
     proto = onnx_graph.to_proto(graph, axes, task.outputs, options.ir_version)
-    onnx_graph.check(proto, options.opset)
+    finish(proto, options)
     return proto
+
+
+def finish(proto: onnx.ModelProto, options: Options) -> None:
+    """Check a graph, and give it the precision that was asked for."""
+    from exporters import half, onnx_graph
+
+    onnx_graph.check(proto, options.opset)
+    if options.precision == "float16":
+        half.convert(proto, float_io=options.float_io)
+        onnx_graph.check(proto, options.opset)
 
 
 def _private_copy(model: nn.Module) -> nn.Module:
@@ -260,15 +305,17 @@ def _parity(reference: nn.Module, candidate: Path, task: Task, options: Options,
     """Agreement of the file with PyTorch; raises `ParityError` with every point where it is not within tolerance."""
     import torch
 
+    from compressor.fitted_task import FittedTask
     from compressor.measure import parity
     from compressor.measure.runtime import OnnxFile
     from exporters.torch_capture import plain_attention
 
     generator = torch.Generator().manual_seed(seed)
+    file: Any = OnnxFile(candidate)
+    forward = task.fitted(file) if isinstance(task, FittedTask) else file
+    atol, rtol = options.tolerances
     with torch.no_grad(), plain_attention():
-        found = parity.check(
-            reference, OnnxFile(candidate), task, atol=options.atol, rtol=options.rtol, generator=generator
-        )
+        found = parity.check(reference, forward, task, atol=atol, rtol=rtol, generator=generator)
     if not found.passed:
         raise ParityError(
             f"the exported file disagrees with PyTorch (atol {found.atol:g}, rtol {found.rtol:g}):\n"

@@ -82,7 +82,7 @@ def _matrices(model: onnx_ir.Model) -> Iterator[_Stored]:
         tensor = value.const_value
         if tensor is None or tensor.size < LEAST or not tensor.dtype.is_floating_point():
             continue
-        if sum(int(size) != 1 for size in tensor.shape) == 2:
+        if sum(size != 1 for size in tensor.shape.numpy()) == 2:
             yield _Stored(value, _GATE_ORDERS.get(recurrent.get(value, ""), ()))
 
 
@@ -120,7 +120,7 @@ def _derive(graph: onnx_ir.Graph, value: onnx_ir.Value, source: _Stored, *, tran
     shape = value.const_value.shape.numpy()
     if len(shape) != 2:
         found = add("Reshape", [found, sizes(shape, "shape")])[0]
-    found.shape = value.const_value.shape
+    found.shape = ir.Shape(shape)
     first = next(iter(graph))
     graph.insert_before(first, nodes)
     ir.convenience.replace_all_uses_with(value, found, replace_graph_outputs=True)

@@ -252,7 +252,7 @@ def _given_rows(hx: Any, index: int | None, layer: int) -> Tensor | None:
 
 def _width(module: nn.Module, kind: str) -> int:
     """The size of a state h or c of a recurrent layer or cell."""
-    projected = kind == "h" and getattr(module, "proj_size", 0)
+    projected = getattr(module, "proj_size", 0) if kind == "h" else 0
     return cast("int", projected or module.hidden_size)
 
 

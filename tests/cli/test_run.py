@@ -2,6 +2,7 @@
 
 import json
 
+import onnx
 import pytest
 
 from compressor.report import Report
@@ -85,3 +86,14 @@ def test_a_report_that_is_damaged(tmp_path, text):
 def test_a_report_that_is_not_text(tmp_path):
     (tmp_path / "report.json").write_bytes(b"\xff\xfe")
     assert call("report", tmp_path).err.startswith(f"error: `{tmp_path}/report.json` is not UTF-8 text\n")
+
+
+def test_a_run_measures_files_with_fixed_axes_in_half_precision(files, tmp_path):
+    text = (files / "recipe.yaml").read_text()
+    options = "{format: onnx, precision: float16, float_io: false, shapes: {batch: 4, time: 7}}"
+    (tmp_path / "recipe.yaml").write_text(text.replace("- format: onnx", f"- {options}"))
+    result = call("run", tmp_path / "recipe.yaml", "--task", files / "task.py", "--out", tmp_path / "out", "--quick")
+    assert result.code == 0, result.err
+    report = (tmp_path / "out" / "report.json").read_text()
+    assert '"float16"' in report
+    assert onnx.load(tmp_path / "out" / "original.onnx").graph.input[0].type.tensor_type.elem_type == 1

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from compressor.measure.runtime import OnnxFile
-from compressor.measure.steps import OnnxSteps
+from compressor.measure.steps import Steps
 from compressor.methods import Aaren
 from compressor.methods.base import State
 from compressor.nn.aaren import AarenAttention
@@ -129,7 +129,7 @@ def test_attention_that_its_author_wrote_streams_once_its_query_is_learned(tmp_p
     task.attention, task.batches = declared(kind), lambda generator: iter([(task.example(3, 7), None)] * 2)
     new = Aaren(query="mean", distill_steps=0).apply(State(model), make_context(model, task)).state.model
     artifact = export(new, task, tmp_path / "model.onnx", Options(stream=True))
-    whole, step = OnnxFile(tmp_path / "model.onnx"), OnnxSteps(tmp_path / "model.step.onnx")
+    whole, step = OnnxFile(tmp_path / "model.onnx"), Steps(tmp_path / "model.step.onnx")
     sizes = [(state.name.rpartition(".")[2], *state.shape[1:]) for state in step.info.states]
     assert artifact.step.parity.passed
     assert sizes == [("a", OWN_HEADS, VALUE if kind is Nested else HEAD), ("c", OWN_HEADS), ("m", OWN_HEADS)] * 2

@@ -1,0 +1,90 @@
+"""`shapes`: a file without an open axis, right at exactly these sizes, and evaluated like any other."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from compressor.errors import UsageError
+from compressor.fitted_task import FittedTask
+from compressor.measure.runtime import OnnxFile
+from exporters.onnx import Options, export
+from tests.exporters.conftest import features_task
+
+TIMED = {0: "batch", 1: "time"}
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.norm = nn.GRU(5, 7, batch_first=True, bidirectional=True), nn.LayerNorm(14)
+        self.attention = nn.MultiheadAttention(14, 2, batch_first=True)
+
+    def forward(self, features):
+        x = self.norm(self.rnn(features)[0])
+        return self.attention(x, x, x, need_weights=False)[0], x.mean(1)
+
+
+TASK = features_task({"y": TIMED, "mean": {0: "batch"}})
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory):
+    torch.manual_seed(0)
+    path, model = tmp_path_factory.mktemp("fixed") / "model.onnx", Net().eval()
+    return model, path, export(model, TASK, path, Options(shapes={"batch": 2, "time": 13}))
+
+
+def test_no_axis_is_open_and_nothing_asks_for_a_shape(fixed):
+    _, path, artifact = fixed
+    values = onnx.load(path).graph
+    dims = [d for value in (*values.input, *values.output) for d in value.type.tensor_type.shape.dim]
+    assert not any(d.HasField("dim_param") for d in dims)
+    assert artifact.inputs[0].shape == (2, 13, 5)
+    assert not {"Shape", "Range", "Expand", "ConstantOfShape"} & set(artifact.operators)
+    assert {(point.batch, point.length) for point in artifact.parity.points} == {(1, 13)}
+
+
+def test_a_larger_batch_is_run_piece_by_piece(fixed):
+    model, path, _ = fixed
+    features = torch.randn(5, 13, 5)
+    forward = FittedTask(TASK, {"batch": 2, "time": 13}).fitted(OnnxFile(path))
+    with torch.no_grad():
+        torch.testing.assert_close(forward(features), model(features), atol=1e-5, rtol=1e-4)
+
+
+def test_another_length_is_refused(fixed):
+    _, path, _ = fixed
+    with pytest.raises(UsageError, match=r"is fixed to 13 on axis 1, got 12"):
+        FittedTask(TASK, {"batch": 2, "time": 13}).fitted(OnnxFile(path))(torch.randn(2, 12, 5))
+
+
+def test_one_axis_alone_may_be_fixed(tmp_path):
+    torch.manual_seed(0)
+    artifact = export(Net().eval(), TASK, tmp_path / "model.onnx", Options(shapes={"time": 4}))
+    assert artifact.inputs[0].shape == ("batch", 4, 5)
+    assert {(point.batch, point.length) for point in artifact.parity.points} == {(1, 4), (2, 4), (5, 4), (3, 4)}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"frames": 3}, "fixes `frames`, but the task's dynamic axes are batch, time"),
+        ({"time": 30}, "lengths are 1 to 29"),
+    ],
+)
+def test_axes_and_lengths_that_the_task_does_not_have_are_refused(tmp_path, shapes, message):
+    with pytest.raises(UsageError, match=message):
+        export(Net(), TASK, tmp_path / "model.onnx", Options(shapes=shapes))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"shapes": {"time": 0}}, {"shapes": {"time": 3}, "stream": True}, {"float_io": False}, {"precision": "bfloat16"}],
+)
+def test_options_that_exclude_each_other_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        Options(**wrong)
