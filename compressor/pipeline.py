@@ -491,10 +491,13 @@ def _file_name(options: ExportOptions, stem: str | None) -> str:
 
 def _for_original(exports: Sequence[ExportOptions]) -> ExportOptions:
     """How the original is exported: as the first export that streams, or else the first."""
-    chosen = next((options for options in exports if getattr(options, "stream", False)), exports[0])
+    chosen: Any = next((options for options in exports if getattr(options, "stream", False)), exports[0])
     # the original stays what it is, so that the report shows what precision wins
     whole = {"precision": "float32", "float_io": True}
-    return chosen.model_copy(update={name: value for name, value in whole.items() if hasattr(chosen, name)})
+    original: ExportOptions = chosen.model_copy(
+        update={name: value for name, value in whole.items() if hasattr(chosen, name)}
+    )
+    return original
 
 
 def _refuse_same_names(exports: Sequence[ExportOptions]) -> None:
