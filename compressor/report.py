@@ -359,6 +359,14 @@ class StreamInfo(Fact):
         return any(state.growing_axis is not None for state in self.states)
 
 
+class DataFile(Fact):
+    """A file of weights that belongs to an exported file and lies beside it."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
 class Artifact(Fact):
     """An exported file."""
 
@@ -366,8 +374,14 @@ class Artifact(Fact):
     path: str
     """Relative to the run directory."""
     bytes: int
+    """With its file of weights, where it has one; so is `gzip_bytes`."""
     gzip_bytes: int
     sha256: str
+    """Of the file at `path` alone."""
+    data: DataFile | None = None
+    """The weights, where they are not in the file itself."""
+    needs: str = ""
+    """The oldest runtime that reads it, such as `ONNX Runtime 1.14`."""
     opset: int
     ir_version: int
     inputs: tuple[TensorInfo, ...]
