@@ -11,23 +11,37 @@ from typing import TYPE_CHECKING
 from compressor.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: a temporary neighbour, flushed to disk, then renamed."""
-    with writing(path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+    write_all({path: content})
+
+
+def write_all(files: Mapping[Path, bytes]) -> None:
+    """Write files that belong together: all are whole on the disk before the first gets its name.
+
+    Raises:
+        OutputError: One cannot be written; then none of them is there anew.
+    """
+    written: dict[Path, Path] = {}
+    try:
+        for path, content in files.items():
+            with writing(path):
+                handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+                written[path] = Path(temporary)
+                with os.fdopen(handle, "wb") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                written[path].chmod(0o644)
+        for path, whole in written.items():
+            with writing(path):
+                whole.replace(path)
+    finally:
+        for whole in written.values():
+            whole.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -407,6 +407,8 @@ class Artifact(Fact):
     sha256: str
     opset: int | None = None
     """None where the format has none."""
+    needs: str = ""
+    """The oldest runtime that reads it, such as `ONNX Runtime 1.14`."""
     ir_version: int | None = None
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from exporters import external_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 _RECURRENT = ("RNN", "GRU", "LSTM")
 _DTYPE_ATTRIBUTES = {"Cast": "to", "EyeLike": "dtype"}
-_LARGEST = float(np.finfo(np.float16).max)
-_SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
+_LARGEST = 65504.0
+"""The largest finite half."""
+_SMALLEST = 2.0**-24
+"""The smallest that is not zero."""
 _HALF, _FLOAT = ".half", ".float"
 ATOL = 5e-3
 RTOL = 1e-2
@@ -40,8 +42,9 @@ def convert(proto: onnx.ModelProto, *, float_io: bool) -> None:
     import onnx
 
     opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
-    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    _Conversion(opset, _float_names(inferred.graph), float_io).graph(proto.graph, outermost=True)
+    with external_data.small(proto):
+        floats = _float_names(onnx.shape_inference.infer_shapes(proto, data_prop=True).graph)
+    _Conversion(opset, floats, float_io).graph(proto.graph, outermost=True)
 
 
 def _float_names(graph: onnx.GraphProto) -> set[str]:
@@ -141,6 +144,7 @@ class _Conversion:
 
     def _attributes(self, node: onnx.NodeProto) -> None:
         """Constants, targets of casts and bodies in half."""
+        import numpy as np
         import onnx
 
         if node.op_type == "ConstantOfShape" and not node.attribute:  # float32 zeros by default
@@ -200,6 +204,8 @@ def as_half(array: NDArray[Any]) -> NDArray[Any]:
     Finite numbers stay finite (a mask of -1e9 becomes -65504), and a single number that is not zero does not become
     zero, since it may guard a division.
     """
+    import numpy as np
+
     finite = np.isfinite(array)
     clipped = np.where(finite, np.clip(array, -_LARGEST, _LARGEST), array)
     if array.size == 1 and array.any():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from exporters import low_rank_recurrent
 from exporters.packed_sequence import PaddedSequence
@@ -279,10 +279,9 @@ def _run_parts(
                 y, *ends = _node(module, name, low, lengths, own)  # y: (T, 1, B, H)
                 y = y.squeeze(1)
             else:
-                sizes = [module.proj_size or module.hidden_size, module.hidden_size][
-                    : 2 if module.mode == "LSTM" else 1
-                ]
-                given = [state.squeeze(0) for state in own] or [x.new_zeros((x.shape[1], size)) for size in sizes]
+                hidden = cast("int", module.hidden_size)
+                sizes = [module.proj_size or hidden, hidden][: 2 if module.mode == "LSTM" else 1]
+                given = [state.squeeze(0) for state in own] or [x.new_zeros(x.shape[1], size) for size in sizes]
                 single = isinstance(x.shape[0], int) and x.shape[0] == 1 and valid is None
                 if single and isinstance(module, LowRankRecurrent):
                     y, *ends = low_rank_recurrent.one_step(module.mode, module.part(layer, direction), x, given)

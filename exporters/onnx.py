@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compressor.errors import CompressorError, ExportError, ParityError
-from compressor.files import write_whole, writing
+from compressor.files import write_all, writing
 from compressor.progress import Bar, Progress, Silent
-from compressor.report import Artifact, Parity, RuntimeCheck
+from compressor.report import Artifact, Parity, Part, RuntimeCheck
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,9 +50,12 @@ class Options(BaseModel):
     name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the file, without `.onnx`."""
     opset: int = Field(default=18, ge=17, le=23)
-    """Version of the ONNX operator set. 18 is read by every mobile runtime; 23 has an Attention node that few know."""
+    """Version of the ONNX operator set. 18 is read by every mobile runtime; 23 has an Attention node that few know. The
+    first ONNX Runtime that reads it: 17 1.12, 18 1.14, 19 1.15, 20 1.17, 21 1.18, 22 1.21, 23 1.23."""
     ir_version: int = Field(default=8, ge=8, le=11)
-    """Version of the file format. 8 came with opset 18: ONNX Runtime 1.14 (2023) and later read it."""
+    """Version of the file format. The first ONNX Runtime that reads it: 8 1.12, 9 1.15, 10 1.18, 11 1.23."""
+    external_data: Literal["auto"] | bool = "auto"
+    """Weights in a file of their own, `NAME.onnx.data`; `auto`: where they are more than the 2 GiB of one file."""
     atol: float = Field(default=1e-5, gt=0, le=1e-1, allow_inf_nan=False)
     """Absolute tolerance of the comparison with PyTorch."""
     rtol: float = Field(default=1e-4, gt=0, le=1e-1, allow_inf_nan=False)
@@ -148,20 +151,19 @@ def export(
         torch.manual_seed(seed)
         reference = _private_copy(model)
         proto = _graph(reference, task, options, bar)
-        content = proto.SerializeToString(deterministic=True)
+        parts = _parts(proto, path, options)
         bar.advance(note="compare with PyTorch")
-        with writing(path):
-            candidate.write_bytes(content)
+        _write_beside(candidate, parts)
         parity = _parity(reference, candidate, task, options, seed)
-        artifact = _artifact(proto, content, candidate, parity, time.perf_counter() - start)
+        artifact = _artifact(candidate, parts, parity, time.perf_counter() - start)
         artifact = artifact.model_copy(update={"checks": _checks(reference, candidate, task, options, seed)})
-        files = {path: content}
+        files = parts
         if options.stream:
             bar.advance(note="step by step")
             step, more = _step(_private_copy(model), candidate, task, path, options, seed, bar)
             artifact, files = artifact.model_copy(update={"step": step}), {**files, **more}
-        for target, written in files.items():
-            write_whole(target, written)
+        with writing(path):
+            write_all(files)
         bar.advance(note="done")
     return artifact
 
@@ -180,16 +182,15 @@ def _step(
     start = time.perf_counter()
     target, candidate = step_path(path), step_path(whole)
     built = _streaming.graph(model, task, options)
-    content = built.proto.SerializeToString(deterministic=True)
-    with writing(path):
-        candidate.write_bytes(content)
+    parts = _parts(built.proto, target, options)
+    _write_beside(candidate, parts)
     bar.advance(note="compare chained steps")
     parity, chained = _streaming.agreement(model, whole, candidate, task, options, seed)
-    artifact = _artifact(built.proto, content, candidate, parity, time.perf_counter() - start)
+    artifact = _artifact(candidate, parts, parity, time.perf_counter() - start)
     artifact = artifact.model_copy(update={"checks": _checks(model, candidate, task, options, seed)})
     text = step_example.write(artifact, built.info)
     return artifact.model_copy(update={"stream": built.info, "chained": chained}), {
-        target: content,
+        **parts,
         target.with_suffix(".py"): text.encode(),
     }
 
@@ -344,18 +345,49 @@ def _checks(reference: nn.Module, candidate: Path, task: Task, options: Options,
     return tuple(found)
 
 
-def _artifact(proto: onnx.ModelProto, content: bytes, path: Path, parity: Parity, seconds: float) -> Artifact:
-    from compressor.measure import size
-    from compressor.measure.runtime import describe
-    from exporters import onnx_graph
+def _parts(proto: onnx.ModelProto, path: Path, options: Options) -> dict[Path, bytes]:
+    """The files of a graph: the data file, where it has one, and the file itself at `path`."""
+    from exporters import external_data
 
+    weights = external_data.weight_bytes(proto)
+    over = weights > external_data.MAX_MESSAGE_BYTES
+    if over and options.external_data is False:
+        raise ExportError(
+            f"the model's weights take {weights} bytes, and one file holds at most {external_data.MAX_MESSAGE_BYTES}",
+            hint="leave out `external_data: false`, or compress the model further",
+        )
+    data = path.with_name(f"{path.name}.data")
+    parts = {}
+    if over or options.external_data is True:
+        parts[data] = external_data.split(proto, data.name)
+    return {**parts, path: proto.SerializeToString(deterministic=True)}
+
+
+def _write_beside(candidate: Path, parts: Mapping[Path, bytes]) -> None:
+    """Write the files of a graph into the folder of its candidate."""
+    for path, content in parts.items():
+        with writing(path):
+            (candidate.parent / path.name).write_bytes(content)
+
+
+def _artifact(candidate: Path, parts: Mapping[Path, bytes], parity: Parity, seconds: float) -> Artifact:
+    """The facts, read back from the file: nothing that was asked for is trusted."""
+    from compressor.measure import loading, size
+    from compressor.measure.runtime import describe
+    from exporters import onnx_graph, onnx_versions
+
+    *data, (_, content) = parts.items()
+    proto = loading.read(candidate)
+    opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
     return Artifact(
         format="onnx",
-        path=path.name,
-        bytes=len(content),
-        gzip_bytes=size.gzip_bytes(path),
+        path=candidate.name,
+        bytes=sum(len(part) for part in parts.values()),
+        gzip_bytes=sum(size.gzip_bytes(candidate.parent / path.name) for path in parts),
         sha256=hashlib.sha256(content).hexdigest(),
-        opset=next(entry.version for entry in proto.opset_import if entry.domain == ""),
+        parts=tuple(_part(path, weights) for path, weights in data),
+        needs=onnx_versions.needs(opset, proto.ir_version),
+        opset=opset,
         ir_version=proto.ir_version,
         inputs=tuple(onnx_graph.describe(value) for value in proto.graph.input),
         outputs=tuple(onnx_graph.describe(value) for value in proto.graph.output),
@@ -364,3 +396,7 @@ def _artifact(proto: onnx.ModelProto, content: bytes, path: Path, parity: Parity
         runtime=describe(),
         seconds=seconds,
     )
+
+
+def _part(path: Path, content: bytes) -> Part:
+    return Part(path=path.name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), purpose="weights")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
 from compressor.report import TensorInfo
-from exporters import attention_masks, low_rank_recurrent, older_opsets, shared_weights
+from exporters import attention_masks, external_data, low_rank_recurrent, older_opsets, shared_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     Axes = Mapping[str, Mapping[int, str]]
 
-MAX_FILE_BYTES = 2**31 - 1
-"""Protobuf's limit for one message, and so for a model in one file."""
+_NO_LIMIT = 2**62
 _RECURRENT = ("RNN", "GRU", "LSTM")
 _STATE_INPUTS = (5, 6)
 """Places of initial_h and, for the LSTM, initial_c."""
@@ -33,14 +32,14 @@ def tidy(model: onnx_ir.Model) -> None:
     import onnx_ir.passes.common as passes
     from onnxscript import optimizer
 
-    limit = MAX_FILE_BYTES  # with the optimizer's own limits products of large weights would be left to every run
+    limit = _NO_LIMIT  # with the optimizer's own limits products of large weights would be left to every run
     optimizer.optimize_ir(model, input_size_limit=limit, output_size_limit=limit, should_fold=_should_fold)
     older_opsets.mend(model)
     low_rank_recurrent.expand(model)
     attention_masks.widen(model)
     _drop_zero_states(model)
     passes.IdentityEliminationPass()(model)
-    passes.DeduplicateInitializersPass(size_limit=MAX_FILE_BYTES)(model)
+    passes.DeduplicateInitializersPass(size_limit=_NO_LIMIT)(model)
     shared_weights.share(model)
     for graph_pass in (
         passes.CommonSubexpressionEliminationPass(),
@@ -102,21 +101,9 @@ def name_values(model: onnx_ir.Model, inputs: Iterable[str], outputs: Iterable[s
 
 
 def to_proto(model: onnx_ir.Model, inputs: Axes, outputs: Axes, ir_version: int) -> onnx.ModelProto:
-    """The graph as it goes into the file: dynamic axes under the task's names, no shapes of intermediate values.
-
-    Raises:
-        ExportError: The model is too large for one file.
-    """
+    """The graph as it goes into the file: dynamic axes under the task's names, no shapes of intermediate values."""
     import onnx_ir
 
-    weights = sum(
-        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
-    )
-    if weights > MAX_FILE_BYTES:
-        raise ExportError(
-            f"the model's weights take {weights} bytes, and a single ONNX file holds at most {MAX_FILE_BYTES}",
-            hint="compress the model further before exporting it",
-        )
     proto = onnx_ir.to_proto(model)
     proto.ir_version = ir_version
     for graph in _graphs(proto.graph):
@@ -164,8 +151,9 @@ def check(proto: onnx.ModelProto, opset: int) -> None:
             f"the file needs the operator sets {found}, not opset {opset} alone", hint="try another opset, such as 18"
         )
     try:
-        onnx.checker.check_model(proto, full_check=True)
-        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+        with external_data.small(proto) as path:
+            onnx.checker.check_model(proto if path is None else str(path), full_check=True)
+            onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         first = next(iter(str(error).splitlines()), "")
         raise ExportError(

@@ -12,8 +12,6 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -40,6 +38,8 @@ class _Stored:
 
     def matrix(self) -> Matrix:
         """(rows, columns)."""
+        import numpy as np
+
         assert self.value.const_value is not None
         array = np.squeeze(self.value.const_value.numpy())
         if not self.gates:
@@ -62,6 +62,8 @@ def share(model: onnx_ir.Model) -> None:
 
 
 def _key(matrix: Matrix) -> bytes:
+    import numpy as np
+
     return hashlib.sha256(f"{matrix.dtype} {matrix.shape} ".encode() + np.ascontiguousarray(matrix).tobytes()).digest()
 
 

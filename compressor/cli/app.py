@@ -4,7 +4,20 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli import bench, doctor, graphs, inspect, methods, probe, recipes, report, run, runtimes, validate
+from compressor.cli import (
+    bench,
+    check,
+    doctor,
+    graphs,
+    inspect,
+    methods,
+    probe,
+    recipes,
+    report,
+    run,
+    runtimes,
+    validate,
+)
 from compressor.cli.output import emit
 
 app = typer.Typer(
@@ -47,6 +60,7 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(methods.app, name="methods")
 app.add_typer(graphs.app, name="graphs")
 app.command("bench", short_help="Time ONNX files against each other.")(bench.bench)
+app.command("check", short_help="Show what a phone's runtime takes of an ONNX file.")(check.check)
 app.add_typer(runtimes.app, name="runtimes")
 app.command("report", short_help="Show the report of a finished run.")(report.report)
 app.command("doctor", short_help="Check this installation.")(doctor.doctor)

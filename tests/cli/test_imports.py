@@ -25,6 +25,7 @@ print("LOADED", *sorted({name.partition(".")[0] for name in sys.modules}))
         ["methods", "show", "retrain"],
         ["run", "nowhere.yaml", "--task", "task.py", "--out", "out"],
         ["bench", "nowhere.onnx"],
+        ["check", "nowhere.onnx", "--target", "nnapi"],
         ["graphs", "study", "--help"],
         ["probe", "--recipe", "nowhere.yaml", "--task", "task.py"],
     ],

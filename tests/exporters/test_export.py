@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import onnx
-import onnx_ir
 import pytest
 import torch
 from torch import nn
@@ -18,9 +17,11 @@ from torch import nn
 import compressor.files
 from compressor.errors import ExportError, OutputError, ParityError
 from compressor.measure.runtime import OnnxFile
-from exporters import onnx_graph
+from compressor.report import Part
+from exporters import external_data
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask, features_task
+from tests.tolerances import EXPORTED_FLOAT32
 
 ROOT = Path(__file__).parents[2]
 
@@ -258,12 +259,45 @@ def test_a_fixed_axis_is_exported_when_the_task_leaves_it_out(tmp_path):
     assert artifact.parity.passed
 
 
-def test_a_model_over_protobufs_limit_is_refused(tagger, monkeypatch):
-    _, _, path, *_ = tagger
-    graph = onnx_ir.load(path)
-    monkeypatch.setattr(onnx_graph, "MAX_FILE_BYTES", 1000)
-    with pytest.raises(ExportError, match=r"weights take 1[0-9]{3} bytes, and a single ONNX file holds at most 1000"):
-        onnx_graph.to_proto(graph, {}, {}, 8)
+def test_a_model_over_protobufs_limit_has_its_weights_in_a_file_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(external_data, "MAX_MESSAGE_BYTES", 1000)
+    torch.manual_seed(0)
+    model = Tagger(wide=65).eval()
+    artifact = export(model, features_task(), tmp_path / "model.onnx", Options())
+    data = (tmp_path / "model.onnx.data").read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    assert artifact.parts == (Part(path="model.onnx.data", bytes=len(data), sha256=digest, purpose="weights"),)
+    assert artifact.bytes == len(data) + (tmp_path / "model.onnx").stat().st_size
+    assert len(data) > 1000 > (tmp_path / "model.onnx").stat().st_size - 3000
+    features = torch.randn(4, 6, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(OnnxFile(tmp_path / "model.onnx")(features), model(features), **EXPORTED_FLOAT32)
+
+
+def test_a_model_over_protobufs_limit_is_refused_in_one_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(external_data, "MAX_MESSAGE_BYTES", 1000)
+    with pytest.raises(ExportError, match=r"weights take [0-9]+ bytes, and one file holds at most 1000"):
+        export(Tagger(wide=65), features_task(), tmp_path / "model.onnx", Options(external_data=False))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_and_its_data_are_both_written_or_neither(tmp_path, monkeypatch):
+    calls = []
+
+    def full_at_the_second(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(compressor.files.os, "fsync", full_at_the_second)
+    with pytest.raises(OutputError, match=r"cannot write .*: No space left on device"):
+        export(Tagger(wide=65), features_task(), tmp_path / "model.onnx", Options(external_data=True))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_artifact_says_what_runtime_the_file_needs(tagger):
+    *_, artifact, _ = tagger
+    assert artifact.needs == "ONNX Runtime 1.14"
 
 
 def test_a_disk_that_fills_up_leaves_no_file(tmp_path, monkeypatch):

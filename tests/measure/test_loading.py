@@ -72,9 +72,10 @@ def test_what_is_wrong_with_a_file_is_said(strange):
     assert caught.value.hint
 
 
-def test_bench_ends_with_an_error_and_no_traceback(strange):
+@pytest.mark.parametrize("command", [("bench",), ("check", "--target", "nnapi")], ids=lambda words: words[0])
+def test_a_command_ends_with_an_error_and_no_traceback(strange, command):
     path, _ = strange
-    result = call("bench", path)
+    result = call(*command, path)
     assert result.code == 2
     assert result.err.startswith("error: ")
     assert "Traceback" not in result.err

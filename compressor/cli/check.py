@@ -1,0 +1,206 @@
+"""`compressor check`: what a phone's runtime or accelerator takes of an ONNX file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compressor.cli import completion
+from compressor.cli.arguments import JsonOption
+from compressor.cli.output import columns, emit, emit_json, emit_rich, say
+from compressor.errors import ExportError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from compressor.compatibility.partition import Partition
+    from compressor.compatibility.remedies import Fixed
+    from compressor.compatibility.targets import Target
+
+
+def check(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.onnx",
+            help="An ONNX file, of whatever origin.",
+            autocompletion=completion.onnx_files,
+            show_default=False,
+        ),
+    ],
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            metavar="TARGET",
+            help="ort-cpu, xnnpack, nnapi, coreml, qnn, ncnn, mnn or litert.",
+            show_default=False,
+        ),
+    ],
+    fix: Annotated[bool, typer.Option("--fix", help="Change what the target refuses, and write another file.")] = False,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="The changed file. [default: FILE.TARGET.onnx]")
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option("--shape", metavar="AXIS=SIZE", help="Size of an open axis in the changed file. Repeatable."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Show which nodes of a file a target takes, which not and why, and what makes it take them.
+
+    Exits with 1 where a node is not taken. A changed file is written only where ONNX Runtime gives the same for both.
+    """
+    if (out is not None or shape) and not fix:
+        raise UsageError("--out and --shape say how a file is changed", hint="add --fix")
+    sizes = _sizes(shape or [])
+    path = Path(file)
+    if not path.is_file():
+        raise UsageError(f"there is no file `{file}`", hint="give an exported .onnx file")
+    from compressor.compatibility import targets
+    from compressor.compatibility.partition import survey
+
+    chosen = targets.get(target)
+    proto = _read(path)
+    found = survey(proto, chosen)
+    result: Fixed | None = None
+    differences: tuple[tuple[int, float], ...] = ()
+    target_path = Path(out) if out is not None else path.with_name(f"{path.stem}.{target}.onnx")
+    left = found
+    if fix:
+        result, differences = _fix(path, proto, chosen, sizes, target_path)
+        left = survey(result.proto, chosen) if differences else found
+    facts = _facts(path, proto, chosen, found)
+    if result is not None:
+        facts["fix"] = _fix_facts(result, chosen, left, differences, target_path)
+    if json:
+        emit_json(facts)
+    else:
+        _show(facts)
+    if left.refusals:
+        raise typer.Exit(1)
+
+
+def _sizes(given: list[str]) -> dict[str, int]:
+    sizes = {}
+    for text in given:
+        name, _, size = text.rpartition("=")
+        if not name or not size.isdecimal() or int(size) < 1:
+            raise UsageError(f"--shape takes AXIS=SIZE, not `{text}`", hint="such as --shape time=32")
+        sizes[name] = int(size)
+    return sizes
+
+
+def _read(path: Path) -> "onnx.ModelProto":
+    """The graph with its weights, once ONNX Runtime has loaded the file in a process of its own."""
+    import onnx
+
+    from compressor.measure import loading
+
+    loading.ensure(path)
+    try:
+        return onnx.load_model(path)
+    except Exception as error:  # what `loading` let through and onnx does not
+        raise ExportError(f"{path} cannot be read: {str(error).splitlines()[0]}", hint="export it again") from error
+
+
+def _fix(
+    path: Path, proto: "onnx.ModelProto", target: "Target", sizes: dict[str, int], out: Path
+) -> "tuple[Fixed, tuple[tuple[int, float], ...]]":
+    """Apply the remedies, compare, write; nothing is compared or written where no remedy applies."""
+    import tempfile
+
+    from compressor.compatibility import agreement, remedies
+    from compressor.files import write_whole
+
+    if out.resolve() == path.resolve():
+        raise OutputError(f"{out} is the file itself", hint="give another one with --out")
+    result = remedies.fix(proto, target, sizes)
+    if not any(remedy.applied for remedy in result.remedies):
+        return result, ()
+    content = result.proto.SerializeToString(deterministic=True)
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = Path(folder) / out.name
+        candidate.write_bytes(content)
+        differences = agreement.compare(path, candidate, result.shapes)
+    write_whole(out, content)
+    return result, differences
+
+
+def _partition_facts(found: "Partition") -> dict[str, Any]:
+    return {"nodes": found.nodes, "taken": found.taken, "partitions": found.partitions}
+
+
+def _facts(path: Path, proto: "onnx.ModelProto", target: "Target", found: "Partition") -> dict[str, Any]:
+    from compressor.compatibility.remedies import advise
+
+    advice = advise(proto, target, found)
+    return {
+        "file": str(path),
+        "target": target.name,
+        "title": target.title,
+        "source": target.source,
+        **_partition_facts(found),
+        "not_taken": [
+            {
+                "operator": refusal.operator,
+                "count": refusal.count,
+                "reason": refusal.reason,
+                "remedy": advice[refusal.operator, refusal.reason],
+                "nodes": list(refusal.nodes),
+            }
+            for refusal in found.refusals
+        ],
+        "caveats": dict(found.caveats),
+    }
+
+
+def _fix_facts(
+    result: "Fixed", target: "Target", left: "Partition", differences: tuple[tuple[int, float], ...], out: Path
+) -> dict[str, Any]:
+    return {
+        "file": str(out) if differences else None,
+        "remedies": [
+            {"name": r.name, "what": r.what, "applied": r.applied, "why_not": r.why_not} for r in result.remedies
+        ],
+        **_partition_facts(left),
+        "not_taken": [{"operator": r.operator, "count": r.count, "reason": r.reason} for r in left.refusals],
+        "largest_difference": max((difference for _, difference in differences), default=None),
+        "comparisons": len(differences),
+    }
+
+
+def _show(facts: dict[str, Any]) -> None:
+    emit(f"{facts['title']} takes {facts['taken']} of {facts['nodes']} nodes, in {facts['partitions']} partitions\n")
+    if facts["not_taken"]:
+        rows = [
+            (part["operator"], str(part["count"]), part["reason"], part["remedy"] or "none known: it runs on the CPU")
+            for part in facts["not_taken"]
+        ]
+        emit_rich(columns(("not taken", "nodes", "because", "remedy"), rows, right=("nodes",)))
+    fixed = facts.get("fix")
+    if fixed is not None:
+        emit("")
+        for remedy in fixed["remedies"]:
+            state = "done" if remedy["applied"] else f"not done: {remedy['why_not']}"
+            emit(f"{remedy['name']} ({remedy['what']}): {state}")
+        emit(
+            f"\nbefore: {facts['taken']} of {facts['nodes']} nodes in {facts['partitions']} partitions\n"
+            f"after:  {fixed['taken']} of {fixed['nodes']} nodes in {fixed['partitions']} partitions"
+        )
+        for part in fixed["not_taken"]:
+            emit(f"left:   {part['count']} {part['operator']}: {part['reason']}")
+        if fixed["file"] is None:
+            say(
+                "nothing was changed, and no file written: no remedy applies"
+                if facts["not_taken"]
+                else "nothing to change"
+            )
+    if fixed is not None and fixed["file"] is not None:
+        say(
+            f"wrote {fixed['file']}: it agrees with {facts['file']} in ONNX Runtime in {fixed['comparisons']} "
+            f"comparisons (largest difference {fixed['largest_difference']:.2g})"
+        )
+    for operator, note in facts["caveats"].items():
+        say(f"not checked, {operator}: {note}")
+    say(f"source: {facts['source']}")

@@ -1,0 +1,165 @@
+"""What is known of each target: the operators that it takes, and from where that is known.
+
+Of ONNX Runtime's accelerators a table lists what they take, and all else runs on the CPU. Of other runtimes the table
+lists what failed or gave wrong numbers when it was measured; a file that holds such a node does not run there at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from compressor.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+RECURRENT = ("RNN", "GRU", "LSTM")
+RELU_RNN = "RNN (relu)"
+"""How a relu `RNN` is called in a table of failures."""
+RNN_WITH_STATE = "RNN (initial state)"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A runtime or accelerator."""
+
+    name: str
+    title: str
+    source: str
+    """Where the table comes from."""
+    takes: frozenset[str] | None = None
+    """Operators, as `Conv` or `com.microsoft:FusedMatMul`; None where everything is taken that is not in `fails`."""
+    fails: Mapping[str, str] = field(default_factory=dict)
+    """Operator -> what happens."""
+    fixed_shapes: bool = False
+    """Only nodes whose inputs have known sizes are taken."""
+    constant_weights: frozenset[str] = frozenset()
+    """Operators that are taken where their second input is a constant."""
+    largest_opset: int | None = None
+    caveats: Mapping[str, str] = field(default_factory=dict)
+    """Operator -> a condition in the table that is not checked here."""
+
+
+_ONNXRUNTIME = "onnxruntime.tools.mobile_helpers"
+_MEASURED = "measured by this project with {}, see docs/check.md"
+_QNN = """
+Abs Add And ArgMax ArgMin Asin Atan AveragePool BatchNormalization Cast Ceil Clip Concat Conv ConvTranspose Cos
+CumSum DepthToSpace DequantizeLinear Div Einsum Elu Equal Exp Expand Flatten Floor Gather GatherElements GatherND
+Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample HardSigmoid HardSwish
+InstanceNormalization LRN LSTM LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul
+Max MaxPool Mean Min Mod Mul Neg Not Or PRelu Pad Pow QuantizeLinear RandomUniformLike Reciprocal ReduceL2
+ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Round RMSNormalization STFT ScatterElements
+ScatterND Sigmoid Sign Sin Slice Softmax SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh ThresholdedRelu Tile TopK
+Transpose Unsqueeze Upsample Where com.microsoft:FusedMatMul
+"""
+_XNNPACK = "AveragePool Conv ConvTranspose Gemm MatMul MaxPool QLinearConv Resize Softmax"
+_NAMES = ("ort-cpu", "xnnpack", "nnapi", "coreml", "qnn", "ncnn", "mnn", "litert")
+
+
+def names() -> tuple[str, ...]:
+    """All targets."""
+    return _NAMES
+
+
+def get(name: str) -> Target:
+    """The target of that name; raises `UsageError` where there is none."""
+    if name not in _NAMES:
+        raise UsageError(f"`{name}` is no target", hint=f"use one of {', '.join(_NAMES)}")
+    return _mobile(name) if name in ("nnapi", "coreml") else _TABLES[name]
+
+
+def _mobile(name: str) -> Target:
+    """NNAPI and Core ML, from the tables that come with the onnxruntime package."""
+    from pathlib import Path
+
+    import onnxruntime
+
+    file = {"nnapi": "nnapi_supported_ops.md", "coreml": "coreml_supported_mlprogram_ops.md"}[name]
+    path = Path(onnxruntime.__file__).parent / "tools" / "mobile_helpers" / file
+    table = _table(path)
+    title = {"nnapi": "NNAPI (Android) through ONNX Runtime", "coreml": "Core ML (MLProgram) through ONNX Runtime"}[
+        name
+    ]
+    return Target(
+        name,
+        title,
+        f"{_ONNXRUNTIME}/{file} of onnxruntime {onnxruntime.__version__}",
+        takes=frozenset(table),
+        fixed_shapes=True,
+        caveats={operator: note for operator, note in table.items() if note},
+    )
+
+
+def _table(path: Path) -> dict[str, str]:
+    """Operator -> note, from lines such as `|ai.onnx:Conv|Only 2D.|`."""
+    if not path.is_file():
+        raise UsageError(
+            f"the installed onnxruntime has no table {path.name}", hint="install the plain onnxruntime package"
+        )
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = line.strip().split("|")
+        if len(cells) == 4 and cells[1].startswith(("ai.onnx", "com.")):
+            domain, _, operator = cells[1].replace("ai.onnx.", "ai.onnx:").partition(":")
+            found[operator if domain == "ai.onnx" else cells[1]] = cells[2].replace("<br/>", " ")
+    return found
+
+
+_WRONG_RELU = "it is computed as if it were tanh, without a word (off by 0.4)"
+_TABLES = {
+    "ort-cpu": Target("ort-cpu", "ONNX Runtime, CPU", "the installed onnxruntime, which loads the file"),
+    "xnnpack": Target(
+        "xnnpack",
+        "XNNPACK through ONNX Runtime",
+        "kernels in onnxruntime/core/providers/xnnpack of ONNX Runtime's repository",
+        takes=frozenset(_XNNPACK.split()),
+        fixed_shapes=True,
+        constant_weights=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
+        caveats={"Conv": "1D and 2D", "MatMul": "B of two axes", "Softmax": "over the last axis"},
+    ),
+    "qnn": Target(
+        "qnn",
+        "QNN (Qualcomm) through ONNX Runtime",
+        "builders in onnxruntime/core/providers/qnn/builder/op_builder_factory.cc of ONNX Runtime's repository",
+        takes=frozenset(_QNN.split()),
+        fixed_shapes=True,
+    ),
+    "ncnn": Target(
+        "ncnn",
+        "ncnn, through pnnx from ONNX",
+        _MEASURED.format("ncnn and pnnx of October 2026"),
+        fails={
+            RELU_RNN: _WRONG_RELU,
+            "Attention": "pnnx ignores its parameters and the file does not run",
+            "Scan": "pnnx cannot load the file",
+            "Range": "pnnx ignores its parameters and the file does not run",
+            "ReduceMax": "pnnx ignores its parameters and the file does not run",
+        },
+        largest_opset=22,
+    ),
+    "mnn": Target(
+        "mnn",
+        "MNN, converted from ONNX",
+        _MEASURED.format("MNN 3.6.1"),
+        fails={
+            RELU_RNN: _WRONG_RELU,
+            "Attention": "the converter writes no file",
+            "Scan": "the converted file does not load",
+        },
+        largest_opset=22,
+    ),
+    "litert": Target(
+        "litert",
+        "LiteRT, through onnx2tf",
+        _MEASURED.format("onnx2tf 2.6.9 and ai-edge-litert 2.3.0"),
+        fails={
+            RNN_WITH_STATE: "an initial state is ignored, without a word (off by 3)",
+            "Attention": "the converted file does not run",
+            "Scan": "ONNX_SCAN stays an unresolved operator",
+        },
+        fixed_shapes=True,
+        largest_opset=22,
+    ),
+}

@@ -1,0 +1,87 @@
+"""Weights in a file beside the graph, for models that are larger than one protobuf message may be."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx
+
+MAX_MESSAGE_BYTES = 2**31 - 1
+"""Protobuf's limit for one message, and so for a model in one file."""
+_LEAST_BYTES = 1024
+"""Smaller tensors stay in the graph: sizes and axes, which whoever reads the graph wants to know."""
+_ALIGNMENT = 64
+"""Each tensor starts at a multiple of it, so that a runtime may map the file into memory."""
+
+
+def weight_bytes(proto: onnx.ModelProto) -> int:
+    """Bytes of all initializers in the graph itself."""
+    return sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+
+
+def split(proto: onnx.ModelProto, location: str) -> bytes:
+    """Move all but small weights out of a graph, in place.
+
+    Args:
+        proto: The model.
+        location: The name of the file that will hold them, beside the graph's.
+
+    Returns:
+        The content of that file.
+    """
+    import onnx
+
+    pieces, offset = [], 0
+    for tensor in proto.graph.initializer:
+        if len(tensor.raw_data) < _LEAST_BYTES:
+            continue
+        padding = -offset % _ALIGNMENT
+        pieces += [bytes(padding), tensor.raw_data]
+        offset += padding
+        _point(tensor, location, offset, len(tensor.raw_data))
+        offset += len(tensor.raw_data)
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+    return b"".join(pieces)
+
+
+def _point(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    del tensor.external_data[:]
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=value)
+
+
+@contextlib.contextmanager
+def small(proto: onnx.ModelProto) -> Iterator[Path | None]:
+    """Within the block, a model over the limit has no weights, so that it can be checked; others stay as they are.
+
+    Gives the path of the model without weights, beside a file of as many zeros (which takes no room), or None.
+    """
+    import onnx
+
+    if weight_bytes(proto) <= MAX_MESSAGE_BYTES:
+        yield None
+        return
+    kept = [(tensor, tensor.raw_data) for tensor in proto.graph.initializer if len(tensor.raw_data) >= _LEAST_BYTES]
+    with tempfile.TemporaryDirectory() as folder:
+        with (Path(folder) / "weights").open("wb") as zeros:
+            zeros.truncate(max((len(data) for _, data in kept), default=0))
+        try:
+            for tensor, data in kept:
+                tensor.ClearField("raw_data")
+                tensor.data_location = onnx.TensorProto.EXTERNAL
+                _point(tensor, "weights", 0, len(data))
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(proto.SerializeToString())
+            yield path
+        finally:
+            for tensor, data in kept:
+                del tensor.external_data[:]
+                tensor.ClearField("data_location")
+                tensor.raw_data = data

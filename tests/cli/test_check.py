@@ -1,0 +1,80 @@
+"""`check`: the table, the facts, the changed file."""
+
+import json
+
+import onnx
+import pytest
+
+from tests.cli.conftest import call
+
+
+@pytest.fixture(scope="module")
+def checked(finished, tmp_path_factory):
+    out = tmp_path_factory.mktemp("check") / "fixed.onnx"
+    arguments = (finished[0] / "model.onnx", "--target", "nnapi", "--fix", "--out", out, "--shape", "time=5", "--json")
+    result = call("check", *arguments)
+    return out, result, json.loads(result.out)
+
+
+def test_what_is_not_taken_is_shown_with_its_reason_and_remedy(finished):
+    result = call("check", finished[0] / "model.onnx", "--target", "coreml")
+    assert result.code == 1
+    assert result.out.startswith("Core ML (MLProgram) through ONNX Runtime takes 0 of ")
+    row = next(line for line in result.out.splitlines() if line.startswith("GRU"))
+    assert "the operator is not in the table" in row
+    assert "plain operations for a fixed length: --fix" in row
+    assert "source: onnxruntime.tools.mobile_helpers/coreml_supported_mlprogram_ops.md of onnxruntime" in result.err
+
+
+def test_a_changed_file_is_taken_whole_and_has_no_open_axis(checked):
+    out, result, facts = checked
+    assert result.code == 0
+    assert facts["taken"] == 0
+    assert facts["fix"]["taken"] == facts["fix"]["nodes"] > facts["nodes"]
+    assert facts["fix"]["partitions"] == 1
+    assert facts["fix"]["largest_difference"] < 1e-5
+    shape = onnx.load(out).graph.input[0].type.tensor_type.shape
+    assert [dimension.dim_value for dimension in shape.dim] == [1, 5, 3]
+
+
+def test_onnx_runtimes_cpu_takes_everything(finished):
+    result = call("check", finished[0] / "model.onnx", "--target", "ort-cpu", "--json")
+    facts = json.loads(result.out)
+    assert (result.code, facts["not_taken"]) == (0, [])
+    assert facts["taken"] == facts["nodes"] == len(onnx.load(finished[0] / "model.onnx").graph.node)
+
+
+def test_nothing_is_written_where_nothing_is_to_change(finished, tmp_path):
+    result = call("check", finished[0] / "model.onnx", "--target", "mnn", "--fix", "--out", tmp_path / "fixed.onnx")
+    assert result.code == 0
+    assert "nothing to change" in result.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--target", "tpu"), "`tpu` is no target"),
+        (("--target", "nnapi", "--out", "x.onnx"), "--out and --shape say how a file is changed"),
+        (("--target", "nnapi", "--fix", "--shape", "time"), "--shape takes AXIS=SIZE, not `time`"),
+        (("--target", "nnapi", "--fix", "--shape", "frames=3"), "`frames` is no open axis of the file"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(finished, arguments, message):
+    result = call("check", finished[0] / "model.onnx", *arguments)
+    assert result.code == 2
+    assert result.err.startswith(f"error: {message}")
+
+
+def test_a_file_is_not_written_over_itself(finished):
+    path = finished[0] / "model.onnx"
+    result = call("check", path, "--target", "nnapi", "--fix", "--out", path)
+    assert (result.code, "is the file itself" in result.err) == (2, True)
+
+
+def test_a_missing_file():
+    result = call("check", "nowhere.onnx", "--target", "nnapi")
+    assert (result.code, result.err) == (
+        2,
+        "error: there is no file `nowhere.onnx`\nhint: give an exported .onnx file\n",
+    )
