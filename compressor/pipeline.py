@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor import __version__, checkpoint, probe
-from compressor.errors import CompressorError, MethodError, TaskError, UsageError
+from compressor.errors import CompressorError, ExportError, MethodError, TaskError, UsageError
 from compressor.measure import accuracy, latency, macs, memory, size
 from compressor.measure.runtime import OnnxFile
 from compressor.measure.steps import OnnxSteps
@@ -120,7 +120,7 @@ class _Run:
             with _in_step(index, step):
                 step.check_task(original, MethodTask(self.task))
         # Before the steps: what cannot be exported need not be retrained first.
-        exported = [self._export(original, self.task, _for_original(self.recipe.exports), "original")]
+        exported = [self._export_original(original)]
         state, steps = self._compress(original)
         narrowed = NarrowedTask(self.task, state.structure)
         torch_scores = [original_score] + [steps[-1].score or original_score] * len(self.recipe.exports)
@@ -241,6 +241,19 @@ class _Run:
         )
         return artifact.model_copy(update={"path": path.name})
 
+    def _export_original(self, original: nn.Module) -> Artifact:
+        """As the compressed model will be; without a step file where only a step of the recipe makes steps possible."""
+        options = _for_original(self.recipe.exports)
+        try:
+            return self._export(original, self.task, options, "original")
+        except ExportError as error:
+            if not getattr(options, "stream", False) or not any(step.may_stream for step in self.recipe.steps):
+                raise
+            whole = options.model_copy(update={"stream": False})  # type: ignore[attr-defined]
+            artifact = self._export(original, self.task, whole, "original")
+            self.notes.append(f"There is no step file of the original: {error.message}.")
+            return artifact
+
     def _measure(
         self,
         artifacts: Sequence[Artifact],
@@ -289,7 +302,7 @@ class _Run:
     def _measure_steps(
         self, artifacts: Sequence[Artifact], inputs: Sequence[Inputs], tasks: Sequence[GuardedTask]
     ) -> dict[int, StepMeasurement]:
-        """Index of an artifact -> what was measured on its step file; where one has one, the original has one too."""
+        """Index of an artifact -> what was measured on its step file; compared with the original's where it has one."""
         found = {index: artifact.step for index, artifact in enumerate(artifacts) if artifact.step is not None}
         if not found:
             return {}
@@ -299,13 +312,13 @@ class _Run:
             self.progress.say(f"evaluating {path.name} step by step")
             examined[index] = accuracy.examine(tasks[index], files[index], seed=self.recipe.seed)
         chunks = {index: file.info.chunk for index, file in files.items()}
-        past = max(0, self.task.length - max(chunks.values()))
+        past, first = max(0, self.task.length - max(chunks.values())), min(found)
         given = {index: file.one_step(inputs[index], past=past) for index, file in files.items()}
         latencies, speedups = latency.compare(
             list(paths.values()),
             list(given.values()),
             batch=1,
-            length=chunks[0],
+            length=chunks[first],
             threads=self.threads,
             seed=self.recipe.seed,
             progress=self.progress,
@@ -318,8 +331,8 @@ class _Run:
                 latency=timed.model_copy(update={"length": chunks[index]}),
                 past=past,
                 score=examined[index].score,
-                drop=accuracy.drop(examined[0], examined[index]) if index else None,
-                speedup=ratio if chunks[index] == chunks[0] else None,
+                drop=accuracy.drop(examined[0], examined[index]) if index and not first else None,
+                speedup=ratio if chunks[index] == chunks[first] and not first else None,
             )
             for (index, path), timed, ratio in zip(paths.items(), latencies, [None, *speedups], strict=True)
         }

@@ -104,7 +104,10 @@ def compare(
             for index, burst in _round(paths, inputs, threads, chosen, order):
                 bursts[index].append(burst)
             bar.advance()
-    latencies = [_summary(timed, chosen, batch=batch, length=length, threads=threads) for timed in bursts]
+    latencies = [
+        summary(timed, warmup=chosen.warmup, batch=batch, length=length, threads=threads, runtime=describe())
+        for timed in bursts
+    ]
     medians = [[stdlib_statistics.median(burst) for burst in timed] for timed in bursts]
     return latencies, [speed_up(medians[0], other, confidence=CONFIDENCE) for other in medians[1:]]
 
@@ -167,7 +170,10 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _summary(bursts: list[list[float]], chosen: Plan, *, batch: int, length: int, threads: int) -> Latency:
+def summary(
+    bursts: Sequence[Sequence[float]], *, warmup: int, batch: int, length: int, threads: int, runtime: str
+) -> Latency:
+    """Quantiles over all runs (ms) of all bursts of a file, with the conditions."""
     timed = np.array(bursts).ravel()
     p10, p50, p90 = (float(value) for value in np.quantile(timed, _QUANTILES))
     return Latency(
@@ -175,11 +181,11 @@ def _summary(bursts: list[list[float]], chosen: Plan, *, batch: int, length: int
         p50=p50,
         p90=p90,
         runs=len(timed),
-        warmup=chosen.warmup,
+        warmup=warmup,
         batch=batch,
         length=length,
         threads=threads,
-        runtime=describe(),
+        runtime=runtime,
         samples=_thin(sorted(timed.tolist())),
     )
 
