@@ -104,7 +104,8 @@ def find() -> Machine:
 def _qemu() -> tuple[Path | None, str, str]:
     """The emulator and its version, or what is wrong."""
     found = [folder() / "qemu" / f"qemu-{ARCH}"]
-    found += [Path(path) for name in (f"qemu-{ARCH}", f"qemu-{ARCH}-static") if (path := shutil.which(name))]
+    names = (f"qemu-{ARCH}", f"qemu-{ARCH}-static")
+    found += [Path(place) for name in names if (place := shutil.which(name)) is not None]
     old = ""
     for path in found:
         if path.is_file():

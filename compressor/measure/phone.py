@@ -102,7 +102,7 @@ class Phone:
     def shell(self, command: str, *, what: str) -> str:
         """What a command prints; raises `ExportError` with its last lines where it fails there."""
         # Old phones do not hand the exit status on, so it is printed.
-        said = self._adb("shell", f"({command}) 2>&1; echo; echo exit status $?", what=what)
+        said = self._adb("shell", f"({command}) 2>&1; code=$?; echo; echo exit status $code", what=what)
         text, _, code = said.rstrip().rpartition("exit status ")
         if not code.isdigit():
             raise ExportError(f"{what} ended before its time{_tail(said)}", hint="is the phone still connected?")
