@@ -272,7 +272,7 @@ class _Run:
         for options in _for_originals(self.recipe.exports):
             key = _kind(options)
             try:
-                artifact = self._export(original, self.task, options, "original")
+                artifact = self._export_original(original, options)
             except ExportError as error:
                 other = _in_onnx_runtime(options)
                 if _kind(other) == key:
@@ -290,6 +290,18 @@ class _Run:
             places.setdefault(key, len(found))
             found.append(_Exported(artifact, original, fit(self.task, options), score, len(found)))
         return found, [places[_kind(options)] for options in self.recipe.exports]
+
+    def _export_original(self, original: nn.Module, options: ExportOptions) -> Artifact:
+        """As the compressed model will be; without a step file where only a step of the recipe makes steps possible."""
+        try:
+            return self._export(original, self.task, options, "original")
+        except ExportError as error:
+            if not getattr(options, "stream", False) or not any(step.may_stream for step in self.recipe.steps):
+                raise
+            whole = options.model_copy(update={"stream": False})  # type: ignore[attr-defined]
+            artifact = self._export(original, self.task, whole, "original")
+            self.notes.append(f"There is no step file of the original: {error.message}.")
+            return artifact
 
     def _measure(self, exported: Sequence[_Exported]) -> tuple[list[Measurement], list[SpeedUp | None]]:
         """Everything about every file, and how much faster each is than its original (none for an original)."""
@@ -360,7 +372,7 @@ class _Run:
         return found
 
     def _measure_steps(self, exported: Sequence[_Exported], inputs: Sequence[Inputs]) -> dict[int, StepMeasurement]:
-        """Index of an artifact -> what was measured on its step file; where one has one, the original has one too."""
+        """Index of an artifact -> what was measured on its step file; compared with the original's where that has one."""
         found = {index: one.artifact.step for index, one in enumerate(exported) if one.artifact.step is not None}
         if not found:
             return {}
@@ -372,7 +384,8 @@ class _Run:
         chunks = {index: file.info.chunk for index, file in files.items()}
         past = max(0, self.task.length - max(chunks.values()))
         given = {index: file.one_step(inputs[index], past=past) for index, file in files.items()}
-        order, baselines = list(paths), {index: exported[index].baseline for index in paths}
+        order = list(paths)  # one without a step file of the original to compare with stands for itself
+        baselines = {index: exported[index].baseline if exported[index].baseline in paths else index for index in paths}
         latencies, speedups = latency.compare(
             list(paths.values()),
             list(given.values()),

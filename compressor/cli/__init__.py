@@ -32,11 +32,12 @@ def execute(arguments: Sequence[str]) -> int:
     from typer import Abort, BadParameter
 
     from compressor.cli.app import app
+    from compressor.cli.bench import with_serial
 
     # the base of every usage error of click, which typer does not export under a name of its own
     usage_problem: type[Exception] = next(base for base in BadParameter.__mro__ if base.__name__ == "UsageError")
     try:
-        code = app(list(arguments), prog_name="compressor", standalone_mode=False) or 0
+        code = app(with_serial(arguments), prog_name="compressor", standalone_mode=False) or 0
     except CompressorError as error:
         complain(error)
         return 2

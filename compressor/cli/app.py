@@ -17,6 +17,7 @@ from compressor.cli import (
     run,
     runtimes,
     validate,
+    verify,
 )
 from compressor.cli.output import emit
 
@@ -62,5 +63,6 @@ app.add_typer(graphs.app, name="graphs")
 app.command("bench", short_help="Time ONNX files against each other.")(bench.bench)
 app.command("check", short_help="Show what a phone's runtime takes of an ONNX file.")(check.check)
 app.add_typer(runtimes.app, name="runtimes")
+app.command("verify", short_help="Compare files on another processor with this one.")(verify.verify)
 app.command("report", short_help="Show the report of a finished run.")(report.report)
 app.command("doctor", short_help="Check this installation.")(doctor.doctor)

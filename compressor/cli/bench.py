@@ -1,5 +1,6 @@
-"""`compressor bench`: latency of ONNX files, interleaved in one process."""
+"""`compressor bench`: latency of exported files, in turns, on this machine or on a phone."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 _DEFAULT_LENGTH: Final = 32
 _BATCH_NAMES: Final = ("batch", "b", "n")
+_ROUNDS: Final = 40
+_PHONE_ROUNDS: Final = 15
+_COOL_DOWN: Final = 2.0
+_ANY: Final = "any"
 
 
 def bench(
@@ -36,7 +41,15 @@ def bench(
         int | None, typer.Option("--length", min=1, help=f"Length. [default: the task's, or {_DEFAULT_LENGTH}]")
     ] = None,
     threads: ThreadsOption = 1,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds; each loads every file afresh.")] = 40,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--rounds",
+            min=1,
+            help=f"Rounds; each loads every file afresh. [default: {_ROUNDS}; {_PHONE_ROUNDS} on a phone]",
+            show_default=False,
+        ),
+    ] = None,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs of each file in a round.")] = 10,
     task: Annotated[
         str | None,
@@ -47,9 +60,45 @@ def bench(
             autocompletion=completion.python_files,
         ),
     ] = None,
+    adb: Annotated[
+        str | None,
+        typer.Option(
+            "--adb",
+            metavar="[SERIAL]",
+            help="Time them on a phone that `adb` reaches; SERIAL where several are connected.",
+            show_default=False,
+        ),
+    ] = None,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            "--runner",
+            metavar="FILE",
+            help="With --adb: onnxruntime_perf_test or benchncnn, built for the phone; or python:COMMAND, which starts "
+            "a Python there that has ONNX Runtime.",
+        ),
+    ] = None,
+    push: Annotated[
+        list[str] | None,
+        typer.Option("--push", metavar="FILE", help="With --adb: lay this beside the runner too. Repeatable."),
+    ] = None,
+    shapes: Annotated[
+        str | None,
+        typer.Option("--shapes", metavar="[W,H],...", help="For benchncnn: shapes of inputs, innermost axis first."),
+    ] = None,
+    cool_down: Annotated[
+        float | None,
+        typer.Option(
+            "--cool-down",
+            min=0.0,
+            metavar="SECONDS",
+            help=f"With --adb: rest between rounds. [default: {_COOL_DOWN:g}]",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Time ONNX files against each other on the CPU: all in one process, in turns, with an interval for the ratio.
+    """Time files against each other, in turns, with an interval for the ratio: on this machine's CPU, or on a phone.
 
     Of a step file one step is timed; where its states grow, they are those of a sequence of the length given.
     """
@@ -57,6 +106,14 @@ def bench(
     for path in paths:
         if not path.is_file():
             raise UsageError(f"there is no file `{path}`", hint="give exported .onnx files")
+    if adb is None:
+        for name, given in (("runner", runner), ("push", push), ("shapes", shapes), ("cool-down", cool_down)):
+            if given is not None:
+                raise UsageError(f"`--{name}` is for a phone", hint="give --adb too, or leave it out")
+    else:
+        wish = _Wish(adb, runner, push or [], shapes, _COOL_DOWN if cool_down is None else cool_down)
+        _on_phone(paths, wish, task, batch, length, threads, rounds or _PHONE_ROUNDS, runs, json)
+        return
     from compressor.cli.progress import Terminal
     from compressor.measure import latency
 
@@ -68,12 +125,95 @@ def bench(
             batch=batch,
             length=found[0][1],
             threads=threads,
-            rounds=rounds,
+            rounds=rounds or _ROUNDS,
             runs=runs,
             progress=progress,
         )
     if json:
         emit_json(_facts(paths, timed, ratios))
+    else:
+        _show(paths, timed, ratios)
+
+
+def with_serial(arguments: "Sequence[str]") -> list[str]:
+    """The arguments, `--adb` with a word for any phone behind it where no serial number is."""
+    found: list[str] = []
+    for index, argument in enumerate(arguments):
+        found.append(argument)
+        if argument == "--adb":
+            behind = arguments[index + 1] if index + 1 < len(arguments) else "-"
+            if behind.startswith("-") or Path(behind).is_file():
+                found.append(_ANY)
+    return found
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What is asked for of a phone."""
+
+    serial: str
+    runner: str | None
+    push: list[str]
+    shapes: str | None
+    cool_down: float
+
+
+def _on_phone(
+    paths: "Sequence[Path]",
+    wish: _Wish,
+    task: str | None,
+    batch: int,
+    length: int | None,
+    threads: int,
+    rounds: int,
+    runs: int,
+    json: bool,
+) -> None:
+    if wish.runner is None:
+        raise UsageError(
+            "a phone needs a program that runs the files",
+            hint="--runner onnxruntime_perf_test or benchncnn, built for the phone, or --runner python:COMMAND; see "
+            "docs/phone.md",
+        )
+    extras = [Path(extra) for extra in wish.push]
+    for extra in extras:
+        if not extra.is_file():
+            raise UsageError(f"there is no file `{extra}`", hint="--push lays files beside the runner")
+    from compressor.cli.progress import Terminal
+    from compressor.measure import phone
+
+    program = phone.runner(wish.runner, wish.shapes)
+    for path in paths:
+        if path.suffix not in program.suffixes:
+            raise UsageError(
+                f"{program.name} does not run `{path}`", hint=f"it runs files in {' or '.join(program.suffixes)}"
+            )
+    device = phone.Phone.connect(None if wish.serial == _ANY else wish.serial)
+    subjects, positions = [], length or _DEFAULT_LENGTH
+    for path in paths:
+        feed = {}
+        if program.takes_inputs:
+            from compressor.measure.runtime import OnnxFile
+
+            inputs, positions = _inputs(path, task, batch, length)
+            feed = OnnxFile(path).feed(inputs)
+        subjects.append(phone.Subject(path, feed))
+    with Terminal() as progress:
+        timed, ratios = phone.compare(
+            device,
+            program,
+            subjects,
+            batch=batch,
+            length=positions,
+            threads=threads,
+            rounds=rounds,
+            runs=runs,
+            cool_down=wish.cool_down,
+            push=extras,
+            progress=progress,
+        )
+    if json:
+        emit_json([fact | {"device": device.serial} for fact in _facts(paths, timed, ratios)])
     else:
         _show(paths, timed, ratios)
 

@@ -121,7 +121,7 @@ def compare(
         for file in files:
             file.close()
     latencies = [
-        _summary(timed, chosen, batch=batch, length=length, threads=threads, runtime=file.runtime)
+        summary(timed, warmup=chosen.warmup, batch=batch, length=length, threads=threads, runtime=file.runtime)
         for file, timed in zip(files, bursts, strict=True)
     ]
     medians = [[stdlib_statistics.median(burst) for burst in timed] for timed in bursts]
@@ -176,9 +176,10 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _summary(
-    bursts: list[list[float]], chosen: Plan, *, batch: int, length: int, threads: int, runtime: str
+def summary(
+    bursts: Sequence[Sequence[float]], *, warmup: int, batch: int, length: int, threads: int, runtime: str
 ) -> Latency:
+    """Quantiles over all runs (ms) of all bursts of a file, with the conditions."""
     timed = np.array(bursts).ravel()
     p10, p50, p90 = (float(value) for value in np.quantile(timed, _QUANTILES))
     return Latency(
@@ -186,7 +187,7 @@ def _summary(
         p50=p50,
         p90=p90,
         runs=len(timed),
-        warmup=chosen.warmup,
+        warmup=warmup,
         batch=batch,
         length=length,
         threads=threads,

@@ -152,10 +152,24 @@ def _point(
     try:
         actual = _flat(file_forward(*inputs))
     except CompressorError as error:
-        return _wrong(batch, length, error.message)
-    note = _mismatch(expected, actual)
+        return wrong(batch, length, error.message)
+    return compare(expected, actual, batch=batch, length=length, atol=atol, rtol=rtol)
+
+
+def compare(
+    expected: tuple[Tensor, ...],
+    actual: tuple[Tensor, ...],
+    *,
+    batch: int,
+    length: int,
+    atol: float,
+    rtol: float,
+    reference: str = "PyTorch",
+) -> ParityPoint:
+    """Outputs of the file against those that it should give, which are called `reference` in notes; see `check`."""
+    note = _mismatch(expected, actual, reference)
     if note:
-        return _wrong(batch, length, note)
+        return wrong(batch, length, note)
     absolute = relative = 0.0
     within = True
     for wanted, got in zip(expected, actual, strict=True):
@@ -178,17 +192,17 @@ def _flat(outputs: object) -> tuple[Tensor, ...]:
     )
 
 
-def _mismatch(expected: tuple[Tensor, ...], actual: tuple[Tensor, ...]) -> str:
+def _mismatch(expected: tuple[Tensor, ...], actual: tuple[Tensor, ...], reference: str) -> str:
     """What differs before any number is compared; empty where nothing does."""
     if len(expected) != len(actual):
-        return f"the file gives {len(actual)} outputs, PyTorch {len(expected)}"
+        return f"the file gives {len(actual)} outputs, {reference} {len(expected)}"
     for index, (wanted, got) in enumerate(zip(expected, actual, strict=True)):
         if wanted.shape != got.shape:
-            return f"output {index} has shape {tuple(got.shape)}, in PyTorch {tuple(wanted.shape)}"
+            return f"output {index} has shape {tuple(got.shape)}, in {reference} {tuple(wanted.shape)}"
         if wanted.dtype != got.dtype:
-            return f"output {index} is {got.dtype}, in PyTorch {wanted.dtype}"
+            return f"output {index} is {got.dtype}, in {reference} {wanted.dtype}"
         if not torch.equal(wanted.isnan(), got.isnan()):
-            return f"output {index} has NaN in other places than PyTorch's"
+            return f"output {index} has NaN in other places than {reference}'s"
     return ""
 
 
@@ -204,7 +218,8 @@ def _largest(values: Tensor) -> float:
     return float(values.max()) if values.numel() else 0.0
 
 
-def _wrong(batch: int, length: int, note: str) -> ParityPoint:
+def wrong(batch: int, length: int, note: str) -> ParityPoint:
+    """A point at which no numbers can be compared, and why."""
     return ParityPoint(
         batch=batch, length=length, max_absolute=math.inf, max_relative=math.inf, within=False, note=note
     )

@@ -57,6 +57,8 @@ class Aaren(Method):
 
     summary: ClassVar[str] = "turn causal attention into a recurrence with a fixed state, to be trained by `retrain`"
 
+    may_stream: ClassVar[bool] = True
+
     method: Literal["aaren"] = "aaren"
     """The recipe word."""
 

@@ -98,6 +98,8 @@ class Method(BaseModel, ABC):
 
     summary: ClassVar[str]
     """One line for `compressor methods list`."""
+    may_stream: ClassVar[bool] = False
+    """What comes out may be exported as a step where what went in may not."""
     method: str
 
     def check(self, model: nn.Module) -> None:

@@ -132,17 +132,22 @@ def comparison(report: Report) -> Table:
 
 
 def step_by_step(report: Report) -> Table | None:
-    """Everything measured on the step files: as `comparison`; none where there are none."""
-    if report.original.step is None or report.original.artifact.step is None:
-        return None
-    header = ["", "original"]
-    columns = [_measured_step(report.original.artifact.step, report.original.step)]
+    """Everything measured on the step files: as `comparison`, changes where the original has one; none without any."""
+    header, columns = [""], []
+    original = report.original
+    if original.step is not None and original.artifact.step is not None:
+        header.append("original")
+        columns.append(_measured_step(original.artifact.step, original.step))
     for index, measurement in enumerate(report.compressed):
         if measurement.step is None or measurement.artifact.step is None:
             continue
-        header += [label(report, index), "change"]
+        header.append(label(report, index))
         columns.append(_measured_step(measurement.artifact.step, measurement.step))
-        columns.append(_step_changes(report.original, measurement))
+        if original.step is not None:
+            header.append("change")
+            columns.append(_step_changes(original, measurement))
+    if not columns:
+        return None
     names = (
         "step file",
         "positions in a step",
@@ -159,13 +164,14 @@ def step_by_step(report: Report) -> Table | None:
 
 def step_footnote(report: Report) -> str:
     """Under what conditions the step files were timed."""
-    step = report.original.step
-    if step is None or step.latency is None:
+    steps = [file.step for file in (report.original, *report.compressed) if file.step is not None]
+    if not steps or steps[0].latency is None:
         return ""
+    step, latency = steps[0], steps[0].latency
     past = f"Where states grow, they hold {step.past} positions. " if any(_growing(report)) else ""
     return (
         f"{past}A step is timed as a whole file is, interleaved with the other step files: batch 1, "
-        f"{step.latency.runs} timed runs a file. Limits hold for step files too."
+        f"{latency.runs} timed runs a file. Limits hold for step files too."
     )
 
 
