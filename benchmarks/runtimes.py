@@ -149,7 +149,7 @@ def _padded(width: int, outputs: tuple[str, ...]) -> Task:
 
 
 def every_topology() -> list[Topology]:
-    """More than 40: every one of the surgery's tests with a cell in turn, every cell in some, and those of attention."""
+    """Those of the surgery's tests with a cell in turn, some with every cell, and those of attention: more than 40."""
     cells = ("lstm", "gru", "rnn_tanh")
     pairs = [(kind, cells[index % 3]) for index, kind in enumerate(topologies.SUPPORTED)]
     for kind in (topologies.EveryStep, topologies.Bidirectional, topologies.Stacked):
