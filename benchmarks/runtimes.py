@@ -1,6 +1,6 @@
-"""Which models run right in which runtime: every topology of the tests, whole and as a step, in every runtime.
+"""Which models run right in which runtime: topologies of the tests, whole and as a step, in every runtime.
 
-    python benchmarks/runtimes.py [--out FOLDER] [--only WORD] [--part 1/2] [--table docs/runtimes.md]
+    python benchmarks/runtimes.py [--out FOLDER] [--only WORD] [--backwards] [--table docs/runtimes.md]
 
 Every cell is an export with all its checks, and one more comparison with PyTorch in the runtime itself, at batch sizes,
 lengths and numbers that the exporter has not seen. A cell is `ok` with the largest absolute error, or refused with the
@@ -364,7 +364,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/runtimes"), help="where cells are kept")
     parser.add_argument("--only", default="", help="topologies whose name holds this word")
-    parser.add_argument("--part", default="1/1", help="one of several shares: 1/2, 2/2")
+    parser.add_argument("--backwards", action="store_true", help="from the last topology, to meet another process")
     parser.add_argument("--table", type=Path, help="write the table into this page, between its marks")
     options = parser.parse_args()
     if options.table is not None:
@@ -376,9 +376,9 @@ def main() -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     options.out.mkdir(parents=True, exist_ok=True)
-    share, shares = map(int, options.part.split("/"))
-    every = [topology for topology in every_topology() if options.only in topology.name]
-    wanted = every[share - 1 :: shares]
+    wanted = [topology for topology in every_topology() if options.only in topology.name]
+    if options.backwards:
+        wanted.reverse()
     wrong = 0
     for number, topology in enumerate(wanted, 1):
         path = _file(options.out, topology)
