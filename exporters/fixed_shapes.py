@@ -62,7 +62,8 @@ def _fold(source: Path, target: Path) -> None:
 def unroll_relu(model: onnx.ModelProto, length: int) -> int:
     """Replace every RNN node of Relu by plain operations over `length` positions, in place; returns how many.
 
-    h_t = relu([W R] [x_t; h_{t-1}] + b_W + b_R), with the weights stored once, of batch 1. A node with `sequence_lens` is left alone.
+    h_t = relu([W R] [x_t; h_{t-1}] + b_W + b_R), with the weights stored once, of batch 1. A node with
+    `sequence_lens` is left alone.
     """
     graph = model.graph
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
