@@ -93,7 +93,7 @@ class Server:
             ExportError: It cannot be started.
         """
         self.what = what
-        self._complaints = tempfile.TemporaryFile()
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         try:
             self._process = subprocess.Popen(
                 command,

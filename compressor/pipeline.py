@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -20,17 +20,19 @@ import torch
 from torch import Tensor, nn
 
 from compressor import __version__, checkpoint, probe
-from compressor.errors import CompressorError, MethodError, TaskError, UsageError
+from compressor.errors import CompressorError, ExportError, MethodError, TaskError, UsageError
 from compressor.measure import accuracy, latency, macs, memory, size
-from compressor.measure.runtime import OnnxFile
+from compressor.measure.forward import open_forward
 from compressor.measure.steps import Steps
 from compressor.methods.base import Context, Method, State
 from compressor.nn.probe.conversions import between
 from compressor.progress import Progress, Silent
+from compressor.recipe.choice import formats
 from compressor.report import (
     Artifact,
     Beside,
     Environment,
+    Latency,
     Limit,
     Measurement,
     Report,
@@ -94,6 +96,18 @@ def run(
         return _Run(recipe, task, folder, chosen, threads, quick, probes, jobs, progress).carry_out()
 
 
+@dataclass(frozen=True)
+class _Exported:
+    """An exported file and what it was made of."""
+
+    artifact: Artifact
+    model: nn.Module
+    task: GuardedTask
+    torch_score: Score
+    baseline: int
+    """Index of the file that it is compared with; its own for an original."""
+
+
 @dataclass
 class _Run:
     """The parts of one run, so that its stages need not hand ten arguments around."""
@@ -120,16 +134,18 @@ class _Run:
             with _in_step(index, step):
                 step.check_task(original, MethodTask(self.task))
         # Before the steps: what cannot be exported need not be retrained first.
-        exported = [self._export(original, self.task, _for_original(self.recipe.exports), "original")]
+        exported, baselines = self._export_originals(original, original_score)
+        first = len(exported)
         state, steps = self._compress(original)
         narrowed = NarrowedTask(self.task, state.structure)
-        torch_scores = [original_score] + [steps[-1].score or original_score] * len(self.recipe.exports)
-        models = [original] + [state.model] * len(self.recipe.exports)
-        tasks = [self.task] + [narrowed] * len(self.recipe.exports)
+        score = steps[-1].score or original_score
         checkpoint.save(self.folder.staging, state.model, state.structure)
         with self.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
-            exported += [self._export(state.model, narrowed, options, None) for options in self.recipe.exports]
-            measurements, speedups = self._measure(exported, models, tasks, torch_scores)
+            for options, baseline in zip(self.recipe.exports, baselines, strict=True):
+                artifact = self._export(state.model, narrowed, options, None)
+                exported.append(_Exported(artifact, state.model, narrowed, score, baseline))
+            measurements, speedups = self._measure(exported)
+        compressed = measurements[first:]
         report = Report(
             name=self.recipe.name,
             description=self.recipe.description,
@@ -140,9 +156,13 @@ class _Run:
             recipe_sha256=self.recipe.sha256(),
             original=measurements[0],
             steps=tuple(steps),
-            compressed=tuple(measurements[1:]),
-            speedups=tuple(speedups),
-            limits=check_limits(self.recipe.limits, measurements[0], measurements[1:], speedups),
+            elsewhere=tuple(measurements[1:first]),
+            compressed=tuple(compressed),
+            speedups=tuple(speedups[first:]),
+            baselines=tuple(baselines),
+            limits=check_limits(
+                self.recipe.limits, [measurements[index] for index in baselines], compressed, speedups[first:]
+            ),
             notes=self._notes(steps),
             environment=environment(self.device),
         )
@@ -239,90 +259,143 @@ class _Run:
         artifact: Artifact = exporter.export(
             copy.deepcopy(model).cpu().eval(), task, path, options, progress=self.progress, seed=self.recipe.seed
         )
-        return artifact.model_copy(update={"path": path.name})
+        return artifact
 
-    def _measure(
-        self,
-        artifacts: Sequence[Artifact],
-        models: Sequence[nn.Module],
-        tasks: Sequence[GuardedTask],
-        torch_scores: Sequence[Score],
-    ) -> tuple[list[Measurement], list[SpeedUp]]:
-        paths = [self.folder.staging / artifact.path for artifact in artifacts]
-        inputs = [task.example(1, task.length) for task in tasks]
+    def _export_originals(self, original: nn.Module, score: Score) -> tuple[list[_Exported], list[int]]:
+        """The original in every format and form of the recipe, and for each export which of them it is compared with.
+
+        Where a format cannot hold the original, that is compared in ONNX Runtime instead, and a note says so.
+        """
+        found: list[_Exported] = []
+        places: dict[tuple[str, str], int] = {}
+        for options in _for_originals(self.recipe.exports):
+            key = _kind(options)
+            try:
+                artifact = self._export(original, self.task, options, "original")
+            except ExportError as error:
+                other = _in_onnx_runtime(options)
+                if _kind(other) == key:
+                    raise
+                self.notes.append(
+                    f"The original is not exported as `{options.format}` ({error.message.splitlines()[0]}); files of "
+                    f"that format are compared with the original as `{other.format}` in ONNX Runtime."
+                )
+                self.progress.say(self.notes[-1])
+                if _kind(other) in places:
+                    places[key] = places[_kind(other)]
+                    continue
+                artifact = self._export(original, self.task, other, "original")
+                places[_kind(other)] = len(found)
+            places.setdefault(key, len(found))
+            found.append(_Exported(artifact, original, self.task, score, len(found)))
+        return found, [places[_kind(options)] for options in self.recipe.exports]
+
+    def _measure(self, exported: Sequence[_Exported]) -> tuple[list[Measurement], list[SpeedUp | None]]:
+        """Everything about every file, and how much faster each is than its original (none for an original)."""
+        paths = [self.folder.staging / one.artifact.path for one in exported]
+        inputs = [one.task.example(1, one.task.length) for one in exported]
         examined = []
-        for path, task in zip(paths, tasks, strict=True):
+        for path, one in zip(paths, exported, strict=True):
             self.progress.say(f"evaluating {path.name}")
-            examined.append(accuracy.examine(task, OnnxFile(path), seed=self.recipe.seed))
+            with closing(open_forward(path, one.task)) as forward:
+                examined.append(accuracy.examine(one.task, forward, seed=self.recipe.seed))
+                if isinstance(forward, Steps):
+                    past = max(0, self.task.length - forward.info.chunk)
+                    inputs[len(examined) - 1] = tuple(forward.one_step(inputs[len(examined) - 1], past=past))
+        whole = [index for index, one in enumerate(exported) if one.artifact.stream is None]
+        stepping = [index for index, one in enumerate(exported) if one.artifact.stream is not None]
+        timed = {**self._time(whole, paths, inputs, exported), **self._time(stepping, paths, inputs, exported)}
+        steps = self._measure_steps(exported, inputs)
+        measurements = []
+        for index, (path, one) in enumerate(zip(paths, exported, strict=True)):
+            parameters, nonzeros = size.count(one.model)
+            measurements.append(
+                Measurement(
+                    label="compressed" if one.baseline != index else "original",
+                    artifact=one.artifact,
+                    parameters=parameters,
+                    nonzeros=nonzeros,
+                    macs=self._macs(path, inputs[index]),
+                    peak_memory_bytes=memory.peak(path, inputs[index]),
+                    latency=timed[index][0],
+                    score=examined[index].score,
+                    drop=accuracy.drop(examined[one.baseline], examined[index]) if one.baseline != index else None,
+                    torch_score=one.torch_score,
+                    layers=size.layers(one.model),
+                    step=steps.get(index),
+                )
+            )
+        return measurements, [timed[index][1] for index in range(len(exported))]
+
+    def _time(
+        self, chosen: Sequence[int], paths: Sequence[Path], inputs: Sequence[Inputs], exported: Sequence[_Exported]
+    ) -> dict[int, tuple[Latency, SpeedUp | None]]:
+        """Latency and speed-up of some of the files by their index, all of them interleaved."""
+        if not chosen:
+            return {}
+        streams = {index: exported[index].artifact.stream for index in chosen}
+        lengths = {index: self.task.length if stream is None else stream.chunk for index, stream in streams.items()}
+        baselines = [chosen.index(exported[index].baseline) for index in chosen]
         latencies, speedups = latency.compare(
-            paths,
-            inputs,
+            [paths[index] for index in chosen],
+            [inputs[index] for index in chosen],
+            baselines=baselines,
             batch=1,
             length=self.task.length,
             threads=self.threads,
             seed=self.recipe.seed,
             progress=self.progress,
+            max_seconds=latency.MAX_SECONDS * len({exported[index].artifact.format for index in chosen}),
             **self._rounds,
         )
-        steps = self._measure_steps(artifacts, inputs, tasks)
-        measurements = []
-        for index, (path, artifact, model) in enumerate(zip(paths, artifacts, models, strict=True)):
-            parameters, nonzeros = size.count(model)
-            measurements.append(
-                Measurement(
-                    label="compressed" if index else "original",
-                    artifact=artifact,
-                    parameters=parameters,
-                    nonzeros=nonzeros,
-                    macs=self._macs(path, inputs[index]),
-                    peak_memory_bytes=memory.peak(path, inputs[index]),
-                    latency=latencies[index],
-                    score=examined[index].score,
-                    drop=accuracy.drop(examined[0], examined[index]) if index else None,
-                    torch_score=torch_scores[index],
-                    layers=size.layers(model),
-                    step=steps.get(index),
-                )
-            )
-        return measurements, speedups
+        ratios, found = iter(speedups), {}
+        for index, taken in zip(chosen, latencies, strict=True):
+            baseline = exported[index].baseline
+            ratio = next(ratios) if baseline != index else None
+            same = lengths[index] == lengths[baseline]
+            found[index] = taken.model_copy(update={"length": lengths[index]}), ratio if same else None
+        return found
 
-    def _measure_steps(
-        self, artifacts: Sequence[Artifact], inputs: Sequence[Inputs], tasks: Sequence[GuardedTask]
-    ) -> dict[int, StepMeasurement]:
+    def _measure_steps(self, exported: Sequence[_Exported], inputs: Sequence[Inputs]) -> dict[int, StepMeasurement]:
         """Index of an artifact -> what was measured on its step file; where one has one, the original has one too."""
-        found = {index: artifact.step for index, artifact in enumerate(artifacts) if artifact.step is not None}
+        found = {index: one.artifact.step for index, one in enumerate(exported) if one.artifact.step is not None}
         if not found:
             return {}
         paths = {index: self.folder.staging / step.path for index, step in found.items()}
         files, examined = {index: Steps(path) for index, path in paths.items()}, {}
         for index, path in paths.items():
             self.progress.say(f"evaluating {path.name} step by step")
-            examined[index] = accuracy.examine(tasks[index], files[index], seed=self.recipe.seed)
+            examined[index] = accuracy.examine(exported[index].task, files[index], seed=self.recipe.seed)
         chunks = {index: file.info.chunk for index, file in files.items()}
         past = max(0, self.task.length - max(chunks.values()))
         given = {index: file.one_step(inputs[index], past=past) for index, file in files.items()}
+        order, baselines = list(paths), {index: exported[index].baseline for index in paths}
         latencies, speedups = latency.compare(
             list(paths.values()),
             list(given.values()),
+            baselines=[order.index(baselines[index]) for index in order],
             batch=1,
-            length=chunks[0],
+            length=chunks[order[0]],
             threads=self.threads,
             seed=self.recipe.seed,
             progress=self.progress,
             **self._rounds,
         )
-        return {
-            index: StepMeasurement(
+        ratios = iter(speedups)
+        measured = {}
+        for (index, path), timed in zip(paths.items(), latencies, strict=True):
+            baseline = baselines[index]
+            ratio = next(ratios) if baseline != index else None
+            measured[index] = StepMeasurement(
                 macs=self._macs(path, given[index]),
                 peak_memory_bytes=memory.peak(path, given[index]),
                 latency=timed.model_copy(update={"length": chunks[index]}),
                 past=past,
                 score=examined[index].score,
-                drop=accuracy.drop(examined[0], examined[index]) if index else None,
-                speedup=ratio if chunks[index] == chunks[0] else None,
+                drop=accuracy.drop(examined[baseline], examined[index]) if baseline != index else None,
+                speedup=ratio if chunks[index] == chunks[baseline] else None,
             )
-            for (index, path), timed, ratio in zip(paths.items(), latencies, [None, *speedups], strict=True)
-        }
+        return measured
 
     @property
     def _rounds(self) -> dict[str, int]:
@@ -330,7 +403,9 @@ class _Run:
         return {"rounds": QUICK_ROUNDS} if self.quick else {}
 
     def _macs(self, path: Path, inputs: Sequence[Tensor]) -> int | None:
-        """MACs of one run of a file; a note where they cannot be counted."""
+        """MACs of one run of an ONNX file, none of another; a note where they cannot be counted."""
+        if path.suffix != ".onnx":
+            return None
         counted = macs.survey(path, inputs)
         if counted.uncounted:
             missing = ", ".join(counted.uncounted)
@@ -423,18 +498,21 @@ def try_forward(task: GuardedTask, model: nn.Module, device: torch.device) -> No
 
 
 def check_limits(
-    limits: Limits, original: Measurement, compressed: Sequence[Measurement], speedups: Sequence[SpeedUp]
+    limits: Limits,
+    originals: Sequence[Measurement],
+    compressed: Sequence[Measurement],
+    speedups: Sequence[SpeedUp | None],
 ) -> tuple[Limit, ...]:
-    """Every limit of the recipe against every exported file, step files included."""
+    """Every limit of the recipe against every exported file, each beside its original, step files included."""
     checked: list[Limit] = []
-    for measurement, speedup in zip(compressed, speedups, strict=True):
+    for original, measurement, speedup in zip(originals, compressed, speedups, strict=True):
         sign = 1.0 if original.score.higher_is_better else -1.0
         reached = {
             "metric_drop": sign * (original.score.value - measurement.score.value),
             "parameters_ratio": original.parameters / measurement.parameters,
             "file_ratio": original.artifact.bytes / measurement.artifact.bytes,
             "file_bytes": float(measurement.artifact.bytes),
-            "speedup": speedup.ratio,
+            "speedup": speedup.ratio if speedup else math.nan,
             "latency_ms": measurement.latency.p50 if measurement.latency else math.nan,
         }
         label = "" if len(compressed) == 1 else f"{measurement.artifact.path}: "
@@ -482,18 +560,40 @@ def environment(device: torch.device) -> Environment:
     )
 
 
+def _kind(options: ExportOptions) -> tuple[str, str]:
+    """Files of one kind can be compared: format, and whether a whole sequence is run at once or a step."""
+    return options.format, getattr(options, "form", "sequence")
+
+
 def _file_name(options: ExportOptions, stem: str | None) -> str:
-    return f"{stem or getattr(options, 'name', 'model')}.{options.format}"
+    step = ".step" if _kind(options)[1] == "step" else ""
+    return f"{stem or getattr(options, 'name', 'model')}{step}.{options.format}"
 
 
-def _for_original(exports: Sequence[ExportOptions]) -> ExportOptions:
-    """How the original is exported: as the first export that streams, or else the first."""
-    return next((options for options in exports if getattr(options, "stream", False)), exports[0])
+def _for_originals(exports: Sequence[ExportOptions]) -> list[ExportOptions]:
+    """How the original is exported: of every kind as the first export that streams, or else the first.
+
+    Formats of ONNX Runtime come first: other files may have to be compared with these.
+    """
+    kinds: dict[tuple[str, str], list[ExportOptions]] = {}
+    for options in sorted(exports, key=lambda options: options.format not in ("onnx", "ort")):
+        kinds.setdefault(_kind(options), []).append(options)
+    return [
+        next((options for options in same if getattr(options, "stream", False)), same[0]) for same in kinds.values()
+    ]
+
+
+def _in_onnx_runtime(options: ExportOptions) -> ExportOptions:
+    """How the original is exported where the wanted format cannot hold it: in ONNX Runtime, whole or as a step."""
+    if _kind(options)[1] == "step":
+        return formats()["ort"].model_validate({"form": "step", "chunk": getattr(options, "chunk", 1)})  # type: ignore[return-value]
+    return formats()["onnx"].model_validate({})  # type: ignore[return-value]
 
 
 def _refuse_same_names(exports: Sequence[ExportOptions]) -> None:
     names = []
-    for options, stem in [(_for_original(exports), "original"), *((options, None) for options in exports)]:
+    originals = [(options, "original") for options in _for_originals(exports)]
+    for options, stem in [*originals, *((options, None) for options in exports)]:
         path = Path(_file_name(options, stem))
         names.append(path.name)
         if getattr(options, "stream", False):

@@ -532,16 +532,25 @@ class Report(Fact):
     """The resolved recipe, defaults filled in."""
     recipe_sha256: str
     original: Measurement
+    elsewhere: tuple[Measurement, ...] = ()
+    """The original in further formats, for exports to these."""
     steps: tuple[StepReport, ...]
     compressed: tuple[Measurement, ...]
     """One per export, in the recipe's order."""
     speedups: tuple[SpeedUp | None, ...]
-    """One per export: original against it."""
+    """One per export: its original against it."""
+    baselines: tuple[int, ...] = ()
+    """One per export: which original it is compared with, 0 for `original`, 1 for the first of `elsewhere`; empty where
+    all are compared with `original`."""
     limits: tuple[Limit, ...] = ()
     notes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     """Every file of the run directory that the run wrote, relative names."""
     environment: Environment
+
+    def original_of(self, index: int) -> Measurement:
+        """The original that export `index` is compared with: in the same format, where that was possible."""
+        return (self.original, *self.elsewhere)[self.baselines[index] if self.baselines else 0]
 
     @property
     def limits_met(self) -> bool:

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +21,7 @@ from compressor.progress import Progress, Silent
 from compressor.report import Artifact, FileDescription, Parity, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -79,12 +79,26 @@ class FixedShapes:
 
 @contextlib.contextmanager
 def workshop(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, gone afterwards; first of all, so that a folder that cannot be written shows."""
+    """A temporary folder beside `path`, gone afterwards; entered first, so that an unwritable folder shows at once."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
     with folder as name:
         yield Path(name)
+
+
+class ConvertedOptions(PhoneOptions):
+    """Options of formats that foreign converters write."""
+
+    length: int | None = Field(default=None, ge=1, le=4096)
+    """The one length that the file takes, with one sample at a time. By default any, where the format can do that.
+    Only `form: sequence` has it: a step takes sequences of any length."""
+
+    @model_validator(mode="after")
+    def _length_of_sequences_only(self) -> ConvertedOptions:
+        if self.length is not None and self.form == "step":
+            raise ValueError("`length` is an option of whole sequences; a step file takes any length step by step")
+        return self
 
 
 def onnx_file(
@@ -103,10 +117,37 @@ def onnx_file(
     )
     path = folder / "source.onnx"
     artifact = onnx.export(model, task, path, own, progress=progress, seed=seed)
-    if not step:
+    if step:
+        assert artifact.step is not None
+        return folder / artifact.step.path, artifact.step
+    length = getattr(options, "length", None)
+    if length is None:
         return path, artifact
-    assert artifact.step is not None
-    return folder / artifact.step.path, artifact.step
+    from exporters import fixed_shapes
+
+    _refuse_other_length(task, length)
+    return fixed_shapes.write(path, folder / "fixed.onnx", task, length), artifact
+
+
+def remedy(source: Path, title: str, options: ConvertedOptions) -> str:
+    """What an error names where a runtime is not right with a model whose ONNX file is known."""
+    from exporters import fixed_shapes
+
+    if options.form == "step":
+        return "use `format: ort`, which runs every model that can be exported"
+    relu = ""
+    if fixed_shapes.has_relu(source):
+        relu = f"{title} computes an RNN of relu as one of tanh: "
+    fixed = "`length: N` (one length, layers of relu as plain operations) or " if options.length is None else ""
+    return f"{relu}use {fixed}`form: step`, whose cells are plain operations; or `format: ort`"
+
+
+def _refuse_other_length(task: Task, length: int) -> None:
+    if not task.min_length <= length <= task.max_length:
+        raise ExportError(
+            f"length is {length}, but the task's sequences have {task.min_length} to {task.max_length} positions",
+            hint="give a `length` among these",
+        )
 
 
 @dataclass(frozen=True)
@@ -167,12 +208,13 @@ def agreement(
     from compressor.measure import parity
     from compressor.measure.forward import open_forward
     from compressor.measure.runtime_file import open_file
+    from compressor.measure.steps import Steps
     from exporters import _streaming
     from exporters.torch_capture import plain_attention
 
     forward = open_forward(candidate, task)
     try:
-        if options.form == "step":
+        if isinstance(forward, Steps):
             return _streaming.beside_torch(reference, forward, task, options, seed), forward.runtime
         file = open_file(candidate)
         fixed = FixedShapes(task, batch=_is_fixed(task, file.inputs, "batch"), length=_fixed_length(task, file.inputs))
@@ -217,7 +259,8 @@ def deliver(
     if not found.passed:
         from compressor.measure import parity
 
-        raise ParityError(
+        raise Disagreement(
+            found,
             f"the {candidate.format} file disagrees with PyTorch in {runtime} "
             f"(atol {found.atol:g}, rtol {found.rtol:g}):\n" + parity.table(found),
             hint="where every point is close, raise atol and rtol",
@@ -249,6 +292,90 @@ def deliver(
     for part in (*needed, *candidate.extras):
         write_whole(path.parent / part.name, part.read_bytes())
     return artifact
+
+
+class Disagreement(ParityError):
+    """A `ParityError` that holds the comparison."""
+
+    def __init__(self, found: Parity, message: str, *, hint: str | None = None) -> None:
+        """For a comparison that was not passed."""
+        super().__init__(message, hint=hint)
+        self.found = found
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to convert a model."""
+
+    name: str
+    """As in "by the converter's own loops"."""
+    convert: Callable[[Path], Candidate]
+    """Writes the file into an empty folder; raises `ExportError`."""
+
+
+def by_first_right_way(
+    ways: Sequence[Way],
+    folder: Path,
+    model: nn.Module,
+    task: Task,
+    path: Path,
+    options: PhoneOptions,
+    *,
+    seed: int,
+    started: float,
+    remedy: str,
+    progress: Progress = _SILENT,
+) -> Artifact:
+    """Convert by the first way whose file agrees with PyTorch in its runtime, and deliver that.
+
+    Args:
+        ways: In the order in which they are tried.
+        folder: A temporary folder.
+        model: What is converted.
+        task: Of the model.
+        path: As for `deliver`.
+        options: As for `deliver`.
+        seed: As for `deliver`.
+        started: As for `deliver`.
+        remedy: What an error names where no way is right.
+        progress: Told of each way that is given up.
+
+    Returns:
+        The artifact; its notes tell of ways that were tried before.
+
+    Raises:
+        ParityError: No way is right, and at least one file runs but gives something else than PyTorch.
+        ExportError: No way leads to a file that runs.
+    """
+    failures: list[tuple[str, ExportError]] = []
+    for number, way in enumerate(ways):
+        own = folder / f"way{number}"
+        own.mkdir()
+        try:
+            candidate = way.convert(own)
+            told = tuple(f"{name} was not right: {_reason(error)}" for name, error in failures)
+            notes = (*candidate.notes, *((f"Made {way.name}.", *told) if len(ways) > 1 else ()))
+            return deliver(replace(candidate, notes=notes), model, task, path, options, seed=seed, started=started)
+        except ExportError as error:
+            failures.append((way.name, error))
+            progress.say(f"{path.name} {way.name}: {_reason(error)}")
+    if len(failures) == 1:
+        error = failures[0][1]
+        error.hint = remedy
+        raise error
+    kind = ParityError if any(isinstance(error, ParityError) for _, error in failures) else ExportError
+    listed = "\n".join(f"  {name}: {_reason(error)}" for name, error in failures)
+    raise kind(f"no way to convert to {path.name} is right:\n{listed}", hint=remedy) from failures[-1][1]
+
+
+def _reason(error: ExportError) -> str:
+    """An error in a line: where it disagrees, the point that is worst."""
+    lines = error.message.splitlines()
+    if isinstance(error, Disagreement):
+        worst = max(error.found.points, key=lambda point: (not point.within, point.max_absolute))
+        where = f"at batch {worst.batch} and length {worst.length}"
+        return f"{lines[0].partition(' (atol')[0]} {where}: {worst.note or f'off by {worst.max_absolute:.2g}'}"
+    return " ".join([lines[0], *(line.strip() for line in lines[-1:] if len(lines) > 1)])[:300]
 
 
 def _is_fixed(task: Task, inputs: Sequence[TensorInfo], word: str) -> bool:

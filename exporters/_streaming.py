@@ -53,6 +53,14 @@ class StepGraph:
     info: StreamInfo
 
 
+class Chunked(Protocol):
+    """How many positions a step takes."""
+
+    @property
+    def chunk(self) -> int:
+        """At least 1."""
+
+
 class SequenceTask:
     """The task as a stream sees it: sequences without padding, and longer ones than the task itself gives."""
 
@@ -148,7 +156,7 @@ class Plan:
     outputs: tuple[StreamOutput, ...]
 
 
-def plan(model: nn.Module, task: Task, options: Options) -> Plan:
+def plan(model: nn.Module, task: Task, options: Chunked) -> Plan:
     """Find the states of a model, and try steps of one position in PyTorch.
 
     Args:
@@ -175,6 +183,18 @@ def plan(model: nn.Module, task: Task, options: Options) -> Plan:
 def graph(model: nn.Module, task: Task, options: Options) -> StepGraph:
     """The step graph of a model; raises `ExportError` as `plan` does, or where it cannot be written."""
     return _export(model, plan(model, task, options), task, options)
+
+
+def step_module(model: nn.Module, task: Task, options: Chunked) -> nn.Module:
+    """A step as a module: inputs of `chunk` positions and states in, as in the step file; cells are plain operations.
+
+    Raises:
+        ExportError: As `plan`.
+    """
+    planned = plan(model, task, options)
+    example = task.example(1, max(task.min_length, min(task.length, task.max_length)))
+    step = streaming.StepModel(copy.deepcopy(model), planned.survey, chunk=options.chunk, plain=True)
+    return _Step(step, planned.inputs, [part.dtype for part in example], options.chunk).eval()
 
 
 def _refuse_late_answers(outputs: tuple[StreamOutput, ...], chunk: int) -> None:

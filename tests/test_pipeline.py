@@ -380,7 +380,7 @@ def test_limits_are_checked_on_the_exported_file(done):
     worse = report.compressed[0].model_copy(
         update={"score": report.original.score.model_copy(update={"value": report.original.score.value - 0.01})}
     )
-    checked = {c.name: c.met for c in check_limits(limits, report.original, [worse], report.speedups)}
+    checked = {c.name: c.met for c in check_limits(limits, [report.original], [worse], report.speedups)}
     assert checked == {
         "metric_drop": False, "file_ratio": True, "file_bytes": False, "speedup": True, "latency_ms": True,
     }  # fmt: skip

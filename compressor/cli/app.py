@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli import bench, doctor, graphs, inspect, methods, probe, recipes, report, run, validate
+from compressor.cli import bench, doctor, graphs, inspect, methods, probe, recipes, report, run, runtimes, validate
 from compressor.cli.output import emit
 
 app = typer.Typer(
@@ -47,5 +47,6 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(methods.app, name="methods")
 app.add_typer(graphs.app, name="graphs")
 app.command("bench", short_help="Time ONNX files against each other.")(bench.bench)
+app.add_typer(runtimes.app, name="runtimes")
 app.command("report", short_help="Show the report of a finished run.")(report.report)
 app.command("doctor", short_help="Check this installation.")(doctor.doctor)

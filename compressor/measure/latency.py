@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 FEWEST_ROUNDS = fewest_for_median(CONFIDENCE)
 WARMUP_RUNS = 3
+MAX_SECONDS = 60.0
 _KEPT_SAMPLES = 200
 _QUANTILES = (0.1, 0.5, 0.9)
 _SILENT = Silent()
@@ -71,20 +72,22 @@ def compare(
     paths: Sequence[Path],
     inputs: Sequence[Sequence[Tensor]],
     *,
+    baselines: Sequence[int] = (),
     batch: int,
     length: int,
     threads: int = 1,
     rounds: int = 40,
     runs: int = 10,
-    max_seconds: float = 60.0,
+    max_seconds: float = MAX_SECONDS,
     seed: int = 0,
     progress: Progress = _SILENT,
 ) -> tuple[list[Latency], list[SpeedUp]]:
-    """Latency of each file on its `inputs`, and how much faster than the first each other one is.
+    """Latency of each file on its `inputs`, and how much faster than its baseline each other one is.
 
     Args:
-        paths: exported files of any format; the first is the baseline.
+        paths: exported files of any format.
         inputs: what each of them is run on (the same, but for the sizes of states).
+        baselines: for each file the index of its baseline, which has its own; by default the first is that of all.
         batch: batch size of `inputs`, for the record.
         length: length of `inputs`, for the record.
         threads: of the runtime inside one operator.
@@ -95,7 +98,7 @@ def compare(
         progress: told of each round.
 
     Returns:
-        One `Latency` a file (quantiles over all its timed runs, in ms) and one `SpeedUp` for each but the first
+        One `Latency` a file (quantiles over all its timed runs, in ms) and one `SpeedUp` for each that is no baseline
         (see `statistics.speed_up`).
     """
     _check(paths, rounds, runs)
@@ -122,7 +125,8 @@ def compare(
         for file, timed in zip(files, bursts, strict=True)
     ]
     medians = [[stdlib_statistics.median(burst) for burst in timed] for timed in bursts]
-    return latencies, [speed_up(medians[0], other, confidence=CONFIDENCE) for other in medians[1:]]
+    pairs = [(index, own) for own, index in enumerate(baselines or [0] * len(paths)) if own != index]
+    return latencies, [speed_up(medians[index], medians[own], confidence=CONFIDENCE) for index, own in pairs]
 
 
 def _check(paths: Sequence[Path], rounds: int, runs: int) -> None:

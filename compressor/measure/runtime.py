@@ -93,6 +93,7 @@ class ModelFile(ABC):
     def burst(self, feed: Feed, *, runs: int, warmup: int) -> list[float]:
         """Milliseconds of each of `runs` runs in a row, after `warmup` untimed ones."""
 
+    @abstractmethod
     def close(self) -> None:
         """Free what it holds; it cannot be called afterwards."""
 
@@ -165,6 +166,10 @@ class OnnxFile(ModelFile):
             self.run(feed)
             timed.append((time.perf_counter_ns() - start) / 1e6)
         return timed
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
 
 
 def _info(declared: Any) -> TensorInfo:

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from pydantic import ValidationError
-from torch import Tensor
 
 from compressor import runtimes
 from compressor.child import Server
@@ -21,6 +18,8 @@ from compressor.report import FileDescription
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
 ONNX_RUNTIME_SUFFIXES = (".onnx", ".ort")
 WORKERS = Path(__file__).with_name("workers")
@@ -66,7 +65,7 @@ class Worker:
     def ask(
         self, do: str, arrays: Sequence[NDArray[Any]] = (), *, seconds: float, hint: str = "", **more: Any
     ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-        """The answer to a request (see `workers/_serve.py`); raises `ExportError` where it is an error or none comes."""
+        """The answer to a request (see `workers/_serve.py`); raises `ExportError` where it is an error or missing."""
         head, found = _unpacked(self._server.ask(_packed({"do": do, **more}, arrays), seconds=seconds, hint=hint))
         if "error" in head:
             raise ExportError(f"{self._server.what} failed: {_first_lines(head['error'])}", hint=hint or None)
@@ -101,7 +100,11 @@ class RuntimeFile(ModelFile):
         if not path.is_file():
             raise ExportError(f"{path} is not a file", hint="export the model first, or correct the path")
         title = runtimes.known(name).title
-        self._load = {"path": str(path.resolve()), "threads": threads, "description": described.model_dump(mode="json")}
+        self._load: dict[str, Any] = {
+            "path": str(path.resolve()),
+            "threads": threads,
+            "description": described.model_dump(mode="json"),
+        }
         self._worker = Worker(name, f"{path.name} in {title}")
         self.runtime = ""
         self.reload()
@@ -134,7 +137,12 @@ def peak(
     """By how many bytes a fresh process of a runtime grows when it loads and runs a file; None where nobody knows."""
     worker = Worker(runtime, f"{path} in a process of its own")
     try:
-        load = {"path": str(path.resolve()), "threads": 1, "description": dict(description), "runs": runs}
+        load: dict[str, Any] = {
+            "path": str(path.resolve()),
+            "threads": 1,
+            "description": dict(description),
+            "runs": runs,
+        }
         hint = "the file loads here but not there: is there enough memory?"
         head, _ = worker.ask("peak", inputs, seconds=LOAD_SECONDS + runs * RUN_SECONDS, hint=hint, **load)
     finally:

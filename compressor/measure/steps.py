@@ -65,7 +65,7 @@ def _inner(state: StateInfo) -> list[tuple[int, int | str]]:
 
 
 class Steps:
-    """A step file of any format, called like the whole-sequence file beside it: it runs all steps from the initial states on.
+    """A step file of any format, called like a whole-sequence file: it runs all steps from the initial states on.
 
     Samples are run together where the file takes any batch size and none is shorter than the others, else one by one.
     Outputs at padded positions are zero.

@@ -1,0 +1,120 @@
+"""Files of MNN (`.mnn`), converted from ONNX by MNN's own converter and checked in MNN.
+
+Known of MNN 3.6: an LSTM whose states are no inputs crashes the converter unless it is told to keep its own LSTM; a
+GRU kept that way is up to five times slower than the loop that it makes otherwise; an RNN of relu is computed as one
+of tanh; an unrolled LSTM is wrong unless its optimizer is off. Hence the ways that are tried, each checked.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal
+
+from compressor import child, runtimes
+from compressor.progress import Progress, Silent
+from exporters._phone import (
+    Candidate,
+    ConvertedOptions,
+    Way,
+    by_first_right_way,
+    describe,
+    onnx_file,
+    remedy,
+    workshop,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import nn
+
+    from compressor.report import Artifact
+    from compressor.task import Task
+
+_SILENT = Silent()
+# The converter alone: MNN's console script, and the module behind it, install a package that reports use to its makers.
+_CONVERT = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
+_LOOPS = ("with loops of its own", ())
+_OWN_CELLS = ("with its own recurrent layers", ("--useOriginRNNImpl",))
+_UNOPTIMIZED = ("without its optimizer", ("--useOriginRNNImpl", "--optimizeLevel", "0"))
+
+
+class Options(ConvertedOptions):
+    """Options of `format: mnn`."""
+
+    format: Literal["mnn"] = "mnn"
+    """The recipe word of this exporter."""
+
+
+def export(
+    model: nn.Module, task: Task, path: Path, options: Options, *, progress: Progress = _SILENT, seed: int = 0
+) -> Artifact:
+    """Write `model` to `path` in MNN's format, and its description beside it.
+
+    Raises:
+        ExportError: MNN is not installed, or its converter or MNN itself fails on the model.
+        ParityError: What MNN computes disagrees with PyTorch.
+        OutputError: The file cannot be written.
+    """
+    started = time.perf_counter()
+    python = runtimes.need("mnn").python
+    with workshop(path) as folder:
+        source, facts = onnx_file(model, task, folder, options, seed=seed, progress=progress)
+
+        def way(name: str, arguments: Sequence[str]) -> Way:
+            return Way(name, lambda own: _convert(source, own / path.name, python, arguments, options))
+
+        ways = [_OWN_CELLS, _LOOPS] if "LSTM" in facts.operators else [_LOOPS, _OWN_CELLS]
+        if not {"LSTM", "GRU", "RNN"} & set(facts.operators):
+            ways = [_LOOPS]
+        return by_first_right_way(
+            [way(*chosen) for chosen in (*ways, _UNOPTIMIZED)],
+            folder,
+            model,
+            task,
+            path,
+            options,
+            seed=seed,
+            started=started,
+            remedy=remedy(source, "MNN", options),
+            progress=progress,
+        )
+
+
+def _convert(source: Path, target: Path, python: Path, arguments: Sequence[str], options: Options) -> Candidate:
+    from compressor.measure.runtime import OnnxFile
+    from compressor.measure.steps import METADATA_KEY
+
+    child.run(
+        [
+            str(python),
+            "-P",
+            "-c",
+            _CONVERT,
+            "-f",
+            "ONNX",
+            "--modelFile",
+            str(source),
+            "--MNNModel",
+            str(target),
+            "--bizCode",
+            "compressor",
+            *arguments,
+        ],
+        seconds=options.seconds,
+        what=f"MNN's converter on {target.name}",
+        environment={"OMP_NUM_THREADS": "1"},
+    )
+    if not target.is_file():
+        raise _unwritten(target)
+    file = OnnxFile(source)
+    kept = {key: value for key, value in file.metadata.items() if key == METADATA_KEY}
+    beside = describe(target, "mnn", "mnn", file.inputs, file.outputs, metadata=kept)
+    return Candidate(target, "mnn", extras={beside: "inputs, outputs and states"})
+
+
+def _unwritten(target: Path) -> Exception:
+    from compressor.errors import ExportError
+
+    return ExportError(f"MNN's converter ended without an error and without {target.name}")

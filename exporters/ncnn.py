@@ -1,0 +1,245 @@
+"""Files of ncnn (`.ncnn.param` and `.ncnn.bin`), converted by pnnx and checked in ncnn.
+
+pnnx reads ONNX and TorchScript. Aaren and attention with a cache are wrong by way of ONNX and right from TorchScript;
+an encoder layer fails from TorchScript and is right from ONNX; so both are tried, and what leaves was run. ncnn has no
+axis of samples: a file takes one at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from compressor import child, runtimes
+from compressor.errors import ExportError
+from compressor.progress import Progress, Silent
+from compressor.report import TensorInfo
+from exporters._phone import (
+    Candidate,
+    ConvertedOptions,
+    Way,
+    by_first_right_way,
+    describe,
+    onnx_file,
+    remedy,
+    workshop,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from compressor.measure.runtime import OnnxFile
+    from compressor.report import Artifact
+    from compressor.task import Task
+
+_SILENT = Silent()
+_WORDS = {"float32": "f32", "float64": "f64", "float16": "f16", "int64": "i64", "int32": "i32", "bool": "u8"}
+
+
+class Options(ConvertedOptions):
+    """Options of `format: ncnn`."""
+
+    format: Literal["ncnn"] = "ncnn"
+    """The recipe word of this exporter."""
+    route: Literal["auto", "onnx", "torch"] = "auto"
+    """What pnnx reads; `auto`: ONNX, and where that is not right TorchScript."""
+
+
+def export(
+    model: nn.Module, task: Task, path: Path, options: Options, *, progress: Progress = _SILENT, seed: int = 0
+) -> Artifact:
+    """Write `model` to two files of ncnn, `path.param` and `path.bin`, and their description.
+
+    Raises:
+        ExportError: ncnn or pnnx is not installed, or fails on the model.
+        ParityError: What ncnn computes disagrees with PyTorch.
+        OutputError: The files cannot be written.
+    """
+    started = time.perf_counter()
+    program = _program(runtimes.need("ncnn"))
+    with workshop(path) as folder:
+        source, _ = onnx_file(model, task, folder, options, seed=seed, progress=progress)
+        build = _Build(source, model, task, path, options, program)
+        return by_first_right_way(
+            build.ways(),
+            folder,
+            model,
+            task,
+            path,
+            options,
+            seed=seed,
+            started=started,
+            remedy=remedy(source, "ncnn", options),
+            progress=progress,
+        )
+
+
+class _Build:
+    """The ways from one model to ncnn."""
+
+    def __init__(self, source: Path, model: nn.Module, task: Task, path: Path, options: Options, program: Path) -> None:
+        from compressor.measure.runtime import OnnxFile
+        from compressor.measure.steps import Steps
+
+        self._source, self._model, self._task, self._path = source, model, task, path
+        self._options, self._program = options, program
+        self._file: OnnxFile = OnnxFile(source)
+        self._steps = Steps(source, file=self._file) if options.form == "step" else None
+
+    def ways(self) -> list[Way]:
+        routes = ("onnx", "torch") if self._options.route == "auto" else (self._options.route,)
+        found = []
+        for route in routes:
+            if self._open:
+                found.append(Way(f"from {_TITLES[route]}", lambda own, route=route: self._convert(own, route, 2)))
+            found.append(
+                Way(
+                    f"from {_TITLES[route]}, traced at one length",
+                    lambda own, route=route: self._convert(own, route, 1),
+                )
+            )
+        return found
+
+    def _convert(self, folder: Path, route: str, lengths: int) -> Candidate:
+        given = folder / "model.onnx" if route == "onnx" else folder / "model.pt"
+        examples = [self._example(number) for number in range(lengths)]
+        if route == "onnx":
+            given.write_bytes(self._source.read_bytes())
+        else:
+            self._trace(given, examples[0])
+        param = folder / f"{self._path.name}.param"
+        binary = param.with_suffix(".bin")
+        shapes = [
+            f"inputshape{'' if number == 0 else number + 1}={_shapes(own)}" for number, own in enumerate(examples)
+        ]
+        child.run(
+            [str(self._program), str(given), *shapes, "fp16=0", f"ncnnparam={param}", f"ncnnbin={binary}"],
+            seconds=self._options.seconds,
+            what=f"pnnx on {self._path.name}",
+            environment={"OMP_NUM_THREADS": "1"},
+        )
+        if not (param.is_file() and binary.is_file()):
+            raise ExportError("pnnx ended without an error and without files of ncnn")
+        return self._candidate(param, binary)
+
+    def _candidate(self, param: Path, binary: Path) -> Candidate:
+        layers = [line.split() for line in param.read_text().splitlines()[2:]]
+        blobs = {words[0] for words in [layer[1:] for layer in layers if layer and layer[0] == "Input"]}
+        names = {
+            name for layer in layers if layer for name in layer[4 + int(layer[2]) : 4 + int(layer[2]) + int(layer[3])]
+        }
+        inputs, outputs = self._file.inputs, self._file.outputs
+        taken = [f"in{number}" if f"in{number}" in blobs | names else None for number in range(len(inputs))]
+        given = [f"out{number}" for number in range(len(outputs))]
+        missing = [name for name in given if name not in names]
+        if missing or len(blobs) > len(inputs):
+            raise ExportError(f"pnnx wrote a net whose inputs and outputs are not those of the model ({missing})")
+        from compressor.measure.steps import METADATA_KEY
+
+        kept = {key: value for key, value in self._file.metadata.items() if key == METADATA_KEY}
+        beside = describe(
+            param,
+            "ncnn",
+            "ncnn",
+            [self._alone(item, self._batch(item, self._task.inputs)) for item in inputs],
+            [self._alone(item, self._batch(item, self._task.outputs)) for item in outputs],
+            metadata=kept,
+            details={
+                "blobs_in": json.dumps(taken),
+                "blobs_out": json.dumps(given),
+                "batch_in": json.dumps([self._batch(item, self._task.inputs) for item in inputs]),
+                "batch_out": json.dumps([self._batch(item, self._task.outputs) for item in outputs]),
+            },
+        )
+        operators: dict[str, int] = {}
+        for layer in layers:
+            if layer and layer[0] not in ("Input", "Split"):
+                operators[layer[0]] = operators.get(layer[0], 0) + 1
+        return Candidate(
+            param, "ncnn", {binary: "weights"}, {beside: "inputs, outputs, their blobs, and states"}, operators
+        )
+
+    def _batch(self, item: TensorInfo, named: Mapping[str, Mapping[int, str]]) -> int | None:
+        """The axis of samples: the task's, and the first of a state."""
+        if item.name in named:
+            return next((axis for axis, word in named[item.name].items() if word == "batch"), None)
+        return 0
+
+    def _alone(self, item: TensorInfo, batch: int | None) -> TensorInfo:
+        shape = tuple(
+            1 if axis == batch else self._options.length if size == "time" and self._options.length else size
+            for axis, size in enumerate(item.shape)
+        )
+        return TensorInfo(name=item.name, dtype=item.dtype, shape=shape)
+
+    @property
+    def _open(self) -> bool:
+        """Whether an axis is to stay open: a length, or the positions that a state keeps."""
+        if self._steps is not None:
+            return self._steps.info.grows
+        return self._options.length is None and self._task.min_length < self._task.max_length
+
+    def _example(self, number: int) -> tuple[Tensor, ...]:
+        """Inputs of one sample, as the ONNX file takes them; of another size where `number` is 1."""
+        task = self._task
+        typical = self._options.length or max(min(2, task.max_length), min(task.length, task.max_length))
+        if self._steps is not None:
+            return tuple(self._steps.one_step(task.example(1, typical), past=(4, 9)[number]))
+        other = task.max_length if typical != task.max_length else max(task.min_length, typical - 1)
+        return task.example(1, (typical, other)[number])
+
+    def _trace(self, target: Path, example: Sequence[Tensor]) -> None:
+        import torch
+
+        from exporters import _streaming, onnx
+        from exporters.torch_capture import plain_attention
+
+        own = onnx._private_copy(self._model)
+        if self._options.form == "step":
+            own = _streaming.step_module(own, self._task, self._options)
+        try:
+            with torch.no_grad(), plain_attention(), _quiet():
+                traced = torch.jit.trace(own, tuple(example), check_trace=False)
+                traced.save(str(target))
+        except Exception as error:  # whatever tracing and the model's code raise
+            raise ExportError(
+                f"TorchScript cannot trace the model: {type(error).__name__}: {str(error)[:200]}"
+            ) from error
+
+
+_TITLES = {"onnx": "ONNX", "torch": "TorchScript"}
+
+
+def _program(found: runtimes.Found) -> Path:
+    """Pnnx itself; its Python module would want PyTorch in that environment."""
+    where = child.run(
+        [str(found.python), "-P", "-c", "import importlib.util; print(importlib.util.find_spec('pnnx').origin)"],
+        seconds=60,
+        what="the search for pnnx",
+    ).strip()
+    for name in ("pnnx", "bin/pnnx", "pnnx.exe"):
+        program = Path(where).parent / name
+        if program.is_file():
+            return program
+    raise ExportError(f"there is no program pnnx in {Path(where).parent}", hint="`compressor runtimes install ncnn`")
+
+
+def _shapes(example: Sequence[Tensor]) -> str:
+    """Shapes and types as pnnx takes them: [1,20,40]f32,[1]i64."""
+    return ",".join(
+        f"[{','.join(map(str, part.shape))}]{_WORDS[str(part.dtype).removeprefix('torch.')]}" for part in example
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """TorchScript warns that it is old, and of every shape that it fixes; what it fixed shows in the comparison."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
