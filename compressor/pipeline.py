@@ -567,7 +567,7 @@ def _kind(options: ExportOptions) -> tuple[str, str]:
 
 def _file_name(options: ExportOptions, stem: str | None) -> str:
     step = ".step" if _kind(options)[1] == "step" else ""
-    return f"{stem or getattr(options, 'name', 'model')}{step}.{options.format}"
+    return f"{stem or getattr(options, 'name', 'model')}{step}.{getattr(options, 'ending', options.format)}"
 
 
 def _for_originals(exports: Sequence[ExportOptions]) -> list[ExportOptions]:

@@ -12,15 +12,16 @@ import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch._decomp import get_decompositions
+from torch.nn.utils.rnn import PackedSequence
 
+from compressor.errors import ExportError
+from compressor.nn.low_rank_recurrent import LowRankRecurrent
 from exporters import torch_capture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from torch import nn
 
 _OPS = torch.ops.aten
 _RECURRENT = (_OPS.lstm.input, _OPS.gru.input, _OPS.rnn_tanh.input, _OPS.rnn_relu.input)
@@ -86,24 +87,30 @@ def rewrite(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def recurrent_calls(model: nn.Module, inputs: Sequence[Tensor]) -> int:
-    """Cells that a traced sequence has: positions x layers x directions of all recurrent layers, in one run."""
-    from compressor.nn.low_rank_recurrent import LowRankRecurrent
+def recurrent_cells(model: nn.Module, inputs: Sequence[Tensor]) -> int:
+    """Cells that a traced sequence has: positions x layers x directions of all recurrent layers, in one run.
 
+    Raises:
+        ExportError: A recurrent layer is given a packed sequence.
+    """
     found = 0
 
-    def hook(module: Any, given: Any, output: Any) -> None:
+    def count(module: Any, given: Any, output: Any) -> None:
         nonlocal found
-        first = given[0]
-        steps = 1
-        if isinstance(module, (torch.nn.RNNBase, LowRankRecurrent)):
-            data = getattr(first, "data", first)
-            steps = first.batch_sizes.shape[0] if hasattr(first, "batch_sizes") else _length(module, data)
-            steps *= module.num_layers * (2 if module.bidirectional else 1)
-        found += steps
+        if isinstance(given[0], PackedSequence):
+            raise ExportError(
+                "the model packs its sequences, which a file of one length cannot follow",
+                hint="`form: step` takes sequences of any length; `format: onnx` and `ort` take packed ones",
+            )
+        if isinstance(module, nn.RNNCellBase):
+            found += 1
+        else:
+            sequence = given[0]
+            steps = sequence.shape[1 if module.batch_first and sequence.dim() == 3 else 0]
+            found += steps * module.num_layers * (2 if module.bidirectional else 1)
 
-    classes = (torch.nn.RNNBase, torch.nn.RNNCellBase, LowRankRecurrent)
-    handles = [part.register_forward_hook(hook) for part in model.modules() if isinstance(part, classes)]
+    classes = (nn.RNNBase, nn.RNNCellBase, LowRankRecurrent)
+    handles = [part.register_forward_hook(count) for part in model.modules() if isinstance(part, classes)]
     try:
         with torch.no_grad(), torch_capture.plain_attention():
             model(*inputs)
@@ -111,10 +118,6 @@ def recurrent_calls(model: nn.Module, inputs: Sequence[Tensor]) -> int:
         for handle in handles:
             handle.remove()
     return found
-
-
-def _length(module: Any, sequence: Tensor) -> int:
-    return sequence.shape[1 if module.batch_first and sequence.dim() == 3 else 0]
 
 
 # --- what depends on weights only ---
@@ -242,7 +245,9 @@ def _to_slices_and_views(graph: fx.Graph, node: fx.Node) -> None:
     for user in list(node.users):
         if user.target is operator.getitem:
             with graph.inserting_before(user):
-                chosen = graph.call_function(_OPS.select.int, (node.args[0], node.args[1] if len(node.args) > 1 else 0, user.args[1]))
+                chosen = graph.call_function(
+                    _OPS.select.int, (node.args[0], node.args[1] if len(node.args) > 1 else 0, user.args[1])
+                )
             _replace(user, chosen)
             _to_slice_and_view(graph, chosen)
 
