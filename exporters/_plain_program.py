@@ -164,7 +164,7 @@ def _constant(module: fx.GraphModule, node: object) -> Tensor | None:
 
 
 def _to_linear(module: fx.GraphModule, node: fx.Node) -> None:
-    """x W^T, or x W^T + b as one operator, becomes a `linear`."""
+    """X W^T, or x W^T + b as one operator, becomes a `linear`."""
     bias, x, right = (None, *node.args) if node.target in _PRODUCTS else node.args[:3]
     if node.target is _OPS.addmm.default and (node.kwargs or _constant(module, bias) is None):
         return

@@ -293,9 +293,10 @@ def _checked(
     part = options.quantized_error or _ERRORS[options.precision]
     scale = _largest_output(reference, task, options)
     loose = options.model_copy(update={"atol": part * scale, "rtol": 0.0})
+    worst = max(point.max_absolute for point in found.points)
     note = (
         f"{options.precision}: weights have a scale for each output, activations that of the moment. In float32 the "
-        f"file has {before} bytes and agrees with PyTorch to {max(p.max_absolute for p in found.points):.2g}; quantized "
+        f"file has {before} bytes and agrees with PyTorch to {worst:.2g}; quantized "
         f"it may be off by {part:g} of the largest output, {scale:.3g}, and the metric has the last word."
     )
     candidate = Candidate(

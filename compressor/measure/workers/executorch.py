@@ -21,4 +21,4 @@ class File:
         outputs = self._module.forward([torch.from_numpy(array) for array in arrays])
         if len(outputs) != self._outputs:
             raise ValueError(f"the file has {len(outputs)} outputs, its description {self._outputs}")
-        return [np.array(output.numpy()) for output in outputs]  # its memory is that of the next run, too
+        return [np.array(output.numpy()) for output in outputs]  # copies: the next run writes into the same memory
