@@ -129,7 +129,7 @@ class Server:
             return self._read(length, deadline)
         except TimeoutError as error:
             end(self._process)
-            last = self._last_lines()
+            last = self.last_lines()
             self.close()
             raise ExportError(
                 f"{self.what} took longer than {seconds:g} s and was ended{last}", hint=hint or None
@@ -138,7 +138,7 @@ class Server:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)
             end(self._process)
-            last = self._last_lines()
+            last = self.last_lines()
             self.close()
             manner = _manner(self._process.returncode)
             raise ExportError(f"{self.what} failed ({manner}){last}", hint=hint or None) from error
@@ -163,7 +163,8 @@ class Server:
             found += piece
         return bytes(found)
 
-    def _last_lines(self) -> str:
+    def last_lines(self) -> str:
+        """The end of what it wrote to its standard error, for an error of its asker; empty where nothing."""
         self._complaints.seek(0)
         return _last_lines("", self._complaints.read().decode(errors="replace"))
 

@@ -37,6 +37,7 @@ from compressor.report import (
     Measurement,
     Report,
     Score,
+    Skip,
     SpeedUp,
     StepMeasurement,
     StepReport,
@@ -141,9 +142,21 @@ class _Run:
         score = steps[-1].score or original_score
         checkpoint.save(self.folder.staging, state.model, state.structure)
         with self.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
+            refused = []
             for options, baseline in zip(self.recipe.exports, baselines, strict=True):
-                artifact = self._export(state.model, narrowed, options, None)
+                try:
+                    artifact = self._export(state.model, narrowed, options, None)
+                except ExportError as error:
+                    if len(self.recipe.exports) == 1:
+                        raise
+                    refused.append(self._refused(options, error))
+                    continue
                 exported.append(_Exported(artifact, state.model, narrowed, score, baseline))
+            if len(exported) == first:
+                raise ExportError(
+                    "no export is right:\n" + "\n".join(f"  {skip.name}: {skip.reason}" for skip in refused),
+                    hint="`compressor runtimes list` shows what is installed; the reasons name what runs instead",
+                )
             measurements, speedups = self._measure(exported)
         compressed = measurements[first:]
         report = Report(
@@ -159,9 +172,13 @@ class _Run:
             elsewhere=tuple(measurements[1:first]),
             compressed=tuple(compressed),
             speedups=tuple(speedups[first:]),
-            baselines=tuple(baselines),
+            baselines=tuple(one.baseline for one in exported[first:]),
+            refused=tuple(refused),
             limits=check_limits(
-                self.recipe.limits, [measurements[index] for index in baselines], compressed, speedups[first:]
+                self.recipe.limits,
+                [measurements[one.baseline] for one in exported[first:]],
+                compressed,
+                speedups[first:],
             ),
             notes=self._notes(steps),
             environment=environment(self.device),
@@ -289,6 +306,13 @@ class _Run:
             places.setdefault(key, len(found))
             found.append(_Exported(artifact, original, self.task, score, len(found)))
         return found, [places[_kind(options)] for options in self.recipe.exports]
+
+    def _refused(self, options: ExportOptions, error: ExportError) -> Skip:
+        """An export that did not work out, told at once: the others go on."""
+        name = _file_name(options, None)
+        remedy = f" ({error.hint})" if error.hint else ""
+        self.progress.say(f"{name} is refused: {error.message}{remedy}")
+        return Skip(name=name, reason=f"{' '.join(error.message.split())}{remedy}")
 
     def _measure(self, exported: Sequence[_Exported]) -> tuple[list[Measurement], list[SpeedUp | None]]:
         """Everything about every file, and how much faster each is than its original (none for an original)."""

@@ -536,12 +536,14 @@ class Report(Fact):
     """The original in further formats, for exports to these."""
     steps: tuple[StepReport, ...]
     compressed: tuple[Measurement, ...]
-    """One per export, in the recipe's order."""
+    """One per export that is not refused, in the recipe's order."""
     speedups: tuple[SpeedUp | None, ...]
     """One per export: its original against it."""
     baselines: tuple[int, ...] = ()
     """One per export: which original it is compared with, 0 for `original`, 1 for the first of `elsewhere`; empty where
     all are compared with `original`."""
+    refused: tuple[Skip, ...] = ()
+    """Exports of which no file is right, and why; those that are there are measured all the same."""
     limits: tuple[Limit, ...] = ()
     notes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()

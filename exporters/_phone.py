@@ -11,7 +11,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -116,7 +116,7 @@ def onnx_file(
         name="source", stream=step, chunk=options.chunk if step else 1, atol=options.atol, rtol=options.rtol
     )
     path = folder / "source.onnx"
-    artifact = onnx.export(model, task, path, own, progress=progress, seed=seed)
+    artifact = _shared(model, task, path, own, seed, progress)
     if step:
         assert artifact.step is not None
         return folder / artifact.step.path, artifact.step
@@ -129,8 +129,53 @@ def onnx_file(
     return fixed_shapes.write(path, folder / "fixed.onnx", task, length), artifact
 
 
-def remedy(source: Path, title: str, options: ConvertedOptions) -> str:
-    """What an error names where a runtime is not right with a model whose ONNX file is known."""
+_SHARED: dict[tuple[int, Any], tuple[Any, Artifact | None, dict[str, bytes], ExportError | None]] | None = None
+
+
+@contextlib.contextmanager
+def shared_sources() -> Iterator[None]:
+    """Within it a model is exported to ONNX once for all formats; it must not change meanwhile."""
+    global _SHARED  # noqa: PLW0603  # one process exports one model after the other
+    _SHARED = {}
+    try:
+        yield
+    finally:
+        _SHARED = None
+
+
+def _shared(model: nn.Module, task: Task, path: Path, own: Any, seed: int, progress: Progress) -> Artifact:
+    """Export to ONNX, or write again what was exported of the same model before."""
+    from exporters import onnx
+
+    if _SHARED is None:
+        return onnx.export(model, task, path, own, progress=progress, seed=seed)
+    key = id(model), own
+    if key not in _SHARED:
+        try:
+            artifact = onnx.export(model, task, path, own, progress=progress, seed=seed)
+        except ExportError as error:
+            _SHARED[key] = model, None, {}, error
+        else:
+            files = {file.name: file.read_bytes() for file in path.parent.glob("source*.onnx")}
+            _SHARED[key] = model, artifact, files, None
+    _, artifact, files, error = _SHARED[key]
+    if error is not None:
+        raise error
+    assert artifact is not None
+    for name, content in files.items():
+        (path.parent / name).write_bytes(content)
+    return artifact
+
+
+def remedy(source: Path, title: str, options: ConvertedOptions, *, unrolls: bool) -> str:
+    """What an error names where a runtime is not right with a model whose ONNX file is known.
+
+    Args:
+        source: The ONNX file.
+        title: Of the runtime.
+        options: Of the export.
+        unrolls: Whether the runtime is right with layers of relu as plain operations for every position.
+    """
     from exporters import fixed_shapes
 
     if options.form == "step":
@@ -138,7 +183,9 @@ def remedy(source: Path, title: str, options: ConvertedOptions) -> str:
     relu = ""
     if fixed_shapes.has_relu(source):
         relu = f"{title} computes an RNN of relu as one of tanh: "
-    fixed = "`length: N` (one length, layers of relu as plain operations) or " if options.length is None else ""
+    fixed = ""
+    if options.length is None and (unrolls or not relu):
+        fixed = f"`length: N` (one length{', layers of relu as plain operations' if relu else ''}) or "
     return f"{relu}use {fixed}`form: step`, whose cells are plain operations; or `format: ort`"
 
 
@@ -192,10 +239,30 @@ def describe(
     return path
 
 
+class Tolerances(Protocol):
+    """How far a file may be from PyTorch."""
+
+    @property
+    def atol(self) -> float:
+        """Absolute tolerance."""
+
+    @property
+    def rtol(self) -> float:
+        """Relative tolerance."""
+
+
 def agreement(
-    reference: nn.Module, candidate: Path, task: Task, options: PhoneOptions, seed: int
+    reference: nn.Module, candidate: Path, task: Task, options: Tolerances, seed: int, *, runtime: str | None = None
 ) -> tuple[Parity, str]:
     """Agreement of a file with PyTorch in its own runtime, at the batch sizes and lengths that it takes.
+
+    Args:
+        reference: The model, as `exporters.onnx` copies it.
+        candidate: The file; a step file is chained over sequences.
+        task: Of the model.
+        options: Tolerances.
+        seed: Seeds the examples.
+        runtime: Another runtime for an ONNX file.
 
     Returns:
         The comparison, passed or not, and name and version of the runtime.
@@ -207,18 +274,15 @@ def agreement(
 
     from compressor.measure import parity
     from compressor.measure.forward import open_forward
-    from compressor.measure.runtime_file import open_file
     from compressor.measure.steps import Steps
     from exporters import _streaming
     from exporters.torch_capture import plain_attention
 
-    forward = open_forward(candidate, task)
+    forward = open_forward(candidate, task, runtime=runtime)
     try:
         if isinstance(forward, Steps):
             return _streaming.beside_torch(reference, forward, task, options, seed), forward.runtime
-        file = open_file(candidate)
-        fixed = FixedShapes(task, batch=_is_fixed(task, file.inputs, "batch"), length=_fixed_length(task, file.inputs))
-        file.close()
+        fixed = FixedShapes(task, batch=forward.alone, length=forward.length)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad(), plain_attention():
             found = parity.check(reference, forward, fixed, atol=options.atol, rtol=options.rtol, generator=generator)
@@ -376,24 +440,6 @@ def _reason(error: ExportError) -> str:
         where = f"at batch {worst.batch} and length {worst.length}"
         return f"{lines[0].partition(' (atol')[0]} {where}: {worst.note or f'off by {worst.max_absolute:.2g}'}"
     return " ".join([lines[0], *(line.strip() for line in lines[-1:] if len(lines) > 1)])[:300]
-
-
-def _is_fixed(task: Task, inputs: Sequence[TensorInfo], word: str) -> bool:
-    return _size(task, inputs, word) is not None
-
-
-def _fixed_length(task: Task, inputs: Sequence[TensorInfo]) -> int | None:
-    return _size(task, inputs, "time")
-
-
-def _size(task: Task, inputs: Sequence[TensorInfo], word: str) -> int | None:
-    """The size of a named axis that a file fixes; None where it takes any."""
-    for item in inputs:
-        for axis, name in task.inputs.get(item.name, {}).items():
-            size = item.shape[axis]
-            if name == word and isinstance(size, int):
-                return size
-    return None
 
 
 def _sha256(path: Path) -> str:

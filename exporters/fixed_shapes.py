@@ -1,7 +1,7 @@
 """An ONNX file for one sample and one length, for converters that want every shape known.
 
-With the length known, an RNN whose activation is Relu becomes plain operations, one copy of them for each position:
-MNN, ncnn and tract take its node for one of tanh, without a word.
+With the length known, an RNN whose activation is Relu becomes plain operations, one copy of them for each position: MNN
+(as ncnn and tract) takes its node for one of tanh, without a word.
 """
 
 from __future__ import annotations
@@ -37,14 +37,11 @@ def write(source: Path, target: Path, task: Task, length: int) -> Path:
                 if word in sizes:
                     value.type.tensor_type.shape.dim[axis].dim_value = sizes[word]
     del model.graph.value_info[:]
+    if unroll_relu(model, length):
+        onnx.checker.check_model(model, full_check=True)
     fixed = target.with_suffix(".fixed.onnx")
     onnx.save(model, fixed)
     _fold(fixed, target)
-    unrolled = onnx.load(target)
-    if unroll_relu(unrolled, length):
-        onnx.checker.check_model(unrolled, full_check=True)
-        onnx.save(unrolled, fixed)
-        _fold(fixed, target)
     return target
 
 
@@ -65,7 +62,8 @@ def _fold(source: Path, target: Path) -> None:
 def unroll_relu(model: onnx.ModelProto, length: int) -> int:
     """Replace every RNN node of Relu by plain operations over `length` positions, in place; returns how many.
 
-    h_t = relu(W x_t + R h_{t-1} + b_W + b_R), with the weights stored once. A node with `sequence_lens` is left alone.
+    h_t = relu([W R] [x_t; h_{t-1}] + b_W + b_R), with the weights stored once, of batch 1. A node with
+    `sequence_lens` is left alone.
     """
     graph = model.graph
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -128,29 +126,28 @@ class _Unrolled:
 
     def _one(self, index: int, back: bool) -> list[str]:
         """The hidden states (1, 1, B, H) of one direction, by position."""
-        name = f"{index}"
-        w = self._constant(f"w{name}", np.ascontiguousarray(self._w[index].T))  # (I, H)
-        r = self._constant(f"r{name}", np.ascontiguousarray(self._r[index].T))  # (H, H)
-        b = self._constant(f"b{name}", self._b[index, : self._units] + self._b[index, self._units :])
-        axes = self._constant("two", np.array([0, 1]))
-        zero = self._constant("zero", np.array([0]))
-        gates = self._op("Add", [self._op("MatMul", [self._node.input[0], w]), b])  # (T, B, H)
-        parts = [f"{self._prefix}.part{name}.{position}" for position in range(self._length)]
+        both = np.concatenate([self._w[index].T, self._r[index].T])  # (I + H, H)
+        # One product of both: pnnx takes a product plus what is no constant for a layer that ncnn does not have.
+        weights = self._constant(f"w{index}", np.ascontiguousarray(both))
+        bias = self._constant(f"b{index}", self._b[index, : self._units] + self._b[index, self._units :])
+        axes, zero = self._constant("two", np.array([0, 1])), self._constant("zero", np.array([0]))
+        parts = [f"{self._prefix}.part{index}.{position}" for position in range(self._length)]
         if self._length > 1:
             sizes = self._constant("sizes", np.ones(self._length, np.int64))
-            self._made.append(helper.make_node("Split", [gates, sizes], parts, axis=0))
+            self._made.append(helper.make_node("Split", [self._node.input[0], sizes], parts, axis=0))  # (1, B, I)
         else:
-            parts = [gates]
-        state = None
-        if self._state is not None:
-            place = self._constant(f"place{name}", np.array(index))
-            state = self._op("Gather", [self._state, place], axis=0)  # (B, H)
+            parts = [self._node.input[0]]
+        if self._state is None:
+            state = self._constant("start", np.zeros((1, self._units), np.float32))  # of batch 1
+        else:
+            state = self._op(
+                "Gather", [self._state, self._constant(f"place{index}", np.array(index))], axis=0
+            )  # (B, H)
         found = [""] * self._length
         for position in range(self._length - 1, -1, -1) if back else range(self._length):
-            given = self._op("Squeeze", [parts[position], zero])  # (B, H)
-            if state is not None:
-                given = self._op("Add", [given, self._op("MatMul", [state, r])])
-            state = self._op("Relu", [given])
+            given = self._op("Squeeze", [parts[position], zero])  # (B, I)
+            joined = self._op("Concat", [given, state], axis=1)
+            state = self._op("Relu", [self._op("Add", [self._op("MatMul", [joined, weights]), bias])])
             found[position] = self._op("Unsqueeze", [state, axes])
         return found
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _SILENT = Silent()
 # The converter alone: MNN's console script, and the module behind it, install a package that reports use to its makers.
 _CONVERT = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
-_LOOPS = ("with loops of its own", ())
+_LOOPS = ("as its converter does by default", ())
 _OWN_CELLS = ("with its own recurrent layers", ("--useOriginRNNImpl",))
 _UNOPTIMIZED = ("without its optimizer", ("--useOriginRNNImpl", "--optimizeLevel", "0"))
 
@@ -67,7 +67,7 @@ def export(
 
         ways = [_OWN_CELLS, _LOOPS] if "LSTM" in facts.operators else [_LOOPS, _OWN_CELLS]
         if not {"LSTM", "GRU", "RNN"} & set(facts.operators):
-            ways = [_LOOPS]
+            ways = [_LOOPS]  # there is nothing that the other one would keep
         return by_first_right_way(
             [way(*chosen) for chosen in (*ways, _UNOPTIMIZED)],
             folder,
@@ -77,7 +77,7 @@ def export(
             options,
             seed=seed,
             started=started,
-            remedy=remedy(source, "MNN", options),
+            remedy=remedy(source, "MNN", options, unrolls=True),
             progress=progress,
         )
 

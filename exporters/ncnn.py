@@ -75,7 +75,7 @@ def export(
             options,
             seed=seed,
             started=started,
-            remedy=remedy(source, "ncnn", options),
+            remedy=remedy(source, "ncnn", options, unrolls=False),
             progress=progress,
         )
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from compressor.errors import CompressorError, ExportError, ParityError
 from compressor.files import write_whole, writing
 from compressor.progress import Bar, Progress, Silent
-from compressor.report import Artifact, Parity
+from compressor.report import Artifact, Parity, RuntimeCheck
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,6 +67,10 @@ class Options(BaseModel):
     cells: Literal["auto", "plain", "native"] = "auto"
     """Recurrent layers of the step file as plain operations (MatMul, Sigmoid, ...) or as RNN, GRU and LSTM nodes;
     `auto`: plain where `chunk` is 1."""
+
+    check_in: tuple[Literal["openvino", "tract"], ...] = ()
+    """Further runtimes in which the same file must agree with PyTorch; a file that is not right in one of them is not
+    written. `compressor runtimes list` shows which are installed."""
 
     @model_validator(mode="after")
     def _options_of_streams_only_with_a_stream(self) -> Options:
@@ -115,6 +119,7 @@ def export(
             candidate.write_bytes(content)
         parity = _parity(reference, candidate, task, options, seed)
         artifact = _artifact(proto, content, candidate, parity, time.perf_counter() - start)
+        artifact = artifact.model_copy(update={"checks": _checks(reference, candidate, task, options, seed)})
         files = {path: content}
         if options.stream:
             bar.advance(note="step by step")
@@ -146,6 +151,7 @@ def _step(
     bar.advance(note="compare chained steps")
     parity, chained = _streaming.agreement(model, whole, candidate, task, options, seed)
     artifact = _artifact(built.proto, content, candidate, parity, time.perf_counter() - start)
+    artifact = artifact.model_copy(update={"checks": _checks(model, candidate, task, options, seed)})
     text = step_example.write(artifact, built.info)
     return artifact.model_copy(update={"stream": built.info, "chained": chained}), {
         target: content,
@@ -272,8 +278,28 @@ def _parity(reference: nn.Module, candidate: Path, task: Task, options: Options,
     return found
 
 
+def _checks(reference: nn.Module, candidate: Path, task: Task, options: Options, seed: int) -> tuple[RuntimeCheck, ...]:
+    """Agreement of the file with PyTorch in each further runtime; raises `ParityError` where one is not right."""
+    from compressor.measure import parity
+    from exporters import _phone, fixed_shapes
+
+    found = []
+    for runtime in dict.fromkeys(options.check_in):
+        compared, version = _phone.agreement(reference, candidate, task, options, seed, runtime=runtime)
+        if not compared.passed:
+            relu = "it computes an RNN of relu as one of tanh; " if fixed_shapes.has_relu(candidate) else ""
+            raise ParityError(
+                f"the exported file is right in ONNX Runtime and disagrees with PyTorch in {version}:\n"
+                + parity.table(compared),
+                hint=f"{relu}leave `{runtime}` out of `check_in` where the file is not for it",
+            )
+        found.append(RuntimeCheck(runtime=version, parity=compared))
+    return tuple(found)
+
+
 def _artifact(proto: onnx.ModelProto, content: bytes, path: Path, parity: Parity, seconds: float) -> Artifact:
     from compressor.measure import size
+    from compressor.measure.runtime import describe
     from exporters import onnx_graph
 
     return Artifact(
@@ -288,5 +314,6 @@ def _artifact(proto: onnx.ModelProto, content: bytes, path: Path, parity: Parity
         outputs=tuple(onnx_graph.describe(value) for value in proto.graph.output),
         operators=onnx_graph.operators(proto),
         parity=parity,
+        runtime=describe(),
         seconds=seconds,
     )

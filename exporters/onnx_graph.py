@@ -37,6 +37,7 @@ def tidy(model: onnx_ir.Model) -> None:
     optimizer.optimize_ir(model, input_size_limit=limit, output_size_limit=limit, should_fold=_should_fold)
     low_rank_recurrent.expand(model)
     _drop_zero_states(model)
+    _squeeze_only_entries(model)
     for graph_pass in (
         passes.IdentityEliminationPass(),
         passes.DeduplicateInitializersPass(size_limit=MAX_FILE_BYTES),
@@ -66,6 +67,30 @@ def _drop_zero_states(model: onnx_ir.Model) -> None:
                 node.replace_input_with(place, None)
         used = [place for place, value in enumerate(node.inputs) if value is not None]
         node.resize_inputs(used[-1] + 1)
+
+
+def _squeeze_only_entries(model: onnx_ir.Model) -> None:
+    """`y[arange, lengths - 1]` of one sample and position, as in a step, becomes a Squeeze, which ncnn knows too."""
+    import numpy as np
+    import onnx_ir
+
+    for node in list(model.graph):
+        if node.op_type != "GatherND" or node.attributes.get_int("batch_dims", 0):
+            continue
+        data, index = node.inputs
+        places = None if index is None or index.const_value is None else index.const_value.numpy()
+        if data is None or data.shape is None or places is None or places.ndim != 2 or len(places) != 1:
+            continue
+        depth = places.shape[1]
+        if depth < 2 or any(size != 1 for size in list(data.shape)[:depth]):
+            continue
+        name = f"{node.outputs[0].name}.axes"
+        axes = onnx_ir.Value(name=name, const_value=onnx_ir.tensor(np.arange(1, depth), name=name))
+        model.graph.register_initializer(axes)
+        squeeze = onnx_ir.node("Squeeze", [data, axes])
+        onnx_ir.convenience.replace_nodes_and_values(
+            model.graph, node, [node], [squeeze], list(node.outputs), list(squeeze.outputs)
+        )
 
 
 def _is_zero(value: onnx_ir.Value | None) -> bool:

@@ -1,4 +1,4 @@
-"""`compressor bench`: latency of ONNX files, interleaved in one process."""
+"""`compressor bench`: latency of exported files of any format, interleaved."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -25,8 +25,8 @@ def bench(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE.onnx...",
-            help="Files that take the same inputs; the first is the baseline.",
+            metavar="FILE...",
+            help="Exported files of any format that take the same inputs; the first is the baseline.",
             autocompletion=completion.onnx_files,
             show_default=False,
         ),
@@ -49,14 +49,16 @@ def bench(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Time ONNX files against each other on the CPU: all in one process, in turns, with an interval for the ratio.
+    """Time exported files against each other on the CPU: in turns, with an interval for the ratio.
+
+    ONNX Runtime runs in this process, every other runtime in one of its own, where its runs are timed.
 
     Of a step file one step is timed; where its states grow, they are those of a sequence of the length given.
     """
     paths = [Path(file) for file in files]
     for path in paths:
         if not path.is_file():
-            raise UsageError(f"there is no file `{path}`", hint="give exported .onnx files")
+            raise UsageError(f"there is no file `{path}`", hint="give exported files, such as model.onnx or model.mnn")
     from compressor.cli.progress import Terminal
     from compressor.measure import latency
 
@@ -80,7 +82,7 @@ def bench(
 
 def _inputs(path: Path, task: str | None, batch: int, length: int | None) -> "tuple[tuple[Tensor, ...], int]":
     """Inputs of a file, and how many positions one run takes; a step file runs behind `length` - that many others."""
-    from compressor.measure.runtime import OnnxFile
+    from compressor.measure.runtime_file import open_file
     from compressor.measure.steps import Steps, initial_state, read_info
 
     loaded = None
@@ -90,7 +92,8 @@ def _inputs(path: Path, task: str | None, batch: int, length: int | None) -> "tu
         loaded = tasks.load(task)
         length = loaded.length if length is None else length
     length = _DEFAULT_LENGTH if length is None else length
-    file = OnnxFile(path)
+    file = open_file(path)
+    file.close()  # what it says of itself is enough
     info = read_info(file)
     if info is None:
         made = tuple(made_up(item, batch=batch, length=length) for item in file.inputs) if loaded is None else ()
@@ -148,15 +151,16 @@ def _show(paths: "Sequence[Path]", timed: "Sequence[Latency]", ratios: "Sequence
             f"{path.stat().st_size / 1024:.1f}",
             *(f"{value:.3f}" for value in (latency.p10, latency.p50, latency.p90)),
             _ratio(ratios[index - 1]) if index else "baseline",
+            latency.runtime,
         )
         for index, (path, latency) in enumerate(zip(paths, timed, strict=True))
     ]
-    header = ("file", "KiB", "p10 ms", "p50 ms", "p90 ms", "speed-up")
+    header = ("file", "KiB", "p10 ms", "p50 ms", "p90 ms", "speed-up", "in")
     emit_rich(columns(header, rows, right=header[1:5]))
     first = timed[0]
     say(
         f"batch {first.batch}, length {first.length}, threads {first.threads}, {first.runs} runs each after "
-        f"{first.warmup} warm-up runs a round, {first.runtime}"
+        f"{first.warmup} warm-up runs a round"
     )
 
 

@@ -57,7 +57,7 @@ def run(
             progress=progress,
         )
     _show(result, Path(out))
-    if not result.limits_met:
+    if result.refused or not result.limits_met:
         raise typer.Exit(1)
 
 

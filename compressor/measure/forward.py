@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -32,19 +32,7 @@ class NamedAxes(Protocol):
         """Output name -> {axis: name of the dynamic axis}."""
 
 
-class Forward(Protocol):
-    """A file, called like the model."""
-
-    runtime: str
-
-    def __call__(self, *inputs: Tensor) -> Any:
-        """Outputs."""
-
-    def close(self) -> None:
-        """Free what the file holds."""
-
-
-def open_forward(path: Path, task: NamedAxes, threads: int = 1) -> Forward:
+def open_forward(path: Path, task: NamedAxes, threads: int = 1, *, runtime: str | None = None) -> Steps | Fixed:
     """Load a file to be called with any batch of sequences, whatever it takes itself.
 
     A step file runs all steps of every sequence, and a file of batch 1 one sample after the other. A length that a
@@ -54,11 +42,12 @@ def open_forward(path: Path, task: NamedAxes, threads: int = 1) -> Forward:
         path: The file.
         task: What its axes are called.
         threads: Of the runtime.
+        runtime: Another runtime for an ONNX file than ONNX Runtime.
 
     Raises:
         ExportError: It cannot be loaded.
     """
-    file = open_file(path, threads)
+    file = open_file(path, threads, runtime=runtime)
     try:
         if read_info(file) is not None:
             return Steps(path, threads, file=file)
@@ -75,11 +64,14 @@ class Fixed:
         """For a file whose axes have the names that the task gives them."""
         self._file = file
         self.runtime = file.runtime
+        """Name and version."""
         inputs = [task.inputs[name] for name in file.input_names]
         self._batch_in = [_axis(axes, "batch") for axes in inputs]
         self._batch_out = [_axis(axes, "batch") for axes in task.outputs.values()]
-        self._alone = self._fixed(inputs, "batch") is not None
-        self._length = self._fixed(inputs, "time")
+        self.alone = self._fixed(inputs, "batch") is not None
+        """Whether it takes one sample at a time."""
+        self.length = self._fixed(inputs, "time")
+        """The one length that it takes; None where it takes any."""
         self._time_in = [_axis(axes, "time") for axes in inputs]
 
     def _fixed(self, inputs: Sequence[Mapping[int, str]], word: str) -> int | None:
@@ -99,7 +91,7 @@ class Fixed:
             ExportError: The sequences have another length than the file takes.
         """
         self._check_length(inputs)
-        if not self._alone:
+        if not self.alone:
             return self._file(*inputs)
         axes = self._batch_in
         sizes = {part.shape[axis] for part, axis in zip(inputs, axes, strict=True) if axis is not None}
@@ -122,12 +114,12 @@ class Fixed:
         return (outputs,) if isinstance(outputs, Tensor) else outputs
 
     def _check_length(self, inputs: Sequence[Tensor]) -> None:
-        if self._length is None:
+        if self.length is None:
             return
         for part, axis in zip(inputs, self._time_in, strict=False):
-            if axis is not None and part.shape[axis] != self._length:
+            if axis is not None and part.shape[axis] != self.length:
                 raise ExportError(
-                    f"{self._file.path.name} takes sequences of {self._length} positions, and was given "
+                    f"{self._file.path.name} takes sequences of {self.length} positions, and was given "
                     f"{part.shape[axis]}; it is not padded or cut, which would be another model",
                     hint="`form: step` takes any length; or let the task's `evaluate` give that length only",
                 )

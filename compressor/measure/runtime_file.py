@@ -47,9 +47,21 @@ def read_description(path: Path) -> FileDescription:
         raise ExportError(f"{beside} is no description of an exported file", hint="export the file anew") from error
 
 
-def open_file(path: Path, threads: int = 1) -> ModelFile:
-    """Load an exported file into the runtime of its format; raises `ExportError` where that cannot be done."""
-    return OnnxFile(path, threads) if path.suffix in ONNX_RUNTIME_SUFFIXES else RuntimeFile(path, threads)
+def open_file(path: Path, threads: int = 1, *, runtime: str | None = None) -> ModelFile:
+    """Load an exported file into the runtime of its format, or an ONNX file into another one.
+
+    Raises:
+        ExportError: The runtime is missing, or cannot load the file.
+    """
+    if path.suffix not in ONNX_RUNTIME_SUFFIXES:
+        return RuntimeFile(path, threads)
+    file = OnnxFile(path, threads)
+    if runtime is None:
+        return file
+    described = FileDescription(
+        format="onnx", runtime=runtime, inputs=file.inputs, outputs=file.outputs, metadata=file.metadata
+    )
+    return RuntimeFile(path, threads, description=described)
 
 
 class Worker:
@@ -78,7 +90,8 @@ class Worker:
         """The answer to a request (see `workers/_serve.py`); raises `ExportError` where it is an error or missing."""
         head, found = _unpacked(self._server.ask(_packed({"do": do, **more}, arrays), seconds=seconds, hint=hint))
         if "error" in head:
-            raise ExportError(f"{self._server.what} failed: {_first_lines(head['error'])}", hint=hint or None)
+            said = f"{_first_lines(head['error'])}{self._server.last_lines()}"
+            raise ExportError(f"{self._server.what} failed: {said}", hint=hint or None)
         return head, found
 
     @property
@@ -94,16 +107,13 @@ class Worker:
 class RuntimeFile(ModelFile):
     """A file in its own runtime: CPU tensors in, CPU tensors out, computed in a process of its own."""
 
-    def __init__(
-        self, path: Path, threads: int = 1, *, runtime: str | None = None, description: FileDescription | None = None
-    ) -> None:
+    def __init__(self, path: Path, threads: int = 1, *, description: FileDescription | None = None) -> None:
         """Load `path`.
 
         Args:
             path: The file.
             threads: Of the runtime inside one operator, where it has any.
-            runtime: By its name in `compressor.runtimes`; that of its description by default.
-            description: Of its inputs and outputs; read from beside it by default.
+            description: Its runtime, inputs and outputs; read from beside it by default.
 
         Raises:
             ExportError: The runtime is missing, or cannot load the file.
@@ -111,7 +121,7 @@ class RuntimeFile(ModelFile):
         described = read_description(path) if description is None else description
         super().__init__(path, described.inputs, described.outputs, dict(described.metadata))
         self.description = described
-        name = runtime or described.runtime
+        name = described.runtime
         if not path.is_file():
             raise ExportError(f"{path} is not a file", hint="export the model first, or correct the path")
         title = runtimes.known(name).title

@@ -34,7 +34,8 @@ def markdown(report: Report) -> str:
         blocks += _step(report, step)
     for index, measurement in enumerate(report.compressed):
         blocks += _artifact(view.label(report, index), measurement.artifact)
-    blocks += _artifact("original", report.original.artifact)
+    for name, measurement in view.originals(report):
+        blocks += _artifact(name, measurement.artifact)
     if report.notes:
         blocks += ["## Notes", _list(_text(note) for note in report.notes)]
     blocks += ["## Environment", _table(view.environment(report))]

@@ -187,7 +187,7 @@ def _step_names(axes: Axes, names: Sequence[str]) -> None:
 
 def _latencies(report: Report) -> Plot | None:
     """One histogram a file on a common axis, with p10, p50 and p90 marked."""
-    files = [("original", report.original.latency, ORIGINAL)]
+    files = [(name, measurement.latency, ORIGINAL) for name, measurement in view.originals(report)]
     files += [
         (view.label(report, index), measurement.latency, COMPRESSED)
         for index, measurement in enumerate(report.compressed)

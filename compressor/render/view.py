@@ -42,15 +42,29 @@ def label(report: Report, index: int) -> str:
     """What the compressed file `index` is called in this report."""
     if len(report.compressed) == 1:
         return "compressed"
-    return f"compressed {index + 1} ({report.compressed[index].artifact.format})"
+    return f"compressed {index + 1} ({_format(report.compressed[index].artifact)})"
 
 
-def drop(report: Report, measurement: Measurement) -> Drop:
+def originals(report: Report) -> list[tuple[str, Measurement]]:
+    """The original in every format that it was exported to, and what it is called."""
+    if not report.elsewhere:
+        return [("original", report.original)]
+    return [
+        (f"original ({_format(measurement.artifact)})", measurement)
+        for measurement in (report.original, *report.elsewhere)
+    ]
+
+
+def _format(artifact: Artifact) -> str:
+    return artifact.format if artifact.stream is None else f"{artifact.format}, step"
+
+
+def drop(before: Measurement, measurement: Measurement) -> Drop:
     """The recorded drop, or the plain difference of the two scores."""
     if measurement.drop is not None:
         return measurement.drop
-    before, after = report.original.score, measurement.score
-    return Drop(value=(before.value - after.value) * (1 if before.higher_is_better else -1) + 0.0)
+    first, after = before.score, measurement.score
+    return Drop(value=(first.value - after.value) * (1 if first.higher_is_better else -1) + 0.0)
 
 
 def statements(report: Report) -> list[Statement]:
@@ -62,11 +76,12 @@ def statements(report: Report) -> list[Statement]:
         )
     for index, measurement in enumerate(report.compressed):
         name = "" if len(report.compressed) == 1 else f"{label(report, index)}: "
-        for statement in _about(report, measurement, report.speedups[index]):
+        for statement in _about(report.original_of(index), measurement, report.speedups[index]):
             found.append(Statement(statement.tone, name + statement.text))
     for step in report.steps:
         found += probe.of_step(step)
     found += [said for step in report.steps if (said := _beside_statement(report, step)) is not None]
+    found += [Statement("bad", f"Refused: {skip.name}: {skip.reason}") for skip in report.refused]
     missed = [limit for limit in report.limits if not limit.met]
     if missed:
         found.append(Statement("bad", "Limits missed: " + "; ".join(_missed(limit) for limit in missed) + "."))
@@ -79,8 +94,8 @@ def cards(report: Report) -> list[Card]:
     """Metric, file, latency and parameters of the first export."""
     if not report.compressed:
         return []
-    before, after, faster = report.original, report.compressed[0], report.speedups[0]
-    lost = drop(report, after)
+    before, after, faster = report.original_of(0), report.compressed[0], report.speedups[0]
+    lost = drop(before, after)
     found = [
         Card(
             f"{before.score.metric} on the file",
@@ -109,11 +124,14 @@ def cards(report: Report) -> list[Card]:
 
 def comparison(report: Report) -> Table:
     """Everything measured: one row a quantity, the original, then each export and its change."""
-    header = ["", "original"]
-    columns = [_measured(report.original)]
-    for index, measurement in enumerate(report.compressed):
-        header += [label(report, index), "change"]
-        columns += [_measured(measurement), _changes(report, measurement, report.speedups[index])]
+    header, columns = [""], []
+    for number, (name, measurement) in enumerate(originals(report)):
+        header.append(name)
+        columns.append(_measured(measurement))
+        for index, compressed in enumerate(report.compressed):
+            if (report.baselines[index] if report.baselines else 0) == number:
+                header += [label(report, index), "change"]
+                columns += [_measured(compressed), _changes(measurement, compressed, report.speedups[index])]
     known = report.original.score.interval
     names = (
         f"{report.original.score.metric} on the file",
@@ -127,8 +145,18 @@ def comparison(report: Report) -> Table:
         "peak memory growth",
         "latency p50",
         "latency p10 to p90",
+        "positions in a run",
+        "run in",
     )
-    return Table(tuple(header), tuple(zip(names, *columns, strict=True)))
+    rows = tuple(zip(names, *columns, strict=True))
+    files = (report.original, *report.elsewhere, *report.compressed)
+    same = len({_conditions(measurement) for measurement in files}) == 1
+    return Table(tuple(header), rows[:-2] if same else rows)  # where all are the same, a footnote says it
+
+
+def _conditions(measurement: Measurement) -> tuple[int, str] | None:
+    taken = measurement.latency
+    return None if taken is None else (taken.length, taken.runtime)
 
 
 def step_by_step(report: Report) -> Table | None:
@@ -142,7 +170,7 @@ def step_by_step(report: Report) -> Table | None:
             continue
         header += [label(report, index), "change"]
         columns.append(_measured_step(measurement.artifact.step, measurement.step))
-        columns.append(_step_changes(report.original, measurement))
+        columns.append(_step_changes(report.original_of(index), measurement))
     names = (
         "step file",
         "positions in a step",
@@ -250,7 +278,8 @@ def chained(artifact: Artifact) -> str:
 
 def parts(report: Report) -> Table | None:
     """The metric's breakdown on each file; none where the task gives none."""
-    files = (report.original, *report.compressed)
+    before = originals(report)
+    files = (*(measurement for _, measurement in before), *report.compressed)
     names = list(dict.fromkeys(name for file in files for name in file.score.parts))
     if not names:
         return None
@@ -258,7 +287,7 @@ def parts(report: Report) -> Table | None:
         (name, *(form.metric(file.score.parts[name]) if name in file.score.parts else "" for file in files))
         for name in names
     )
-    header = ("part", "original", *(label(report, index) for index in range(len(report.compressed))))
+    header = ("part", *(name for name, _ in before), *(label(report, index) for index in range(len(report.compressed))))
     return Table(header, rows)
 
 
@@ -270,14 +299,20 @@ def footnotes(report: Report) -> list[str]:
         found.append("Latency was not measured.")
     else:
         threads = "1 thread" if taken.threads == 1 else f"{taken.threads} threads"
+        files = [file.latency for file in (report.original, *report.elsewhere, *report.compressed) if file.latency]
+        lengths = {file.length for file in files}
+        runtimes = dict.fromkeys(file.runtime for file in files)
+        length = f"length {taken.length}, " if len(lengths) == 1 else ""
+        several = " in one process" if len(runtimes) == 1 else "; each runtime has a process of its own but the first"
         found.append(
-            f"Latency: batch {taken.batch}, length {taken.length}, {threads}, {taken.runtime}; {taken.runs} timed runs "
-            f"a file, {taken.warmup} warm-up runs before each burst; the files take turns in random order in one "
-            f"process. Machine: {report.environment.cpu}."
+            f"Latency: batch {taken.batch}, {length}{threads}, {'; '.join(runtimes)}; {taken.runs} timed runs "
+            f"a file, {taken.warmup} warm-up runs before each burst; the files take turns in random order{several}. "
+            f"Machine: {report.environment.cpu}."
         )
     if ratios:
         found.append(
-            f"Ratio: median over rounds of original / compressed, with its {form.confidence(ratios[0].interval)}."
+            f"Ratio: median over rounds of original / compressed{_which(report)}, with its "
+            f"{form.confidence(ratios[0].interval)}."
         )
     if report.original.peak_memory_bytes is not None:
         found.append(
@@ -285,6 +320,10 @@ def footnotes(report: Report) -> list[str]:
             "takes for itself."
         )
     return found
+
+
+def _which(report: Report) -> str:
+    return ", the original left of it in the table" if report.elsewhere else ""
 
 
 def limits(report: Report) -> Table | None:
@@ -421,18 +460,29 @@ def operators(artifact: Artifact) -> str:
 
 
 def artifact_facts(artifact: Artifact) -> Table:
-    """What a file is."""
-    return Table(
-        ("", ""),
-        (
-            ("file", artifact.path),
-            ("size", f"{form.count(artifact.bytes)} B ({form.size(artifact.bytes)})"),
-            ("gzip -9", f"{form.count(artifact.gzip_bytes)} B ({form.size(artifact.gzip_bytes)})"),
-            ("SHA-256", artifact.sha256),
-            ("opset, IR version", f"{artifact.opset}, {artifact.ir_version}"),
-            ("operators", operators(artifact)),
-        ),
-    )
+    """What a file is, its further files, and how it was made."""
+    rows = [
+        ("file", artifact.path),
+        ("size", f"{form.count(artifact.bytes)} B ({form.size(artifact.bytes)})"),
+        ("gzip -9", f"{form.count(artifact.gzip_bytes)} B ({form.size(artifact.gzip_bytes)})"),
+        ("SHA-256", artifact.sha256),
+    ]
+    for part in artifact.parts:
+        counted = "; its bytes count" if part.shipped else "; the phone does not need it"
+        rows.append((f"with {part.path}", f"{form.count(part.bytes)} B: {part.purpose}{counted}"))
+    if artifact.opset is not None and artifact.ir_version is not None:
+        rows.append(("opset, IR version", f"{artifact.opset}, {artifact.ir_version}"))
+    elif artifact.opset is not None:
+        rows.append(("opset", str(artifact.opset)))
+    if artifact.operators:
+        rows.append(("operators", operators(artifact)))
+    if artifact.runtime:
+        rows.append(("compared with PyTorch in", artifact.runtime))
+    for check in artifact.checks:
+        largest = form.error(max(point.max_absolute for point in check.parity.points))
+        rows.append((f"also in {check.runtime}", f"agrees with PyTorch, largest absolute error {largest}"))
+    rows += [("how it was made", note) for note in artifact.notes]
+    return Table(("", ""), tuple(rows))
 
 
 def environment(report: Report) -> Table:
@@ -479,21 +529,20 @@ def _score_note(report: Report) -> str:
     return f"Metric with its {form.confidence(first.interval)}: percentile bootstrap over {first.samples} samples."
 
 
-def _about(report: Report, after: Measurement, faster: SpeedUp | None) -> list[Statement]:
-    before = report.original
-    found = [_metric_statement(report, after), _file_statement(before.artifact.bytes, after.artifact.bytes)]
+def _about(before: Measurement, after: Measurement, faster: SpeedUp | None) -> list[Statement]:
+    found = [_metric_statement(before, after), _file_statement(before.artifact.bytes, after.artifact.bytes)]
     if faster is not None:
         found.append(Statement(_speed_tone(faster), _speed_sentence(faster)))
     found.append(_parity_statement(after.artifact))
-    found += _step_statements(report, after)
+    found += _step_statements(before, after)
     zeros = _zeros_statement(before, after)
     return [*found, zeros] if zeros else found
 
 
-def _metric_statement(report: Report, after: Measurement) -> Statement:
-    before = report.original.score
-    lost = drop(report, after)
-    text = f"{before.metric} on the exported file: {form.metric(before.value)} → {form.metric(after.score.value)}"
+def _metric_statement(before: Measurement, after: Measurement) -> Statement:
+    lost = drop(before, after)
+    values = f"{form.metric(before.score.value)} → {form.metric(after.score.value)}"
+    text = f"{before.score.metric} on the exported file: {values}"
     if lost.value == 0:
         return Statement("good", f"{text}, unchanged.")
     word = "worse" if lost.value > 0 else "better"
@@ -529,13 +578,15 @@ def _parity_statement(artifact: Artifact) -> Statement:
         return Statement("bad", "The file disagrees with PyTorch; see the table of agreement.")
     largest = form.error(max(point.max_absolute for point in points))
     shapes = len({(point.batch, point.length) for point in points})
-    text = f"The file agrees with PyTorch at {shapes} batch sizes and lengths (largest absolute error {largest})."
+    sizes = f"{shapes} batch sizes and lengths" if shapes > 1 else "the one batch size and length that it takes"
+    where = "" if artifact.format == "onnx" or not artifact.runtime else f" in {artifact.runtime.partition(',')[0]}"
+    text = f"The file agrees with PyTorch{where} at {sizes} (largest absolute error {largest})."
     return Statement("good", text)
 
 
-def _step_statements(report: Report, after: Measurement) -> list[Statement]:
+def _step_statements(original: Measurement, after: Measurement) -> list[Statement]:
     """What to know of the step file; nothing where there is none."""
-    artifact, step, before = after.artifact.step, after.step, report.original.step
+    artifact, step, before = after.artifact.step, after.step, original.step
     if artifact is None or step is None or artifact.stream is None:
         return []
     chunk = artifact.stream.chunk
@@ -550,7 +601,7 @@ def _step_statements(report: Report, after: Measurement) -> list[Statement]:
     found = [Statement("good", text)]
     if before is not None and step.score.value != after.score.value:
         text = (
-            f"{report.original.score.metric} step by step is {form.metric(step.score.value)}, on the whole-sequence "
+            f"{original.score.metric} step by step is {form.metric(step.score.value)}, on the whole-sequence "
             f"file {form.metric(after.score.value)}: the task's `evaluate` gives other sequences to the two, or counts "
             "padded positions."
         )
@@ -587,12 +638,13 @@ def _measured(file: Measurement) -> tuple[str, ...]:
         form.size(file.peak_memory_bytes),
         form.milliseconds(latency.p50) if latency else "not measured",
         f"{form.significant(latency.p10)} to {form.milliseconds(latency.p90)}" if latency else "not measured",
+        str(latency.length) if latency else "",
+        latency.runtime if latency else "",
     )
 
 
-def _changes(report: Report, after: Measurement, faster: SpeedUp | None) -> tuple[str, ...]:
-    before = report.original
-    lost = drop(report, after)
+def _changes(before: Measurement, after: Measurement, faster: SpeedUp | None) -> tuple[str, ...]:
+    lost = drop(before, after)
     return (
         _drop_in_short(lost),
         f"drop: {form.between(lost.interval, form.metric)}" if lost.interval else "",
@@ -605,6 +657,8 @@ def _changes(report: Report, after: Measurement, faster: SpeedUp | None) -> tupl
         form.change(before.peak_memory_bytes, after.peak_memory_bytes, less="less", more="more"),
         _speed_in_short(faster) if faster else "",
         f"ratio: {form.between(faster.interval, form.ratio)}" if faster else "",
+        "",
+        "",
     )
 
 

@@ -84,7 +84,7 @@ def test_a_drop_that_may_be_chance_says_so_and_one_that_is_not_does_not(report):
 
 
 def test_without_a_recorded_drop_the_scores_are_subtracted(report):
-    assert view.drop(report, changed(report, drop=None).compressed[0]).value == pytest.approx(0.0054)
+    assert view.drop(report.original, changed(report, drop=None).compressed[0]).value == pytest.approx(0.0054)
 
 
 def test_zeros_are_not_mentioned_where_there_are_none(report):

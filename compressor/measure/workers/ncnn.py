@@ -21,7 +21,7 @@ class File:
             if hasattr(self._net.opt, name):
                 setattr(self._net.opt, name, False)
         if self._net.load_param(path) != 0 or self._net.load_model(str(Path(path).with_suffix(".bin"))) != 0:
-            raise RuntimeError("it cannot be loaded; ncnn's own words are in the last lines")
+            raise RuntimeError("it cannot be loaded")
         details = description["details"]
         self._batch_in = json.loads(details["batch_in"])
         self._batch_out = json.loads(details["batch_out"])
