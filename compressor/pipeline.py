@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from compressor import __version__, checkpoint, probe
@@ -603,8 +604,16 @@ def _for_originals(exports: Sequence[ExportOptions]) -> list[ExportOptions]:
     for options in sorted(exports, key=lambda options: options.format not in ("onnx", "ort")):
         kinds.setdefault(_kind(options), []).append(options)
     return [
-        next((options for options in same if getattr(options, "stream", False)), same[0]) for same in kinds.values()
+        _unquantized(next((options for options in same if getattr(options, "stream", False)), same[0]))
+        for same in kinds.values()
     ]
+
+
+def _unquantized(options: ExportOptions) -> ExportOptions:
+    """The same in float32, where a format can quantize: an original is what it is."""
+    if not isinstance(options, BaseModel) or getattr(options, "precision", "float32") == "float32":
+        return options
+    return options.model_copy(update={"precision": "float32", "quantized_error": None})
 
 
 def _in_onnx_runtime(options: ExportOptions) -> ExportOptions:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _OPS = torch.ops.aten
 _RECURRENT = (_OPS.lstm.input, _OPS.gru.input, _OPS.rnn_tanh.input, _OPS.rnn_relu.input)
+_CELLS = (_OPS.lstm_cell.default, _OPS.gru_cell.default, _OPS.rnn_tanh_cell.default, _OPS.rnn_relu_cell.default)
 _TRANSPOSED = (_OPS.t.default, _OPS.numpy_T.default)
 _PRODUCTS = (_OPS.matmul.default, _OPS.mm.default)
 _SPLITS = (_OPS.chunk.default, _OPS.split.Tensor, _OPS.split_with_sizes.default, _OPS.unsafe_chunk.default)
@@ -57,7 +58,8 @@ def capture(
     """
     program = torch_capture.capture(model, inputs, axes, bounds)
     with torch_capture.quiet(), torch.no_grad():
-        program = program.run_decompositions(get_decompositions(_RECURRENT))
+        cells = {operator: operator.decompose for operator in _CELLS}
+        program = program.run_decompositions({**get_decompositions(_RECURRENT), **cells})
         module = program.module(check_guards=False)
         assert isinstance(module, fx.GraphModule)
         rewrite(module)
@@ -83,6 +85,7 @@ def rewrite(module: fx.GraphModule) -> None:
         elif node.target in _RESHAPES:
             _to_view(module.graph, node)
     module.graph.eliminate_dead_code()
+    _drop_unused(module)
     module.graph.lint()
     module.recompile()
 
@@ -146,6 +149,14 @@ def _fold_constants(module: fx.GraphModule) -> None:
             folded.meta = dict(node.meta)
             node.replace_all_uses_with(folded)
     module.graph.eliminate_dead_code()
+
+
+def _drop_unused(module: fx.GraphModule) -> None:
+    """Delete the weights that nothing reads any more, which would be saved all the same."""
+    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name in [name for name, _ in (*module.named_parameters(), *module.named_buffers()) if name not in used]:
+        *path, last = name.split(".")
+        delattr(module.get_submodule(".".join(path)), last)
 
 
 def _attribute(module: nn.Module, name: str) -> object:

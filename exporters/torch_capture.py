@@ -107,7 +107,7 @@ def quiet() -> Iterator[None]:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings(), contextlib.redirect_stderr(printed):
-            warnings.filterwarnings("ignore", message="The tensor attribute .* assigned during export")
+            warnings.filterwarnings("ignore", message="The tensor attributes? .* assigned during export")
             warnings.filterwarnings("ignore", module=r"(torch|onnxscript|onnx_ir|copyreg)(\.|$)")
             yield
     finally:
