@@ -9,6 +9,7 @@ is computed here once, and recurrent layers are unrolled into cells.
 from __future__ import annotations
 
 import operator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import ExportError
 from compressor.nn.low_rank_recurrent import LowRankRecurrent
+from compressor.nn.streaming import cell_step
+from compressor.nn.uneven import PartWeights
 from exporters import torch_capture
 
 if TYPE_CHECKING:
@@ -25,7 +28,12 @@ if TYPE_CHECKING:
 
 _OPS = torch.ops.aten
 _RECURRENT = (_OPS.lstm.input, _OPS.gru.input, _OPS.rnn_tanh.input, _OPS.rnn_relu.input)
-_CELLS = (_OPS.lstm_cell.default, _OPS.gru_cell.default, _OPS.rnn_tanh_cell.default, _OPS.rnn_relu_cell.default)
+_CELLS = {
+    _OPS.lstm_cell.default: "LSTM",
+    _OPS.gru_cell.default: "GRU",
+    _OPS.rnn_tanh_cell.default: "RNN_TANH",
+    _OPS.rnn_relu_cell.default: "RNN_RELU",
+}
 _TRANSPOSED = (_OPS.t.default, _OPS.numpy_T.default)
 _PRODUCTS = (_OPS.matmul.default, _OPS.mm.default)
 _SPLITS = (_OPS.chunk.default, _OPS.split.Tensor, _OPS.split_with_sizes.default, _OPS.unsafe_chunk.default)
@@ -58,7 +66,7 @@ def capture(
     """
     program = torch_capture.capture(model, inputs, axes, bounds)
     with torch_capture.quiet(), torch.no_grad():
-        cells = {operator: operator.decompose for operator in _CELLS}
+        cells = {operator: partial(_cell, mode) for operator, mode in _CELLS.items()}
         program = program.run_decompositions({**get_decompositions(_RECURRENT), **cells})
         module = program.module(check_guards=False)
         assert isinstance(module, fx.GraphModule)
@@ -121,6 +129,13 @@ def recurrent_cells(model: nn.Module, inputs: Sequence[Tensor]) -> int:
         for handle in handles:
             handle.remove()
     return found
+
+
+def _cell(mode: str, x: Tensor, states: Any, own: Tensor, back: Tensor, *biases: Tensor | None) -> Any:
+    """A cell of PyTorch at one position."""
+    given = tuple(bias for bias in biases if bias is not None)
+    found = cell_step(mode, x, states if mode == "LSTM" else [states], PartWeights(own, back, given))
+    return tuple(found) if mode == "LSTM" else found[0]
 
 
 # --- what depends on weights only ---
