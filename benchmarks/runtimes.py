@@ -1,12 +1,13 @@
-"""Which models run right in which runtime: every topology of the tests, whole and as a step, in every runtime.
+"""Which models run right in which runtime: topologies of the tests, whole and as a step, in every runtime.
 
-    python benchmarks/runtimes.py [--out FOLDER] [--only WORD] [--part 1/2] [--table docs/runtimes.md]
+    python benchmarks/runtimes.py [--out FOLDER] [--only WORD] [--backwards] [--again RUNTIME] [--table docs/runtimes.md]
 
 Every cell is an export with all its checks, and one more comparison with PyTorch in the runtime itself, at batch sizes,
 lengths and numbers that the exporter has not seen. A cell is `ok` with the largest absolute error, or refused with the
 reason; a file that leaves an exporter and is wrong is a silent error, and the command then ends with 1.
 
-Cells are kept in FOLDER, one file a topology, and not computed again: delete a file, or take another folder, for that.
+Cells are kept in FOLDER, one file a topology, and not computed again: delete a file, or take another folder, for that;
+`--again RUNTIME` computes the refused and wrong cells of a runtime anew. Formats that came later are added.
 `--table` writes the table between two marks of a page, from all that FOLDER has, and computes nothing.
 """
 
@@ -181,24 +182,34 @@ def every_topology() -> list[Topology]:
 # --- one topology ---
 
 
-def examine(topology: Topology) -> list[dict[str, Any]]:
-    """All cells of one topology."""
-    torch.manual_seed(0)
-    model, task = topology.build()
-    model.eval()
-    cells = []
+def examine(topology: Topology, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All cells of one topology, those that are known already as they are."""
+    found = {(cell["form"], cell["runtime"]): cell for cell in known}
+    runtimes = ("onnxruntime", *CHECKED, *(name for name in formats() if name != "onnx"))
+    missing = [(form, runtime) for form in FORMS for runtime in runtimes if (form, runtime) not in found]
+    built: tuple[nn.Module, Task] | None = None
     with _phone.shared_sources():
-        for form in FORMS:
-            for runtime in ("onnxruntime", *CHECKED, *(name for name in formats() if name != "onnx")):
-                started = time.perf_counter()
-                cell = _cell(model, task, form, runtime)
-                if cell["state"] == "refused" and form == "sequence":
-                    cell.update(_at_one_length(model, task, runtime))
-                cells.append({"topology": topology.name, "form": form, "runtime": runtime, **cell,
-                              "seconds": round(time.perf_counter() - started, 1)})  # fmt: skip
-                if runtime == "onnxruntime" and cell["state"] == "refused":
-                    break  # there is no such model to convert
-    return cells
+        for form, runtime in missing:
+            first = found.get((form, "onnxruntime"), {})
+            if first.get("state") == "refused":
+                continue  # there is no such model to convert
+            if built is None:
+                torch.manual_seed(0)
+                built = topology.build()
+                built[0].eval()
+            started = time.perf_counter()
+            cell = _cell(*built, form, runtime)
+            if cell["state"] == "refused" and form == "sequence":
+                cell.update(_at_one_length(*built, runtime))
+            seconds = round(time.perf_counter() - started, 1)
+            found[form, runtime] = {
+                "topology": topology.name,
+                "form": form,
+                "runtime": runtime,
+                **cell,
+                "seconds": seconds,
+            }
+    return [found[form, runtime] for form in FORMS for runtime in runtimes if (form, runtime) in found]
 
 
 def _cell(model: nn.Module, task: Task, form: str, runtime: str, **more: Any) -> dict[str, Any]:
@@ -364,7 +375,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/runtimes"), help="where cells are kept")
     parser.add_argument("--only", default="", help="topologies whose name holds this word")
-    parser.add_argument("--part", default="1/1", help="one of several shares: 1/2, 2/2")
+    parser.add_argument("--backwards", action="store_true", help="from the last topology, to meet another process")
+    parser.add_argument("--again", default="", help="a runtime whose refused and wrong cells are computed anew")
     parser.add_argument("--table", type=Path, help="write the table into this page, between its marks")
     options = parser.parse_args()
     if options.table is not None:
@@ -376,18 +388,19 @@ def main() -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     options.out.mkdir(parents=True, exist_ok=True)
-    share, shares = map(int, options.part.split("/"))
-    every = [topology for topology in every_topology() if options.only in topology.name]
-    wanted = every[share - 1 :: shares]
+    wanted = [topology for topology in every_topology() if options.only in topology.name]
+    if options.backwards:
+        wanted.reverse()
     wrong = 0
     for number, topology in enumerate(wanted, 1):
         path = _file(options.out, topology)
-        if not path.is_file():
-            cells = examine(topology)
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        kept = [cell for cell in known if cell["runtime"] != options.again or cell["state"] == "ok"]
+        cells = examine(topology, kept)
+        if cells != known:
             draft = path.with_suffix(f".{os.getpid()}")
             draft.write_text(json.dumps(cells, indent=1), encoding="utf-8")
             draft.replace(path)
-        cells = json.loads(path.read_text(encoding="utf-8"))
         counts = [sum(cell["state"] == state for cell in cells) for state in ("ok", "refused", "WRONG")]
         wrong += counts[2]
         seconds = sum(cell["seconds"] for cell in cells)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 import warnings
 from pathlib import Path
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from compressor.task import Task
 
 _SILENT = Silent()
+_KEPT = 233
+"""Stands in pnnx's example where a blob has every axis of the model."""
 _WORDS = {"float32": "f32", "float64": "f64", "float16": "f16", "int64": "i64", "int32": "i32", "bool": "u8"}
 
 
@@ -119,16 +122,24 @@ class _Build:
             f"inputshape{'' if number == 0 else number + 1}={_shapes(own)}" for number, own in enumerate(examples)
         ]
         child.run(
-            [str(self._program), str(given), *shapes, "fp16=0", f"ncnnparam={param}", f"ncnnbin={binary}"],
+            [
+                str(self._program),
+                str(given),
+                *shapes,
+                "fp16=0",
+                f"ncnnparam={param}",
+                f"ncnnbin={binary}",
+                f"ncnnpy={folder / 'net.py'}",
+            ],
             seconds=self._options.seconds,
             what=f"pnnx on {self._path.name}",
             environment={"OMP_NUM_THREADS": "1"},
         )
         if not (param.is_file() and binary.is_file()):
             raise ExportError("pnnx ended without an error and without files of ncnn")
-        return self._candidate(param, binary)
+        return self._candidate(param, binary, folder / "net.py")
 
-    def _candidate(self, param: Path, binary: Path) -> Candidate:
+    def _candidate(self, param: Path, binary: Path, example: Path) -> Candidate:
         layers = [line.split() for line in param.read_text().splitlines()[2:]]
         blobs = {words[0] for words in [layer[1:] for layer in layers if layer and layer[0] == "Input"]}
         names = {
@@ -143,6 +154,7 @@ class _Build:
         from compressor.measure.steps import METADATA_KEY
 
         kept = {key: value for key, value in self._file.metadata.items() if key == METADATA_KEY}
+        dropped = _dropped_axes(example.read_text(encoding="utf-8"))
         beside = describe(
             param,
             "ncnn",
@@ -153,8 +165,8 @@ class _Build:
             details={
                 "blobs_in": json.dumps(taken),
                 "blobs_out": json.dumps(given),
-                "batch_in": json.dumps([self._batch(item, self._task.inputs) for item in inputs]),
-                "batch_out": json.dumps([self._batch(item, self._task.outputs) for item in outputs]),
+                "dropped_in": json.dumps([dropped.get(name or "") for name in taken]),
+                "dropped_out": json.dumps([dropped.get(name) for name in given]),
             },
         )
         operators: dict[str, int] = {}
@@ -206,6 +218,9 @@ class _Build:
         try:
             with torch.no_grad(), plain_attention(), _quiet():
                 traced = torch.jit.trace(own, tuple(example), check_trace=False)
+                if self._options.form == "step":
+                    # pnnx crashes on modules of ours; whole models stay as they are, for it knows `nn.LSTM` by name
+                    traced = torch.jit.freeze(traced)
                 traced.save(str(target))
         except Exception as error:  # whatever tracing and the model's code raise
             raise ExportError(
@@ -228,6 +243,16 @@ def _program(found: runtimes.Found) -> Path:
         if program.is_file():
             return program
     raise ExportError(f"there is no program pnnx in {Path(where).parent}", hint="`compressor runtimes install ncnn`")
+
+
+def _dropped_axes(example: str) -> dict[str, int]:
+    """Blob -> the axis of samples that the net does not have, from pnnx's own example; those that keep all are missing.
+
+    Whether pnnx leaves that axis out depends on the operators of the net.
+    """
+    found = re.findall(r"ex\.input\(\"(in\d+)\", .*batch_index=(\d+)\)|(out\d+)\.numpy\(batch_index=(\d+)\)", example)
+    named = {blob or other: int(first or second) for blob, first, other, second in found}
+    return {blob: axis for blob, axis in named.items() if axis != _KEPT}
 
 
 def _shapes(example: Sequence[Tensor]) -> str:

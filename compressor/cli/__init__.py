@@ -18,7 +18,7 @@ BUG = 70
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 a limit missed or an export refused, 2 bad usage or input, 70 a bug of ours."""
+    """Run the command line and exit: 0 done, 1 a limit missed or an export refused, 2 bad usage, 70 a bug of ours."""
     try:
         code = execute(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # while modules are loaded; later ones are the application's

@@ -10,7 +10,7 @@ VERSION = f"ncnn {ncnn.__version__}, CPU"
 
 
 class File:
-    """A net on the CPU in float32. ncnn has no axis of samples, and no integers of 64 bits."""
+    """A net on the CPU in float32; it may lack the axis of samples, and has no integers of 64 bits."""
 
     def __init__(self, path, threads, description):
         self._net = ncnn.Net()
@@ -23,15 +23,15 @@ class File:
         if self._net.load_param(path) != 0 or self._net.load_model(str(Path(path).with_suffix(".bin"))) != 0:
             raise RuntimeError("it cannot be loaded")
         details = description["details"]
-        self._batch_in = json.loads(details["batch_in"])
-        self._batch_out = json.loads(details["batch_out"])
+        self._dropped_in = json.loads(details["dropped_in"])
+        self._dropped_out = json.loads(details["dropped_out"])
         self._in, self._out = json.loads(details["blobs_in"]), json.loads(details["blobs_out"])
         self._outputs = [(item["dtype"], len(item["shape"])) for item in description["outputs"]]
 
     def run(self, arrays):
         with self._net.create_extractor() as extractor:
             kept = []
-            for name, axis, array in zip(self._in, self._batch_in, arrays, strict=True):
+            for name, axis, array in zip(self._in, self._dropped_in, arrays, strict=True):
                 if name is None:
                     continue
                 alone = array if axis is None else np.squeeze(array, axis)
@@ -40,7 +40,7 @@ class File:
                 extractor.input(name, ncnn.Mat(kept[-1]))
             return [
                 self._extracted(extractor, name, axis, dtype, rank)
-                for name, axis, (dtype, rank) in zip(self._out, self._batch_out, self._outputs, strict=True)
+                for name, axis, (dtype, rank) in zip(self._out, self._dropped_out, self._outputs, strict=True)
             ]
 
     def _extracted(self, extractor, name, axis, dtype, rank):
