@@ -58,7 +58,7 @@ class Attends(nn.Module):
         return self.attention(x, x, x, attn_mask=mask, need_weights=False)[0]
 
 
-def export(form, model, task, folder, **options):
+def export(form, model, task, folder, /, **options):
     """The artifact, and its file opened as a task's `evaluate` would call it."""
     module = importlib.import_module(f"exporters.{form}")
     artifact = module.export(model.eval(), task, folder / f"model.{form}", module.Options(**options))
