@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from compressor import __version__, checkpoint, probe
@@ -607,7 +608,7 @@ def _kind(options: ExportOptions) -> tuple[str, str]:
 
 def _file_name(options: ExportOptions, stem: str | None) -> str:
     step = ".step" if _kind(options)[1] == "step" else ""
-    return f"{stem or getattr(options, 'name', 'model')}{step}.{options.format}"
+    return f"{stem or getattr(options, 'name', 'model')}{step}.{getattr(options, 'ending', options.format)}"
 
 
 def _given(task: GuardedTask) -> Inputs:
@@ -624,13 +625,20 @@ def _for_originals(exports: Sequence[ExportOptions]) -> list[ExportOptions]:
     kinds: dict[tuple[str, str], list[ExportOptions]] = {}
     for options in sorted(exports, key=lambda options: options.format not in ("onnx", "ort")):
         kinds.setdefault(_kind(options), []).append(options)
-    # The original keeps its precision, so that the report shows what a lower one wins.
-    whole = {"precision": "float32", "float_io": True}
     return [
-        chosen.model_copy(update={name: value for name, value in whole.items() if hasattr(chosen, name)})
+        _unquantized(next((options for options in same if getattr(options, "stream", False)), same[0]))
         for same in kinds.values()
-        for chosen in [next((options for options in same if getattr(options, "stream", False)), same[0])]
     ]
+
+
+def _unquantized(options: ExportOptions) -> ExportOptions:
+    """The same in float32: the original stays what it is, so that the report shows what a lower precision wins."""
+    chosen: Any = options
+    whole = {"precision": "float32", "float_io": True, "quantized_error": None}
+    original: ExportOptions = chosen.model_copy(
+        update={name: value for name, value in whole.items() if hasattr(chosen, name)}
+    )
+    return original
 
 
 def _in_onnx_runtime(options: ExportOptions) -> ExportOptions:

@@ -6,13 +6,16 @@ is installed, or else from an environment of its own, which `compressor runtimes
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import shutil
 import sys
+import sysconfig
 import venv
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +45,9 @@ class Runtime:
     purpose: str
     dependencies: bool = False
     """Whether what the requirements name as dependencies is installed too."""
+    shares_torch: bool = False
+    """Whether its environment sees the packages of this one behind its own: PyTorch is gigabytes, and a program is
+    best read by the version that saved it. Where its pins want another PyTorch, it gets that as its own."""
 
 
 _NUMPY = "numpy>=2,<3"
@@ -57,6 +63,24 @@ RUNTIMES = {
         Runtime("mnn", "MNN", ("MNN", "_tools"), ("MNN==3.6.1", _NUMPY), "`format: mnn`"),
         # Without dependencies of pnnx: only its program is used, which holds its own libtorch.
         Runtime("ncnn", "ncnn", ("ncnn", "pnnx"), ("ncnn==1.0.20261020", "pnnx==20261020", _NUMPY), "`format: ncnn`"),
+        Runtime(
+            "litert",
+            "LiteRT",
+            ("ai_edge_litert", "litert_torch", "ai_edge_quantizer"),
+            ("litert-torch==0.10.0", "ai-edge-litert==2.3.0", "ai-edge-quantizer==0.10.0"),
+            "`format: litert`",
+            dependencies=True,
+            shares_torch=True,
+        ),
+        Runtime(
+            "executorch",
+            "ExecuTorch",
+            ("executorch",),
+            ("executorch==1.5.1",),
+            "`format: executorch`",
+            dependencies=True,
+            shares_torch=True,
+        ),
     )
 }
 
@@ -83,7 +107,17 @@ def known(name: str) -> Runtime:
 def folder(runtime: Runtime) -> Path:
     """Where an environment of its own lies; another folder for other versions."""
     versions = "_".join(requirement.replace("==", "-") for requirement in runtime.requirements if "==" in requirement)
+    shared = _shared_packages() if runtime.shares_torch else None
+    if shared is not None:  # an environment that leans on another one is no use beside a third
+        mark = hashlib.sha256(f"{sys.version_info[:2]} {shared} {metadata.version('torch')}".encode()).hexdigest()[:8]
+        versions += f"_torch-{metadata.version('torch')}-{mark}"
     return cache_folder() / "runtimes" / (versions or runtime.name)
+
+
+def _shared_packages() -> Path | None:
+    """The folder that PyTorch lies in, and the packages that it needs."""
+    found = importlib.util.find_spec("torch")
+    return Path(found.origin).parent.parent if found is not None and found.origin is not None else None
 
 
 def locate(name: str) -> Found | None:
@@ -125,6 +159,10 @@ def install(name: str) -> Found:
         shutil.rmtree(made, ignore_errors=True)
         made.parent.mkdir(parents=True, exist_ok=True)
         venv.create(made, with_pip=False, symlinks=True)
+        shared = _shared_packages() if runtime.shares_torch else None
+        if shared is not None:
+            own = Path(sysconfig.get_path("purelib", vars={"base": str(made), "platbase": str(made)}))
+            (own / "shared.pth").write_text(f"{shared}\n", encoding="utf-8")
     try:
         child.run(
             [

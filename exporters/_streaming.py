@@ -328,13 +328,33 @@ def _differs(
 # --- the graph ---
 
 
-def _export(model: nn.Module, planned: Plan, task: Task, options: Options) -> StepGraph:
-    found, inputs, outputs = planned.survey, planned.inputs, planned.outputs
-    plain = options.cells == "plain" or (options.cells == "auto" and options.chunk == 1)
-    own = copy.deepcopy(model)
-    if not plain:
-        native_recurrent.prepare(own, parts=True)
-    chunk, dynamic = options.chunk, options.batch == "dynamic"
+@dataclass(frozen=True)
+class Traceable:
+    """A step as a module that can be traced, and what is known of its inputs and outputs."""
+
+    module: nn.Module
+    arguments: list[Tensor]
+    """One value for each input: first those of the model, then all states, after `_TRACED_PAST` positions."""
+    inputs: dict[str, dict[int, str]]
+    """Name -> {axis: name} of the axes that are open; in order."""
+    outputs: dict[str, dict[int, str]]
+    info: StreamInfo
+
+
+def traceable(
+    model: nn.Module, planned: Plan, task: Task, *, chunk: int = 1, dynamic: bool = False, plain: bool = True
+) -> Traceable:
+    """The step of `model` that a tracer can follow.
+
+    Args:
+        model: In evaluation mode, whose recurrent layers are prepared for native nodes where they are not `plain`.
+        planned: What is known of it.
+        task: Of the model.
+        chunk: Positions in a step.
+        dynamic: Any number of streams at once; else one.
+        plain: As in `StepModel`.
+    """
+    found, inputs = planned.survey, planned.inputs
     batch = _TRACED_BATCH if dynamic else 1
     whole = SequenceTask(task, inputs).example(batch, max(chunk, task.min_length))
     given = [
@@ -342,30 +362,44 @@ def _export(model: nn.Module, planned: Plan, task: Task, options: Options) -> St
         for item, part in zip(inputs, whole, strict=True)
     ]
     step = _Step(
-        streaming.StepModel(own, found, chunk=chunk, plain=plain), inputs, [part.dtype for part in whole], chunk
+        streaming.StepModel(model, found, chunk=chunk, plain=plain), inputs, [part.dtype for part in whole], chunk
     )
     states = _state_infos(found.states, {*task.inputs, *task.outputs}, dynamic)
     kept = [(item, part) for item, part in zip(inputs, given, strict=True) if not item.lengths]
-    arguments = [part for _, part in kept] + [initial_state(state, batch, past=_TRACED_PAST) for state in states]
     fixed = {"time"} if dynamic else {"time", "batch"}
-    axes = {
-        item.name: {axis: word for axis, word in task.inputs[item.name].items() if word not in fixed}
-        for item, _ in kept
-    } | {state.name: _dynamic_axes(state) for state in states}
-    results = {
-        name: {axis: word for axis, word in named.items() if word not in fixed} for name, named in task.outputs.items()
-    } | {state.next_name: _dynamic_axes(state, after=chunk) for state in states}
-    program = torch_capture.capture(step, arguments, axes)
+    return Traceable(
+        module=step,
+        arguments=[part for _, part in kept] + [initial_state(state, batch, past=_TRACED_PAST) for state in states],
+        inputs={
+            item.name: {axis: word for axis, word in task.inputs[item.name].items() if word not in fixed}
+            for item, _ in kept
+        }
+        | {state.name: _dynamic_axes(state) for state in states},
+        outputs={
+            name: {axis: word for axis, word in named.items() if word not in fixed}
+            for name, named in task.outputs.items()
+        }
+        | {state.next_name: _dynamic_axes(state, after=chunk) for state in states},
+        info=StreamInfo(chunk=chunk, inputs=inputs, outputs=planned.outputs, states=states),
+    )
+
+
+def _export(model: nn.Module, planned: Plan, task: Task, options: Options) -> StepGraph:
+    plain = options.cells == "plain" or (options.cells == "auto" and options.chunk == 1)
+    own = copy.deepcopy(model)
+    if not plain:
+        native_recurrent.prepare(own, parts=True)
+    step = traceable(own, planned, task, chunk=options.chunk, dynamic=options.batch == "dynamic", plain=plain)
+    program = torch_capture.capture(step.module, step.arguments, step.inputs)
     built = torch_capture.translate(program, options.opset)
     with torch_capture.quiet():
         onnx_graph.tidy(built)
-    onnx_graph.name_values(built, axes, results)
-    proto = onnx_graph.to_proto(built, axes, results, options.ir_version)
-    info = StreamInfo(chunk=chunk, inputs=inputs, outputs=outputs, states=states)
+    onnx_graph.name_values(built, step.inputs, step.outputs)
+    proto = onnx_graph.to_proto(built, step.inputs, step.outputs, options.ir_version)
     entry = proto.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, info.model_dump_json()
+    entry.key, entry.value = METADATA_KEY, step.info.model_dump_json()
     finish(proto, options)
-    return StepGraph(proto, info)
+    return StepGraph(proto, step.info)
 
 
 def _dynamic_axes(state: StateInfo, after: int = 0) -> dict[int, str]:

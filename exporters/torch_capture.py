@@ -9,7 +9,8 @@ import logging
 import re
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CompressorError, ExportError
 from exporters.native_recurrent import native_nodes
@@ -29,15 +30,19 @@ _FIXED_AXIS = re.compile(r"L\['(\w+)'\](?:\[(\d+)\])?\.size\(\)\[(\d+)\] as dyna
 _USER_CODE = re.compile(r'File "[^"]*", line \d+, in \S+\s+(\S.*)')
 _MISSING_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 _LONGEST_CAUSE = 300
+_NO_BOUNDS: Mapping[str, tuple[int, int]] = MappingProxyType({})
 
 
-def capture(model: nn.Module, inputs: Sequence[Tensor], axes: Axes) -> torch.export.ExportedProgram:
+def capture(
+    model: nn.Module, inputs: Sequence[Tensor], axes: Axes, bounds: Mapping[str, tuple[int, int]] = _NO_BOUNDS
+) -> torch.export.ExportedProgram:
     """Trace `model`.
 
     Args:
         model: The model in evaluation mode, on the CPU, prepared for native nodes.
         inputs: Its arguments, each dynamic axis at least 2 long.
         axes: Input name -> {axis: name} of the dynamic axes, in the order of `inputs`.
+        bounds: Name of an axis -> its smallest and largest size, where it has such.
 
     Raises:
         ExportError: The model cannot be traced, or its code fixes a dynamic axis to the size in `inputs`.
@@ -47,12 +52,18 @@ def capture(model: nn.Module, inputs: Sequence[Tensor], axes: Axes) -> torch.exp
     arguments = tuple(part.clone() for part in inputs)  # shapes are found by identity: no two may be one object
     shapes = torch.export.ShapesCollection()
     for argument, names in zip(arguments, axes.values(), strict=True):
-        shapes[argument] = dict.fromkeys(names, torch.export.Dim.DYNAMIC)
+        shapes[argument] = {axis: _dimension(*bounds.get(name, ())) for axis, name in names.items()}
     try:
         with quiet(), plain_attention(), native_nodes(), traceable_packing(), torch.no_grad():
             return torch.export.export(model, arguments, dynamic_shapes=shapes, strict=False)
     except Exception as error:
         raise _tracing_error(error, model, axes) from error
+
+
+def _dimension(smallest: int | None = None, largest: int | None = None) -> Any:
+    import torch
+
+    return torch.export.Dim.DYNAMIC(min=smallest, max=largest)
 
 
 def translate(program: torch.export.ExportedProgram, opset: int) -> onnx_ir.Model:

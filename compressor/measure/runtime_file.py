@@ -67,10 +67,20 @@ def open_file(path: Path, threads: int = 1, *, runtime: str | None = None) -> Mo
 class Worker:
     """A process that loads files into one runtime and runs them."""
 
-    def __init__(self, runtime: str, what: str) -> None:
-        """Start it; raises `ExportError` where the runtime is not installed."""
+    def __init__(self, runtime: str, what: str, *, module: Path | None = None) -> None:
+        """Start it.
+
+        Args:
+            runtime: By its name in `compressor.runtimes`.
+            what: As the subject of errors.
+            module: What is served; the module of the runtime among `workers` by default.
+
+        Raises:
+            ExportError: The runtime is not installed.
+        """
         found = runtimes.need(runtime)
-        command = [str(found.python), "-P", str(WORKERS / "_serve.py"), str(WORKERS / f"{runtime}.py")]
+        served = module or WORKERS / f"{runtime}.py"
+        command = [str(found.python), "-P", str(WORKERS / "_serve.py"), str(served)]
         self._title = found.runtime.title
         self._server = Server(command, what=what, environment={"PYTHONDONTWRITEBYTECODE": "1"})
 
@@ -83,6 +93,11 @@ class Worker:
             said = f"{_first_lines(head['error'])}{self._server.last_lines()}"
             raise ExportError(f"{self._server.what} failed: {said}", hint=hint or None)
         return head, found
+
+    @property
+    def alive(self) -> bool:
+        """Whether it may still be asked: a request that killed or hung it ended it."""
+        return self._server.close.alive
 
     def close(self) -> None:
         """End it."""

@@ -7,6 +7,7 @@ head, the head (JSON), and the arrays that `head["arrays"]` describes, one behin
     run    arrays                              -> arrays
     time   arrays, warmup, runs                -> ns: of each timed run
     peak   as load, and arrays, runs           -> bytes: growth of the resident set at its peak, or null
+    convert   what the module's `convert` takes -> what it gives
 
 What goes wrong in Python is an answer with `error`; what crashes the process is for the asker to see.
 """
@@ -89,6 +90,9 @@ class _Server:
         finally:
             gc.enable()
         return {"ns": timed}, []
+
+    def convert(self, head, arrays):
+        return self._runtime.convert(head), []
 
     def peak(self, head, arrays):
         def work():

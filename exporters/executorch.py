@@ -1,0 +1,51 @@
+"""Files of ExecuTorch (`.pte`) for XNNPACK on the CPU, checked in ExecuTorch's own runtime.
+
+Whole sequences without recurrent layers take any length of the task; recurrent layers are written out cell by cell.
+A step is one part that XNNPACK runs from its first operator to the last, see `_plain_program`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from compressor.progress import Progress, Silent
+from exporters import _traced
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from compressor.report import Artifact
+    from compressor.task import Task
+
+_SILENT = Silent()
+_FORMAT = _traced.Format("executorch", "ExecuTorch", open_length=True)
+
+
+class Options(_traced.TracedOptions):
+    """Options of `format: executorch`."""
+
+    ending: ClassVar[str] = "pte"
+    format: Literal["executorch"] = "executorch"
+    """The recipe word of this exporter."""
+    precision: Literal["float32", "int8"] = "float32"
+    """Of the weights of linear layers and recurrent cells; int8 computes their products in 8 bits."""
+    unroll: int = Field(default=16, ge=0, le=100_000)
+    """Most recurrent cells that a whole sequence may be written out as: positions x layers x directions. Each takes the
+    converter some seconds."""
+
+
+def export(
+    model: nn.Module, task: Task, path: Path, options: Options, *, progress: Progress = _SILENT, seed: int = 0
+) -> Artifact:
+    """Write `model` as a `.pte` file beside `path`, and its description.
+
+    Raises:
+        ExportError: ExecuTorch is not installed, the model has no such form, or the converter fails on it.
+        ParityError: What ExecuTorch computes disagrees with PyTorch.
+        OutputError: The file cannot be written.
+    """
+    return _traced.export(_FORMAT, model, task, path, options, progress=progress, seed=seed)

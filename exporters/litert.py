@@ -1,0 +1,44 @@
+"""Files of LiteRT (`.tflite`), converted by litert-torch and checked in LiteRT's interpreter.
+
+Every shape in them is known: one sample, one length, or a step whose states have one size. Recurrent layers have no
+operator that is right with a state, so they are written out cell by cell.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from compressor.progress import Progress, Silent
+from exporters import _traced
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from compressor.report import Artifact
+    from compressor.task import Task
+
+_SILENT = Silent()
+_FORMAT = _traced.Format("litert", "LiteRT", open_length=False)
+
+
+class Options(_traced.TracedOptions):
+    """Options of `format: litert`."""
+
+    ending: ClassVar[str] = "tflite"
+    format: Literal["litert"] = "litert"
+    """The recipe word of this exporter."""
+
+
+def export(
+    model: nn.Module, task: Task, path: Path, options: Options, *, progress: Progress = _SILENT, seed: int = 0
+) -> Artifact:
+    """Write `model` as a `.tflite` file beside `path`, and its description.
+
+    Raises:
+        ExportError: LiteRT is not installed, the model has no such form, or the converter fails on it.
+        ParityError: What LiteRT computes disagrees with PyTorch.
+        OutputError: The file cannot be written.
+    """
+    return _traced.export(_FORMAT, model, task, path, options, progress=progress, seed=seed)
