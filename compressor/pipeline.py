@@ -128,7 +128,8 @@ class _Run:
         tasks = [self.task] + [narrowed] * len(self.recipe.exports)
         checkpoint.save(self.folder.staging, state.model, state.structure)
         with self.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
-            exported += [self._export(state.model, narrowed, options, None) for options in self.recipe.exports]
+            spent = _lost(original_score, torch_scores[-1])
+            exported += [self._export(state.model, narrowed, options, None, spent) for options in self.recipe.exports]
             measurements, speedups = self._measure(exported, models, tasks, torch_scores)
         report = Report(
             name=self.recipe.name,
@@ -232,12 +233,19 @@ class _Run:
             found.append(Beside(name=name, parameters=parameters, nonzeros=nonzeros, score=score, final=final))
         return tuple(found)
 
-    def _export(self, model: nn.Module, task: GuardedTask, options: ExportOptions, stem: str | None) -> Artifact:
+    def _export(
+        self, model: nn.Module, task: GuardedTask, options: ExportOptions, stem: str | None, spent: float = 0.0
+    ) -> Artifact:
+        """One file; `spent` is what the steps cost of the metric, the rest of its limit is left for rounding."""
+        more = {}
+        limit = self.recipe.limits.metric_drop
+        if limit is not None and getattr(options, "precision", None) in ("int8", "int4"):
+            more["metric_drop"] = limit - max(0.0, spent)
         exporter = importlib.import_module(f"exporters.{options.format}")
         path = self.folder.staging / _file_name(options, stem)
         self.progress.say(f"exporting {path.name}")
         artifact: Artifact = exporter.export(
-            copy.deepcopy(model).cpu().eval(), task, path, options, progress=self.progress, seed=self.recipe.seed
+            copy.deepcopy(model).cpu().eval(), task, path, options, progress=self.progress, seed=self.recipe.seed, **more
         )
         return artifact.model_copy(update={"path": path.name})
 
@@ -487,8 +495,17 @@ def _file_name(options: ExportOptions, stem: str | None) -> str:
 
 
 def _for_original(exports: Sequence[ExportOptions]) -> ExportOptions:
-    """How the original is exported: as the first export that streams, or else the first."""
-    return next((options for options in exports if getattr(options, "stream", False)), exports[0])
+    """How the original is exported: as the first export that streams, or else the first, but in float."""
+    chosen: Any = next((options for options in exports if getattr(options, "stream", False)), exports[0])
+    if getattr(chosen, "precision", "float32") == "float32":
+        return chosen  # type: ignore[no-any-return]
+    rounding = ("precision", "quantize_for", "keep_float", "calibration_samples", "max_error", "block")
+    kept = {name: value for name, value in chosen.model_dump().items() if name not in rounding}
+    return type(chosen).model_validate(kept)  # type: ignore[no-any-return]
+
+
+def _lost(before: Score, after: Score) -> float:
+    return (before.value - after.value) * (1.0 if before.higher_is_better else -1.0)
 
 
 def _refuse_same_names(exports: Sequence[ExportOptions]) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import Tensor, nn
 
+    from compressor.report import Quantization, StreamInfo
     from compressor.task import Task
 
     Axes = Mapping[str, Mapping[int, str]]
@@ -67,6 +68,32 @@ class Options(BaseModel):
     cells: Literal["auto", "plain", "native"] = "auto"
     """Recurrent layers of the step file as plain operations (MatMul, Sigmoid, ...) or as RNN, GRU and LSTM nodes;
     `auto`: plain where `chunk` is 1."""
+    precision: Literal["float32", "int8", "int4"] = "float32"
+    """What weights are stored in. `int8`: matrices in 8 bits, a scale for each channel. `int4`: matrices of products in
+    4 bits, others in 8. Those that cost too much stay float; the report lists them all."""
+    quantize_for: Literal["cpu", "anywhere"] = "cpu"
+    """`cpu`: products of integers, for ONNX Runtime on a CPU: small and fast. `anywhere`: 8 bits in the file, float
+    again in front of each operator (DequantizeLinear): as small, no faster, exact activations, plain ONNX."""
+    keep_float: tuple[str, ...] = ()
+    """Globs of matrices that stay float, by their names in the report."""
+    calibration_samples: int = Field(default=64, ge=1, le=10_000)
+    """Sequences of the task's training data on which the error of rounding is measured."""
+    max_error: float = Field(default=0.1, gt=0, le=1, allow_inf_nan=False)
+    """Largest relative error of the outputs by rounding, ||quantized - float|| / ||float||, on this data; and a third
+    of the largest one at any of the lengths at which the file is compared with PyTorch."""
+    block: Literal[16, 32, 64, 128] = 32
+    """Weights with a common scale in 4 bits."""
+
+    @model_validator(mode="after")
+    def _options_of_rounding_only_with_it(self) -> Options:
+        fields = type(self).model_fields
+        rounding = ("quantize_for", "keep_float", "calibration_samples", "max_error", "block")
+        given = [name for name in rounding if getattr(self, name) != fields[name].default]
+        if given and self.precision not in ("int8", "int4"):
+            raise ValueError(f"`{given[0]}` is an option of rounding: give `precision: int8` or `precision: int4`")
+        if self.precision == "int4" and self.quantize_for != "cpu":
+            raise ValueError("4 bits need `MatMulNBits` of ONNX Runtime: give `quantize_for: cpu` or `precision: int8`")
+        return self
 
     @model_validator(mode="after")
     def _options_of_streams_only_with_a_stream(self) -> Options:
@@ -78,7 +105,14 @@ class Options(BaseModel):
 
 
 def export(
-    model: nn.Module, task: Task, path: Path, options: Options, *, progress: Progress = _SILENT, seed: int = 0
+    model: nn.Module,
+    task: Task,
+    path: Path,
+    options: Options,
+    *,
+    progress: Progress = _SILENT,
+    seed: int = 0,
+    metric_drop: float | None = None,
 ) -> Artifact:
     """Write `model` to `path` as one ONNX file that is known to agree with PyTorch.
 
@@ -89,6 +123,7 @@ def export(
         options: Opset, file format and tolerances.
         progress: Where progress goes; nowhere by default.
         seed: Seeds PyTorch's generator for the task's examples, and the choice of sizes for the comparison.
+        metric_drop: Largest loss of the task's metric by rounding weights; not looked at where it is left out.
 
     Returns:
         The facts about the file, and in `step` about its step file; `path` in it is the bare file name.
@@ -114,12 +149,18 @@ def export(
         with writing(path):
             candidate.write_bytes(content)
         parity = _parity(reference, candidate, task, options, seed)
-        artifact = _artifact(proto, content, candidate, parity, time.perf_counter() - start)
-        files = {path: content}
+        step, more = None, {}
         if options.stream:
             bar.advance(note="step by step")
-            step, more = _step(_private_copy(model), candidate, task, path, options, seed, bar)
-            artifact, files = artifact.model_copy(update={"step": step}), {**files, **more}
+            step, more = _step(_private_copy(model), candidate, task, path, options, seed, metric_drop, bar)
+        quantization = None
+        if options.precision in ("int8", "int4"):
+            bar.advance(0, note="quantize")
+            proto, quantization = _quantized(proto, candidate, task, reference, options, seed, metric_drop, bar)
+            content = candidate.read_bytes()
+        artifact = _artifact(proto, content, candidate, parity, time.perf_counter() - start)
+        artifact = artifact.model_copy(update={"step": step, "quantization": quantization})
+        files = {path: content, **more}
         for target, written in files.items():
             write_whole(target, written)
         bar.advance(note="done")
@@ -132,7 +173,14 @@ def step_path(path: Path) -> Path:
 
 
 def _step(
-    model: nn.Module, whole: Path, task: Task, path: Path, options: Options, seed: int, bar: Bar
+    model: nn.Module,
+    whole: Path,
+    task: Task,
+    path: Path,
+    options: Options,
+    seed: int,
+    metric_drop: float | None,
+    bar: Bar,
 ) -> tuple[Artifact, dict[Path, bytes]]:
     """The checked step file of `model` and the example of its loop, for which nothing is written yet but candidates."""
     from exporters import _streaming, step_example
@@ -145,12 +193,53 @@ def _step(
         candidate.write_bytes(content)
     bar.advance(note="compare chained steps")
     parity, chained = _streaming.agreement(model, whole, candidate, task, options, seed)
-    artifact = _artifact(built.proto, content, candidate, parity, time.perf_counter() - start)
+    proto, quantization = built.proto, None
+    if options.precision in ("int8", "int4"):
+        bar.advance(0, note="quantize the step")
+        proto, quantization = _quantized(proto, candidate, task, model, options, seed, metric_drop, bar, built.info)
+        content = candidate.read_bytes()
+    artifact = _artifact(proto, content, candidate, parity, time.perf_counter() - start)
     text = step_example.write(artifact, built.info)
-    return artifact.model_copy(update={"stream": built.info, "chained": chained}), {
+    return artifact.model_copy(update={"stream": built.info, "chained": chained, "quantization": quantization}), {
         target: content,
         target.with_suffix(".py"): text.encode(),
     }
+
+
+def _quantized(
+    proto: onnx.ModelProto,
+    candidate: Path,
+    task: Task,
+    reference: nn.Module,
+    options: Options,
+    seed: int,
+    metric_drop: float | None,
+    bar: Bar,
+    stream: StreamInfo | None = None,
+) -> tuple[onnx.ModelProto, Quantization]:
+    """The graph in fewer bits, checked, which also takes the place of the float one in `candidate`."""
+    from compressor.measure.runtime import OnnxFile
+    from compressor.measure.steps import OnnxSteps
+    from exporters import _streaming, onnx_graph
+    from exporters.quantization import quantize
+    from exporters.quantization.nodes import DOMAIN
+
+    made, found = quantize.quantize(
+        proto,
+        candidate.parent,
+        task,
+        reference,
+        options,
+        shapes=None if stream is None else _streaming.SequenceTask(task, stream.inputs),
+        open_file=OnnxFile if stream is None else OnnxSteps,
+        metric=None if metric_drop is None else quantize.metric_of(task, metric_drop),
+        seed=seed,
+        bar=bar,
+    )
+    onnx_graph.check(made, options.opset, {DOMAIN: 1} if options.quantize_for == "cpu" else {})
+    with writing(candidate):
+        candidate.write_bytes(made.SerializeToString(deterministic=True))
+    return made, found
 
 
 def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.ModelProto:
