@@ -245,7 +245,13 @@ class _Run:
         path = self.folder.staging / _file_name(options, stem)
         self.progress.say(f"exporting {path.name}")
         artifact: Artifact = exporter.export(
-            copy.deepcopy(model).cpu().eval(), task, path, options, progress=self.progress, seed=self.recipe.seed, **more
+            copy.deepcopy(model).cpu().eval(),
+            task,
+            path,
+            options,
+            progress=self.progress,
+            seed=self.recipe.seed,
+            **more,
         )
         return artifact.model_copy(update={"path": path.name})
 

@@ -253,7 +253,7 @@ class QuantizedMatrix(Fact):
     """Types of the operators that use it."""
     shape: tuple[int, ...]
     form: Literal["float", "weights", "integer", "int4"]
-    """`weights`: 8 bits in the file, float again in front of the operator. `integer`: 8 bits, multiplied as integers."""
+    """`weights`: 8 bits, float again in front of the operator. `integer`: 8 bits, multiplied as integers."""
     bytes_before: int
     bytes_after: int
     """Scales included."""

@@ -149,7 +149,8 @@ def export(
         with writing(path):
             candidate.write_bytes(content)
         parity = _parity(reference, candidate, task, options, seed)
-        step, more = None, {}
+        step: Artifact | None = None
+        more: dict[Path, bytes] = {}
         if options.stream:
             bar.advance(note="step by step")
             step, more = _step(_private_copy(model), candidate, task, path, options, seed, metric_drop, bar)

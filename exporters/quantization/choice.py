@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import Tensor
 
 from compressor.errors import ExportError
@@ -45,7 +45,7 @@ def ladder(matrix: Matrix, precision: str, target: str) -> tuple[Form, ...]:
 
 
 def settled(forms: Mapping[str, Form], matrices: Sequence[Matrix]) -> Forms:
-    """Forms that go together: a recurrent node whose state is multiplied in float stays native, and so do its inputs."""
+    """Forms that go together: a recurrent node whose state is multiplied in float stays native as a whole."""
     found = dict(forms)
     for inputs, state in partners(matrices).items():
         if found[inputs] in ("integer", "int4") and found[state] not in ("integer", "int4"):
@@ -94,14 +94,15 @@ def relative_error(wanted: Sequence[tuple[Tensor, ...]], found: Sequence[tuple[T
 
     Integers and booleans, such as an argmax, are left out. Infinite where a value is not finite or a shape differs.
     """
-    largest = 0.0
+    largest: float = 0.0
     for ours, theirs in zip(zip(*wanted, strict=True), zip(*found, strict=True), strict=True):
         if not ours[0].is_floating_point():
             continue
         if any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
             return float("inf")
-        difference = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(ours, theirs, strict=True))
-        norm = sum(float(a.double().square().sum()) for a in ours)
+        pairs = zip(ours, theirs, strict=True)
+        difference = float(sum(float((a.double() - b.double()).square().sum()) for a, b in pairs))
+        norm = float(sum(float(a.double().square().sum()) for a in ours))
         if not difference < float("inf"):
             return float("inf")
         largest = max(largest, (difference / norm) ** 0.5 if norm else difference**0.5)
@@ -181,7 +182,7 @@ def _moves(
     """Steps to a more exact form, the most useful for its price first."""
     priced = []
     for name, forms in ladders.items():
-        for before, after in zip(forms, forms[1:], strict=False):
+        for before, after in pairwise(forms):
             gain = alone[name][before] ** 2 - (alone[name][after] ** 2 if after != "float" else 0.0)
             size = trials.weights.arrays[name].nbytes
             price = stored_bytes(trials.weights, name, after) - stored_bytes(trials.weights, name, before)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import onnx
+    from numpy.typing import NDArray
 
 Form = Literal["float", "weights", "integer", "int4"]
 """`float`: as it was. `weights`: 8 bits in the file, back to float in front of the operator. `integer`: 8 bits, and the
@@ -18,8 +19,8 @@ product is one of integers, its other side rounded while it runs. `int4`: 4 bits
 SMALLEST = 256
 """Elements below which nothing is gained: the scales and nodes cost as much as is saved."""
 RECURRENT = ("RNN", "GRU", "LSTM")
-_INPUT, _STATE = 1, 2
-"""Places of W and R among the inputs of a recurrent node."""
+_INPUT, _STATE, _BIAS = 1, 2, 3
+"""Places of W, R and B among the inputs of a recurrent node."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,33 @@ def find(proto: onnx.ModelProto, keep_float: Sequence[str] = ()) -> list[Matrix]
     uses: dict[str, list[Use]] = {}
     for node in nodes_of(proto.graph):
         for place, name in enumerate(node.input):
-            if name in sizes:
+            if name in sizes and not (node.op_type in RECURRENT and place == _BIAS):
                 channels = _channels(node, place, sizes[name])
                 plain = channels is not None and is_plain(node)
                 uses.setdefault(name, []).append(Use(node.op_type, place, node.output[0], plain, channels))
     outputs = {value.name for value in proto.graph.output}
     return [_matrix(name, sizes[name], found, keep_float, name in outputs) for name, found in uses.items()]
+
+
+def name_by_parameters(proto: onnx.ModelProto, parameters: Mapping[str, NDArray[Any]]) -> None:
+    """Give weights that were transposed while the graph was made the names of their parameters, in place."""
+    import numpy as np
+    import onnx
+
+    known = {tensor.name for tensor in proto.graph.initializer}
+    renamed = {}
+    for tensor in proto.graph.initializer:
+        if tensor.name in parameters or len(tensor.dims) != 2 or tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        array = onnx.numpy_helper.to_array(tensor)
+        for name, parameter in parameters.items():
+            if name not in known and parameter.shape == array.shape[::-1] and np.array_equal(parameter.T, array):
+                renamed[tensor.name] = tensor.name = name
+                known.add(name)
+                break
+    for node in nodes_of(proto.graph):
+        for place, old in enumerate(node.input):
+            node.input[place] = renamed.get(old, old)
 
 
 def _matrix(name: str, shape: tuple[int, ...], uses: list[Use], keep_float: Iterable[str], is_output: bool) -> Matrix:
@@ -122,9 +144,9 @@ def is_plain(node: onnx.NodeProto) -> bool:
 
     given = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
     if node.op_type == "Gemm":
-        return given.get("alpha", 1.0) == 1.0 and given.get("beta", 1.0) == 1.0 and not given.get("transA", 0)
+        return bool(given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0 and not given.get("transA", 0))
     if node.op_type == "Gather":
-        return given.get("axis", 0) == 0
+        return bool(given.get("axis", 0) == 0)
     if node.op_type in RECURRENT:
         known = {"hidden_size", "direction", "linear_before_reset", "activations", "layout"}
         reset = node.op_type != "GRU" or given.get("linear_before_reset", 0) == 1

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.quantization.rounding import Blocks, Rounded
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx
     from numpy.typing import NDArray
+
+    from exporters.quantization.rounding import Blocks, Rounded
 
 DOMAIN = "com.microsoft"
 """Operators of ONNX Runtime itself."""
@@ -46,7 +46,12 @@ class Nodes:
         self.initializers: list[onnx.TensorProto] = []
 
     def __call__(
-        self, operator: str, inputs: Sequence[str], outputs: int | Sequence[str] = 1, domain: str = "", **attributes: Any
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        outputs: int | Sequence[str] = 1,
+        domain: str = "",
+        **attributes: Any,
     ) -> Any:
         """Add a node; gives the name of its output, or a list of names where there are several.
 
@@ -64,7 +69,7 @@ class Nodes:
         import onnx
 
         name = self.names.new(stem)
-        self.initializers.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def integers(self, *numbers: int) -> str:

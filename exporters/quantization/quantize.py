@@ -20,7 +20,7 @@ from compressor.errors import ExportError, ParityError
 from compressor.measure import accuracy, parity
 from compressor.report import Quantization, QuantizationPoint, QuantizedMatrix
 from exporters.quantization import choice
-from exporters.quantization.matrices import find
+from exporters.quantization.matrices import find, name_by_parameters
 from exporters.quantization.rewrite import Weights, restored, rewrite
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def quantize(
     reference: nn.Module,
     options: Settings,
     *,
-    shapes: Task | None = None,
+    shapes: parity.ShapedTask | None = None,
     open_file: Callable[[Path], Forward],
     metric: Callable[[Forward], Metric] | None,
     seed: int,
@@ -106,6 +106,7 @@ def quantize(
         ExportError: There is nothing to round, or nothing within the limits.
         ParityError: The file is not what it should be at some length.
     """
+    name_by_parameters(proto, {name: part.detach().cpu().numpy() for name, part in reference.named_parameters()})
     matrices = find(proto, options.keep_float)
     _refuse_nothing(matrices)
     _refuse_unused(options.keep_float, matrices)
@@ -206,7 +207,7 @@ def _structure(trials: choice.Trials, chosen: Chosen, task: Task, options: Setti
 
 
 def _deviation(
-    forward: Forward, reference: nn.Module, task: Task, options: Settings
+    forward: Forward, reference: nn.Module, task: parity.ShapedTask, options: Settings
 ) -> tuple[QuantizationPoint, ...]:
     from exporters.torch_capture import plain_attention
 

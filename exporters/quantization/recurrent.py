@@ -138,9 +138,10 @@ class _Scan:
 
         made, kind = self.made, self.node.op_type
         rows = _GATES[kind] * self.size
-        of_inputs, of_state = self.bias[direction, :rows], self.bias[direction, rows:]
+        of_inputs: NDArray[Any] = self.bias[direction, :rows]
+        of_state: NDArray[Any] | None = self.bias[direction, rows:]
         if kind != "GRU":  # of a GRU the reset gate scales the second one
-            of_inputs, of_state = of_inputs + of_state, None
+            of_inputs, of_state = self.bias[direction].reshape(2, rows).sum(axis=0), None
         steps = self.writer.product(made, self.x, self.w, of_inputs, direction)  # (T, B, G * H)
         sequences = [steps]
         if kind == "GRU":

@@ -204,8 +204,11 @@ class _Rewriter:
         return output
 
     def _dequantized_columns(self, low: Rounded, name: str, output: str) -> None:
-        """A matrix (K, N) stored as (N, K): a product right behind DequantizeLinear would be fused with it by ONNX
-        Runtime to one that rounds its other side too, which is what this form is to avoid."""
+        """A matrix (K, N), stored as (N, K).
+
+        ONNX Runtime fuses a DequantizeLinear right in front of a product with it, to one that rounds its other side
+        too; that is what this form is to avoid, and a Transpose between them does.
+        """
         top = self.top
         inputs = [top.constant(low.values.T, f"{name}.int8"), top.constant(low.scale.reshape(-1), f"{name}.scale")]
         top("Transpose", [top("DequantizeLinear", inputs, axis=0)], [output], perm=[1, 0])
@@ -213,7 +216,7 @@ class _Rewriter:
     # --- products and tables ---
 
     def product(self, made: Nodes, x: str, name: str, bias: NDArray[Any] | None = None, direction: int = 0) -> str:
-        """X (..., K) @ the matrix `name` (K, N), of a recurrent node its transposed `direction`, + bias, by its form."""
+        """X (..., K) @ `name` (K, N) + bias by the matrix's form; of a recurrent node its transposed `direction`."""
         form, array = self.forms.get(name, "float"), self.weights.arrays[name]
         if form == "int4":
             blocks = self.weights.blocks(name, direction)

@@ -64,7 +64,7 @@ class Blocks:
 
     @property
     def packed(self) -> NDArray[np.uint8]:
-        """(N, blocks, block / 2): two values a byte, the first in the low half, 8 added, as `MatMulNBits` reads them."""
+        """(N, blocks, block / 2) as `MatMulNBits` reads them: two values and 8 a byte, the first in the low half."""
         shifted = (self.values + _ZERO_OF_4_BITS).astype(np.uint8)
         return np.ascontiguousarray(shifted[..., ::2] | (shifted[..., 1::2] << 4))
 
