@@ -252,8 +252,9 @@ class QuantizedMatrix(Fact):
     operators: tuple[str, ...]
     """Types of the operators that use it."""
     shape: tuple[int, ...]
-    form: Literal["float", "weights", "integer", "int4"]
-    """`weights`: 8 bits, float again in front of the operator. `integer`: 8 bits, multiplied as integers."""
+    form: Literal["float", "half", "weights", "integer", "int4"]
+    """`half`: float16, float32 again in front of the operator. `weights`: the same with 8 bits. `integer`: 8 bits,
+    multiplied as integers. `int4`: 4 bits."""
     bytes_before: int
     bytes_after: int
     """Scales included."""

@@ -30,6 +30,8 @@ _SPEED_IN_BYTES = 0.05
 """Leaving integer arithmetic saves no byte but costs time: as if this share of the float matrix were added."""
 _UNDONE = 12
 """How many of the chosen exceptions are tried again without."""
+_HARMLESS = 0.05
+"""Share of `max_error` below which a matrix is not measured in more exact forms."""
 _METRICS = 8
 """Of how many matrices, those with the largest errors, the metric is measured alone."""
 
@@ -38,10 +40,11 @@ def ladder(matrix: Matrix, precision: str, target: str) -> tuple[Form, ...]:
     """The forms of a matrix, from the one that is wanted to the most exact one."""
     if matrix.refused:
         return ("float",)
+    exact: tuple[Form, ...] = ("weights", "half", "float")
     if target == "anywhere" or not matrix.is_product:
-        return ("weights", "float")
+        return exact
     first: tuple[Form, ...] = ("int4",) if precision == "int4" else ()
-    return (*first, "integer", "weights", "float")
+    return (*first, "integer", *exact)
 
 
 def settled(forms: Mapping[str, Form], matrices: Sequence[Matrix]) -> Forms:
@@ -142,7 +145,7 @@ def choose(
     for name, forms in ladders.items():
         if len(forms) > 1:
             bar.advance(0, note=f"measure {name}")
-            alone[name] = {form: trials.error(trials.forward({name: form})) for form in forms[:-1]}
+            alone[name] = _alone(trials, name, forms, max_error)
     metric_alone = _metric_alone(trials, ladders, alone, bar)
     search = _Search(trials, matrices, ladders, max_error, bar)
     first: Forms = {name: forms[0] for name, forms in ladders.items()}
@@ -161,6 +164,16 @@ def choose(
         elif form != ladders[name][0]:
             notes[name] = "the recurrent matrix of its node is multiplied in float, so this one is as well"
     return Chosen(final, error, drop, alone, metric_alone, notes)
+
+
+def _alone(trials: Trials, name: str, forms: tuple[Form, ...], max_error: float) -> dict[Form, float]:
+    """The error of each form; of more exact forms none where a form is harmless. Half precision is not measured."""
+    found: dict[Form, float] = {}
+    for form in forms[: forms.index("half")]:
+        found[form] = trials.error(trials.forward({name: form}))
+        if found[form] < _HARMLESS * max_error:
+            break
+    return found
 
 
 def _metric_alone(
@@ -183,7 +196,8 @@ def _moves(
     priced = []
     for name, forms in ladders.items():
         for before, after in pairwise(forms):
-            gain = alone[name][before] ** 2 - (alone[name][after] ** 2 if after != "float" else 0.0)
+            errors = [alone[name].get(form, 0.0) for form in (before, after)]
+            gain = errors[0] ** 2 - errors[1] ** 2
             size = trials.weights.arrays[name].nbytes
             price = stored_bytes(trials.weights, name, after) - stored_bytes(trials.weights, name, before)
             price = max(price, 0) + (_SPEED_IN_BYTES * size if before == "integer" else 0.0)
@@ -193,8 +207,8 @@ def _moves(
 
 def stored_bytes(weights: Weights, name: str, form: Form) -> int:
     """Bytes of a matrix in the file, scales included."""
-    if form == "float":
-        return int(weights.arrays[name].nbytes)
+    if form in ("float", "half"):
+        return int(weights.arrays[name].nbytes) // (2 if form == "half" else 1)
     if form == "int4" and weights.matrices[name].is_product:
         directions = len(weights.arrays[name]) if weights.arrays[name].ndim == 3 else 1
         parts = [weights.blocks(name, direction) for direction in range(directions)]

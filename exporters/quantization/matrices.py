@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-Form = Literal["float", "weights", "integer", "int4"]
-"""`float`: as it was. `weights`: 8 bits in the file, back to float in front of the operator. `integer`: 8 bits, and the
-product is one of integers, its other side rounded while it runs. `int4`: 4 bits in blocks, `MatMulNBits`."""
+Form = Literal["float", "half", "weights", "integer", "int4"]
+"""`float`: as it was. `half`: float16 in the file, float32 again in front of the operator. `weights`: the same with 8
+bits. `integer`: 8 bits, and the product is one of integers, its other side rounded while it runs. `int4`: 4 bits in
+blocks, `MatMulNBits`."""
 
 SMALLEST = 256
 """Elements below which nothing is gained: the scales and nodes cost as much as is saved."""

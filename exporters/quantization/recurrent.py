@@ -37,6 +37,9 @@ class Writer(Protocol):
     def floats(self, name: str) -> str:
         """The value that holds a matrix in float."""
 
+    def zeros(self, shape: tuple[int, ...]) -> str:
+        """Zero points of 8 bits."""
+
     def product(self, made: Nodes, x: str, name: str, bias: NDArray[Any] | None = None, direction: int = 0) -> str:
         """X @ matrix + bias."""
 
@@ -63,7 +66,7 @@ def _dynamic_lstm(made: Nodes, node: onnx.NodeProto, writer: Writer) -> None:
         low = writer.weights.low(name)
         given[place] = made.constant(low.values.swapaxes(1, 2), f"{name}.int8")
         scale = low.scale[..., 0]  # (D, 4 * H)
-        scales += [made.constant(scale, f"{name}.scale"), made.constant(np.zeros(scale.shape, np.int8), f"{name}.zero")]
+        scales += [made.constant(scale, f"{name}.scale"), writer.zeros(scale.shape)]
     made("DynamicQuantizeLSTM", [*given, *scales], list(node.output), domain=DOMAIN, **_attributes(node))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from exporters.quantization import recurrent
 from exporters.quantization.matrices import RECURRENT, Form, is_plain, nodes_of
-from exporters.quantization.nodes import DOMAIN, Names, Nodes, block_product, integer_product
+from exporters.quantization.nodes import DOMAIN, Names, Nodes, block_product, float_product, integer_product
 from exporters.quantization.rounding import Blocks, Rounded, to_4_bits, to_8_bits
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class Weights:
         """The float values that a matrix in a form stands for, in its own shape."""
         if form == "float":
             return self.arrays[name]
+        if form == "half":
+            return self.arrays[name].astype(np.float16).astype(np.float32)
         if form != "int4" or not self.matrices[name].is_product:
             return self.low(name).weight
         array = self.arrays[name]
@@ -118,6 +120,7 @@ class _Rewriter:
         self.top = Nodes(self.names)
         """What comes in front of the first node."""
         self._floats: dict[str, str] = {}
+        self._zeros: dict[tuple[int, ...], str] = {}
 
     def carry_out(self) -> onnx.ModelProto:
         import onnx
@@ -170,6 +173,12 @@ class _Rewriter:
 
     # --- weights in front of an operator ---
 
+    def zeros(self, shape: tuple[int, ...]) -> str:
+        """Zero points of 8 bits, one initializer for each shape."""
+        if shape not in self._zeros:
+            self._zeros[shape] = self.top.constant(np.zeros(shape, np.int8), "quantized.zero")
+        return self._zeros[shape]
+
     def floats(self, name: str) -> str:
         """The value that holds a matrix in float again; it is made once, in front of everything."""
         if name not in self.forms:
@@ -181,8 +190,11 @@ class _Rewriter:
     def _dequantized(self, name: str) -> str:
         import onnx
 
-        top, low = self.top, self.weights.low(name)
-        output = self.names.new(f"{name}.float")
+        top, output = self.top, self.names.new(f"{name}.float")
+        if self.forms[name] == "half":
+            top("Cast", [self._half(self.weights.arrays[name], name)], [output], to=1)
+            return output
+        low = self.weights.low(name)
         if self.forms[name] == "int4" and self.weights.matrices[name].is_product:
             array = self.weights.restored(name, "int4")
             top.initializers.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), output))
@@ -203,6 +215,9 @@ class _Rewriter:
         top("Reshape", [joined, top.integers(*shape)], [output])
         return output
 
+    def _half(self, array: NDArray[Any], name: str) -> str:
+        return self.top.constant(array.astype(np.float16), f"{name}.float16")
+
     def _dequantized_columns(self, low: Rounded, name: str, output: str) -> None:
         """A matrix (K, N), stored as (N, K).
 
@@ -221,6 +236,11 @@ class _Rewriter:
         if form == "int4":
             blocks = self.weights.blocks(name, direction)
             return block_product(made, x, blocks, name, bias, exact=self.exact)
+        plain = array[direction].T if array.ndim == 3 else array.T if self.weights.transposed(name) else array
+        if form == "float":
+            return float_product(made, x, self.top.constant(plain, f"{name}.transposed"), name, bias)
+        if form == "half":
+            return float_product(made, x, self.top("Cast", [self._half(plain, name)], to=1), name, bias)
         low = self.weights.low(name)
         values, scale = low.values, low.scale
         if array.ndim == 3:
@@ -229,20 +249,8 @@ class _Rewriter:
             values, scale = values.T, scale.T
         if form == "integer" and not self.exact:
             return integer_product(made, x, Rounded(values, scale), name, bias)
-        return self._float_product(made, x, name, bias, direction, Rounded(values, scale))
-
-    def _float_product(
-        self, made: Nodes, x: str, name: str, bias: NDArray[Any] | None, direction: int, low: Rounded
-    ) -> str:
-        from exporters.quantization.nodes import float_product
-
-        top = self.top
-        if name in self.forms:
-            weight = self.names.new(f"{name}.float")
-            self._dequantized_columns(low, name, weight)
-        else:
-            array = self.weights.arrays[name]
-            weight = top.constant(array[direction].T if array.ndim == 3 else array, f"{name}.transposed")
+        weight = self.names.new(f"{name}.float")
+        self._dequantized_columns(Rounded(values, scale), name, weight)
         return float_product(made, x, weight, name, bias)
 
     def _product(self, made: Nodes, node: onnx.NodeProto) -> bool:
@@ -260,6 +268,10 @@ class _Rewriter:
     def _lookup(self, made: Nodes, node: onnx.NodeProto) -> None:
         """Rows of a table in 8 bits, each by its own scale: only the rows that are asked for become float."""
         name, rows = node.input[0], node.input[1]
+        if self.forms[name] == "half":
+            half = made.constant(self.weights.arrays[name].astype(np.float16), f"{name}.float16")
+            made("Cast", [made("Gather", [half, rows])], [node.output[0]], to=1)
+            return
         low = self.weights.low(name)
         values = made("Gather", [made.constant(low.values, f"{name}.int8"), rows])
         scale = made("Gather", [made.constant(low.scale, f"{name}.scale"), rows])
