@@ -123,7 +123,8 @@ class _Run:
         exported = [self._export(original, self.task, _for_original(self.recipe.exports), "original")]
         state, steps = self._compress(original)
         narrowed = NarrowedTask(self.task, state.structure)
-        torch_scores = [original_score] + [steps[-1].score or original_score] * len(self.recipe.exports)
+        last = (steps[-1].score if steps else None) or original_score
+        torch_scores = [original_score] + [last] * len(self.recipe.exports)
         models = [original] + [state.model] * len(self.recipe.exports)
         tasks = [self.task] + [narrowed] * len(self.recipe.exports)
         checkpoint.save(self.folder.staging, state.model, state.structure)

@@ -200,8 +200,8 @@ def _moves(
             gain = errors[0] ** 2 - errors[1] ** 2
             size = trials.weights.arrays[name].nbytes
             price = stored_bytes(trials.weights, name, after) - stored_bytes(trials.weights, name, before)
-            price = max(price, 0) + (_SPEED_IN_BYTES * size if before == "integer" else 0.0)
-            priced.append((gain / max(price, 1.0), name, after))
+            slower = _SPEED_IN_BYTES * size if before == "integer" else 0.0
+            priced.append((gain / max(price + slower, 1.0), name, after))
     return [(name, after) for _, name, after in sorted(priced, key=lambda item: -item[0])]
 
 

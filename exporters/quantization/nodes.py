@@ -72,6 +72,14 @@ class Nodes:
         self.initializers.append(onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
+    def scale(self, array: NDArray[Any], stem: str) -> str:
+        """Scales in float32, stored as float16 where that holds them exactly."""
+        half = array.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), array):
+            return self.constant(array, stem)
+        found: str = self("Cast", [self.constant(half, stem)], to=1)
+        return found
+
     def integers(self, *numbers: int) -> str:
         """An initializer of int64, such as an axis."""
         return self.constant(np.array(numbers, np.int64))

@@ -11,14 +11,14 @@ batch and length at which a file is checked:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from compressor.errors import ExportError, ParityError
 from compressor.measure import accuracy, parity
-from compressor.report import Quantization, QuantizationPoint, QuantizedMatrix
+from compressor.report import Parity, Quantization, QuantizationPoint, QuantizedMatrix
 from exporters.quantization import choice
 from exporters.quantization.matrices import find, name_by_parameters
 from exporters.quantization.rewrite import Weights, restored, rewrite
@@ -188,7 +188,7 @@ def _batch(task: Task, inputs: tuple[Tensor, ...]) -> int:
     return 1
 
 
-def _structure(trials: choice.Trials, chosen: Chosen, task: Task, options: Settings, seed: int) -> Any:
+def _structure(trials: choice.Trials, chosen: Chosen, task: parity.ShapedTask, options: Settings, seed: int) -> Parity:
     path = trials.folder / "restored.onnx"
     path.write_bytes(restored(trials.proto, trials.weights, chosen.forms).SerializeToString())
     found = parity.check(

@@ -66,7 +66,7 @@ def _dynamic_lstm(made: Nodes, node: onnx.NodeProto, writer: Writer) -> None:
         low = writer.weights.low(name)
         given[place] = made.constant(low.values.swapaxes(1, 2), f"{name}.int8")
         scale = low.scale[..., 0]  # (D, 4 * H)
-        scales += [made.constant(scale, f"{name}.scale"), writer.zeros(scale.shape)]
+        scales += [made.scale(scale, f"{name}.scale"), writer.zeros(scale.shape)]
     made("DynamicQuantizeLSTM", [*given, *scales], list(node.output), domain=DOMAIN, **_attributes(node))
 
 

@@ -274,7 +274,10 @@ class _Rewriter:
             return
         low = self.weights.low(name)
         values = made("Gather", [made.constant(low.values, f"{name}.int8"), rows])
-        scale = made("Gather", [made.constant(low.scale, f"{name}.scale"), rows])
+        short = low.scale.astype(np.float16)
+        exact = np.array_equal(short.astype(np.float32), low.scale)
+        scale = made("Gather", [made.constant(short if exact else low.scale, f"{name}.scale"), rows])
+        scale = made("Cast", [scale], to=1) if exact else scale
         made("Mul", [made("Cast", [values], to=1), scale], [node.output[0]])
 
 

@@ -34,15 +34,26 @@ class Rounded:
 def to_8_bits(weight: NDArray[Any], channels: tuple[int, ...]) -> Rounded:
     """Round to the nearest of -127 ... 127 times scale = max |weight| / 127 over all axes but `channels`.
 
-    The largest rounding error is scale / 2. A channel of zeros has scale 1.
+    The largest rounding error is scale / 2, and 0.05 % of the largest weight, since scales are numbers of float16. A
+    channel of zeros has scale 1.
     """
     scale = _scale(weight, tuple(axis for axis in range(weight.ndim) if axis not in channels), 8)
-    return Rounded(np.rint(weight / scale).astype(np.int8), scale)
+    return Rounded(_integers(weight, scale, 8), scale)
+
+
+def _integers(weight: NDArray[Any], scale: Floats, bits: int) -> NDArray[np.int8]:
+    largest = _LARGEST[bits]
+    return np.clip(np.rint(weight / scale), -largest, largest).astype(np.int8)
 
 
 def _scale(weight: NDArray[Any], over: tuple[int, ...], bits: int) -> Floats:
+    """Numbers of float16 where these are normal, so that they can be stored as such."""
     largest = np.abs(weight).max(axis=over, keepdims=True).astype(np.float32)
-    return np.where(largest > 0, largest / np.float32(_LARGEST[bits]), np.float32(1)).astype(np.float32)
+    scale = np.where(largest > 0, largest / np.float32(_LARGEST[bits]), np.float32(1)).astype(np.float32)
+    low, high = np.finfo(np.float16).smallest_normal, np.finfo(np.float16).max
+    inside = (scale >= low) & (scale <= high)
+    half = np.where(inside, scale, np.float32(1)).astype(np.float16)
+    return np.where(inside, half.astype(np.float32), scale).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -76,4 +87,4 @@ def to_4_bits(weight: NDArray[Any], block: int) -> Blocks:
     padded[:, :rows] = weight.T
     blocks = padded.reshape(columns, -1, block)
     scale = _scale(blocks, (2,), 4)
-    return Blocks(np.rint(blocks / scale).astype(np.int8), scale, rows)
+    return Blocks(_integers(blocks, scale, 4), scale, rows)
