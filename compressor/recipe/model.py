@@ -54,10 +54,25 @@ class Limits(BaseModel):
     """Largest median latency of the compressed file, in ms."""
 
 
+_SOMETHING_IS_COMPRESSED: Final[dict[str, Any]] = {
+    "if": {"properties": {"steps": {"maxItems": 0}}},
+    "then": {
+        "properties": {
+            "exports": {
+                "contains": {"required": ["precision"], "properties": {"precision": {"not": {"const": "float32"}}}}
+            }
+        }
+    },
+}
+"""The rule of `Recipe._something_is_compressed` in JSON Schema."""
+
+
 class Recipe(BaseModel):
     """How a model is compressed and exported."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_SOMETHING_IS_COMPRESSED
+    )
 
     schema_version: Annotated[int, Field(ge=1, le=1, json_schema_extra={"const": 1}, examples=[1])]
     """Version of this format."""
