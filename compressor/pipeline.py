@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import math
 import os
 import platform
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor, nn
 
 from compressor import __version__, checkpoint, probe
@@ -99,6 +99,21 @@ def run(
         return _Run(recipe, task, folder, chosen, threads, quick, probes, jobs, progress).carry_out()
 
 
+_ROUNDING = frozenset(
+    {
+        "precision",
+        "float_io",
+        "quantized_error",
+        "quantize_for",
+        "keep_float",
+        "calibration_samples",
+        "max_error",
+        "block",
+    }
+)
+"""Options of exporters that make a file less exact."""
+
+
 @dataclass(frozen=True)
 class _Exported:
     """An exported file and what it was made of."""
@@ -141,13 +156,13 @@ class _Run:
         first = len(exported)
         state, steps = self._compress(original)
         narrowed = NarrowedTask(self.task, state.structure)
-        score = steps[-1].score or original_score
+        score = (steps[-1].score if steps else None) or original_score
         checkpoint.save(self.folder.staging, state.model, state.structure)
         with self.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
             refused = []
             for options, baseline in zip(self.recipe.exports, baselines, strict=True):
                 try:
-                    artifact = self._export(state.model, narrowed, options, None)
+                    artifact = self._export(state.model, narrowed, options, None, _lost(original_score, score))
                 except ExportError as error:
                     if len(self.recipe.exports) == 1:
                         raise
@@ -271,12 +286,25 @@ class _Run:
             found.append(Beside(name=name, parameters=parameters, nonzeros=nonzeros, score=score, final=final))
         return tuple(found)
 
-    def _export(self, model: nn.Module, task: GuardedTask, options: ExportOptions, stem: str | None) -> Artifact:
+    def _export(
+        self, model: nn.Module, task: GuardedTask, options: ExportOptions, stem: str | None, spent: float = 0.0
+    ) -> Artifact:
+        """One file; `spent` is what the steps cost of the metric, the rest of its limit is left for rounding."""
         exporter = importlib.import_module(f"exporters.{options.format}")
+        more, limit = {}, self.recipe.limits.metric_drop
+        chooses = "metric_drop" in inspect.signature(exporter.export).parameters  # what to leave in float
+        if chooses and limit is not None and getattr(options, "precision", None) in ("int8", "int4"):
+            more["metric_drop"] = limit - max(0.0, spent)
         path = self.folder.staging / _file_name(options, stem)
         self.progress.say(f"exporting {path.name}")
         artifact: Artifact = exporter.export(
-            copy.deepcopy(model).cpu().eval(), task, path, options, progress=self.progress, seed=self.recipe.seed
+            copy.deepcopy(model).cpu().eval(),
+            task,
+            path,
+            options,
+            progress=self.progress,
+            seed=self.recipe.seed,
+            **more,
         )
         return artifact
 
@@ -634,10 +662,9 @@ def _for_originals(exports: Sequence[ExportOptions]) -> list[ExportOptions]:
 def _unquantized(options: ExportOptions) -> ExportOptions:
     """The same in float32: the original stays what it is, so that the report shows what a lower precision wins."""
     chosen: Any = options
-    whole = {"precision": "float32", "float_io": True, "quantized_error": None}
-    original: ExportOptions = chosen.model_copy(
-        update={name: value for name, value in whole.items() if hasattr(chosen, name)}
-    )
+    fields = type(chosen).model_fields
+    kept = {name: getattr(chosen, name) for name in fields if name not in _ROUNDING}
+    original: ExportOptions = type(chosen).model_validate(kept)
     return original
 
 
@@ -646,6 +673,10 @@ def _in_onnx_runtime(options: ExportOptions) -> ExportOptions:
     if _kind(options)[1] == "step":
         return formats()["ort"].model_validate({"form": "step", "chunk": getattr(options, "chunk", 1)})  # type: ignore[return-value]
     return formats()["onnx"].model_validate({})  # type: ignore[return-value]
+
+
+def _lost(before: Score, after: Score) -> float:
+    return (before.value - after.value) * (1.0 if before.higher_is_better else -1.0)
 
 
 def _refuse_same_names(exports: Sequence[ExportOptions]) -> None:

@@ -245,6 +245,59 @@ class TensorInfo(Fact):
     shape: tuple[int | str, ...]
 
 
+class QuantizedMatrix(Fact):
+    """One weight of a file in 8 or 4 bits."""
+
+    name: str
+    operators: tuple[str, ...]
+    """Types of the operators that use it."""
+    shape: tuple[int, ...]
+    form: Literal["float", "half", "weights", "integer", "int4"]
+    """`half`: float16, float32 again in front of the operator. `weights`: the same with 8 bits. `integer`: 8 bits,
+    multiplied as integers. `int4`: 4 bits."""
+    bytes_before: int
+    bytes_after: int
+    """Scales included."""
+    errors: dict[str, float] = {}
+    """Form -> relative error of the outputs on calibration data with this matrix alone in that form."""
+    metric_drop: float | None = None
+    """Loss of the metric with this matrix alone in its first form; measured where the metric decides."""
+    note: str = ""
+    """Why it is float, or in another form than asked."""
+
+
+class QuantizationPoint(Fact):
+    """A quantized file beside PyTorch at one batch size and length."""
+
+    batch: int
+    length: int
+    error: float
+    """Largest relative error of an output: norm of the difference / norm of the output."""
+    within: bool
+
+
+class Quantization(Fact):
+    """What was rounded in a file, and what that costs."""
+
+    precision: Literal["int8", "int4"]
+    target: str
+    matrices: tuple[QuantizedMatrix, ...]
+    samples: int
+    """Sequences of calibration data."""
+    error: float
+    """Relative error of the outputs on them."""
+    max_error: float
+    structure: Parity
+    """The file with its activations left in float beside the float file with the same rounded weights."""
+    deviation: tuple[QuantizationPoint, ...]
+    """The file itself beside PyTorch."""
+    function: Literal["validate", "evaluate"] | None = None
+    """What measured the metric; none where output errors alone decided."""
+    metric_drop: float | None = None
+    """Loss of the metric by the rounding."""
+    metric_drop_allowed: float | None = None
+
+
 class SensitivityPoint(Fact):
     """The model with one layer pruned at one ratio and nothing retrained."""
 
@@ -431,6 +484,8 @@ class Artifact(Fact):
     """Agreement of the chained steps of a step file with the whole-sequence file."""
     step: Artifact | None = None
     """The step file beside a whole-sequence file."""
+    quantization: Quantization | None = None
+    """What was rounded to 8 or 4 bits; `parity` is then that of the float file that it was made of."""
 
 
 class Latency(Fact):

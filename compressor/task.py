@@ -262,6 +262,14 @@ class NarrowedTask(GuardedTask):
         """The task's `evaluate`; states of the old size are cut on their way into `forward`."""
         return super().evaluate(lambda *inputs: forward(*self._narrow(inputs)))
 
+    def validate(self, forward: Forward) -> float | Tensor | Evaluation:
+        """The task's `validate`, in the same way."""
+        return super().validate(lambda *inputs: forward(*self._narrow(inputs)))
+
+    def batches(self, generator: torch.Generator) -> Iterable[tuple[Inputs, Any]]:
+        """The task's batches as the compressed model takes them."""
+        return ((self._narrow(inputs), target) for inputs, target in super().batches(generator))
+
     def _narrow(self, inputs: Inputs) -> Inputs:
         for edges in self._edges:
             inputs = edges.narrow(inputs)

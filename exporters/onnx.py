@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import Tensor, nn
 
+    from compressor.report import Quantization, StreamInfo
     from compressor.task import Task
 
     Axes = Mapping[str, Mapping[int, str]]
@@ -60,8 +61,6 @@ class Options(BaseModel):
     """Absolute tolerance of the comparison with PyTorch."""
     rtol: float = Field(default=1e-4, gt=0, le=1e-1, allow_inf_nan=False)
     """Relative tolerance of the comparison with PyTorch."""
-    precision: Literal["float32", "float16"] = "float32"
-    """Of the weights, and of the computation where it runs; recurrent nodes compute in float32 (see the module)."""
     shapes: dict[Annotated[str, Field(min_length=1)], Annotated[int, Field(ge=1)]] = {}
     """Sizes at which the file fixes dynamic axes, by the names that the task gives them: `{batch: 1, time: 32}` leaves
     no shape open, which the accelerators of phones want."""
@@ -77,6 +76,37 @@ class Options(BaseModel):
     cells: Literal["auto", "plain", "native"] = "auto"
     """Recurrent layers of the step file as plain operations (MatMul, Sigmoid, ...) or as RNN, GRU and LSTM nodes;
     `auto`: plain where `chunk` is 1."""
+    precision: Literal["float32", "float16", "int8", "int4"] = "float32"
+    """What weights are stored in. `float16`: also computed in where it runs; recurrent nodes compute in float32 (see
+    the module). `int8`: matrices in 8 bits, a scale for each channel. `int4`: matrices of products in
+    4 bits, others in 8. Those that cost too much stay float; the report lists them all."""
+    quantize_for: Literal["cpu", "anywhere"] = "cpu"
+    """`cpu`: products of integers, for ONNX Runtime on a CPU: small and fast. `anywhere`: 8 bits in the file, float
+    again in front of each operator (DequantizeLinear): as small, no faster, exact activations, plain ONNX."""
+    keep_float: tuple[str, ...] = ()
+    """Globs of matrices that stay float, by their names in the report."""
+    calibration_samples: int = Field(default=64, ge=1, le=10_000)
+    """Sequences of the task's training data on which the error of rounding is measured."""
+    max_error: float = Field(default=0.1, gt=0, le=1, allow_inf_nan=False)
+    """Largest relative error of the outputs by rounding, ||quantized - float|| / ||float||, on this data; and a third
+    of the largest one at any of the lengths at which the file is compared with PyTorch."""
+    block: Literal[16, 32, 64, 128] = 32
+    """Weights with a common scale in 4 bits."""
+
+    @model_validator(mode="after")
+    def _options_of_rounding_only_with_it(self) -> Options:
+        fields = type(self).model_fields
+        rounding = ("quantize_for", "keep_float", "calibration_samples", "max_error", "block")
+        given = [name for name in rounding if getattr(self, name) != fields[name].default]
+        if given and self.precision not in ("int8", "int4"):
+            raise ValueError(f"`{given[0]}` is an option of rounding: give `precision: int8` or `precision: int4`")
+        if self.check_in and self.precision in ("int8", "int4"):
+            raise ValueError(
+                "`check_in` compares with PyTorch to `atol`, which rounded weights do not reach: leave one out"
+            )
+        if self.precision == "int4" and self.quantize_for != "cpu":
+            raise ValueError("4 bits need `MatMulNBits` of ONNX Runtime: give `quantize_for: cpu` or `precision: int8`")
+        return self
 
     check_in: tuple[Literal["openvino", "tract"], ...] = ()
     """Further runtimes in which the same file must agree with PyTorch; a file that is not right in one of them is not
@@ -116,7 +146,14 @@ class Options(BaseModel):
 
 
 def export(
-    model: nn.Module, task: Task, path: Path, options: Options, *, progress: Progress = _SILENT, seed: int = 0
+    model: nn.Module,
+    task: Task,
+    path: Path,
+    options: Options,
+    *,
+    progress: Progress = _SILENT,
+    seed: int = 0,
+    metric_drop: float | None = None,
 ) -> Artifact:
     """Write `model` to `path` as one ONNX file that is known to agree with PyTorch.
 
@@ -127,6 +164,7 @@ def export(
         options: Opset, file format and tolerances.
         progress: Where progress goes; nowhere by default.
         seed: Seeds PyTorch's generator for the task's examples, and the choice of sizes for the comparison.
+        metric_drop: Largest loss of the task's metric by rounding weights; not looked at where it is left out.
 
     Returns:
         The facts about the file, and in `step` about its step file; `path` in it is the bare file name.
@@ -157,13 +195,19 @@ def export(
         parity = _parity(reference, candidate, task, options, seed)
         artifact = _artifact(candidate, parts, parity, time.perf_counter() - start)
         artifact = artifact.model_copy(update={"checks": _checks(reference, candidate, task, options, seed)})
-        files = parts
+        step: Artifact | None = None
+        more: dict[Path, bytes] = {}
         if options.stream:
             bar.advance(note="step by step")
-            step, more = _step(_private_copy(model), candidate, task, path, options, seed, bar)
-            artifact, files = artifact.model_copy(update={"step": step}), {**files, **more}
+            step, more = _step(_private_copy(model), candidate, task, path, options, seed, metric_drop, bar)
+        if options.precision in ("int8", "int4"):
+            bar.advance(0, note="quantize")
+            parts, rounded = _quantized(proto, candidate, path, task, reference, options, seed, metric_drop, bar)
+            artifact = _artifact(candidate, parts, parity, time.perf_counter() - start)
+            artifact = artifact.model_copy(update={"quantization": rounded})
+        artifact = artifact.model_copy(update={"step": step})
         with writing(path):
-            write_all(files)
+            write_all({**parts, **more})
         bar.advance(note="done")
     return artifact
 
@@ -174,7 +218,14 @@ def step_path(path: Path) -> Path:
 
 
 def _step(
-    model: nn.Module, whole: Path, task: Task, path: Path, options: Options, seed: int, bar: Bar
+    model: nn.Module,
+    whole: Path,
+    task: Task,
+    path: Path,
+    options: Options,
+    seed: int,
+    metric_drop: float | None,
+    bar: Bar,
 ) -> tuple[Artifact, dict[Path, bytes]]:
     """The checked step file of `model` and the example of its loop, for which nothing is written yet but candidates."""
     from exporters import _streaming, step_example
@@ -188,11 +239,55 @@ def _step(
     parity, chained = _streaming.agreement(model, whole, candidate, task, options, seed)
     artifact = _artifact(candidate, parts, parity, time.perf_counter() - start)
     artifact = artifact.model_copy(update={"checks": _checks(model, candidate, task, options, seed)})
+    if options.precision in ("int8", "int4"):
+        bar.advance(0, note="quantize the step")
+        parts, rounded = _quantized(
+            built.proto, candidate, target, task, model, options, seed, metric_drop, bar, built.info
+        )
+        artifact = _artifact(candidate, parts, parity, time.perf_counter() - start)
+        artifact = artifact.model_copy(update={"quantization": rounded})
     text = step_example.write(artifact, built.info)
     return artifact.model_copy(update={"stream": built.info, "chained": chained}), {
         **parts,
         target.with_suffix(".py"): text.encode(),
     }
+
+
+def _quantized(
+    proto: onnx.ModelProto,
+    candidate: Path,
+    path: Path,
+    task: Task,
+    reference: nn.Module,
+    options: Options,
+    seed: int,
+    metric_drop: float | None,
+    bar: Bar,
+    stream: StreamInfo | None = None,
+) -> tuple[dict[Path, bytes], Quantization]:
+    """The files of the graph in fewer bits, checked, which also take the place of the float ones in `candidate`."""
+    from compressor.measure.runtime import OnnxFile
+    from compressor.measure.steps import Steps
+    from exporters import _streaming, onnx_graph
+    from exporters.quantization import quantize
+    from exporters.quantization.nodes import DOMAIN
+
+    made, found = quantize.quantize(
+        proto,
+        candidate.parent,
+        task,
+        reference,
+        options,
+        shapes=None if stream is None else _streaming.SequenceTask(task, stream.inputs),
+        open_file=OnnxFile if stream is None else Steps,
+        metric=None if metric_drop is None else quantize.metric_of(task, metric_drop),
+        seed=seed,
+        bar=bar,
+    )
+    onnx_graph.check(made, options.opset, {DOMAIN: 1} if options.quantize_for == "cpu" else {})
+    parts = _parts(made, path, options)
+    _write_beside(candidate, parts)
+    return parts, found
 
 
 def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.ModelProto:

@@ -166,12 +166,19 @@ def _name_axes(graph: onnx.GraphProto, inputs: Axes, outputs: Axes) -> None:
                 dimension.dim_param = given or traced
 
 
-def check(proto: onnx.ModelProto, opset: int) -> None:
-    """Run the ONNX checker and strict shape inference; raises `ExportError` with what they found."""
+def check(proto: onnx.ModelProto, opset: int, domains: Mapping[str, int] | None = None) -> None:
+    """Run the ONNX checker and strict shape inference; raises `ExportError` with what they found.
+
+    Args:
+        proto: The file.
+        opset: Version of the standard operators.
+        domains: Other operator sets that it may use, and their versions; nothing but these.
+    """
     import onnx
 
     found = {entry.domain: entry.version for entry in proto.opset_import}
-    if found != {"": opset}:
+    used = {node.domain for graph in _graphs(proto.graph) for node in graph.node} - {"", "ai.onnx"}
+    if found.get("") != opset or {*found.items()} - {("", opset), *(domains or {}).items()} or used - set(found):
         raise ExportError(
             f"the file needs the operator sets {found}, not opset {opset} alone", hint="try another opset, such as 18"
         )

@@ -124,7 +124,7 @@ def _cases(path: Path, task: "GuardedTask | None", length: int) -> list[_Case]:
     from compressor.errors import ExportError
     from compressor.measure import parity
     from compressor.measure.runtime import OnnxFile
-    from compressor.measure.steps import OnnxSteps, initial_state, read_info
+    from compressor.measure.steps import Steps, initial_state, read_info
 
     file = OnnxFile(path)
     info = read_info(file)
@@ -144,7 +144,7 @@ def _cases(path: Path, task: "GuardedTask | None", length: int) -> list[_Case]:
             own = [made_up(item, batch=batch, length=long) for item in file.inputs[: -len(info.states)]]
             inputs = _warm(file, own, [initial_state(state, batch) for state in info.states])
         else:
-            given = OnnxSteps(path).one_step(task.example(batch, long), past=0)
+            given = Steps(path).one_step(task.example(batch, long), past=0)
             inputs = _warm(file, given[: -len(info.states)], given[-len(info.states) :])
         try:
             found.append(_Case(file, inputs, batch, long))

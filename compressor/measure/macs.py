@@ -73,8 +73,10 @@ def _survey(path: Path, model: ModelProto, feed: Mapping[str, Any]) -> MacCount:
     shapes = _shapes(path, model, [*nodes, *loops], feed)
     by_operator: Counter[str] = Counter()
     for node in nodes:
+        counter = _counter(node)
+        assert counter is not None
         try:
-            by_operator[node.op_type] += _COUNTERS[node.op_type](_Node(node, shapes))
+            by_operator[node.op_type] += counter(_Node(node, shapes))
         except _UncountableError:
             uncounted.append(_label(node))
     for node in loops:
@@ -188,6 +190,13 @@ def _recurrent(gates: int) -> Callable[[_Node], int]:
     return counter
 
 
+def _recurrent_of_transposed(node: _Node) -> int:
+    """T x B x directions x (I + H) x 4H of a `DynamicQuantizeLSTM`, whose W is (directions, I, 4H)."""
+    *steps, _ = node.shape(0)
+    directions, inputs, rows = node.shape(1)
+    return math.prod(steps) * directions * rows * (inputs + rows // 4)
+
+
 def _einsum(node: _Node) -> int:
     """Product of the sizes of all the letters, for two operands without an ellipsis."""
     letters = str(node.attribute("equation", "")).replace(" ", "").split("->")[0].split(",")
@@ -237,6 +246,13 @@ _COUNTERS: dict[str, Callable[[_Node], int]] = {
     "Attention": _attention,
 }
 
+_RUNTIME = "com.microsoft"
+_RUNTIME_COUNTERS: dict[str, Callable[[_Node], int]] = {
+    "DynamicQuantizeLSTM": _recurrent_of_transposed,
+    "MatMulNBits": _matmul,
+}
+"""Operators of ONNX Runtime's own that the exporter writes."""
+
 _NO_PRODUCTS = """
     Add And BatchNormalization Cast CastLike Clip Compress Concat Constant ConstantOfShape DequantizeLinear Div
     DynamicQuantizeLinear Equal Expand Gather GatherElements GatherND Greater GreaterOrEqual GroupNormalization
@@ -248,7 +264,13 @@ _NO_PRODUCTS = """
 
 
 def _counted(node: NodeProto) -> bool:
-    return _standard(node) and node.op_type in _COUNTERS
+    return _counter(node) is not None
+
+
+def _counter(node: NodeProto) -> Callable[[_Node], int] | None:
+    if node.domain == _RUNTIME:
+        return _RUNTIME_COUNTERS.get(node.op_type)
+    return _COUNTERS.get(node.op_type) if _standard(node) else None
 
 
 def _may_hold_products(node: NodeProto, model: ModelProto) -> bool:

@@ -99,6 +99,11 @@ class Retrain(Method):
     noise_gamma: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.55
     """How fast the gradient noise fades."""
 
+    quantize: Literal["int8", "int4"] | None = None
+    """Make rounding part of training: matrices of recurrent layers, Linear and Embedding are rounded in the forward
+    pass, their gradients pass straight through (arXiv 1308.3432), and the step ends with rounded weights. For an export
+    with the same `precision`, where rounding alone costs too much. Embeddings stay in 8 bits."""
+
     bf16: bool = False
     """bfloat16 autocast on CUDA; ignored, with a note in the report, on the CPU."""
 
@@ -130,6 +135,10 @@ class Retrain(Method):
             )
         for name in self.distill_hidden:
             _refuse_unknown_module(name, model)
+        if self.quantize is not None:
+            from compressor.nn.rounding import Rounding
+
+            Rounding(model, self.quantize)
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Train a copy of the model."""
@@ -148,8 +157,11 @@ class Retrain(Method):
 
     def _train(self, model: nn.Module, state: State, context: Context) -> tuple[list[dict[str, float]], list[str]]:
         """Train `model` in place; gives a row an epoch, and notes."""
+        from compressor.nn.rounding import Rounding
         from compressor.nn.training import Noise, Trainer, lr_factor, make_optimizer
 
+        rounding = None if self.quantize is None else Rounding(model, self.quantize)
+        around = contextlib.nullcontext if rounding is None else rounding.held
         with self._teacher(model, context) as teacher:
             parameters = {name: item for name, item in model.named_parameters() if item.requires_grad}
             parameters |= teacher.parameters() if teacher else {}
@@ -169,8 +181,14 @@ class Retrain(Method):
                 clip=self.clip,
                 noise=Noise(self.noise_eta, self.noise_gamma, _device_generator(context)) if self.noise_eta else None,
                 lr_at=None if steps is None else lambda t: self.lr * lr_factor(t, steps, self.schedule, self.warmup),
+                around=around,
             )
-            return self._epochs(model, state, context, trainer, batches, self._loss(model, teacher, context))
+            loss = self._loss(model, teacher, context)
+            history, notes = self._epochs(model, state, context, trainer, batches, loss, around)
+        if rounding is not None:
+            rounding.keep()
+            notes.append(f"{len(rounding.parameters)} matrices trained and left rounded to {self.quantize}")
+        return history, notes
 
     def _epochs(
         self,
@@ -180,6 +198,7 @@ class Retrain(Method):
         trainer: Trainer,
         batches: _Batches,
         loss: Callable[[Any], Tensor],
+        around: Callable[[], contextlib.AbstractContextManager[None]],
     ) -> tuple[list[dict[str, float]], list[str]]:
         from compressor.nn.masks import prune_
         from compressor.nn.training import BestWeights
@@ -195,7 +214,8 @@ class Retrain(Method):
                 seconds = time.perf_counter() - started
                 prune_(model, state.masks)  # they hold by themselves; a model that writes to its weights breaks them
                 batches.epoch_done(bar)
-                metric = _metric(model.eval(), context, epoch)
+                with around():
+                    metric = _metric(model.eval(), context, epoch)
                 history.append(
                     {"epoch": float(epoch), "loss": mean, "metric": metric, "lr": trainer.lr, "seconds": seconds}
                 )

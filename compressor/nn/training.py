@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +21,7 @@ from compressor.nn.noise import add_noise_, noise_std
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
 Schedule = Literal["constant", "cosine", "linear"]
 
@@ -64,6 +66,7 @@ class Trainer:
         clip: float | None = None,
         noise: Noise | None = None,
         lr_at: Callable[[int], float] | None = None,
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """Prepare.
 
@@ -75,6 +78,7 @@ class Trainer:
             clip: Largest L2 norm of the whole gradient.
             noise: Added after clipping.
             lr_at: Learning rate by step; None leaves the optimizer's own.
+            around: Entered for each batch around the loss and its gradient, but not the optimizer's step.
         """
         self._parameters = list(parameters.values())
         self._optimizer = optimizer
@@ -83,6 +87,7 @@ class Trainer:
         self._clip = clip
         self._noise = noise
         self._lr_at = lr_at
+        self._around = around
         self.step = 0
         """Optimizer steps done."""
 
@@ -112,8 +117,9 @@ class Trainer:
         """
         readings = _Readings(number, self.step, report)
         for batch in batches:
-            value = loss(batch)
-            value.backward()
+            with self._around():
+                value = loss(batch)
+                value.backward()
             readings.add(value.detach(), self._update())
         mean = readings.close()
         self._check_weights(number)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Final, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compressor.methods.base import Method
 from compressor.recipe.choice import ChosenBy, formats, methods
@@ -54,10 +54,25 @@ class Limits(BaseModel):
     """Largest median latency of the compressed file, in ms."""
 
 
+_SOMETHING_IS_COMPRESSED: Final[dict[str, Any]] = {
+    "if": {"properties": {"steps": {"maxItems": 0}}},
+    "then": {
+        "properties": {
+            "exports": {
+                "contains": {"required": ["precision"], "properties": {"precision": {"not": {"const": "float32"}}}}
+            }
+        }
+    },
+}
+"""The rule of `Recipe._something_is_compressed` in JSON Schema."""
+
+
 class Recipe(BaseModel):
     """How a model is compressed and exported."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_SOMETHING_IS_COMPRESSED
+    )
 
     schema_version: Annotated[int, Field(ge=1, le=1, json_schema_extra={"const": 1}, examples=[1])]
     """Version of this format."""
@@ -73,9 +88,9 @@ class Recipe(BaseModel):
 
     steps: Annotated[
         tuple[Annotated[Method, ChosenBy("method", methods)], ...],
-        Field(min_length=1, max_length=MAX_STEPS, examples=[[{"method": "retrain"}]]),
+        Field(max_length=MAX_STEPS, examples=[[{"method": "retrain"}]]),
     ]
-    """Methods, carried out in this order."""
+    """Methods, carried out in this order; empty where an export alone makes the model smaller, by its `precision`."""
 
     exports: Annotated[
         tuple[Annotated[ExportOptions, ChosenBy("format", formats)], ...],
@@ -85,6 +100,12 @@ class Recipe(BaseModel):
 
     limits: Limits = Limits()
     """What every exported file must reach, step files included."""
+
+    @model_validator(mode="after")
+    def _something_is_compressed(self) -> Recipe:
+        if not self.steps and all(getattr(export, "precision", "float32") == "float32" for export in self.exports):
+            raise ValueError("`steps` is empty and no export has a `precision`: nothing would be compressed")
+        return self
 
     def resolved(self) -> dict[str, Any]:
         """The recipe as JSON values, defaults filled in."""

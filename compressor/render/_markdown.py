@@ -79,6 +79,8 @@ def _artifact(name: str, artifact: Artifact) -> list[str]:
         f"Agreement with PyTorch: {_text(view.tolerances(artifact))}.",
         _table(view.parity(artifact)),
         _text(view.chained(artifact)),
+        *_optional("### Rounded weights", view.quantization(artifact)),
+        *(_text(sentence) for sentence in view.rounding(artifact)),
     ]
     return blocks if artifact.step is None else [*blocks, *_artifact(f"{name}, step by step", artifact.step)]
 

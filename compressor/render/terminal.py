@@ -34,6 +34,11 @@ def print_table(report: Report, console: Console) -> None:
             console.print(_rich(others))
         for probed in step.probes:
             print_probe(probed, console)
+    for artifact in view.files(report):
+        if (rounded := view.quantization(artifact)) is not None:
+            console.print(_rich(rounded, title=artifact.path))
+            for sentence in view.rounding(artifact):
+                console.print(Text(sentence, style="dim"))
     wanted = view.limits(report)
     if wanted is not None:
         console.print(_rich(wanted))

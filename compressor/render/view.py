@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 
 _NOTICEABLE_ZEROS = 0.005
 _NOTICEABLE_RATIO = 1.05
+_FORMS = {
+    "float": "float32",
+    "half": "float16 in the file",
+    "weights": "8 bits in the file",
+    "integer": "8-bit integers",
+    "int4": "4 bits",
+}
+"""How a matrix is stored; float in front of its operator unless it says integers or 4 bits."""
 
 
 @dataclass(frozen=True)
@@ -452,6 +461,61 @@ def tolerances(artifact: Artifact) -> str:
     return f"|file − PyTorch| ≤ {artifact.parity.atol:g} + {artifact.parity.rtol:g} × |PyTorch|, everywhere"
 
 
+def files(report: Report) -> list[Artifact]:
+    """Every compressed file, each step file behind the one that it belongs to."""
+    whole = [measurement.artifact for measurement in report.compressed]
+    return [file for artifact in whole for file in (artifact, artifact.step) if file is not None]
+
+
+def quantization(artifact: Artifact) -> Table | None:
+    """Every matrix of a quantized file and its form; none where nothing was rounded."""
+    found = artifact.quantization
+    if found is None:
+        return None
+    kinds = list(dict.fromkeys(kind for matrix in found.matrices for kind in matrix.errors))
+    rows = tuple(
+        (
+            matrix.name,
+            ", ".join(matrix.operators),
+            form.shape(matrix.shape),
+            _FORMS[matrix.form],
+            _arrow(form.count(matrix.bytes_before), form.count(matrix.bytes_after)),
+            *(form.error(matrix.errors[kind]) if kind in matrix.errors else "" for kind in kinds),
+            "" if matrix.metric_drop is None else form.metric(matrix.metric_drop),
+            matrix.note,
+        )
+        for matrix in found.matrices
+    )
+    errors = (f"error of the outputs, this one alone: {_FORMS[kind]}" for kind in kinds)
+    lost = "loss of the metric, this one alone"
+    return _without_empty(Table(("matrix", "operator", "shape", "form", "bytes", *errors, lost, "why"), rows))
+
+
+def rounding(artifact: Artifact) -> list[str]:
+    """How a quantized file was checked, in sentences; none where nothing was rounded."""
+    found = artifact.quantization
+    if found is None:
+        return []
+    points, furthest = found.deviation, max(point.error for point in found.deviation)
+    largest = form.error(max(point.max_absolute for point in found.structure.points))
+    before = sum(matrix.bytes_before for matrix in found.matrices)
+    after = sum(matrix.bytes_after for matrix in found.matrices)
+    said = [
+        f"Rounded to {found.precision} for {found.target}: matrices {form.count(before)} B → {form.count(after)} B. "
+        f"Relative error of the outputs on {found.samples} sequences of training data: {form.error(found.error)} "
+        f"(at most {found.max_error:g}).",
+        f"With its activations left in float the graph agrees with the float graph of the same rounded weights at "
+        f"{len(points)} batch sizes and lengths (largest absolute error {largest}). The file itself is at most "
+        f"{form.error(furthest)} (relative, norm) away from PyTorch there.",
+    ]
+    if found.function is not None and found.metric_drop is not None and found.metric_drop_allowed is not None:
+        said.append(
+            f"Rounding loses {form.metric(found.metric_drop)} of the metric by the task's `{found.function}`; the "
+            f"recipe's limit leaves {form.metric(found.metric_drop_allowed)} for it."
+        )
+    return said
+
+
 def tensors(artifact: Artifact) -> Table:
     """Inputs and outputs of a file."""
     rows = [("input", item) for item in artifact.inputs] + [("output", item) for item in artifact.outputs]
@@ -540,6 +604,7 @@ def _about(before: Measurement, after: Measurement, faster: SpeedUp | None) -> l
     if faster is not None:
         found.append(Statement(_speed_tone(faster), _speed_sentence(faster)))
     found.append(_parity_statement(after.artifact))
+    found += [Statement("plain", text) for text in _rounded_statements(after.artifact)]
     found += _step_statements(before, after)
     zeros = _zeros_statement(before, after)
     return [*found, zeros] if zeros else found
@@ -578,6 +643,23 @@ def _speed_sentence(faster: SpeedUp) -> str:
     return f"The file is slower: {form.ratio(faster.ratio)} as fast ({ends})."
 
 
+def _rounded_statements(artifact: Artifact) -> list[str]:
+    """Which forms a quantized file has, and what stayed float and why."""
+    said = []
+    for name, found in ((file.path, file.quantization) for file in (artifact, artifact.step) if file is not None):
+        if found is None:
+            continue
+        counts = Counter(matrix.form for matrix in found.matrices)
+        forms = ", ".join(f"{number} as {_FORMS[kind]}" for kind, number in counts.most_common())
+        text = f"{name}: of {len(found.matrices)} matrices {forms}."
+        kept = [matrix for matrix in found.matrices if matrix.form in ("float", "half")]
+        if kept:
+            first = max(kept, key=lambda matrix: matrix.bytes_before)
+            text += f" Largest of those not rounded: {first.name} ({first.note})."
+        said.append(text)
+    return said
+
+
 def _parity_statement(artifact: Artifact) -> Statement:
     points = artifact.parity.points
     if not artifact.parity.passed:
@@ -586,7 +668,8 @@ def _parity_statement(artifact: Artifact) -> Statement:
     shapes = len({(point.batch, point.length) for point in points})
     sizes = f"{shapes} batch sizes and lengths" if shapes > 1 else "the one batch size and length that it takes"
     where = "" if artifact.format == "onnx" or not artifact.runtime else f" in {artifact.runtime.partition(',')[0]}"
-    text = f"The file agrees with PyTorch{where} at {sizes} (largest absolute error {largest})."
+    subject = "The file" if artifact.quantization is None else "Before rounding, the file"
+    text = f"{subject} agrees with PyTorch{where} at {sizes} (largest absolute error {largest})."
     return Statement("good", text)
 
 

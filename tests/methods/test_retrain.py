@@ -11,6 +11,7 @@ from torch import nn
 from compressor.errors import MethodError, TaskError
 from compressor.methods import Retrain
 from compressor.methods.base import State
+from compressor.nn.rounding import rounded
 from tests.methods.conftest import BATCHES, SignTask, Tagger, make_context, same, weights
 
 
@@ -47,6 +48,15 @@ def test_the_same_seed_gives_the_same_bits_with_dropout_and_noise(options):
         results.append(weights(Retrain(lr=0.01, **options).apply(State(student), context).state.model))
     assert same(results[0], results[1])
     assert not same(results[0], results[2])
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_rounding_in_training_ends_with_rounded_weights_that_learnt_the_task(state, context, precision):
+    result = Retrain(epochs=8, lr=0.03, quantize=precision).apply(state, context)
+    assert result.history[-1]["metric"] > 0.85
+    weight = result.state.model.rnn.weight_hh_l0.detach()
+    torch.testing.assert_close(rounded(weight, precision), weight, atol=0, rtol=1e-3)
+    assert "left rounded" in result.notes[-1]
 
 
 def test_torchs_global_generator_is_left_alone(state, context):

@@ -216,7 +216,7 @@ def test_true_is_no_version(write, refused):
 
 def test_an_empty_list_of_steps(write, refused):
     text = refused(write("schema_version: 1\nname: test\nsteps: []\nexports: [{format: onnx}]\n"))
-    assert text.startswith("error: `steps` is an empty list, expected a list of at least 1 and at most 100 entries\n")
+    assert text.startswith("error: `steps` is empty and no export has a `precision`: nothing would be compressed\n")
 
 
 def test_an_unknown_method_names_the_nearest_one(with_steps, refused):

@@ -1,0 +1,137 @@
+"""What 8 and 4 bits do to recurrent layers in ONNX Runtime: file sizes, and times of all files taken in turns.
+
+    python benchmarks/precision.py [--cells lstm gru rnn] [--layers 2] [--hidden 512] [--step]
+
+For each cell: the float file, `precision: int8` for the CPU and for anywhere, `precision: int4`, half of the units, and
+half of the units in 8 bits. With `--step` their step files. Weights are random: speed and size do not depend on them,
+and the error is that of an untrained layer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.measure import latency
+from compressor.measure.steps import Steps
+from compressor.surgery.choice import Amount
+from compressor.surgery.units import prune
+from compressor.task import GuardedTask, Task
+from exporters import onnx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+INPUT, CLASSES, STEPS = 40, 10, 100
+CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+FORMS: dict[str, dict[str, Any]] = {
+    "float": {},
+    "int8, cpu": {"precision": "int8", "max_error": 0.5},
+    "int8, anywhere": {"precision": "int8", "quantize_for": "anywhere", "max_error": 0.5},
+    "int4": {"precision": "int4", "max_error": 1.0},
+    "half of the units": {},
+    "half of the units, int8": {"precision": "int8", "max_error": 0.5},
+}
+
+
+class Net(nn.Module):
+    """Recurrent layers and a Linear on every step."""
+
+    def __init__(self, cell: str, hidden: int, layers: int) -> None:
+        """Random weights."""
+        super().__init__()
+        self.rnn = CELLS[cell](INPUT, hidden, layers, batch_first=True)
+        self.head = nn.Linear(hidden, CLASSES)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, T, INPUT) -> (B, T, CLASSES)."""
+        return self.head(self.rnn(features)[0])
+
+
+class Random(Task):
+    """Random features; nothing is trained or scored."""
+
+    length, max_length = STEPS, 2 * STEPS
+    outputs = {"scores": {0: "batch", 1: "time"}}  # noqa: RUF012
+
+    def model(self) -> nn.Module:
+        """Not used."""
+        raise NotImplementedError
+
+    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
+        """Normal features."""
+        return (torch.randn(batch, length, INPUT),)
+
+    def batches(self, generator: torch.Generator) -> Iterable[Any]:
+        """Two sequences to calibrate on."""
+        return [((torch.randn(2, STEPS, INPUT, generator=generator),), None)]
+
+    def loss(self, outputs: Any, target: Any) -> Tensor:
+        """Not used."""
+        raise NotImplementedError
+
+    def evaluate(self, forward: Any) -> float:
+        """Not used."""
+        raise NotImplementedError
+
+
+def main() -> None:
+    """Export, time, print one line a file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--step", action="store_true")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--max-seconds", type=float, default=120.0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    what = "one step of a stream" if options.step else f"{STEPS} steps"
+    print(f"{INPUT} -> {options.layers} x {options.hidden}, {what}, batch 1, 1 thread")
+    for cell in options.cells:
+        compare(cell, options)
+
+
+def compare(cell: str, options: argparse.Namespace) -> None:
+    """All files of one cell."""
+    torch.manual_seed(0)
+    task = GuardedTask(Random(), __file__)
+    model = Net(cell, options.hidden, options.layers).eval()
+    smaller = prune(model, {}, [task.example(2, 3)], names=["rnn"], amount=Amount(ratio=0.5)).model
+    with tempfile.TemporaryDirectory() as folder:
+        artifacts, paths = [], []
+        for number, (name, given) in enumerate(FORMS.items()):
+            path = Path(folder) / f"{number}.onnx"
+            net = smaller if name.startswith("half") else model
+            whole = onnx.export(net, task, path, onnx.Options(format="onnx", stream=options.step, **given))
+            artifacts.append(whole.step if options.step and whole.step else whole)
+            paths.append(onnx.step_path(path) if options.step else path)
+        inputs = [list(task.example(1, 1 if options.step else STEPS))] * len(paths)
+        if options.step:
+            inputs = [Steps(path).one_step(inputs[0], past=0) for path in paths]
+        times, ratios = latency.compare(
+            paths,
+            inputs,
+            batch=1,
+            length=1 if options.step else STEPS,
+            rounds=options.rounds,
+            max_seconds=options.max_seconds,
+        )
+    print(f"{cell}: {'file':24} {'bytes':>10} {'smaller':>8} {'p50 ms':>8} {'faster':>22}  error")
+    for index, (name, artifact, timed) in enumerate(zip(FORMS, artifacts, times, strict=True)):
+        ratio = f"{1:.2f}"
+        if index:
+            found = ratios[index - 1]
+            ratio = f"{found.ratio:.2f} [{found.interval.low:.2f}, {found.interval.high:.2f}]"
+        error = f"{artifact.quantization.error:.1e}" if artifact.quantization else ""
+        smaller_by = artifacts[0].bytes / artifact.bytes
+        print(f"     {name:24} {artifact.bytes:10,} {smaller_by:7.2f}x {timed.p50:8.3f} {ratio:>22}  {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Finds the weights of a graph that could be stored in fewer bits, and says of all others why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import onnx
+    from numpy.typing import NDArray
+
+Form = Literal["float", "half", "weights", "integer", "int4"]
+"""`float`: as it was. `half`: float16 in the file, float32 again in front of the operator. `weights`: the same with 8
+bits. `integer`: 8 bits, and the product is one of integers, its other side rounded while it runs. `int4`: 4 bits in
+blocks, `MatMulNBits`."""
+
+SMALLEST = 256
+"""Elements below which nothing is gained: the scales and nodes cost as much as is saved."""
+RECURRENT = ("RNN", "GRU", "LSTM")
+_INPUT, _STATE, _BIAS = 1, 2, 3
+"""Places of W, R and B among the inputs of a recurrent node."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """One place where a weight is used."""
+
+    operator: str
+    place: int
+    node: str
+    """First output of the node, which names it."""
+    plain: bool
+    """The operator is used in a way for which there is a form of its own."""
+    channels: tuple[int, ...] | None
+    """The axes of the operator's outputs among those of the weight; None where it has no such form."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight and what can be done with it."""
+
+    name: str
+    shape: tuple[int, ...]
+    uses: tuple[Use, ...]
+    channels: tuple[int, ...]
+    """Axes whose every index has a scale of its own."""
+    refused: str = ""
+    """Why it stays float in any case."""
+
+    @property
+    def bytes(self) -> int:
+        """In float32."""
+        size = 4
+        for axis in self.shape:
+            size *= axis
+        return size
+
+    @property
+    def is_product(self) -> bool:
+        """Every use is a matrix product, so that integers and 4 bits can be."""
+        products = (*RECURRENT, "MatMul", "Gemm")
+        return all(use.plain and use.operator in products and use.channels == self.channels for use in self.uses)
+
+    @property
+    def is_table(self) -> bool:
+        """A table of which rows are looked up."""
+        return any(use.operator == "Gather" for use in self.uses)
+
+
+def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node, those in bodies of control flow included."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from nodes_of(body)
+
+
+def find(proto: onnx.ModelProto, keep_float: Sequence[str] = ()) -> list[Matrix]:
+    """Every float32 weight of two or more axes, in the order of the graph; vectors are not listed."""
+    import onnx
+
+    sizes = {
+        tensor.name: tuple(tensor.dims)
+        for tensor in proto.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1
+    }
+    uses: dict[str, list[Use]] = {}
+    for node in nodes_of(proto.graph):
+        for place, name in enumerate(node.input):
+            if name in sizes and not (node.op_type in RECURRENT and place == _BIAS):
+                channels = _channels(node, place, sizes[name])
+                plain = channels is not None and is_plain(node)
+                uses.setdefault(name, []).append(Use(node.op_type, place, node.output[0], plain, channels))
+    outputs = {value.name for value in proto.graph.output}
+    return [_matrix(name, sizes[name], found, keep_float, name in outputs) for name, found in uses.items()]
+
+
+def name_by_parameters(proto: onnx.ModelProto, parameters: Mapping[str, NDArray[Any]]) -> None:
+    """Give weights that were transposed while the graph was made the names of their parameters, in place."""
+    import numpy as np
+    import onnx
+
+    known = {tensor.name for tensor in proto.graph.initializer}
+    renamed = {}
+    for tensor in proto.graph.initializer:
+        if tensor.name in parameters or len(tensor.dims) != 2 or tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        array = onnx.numpy_helper.to_array(tensor)
+        for name, parameter in parameters.items():
+            if name not in known and parameter.shape == array.shape[::-1] and np.array_equal(parameter.T, array):
+                renamed[tensor.name] = tensor.name = name
+                known.add(name)
+                break
+    for node in nodes_of(proto.graph):
+        for place, old in enumerate(node.input):
+            node.input[place] = renamed.get(old, old)
+
+
+def _matrix(name: str, shape: tuple[int, ...], uses: list[Use], keep_float: Iterable[str], is_output: bool) -> Matrix:
+    channels = next((use.channels for use in uses if use.channels is not None), None)
+    refused = ""
+    elements = 1
+    for axis in shape:
+        elements *= axis
+    if is_output:
+        refused = "it is an output of the graph"
+    elif channels is None:
+        operators = ", ".join(dict.fromkeys(f"`{use.operator}`" for use in uses))
+        refused = f"it is used by {operators}, for which there is no form in fewer bits"
+    elif elements < SMALLEST:
+        refused = f"{elements} numbers: scales and nodes would cost what is saved"
+    else:
+        pattern = next((pattern for pattern in keep_float if fnmatchcase(name, pattern)), None)
+        refused = f"`keep_float: {pattern}`" if pattern else ""
+    return Matrix(name, shape, tuple(uses), channels or (), refused)
+
+
+def is_plain(node: onnx.NodeProto) -> bool:
+    """The forms that the exporter writes: defaults wherever a form of ours would have to know better."""
+    import onnx
+
+    given = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    if node.op_type == "Gemm":
+        return bool(given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0 and not given.get("transA", 0))
+    if node.op_type == "Gather":
+        return bool(given.get("axis", 0) == 0)
+    if node.op_type in RECURRENT:
+        known = {"hidden_size", "direction", "linear_before_reset", "activations", "layout"}
+        reset = node.op_type != "GRU" or given.get("linear_before_reset", 0) == 1
+        usual = node.op_type == "RNN" or "activations" not in given
+        return set(given) <= known and not given.get("layout", 0) and reset and usual and len(node.input) < 8
+    return True
+
+
+def _channels(node: onnx.NodeProto, place: int, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    operator = node.op_type if node.domain in ("", "ai.onnx") else ""
+    if operator in RECURRENT and place in (_INPUT, _STATE):
+        return (0, 1)
+    if operator == "MatMul" and place == 1 and len(shape) == 2:
+        return (1,)
+    if operator == "Gemm" and place == 1:
+        return (0,) if any(item.name == "transB" and item.i for item in node.attribute) else (1,)
+    if (operator == "Gather" and place == 0) or (operator == "Conv" and place == 1):
+        return (0,)
+    return None
+
+
+def partners(matrices: Sequence[Matrix]) -> Mapping[str, str]:
+    """Name of the input matrix of a recurrent node -> name of its recurrent one."""
+    states = {
+        use.node: matrix.name
+        for matrix in matrices
+        for use in matrix.uses
+        if use.operator in RECURRENT and use.place == _STATE
+    }
+    return {
+        matrix.name: states[use.node]
+        for matrix in matrices
+        for use in matrix.uses
+        if use.operator in RECURRENT and use.place == _INPUT and use.node in states
+    }

@@ -1,0 +1,250 @@
+"""From a checked float graph to a checked one in 8 or 4 bits.
+
+Rounding changes numbers, so such a file cannot agree with PyTorch to 1e-5. What is proven instead, at every pair of
+batch and length at which a file is checked:
+
+1. The float graph agrees with PyTorch (before this module is called).
+2. The quantized graph with its activations left in float (same integers, scales, layouts, loops and masks, products in
+   float) agrees with the float graph that holds the same rounded weights, within ten times the export's tolerances.
+3. The relative error of the quantized file itself stays below `deviation_limit`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from compressor.errors import ExportError, ParityError
+from compressor.measure import accuracy, parity
+from compressor.report import Parity, Quantization, QuantizationPoint, QuantizedMatrix
+from exporters.quantization import choice
+from exporters.quantization.matrices import find, name_by_parameters
+from exporters.quantization.rewrite import Weights, restored, rewrite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import onnx
+    from torch import nn
+
+    from compressor.progress import Bar
+    from compressor.task import Task
+    from exporters.quantization.choice import Chosen, Forward, Metric
+    from exporters.quantization.matrices import Matrix
+
+_SUMS = 10
+"""Of the export's tolerances: a Scan sums in another order than a native node, over and over."""
+DEVIATION = 3.0
+"""Of `max_error`, which is over all calibration data; a single short sequence may be further off."""
+
+
+class Settings(Protocol):
+    """The exporter's options that count here."""
+
+    @property
+    def precision(self) -> str:
+        """`int8` or `int4`."""
+
+    @property
+    def quantize_for(self) -> str:
+        """`cpu` or `anywhere`."""
+
+    @property
+    def keep_float(self) -> tuple[str, ...]:
+        """Globs of matrices."""
+
+    @property
+    def calibration_samples(self) -> int:
+        """How many sequences errors are measured on."""
+
+    @property
+    def max_error(self) -> float:
+        """Of the outputs."""
+
+    @property
+    def block(self) -> int:
+        """Weights with a common scale in 4 bits."""
+
+    @property
+    def atol(self) -> float:
+        """Absolute tolerance."""
+
+    @property
+    def rtol(self) -> float:
+        """Relative tolerance."""
+
+
+def quantize(
+    proto: onnx.ModelProto,
+    folder: Path,
+    task: Task,
+    reference: nn.Module,
+    options: Settings,
+    *,
+    shapes: parity.ShapedTask | None = None,
+    open_file: Callable[[Path], Forward],
+    metric: Callable[[Forward], Metric] | None,
+    seed: int,
+    bar: Bar,
+) -> tuple[onnx.ModelProto, Quantization]:
+    """The graph with its matrices in fewer bits, and what was measured.
+
+    Args:
+        proto: The float graph, known to agree with `reference`.
+        folder: Where files may be written for a while.
+        task: Gives calibration data, and the lengths at which the file is checked.
+        reference: The PyTorch model.
+        options: Of the exporter.
+        shapes: Gives the inputs with which files are compared; `task` where it is left out.
+        open_file: Loads a file as something that is called like the model.
+        metric: Given the float file: the task's metric, where that decides.
+        seed: Of the calibration data.
+        bar: Told what is measured.
+
+    Raises:
+        ExportError: There is nothing to round, or nothing within the limits.
+        ParityError: The file is not what it should be at some length.
+    """
+    name_by_parameters(proto, {name: part.detach().cpu().numpy() for name, part in reference.named_parameters()})
+    matrices = find(proto, options.keep_float)
+    _refuse_nothing(matrices)
+    _refuse_unused(options.keep_float, matrices)
+    weights = Weights(proto, matrices, options.block)
+    trials = choice.Trials(proto, weights, folder, open_file, _calibration(task, options.calibration_samples, seed))
+    if metric is not None:
+        trials.metric = metric(trials.forward({}))
+    chosen = choice.choose(trials, matrices, options.precision, options.quantize_for, options.max_error, bar)
+    bar.advance(0, note="compare the rounded file")
+    made = rewrite(proto, weights, chosen.forms)
+    structure = _structure(trials, chosen, shapes or task, options, seed)
+    deviation = _deviation(trials.forward(chosen.forms), reference, shapes or task, options)
+    return made, Quantization(
+        precision="int4" if options.precision == "int4" else "int8",
+        target=options.quantize_for,
+        matrices=tuple(_fact(matrix, chosen, weights, options) for matrix in matrices),
+        samples=sum(_batch(task, inputs) for inputs in trials.calibration),
+        error=chosen.error,
+        max_error=options.max_error,
+        structure=structure,
+        deviation=deviation,
+        function=None if trials.metric is None else trials.metric.function,
+        metric_drop=chosen.metric_drop,
+        metric_drop_allowed=None if trials.metric is None else trials.metric.allowed,
+    )
+
+
+def metric_of(task: Task, allowed: float) -> Callable[[Forward], Metric]:
+    """The task's metric as `quantize` takes it, on validation data where the task has some."""
+    validation = not getattr(task, "validates_on_evaluation_data", True)
+
+    def value(forward: Forward) -> float:
+        return accuracy.score(task, forward, validation=validation).value
+
+    def beside(file: Forward) -> Metric:
+        base, sign = value(file), 1.0 if task.higher_is_better else -1.0
+        function: Literal["validate", "evaluate"] = "validate" if validation else "evaluate"
+        return choice.Metric(function, lambda forward: sign * (base - value(forward)), max(0.0, allowed))
+
+    return beside
+
+
+def _refuse_nothing(matrices: Sequence[Matrix]) -> None:
+    if any(not matrix.refused for matrix in matrices):
+        return
+    found = "; ".join(f"`{matrix.name}`: {matrix.refused}" for matrix in matrices[:5])
+    raise ExportError(
+        f"there is nothing to quantize: {found or 'the graph has no weight of two or more axes'}",
+        hint="leave `precision` out for this model",
+    )
+
+
+def _refuse_unused(patterns: Sequence[str], matrices: Sequence[Matrix]) -> None:
+    from fnmatch import fnmatchcase
+
+    for pattern in patterns:
+        if not any(fnmatchcase(matrix.name, pattern) for matrix in matrices):
+            names = ", ".join(f"`{matrix.name}`" for matrix in matrices[:12])
+            raise ExportError(f"`keep_float: {pattern}` fits no matrix", hint=f"there are {names}")
+
+
+def _calibration(task: Task, samples: int, seed: int) -> list[tuple[Tensor, ...]]:
+    """Training inputs, or the task's examples where there are none."""
+    found: list[tuple[Tensor, ...]] = []
+    for inputs, _ in task.batches(torch.Generator().manual_seed(seed)):
+        found.append(tuple(part.cpu() for part in inputs))
+        if sum(_batch(task, each) for each in found) >= samples:
+            break
+    return found or [task.example(min(samples, 16), task.length)]
+
+
+def _batch(task: Task, inputs: tuple[Tensor, ...]) -> int:
+    for axes, part in zip(task.inputs.values(), inputs, strict=True):
+        for axis, word in axes.items():
+            if word == "batch":
+                return int(part.shape[axis])
+    return 1
+
+
+def _structure(trials: choice.Trials, chosen: Chosen, task: parity.ShapedTask, options: Settings, seed: int) -> Parity:
+    path = trials.folder / "restored.onnx"
+    path.write_bytes(restored(trials.proto, trials.weights, chosen.forms).SerializeToString())
+    found = parity.check(
+        trials.open(path),
+        trials.forward(chosen.forms, exact=True),
+        task,
+        atol=_SUMS * options.atol,
+        rtol=_SUMS * options.rtol,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    if not found.passed:
+        raise ParityError(
+            "the quantized graph does not compute what its rounded weights say "
+            f"(atol {found.atol:g}, rtol {found.rtol:g}):\n" + parity.table(found),
+            hint="where every point is close, raise atol and rtol; else keep matrices out with `keep_float`",
+        )
+    return found
+
+
+def _deviation(
+    forward: Forward, reference: nn.Module, task: parity.ShapedTask, options: Settings
+) -> tuple[QuantizationPoint, ...]:
+    from exporters.torch_capture import plain_attention
+
+    limit, found = DEVIATION * options.max_error, []
+    for batch, length in parity.points(task):
+        inputs = task.example(batch, length)
+        with torch.no_grad(), plain_attention():
+            wanted = reference(*inputs)
+        sides = [(part,) if isinstance(part, Tensor) else tuple(part) for part in (wanted, forward(*inputs))]
+        error = choice.relative_error([sides[0]], [sides[1]])
+        found.append(QuantizationPoint(batch=batch, length=length, error=error, within=error <= limit))
+    if not all(point.within for point in found):
+        lines = "\n".join(f"  batch {point.batch}, length {point.length}: {point.error:.3g}" for point in found)
+        raise ParityError(
+            f"the quantized file is further from PyTorch than {DEVIATION:g} x max_error = {limit:g}:\n{lines}",
+            hint="give a smaller max_error, so that more stays float, or a larger one to accept this",
+        )
+    return tuple(found)
+
+
+def _fact(matrix: Matrix, chosen: Chosen, weights: Weights, options: Settings) -> QuantizedMatrix:
+    form = chosen.forms[matrix.name]
+    note = matrix.refused or chosen.notes.get(matrix.name, "")
+    asked: Literal["int4", "integer"] = "int4" if options.precision == "int4" else "integer"
+    if not note and form == "weights" and options.quantize_for == "cpu" and not matrix.is_product:
+        which = "a table of rows" if matrix.is_table else ", ".join(dict.fromkeys(u.operator for u in matrix.uses))
+        note = f"{which}: no {asked} form"
+    return QuantizedMatrix(
+        name=matrix.name,
+        operators=tuple(dict.fromkeys(use.operator for use in matrix.uses)),
+        shape=matrix.shape,
+        form=form,
+        bytes_before=matrix.bytes,
+        bytes_after=choice.stored_bytes(weights, matrix.name, form),
+        errors={str(key): value for key, value in chosen.alone.get(matrix.name, {}).items()},
+        metric_drop=chosen.metric_alone.get(matrix.name),
+        note=note,
+    )

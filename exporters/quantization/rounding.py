@@ -1,0 +1,90 @@
+"""Weights in 8 and 4 bits, symmetric: a weight is about scale * integer, with one scale a channel or block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+_LARGEST = {8: 127, 4: 7}
+"""Symmetric: -128 and -8 are not used, so that a weight and its negative round alike."""
+_ZERO_OF_4_BITS = 8
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """An array in 8 bits with one scale for every index of its channel axes."""
+
+    values: NDArray[np.int8]
+    scale: Floats
+    """Of the shape of `values`, with every axis that is no channel axis of size 1."""
+
+    @property
+    def weight(self) -> Floats:
+        """What the integers stand for, of the array's shape."""
+        return (self.values.astype(np.float32) * self.scale).astype(np.float32)
+
+
+def to_8_bits(weight: NDArray[Any], channels: tuple[int, ...]) -> Rounded:
+    """Round to the nearest of -127 ... 127 times scale = max |weight| / 127 over all axes but `channels`.
+
+    The largest rounding error is scale / 2, and 0.05 % of the largest weight, since scales are numbers of float16. A
+    channel of zeros has scale 1.
+    """
+    scale = _scale(weight, tuple(axis for axis in range(weight.ndim) if axis not in channels), 8)
+    return Rounded(_integers(weight, scale, 8), scale)
+
+
+def _integers(weight: NDArray[Any], scale: Floats, bits: int) -> NDArray[np.int8]:
+    largest = _LARGEST[bits]
+    return np.clip(np.rint(weight / scale), -largest, largest).astype(np.int8)
+
+
+def _scale(weight: NDArray[Any], over: tuple[int, ...], bits: int) -> Floats:
+    """Numbers of float16 where these are normal, so that they can be stored as such."""
+    largest = np.abs(weight).max(axis=over, keepdims=True).astype(np.float32)
+    scale = np.where(largest > 0, largest / np.float32(_LARGEST[bits]), np.float32(1)).astype(np.float32)
+    low, high = np.finfo(np.float16).smallest_normal, np.finfo(np.float16).max
+    inside = (scale >= low) & (scale <= high)
+    half = np.where(inside, scale, np.float32(1)).astype(np.float16)
+    return np.where(inside, half.astype(np.float32), scale).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A matrix (K, N) in 4 bits with one scale for every `block` values of a column, the last one of them padded."""
+
+    values: NDArray[np.int8]
+    """(N, blocks, block), in -7 ... 7."""
+    scale: Floats
+    """(N, blocks, 1)."""
+    rows: int
+    """K."""
+
+    @property
+    def weight(self) -> Floats:
+        """What the integers stand for (K, N)."""
+        flat = (self.values * self.scale).reshape(len(self.values), -1)
+        return np.ascontiguousarray(flat[:, : self.rows].T.astype(np.float32))
+
+    @property
+    def packed(self) -> NDArray[np.uint8]:
+        """(N, blocks, block / 2) as `MatMulNBits` reads them: two values and 8 a byte, the first in the low half."""
+        shifted = (self.values + _ZERO_OF_4_BITS).astype(np.uint8)
+        return np.ascontiguousarray(shifted[..., ::2] | (shifted[..., 1::2] << 4))
+
+
+def to_4_bits(weight: NDArray[Any], block: int) -> Blocks:
+    """Round a matrix (K, N) to -7 ... 7 times scale = max |weight| / 7 of each block of `block` values along K."""
+    rows, columns = weight.shape
+    padded = np.zeros((columns, -(-rows // block) * block), np.float32)
+    padded[:, :rows] = weight.T
+    blocks = padded.reshape(columns, -1, block)
+    scale = _scale(blocks, (2,), 4)
+    return Blocks(_integers(blocks, scale, 4), scale, rows)

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from compressor.errors import ExportError, ParityError
+from compressor.measure.runtime import OnnxFile
+from compressor.measure.steps import Steps
+from exporters.onnx import Options, export, step_path
+from exporters.quantization.rounding import to_4_bits, to_8_bits
+from tests.exporters.conftest import ShapedTask, features_task, lengths_for
+
+INPUT, HIDDEN = 17, 23
+"""Odd, so that a swapped axis or a missing padding shows, and large enough to be worth rounding."""
+KINDS = {
+    "RNN tanh": (nn.RNN, {"nonlinearity": "tanh"}),
+    "RNN relu": (nn.RNN, {"nonlinearity": "relu"}),
+    "GRU": (nn.GRU, {}),
+    "LSTM": (nn.LSTM, {}),
+}
+
+
+class Net(nn.Module):
+    """Two bidirectional layers, then one backward-only half of a third by hand, with every output that they have."""
+
+    def __init__(self, cls, extra, bidirectional):
+        super().__init__()
+        self.rnn = cls(INPUT, HIDDEN, num_layers=2, bidirectional=bidirectional, batch_first=True, **extra)
+        self.head = nn.Linear(HIDDEN * (1 + bidirectional), 31)
+
+    def forward(self, features):
+        output, last = self.rnn(features)
+        last = torch.cat(last) if isinstance(last, tuple) else last
+        return self.head(output), last.transpose(0, 1)
+
+
+def wide_task(**attributes):
+    outputs = {"scores": {0: "batch", 1: "time"}, "last": {0: "batch"}}
+    task = ShapedTask(
+        {"features": {0: "batch", 1: "time"}},
+        outputs,
+        lambda batch, length: (torch.randn(batch, length, INPUT),),
+        **attributes,
+    )
+    task.batches = lambda generator: [((torch.randn(8, 19, INPUT, generator=generator),), None)] * 2
+    return task
+
+
+def quantized(tmp_path, model, task, **options):
+    path = tmp_path / "model.onnx"
+    return export(model, task, path, Options(precision=options.pop("precision", "int8"), **options)), path
+
+
+def forms(artifact):
+    return {matrix.name: matrix.form for matrix in artifact.quantization.matrices}
+
+
+ANYWHERE, INT4 = {"quantize_for": "anywhere"}, {"precision": "int4", "max_error": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("kind", "bidirectional", "options"),
+    [
+        *((kind, True, {}) for kind in KINDS),
+        ("GRU", False, {}),
+        ("RNN relu", False, ANYWHERE),
+        ("LSTM", True, ANYWHERE),
+        ("GRU", False, INT4),
+        ("LSTM", True, INT4),
+    ],
+)
+def test_a_rounded_recurrent_layer_computes_what_its_rounded_weights_say(tmp_path, kind, bidirectional, options):
+    torch.manual_seed(0)
+    model = Net(*KINDS[kind], bidirectional).eval()
+    artifact, path = quantized(tmp_path, model, wide_task(), **options)
+    assert artifact.quantization.structure.passed
+    assert {point.length for point in artifact.quantization.structure.points} >= {1, 29}
+    assert "float" not in forms(artifact).values()
+    if not options:
+        expected = {"DynamicQuantizeLSTM": 2} if kind == "LSTM" else {"Scan": 4 if bidirectional else 2}
+        assert expected.items() <= artifact.operators.items()
+    features = torch.randn(3, 13, INPUT)
+    with torch.no_grad():
+        for ours, theirs in zip(OnnxFile(path)(features), model(features), strict=True):
+            assert (ours - theirs).norm() / theirs.norm() < options.get("max_error", 0.1)
+    assert artifact.bytes == path.stat().st_size
+
+
+def test_plain_onnx_anywhere(tmp_path):
+    artifact, path = quantized(tmp_path, Net(nn.GRU, {}, True).eval(), wide_task(), quantize_for="anywhere")
+    assert [entry.domain for entry in onnx.load(path).opset_import] == [""]
+    assert artifact.operators["GRU"] == 2
+    assert artifact.operators["DequantizeLinear"] == 5
+
+
+class WithLengths(nn.Module):
+    """A packed layer with initial states of its own."""
+
+    def __init__(self, cls):
+        super().__init__()
+        self.rnn = cls(INPUT, HIDDEN, bidirectional=True, batch_first=True)
+        self.first = nn.Parameter(torch.randn(2, 1, HIDDEN))
+
+    def forward(self, features, lengths):
+        packed = nn.utils.rnn.pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False)
+        first = self.first.expand(2, features.shape[0], HIDDEN)
+        output, last = self.rnn(packed, (first, -first) if isinstance(self.rnn, nn.LSTM) else first)
+        padded, _ = nn.utils.rnn.pad_packed_sequence(output, batch_first=True, total_length=features.shape[1])
+        last = torch.cat(last) if isinstance(last, tuple) else last
+        return padded, last.transpose(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("cls", "precision"), [(nn.RNN, "int8"), (nn.GRU, "int8"), (nn.LSTM, "int8"), (nn.LSTM, "int4")]
+)
+def test_short_sequences_of_a_batch_end_where_they_end(tmp_path, cls, precision):
+    torch.manual_seed(1)
+    task = ShapedTask(
+        {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}},
+        {"output": {0: "batch", 1: "time"}, "last": {0: "batch"}},
+        lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
+    )
+    task.batches = lambda generator: [(task.example(8, 11), None)]
+    artifact, path = quantized(tmp_path, WithLengths(cls).eval(), task, precision=precision, max_error=0.5)
+    assert artifact.quantization.structure.passed
+    output, _ = OnnxFile(path)(torch.randn(2, 9, INPUT), torch.tensor([4, 9]))
+    assert not output[0, 4:].any()
+    assert output[0, 3].any()
+
+
+class Words(nn.Module):
+    def __init__(self, tied=False):
+        super().__init__()
+        self.table = nn.Embedding(61, 32)
+        self.mix = nn.MultiheadAttention(32, 4, batch_first=True)
+        self.out = nn.Linear(32, 61, bias=False)
+        if tied:
+            self.out.weight = self.table.weight
+
+    def forward(self, words):
+        x = self.table(words)
+        return self.out(self.mix(x, x, x)[0])
+
+
+def words_task():
+    task = ShapedTask(
+        {"words": {0: "batch", 1: "time"}},
+        {"scores": {0: "batch", 1: "time"}},
+        lambda batch, length: (torch.randint(0, 61, (batch, length)),),
+    )
+    task.batches = lambda generator: [(task.example(8, 11), None)]
+    return task
+
+
+@pytest.mark.parametrize(("tied", "precision"), [(False, "int8"), (True, "int8"), (True, "int4")])
+def test_tables_are_looked_up_in_8_bits(tmp_path, tied, precision):
+    torch.manual_seed(0)
+    artifact, path = quantized(tmp_path, Words(tied).eval(), words_task(), precision=precision, max_error=0.5)
+    stored = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
+    table = next(m for m in artifact.quantization.matrices if "Gather" in m.operators)
+    assert table.form == "weights"
+    assert not any(t.data_type == onnx.TensorProto.FLOAT and list(t.dims) == [61, 32] for t in stored.values())
+
+
+class Convolution(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(INPUT, 19, 3, padding=1)
+
+    def forward(self, features):
+        return self.conv(features.transpose(1, 2)).transpose(1, 2)
+
+
+def test_a_convolution_is_rounded_by_channel_and_runs_in_float(tmp_path):
+    task = wide_task()
+    task.outputs = {"scores": {0: "batch", 1: "time"}}
+    artifact, _ = quantized(tmp_path, Convolution().eval(), task)
+    assert list(forms(artifact).values()) == ["weights"]
+    assert artifact.operators["Conv"] == 1
+
+
+def test_nothing_to_round_is_an_error(tmp_path):
+    with pytest.raises(ExportError, match="nothing to quantize"):
+        quantized(tmp_path, nn.Sequential(nn.Linear(5, 2)).eval(), features_task({"scores": {0: "batch", 1: "time"}}))
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_kept_matrices_are_named_and_an_unknown_name_is_refused(tmp_path):
+    model = Net(nn.GRU, {}, False).eval()
+    artifact, _ = quantized(tmp_path, model, wide_task(), keep_float=["rnn.W_l0"])
+    kept = next(matrix for matrix in artifact.quantization.matrices if matrix.name == "rnn.W_l0")
+    assert (kept.form, kept.note, kept.bytes_after) == ("float", "`keep_float: rnn.W_l0`", kept.bytes_before)
+    with pytest.raises(ExportError, match="fits no matrix"):
+        quantized(tmp_path, model, wide_task(), keep_float=["rnn.weight_*"])
+
+
+class Outlier(nn.Module):
+    """The first layer's inputs span five orders of magnitude, which 8 bits of one scale cannot hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(INPUT, 37, 2, batch_first=True)
+        with torch.no_grad():
+            self.lstm.weight_ih_l0[:, 1:] *= 1000
+
+    def forward(self, features):
+        spread = torch.cat([features[..., :1] * 1000, features[..., 1:] * 1e-3], -1)
+        return self.lstm(spread)[0]
+
+
+def test_the_harmful_matrix_alone_leaves_integers(tmp_path):
+    torch.manual_seed(0)
+    task = wide_task()
+    task.outputs = {"scores": {0: "batch", 1: "time"}}
+    artifact, _ = quantized(tmp_path, Outlier().eval(), task, max_error=0.05)
+    found = forms(artifact)
+    assert found.pop("lstm.W_l0") in ("weights", "half", "float")
+    assert set(found.values()) == {"integer"}
+    named = next(matrix for matrix in artifact.quantization.matrices if matrix.name == "lstm.W_l0")
+    assert named.errors["integer"] > 0.05
+    assert "relative output error" in named.note
+
+
+def test_a_file_that_is_too_far_away_does_not_leave(tmp_path):
+    task = wide_task()
+    task.batches = lambda generator: [((torch.zeros(2, 3, INPUT),), None)]
+    with pytest.raises((ExportError, ParityError), match="max_error"):
+        quantized(tmp_path, Net(nn.GRU, {}, False).eval(), task, max_error=1e-4, precision="int4")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(("cls", "precision"), [(nn.GRU, "int8"), (nn.LSTM, "int4")])
+def test_a_step_file_is_rounded_too(tmp_path, cls, precision):
+    torch.manual_seed(0)
+    task = wide_task(max_length=17, length=7)
+    task.outputs = {"scores": {0: "batch", 1: "time"}}
+
+    class Causal(Net):
+        def forward(self, features):
+            return super().forward(features)[0]
+
+    model = Causal(cls, {}, False).eval()
+    artifact, path = quantized(tmp_path, model, task, precision=precision, stream=True, max_error=0.5)
+    assert artifact.step.quantization.structure.passed
+    assert artifact.step.operators["MatMulInteger" if precision == "int8" else "MatMulNBits"] == 5
+    features = torch.randn(1, 6, INPUT)
+    with torch.no_grad():
+        difference = Steps(step_path(path))(features) - model(features)
+    assert difference.abs().max() < 0.2
+
+
+def test_rounding_to_8_bits_is_off_by_half_a_step_at_most():
+    weight = np.random.default_rng(0).normal(size=(3, 7, 5)).astype(np.float32)
+    weight[1, 2] = 0
+    low = to_8_bits(weight, (0, 1))
+    assert low.scale.shape == (3, 7, 1)
+    assert (np.abs(low.weight - weight) <= low.scale / 2 + 5e-4 * np.abs(weight)).all()
+    assert np.abs(low.values).max() == 127
+    again = to_8_bits(low.weight, (0, 1))
+    assert (again.values == low.values).all()
+
+
+@pytest.mark.parametrize("rows", [1, 31, 32, 33, 97])
+def test_rounding_to_4_bits_in_blocks(rows):
+    weight = np.random.default_rng(rows).normal(size=(rows, 3)).astype(np.float32)
+    blocks = to_4_bits(weight, 32)
+    assert blocks.weight.shape == weight.shape
+    scale = np.repeat(blocks.scale[..., 0], 32, axis=1)[:, :rows].T
+    assert (np.abs(blocks.weight - weight) <= scale / 2 + 5e-4 * np.abs(weight)).all()
+    assert blocks.packed.shape == (3, -(-rows // 32), 16)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"keep_float": ["a"]}, "is an option of rounding"),
+        ({"precision": "int4", "quantize_for": "anywhere"}, "MatMulNBits"),
+    ],
+)
+def test_options_that_do_not_go_together(given, text):
+    with pytest.raises(ValueError, match=text):
+        Options(**given)
