@@ -503,5 +503,4 @@ def _compare(
     wanted: _Forward, steps: Steps, task: SequenceTask, options: Tolerances, seed: int, extra: list[tuple[int, int]]
 ) -> Parity:
     generator = torch.Generator().manual_seed(seed)
-    atol, rtol = options.tolerances
-    return parity.check(wanted, steps, task, atol=atol, rtol=rtol, generator=generator, extra=extra)
+    return parity.check(wanted, steps, task, atol=options.atol, rtol=options.rtol, generator=generator, extra=extra)

@@ -133,16 +133,13 @@ class Options(BaseModel):
             raise ValueError("a step file keeps float32 states: leave out `float_io`")
         return self
 
-    @property
-    def tolerances(self) -> tuple[float, float]:
-        """`atol` and `rtol`, or where they are left alone those of the precision."""
+    def with_tolerances(self) -> Options:
+        """The same with `atol` and `rtol` of the precision, where they were left alone."""
         from exporters import half
 
-        fields = type(self).model_fields
-        defaults = (fields["atol"].default, fields["rtol"].default)
-        if self.precision == "float16" and (self.atol, self.rtol) == defaults:
-            return half.ATOL, half.RTOL
-        return self.atol, self.rtol
+        if self.precision != "float16" or {"atol", "rtol"} & self.model_fields_set:
+            return self
+        return self.model_copy(update={"atol": half.ATOL, "rtol": half.RTOL})
 
 
 def export(
@@ -179,6 +176,7 @@ def export(
     from compressor.fitted_task import FittedTask
 
     start = time.perf_counter()
+    options = options.with_tolerances()
     if options.shapes or not options.float_io:
         task = FittedTask(task, options.shapes, half=not options.float_io)
     with (
@@ -409,9 +407,8 @@ def _parity(reference: nn.Module, candidate: Path, task: Task, options: Options,
     generator = torch.Generator().manual_seed(seed)
     file: Any = OnnxFile(candidate)
     forward = task.fitted(file) if isinstance(task, FittedTask) else file
-    atol, rtol = options.tolerances
     with torch.no_grad(), plain_attention():
-        found = parity.check(reference, forward, task, atol=atol, rtol=rtol, generator=generator)
+        found = parity.check(reference, forward, task, atol=options.atol, rtol=options.rtol, generator=generator)
     if not found.passed:
         raise ParityError(
             f"the exported file disagrees with PyTorch (atol {found.atol:g}, rtol {found.rtol:g}):\n"
