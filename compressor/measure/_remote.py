@@ -23,7 +23,10 @@ import onnxruntime
 def main() -> None:
     """Do what the arguments say."""
     what, *rest = sys.argv[1:]
-    facts: dict[str, object] = {"machine": platform.machine(), "runtime": f"ONNX Runtime {onnxruntime.__version__}, CPU"}
+    facts: dict[str, object] = {
+        "machine": platform.machine(),
+        "runtime": f"ONNX Runtime {onnxruntime.__version__}, CPU",
+    }
     if what == "outputs":
         for job in json.loads(Path(rest[0]).read_text()):
             outputs(job["model"], job["inputs"], Path(job["outputs"]))

@@ -139,7 +139,5 @@ def test_attention_that_its_author_wrote_streams_once_its_query_is_learned(tmp_p
         torch.testing.assert_close(step(x), new(x), **EXPORTED_FLOAT32)
     stored = sum(onnx.numpy_helper.to_array(item).size for item in onnx.load(step.file.path).graph.initializer)
     parameters = sum(parameter.numel() for parameter in new.parameters())
-    folded = (
-        2 * (2 * OWN_HEADS * HEAD - OWN_HEADS) * (WIDTH + 1)
-    )  # of two layers; a row a head is left
+    folded = 2 * (2 * OWN_HEADS * HEAD - OWN_HEADS) * (WIDTH + 1)  # of two layers; a row a head is left
     assert stored < parameters - folded + 100
