@@ -358,6 +358,60 @@ def test_a_model_that_cannot_stream_is_refused_before_any_step(folder, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
+OWN_ATTENTION = """
+import torch
+from torch import nn
+from compressor import AttentionParts, Task
+
+class Mine(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads, self.qkv, self.out = 2, nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x):
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        later = torch.ones(x.size(1), x.size(1), dtype=torch.bool).triu(1)
+        weights = (q @ k.mT / 2.0).masked_fill(later, float("-inf")).softmax(-1)
+        return x + self.out((weights @ v).transpose(1, 2).flatten(2))
+
+class Signs(Task):
+    inputs = {"x": {0: "batch", 1: "time"}}
+    outputs = {"y": {0: "batch", 1: "time"}}
+    length, max_length = 5, 13
+    attention = {"0": AttentionParts(query="qkv", key="qkv", value="qkv", output="out", heads="heads")}
+
+    def model(self):
+        torch.manual_seed(0)
+        return nn.Sequential(Mine(), nn.Linear(8, 2))
+
+    def example(self, batch, length):
+        return (torch.randn(batch, length, 8),)
+
+    def batches(self, generator):
+        x = torch.randn(4, 7, 5, 8, generator=generator)
+        return (((part,), (part[..., 0] > 0).long()) for part in x)
+
+    def loss(self, outputs, target):
+        return nn.functional.cross_entropy(outputs.flatten(0, 1), target.flatten())
+
+    def evaluate(self, forward):
+        x = torch.randn(17, 5, 8, generator=torch.Generator().manual_seed(1))
+        return (forward(x).argmax(-1) == (x[..., 0] > 0)).float().mean(1)
+"""
+
+
+def test_where_only_a_step_makes_the_model_stream_the_original_is_exported_whole(folder, tmp_path):
+    step = "steps=[{method: aaren, query: mean, distill_steps: 0}]"
+    report = _run(folder, tmp_path / "out", task=OWN_ATTENTION, overrides=[step, "exports.0.stream=true"],
+                  probes=False)  # fmt: skip
+    before, after = report.original, report.compressed[0]
+    assert (before.step, before.artifact.step, after.step.drop, after.step.speedup) == (None, None, None, None)
+    assert [state.name for state in after.artifact.step.stream.states] == ["0.qkv.a", "0.qkv.c", "0.qkv.m"]
+    assert after.artifact.step.parity.passed
+    assert any(note.startswith("There is no step file of the original: no layer of the model") for note in report.notes)
+    assert "model.step.onnx" in (tmp_path / "out" / "report.md").read_text().partition("Step by step")[2]
+
+
 def test_controls_go_through_the_rest_of_the_recipe_and_leave_the_result_alone(folder, tmp_path):
     steps = "steps=[{method: lattice, prune: units, ratio: 0.5, compare: %s}, {method: retrain, epochs: 2, lr: 1e-2}]"
     report = _run(folder, tmp_path / "with", overrides=[steps % "true"])

@@ -76,7 +76,7 @@ def examine(
     probe = _Probe(model, site)
     with evaluating(model), without_fast_path():
         for inputs in batches:
-            for _, call in calls(model, [site.name], inputs) if site.name else [("", _own_call(model, inputs))]:
+            for _, call in calls(model, [site.name], inputs):
                 probe.look(call.arguments)
             advance()
         return probe.finding()
@@ -87,13 +87,6 @@ def run(module: nn.Module, arguments: Arguments) -> Any:
     bound = inspect.signature(type(module).forward).bind_partial(module)
     bound.arguments.update(arguments)
     return module(*bound.args[1:], **bound.kwargs)
-
-
-def _own_call(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
-    """The call of a model that is the attention itself."""
-    from compressor.surgery.calibration import Call
-
-    return Call(inspect.signature(type(model).forward).bind(model, *inputs).arguments)
 
 
 @dataclass

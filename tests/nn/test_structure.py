@@ -14,6 +14,7 @@ from compressor.nn.attention import CompactMultiheadAttention
 from compressor.nn.graph_recurrent import GraphRecurrent
 from compressor.nn.graphs import watts_strogatz
 from compressor.nn.lama import LamaAttention
+from compressor.nn.learned_query import LearnedQuery, LearnedQueryRecord
 from compressor.nn.low_rank import LowRankLinear
 from compressor.nn.low_rank_recurrent import LowRankRecurrent
 from compressor.nn.norm import WideLayerNorm
@@ -38,6 +39,7 @@ class Model(nn.Module):
         self.norm = nn.LayerNorm(WIDTH)
         self.last = nn.GRU(WIDTH, 3, batch_first=True)
         self.causal = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+        self.asked = nn.Linear(3, 6)
         self.linear = nn.Linear(3, 11)
         self.end = nn.GRU(11, 7, batch_first=True)
         self.pooling = Largest()
@@ -45,7 +47,8 @@ class Model(nn.Module):
     def forward(self, x):
         y = self.rnn(x)[0]
         y = self.causal(y, y, y)[0]
-        return self.pooling(self.end(self.linear(self.last(self.norm(self.attention(y, y, y)[0]))[0]))[0])
+        z = self.last(self.norm(self.attention(y, y, y)[0]))[0]
+        return self.pooling(self.end(self.linear(z) + self.asked(z).sum(-1, keepdim=True))[0])
 
 
 def _compressed():
@@ -74,6 +77,21 @@ def _compressed():
             output_width=5,
             batch_first=True,
             dtype=torch.float64,
+        ),
+        "asked": LearnedQuery.from_layer(
+            nn.Linear(3, 6, dtype=torch.float64),
+            LearnedQueryRecord(
+                num_heads=2,
+                input_width=3,
+                head_width=3,
+                value_head_width=3,
+                scale=0.5,
+                bias=True,
+                batch_first=True,
+                key="linear",
+                value="linear",
+                output="linear",
+            ),
         ),
         "pooling": PoolingReplacement(
             PoolingCall(("states",), "states"),

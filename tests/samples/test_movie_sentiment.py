@@ -62,12 +62,13 @@ def test_missing_data_are_named_with_a_remedy(monkeypatch, tmp_path):
         reviews.reviews()
 
 
-def test_what_stands_behind_a_sentence_makes_no_difference():
-    task = load(str(FOLDER / "task.py"))
-    model = task.model()
+@pytest.mark.parametrize("name", ["MovieSentiment", "Encoder"])
+def test_what_stands_behind_a_sentence_makes_no_difference(name):
+    task = load(f"{FOLDER / 'task.py'}:{name}")
+    model = task.model().eval()
     words, lengths = task.example(3, 11)
     other = words.masked_fill(torch.arange(11) >= lengths[:, None], 7)
-    assert torch.equal(model(words, lengths), model(other, lengths))
+    torch.testing.assert_close(model(words, lengths), model(other, lengths), atol=1e-6, rtol=1e-6)
     longer = torch.cat([words, torch.full((3, 5), 7)], 1)
     torch.testing.assert_close(model(words, lengths), model(longer, lengths))
 
@@ -96,3 +97,19 @@ def test_the_checkpoint_has_the_accuracy_in_the_readme_and_lama_gives_nearly_wha
     assert result.facts["explained_by_lama"] > 0.93 > result.facts["explained_by_mean"]
     with torch.no_grad():
         assert float(task.evaluate(result.state.model).mean()) > 0.78
+
+
+@needs_data
+def test_over_an_encoder_lama_gives_nearly_what_its_pooling_gave_and_so_does_a_mean():
+    task = load(f"{FOLDER / 'task.py'}:Encoder")
+    model = task.model()
+    with torch.no_grad():
+        assert float(task.evaluate(model.eval()).mean()) == pytest.approx(0.7775, abs=0.002)
+    context = Context(MethodTask(task), model, torch.device("cpu"), torch.Generator().manual_seed(0), Silent())
+    result = Lama(target="pooling", fit_steps=60, calibration_batches=16).apply(State(model), context)
+    (change,) = result.changes
+    assert (change.parameters_before, change.parameters_after) == (23_800, 592)
+    assert result.facts["explained_by_lama"] > 0.99
+    assert result.facts["explained_by_mean"] > 0.99
+    with torch.no_grad():
+        assert float(task.evaluate(result.state.model).mean()) > 0.76
