@@ -421,15 +421,20 @@ def operators(artifact: Artifact) -> str:
 
 
 def artifact_facts(artifact: Artifact) -> Table:
-    """What a file is."""
+    """What a file is, with the weights beside it where it has such a file."""
+    data = artifact.data
+    beside = () if data is None else (("weights", f"{data.path}, {form.count(data.bytes)} B, SHA-256 {data.sha256}"),)
+    needs = () if not artifact.needs else (("needs", f"{artifact.needs} or newer"),)
     return Table(
         ("", ""),
         (
             ("file", artifact.path),
+            *beside,
             ("size", f"{form.count(artifact.bytes)} B ({form.size(artifact.bytes)})"),
             ("gzip -9", f"{form.count(artifact.gzip_bytes)} B ({form.size(artifact.gzip_bytes)})"),
             ("SHA-256", artifact.sha256),
             ("opset, IR version", f"{artifact.opset}, {artifact.ir_version}"),
+            *needs,
             ("operators", operators(artifact)),
         ),
     )
