@@ -544,6 +544,8 @@ def artifact_facts(artifact: Artifact) -> Table:
         rows.append(("opset, IR version", f"{artifact.opset}, {artifact.ir_version}"))
     elif artifact.opset is not None:
         rows.append(("opset", str(artifact.opset)))
+    if artifact.needs:
+        rows.append(("needs", f"{artifact.needs} or newer"))
     if artifact.operators:
         rows.append(("operators", operators(artifact)))
     if artifact.runtime:

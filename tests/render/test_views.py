@@ -8,7 +8,7 @@ from compressor import render
 from compressor.errors import ReportError
 from compressor.render import view
 from compressor.render.terminal import print_table
-from compressor.report import Beside, Drop, Interval, ParityPoint, Report, SpeedUp
+from compressor.report import Beside, DataFile, Drop, Interval, ParityPoint, Report, SpeedUp
 from tests.render.conftest import score
 
 
@@ -242,3 +242,12 @@ def test_facts_about_what_a_step_made_are_shown_and_survive_json(report):
     assert "0.09375" in render.html(with_facts)
     assert Report.from_json(with_facts.to_json()) == with_facts
     assert view.facts(report.steps[0]) is None
+
+
+def test_weights_beside_a_file_and_the_runtime_that_it_needs_are_shown(report):
+    artifact = report.original.artifact.model_copy(
+        update={"data": DataFile(path="original.onnx.data", bytes=4096, sha256="ab" * 32), "needs": "ONNX Runtime 1.14"}
+    )
+    rows = dict(view.artifact_facts(artifact).rows)
+    assert rows["weights"] == f"original.onnx.data, 4,096 B, SHA-256 {'ab' * 32}"
+    assert rows["needs"] == "ONNX Runtime 1.14 or newer"
