@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ExportError, ParityError
+from compressor.measure import macs
 from compressor.measure.runtime import OnnxFile
 from compressor.measure.steps import OnnxSteps
 from exporters.onnx import Options, export, step_path
@@ -87,6 +88,12 @@ def test_a_rounded_recurrent_layer_computes_what_its_rounded_weights_say(tmp_pat
         for ours, theirs in zip(OnnxFile(path)(features), model(features), strict=True):
             assert (ours - theirs).norm() / theirs.norm() < options.get("max_error", 0.1)
     assert artifact.bytes == path.stat().st_size
+    assert macs.count(path, (features,)) == 3 * 13 * products(model)
+
+
+def products(model):
+    """Multiplications of one step of one sequence."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 2)
 
 
 def test_plain_onnx_anywhere(tmp_path):
