@@ -231,6 +231,24 @@ def test_the_harmful_matrix_alone_leaves_integers(tmp_path):
     assert "relative output error" in named.note
 
 
+def test_the_metric_decides_where_it_is_limited(tmp_path):
+    torch.manual_seed(0)
+    task, model = wide_task(), Outlier().eval()
+    task.outputs = {"scores": {0: "batch", 1: "time"}}
+    features = torch.randn(8, 19, INPUT)
+    wanted = model(features).detach()
+    task.evaluate = lambda forward: 1 - float((forward(features) - wanted).norm() / wanted.norm())
+    options = Options(precision="int8", max_error=1.0)
+    artifact = export(model, task, tmp_path / "model.onnx", options, metric_drop=0.03)
+    quantization = artifact.quantization
+    assert quantization.function == "evaluate"
+    assert quantization.metric_drop <= quantization.metric_drop_allowed == 0.03
+    named = next(matrix for matrix in quantization.matrices if matrix.name == "lstm.W_l0")
+    assert named.form in ("weights", "half", "float")
+    assert named.metric_drop > 0.03
+    assert "limits.metric_drop" in named.note
+
+
 def test_a_file_that_is_too_far_away_does_not_leave(tmp_path):
     task = wide_task()
     task.batches = lambda generator: [((torch.zeros(2, 3, INPUT),), None)]
