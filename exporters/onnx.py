@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     Axes = Mapping[str, Mapping[int, str]]
 
 _SILENT = Silent()
+_STREAMED = 8
+"""Most sequences on which rounding of a step file is measured."""
 _BATCH = 3
 """Batch size while tracing; a size of 1 would be taken for a fixed axis."""
 
@@ -270,6 +272,9 @@ def _quantized(
     from exporters.quantization import quantize
     from exporters.quantization.nodes import DOMAIN
 
+    if stream is not None:  # every position of every sequence is a call
+        few = min(_STREAMED, options.calibration_samples)
+        options = options.model_copy(update={"calibration_samples": few})
     made, found = quantize.quantize(
         proto,
         candidate.parent,

@@ -451,3 +451,11 @@ def test_the_report_is_valid_json_with_the_resolved_recipe(done):
 def test_every_error_of_ours_is_one_tree():
     assert issubclass(OutputError, CompressorError)
     assert issubclass(MethodError, CompressorError)
+
+
+def test_what_a_rounded_file_is_compared_with_is_float():
+    from compressor.pipeline import _for_original
+    from exporters.onnx import Options
+
+    chosen = _for_original([Options(precision="int8", quantize_for="anywhere", keep_float=("head.*",), stream=True)])
+    assert chosen == Options(stream=True)

@@ -107,6 +107,7 @@ def _body_of_scan(path: Path, model: ModelProto, node: NodeProto, shapes: Mappin
     body, sequences = attributes["body"].g, attributes["num_scan_inputs"].i
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     own = {value.name for value in body.input} | {name for inner in body.node for name in inner.output}
+    own |= {tensor.name for tensor in body.initializer}
     captured = {name for inner in body.node for name in inner.input if name} - own
     if not captured <= set(weights):
         raise _UncountableError

@@ -486,8 +486,8 @@ def quantization(artifact: Artifact) -> Table | None:
         )
         for matrix in found.matrices
     )
-    errors = (f"error of the outputs, this one alone: {_FORMS[kind]}" for kind in kinds)
-    lost = "loss of the metric, this one alone"
+    errors = (f"error alone, {_FORMS[kind]}" for kind in kinds)
+    lost = "metric lost alone"
     return _without_empty(Table(("matrix", "operator", "shape", "form", "bytes", *errors, lost, "why"), rows))
 
 
@@ -503,7 +503,7 @@ def rounding(artifact: Artifact) -> list[str]:
     said = [
         f"Rounded to {found.precision} for {found.target}: matrices {form.count(before)} B → {form.count(after)} B. "
         f"Relative error of the outputs on {found.samples} sequences of training data: {form.error(found.error)} "
-        f"(at most {found.max_error:g}).",
+        f"(at most {found.max_error:g}); in the table, of each matrix rounded alone.",
         f"With its activations left in float the graph agrees with the float graph of the same rounded weights at "
         f"{len(points)} batch sizes and lengths (largest absolute error {largest}). The file itself is at most "
         f"{form.error(furthest)} (relative, norm) away from PyTorch there.",

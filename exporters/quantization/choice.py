@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Forward = Callable[..., Tensor | tuple[Tensor, ...]]
     Forms = dict[str, Form]
 
+_WORDS: dict[Form, str] = {"weights": "8 bits", "integer": "8-bit integers", "int4": "4 bits", "half": "float16"}
 _SPEED_IN_BYTES = 0.05
 """Leaving integer arithmetic saves no byte but costs time: as if this share of the float matrix were added."""
 _UNDONE = 12
@@ -160,7 +161,7 @@ def choose(
     notes = {}
     for name, form in final.items():
         if name in exceptions:
-            notes[name] = f"with {ladders[name][0]} here too: {exceptions[name]}"
+            notes[name] = f"with {_WORDS[ladders[name][0]]} here too: {exceptions[name]}"
         elif form != ladders[name][0]:
             notes[name] = "the recurrent matrix of its node is multiplied in float, so this one is as well"
     return Chosen(final, error, drop, alone, metric_alone, notes)

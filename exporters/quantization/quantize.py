@@ -173,11 +173,23 @@ def _refuse_unused(patterns: Sequence[str], matrices: Sequence[Matrix]) -> None:
 def _calibration(task: Task, samples: int, seed: int) -> list[tuple[Tensor, ...]]:
     """Training inputs, or the task's examples where there are none."""
     found: list[tuple[Tensor, ...]] = []
+    left = samples
     for inputs, _ in task.batches(torch.Generator().manual_seed(seed)):
-        found.append(tuple(part.cpu() for part in inputs))
-        if sum(_batch(task, each) for each in found) >= samples:
+        found.append(_first(task, inputs, left))
+        left -= _batch(task, found[-1])
+        if left <= 0:
             break
     return found or [task.example(min(samples, 16), task.length)]
+
+
+def _first(task: Task, inputs: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
+    """The first samples of a batch, `count` at most."""
+    kept = []
+    for axes, part in zip(task.inputs.values(), inputs, strict=True):
+        axis = next((axis for axis, word in axes.items() if word == "batch"), None)
+        size = 0 if axis is None else min(count, part.shape[axis])
+        kept.append(part.cpu() if axis is None else part.cpu().narrow(axis, 0, size))
+    return tuple(kept)
 
 
 def _batch(task: Task, inputs: tuple[Tensor, ...]) -> int:

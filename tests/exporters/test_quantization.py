@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ExportError, ParityError
+from compressor.measure import macs
 from compressor.measure.runtime import OnnxFile
 from compressor.measure.steps import Steps
 from exporters.onnx import Options, export, step_path
@@ -87,6 +88,12 @@ def test_a_rounded_recurrent_layer_computes_what_its_rounded_weights_say(tmp_pat
         for ours, theirs in zip(OnnxFile(path)(features), model(features), strict=True):
             assert (ours - theirs).norm() / theirs.norm() < options.get("max_error", 0.1)
     assert artifact.bytes == path.stat().st_size
+    assert macs.count(path, (features,)) == 3 * 13 * products(model)
+
+
+def products(model):
+    """Multiplications of one step of one sequence."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 2)
 
 
 def test_plain_onnx_anywhere(tmp_path):
@@ -222,6 +229,24 @@ def test_the_harmful_matrix_alone_leaves_integers(tmp_path):
     named = next(matrix for matrix in artifact.quantization.matrices if matrix.name == "lstm.W_l0")
     assert named.errors["integer"] > 0.05
     assert "relative output error" in named.note
+
+
+def test_the_metric_decides_where_it_is_limited(tmp_path):
+    torch.manual_seed(0)
+    task, model = wide_task(), Outlier().eval()
+    task.outputs = {"scores": {0: "batch", 1: "time"}}
+    features = torch.randn(8, 19, INPUT)
+    wanted = model(features).detach()
+    task.evaluate = lambda forward: 1 - float((forward(features) - wanted).norm() / wanted.norm())
+    options = Options(precision="int8", max_error=1.0)
+    artifact = export(model, task, tmp_path / "model.onnx", options, metric_drop=0.03)
+    quantization = artifact.quantization
+    assert quantization.function == "evaluate"
+    assert quantization.metric_drop <= quantization.metric_drop_allowed == 0.03
+    named = next(matrix for matrix in quantization.matrices if matrix.name == "lstm.W_l0")
+    assert named.form in ("weights", "half", "float")
+    assert named.metric_drop > 0.03
+    assert "limits.metric_drop" in named.note
 
 
 def test_a_file_that_is_too_far_away_does_not_leave(tmp_path):
