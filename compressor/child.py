@@ -105,6 +105,7 @@ class Server:
                 bufsize=0,
             )
         except OSError as error:
+            self._complaints.close()
             raise ExportError(f"{what} cannot be started: {error}") from error
         os.set_blocking(_pipe(self._process.stdin), False)
         self.close = weakref.finalize(self, _close, self._process, self._complaints)

@@ -46,3 +46,51 @@ def test_what_hangs_is_ended_with_its_children(tmp_path):
 def test_a_program_that_is_missing_is_an_error():
     with pytest.raises(ExportError, match="the test cannot be started"):
         child.run(["/no/such/program"], seconds=1, what="the test")
+
+
+ECHO = """
+import struct, sys, os, time, signal
+print("talks before it is asked", file=sys.stderr, flush=True)
+while prefix := sys.stdin.buffer.read(8):
+    asked = sys.stdin.buffer.read(struct.unpack("<Q", prefix)[0])
+    if asked == b"crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if asked == b"hang":
+        time.sleep(60)
+    sys.stdout.buffer.write(struct.pack("<Q", len(asked)) + asked[::-1])
+    sys.stdout.buffer.flush()
+"""
+
+
+@pytest.fixture
+def server():
+    served = child.Server([sys.executable, "-c", ECHO], what="the echo")
+    yield served
+    served.close()
+
+
+def test_a_server_answers_requests_that_are_larger_than_a_pipe(server):
+    large = bytes(range(256)) * 4096
+    assert server.ask(large, seconds=60) == large[::-1]
+    assert server.ask(b"", seconds=60) == b""
+
+
+def test_a_request_that_kills_a_server_names_the_signal_and_its_last_lines(server):
+    with pytest.raises(ExportError, match=r"the echo failed \(ended by SIGSEGV\)") as caught:
+        server.ask(b"crash", seconds=60, hint="try another")
+    assert "talks before it is asked" in caught.value.message
+    assert caught.value.hint == "try another"
+    with pytest.raises(ExportError, match="was ended before"):
+        server.ask(b"again", seconds=60)
+
+
+def test_a_server_that_hangs_is_ended(server):
+    process = server._process
+    with pytest.raises(ExportError, match=r"took longer than 0\.5 s and was ended"):
+        server.ask(b"hang", seconds=0.5)
+    assert process.poll() is not None
+
+
+def test_a_server_that_cannot_be_started_is_an_error():
+    with pytest.raises(ExportError, match="the echo cannot be started"):
+        child.Server(["/nowhere/at/all"], what="the echo")
