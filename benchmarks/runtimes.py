@@ -1,6 +1,6 @@
 """Which models run right in which runtime: topologies of the tests, whole and as a step, in every runtime.
 
-    python benchmarks/runtimes.py [--out FOLDER] [--only WORD] [--backwards] [--again RUNTIME] [--table docs/runtimes.md]
+    python benchmarks/runtimes.py [--out FOLDER] [--only WORD] [--backwards] [--again RUNTIME] [--table PAGE]
 
 Every cell is an export with all its checks, and one more comparison with PyTorch in the runtime itself, at batch sizes,
 lengths and numbers that the exporter has not seen. A cell is `ok` with the largest absolute error, or refused with the

@@ -129,7 +129,8 @@ def onnx_file(
     return fixed_shapes.write(path, folder / "fixed.onnx", task, length), artifact
 
 
-_SHARED: dict[tuple[int, Any], tuple[Any, Artifact | None, dict[str, bytes], ExportError | None]] | None = None
+_Outcome = ExportError | tuple[Artifact, dict[str, bytes]]
+_SHARED: dict[tuple[int, Any], tuple[Any, _Outcome]] | None = None
 
 
 @contextlib.contextmanager
@@ -151,20 +152,25 @@ def _shared(model: nn.Module, task: Task, path: Path, own: Any, seed: int, progr
         return onnx.export(model, task, path, own, progress=progress, seed=seed)
     key = id(model), own
     if key not in _SHARED:
-        try:
-            artifact = onnx.export(model, task, path, own, progress=progress, seed=seed)
-        except ExportError as error:
-            _SHARED[key] = model, None, {}, error
-        else:
-            files = {file.name: file.read_bytes() for file in path.parent.glob("source*.onnx")}
-            _SHARED[key] = model, artifact, files, None
-    _, artifact, files, error = _SHARED[key]
-    if error is not None:
-        raise error
-    assert artifact is not None
+        _SHARED[key] = model, _outcome(model, task, path, own, seed, progress)
+    outcome = _SHARED[key][1]
+    if isinstance(outcome, ExportError):
+        raise outcome
+    artifact, files = outcome
     for name, content in files.items():
         (path.parent / name).write_bytes(content)
     return artifact
+
+
+def _outcome(model: nn.Module, task: Task, path: Path, own: Any, seed: int, progress: Progress) -> _Outcome:
+    """The artifact and its files, or the error."""
+    from exporters import onnx
+
+    try:
+        artifact = onnx.export(model, task, path, own, progress=progress, seed=seed)
+    except ExportError as error:
+        return error
+    return artifact, {file.name: file.read_bytes() for file in path.parent.glob("source*.onnx")}
 
 
 def remedy(source: Path, title: str, options: ConvertedOptions, *, unrolls: bool) -> str:
@@ -424,9 +430,8 @@ def by_first_right_way(
             failures.append((way.name, error))
             progress.say(f"{path.name} {way.name}: {_reason(error)}")
     if len(failures) == 1:
-        error = failures[0][1]
-        error.hint = remedy
-        raise error
+        failures[0][1].hint = remedy
+        raise failures[0][1]
     kind = ParityError if any(isinstance(error, ParityError) for _, error in failures) else ExportError
     listed = "\n".join(f"  {name}: {_reason(error)}" for name, error in failures)
     raise kind(f"no way to convert to {path.name} is right:\n{listed}", hint=remedy) from failures[-1][1]

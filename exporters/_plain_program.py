@@ -66,8 +66,8 @@ def capture(
     """
     program = torch_capture.capture(model, inputs, axes, bounds)
     with torch_capture.quiet(), torch.no_grad():
-        cells = {operator: partial(_cell, mode) for operator, mode in _CELLS.items()}
-        program = program.run_decompositions({**get_decompositions(_RECURRENT), **cells})
+        table: dict[Any, Any] = {operator: partial(_cell, mode) for operator, mode in _CELLS.items()}
+        program = program.run_decompositions(table | get_decompositions(_RECURRENT))
         module = program.module(check_guards=False)
         assert isinstance(module, fx.GraphModule)
         rewrite(module)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _SILENT = Silent()
 _SCRIPTS = Path(__file__).with_name("converters")
 _FLOAT = "float32"
-_ERRORS = {"int8": 0.1, "int4": 0.4}
+_ERRORS = {"int8": 0.05, "int4": 0.2}
 """How far a quantized output may be off, in parts of the largest output: above, something else went wrong."""
 _SMALLER = 0.95
 """A quantized file that is not even this much of the float file has nothing quantized in it."""
@@ -51,7 +51,7 @@ class TracedOptions(ConvertedOptions):
     """Most recurrent cells that a whole sequence may be written out as: positions x layers x directions. Each takes the
     converter about a second."""
     quantized_error: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
-    """How far a quantized output may be off, in parts of the largest output; by default 0.1 for int8, 0.4 for int4."""
+    """How far a quantized output may be off, in parts of the largest output; by default 0.05 for int8, 0.2 for int4."""
 
     @model_validator(mode="after")
     def _error_of_quantized_files_only(self) -> TracedOptions:

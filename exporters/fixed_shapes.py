@@ -88,7 +88,9 @@ def has_relu(source: Path) -> bool:
 def _is_relu(node: onnx.NodeProto) -> bool:
     if node.op_type != "RNN" or (len(node.input) > 4 and node.input[4]):
         return False
-    words = next((attribute.strings for attribute in node.attribute if attribute.name == "activations"), [])
+    words: list[bytes] = next(
+        (list(attribute.strings) for attribute in node.attribute if attribute.name == "activations"), []
+    )
     return bool(words) and all(word == b"Relu" for word in words)
 
 

@@ -12,6 +12,7 @@ import json
 import re
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -100,13 +101,9 @@ class _Build:
         found = []
         for route in routes:
             if self._open:
-                found.append(Way(f"from {_TITLES[route]}", lambda own, route=route: self._convert(own, route, 2)))
-            found.append(
-                Way(
-                    f"from {_TITLES[route]}, traced at one length",
-                    lambda own, route=route: self._convert(own, route, 1),
-                )
-            )
+                found.append(Way(f"from {_TITLES[route]}", partial(self._convert, route=route, lengths=2)))
+            name = f"from {_TITLES[route]}, traced at one length"
+            found.append(Way(name, partial(self._convert, route=route, lengths=1)))
         return found
 
     def _convert(self, folder: Path, route: str, lengths: int) -> Candidate:

@@ -77,7 +77,7 @@ def _squeeze_only_entries(model: onnx_ir.Model) -> None:
     import onnx_ir
 
     for node in list(model.graph):
-        if node.op_type != "GatherND" or node.attributes.get_int("batch_dims", 0):
+        if node.op_type != "GatherND" or ("batch_dims" in node.attributes and node.attributes["batch_dims"].as_int()):
             continue
         data, index = node.inputs
         places = None if index is None or index.const_value is None else index.const_value.numpy()

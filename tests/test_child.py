@@ -77,6 +77,7 @@ def test_a_server_answers_several_requests_in_one_process(echo):
     assert echo.ask(b"who", seconds=60) == echo.ask(b"who", seconds=60) != str(os.getpid()).encode()
     long = bytes(range(256)) * 5000
     assert echo.ask(long, seconds=60) == long
+    assert echo.ask(b"", seconds=60) == b""
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,16 @@ def _exporters() -> Iterator[Finding]:
         yield Finding("formats", "problem", "no exporter found; install the package again")
 
 
+def _runtimes() -> Iterator[Finding]:
+    from compressor import runtimes
+
+    for name, runtime in runtimes.RUNTIMES.items():
+        found = runtimes.locate(name)
+        where = "this environment" if found and not found.own else str(found.python) if found else ""
+        detail = f"in {where}" if found else f"not installed, {runtime.purpose}; `compressor runtimes install {name}`"
+        yield Finding(f"runtime {runtime.title}", "ok" if found else "note", detail)
+
+
 def _recipes() -> Iterator[Finding]:
     from compressor.recipe import library, load, names
 
@@ -157,6 +167,7 @@ CHECKS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
     _devices,
     _import_name,
     _exporters,
+    _runtimes,
     _recipes,
     _temporary_folder,
 )

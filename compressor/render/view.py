@@ -55,13 +55,12 @@ def label(report: Report, index: int) -> str:
 
 
 def originals(report: Report) -> list[tuple[str, Measurement]]:
-    """The original in every format that it was exported to, and what it is called."""
-    if not report.elsewhere:
+    """The original in every format in which something is compared with it, and what it is called."""
+    every = (report.original, *report.elsewhere)
+    used = [one for number, one in enumerate(every) if number == 0 or number in report.baselines]
+    if len(used) == 1:
         return [("original", report.original)]
-    return [
-        (f"original ({_format(measurement.artifact)})", measurement)
-        for measurement in (report.original, *report.elsewhere)
-    ]
+    return [(f"original ({_format(one.artifact)})", one) for one in used]
 
 
 def _format(artifact: Artifact) -> str:
@@ -134,11 +133,11 @@ def cards(report: Report) -> list[Card]:
 def comparison(report: Report) -> Table:
     """Everything measured: one row a quantity, the original, then each export and its change."""
     header, columns = [""], []
-    for number, (name, measurement) in enumerate(originals(report)):
+    for name, measurement in originals(report):
         header.append(name)
         columns.append(_measured(measurement))
         for index, compressed in enumerate(report.compressed):
-            if (report.baselines[index] if report.baselines else 0) == number:
+            if report.original_of(index) is measurement:
                 header += [label(report, index), "change"]
                 columns += [_measured(compressed), _changes(measurement, compressed, report.speedups[index])]
     known = report.original.score.interval

@@ -4,7 +4,7 @@ from importlib import metadata
 
 import numpy as np
 import torch
-from executorch.extension.pybindings import portable_lib
+from executorch.extension.pybindings import _C  # `portable_lib` is the same behind an import of all converters
 
 VERSION = f"ExecuTorch {metadata.version('executorch')}, CPU (XNNPACK)"
 
@@ -13,8 +13,8 @@ class File:
     """A program on the CPU."""
 
     def __init__(self, path, threads, description):
-        portable_lib._unsafe_reset_threadpool(threads)
-        self._module = portable_lib._load_for_executorch(path)
+        _C._unsafe_reset_threadpool(threads)
+        self._module = _C._load_for_executorch(path)
         self._outputs = len(description["outputs"])
 
     def run(self, arrays):
