@@ -123,10 +123,10 @@ def onnx_file(
     length = getattr(options, "length", None)
     if length is None:
         return path, artifact
-    from exporters import fixed_shapes
+    from exporters import _fixed_shapes
 
     _refuse_other_length(task, length)
-    return fixed_shapes.write(path, folder / "fixed.onnx", task, length), artifact
+    return _fixed_shapes.write(path, folder / "fixed.onnx", task, length), artifact
 
 
 _Outcome = ExportError | tuple[Artifact, dict[str, bytes]]
@@ -182,12 +182,12 @@ def remedy(source: Path, title: str, options: ConvertedOptions, *, unrolls: bool
         options: Of the export.
         unrolls: Whether the runtime is right with layers of relu as plain operations for every position.
     """
-    from exporters import fixed_shapes
+    from exporters import _fixed_shapes
 
     if options.form == "step":
         return "use `format: ort`, which runs every model that can be exported"
     relu = ""
-    if fixed_shapes.has_relu(source):
+    if _fixed_shapes.has_relu(source):
         relu = f"{title} computes an RNN of relu as one of tanh: "
     fixed = ""
     if options.length is None and (unrolls or not relu):

@@ -79,7 +79,7 @@ def export(
             options,
             seed=seed,
             started=started,
-            remedy=remedy(source, "ncnn", options, unrolls=False),
+            remedy=remedy(source, "ncnn", options, unrolls=True),
             progress=progress,
         )
 

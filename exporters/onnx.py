@@ -281,13 +281,13 @@ def _parity(reference: nn.Module, candidate: Path, task: Task, options: Options,
 def _checks(reference: nn.Module, candidate: Path, task: Task, options: Options, seed: int) -> tuple[RuntimeCheck, ...]:
     """Agreement of the file with PyTorch in each further runtime; raises `ParityError` where one is not right."""
     from compressor.measure import parity
-    from exporters import _phone, fixed_shapes
+    from exporters import _fixed_shapes, _phone
 
     found = []
     for runtime in dict.fromkeys(options.check_in):
         compared, version = _phone.agreement(reference, candidate, task, options, seed, runtime=runtime)
         if not compared.passed:
-            relu = "it computes an RNN of relu as one of tanh; " if fixed_shapes.has_relu(candidate) else ""
+            relu = "it computes an RNN of relu as one of tanh; " if _fixed_shapes.has_relu(candidate) else ""
             raise ParityError(
                 f"the exported file is right in ONNX Runtime and disagrees with PyTorch in {version}:\n"
                 + parity.table(compared),

@@ -397,3 +397,45 @@ def test_the_report_is_valid_json_with_the_resolved_recipe(done):
 def test_every_error_of_ours_is_one_tree():
     assert issubclass(OutputError, CompressorError)
     assert issubclass(MethodError, CompressorError)
+
+
+@pytest.fixture(scope="module")
+def several(folder):
+    overrides = (
+        "exports=[{format: onnx}, {format: mnn, form: step}, {format: ncnn, route: onnx}]",
+        "steps=[{method: magnitude, prune: units, ratio: 0.5}]",
+    )
+    out = folder / "several"
+    return out, _run(folder, out, overrides=overrides, probes=False)
+
+
+def test_an_export_is_compared_with_the_original_in_its_own_format_and_runtime(several):
+    out, report = several
+    assert [measurement.artifact.format for measurement in report.compressed] == ["onnx", "mnn"]
+    before, after = report.original_of(1), report.compressed[1]
+    assert before.artifact.path == "original.step.mnn"
+    assert before.latency.runtime == after.latency.runtime == after.artifact.runtime
+    assert after.latency.runtime.startswith("MNN ")
+    assert (after.latency.length, report.compressed[0].latency.length) == (1, 11)
+    assert after.score.value == pytest.approx(after.torch_score.value)
+    assert report.speedups[1] is not None
+    assert {"model.step.mnn", "model.step.mnn.json", "original.step.mnn"} <= {path.name for path in out.iterdir()}
+    assert Report.from_json((out / "report.json").read_text()) == report
+
+
+def test_a_refused_export_is_told_with_its_reason_and_does_not_cost_the_others(several):
+    out, report = several
+    assert [skip.name for skip in report.refused] == ["model.ncnn"]
+    assert "not exists or registered" in report.refused[0].reason
+    assert "`form: step`" in report.refused[0].reason
+    assert any(note.startswith("The original is not exported as `ncnn`") for note in report.notes)
+    assert not [path for path in out.iterdir() if "ncnn" in path.name]
+
+
+def test_the_views_show_which_original_and_runtime_a_file_belongs_to(several):
+    out, _ = several
+    for name in ("report.md", "report.html"):
+        text = (out / name).read_text()
+        assert "original (mnn, step)" in text
+        assert "Refused: model.ncnn" in text
+        assert "MNN 3" in text
