@@ -130,7 +130,7 @@ def onnx_file(
 
 
 _Outcome = ExportError | tuple[Artifact, dict[str, bytes]]
-_SHARED: dict[tuple[int, Any], tuple[Any, _Outcome]] | None = None
+_SHARED: dict[tuple[int, str], tuple[Any, _Outcome]] | None = None
 
 
 @contextlib.contextmanager
@@ -150,7 +150,7 @@ def _shared(model: nn.Module, task: Task, path: Path, own: Any, seed: int, progr
 
     if _SHARED is None:
         return onnx.export(model, task, path, own, progress=progress, seed=seed)
-    key = id(model), own
+    key = id(model), own.model_dump_json()
     if key not in _SHARED:
         _SHARED[key] = model, _outcome(model, task, path, own, seed, progress)
     outcome = _SHARED[key][1]

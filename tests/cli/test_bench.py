@@ -46,8 +46,9 @@ def test_the_first_file_is_the_baseline_of_the_others(finished):
     out = finished[0]
     result = call("bench", out / "original.onnx", out / "model.onnx", *FEW)
     first, second = result.out.splitlines()[2:]
-    assert first.endswith("baseline")
+    assert " baseline " in first
     assert "x (" in second
+    assert all("ONNX Runtime 1" in line for line in (first, second))
     assert result.err.startswith("batch 1, length 32, threads 1, ")
 
 
@@ -62,7 +63,10 @@ def test_the_facts_come_as_json_at_the_tasks_length(finished, files):
 
 def test_a_missing_file():
     result = call("bench", "nowhere.onnx")
-    assert (result.code, result.err) == (2, "error: there is no file `nowhere.onnx`\nhint: give exported .onnx files\n")
+    assert (result.code, result.err) == (
+        2,
+        "error: there is no file `nowhere.onnx`\nhint: give exported files, such as model.onnx or model.mnn\n",
+    )
 
 
 def test_a_file_that_is_no_model(tmp_path):

@@ -236,7 +236,7 @@ def test_an_unknown_format_lists_the_known_ones(with_steps, refused):
         " --> recipe.yaml:6:13\n"
         "6 |   - format: coreml\n"
         "  |             ^\n"
-        "hint: formats: `onnx`"
+        "hint: formats: `executorch`, `litert`, `mnn`, `ncnn`, `onnx`, `ort`"
     )
 
 
