@@ -657,6 +657,8 @@ def _rounded_statements(artifact: Artifact) -> list[str]:
         if kept:
             first = max(kept, key=lambda matrix: matrix.bytes_before)
             text += f" Largest of those not rounded: {first.name} ({first.note})."
+        if found.function == "evaluate":
+            text += " What decided was `evaluate`, on the data of the report: give the task a `validate` on other data."
         said.append(text)
     return said
 
@@ -669,6 +671,9 @@ def _parity_statement(artifact: Artifact) -> Statement:
     shapes = len({(point.batch, point.length) for point in points})
     sizes = f"{shapes} batch sizes and lengths" if shapes > 1 else "the one batch size and length that it takes"
     where = "" if artifact.format == "onnx" or not artifact.runtime else f" in {artifact.runtime.partition(',')[0]}"
+    if artifact.parity.rtol == 0:  # of a rounded file: a bound in parts of the largest output, and no agreement
+        text = f"The rounded file is at most {largest} from PyTorch{where} at {sizes}"
+        return Statement("plain", f"{text} (allowed: {artifact.parity.atol:.2g}).")
     subject = "The file" if artifact.quantization is None else "Before rounding, the file"
     text = f"{subject} agrees with PyTorch{where} at {sizes} (largest absolute error {largest})."
     return Statement("good", text)

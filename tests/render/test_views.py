@@ -306,6 +306,24 @@ def test_every_view_shows_each_rounded_matrix_and_why_one_was_not(report, show):
         assert fact in text
 
 
+def test_a_rounded_file_of_another_format_is_near_and_does_not_agree(report):
+    artifact = report.compressed[0].artifact
+    loose = artifact.parity.model_copy(update={"atol": 0.25, "rtol": 0.0})
+    text = said(changed(report, artifact=artifact.model_copy(update={"parity": loose})))
+    assert "The rounded file is at most" in text
+    assert "(allowed: 0.25)" in text
+    assert "agrees with PyTorch" not in text
+
+
+def test_a_choice_made_on_the_data_of_the_report_is_told(report):
+    artifact = rounded(report).compressed[0].artifact
+    found = artifact.quantization.model_copy(update={"function": "evaluate"})
+    assert "give the task a `validate`" in said(
+        changed(report, artifact=artifact.model_copy(update={"quantization": found}))
+    )
+    assert "give the task a `validate`" not in said(rounded(report))
+
+
 def test_what_was_compared_before_rounding_is_said_to_be(report):
     assert "Before rounding, the file agrees with PyTorch" in said(rounded(report))
     assert "of 2 matrices" in said(rounded(report))
