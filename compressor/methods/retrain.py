@@ -104,6 +104,10 @@ class Retrain(Method):
     pass, their gradients pass straight through (arXiv 1308.3432), and the step ends with rounded weights. For an export
     with the same `precision`, where rounding alone costs too much. Embeddings stay in 8 bits."""
 
+    keep_float: tuple[str, ...] = ()
+    """Globs of parameters (`lstm.weight_ih_l0`) that `quantize` leaves exact, as the export's `keep_float` does by the
+    names of the file."""
+
     bf16: bool = False
     """bfloat16 autocast on CUDA; ignored, with a note in the report, on the CPU."""
 
@@ -115,6 +119,8 @@ class Retrain(Method):
             self._need_default("distill_loss", "temperature", "distill_weight", "distill_hidden", needs="distill: true")
         elif self.distill_loss != "kl":
             self._need_default("temperature", needs="distill_loss: kl")
+        if self.quantize is None:
+            self._need_default("keep_float", needs="quantize: int8")
         if not self.noise_eta:
             self._need_default("noise_gamma", needs="a `noise_eta` above 0")
         return self
@@ -138,7 +144,7 @@ class Retrain(Method):
         if self.quantize is not None:
             from compressor.nn.rounding import Rounding
 
-            Rounding(model, self.quantize)
+            Rounding(model, self.quantize, self.keep_float)
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Train a copy of the model."""
@@ -160,7 +166,7 @@ class Retrain(Method):
         from compressor.nn.rounding import Rounding
         from compressor.nn.training import Noise, Trainer, lr_factor, make_optimizer
 
-        rounding = None if self.quantize is None else Rounding(model, self.quantize)
+        rounding = None if self.quantize is None else Rounding(model, self.quantize, self.keep_float)
         around = contextlib.nullcontext if rounding is None else rounding.held
         with self._teacher(model, context) as teacher:
             parameters = {name: item for name, item in model.named_parameters() if item.requires_grad}

@@ -9,6 +9,7 @@ nothing to take away.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from compressor.errors import MethodError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 Precision = Literal["int8", "int4"]
 BLOCK = 32
@@ -71,17 +72,34 @@ def rounded_parameters(model: nn.Module, precision: Precision) -> dict[str, tupl
 class Rounding:
     """Swaps the matrices of a model for rounded ones, for a while or for good."""
 
-    def __init__(self, model: nn.Module, precision: Precision) -> None:
+    def __init__(self, model: nn.Module, precision: Precision, keep_float: Sequence[str] = ()) -> None:
         """Find them.
 
+        Args:
+            model: What is trained.
+            precision: Of all matrices but tables, which have 8 bits.
+            keep_float: Globs of parameters that are not rounded.
+
         Raises:
-            MethodError: There are none.
+            MethodError: There are none, none is left, or a glob fits none.
         """
-        self.parameters = rounded_parameters(model, precision)
-        if not self.parameters:
+        found = rounded_parameters(model, precision)
+        if not found:
             raise MethodError(
                 f"`quantize: {precision}`: the model has no matrix of a recurrent layer, Linear or Embedding",
                 hint="leave `quantize` out",
+            )
+        for pattern in keep_float:
+            if not any(fnmatchcase(name, pattern) for name in found):
+                raise MethodError(
+                    f"`keep_float`: {pattern!r} fits no matrix that would be rounded", hint=f"there are {_some(found)}"
+                )
+        self.parameters = {
+            name: item for name, item in found.items() if not any(fnmatchcase(name, pattern) for pattern in keep_float)
+        }
+        if not self.parameters:
+            raise MethodError(
+                f"`keep_float` leaves nothing to round of {_some(found)}", hint="leave `quantize` out, or keep fewer"
             )
 
     @contextmanager
@@ -101,3 +119,9 @@ class Rounding:
         """Round the weights for good."""
         for parameter, precision in self.parameters.values():
             parameter.copy_(rounded(parameter, precision))
+
+
+def _some(names: Iterable[str], most: int = 6) -> str:
+    known = list(names)
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return ", ".join(f"`{name}`" for name in known[:most]) + more

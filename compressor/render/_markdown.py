@@ -29,7 +29,8 @@ def markdown(report: Report) -> str:
         blocks += ["## Step by step", _table(table), _text(view.step_footnote(report))]
     blocks += _optional("## The metric in parts", view.parts(report))
     blocks += _optional("## Limits", view.limits(report))
-    blocks.append("## Steps")
+    if report.steps:
+        blocks.append("## Steps")
     for step in report.steps:
         blocks += _step(report, step)
     for index, measurement in enumerate(report.compressed):

@@ -59,6 +59,21 @@ def test_rounding_in_training_ends_with_rounded_weights_that_learnt_the_task(sta
     assert "left rounded" in result.notes[-1]
 
 
+def test_rounding_in_training_leaves_exact_what_it_is_told_to(state, context):
+    result = Retrain(epochs=1, lr=0.03, quantize="int4", keep_float=["rnn.weight_*_l0"]).apply(state, context)
+    for name, is_rounded in {"weight_ih_l0": False, "weight_hh_l0": False, "weight_hh_l1": True}.items():
+        weight = getattr(result.state.model.rnn, name).detach()
+        assert torch.allclose(rounded(weight, "int4"), weight, atol=0, rtol=1e-3) == is_rounded, name
+
+
+def test_exact_parameters_that_there_are_not_or_that_leave_nothing_to_round_are_refused(state, context):
+    for patterns, said in {("lstm.*",): r"'lstm\.\*' fits no matrix", ("*",): "leaves nothing to round"}.items():
+        with pytest.raises(MethodError, match=said):
+            Retrain(quantize="int8", keep_float=patterns).apply(state, context)
+    with pytest.raises(ValidationError, match="no effect without `quantize: int8`"):
+        Retrain(keep_float=["rnn.*"])
+
+
 def test_torchs_global_generator_is_left_alone(state, context):
     before = torch.get_rng_state()
     Retrain().apply(state, context)
