@@ -276,7 +276,7 @@ def _facts(paths: "Sequence[Path]", timed: "Sequence[Latency]", ratios: "Sequenc
     return [
         {
             "file": str(path),
-            "bytes": path.stat().st_size,
+            "bytes": _bytes(path),
             "latency": latency.model_dump(mode="json"),
             "speedup": ratios[index - 1].model_dump(mode="json") if index else None,
         }
@@ -284,11 +284,19 @@ def _facts(paths: "Sequence[Path]", timed: "Sequence[Latency]", ratios: "Sequenc
     ]
 
 
+def _bytes(path: "Path") -> int:
+    """What a phone has to hold, weights in files of their own included."""
+    from compressor.measure import size
+    from compressor.measure.runtime_file import shipped
+
+    return sum(size.file_bytes(part) for part in shipped(path))
+
+
 def _show(paths: "Sequence[Path]", timed: "Sequence[Latency]", ratios: "Sequence[SpeedUp]") -> None:
     rows = [
         (
             str(path),
-            f"{path.stat().st_size / 1024:.1f}",
+            f"{_bytes(path) / 1024:.1f}",
             *(f"{value:.3f}" for value in (latency.p10, latency.p50, latency.p90)),
             _ratio(ratios[index - 1]) if index else "baseline",
             latency.runtime,

@@ -34,7 +34,7 @@ def ensure(path: Path) -> None:
     Raises:
         ExportError: It cannot, or the loading process is ended by a signal, which is named; see also `read`.
     """
-    files = [path] if path.suffix == _ORT_SUFFIX else [path, *_data_files(path, read(path))]
+    files = parts(path)
     digest = _digest(files)
     if digest in _loadable:
         return
@@ -45,6 +45,11 @@ def ensure(path: Path) -> None:
             hint="the file is damaged, or uses operators that this version lacks",
         )
     _loadable.add(digest)
+
+
+def parts(path: Path) -> list[Path]:
+    """An ONNX file or one of ONNX Runtime's own, and the files with its weights; raises as `read`."""
+    return [path] if path.suffix == _ORT_SUFFIX else [path, *_data_files(path, read(path))]
 
 
 def _ask(path: Path) -> str | None:

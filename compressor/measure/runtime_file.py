@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from compressor import runtimes
 from compressor.child import Server
 from compressor.errors import ExportError
+from compressor.measure import loading
 from compressor.measure.runtime import Feed, ModelFile, OnnxFile
 from compressor.report import FileDescription
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ONNX_RUNTIME_SUFFIXES = (".onnx", ".ort")
+NCNN_SUFFIX = ".param"
+"""Its weights are in `.bin`."""
 WORKERS = Path(__file__).with_name("workers")
 RUN_SECONDS = 120.0
 LOAD_SECONDS = 300.0
@@ -45,6 +48,17 @@ def read_description(path: Path) -> FileDescription:
         ) from error
     except ValidationError as error:
         raise ExportError(f"{beside} is no description of an exported file", hint="export the file anew") from error
+
+
+def shipped(path: Path) -> list[Path]:
+    """The files that a phone needs to run `path`: itself and its weights, where those lie beside it.
+
+    Raises:
+        ExportError: It is a damaged ONNX file.
+    """
+    if path.suffix in ONNX_RUNTIME_SUFFIXES:
+        return loading.parts(path)
+    return [path, path.with_suffix(".bin")] if path.suffix == NCNN_SUFFIX else [path]
 
 
 def open_file(path: Path, threads: int = 1, *, runtime: str | None = None) -> ModelFile:

@@ -2,6 +2,7 @@
 
 import json
 
+import onnx
 import pytest
 import torch
 
@@ -59,6 +60,16 @@ def test_the_facts_come_as_json_at_the_tasks_length(finished, files):
     assert (first["speedup"], first["latency"]["length"]) == (None, 7)
     assert first["bytes"] > second["bytes"]
     assert second["speedup"]["interval"]["low"] <= second["speedup"]["ratio"] <= second["speedup"]["interval"]["high"]
+
+
+def test_weights_in_a_file_of_their_own_are_counted(finished, tmp_path):
+    whole = finished[0] / "original.onnx"
+    split = tmp_path / "split.onnx"
+    onnx.save_model(onnx.load(whole), split, save_as_external_data=True, location="split.data", size_threshold=100)
+    result = call("bench", whole, split, "--json", *FEW)
+    first, second = json.loads(result.out)
+    assert split.stat().st_size < first["bytes"] / 2
+    assert second["bytes"] == split.stat().st_size + (tmp_path / "split.data").stat().st_size
 
 
 def test_a_missing_file():
