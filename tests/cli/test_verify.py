@@ -133,6 +133,16 @@ def test_files_that_round_have_a_wider_tolerance(finished, tmp_path):
     assert (verify._rounds(tmp_path / "int8.onnx"), verify._rounds(finished[0] / "model.onnx")) == (True, False)
 
 
+def test_a_file_that_rounds_may_be_off_by_a_part_of_its_largest_output_and_no_more(finished, tmp_path):
+    path = tmp_path / "int8.onnx"
+    quantize_dynamic(finished[0] / "model.onnx", path)
+    cases = verify._cases(path, None, 7)
+    largest = max(np.abs(case.expected[0]).max() for case in cases)
+    for part, passed in ((0.01, True), (0.05, False)):
+        off = [[array + part * largest for array in case.expected] for case in cases]
+        assert verify._parity(path, cases, off, None, None).passed == passed
+
+
 def test_a_step_file_is_compared_with_states_that_hold_something(tmp_path):
     from exporters.onnx import Options, export
     from tests.exporters.conftest import features_task
