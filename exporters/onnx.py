@@ -476,6 +476,7 @@ def _artifact(candidate: Path, parts: Mapping[Path, bytes], parity: Parity, seco
     *data, (_, content) = parts.items()
     proto = loading.read(candidate)
     opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
+    operators = onnx_graph.operators(proto)
     return Artifact(
         format="onnx",
         path=candidate.name,
@@ -483,12 +484,12 @@ def _artifact(candidate: Path, parts: Mapping[Path, bytes], parity: Parity, seco
         gzip_bytes=sum(size.gzip_bytes(candidate.parent / path.name) for path in parts),
         sha256=hashlib.sha256(content).hexdigest(),
         parts=tuple(_part(path, weights) for path, weights in data),
-        needs=onnx_versions.needs(opset, proto.ir_version),
+        needs=onnx_versions.needs(opset, proto.ir_version, operators),
         opset=opset,
         ir_version=proto.ir_version,
         inputs=tuple(onnx_graph.describe(value) for value in proto.graph.input),
         outputs=tuple(onnx_graph.describe(value) for value in proto.graph.output),
-        operators=onnx_graph.operators(proto),
+        operators=operators,
         parity=parity,
         runtime=describe(),
         seconds=seconds,

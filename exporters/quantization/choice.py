@@ -44,8 +44,9 @@ def ladder(matrix: Matrix, precision: str, target: str) -> tuple[Form, ...]:
     exact: tuple[Form, ...] = ("weights", "half", "float")
     if target == "anywhere" or not matrix.is_product:
         return exact
-    first: tuple[Form, ...] = ("int4",) if precision == "int4" else ()
-    return (*first, "integer", *exact)
+    if precision == "int4":
+        return ("int4", "integer", *exact)
+    return exact if matrix.slower_as_integers else ("integer", *exact)
 
 
 def settled(forms: Mapping[str, Form], matrices: Sequence[Matrix]) -> Forms:

@@ -20,6 +20,9 @@ blocks, `MatMulNBits`."""
 SMALLEST = 256
 """Elements below which nothing is gained: the scales and nodes cost as much as is saved."""
 RECURRENT = ("RNN", "GRU", "LSTM")
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+SCAN_UNITS = {"RNN": 192, "GRU": 256}
+"""From so many units on, the Scan of integers is at least as fast as the native node on float (docs/precision.md)."""
 _INPUT, _STATE, _BIAS = 1, 2, 3
 """Places of W, R and B among the inputs of a recurrent node."""
 
@@ -63,6 +66,16 @@ class Matrix:
         """Every use is a matrix product, so that integers and 4 bits can be."""
         products = (*RECURRENT, "MatMul", "Gemm")
         return all(use.plain and use.operator in products and use.channels == self.channels for use in self.uses)
+
+    @property
+    def slower_as_integers(self) -> str:
+        """Why products of integers would take longer than the native node; empty where they would not."""
+        for use in self.uses:
+            gates, least = GATES.get(use.operator, 0), SCAN_UNITS.get(use.operator, 0)
+            units = self.shape[1] // gates if gates else 0
+            if units < least:
+                return f"a {use.operator} of {units} units is faster as it is than as a Scan of integers (from {least})"
+        return ""
 
     @property
     def is_table(self) -> bool:

@@ -246,7 +246,9 @@ def _fact(matrix: Matrix, chosen: Chosen, weights: Weights, options: Settings) -
     form = chosen.forms[matrix.name]
     note = matrix.refused or chosen.notes.get(matrix.name, "")
     asked: Literal["int4", "integer"] = "int4" if options.precision == "int4" else "integer"
-    if not note and form == "weights" and options.quantize_for == "cpu" and not matrix.is_product:
+    if not note and form == "weights" and asked == "integer" and options.quantize_for == "cpu" and matrix.is_product:
+        note = matrix.slower_as_integers
+    elif not note and form == "weights" and options.quantize_for == "cpu" and not matrix.is_product:
         which = "a table of rows" if matrix.is_table else ", ".join(dict.fromkeys(u.operator for u in matrix.uses))
         note = f"{which}: no {asked} form"
     return QuantizedMatrix(

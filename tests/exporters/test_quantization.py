@@ -11,6 +11,8 @@ from compressor.measure import macs
 from compressor.measure.runtime import OnnxFile
 from compressor.measure.steps import Steps
 from exporters.onnx import Options, export, step_path
+from exporters.quantization import matrices
+from exporters.quantization.matrices import SCAN_UNITS
 from exporters.quantization.rounding import to_4_bits, to_8_bits
 from tests.exporters.conftest import ShapedTask, features_task, lengths_for
 
@@ -27,10 +29,10 @@ KINDS = {
 class Net(nn.Module):
     """Two bidirectional layers, then one backward-only half of a third by hand, with every output that they have."""
 
-    def __init__(self, cls, extra, bidirectional):
+    def __init__(self, cls, extra, bidirectional, units=HIDDEN, layers=2):
         super().__init__()
-        self.rnn = cls(INPUT, HIDDEN, num_layers=2, bidirectional=bidirectional, batch_first=True, **extra)
-        self.head = nn.Linear(HIDDEN * (1 + bidirectional), 31)
+        self.rnn = cls(INPUT, units, num_layers=layers, bidirectional=bidirectional, batch_first=True, **extra)
+        self.head = nn.Linear(units * (1 + bidirectional), 31)
 
     def forward(self, features):
         output, last = self.rnn(features)
@@ -48,6 +50,12 @@ def wide_task(**attributes):
     )
     task.batches = lambda generator: [((torch.randn(8, 19, INPUT, generator=generator),), None)] * 2
     return task
+
+
+@pytest.fixture(autouse=True)
+def _any_size(monkeypatch):
+    """Small layers become a Scan too: they show what is wrong with it as well."""
+    monkeypatch.setattr(matrices, "SCAN_UNITS", {})
 
 
 def quantized(tmp_path, model, task, **options):
@@ -216,6 +224,22 @@ class Outlier(nn.Module):
     def forward(self, features):
         spread = torch.cat([features[..., :1] * 1000, features[..., 1:] * 1e-3], -1)
         return self.lstm(spread)[0]
+
+
+@pytest.mark.parametrize(("units", "form"), [(SCAN_UNITS["GRU"] - 8, "weights"), (SCAN_UNITS["GRU"], "integer")])
+def test_a_gru_too_small_for_a_scan_stays_native_with_8_bits_in_front(tmp_path, monkeypatch, units, form):
+    monkeypatch.setattr(matrices, "SCAN_UNITS", SCAN_UNITS)
+    artifact, _ = quantized(tmp_path, Net(nn.GRU, {}, False, units, layers=1).eval(), wide_task())
+    gru = [matrix for matrix in artifact.quantization.matrices if "GRU" in matrix.operators]
+    assert [matrix.form for matrix in gru] == [form] * 2
+    assert all(("faster as it is" in matrix.note) == (form == "weights") for matrix in gru)
+    assert artifact.operators["Scan" if form == "integer" else "GRU"] == 1
+
+
+def test_four_bits_need_a_newer_runtime_than_eight(tmp_path):
+    model = Net(nn.GRU, {}, False).eval()
+    needs = [quantized(tmp_path, model, wide_task(), **options)[0].needs for options in ({}, INT4)]
+    assert needs == ["ONNX Runtime 1.14", "ONNX Runtime 1.17"]
 
 
 def test_the_harmful_matrix_alone_leaves_integers(tmp_path):
