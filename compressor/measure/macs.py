@@ -99,7 +99,7 @@ def _body_of_scan(path: Path, model: ModelProto, node: NodeProto, shapes: Mappin
 
     Raises:
         _UncountableError: It runs along another axis than the first, or reads values of the graph around it that are
-            computed there.
+            computed there from its inputs.
     """
     attributes = {item.name: item for item in node.attribute}
     if "scan_input_axes" in attributes and any(attributes["scan_input_axes"].ints):
@@ -109,10 +109,12 @@ def _body_of_scan(path: Path, model: ModelProto, node: NodeProto, shapes: Mappin
     own = {value.name for value in body.input} | {name for inner in body.node for name in inner.output}
     own |= {tensor.name for tensor in body.initializer}
     captured = {name for inner in body.node for name in inner.input if name} - own
-    if not captured <= set(weights):
-        raise _UncountableError
+    made = _made_of_weights(model.graph, captured, set(weights))
+    captured |= {name for inner in made for name in inner.input if name}
     alone = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=body)
-    alone.graph.initializer.extend(weights[name] for name in sorted(captured))
+    alone.graph.initializer.extend(weights[name] for name in sorted(captured & set(weights)))
+    del alone.graph.node[:]
+    alone.graph.node.extend([*made, *body.node])
     feed = {}
     for index, (outer, value) in enumerate(zip(node.input, alone.graph.input, strict=True)):
         shape = shapes[outer][1 if index >= len(node.input) - sequences else 0 :]
@@ -120,6 +122,23 @@ def _body_of_scan(path: Path, model: ModelProto, node: NodeProto, shapes: Mappin
         value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, element, shape))
         feed[value.name] = np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(element))
     return shapes[node.input[-1]][0], _survey(path, alone, feed)
+
+
+def _made_of_weights(graph: GraphProto, names: set[str], weights: set[str]) -> list[NodeProto]:
+    """The nodes that compute those of `names` that are no weights, in the order of the graph.
+
+    Raises:
+        _UncountableError: One of them depends on an input of the graph.
+    """
+    missing, found = names - weights, []
+    for node in reversed(graph.node):
+        if missing.isdisjoint(node.output):
+            continue
+        found.append(node)
+        missing = (missing - set(node.output)) | ({name for name in node.input if name} - weights)
+    if missing:
+        raise _UncountableError
+    return found[::-1]
 
 
 class _Node:

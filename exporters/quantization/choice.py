@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from torch import Tensor
 
 from compressor.errors import ExportError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import onnx
+    from numpy.typing import NDArray
 
     from compressor.progress import Bar
     from exporters.quantization.matrices import Matrix
@@ -214,9 +216,15 @@ def stored_bytes(weights: Weights, name: str, form: Form) -> int:
     if form == "int4" and weights.matrices[name].is_product:
         directions = len(weights.arrays[name]) if weights.arrays[name].ndim == 3 else 1
         parts = [weights.blocks(name, direction) for direction in range(directions)]
-        return sum(part.packed.nbytes + part.scale.nbytes for part in parts)
+        return sum(part.packed.nbytes + _scale_bytes(part.scale) for part in parts)
     low = weights.low(name)
     return int(low.values.nbytes + low.scale.nbytes)
+
+
+def _scale_bytes(scale: NDArray[Any]) -> int:
+    """Of scales that are stored as float16 where that is exact, as `Nodes.scale` does."""
+    half = np.array_equal(scale.astype(np.float16).astype(np.float32), scale)
+    return int(scale.nbytes) // (2 if half else 1)
 
 
 class _Search:

@@ -102,14 +102,16 @@ def integer_product(nodes: Nodes, x: str, weight: Rounded, name: str, bias: NDAr
     return _plus(nodes, product, bias, name)
 
 
-def block_product(nodes: Nodes, x: str, weight: Blocks, name: str, bias: NDArray[Any] | None, *, exact: bool) -> str:
-    """X @ weight + bias with a weight in 4 bits; x is rounded to 8 bits too unless `exact`, which is slower."""
+def block_product(
+    nodes: Nodes, x: str, weight: Blocks, scale: str, name: str, bias: NDArray[Any] | None, *, exact: bool
+) -> str:
+    """X @ weight + bias with a weight in 4 bits; x is rounded to 8 bits too unless `exact`, which is slower.
+
+    `scale` is a value of the graph, in the order of the blocks. ONNX Runtime makes a constant of it when it loads the
+    file, also for the body of a Scan, if it stands outside of that.
+    """
     packed = weight.packed
-    inputs = [
-        x,
-        nodes.constant(packed, f"{name}.int4"),
-        nodes.constant(weight.scale.reshape(-1), f"{name}.scale"),
-    ]
+    inputs = [x, nodes.constant(packed, f"{name}.int4"), scale]
     product = nodes(
         "MatMulNBits",
         inputs,
