@@ -1,7 +1,7 @@
 """Recurrent nodes as plain operations, position by position, for a graph whose length is fixed.
 
-The products with the inputs are one MatMul for all positions; each position then has one Gemm with the state, which adds
-the biases, and the gates. Formulas: https://onnx.ai/onnx/operators/ (RNN, GRU, LSTM), gates in the order of ONNX.
+The products with the inputs are one MatMul for all positions; each position then has one Gemm with the state, which has
+the biases too, and the gates. Formulas: https://onnx.ai/onnx/operators/ (RNN, GRU, LSTM), gates in the order of ONNX.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx_ir
     from numpy.typing import NDArray
 
@@ -36,6 +38,15 @@ class Piece:
     """Of this direction of the matrix (G * H, K)."""
 
 
+@dataclass(frozen=True)
+class Unrolled:
+    """What became of a node."""
+
+    pieces: tuple[Piece, ...]
+    roles: Mapping[str, str]
+    """Name of a value at one position -> what it is at every position, such as the state of a direction."""
+
+
 class _Nodes:
     """Collects nodes and constants that stand for one."""
 
@@ -43,7 +54,13 @@ class _Nodes:
         self.graph, self.prefix = graph, prefix
         self.nodes: list[onnx_ir.Node] = []
         self.pieces: list[Piece] = []
+        self.roles: dict[str, str] = {}
         self._constants = 0
+        self._role, self._inside = "", 0
+
+    def at_position(self, role: str) -> None:
+        """What is made from here on belongs to one position; `role` is the same at each of them."""
+        self._role, self._inside = role, 0
 
     def __call__(self, operator: str, inputs: list[Any], outputs: int = 1, **attributes: Any) -> Any:
         import onnx_ir as ir
@@ -51,6 +68,9 @@ class _Nodes:
         node = ir.node(operator, inputs, attributes, num_outputs=outputs, name=f"{self.prefix}.{len(self.nodes)}")
         for index, value in enumerate(node.outputs):
             value.name = f"{node.name}.{index}"
+            if self._role:
+                self.roles[value.name] = f"{self.prefix}.{self._role}.{self._inside}.{index}"
+        self._inside += 1
         self.nodes.append(node)
         return node.outputs[0] if outputs == 1 else list(node.outputs)
 
@@ -90,8 +110,8 @@ def _layout(node: onnx_ir.Node) -> int:
     return attribute.as_int() if attribute is not None else 0
 
 
-def unroll(graph: onnx_ir.Graph, node: onnx_ir.Node) -> tuple[Piece, ...]:
-    """Put plain operations in the place of a node of which `obstacle` says nothing; gives where its matrices went."""
+def unroll(graph: onnx_ir.Graph, node: onnx_ir.Node) -> Unrolled:
+    """Put plain operations in the place of a node of which `obstacle` says nothing."""
     import onnx_ir as ir
 
     nodes = _Nodes(graph, node.name or str(node.outputs[0].name))
@@ -119,7 +139,7 @@ def unroll(graph: onnx_ir.Graph, node: onnx_ir.Node) -> tuple[Piece, ...]:
             new.name = old.name
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     graph.remove(node, safe=True)
-    return tuple(nodes.pieces)
+    return Unrolled(tuple(nodes.pieces), nodes.roles)
 
 
 def _stack(nodes: _Nodes, steps: list[Any]) -> Any:
@@ -151,11 +171,12 @@ def _direction(
     positions = positions if isinstance(positions, list) else [positions]
     first = nodes.constant(np.array([0], np.int64))
     rows = [nodes("Squeeze", [position, first]) for position in positions]  # (B, G * H)
-    states = _initial(nodes, node, index, batch, hidden, w.dtype)
+    states = initial = _initial(nodes, node, index, batch, hidden, w.dtype)
     step = _Step(nodes, node, index, r, given + kept)
     outputs: list[Any] = [None] * length
     zero = nodes.constant(np.zeros(1, w.dtype))
     for place in reversed(range(length)) if backward else range(length):
+        nodes.at_position(f"direction.{index}")
         new = step(rows[place], states)
         lengths = _input(node, "lengths")
         if lengths is None:
@@ -165,6 +186,8 @@ def _direction(
         valid = nodes("Unsqueeze", [valid, nodes.constant(np.array([1], np.int64))])  # (B, 1)
         outputs[place] = nodes("Where", [valid, new[0], zero])
         states = [nodes("Where", [valid, after, before]) for after, before in zip(new, states, strict=True)]
+    nodes.at_position("")
+    nodes.roles |= {str(first.name): nodes.roles[str(last.name)] for first, last in zip(initial, states, strict=True)}
     return outputs, states
 
 

@@ -32,6 +32,7 @@ _FORMS = {
     "weights": "8 bits in the file",
     "integer": "8-bit integers",
     "int4": "4 bits",
+    "static": "calibrated integers",
 }
 """How a matrix is stored; float in front of its operator unless it says integers or 4 bits."""
 
