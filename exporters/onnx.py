@@ -41,6 +41,8 @@ _STREAMED = 8
 """Most sequences on which rounding of a step file is measured."""
 _OF_NPUS = ("activations", "calibration", "per_channel")
 """Options of `quantize_for: npu`."""
+_ACCELERATORS = ("qnn", "nnapi")
+"""Of whose tables the report says what they take of a file for NPUs."""
 _OPSET_OF_16_BITS = 21
 """From it on QuantizeLinear has uint16."""
 _BATCH = 3
@@ -235,7 +237,8 @@ def export(
             bar.advance(0, note="quantize")
             parts, rounded = _quantized(proto, candidate, path, task, reference, options, seed, metric_drop, bar)
             artifact = _artifact(candidate, parts, parity, time.perf_counter() - start)
-            artifact = artifact.model_copy(update={"quantization": rounded})
+            notes = _taken(proto, candidate) if options.quantize_for == "npu" else ()
+            artifact = artifact.model_copy(update={"quantization": rounded, "notes": notes})
         artifact = artifact.model_copy(update={"step": step})
         with writing(path):
             write_all({**parts, **more})
@@ -325,6 +328,23 @@ def _quantized(
     parts = _parts(made, path, options)
     _write_beside(candidate, parts)
     return parts, found
+
+
+def _taken(before: onnx.ModelProto, candidate: Path) -> tuple[str, ...]:
+    """What accelerators take of a file, and took of the float graph, by the tables of `compressor check`."""
+    from compressor.compatibility import targets
+    from compressor.compatibility.partition import survey
+    from compressor.measure import loading
+
+    said = []
+    for name in _ACCELERATORS:
+        target = targets.get(name)
+        old, new = (survey(proto, target) for proto in (before, loading.read(candidate)))
+        said.append(
+            f"{target.title} takes {new.taken} of {new.nodes} nodes in {new.partitions} partitions "
+            f"({old.taken} of {old.nodes} in {old.partitions} of the float graph), by the table of `compressor check`"
+        )
+    return tuple(said)
 
 
 def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.ModelProto:

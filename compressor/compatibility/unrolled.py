@@ -162,7 +162,7 @@ def _direction(
     given, kept = both[: gates * hidden].copy(), both[gates * hidden :].copy()
     alone = slice(2 * hidden, None)  # of a GRU the reset gate scales the second bias of the new state, not the first
     apart = np.zeros_like(given)
-    if node.op_type == "GRU" and node.attributes.get_int("linear_before_reset", 0):
+    if node.op_type == "GRU" and node.attributes.get_int("linear_before_reset", 0) == 1:
         apart[alone], given[alone] = given[alone], 0
     products = nodes("MatMul", [node.inputs[0], nodes.piece(w, _PLACES["W"], index, slice(0, gates * hidden))])
     if apart.any():

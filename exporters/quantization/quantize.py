@@ -23,11 +23,11 @@ from compressor.measure import accuracy, parity
 from compressor.measure.forward import Fixed
 from compressor.report import Parity, Quantization, QuantizationPoint, QuantizedMatrix
 from exporters.quantization import choice, static
-from exporters.quantization.matrices import SMALLEST, find, name_by_parameters
+from exporters.quantization.matrices import RECURRENT, SMALLEST, find, name_by_parameters
 from exporters.quantization.rewrite import Rewriter, Weights, restored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import onnx
@@ -147,6 +147,7 @@ def quantize(
     chosen = choice.choose(trials, matrices, options.precision, options.quantize_for, options.max_error, bar)
     bar.advance(0, note="compare the rounded file")
     made = writer.write(chosen.forms)
+    constants = _constants(matrices, made) if npu else {}
     structure = _structure(proto, trials, chosen, shapes or task, options, seed)
     compared = [(*pair, (shapes or task).example(*pair)) for pair in parity.points(shapes or task)]
     if npu:  # ranges hold for data like the calibration's, and the task's examples may be random
@@ -155,7 +156,7 @@ def quantize(
     return made, Quantization(
         precision="int4" if options.precision == "int4" else "int8",
         target=options.quantize_for,
-        matrices=tuple(_fact(matrix, chosen, writer, options) for matrix in matrices),
+        matrices=tuple(_fact(matrix, chosen, writer, options, constants) for matrix in matrices),
         samples=sum(_batch(task, inputs) for inputs in trials.calibration),
         calibration=options.calibration if npu else None,
         activations=options.activations if npu else None,
@@ -358,20 +359,42 @@ def _deviation(
     return tuple(found)
 
 
-def _fact(matrix: Matrix, chosen: Chosen, writer: Writer, options: Settings) -> QuantizedMatrix:
+def _constants(matrices: Sequence[Matrix], made: onnx.ModelProto) -> dict[str, int]:
+    """Weights that no operator multiplies and that are integers in the file -> their bytes."""
+    import onnx
+
+    found = {}
+    stored = {tensor.name: tensor for tensor in made.graph.initializer}
+    for matrix in matrices:
+        tensor = stored.get(f"{matrix.name}_quantized")
+        if matrix.shape and not matrix.channels and tensor is not None:
+            found[matrix.name] = int(onnx.numpy_helper.to_array(tensor).nbytes)
+    return found
+
+
+def _fact(
+    matrix: Matrix, chosen: Chosen, writer: Writer, options: Settings, constants: Mapping[str, int]
+) -> QuantizedMatrix:
     form = chosen.forms[matrix.name]
     note = matrix.refused or chosen.notes.get(matrix.name, "") or matrix.unfit
     asked: Literal["int4", "integer"] = "int4" if options.precision == "int4" else "integer"
     if not note and form == "weights" and options.quantize_for == "cpu" and not matrix.is_product:
         which = "a table of rows" if matrix.is_table else ", ".join(dict.fromkeys(u.operator for u in matrix.uses))
         note = f"{which}: no {asked} form"
+    bytes_after = writer.stored_bytes(matrix.name, form)
+    if form == "static" and not note and any(use.operator in RECURRENT for use in matrix.uses):
+        kinds = " and ".join(sorted({use.operator for use in matrix.uses}))
+        note = f"{kinds} as plain operations for every position: few NPUs have it as an operator of integers"
+    if constants.get(matrix.name):
+        form, bytes_after = "static", constants[matrix.name]
+        note = f"a constant of {' and '.join(sorted({use.operator for use in matrix.uses}))}, rounded as an activation"
     return QuantizedMatrix(
         name=matrix.name,
         operators=tuple(dict.fromkeys(use.operator for use in matrix.uses)),
         shape=matrix.shape,
         form=form,
         bytes_before=matrix.bytes,
-        bytes_after=writer.stored_bytes(matrix.name, form),
+        bytes_after=bytes_after,
         errors={str(key): value for key, value in chosen.alone.get(matrix.name, {}).items()},
         metric_drop=chosen.metric_alone.get(matrix.name),
         note=note,

@@ -13,9 +13,10 @@ the calibration are those of `onnxruntime.quantization`, with the settings that 
 
 from __future__ import annotations
 
+import io
 import logging
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ _SAME_RANGE = frozenset(["Expand", "GatherElements", "GatherND", "Identity", "Ti
 _LEFT_OUT = frozenset(
     {*RECURRENT, "Cast", "Constant", "DequantizeLinear", "If", "Loop", "QuantizeLinear", "Scan", "Shape"}
 )
+_BINS = 512
+"""Of histograms for `entropy`; the default is as many as there are integers, which leaves one range to choose from."""
 _MASKED = -1e3
 """A number below this one in front of a Softmax stands for a position that is masked."""
 _DEEPEST = 32
@@ -237,6 +240,8 @@ class Writer:
         self._groups = {use.node: m.name for m in matrices if not m.shape for use in m.uses}
         self._used = {use.node: m.name for m in matrices if m.shape and m.channels for use in m.uses}
         every = {matrix.name for matrix in matrices if matrix.shape and not matrix.unfit}
+        self._last: tuple[tuple[tuple[str, Form], ...], _Plain, onnx.ModelProto] | None = None
+        """The last forms, and what came of them: the best ones are written several times."""
         whole, alone = self._unrolled(proto, every), _inferred(proto)
         self._ranges = _unmasked(alone, _calibrate(alone, calibration, feeds, folder))
         if whole.pieces:
@@ -271,10 +276,12 @@ class Writer:
         """
         static = {name for name, form in forms.items() if form == "static"}
         others: dict[str, Form] = {name: form for name, form in forms.items() if form not in ("static", "float")}
-        plain = self._unrolled(rewrite(self.proto, self.weights, others), static)
-        if not static:
-            return plain.proto
-        made = self._quantized(plain, static)
+        key = tuple(sorted((name, form) for name, form in forms.items() if form != "float"))
+        if self._last is None or self._last[0] != key:
+            plain = self._unrolled(rewrite(self.proto, self.weights, others), static)
+            made = self._quantized(plain, static) if static else plain.proto
+            self._last = key, plain, made
+        _, plain, made = self._last
         if exact:
             return _without_activations(made, plain.proto, {*static, *plain.pieces})
         return _short(made, self._kept_names())
@@ -314,7 +321,9 @@ class Writer:
         proto = _inferred(proto)
         _name_nodes(proto, "made")
         model = ir.from_proto(proto)
-        pieces, layers, roles = {}, {}, {}
+        pieces: dict[str, tuple[str, unrolled.Piece]] = {}
+        layers: dict[str, str] = {}
+        roles: dict[str, str] = {}
         known = {node.name for node in model.graph}
         for node in list(model.graph):
             names = [str(value.name) if value is not None else "" for value in node.inputs]
@@ -337,7 +346,7 @@ class Writer:
         scales |= {part: self._piece(name, piece) for part, (name, piece) in plain.pieces.items() if name in static}
         proto, present = plain.proto, {tensor.name for tensor in plain.proto.graph.initializer}
         overrides = {name: part.override() for name, part in scales.items() if name in present}
-        for name in present & set(plain.roles):  # a state of zeros in front of the first position
+        for name in sorted(present & set(plain.roles)):  # a state of zeros in front of the first position
             low, high = self._ranges[name].range_value
             overrides[name] = [{"rmin": np.float32(low), "rmax": np.float32(high)}]
         kind = {"uint8": QuantType.QUInt8, "uint16": QuantType.QUInt16}[self.calibration.activations]
@@ -442,7 +451,7 @@ def _calibrate(
                 None,
                 str(folder / "augmented.onnx"),
                 calibrate_method=method,
-                extra_options={"symmetric": False},
+                extra_options={"symmetric": False, **({"num_bins": _BINS} if calibration.method == "entropy" else {})},
             )
             calibrator.collect_data(_Reader(feeds))
             found = calibrator.compute_data()
@@ -452,9 +461,10 @@ def _calibrate(
             f"the calibration by `{calibration.method}` failed: {why}", hint="use `calibration: minmax`"
         ) from error
     for name, data in found.items():
-        if not all(np.isfinite(edge).all() for edge in data.range_value):
+        low, high = (float(np.min(edge)) for edge in data.range_value)
+        if not (np.isfinite(low) and np.isfinite(high)):
             raise ExportError(
-                f"`{name}` is not finite on the calibration data ({data.range_value[0]} to {data.range_value[1]})",
+                f"`{name}` is not finite on the calibration data ({low:g} to {high:g})",
                 hint="look for NaN or infinity in the task's `batches`, and for a division by zero in the model",
             )
     return dict(found.items())
@@ -564,11 +574,16 @@ def _dequantized(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) 
         shape = [1] * values.ndim
         shape[axis] = -1
         scale, zero = scale.reshape(shape), zero.reshape(shape)
-    return ((values.astype(np.float32) - zero.astype(np.float32)) * scale).astype(np.float32)
+    found: NDArray[np.float32] = (values.astype(np.float32) - zero.astype(np.float32)) * scale
+    return found
 
 
-def _short(proto: onnx.ModelProto, kept: set[str]) -> onnx.ModelProto:
-    """Short names for values and none for nodes, in place: of an unrolled layer they take more than the weights."""
+def _short(given: onnx.ModelProto, kept: set[str]) -> onnx.ModelProto:
+    """Short names for values and none for nodes: of an unrolled layer they take more bytes than the weights."""
+    import onnx
+
+    proto = onnx.ModelProto()
+    proto.CopyFrom(given)
     names: dict[str, str] = {"": ""}
 
     def short(name: str) -> str:
@@ -615,11 +630,12 @@ def _sizes(proto: onnx.ModelProto) -> dict[str, int]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Onnxruntime's quantizer warns about what is known here, by the root logger."""
+    """Onnxruntime's quantizer warns about what is known here by the root logger, and prints what it does."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         logger.setLevel(level)
