@@ -149,8 +149,8 @@ class Fixed:
                 raise ExportError(
                     f"{self._file.path.name} takes sequences of {self.length} positions, and was given "
                     f"{part.shape[axis]}; it is not padded or cut, which would be another model",
-                    hint="a step file (`form: step`, `stream: true`) takes any length; or let the task's `evaluate` give "
-                    "that length only",
+                    hint="a step file (`form: step`, `stream: true`) takes any length; or let the task's `evaluate` "
+                    "give that length only",
                 )
 
 

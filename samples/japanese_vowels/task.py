@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from vowels import LONGEST, Batch, Net, correct, padded, test_data, train_data, validation_data
+from vowels import Batch, Net, correct, test_data, train_data, validation_data
 
 from compressor import Task, load_weights
 
@@ -49,22 +49,6 @@ class Gru(Task):
 
     def validate(self, forward: Forward) -> Tensor:
         return correct(forward, validation_data())
-
-
-class Padded(Gru):
-    """The GRU as an accelerator with fixed shapes runs it: every sequence padded to the longest of all."""
-
-    length = min_length = max_length = LONGEST
-
-    def batches(self, generator: torch.Generator) -> Iterator[Batch]:
-        for (features, lengths), speakers in super().batches(generator):
-            yield (padded(features), lengths), speakers
-
-    def evaluate(self, forward: Forward) -> Tensor:
-        return super().evaluate(lambda features, lengths: forward(padded(features), lengths))
-
-    def validate(self, forward: Forward) -> Tensor:
-        return super().validate(lambda features, lengths: forward(padded(features), lengths))
 
 
 class Lstm(Gru):

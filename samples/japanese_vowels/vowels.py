@@ -59,9 +59,10 @@ def test_data() -> Batch:
     return _shipped("test")
 
 
-def padded(features: Tensor) -> Tensor:
-    """Features (B, T, 12) with zeros behind them, (B, 29, 12)."""
-    return nn.functional.pad(features, (0, 0, 0, LONGEST - features.shape[1]))
+def padded(data: Batch) -> Batch:
+    """The same sequences with zeros behind them, (B, 29, 12)."""
+    (features, lengths), speakers = data
+    return (nn.functional.pad(features, (0, 0, 0, LONGEST - features.shape[1])), lengths), speakers
 
 
 class Net(nn.Module):
