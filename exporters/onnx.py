@@ -41,6 +41,7 @@ _STREAMED = 8
 """Most sequences on which rounding of a step file is measured."""
 _OF_NPUS = ("activations", "calibration", "per_channel")
 """Options of `quantize_for: npu`."""
+_FOR_STEPS_ONLY = "float32: a file of whole sequences has open shapes, and the step file is the one for accelerators"
 _ACCELERATORS = ("qnn", "nnapi")
 """Of whose tables the report says what they take of a file for NPUs."""
 _OPSET_OF_16_BITS = 21
@@ -135,10 +136,10 @@ class Options(BaseModel):
             if given and self.precision == "int8":
                 raise ValueError(f"`{given[0]}` is an option of `quantize_for: npu`")
             return self
-        if self.stream:
-            raise ValueError("`stream` with `quantize_for: npu` is not supported: give `shapes` instead")
-        if not self.shapes:
-            raise ValueError("NPUs take fixed shapes only: give all sizes, such as `shapes: {batch: 1, time: 32}`")
+        if not self.shapes and not self.stream:
+            raise ValueError(
+                "NPUs take fixed shapes only: give all sizes, such as `shapes: {batch: 1, time: 32}`, or `stream: true`"
+            )
         if self.activations == "uint16" and self.opset < _OPSET_OF_16_BITS:
             raise ValueError(f"`activations: uint16` needs `opset: {_OPSET_OF_16_BITS}` or newer, not {self.opset}")
         return self
@@ -233,11 +234,14 @@ def export(
         if options.stream:
             bar.advance(note="step by step")
             step, more = _step(_private_copy(model), candidate, task, path, options, seed, metric_drop, bar)
-        if options.precision in ("int8", "int4"):
+        npu = options.quantize_for == "npu"
+        if npu and options.stream:
+            artifact = artifact.model_copy(update={"notes": (_FOR_STEPS_ONLY,)})
+        elif options.precision in ("int8", "int4"):
             bar.advance(0, note="quantize")
             parts, rounded = _quantized(proto, candidate, path, task, reference, options, seed, metric_drop, bar)
             artifact = _artifact(candidate, parts, parity, time.perf_counter() - start)
-            notes = _taken(proto, candidate) if options.quantize_for == "npu" else ()
+            notes = _taken(proto, candidate) if npu else ()
             artifact = artifact.model_copy(update={"quantization": rounded, "notes": notes})
         artifact = artifact.model_copy(update={"step": step})
         with writing(path):
@@ -279,7 +283,8 @@ def _step(
             built.proto, candidate, target, task, model, options, seed, metric_drop, bar, built.info
         )
         artifact = _artifact(candidate, parts, parity, time.perf_counter() - start)
-        artifact = artifact.model_copy(update={"quantization": rounded})
+        notes = _taken(built.proto, candidate) if options.quantize_for == "npu" else ()
+        artifact = artifact.model_copy(update={"quantization": rounded, "notes": notes})
     text = step_example.write(artifact, built.info)
     return artifact.model_copy(update={"stream": built.info, "chained": chained}), {
         **parts,
@@ -302,13 +307,12 @@ def _quantized(
     """The files of the graph in fewer bits, checked, which also take the place of the float ones in `candidate`."""
     from compressor.fitted_task import FittedTask
     from compressor.measure.forward import Fixed
-    from compressor.measure.runtime import OnnxFile
     from compressor.measure.steps import Steps
     from exporters import _streaming, onnx_graph
     from exporters.quantization import quantize
     from exporters.quantization.nodes import DOMAIN
 
-    if stream is not None:  # every position of every sequence is a call
+    if stream is not None and options.quantize_for != "npu":  # every position of every sequence is a call
         few = min(_STREAMED, options.calibration_samples)
         options = options.model_copy(update={"calibration_samples": few})
     whole = task.whole if isinstance(task, FittedTask) else task
@@ -319,7 +323,8 @@ def _quantized(
         reference,
         options,
         shapes=None if stream is None else _streaming.SequenceTask(task, stream.inputs),
-        open_file=Steps if stream is not None else lambda file: Fixed(OnnxFile(file), whole),
+        behind=lambda file: Fixed(file, whole) if stream is None else Steps(file.path, file=file),
+        stream=stream,
         metric=None if metric_drop is None else quantize.metric_of(task, metric_drop),
         seed=seed,
         bar=bar,

@@ -20,7 +20,7 @@ from torch import Tensor
 from compressor.errors import ExportError, ParityError
 from compressor.fitted_task import FittedTask
 from compressor.measure import accuracy, parity
-from compressor.measure.forward import Fixed
+from compressor.measure.runtime import Feed, OnnxFile
 from compressor.report import Parity, Quantization, QuantizationPoint, QuantizedMatrix
 from exporters.quantization import choice, static
 from exporters.quantization.matrices import RECURRENT, SMALLEST, find, name_by_parameters
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compressor.progress import Bar
+    from compressor.report import StreamInfo
     from compressor.task import Task
     from exporters.quantization.choice import Chosen, Forward, Metric
     from exporters.quantization.matrices import Matrix
@@ -103,7 +104,8 @@ def quantize(
     options: Settings,
     *,
     shapes: parity.ShapedTask | None = None,
-    open_file: Callable[[Path], Forward],
+    behind: Callable[[OnnxFile], Forward],
+    stream: StreamInfo | None = None,
     metric: Callable[[Forward], Metric] | None,
     seed: int,
     bar: Bar,
@@ -117,7 +119,8 @@ def quantize(
         reference: The PyTorch model.
         options: Of the exporter.
         shapes: Gives the inputs with which files are compared; `task` where it is left out.
-        open_file: Loads a file as something that is called like the model.
+        behind: Puts a file behind the call of the model.
+        stream: Where it is a step file: how that is run.
         metric: Given the float file: the task's metric, where that decides.
         seed: Of the calibration data.
         bar: Told what is measured.
@@ -129,7 +132,7 @@ def quantize(
     name_by_parameters(proto, {name: part.detach().cpu().numpy() for name, part in reference.named_parameters()})
     npu = options.quantize_for == "npu"
     if npu:
-        proto = static.prepared(proto)
+        proto = static.prepared(proto, "give `batch: 1`; a state that grows is nothing for NPUs" if stream else "")
     matrices = find(proto, options.keep_float, 1 if npu else SMALLEST)
     _refuse_nothing(matrices)
     weights = Weights(proto, matrices, options.block)
@@ -139,9 +142,11 @@ def quantize(
         bar.advance(0, note="calibrate")
         matrices = [*static.fit(proto, matrices), *static.operators(proto, matrices, options.keep_float)]
         how = static.Calibration(options.calibration, options.activations, options.per_channel)
-        writer = static.Writer(proto, matrices, weights, how, _feeds(proto, folder, open_file, data.seen), folder)
+        same = {name: state.name for state in stream.states for name in (state.name, state.next_name)} if stream else {}
+        feeds = _feeds(proto, folder, behind, data.seen)
+        writer = static.Writer(proto, matrices, weights, how, feeds, folder, same)
     _refuse_unused(options.keep_float, matrices)
-    trials = choice.Trials(writer, folder, open_file, data.seen)
+    trials = choice.Trials(writer, folder, lambda path: behind(OnnxFile(path)), data.seen)
     if metric is not None:
         trials.metric = metric(trials.forward({}))
     chosen = choice.choose(trials, matrices, options.precision, options.quantize_for, options.max_error, bar)
@@ -151,13 +156,13 @@ def quantize(
     structure = _structure(proto, trials, chosen, shapes or task, options, seed)
     compared = [(*pair, (shapes or task).example(*pair)) for pair in parity.points(shapes or task)]
     if npu:  # ranges hold for data like the calibration's, and the task's examples may be random
-        compared = [(_batch(task, inputs), task.length, inputs) for inputs in data.unseen]
+        compared = [(_size(task, inputs, "batch"), _size(task, inputs, "time"), inputs) for inputs in data.unseen]
     deviation = _deviation(trials.forward(chosen.forms), reference, compared, options)
     return made, Quantization(
         precision="int4" if options.precision == "int4" else "int8",
         target=options.quantize_for,
         matrices=tuple(_fact(matrix, chosen, writer, options, constants) for matrix in matrices),
-        samples=sum(_batch(task, inputs) for inputs in trials.calibration),
+        samples=sum(_size(task, inputs, "batch") for inputs in trials.calibration),
         calibration=options.calibration if npu else None,
         activations=options.activations if npu else None,
         error=chosen.error,
@@ -228,12 +233,12 @@ def _calibration(task: Task, samples: int, seed: int, *, real: bool) -> _Data:
         if wrong:
             others.add(wrong)
             continue
-        count = _batch(task, inputs)
+        count = _size(task, inputs, "batch")
         if left > 0:
             seen.append(_rows(task, inputs, 0, left))
         if more > 0 and count > left:
             unseen.append(_rows(task, inputs, max(left, 0), more))
-            more -= _batch(task, unseen[-1])
+            more -= _size(task, unseen[-1], "batch")
         left -= count
         if left <= 0 and more <= 0:
             break
@@ -276,17 +281,31 @@ def _refuse_nan(task: Task, batches: Sequence[tuple[Tensor, ...]]) -> None:
                 )
 
 
+class _Recorded(OnnxFile):
+    """A file that keeps what it is given."""
+
+    def __init__(self, path: Path) -> None:
+        """Load it."""
+        super().__init__(path)
+        self.feeds: list[Feed] = []
+
+    def run(self, feed: Mapping[str, Any]) -> list[Any]:
+        """As every file."""
+        self.feeds.append(dict(feed))
+        return super().run(feed)
+
+
 def _feeds(
-    proto: onnx.ModelProto, folder: Path, open_file: Callable[[Path], Forward], batches: Sequence[tuple[Tensor, ...]]
-) -> list[dict[str, Any]]:
-    """The inputs of single calls of a file of fixed sizes."""
+    proto: onnx.ModelProto, folder: Path, behind: Callable[[OnnxFile], Forward], batches: Sequence[tuple[Tensor, ...]]
+) -> list[Feed]:
+    """The inputs of every call of a file that these batches take: of each sample, and of a step file of each step."""
     path = folder / "float.onnx"
     path.write_bytes(proto.SerializeToString())
-    forward = open_file(path)
-    assert isinstance(forward, Fixed)
-    names = [value.name for value in proto.graph.input]
-    calls = [piece for inputs in batches for piece in forward.pieces(inputs)]
-    return [{name: part.numpy() for name, part in zip(names, piece, strict=True)} for piece in calls]
+    file = _Recorded(path)
+    forward = behind(file)
+    for inputs in batches:
+        forward(*inputs)
+    return file.feeds
 
 
 def _rows(task: Task, inputs: tuple[Tensor, ...], start: int, count: int) -> tuple[Tensor, ...]:
@@ -299,10 +318,11 @@ def _rows(task: Task, inputs: tuple[Tensor, ...], start: int, count: int) -> tup
     return tuple(kept)
 
 
-def _batch(task: Task, inputs: tuple[Tensor, ...]) -> int:
+def _size(task: Task, inputs: tuple[Tensor, ...], word: str) -> int:
+    """Of the axis of that name."""
     for axes, part in zip(_whole(task).inputs.values(), inputs, strict=True):
-        for axis, word in axes.items():
-            if word == "batch":
+        for axis, name in axes.items():
+            if name == word:
                 return int(part.shape[axis])
     return 1
 

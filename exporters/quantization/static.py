@@ -112,7 +112,7 @@ def fit(proto: onnx.ModelProto, matrices: Sequence[Matrix]) -> list[Matrix]:
     return made
 
 
-def prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
+def prepared(proto: onnx.ModelProto, hint: str) -> onnx.ModelProto:
     """The graph with a name for every node, and masks of scores that are -1e4 instead of -inf or the smallest float.
 
     Raises:
@@ -128,7 +128,7 @@ def prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
                 word = dimension.dim_param or str(axis)
                 raise ExportError(
                     f"axis `{word}` of the input `{value.name}` is open, and NPUs take fixed shapes only",
-                    hint="name it in `shapes`, such as `shapes: {batch: 1, time: 32}`",
+                    hint=hint or "name it in `shapes`, such as `shapes: {batch: 1, time: 32}`",
                 )
     masks = _in_front_of_softmax(made)
     for tensor in made.graph.initializer:
@@ -221,6 +221,7 @@ class Writer:
         calibration: Calibration,
         feeds: Sequence[Mapping[str, NDArray[Any]]],
         folder: Path,
+        same: Mapping[str, str],
     ) -> None:
         """Unroll and calibrate.
 
@@ -231,6 +232,7 @@ class Writer:
             calibration: How to calibrate.
             feeds: Inputs of the graph, one call each.
             folder: Where files may be written for a while.
+            same: Name of a value -> what it is, where others are the same at another step, so that they have one range.
 
         Raises:
             ExportError: A tensor is not finite on the calibration data, or the calibration fails.
@@ -243,10 +245,10 @@ class Writer:
         self._last: tuple[tuple[tuple[str, Form], ...], _Plain, onnx.ModelProto] | None = None
         """The last forms, and what came of them: the best ones are written several times."""
         whole, alone = self._unrolled(proto, every), _inferred(proto)
-        self._ranges = _unmasked(alone, _calibrate(alone, calibration, feeds, folder))
+        self._ranges = _alike(_unmasked(alone, _calibrate(alone, calibration, feeds, folder)), same)
         if whole.pieces:
             found = _unmasked(whole.proto, _calibrate(whole.proto, calibration, feeds, folder))
-            self._ranges |= _alike(found, whole.roles)
+            self._ranges |= _alike(found, {**whole.roles, **same})
 
     def values(self, name: str, form: Form) -> NDArray[Any]:
         """The float values that a matrix in a form stands for."""
@@ -284,11 +286,11 @@ class Writer:
         _, plain, made = self._last
         if exact:
             return _without_activations(made, plain.proto, {*static, *plain.pieces})
-        return _short(made, self._kept_names())
-
-    def _kept_names(self) -> set[str]:
         graph = self.proto.graph
-        return {value.name for value in (*graph.input, *graph.output)} | set(self._matrices)
+        short = _short(made, {value.name for value in (*graph.input, *graph.output)} | set(self._matrices))
+        del short.metadata_props[:]
+        short.metadata_props.extend(self.proto.metadata_props)
+        return short
 
     # --- weights ---
 
@@ -605,7 +607,6 @@ def _short(given: onnx.ModelProto, kept: set[str]) -> onnx.ModelProto:
         node.name = node.doc_string = ""
         node.input[:] = [short(name) for name in node.input]
         node.output[:] = [short(name) for name in node.output]
-    del proto.metadata_props[:]
     return proto
 
 

@@ -14,7 +14,8 @@ from compressor.compatibility import targets
 from compressor.compatibility.partition import survey
 from compressor.errors import ExportError
 from compressor.measure.forward import open_forward
-from exporters.onnx import Options, export
+from compressor.measure.steps import Steps
+from exporters.onnx import Options, export, step_path
 from exporters.quantization.rounding import to_8_bits
 from tests.exporters.conftest import ShapedTask, lengths_for
 
@@ -336,6 +337,33 @@ def test_an_open_axis_is_refused(tmp_path):
 def test_options_that_do_not_go_together_are_refused(options, message):
     with pytest.raises(ValidationError, match=message):
         Options(**{"precision": "int8", "quantize_for": "npu", **options})
+
+
+def test_a_step_file_in_calibrated_integers_hands_its_states_on_at_one_scale(tmp_path):
+    torch.manual_seed(0)
+    model, path = nn.Sequential(nn.GRU(INPUT, HIDDEN, batch_first=True), First()).eval(), tmp_path / "model.onnx"
+    options = Options(precision="int8", quantize_for="npu", stream=True, calibration_samples=12)
+    artifact = export(model, npu_task(SCORES), path, options)
+    assert artifact.quantization is None
+    assert "step file is the one" in artifact.notes[0]
+    assert set(forms(artifact.step).values()) == {"static"}
+    assert float_inputs(step_path(path)) == {}
+    nodes = onnx.load(step_path(path)).graph.node
+    (state,) = artifact.step.stream.states
+    first = next(node for node in nodes if node.op_type == "QuantizeLinear" and node.input[0] == state.name)
+    last = next(node for node in nodes if state.next_name in node.output)
+    assert (last.op_type, *last.input[1:]) == ("DequantizeLinear", *first.input[1:])
+    features = torch.randn(3, 9, INPUT)
+    with torch.no_grad():
+        ours, theirs = Steps(step_path(path))(features), model(features)
+    assert (ours - theirs).norm() / theirs.norm() < 0.1
+
+
+def test_a_state_that_grows_is_refused(tmp_path):
+    options = Options(precision="int8", quantize_for="npu", stream=True)
+    with pytest.raises(ExportError, match=r"axis `past` of the input .* is open") as caught:
+        export(Attention().eval(), npu_task(SCORES), tmp_path / "model.onnx", options)
+    assert "a state that grows" in caught.value.hint
 
 
 def test_integers_within_fixed_sizes_for_the_cpu_too(tmp_path):
