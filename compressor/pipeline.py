@@ -109,6 +109,9 @@ _ROUNDING = frozenset(
         "calibration_samples",
         "max_error",
         "block",
+        "activations",
+        "calibration",
+        "per_channel",
     }
 )
 """Options of exporters that make a file less exact."""
@@ -363,7 +366,8 @@ class _Run:
         examined = []
         for path, one in zip(paths, exported, strict=True):
             self.progress.say(f"evaluating {path.name}")
-            with closing(open_forward(path, one.task)) as forward:
+            axes = one.task.whole if isinstance(one.task, FittedTask) else one.task
+            with closing(open_forward(path, axes)) as forward:
                 examined.append(accuracy.examine(one.task, forward, seed=self.recipe.seed))
                 if isinstance(forward, Steps):
                     past = max(0, self.task.length - forward.info.chunk)

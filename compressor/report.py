@@ -246,15 +246,15 @@ class TensorInfo(Fact):
 
 
 class QuantizedMatrix(Fact):
-    """One weight of a file in 8 or 4 bits."""
+    """One weight of a file in 8 or 4 bits; of a file for NPUs also all nodes of an operator that has no weight."""
 
     name: str
     operators: tuple[str, ...]
     """Types of the operators that use it."""
     shape: tuple[int, ...]
-    form: Literal["float", "half", "weights", "integer", "int4"]
+    form: Literal["float", "half", "weights", "integer", "int4", "static"]
     """`half`: float16, float32 again in front of the operator. `weights`: the same with 8 bits. `integer`: 8 bits,
-    multiplied as integers. `int4`: 4 bits."""
+    multiplied as integers. `int4`: 4 bits. `static`: 8 bits, and the operator in integers of calibrated scales."""
     bytes_before: int
     bytes_after: int
     """Scales included."""
@@ -284,6 +284,10 @@ class Quantization(Fact):
     matrices: tuple[QuantizedMatrix, ...]
     samples: int
     """Sequences of calibration data."""
+    calibration: str | None = None
+    """How the ranges of activations were found on them; none where activations are not rounded by fixed scales."""
+    activations: str | None = None
+    """What they are stored in there."""
     error: float
     """Relative error of the outputs on them."""
     max_error: float

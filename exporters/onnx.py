@@ -16,7 +16,7 @@ import hashlib
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -39,6 +39,13 @@ if TYPE_CHECKING:
 _SILENT = Silent()
 _STREAMED = 8
 """Most sequences on which rounding of a step file is measured."""
+_OF_NPUS = ("activations", "calibration", "per_channel")
+"""Options of `quantize_for: npu`."""
+_FOR_STEPS_ONLY = "float32: a file of whole sequences has open shapes, and the step file is the one for accelerators"
+_ACCELERATORS = ("qnn", "nnapi")
+"""Of whose tables the report says what they take of a file for NPUs."""
+_OPSET_OF_16_BITS = 21
+"""From it on QuantizeLinear has uint16."""
 _BATCH = 3
 """Batch size while tracing; a size of 1 would be taken for a fixed axis."""
 
@@ -82,9 +89,11 @@ class Options(BaseModel):
     """What weights are stored in. `float16`: also computed in where it runs; recurrent nodes compute in float32 (see
     the module). `int8`: matrices in 8 bits, a scale for each channel. `int4`: matrices of products in
     4 bits, others in 8. Those that cost too much stay float; the report lists them all."""
-    quantize_for: Literal["cpu", "anywhere"] = "cpu"
+    quantize_for: Literal["cpu", "anywhere", "npu"] = "cpu"
     """`cpu`: products of integers, for ONNX Runtime on a CPU: small and fast. `anywhere`: 8 bits in the file, float
-    again in front of each operator (DequantizeLinear): as small, no faster, exact activations, plain ONNX."""
+    again in front of each operator (DequantizeLinear): as small, no faster, exact activations, plain ONNX. `npu`:
+    pairs of QuantizeLinear and DequantizeLinear of calibrated scales around everything, recurrent layers as plain
+    operations, for the fixed sizes of `shapes`: what accelerators of phones run in integers (QNN, NNAPI)."""
     keep_float: tuple[str, ...] = ()
     """Globs of matrices that stay float, by their names in the report."""
     calibration_samples: int = Field(default=64, ge=1, le=10_000)
@@ -94,11 +103,20 @@ class Options(BaseModel):
     of the largest one at any of the lengths at which the file is compared with PyTorch."""
     block: Literal[16, 32, 64, 128] = 32
     """Weights with a common scale in 4 bits."""
+    activations: Literal["uint8", "uint16"] = "uint8"
+    """For NPUs: what is rounded between the operators. Every NPU has `uint8`; `uint16` is closer, slower, known to QNN
+    and not to NNAPI, and needs `opset: 21`."""
+    calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
+    """For NPUs: the range of a tensor from calibration data: all of it, all but its furthest hundred-thousandth, or
+    that whose rounded histogram diverges least (Kullback and Leibler) from the histogram."""
+    per_channel: bool = True
+    """For NPUs: a scale for each output of a matrix. With `false` one for each matrix, all that NNAPI has for products,
+    and QNN's provider before its version 2."""
 
     @model_validator(mode="after")
     def _options_of_rounding_only_with_it(self) -> Options:
         fields = type(self).model_fields
-        rounding = ("quantize_for", "keep_float", "calibration_samples", "max_error", "block")
+        rounding = ("quantize_for", "keep_float", "calibration_samples", "max_error", "block", *_OF_NPUS)
         given = [name for name in rounding if getattr(self, name) != fields[name].default]
         if given and self.precision not in ("int8", "int4"):
             raise ValueError(f"`{given[0]}` is an option of rounding: give `precision: int8` or `precision: int4`")
@@ -108,6 +126,22 @@ class Options(BaseModel):
             )
         if self.precision == "int4" and self.quantize_for != "cpu":
             raise ValueError("4 bits need `MatMulNBits` of ONNX Runtime: give `quantize_for: cpu` or `precision: int8`")
+        return self
+
+    @model_validator(mode="after")
+    def _options_of_npus(self) -> Options:
+        fields = type(self).model_fields
+        given = [name for name in _OF_NPUS if getattr(self, name) != fields[name].default]
+        if self.quantize_for != "npu":
+            if given and self.precision == "int8":
+                raise ValueError(f"`{given[0]}` is an option of `quantize_for: npu`")
+            return self
+        if not self.shapes and not self.stream:
+            raise ValueError(
+                "NPUs take fixed shapes only: give all sizes, such as `shapes: {batch: 1, time: 32}`, or `stream: true`"
+            )
+        if self.activations == "uint16" and self.opset < _OPSET_OF_16_BITS:
+            raise ValueError(f"`activations: uint16` needs `opset: {_OPSET_OF_16_BITS}` or newer, not {self.opset}")
         return self
 
     check_in: tuple[Literal["openvino", "tract"], ...] = ()
@@ -200,11 +234,15 @@ def export(
         if options.stream:
             bar.advance(note="step by step")
             step, more = _step(_private_copy(model), candidate, task, path, options, seed, metric_drop, bar)
-        if options.precision in ("int8", "int4"):
+        npu = options.quantize_for == "npu"
+        if npu and options.stream:
+            artifact = artifact.model_copy(update={"notes": (_FOR_STEPS_ONLY,)})
+        elif options.precision in ("int8", "int4"):
             bar.advance(0, note="quantize")
             parts, rounded = _quantized(proto, candidate, path, task, reference, options, seed, metric_drop, bar)
             artifact = _artifact(candidate, parts, parity, time.perf_counter() - start)
-            artifact = artifact.model_copy(update={"quantization": rounded})
+            notes = _taken(proto, candidate) if npu else ()
+            artifact = artifact.model_copy(update={"quantization": rounded, "notes": notes})
         artifact = artifact.model_copy(update={"step": step})
         with writing(path):
             write_all({**parts, **more})
@@ -245,7 +283,8 @@ def _step(
             built.proto, candidate, target, task, model, options, seed, metric_drop, bar, built.info
         )
         artifact = _artifact(candidate, parts, parity, time.perf_counter() - start)
-        artifact = artifact.model_copy(update={"quantization": rounded})
+        notes = _taken(built.proto, candidate) if options.quantize_for == "npu" else ()
+        artifact = artifact.model_copy(update={"quantization": rounded, "notes": notes})
     text = step_example.write(artifact, built.info)
     return artifact.model_copy(update={"stream": built.info, "chained": chained}), {
         **parts,
@@ -266,15 +305,17 @@ def _quantized(
     stream: StreamInfo | None = None,
 ) -> tuple[dict[Path, bytes], Quantization]:
     """The files of the graph in fewer bits, checked, which also take the place of the float ones in `candidate`."""
-    from compressor.measure.runtime import OnnxFile
+    from compressor.fitted_task import FittedTask
+    from compressor.measure.forward import Fixed
     from compressor.measure.steps import Steps
     from exporters import _streaming, onnx_graph
     from exporters.quantization import quantize
     from exporters.quantization.nodes import DOMAIN
 
-    if stream is not None:  # every position of every sequence is a call
+    if stream is not None and options.quantize_for != "npu":  # every position of every sequence is a call
         few = min(_STREAMED, options.calibration_samples)
         options = options.model_copy(update={"calibration_samples": few})
+    whole = task.whole if isinstance(task, FittedTask) else task
     made, found = quantize.quantize(
         proto,
         candidate.parent,
@@ -282,7 +323,8 @@ def _quantized(
         reference,
         options,
         shapes=None if stream is None else _streaming.SequenceTask(task, stream.inputs),
-        open_file=OnnxFile if stream is None else Steps,
+        behind=lambda file: Fixed(file, whole) if stream is None else Steps(file.path, file=file),
+        stream=stream,
         metric=None if metric_drop is None else quantize.metric_of(task, metric_drop),
         seed=seed,
         bar=bar,
@@ -291,6 +333,23 @@ def _quantized(
     parts = _parts(made, path, options)
     _write_beside(candidate, parts)
     return parts, found
+
+
+def _taken(before: onnx.ModelProto, candidate: Path) -> tuple[str, ...]:
+    """What accelerators take of a file, and took of the float graph, by the tables of `compressor check`."""
+    from compressor.compatibility import targets
+    from compressor.compatibility.partition import survey
+    from compressor.measure import loading
+
+    said = []
+    for name in _ACCELERATORS:
+        target = targets.get(name)
+        old, new = (survey(proto, target) for proto in (before, loading.read(candidate)))
+        said.append(
+            f"{target.title} takes {new.taken} of {new.nodes} nodes in {new.partitions} partitions "
+            f"({old.taken} of {old.nodes} in {old.partitions} of the float graph), by the table of `compressor check`"
+        )
+    return tuple(said)
 
 
 def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.ModelProto:
@@ -406,12 +465,13 @@ def _parity(reference: nn.Module, candidate: Path, task: Task, options: Options,
 
     from compressor.fitted_task import FittedTask
     from compressor.measure import parity
+    from compressor.measure.forward import Fixed
     from compressor.measure.runtime import OnnxFile
     from exporters.torch_capture import plain_attention
 
     generator = torch.Generator().manual_seed(seed)
-    file: Any = OnnxFile(candidate)
-    forward = task.fitted(file) if isinstance(task, FittedTask) else file
+    file = OnnxFile(candidate)
+    forward = Fixed(file, task.whole) if isinstance(task, FittedTask) else file
     with torch.no_grad(), plain_attention():
         found = parity.check(reference, forward, task, atol=options.atol, rtol=options.rtol, generator=generator)
     if not found.passed:

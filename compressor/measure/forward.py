@@ -12,7 +12,7 @@ from compressor.measure.runtime_file import open_file
 from compressor.measure.steps import Steps, read_info
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from compressor.measure.runtime import ModelFile
@@ -58,21 +58,30 @@ def open_forward(path: Path, task: NamedAxes, threads: int = 1, *, runtime: str 
 
 
 class Fixed:
-    """A whole-sequence file, some of whose axes may be fixed: sample by sample where that of the batch is."""
+    """A whole-sequence file, some of whose axes may be fixed: as many calls as a larger batch needs.
+
+    A batch that is no multiple of the file's is filled up with copies of its last sample, whose outputs are dropped.
+    Where the file has float16 it is given that, and gives float32.
+    """
 
     def __init__(self, file: ModelFile, task: NamedAxes) -> None:
-        """For a file whose axes have the names that the task gives them."""
+        """For a file whose axes have the names that the task gives them; those that it fixes included."""
         self._file = file
         self.runtime = file.runtime
         """Name and version."""
         inputs = [task.inputs[name] for name in file.input_names]
         self._batch_in = [_axis(axes, "batch") for axes in inputs]
         self._batch_out = [_axis(axes, "batch") for axes in task.outputs.values()]
-        self.alone = self._fixed(inputs, "batch") is not None
-        """Whether it takes one sample at a time."""
+        self.batch = self._fixed(inputs, "batch")
+        """Samples of a call; None where it takes any number."""
         self.length = self._fixed(inputs, "time")
         """The one length that it takes; None where it takes any."""
         self._time_in = [_axis(axes, "time") for axes in inputs]
+
+    @property
+    def alone(self) -> bool:
+        """Whether it takes one sample at a time."""
+        return self.batch == 1
 
     def _fixed(self, inputs: Sequence[Mapping[int, str]], word: str) -> int | None:
         """The size of the named axis where the file fixes it."""
@@ -84,34 +93,53 @@ class Fixed:
         return None
 
     def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The outputs for a batch.
+        """The outputs for a batch; those without an axis of samples as the last call gave them.
 
         Raises:
             UsageError: The inputs are not those of the file.
             ExportError: The sequences have another length than the file takes.
         """
         self._check_length(inputs)
-        if not self.alone:
-            return self._file(*inputs)
-        axes = self._batch_in
-        sizes = {part.shape[axis] for part, axis in zip(inputs, axes, strict=True) if axis is not None}
-        found = [self._one(inputs, sample) for sample in range(max(sizes, default=1))]
-        joined = []
-        for axis, parts in zip(self._batch_out, zip(*found, strict=True), strict=True):
-            joined.append(parts[0] if axis is None else torch.cat(parts, axis))
-        return joined[0] if len(joined) == 1 else tuple(joined)
+        if self.batch is None:
+            joined = self._run(inputs)
+        else:
+            count = self._count(inputs)
+            found = [self._run(piece) for piece in self.pieces(inputs)]
+            joined = tuple(
+                parts[-1] if axis is None else torch.cat(parts, axis).narrow(axis, 0, count)
+                for axis, parts in zip(self._batch_out, zip(*found, strict=True), strict=True)
+            )
+        return joined[0] if len(joined) == 1 else joined
+
+    def pieces(self, inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+        """A batch in pieces that the file takes."""
+        if self.batch is None:
+            yield tuple(inputs)
+            return
+        count = self._count(inputs)
+        for start in range(0, count, self.batch):
+            rows = torch.arange(start, start + self.batch).clamp(max=count - 1)
+            yield tuple(
+                part if axis is None else part.index_select(axis, rows)
+                for part, axis in zip(inputs, self._batch_in, strict=True)
+            )
 
     def close(self) -> None:
         """Free the file."""
         self._file.close()
 
-    def _one(self, inputs: Sequence[Tensor], sample: int) -> tuple[Tensor, ...]:
-        alone = [
-            part if axis is None else part.narrow(axis, sample, 1)
-            for part, axis in zip(inputs, self._batch_in, strict=True)
+    def _count(self, inputs: Sequence[Tensor]) -> int:
+        sizes = [part.shape[axis] for part, axis in zip(inputs, self._batch_in, strict=True) if axis is not None]
+        return max(sizes, default=1)
+
+    def _run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        given = [
+            part.half() if item.dtype == "float16" and part.dtype == torch.float32 else part
+            for item, part in zip(self._file.inputs, inputs, strict=False)
         ]
-        outputs = self._file(*alone)
-        return (outputs,) if isinstance(outputs, Tensor) else outputs
+        outputs = self._file(*given, *inputs[len(given) :])
+        flat = (outputs,) if isinstance(outputs, Tensor) else outputs
+        return tuple(part.float() if part.dtype == torch.float16 else part for part in flat)
 
     def _check_length(self, inputs: Sequence[Tensor]) -> None:
         if self.length is None:
@@ -121,7 +149,8 @@ class Fixed:
                 raise ExportError(
                     f"{self._file.path.name} takes sequences of {self.length} positions, and was given "
                     f"{part.shape[axis]}; it is not padded or cut, which would be another model",
-                    hint="`form: step` takes any length; or let the task's `evaluate` give that length only",
+                    hint="a step file (`form: step`, `stream: true`) takes any length; or let the task's `evaluate` "
+                    "give that length only",
                 )
 
 

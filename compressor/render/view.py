@@ -32,6 +32,7 @@ _FORMS = {
     "weights": "8 bits in the file",
     "integer": "8-bit integers",
     "int4": "4 bits",
+    "static": "calibrated integers",
 }
 """How a matrix is stored; float in front of its operator unless it says integers or 4 bits."""
 
@@ -476,7 +477,7 @@ def quantization(artifact: Artifact) -> Table | None:
         (
             matrix.name,
             ", ".join(matrix.operators),
-            form.shape(matrix.shape),
+            form.shape(matrix.shape) if matrix.shape else "",
             _FORMS[matrix.form],
             _arrow(form.count(matrix.bytes_before), form.count(matrix.bytes_after)),
             *(form.error(matrix.errors[kind]) if kind in matrix.errors else "" for kind in kinds),
@@ -495,7 +496,12 @@ def rounding(artifact: Artifact) -> list[str]:
     found = artifact.quantization
     if found is None:
         return []
-    points, furthest = found.deviation, max(point.error for point in found.deviation)
+    furthest = form.error(max(point.error for point in found.deviation))
+    sizes = f"{len(found.structure.points)} batch sizes and lengths"
+    where = "there"
+    if found.calibration is not None:
+        unseen = sum(point.batch for point in found.deviation)
+        where = f"on {unseen} sequences of training data, such as the calibration has not seen where there are others"
     largest = form.error(max(point.max_absolute for point in found.structure.points))
     before = sum(matrix.bytes_before for matrix in found.matrices)
     after = sum(matrix.bytes_after for matrix in found.matrices)
@@ -504,9 +510,14 @@ def rounding(artifact: Artifact) -> list[str]:
         f"Relative error of the outputs on {found.samples} sequences of training data: {form.error(found.error)} "
         f"(at most {found.max_error:g}); in the table, of each matrix rounded alone.",
         f"With its activations left in float the graph agrees with the float graph of the same rounded weights at "
-        f"{len(points)} batch sizes and lengths (largest absolute error {largest}). The file itself is at most "
-        f"{form.error(furthest)} (relative, norm) away from PyTorch there.",
+        f"{sizes} (largest absolute error {largest}). The file itself is at most {furthest} (relative, norm) away from "
+        f"PyTorch {where}.",
     ]
+    if found.calibration is not None:
+        said.append(
+            f"Activations are in {found.activations}, with ranges by `{found.calibration}`. Accuracy and latency are "
+            "those of ONNX Runtime on this CPU, for which this form is not made; nothing was run on an accelerator."
+        )
     if found.function is not None and found.metric_drop is not None and found.metric_drop_allowed is not None:
         said.append(
             f"Rounding loses {form.metric(found.metric_drop)} of the metric by the task's `{found.function}`; the "

@@ -12,25 +12,29 @@ from torch import Tensor
 from compressor.errors import ExportError
 from compressor.files import writing
 from exporters.quantization.matrices import Form, partners
-from exporters.quantization.rewrite import rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    import onnx
-    from numpy.typing import NDArray
-
     from compressor.progress import Bar
     from exporters.quantization.matrices import Matrix
-    from exporters.quantization.rewrite import Weights
+    from exporters.quantization.rewrite import Writer
 
     Forward = Callable[..., Tensor | tuple[Tensor, ...]]
     Forms = dict[str, Form]
 
-_WORDS: dict[Form, str] = {"weights": "8 bits", "integer": "8-bit integers", "int4": "4 bits", "half": "float16"}
+_WORDS: dict[Form, str] = {
+    "weights": "8 bits",
+    "integer": "8-bit integers",
+    "int4": "4 bits",
+    "half": "float16",
+    "static": "calibrated integers",
+}
+_INTEGERS = ("integer", "static")
 _SPEED_IN_BYTES = 0.05
-"""Leaving integer arithmetic saves no byte but costs time: as if this share of the float matrix were added."""
+"""Leaving integer arithmetic saves no byte but costs time: as if this share of the float matrix were added, or of what
+operators without a matrix give."""
 _UNDONE = 12
 """How many of the chosen exceptions are tried again without."""
 _HARMLESS = 0.05
@@ -43,7 +47,11 @@ def ladder(matrix: Matrix, precision: str, target: str) -> tuple[Form, ...]:
     """The forms of a matrix, from the one that is wanted to the most exact one."""
     if matrix.refused:
         return ("float",)
+    if not matrix.shape:
+        return ("static", "float")
     exact: tuple[Form, ...] = ("weights", "half", "float")
+    if target == "npu":
+        return exact if matrix.unfit else ("static", *exact)
     if target == "anywhere" or not matrix.is_product:
         return exact
     if precision == "int4":
@@ -52,10 +60,17 @@ def ladder(matrix: Matrix, precision: str, target: str) -> tuple[Form, ...]:
 
 
 def settled(forms: Mapping[str, Form], matrices: Sequence[Matrix]) -> Forms:
-    """Forms that go together: a recurrent node whose state is multiplied in float stays native as a whole."""
+    """Forms that go together: a recurrent node whose state is multiplied in float stays native as a whole.
+
+    In calibrated integers both of its matrices are, or none.
+    """
     found = dict(forms)
     for inputs, state in partners(matrices).items():
-        if found[inputs] in ("integer", "int4") and found[state] not in ("integer", "int4"):
+        if "static" in (found[inputs], found[state]):
+            found |= {
+                name: "weights" for name in (inputs, state) if found[inputs] != found[state] and found[name] == "static"
+            }
+        elif found[inputs] in ("integer", "int4") and found[state] not in ("integer", "int4"):
             found[inputs] = "weights"
     return found
 
@@ -74,8 +89,7 @@ class Metric:
 class Trials:
     """Builds files with given forms and measures them."""
 
-    proto: onnx.ModelProto
-    weights: Weights
+    writer: Writer
     folder: Path
     open: Callable[[Path], Forward]
     calibration: Sequence[tuple[Tensor, ...]]
@@ -86,7 +100,7 @@ class Trials:
         """The file with these forms."""
         path = self.folder / "trial.onnx"
         with writing(path):
-            path.write_bytes(rewrite(self.proto, self.weights, forms, exact=exact).SerializeToString())
+            path.write_bytes(self.writer.write(forms, exact=exact).SerializeToString())
         return self.open(path)
 
     def error(self, forward: Forward) -> float:
@@ -153,8 +167,9 @@ def choose(
     metric_alone = _metric_alone(trials, ladders, alone, bar)
     search = _Search(trials, matrices, ladders, max_error, bar)
     first: Forms = {name: forms[0] for name, forms in ladders.items()}
-    chosen, exceptions = search.carry_out(first, _moves(trials, ladders, alone))
-    if all(form == "float" for form in chosen.values()):
+    chosen, exceptions = search.carry_out(first, _moves(trials, matrices, ladders, alone))
+    wanted = ("static",) if target == "npu" else tuple(_WORDS)
+    if not any(chosen[matrix.name] in wanted for matrix in matrices if matrix.shape):
         raise ExportError(
             f"no matrix can be rounded within the limits: {search.why}",
             hint="raise `max_error` or `limits.metric_drop`, or retrain with `quantize: int8`",
@@ -166,14 +181,14 @@ def choose(
         if name in exceptions:
             notes[name] = f"with {_WORDS[ladders[name][0]]} here too: {exceptions[name]}"
         elif form != ladders[name][0]:
-            notes[name] = "the recurrent matrix of its node is multiplied in float, so this one is as well"
+            notes[name] = "the other matrix of its recurrent node is multiplied in float, so this one is as well"
     return Chosen(final, error, drop, alone, metric_alone, notes)
 
 
 def _alone(trials: Trials, name: str, forms: tuple[Form, ...], max_error: float) -> dict[Form, float]:
     """The error of each form; of more exact forms none where a form is harmless. Half precision is not measured."""
     found: dict[Form, float] = {}
-    for form in forms[: forms.index("half")]:
+    for form in forms[: forms.index("half" if "half" in forms else "float")]:
         found[form] = trials.error(trials.forward({name: form}))
         if found[form] < _HARMLESS * max_error:
             break
@@ -194,37 +209,22 @@ def _metric_alone(
 
 
 def _moves(
-    trials: Trials, ladders: Mapping[str, tuple[Form, ...]], alone: Mapping[str, Mapping[Form, float]]
+    trials: Trials,
+    matrices: Sequence[Matrix],
+    ladders: Mapping[str, tuple[Form, ...]],
+    alone: Mapping[str, Mapping[Form, float]],
 ) -> list[tuple[str, Form]]:
     """Steps to a more exact form, the most useful for its price first."""
+    sizes = {matrix.name: matrix.bytes or matrix.activations for matrix in matrices}
     priced = []
     for name, forms in ladders.items():
         for before, after in pairwise(forms):
             errors = [alone[name].get(form, 0.0) for form in (before, after)]
             gain = errors[0] ** 2 - errors[1] ** 2
-            size = trials.weights.arrays[name].nbytes
-            price = stored_bytes(trials.weights, name, after) - stored_bytes(trials.weights, name, before)
-            slower = _SPEED_IN_BYTES * size if before == "integer" else 0.0
+            price = trials.writer.stored_bytes(name, after) - trials.writer.stored_bytes(name, before)
+            slower = _SPEED_IN_BYTES * sizes[name] if before in _INTEGERS else 0.0
             priced.append((gain / max(price + slower, 1.0), name, after))
     return [(name, after) for _, name, after in sorted(priced, key=lambda item: -item[0])]
-
-
-def stored_bytes(weights: Weights, name: str, form: Form) -> int:
-    """Bytes of a matrix in the file, scales included."""
-    if form in ("float", "half"):
-        return int(weights.arrays[name].nbytes) // (2 if form == "half" else 1)
-    if form == "int4" and weights.matrices[name].is_product:
-        directions = len(weights.arrays[name]) if weights.arrays[name].ndim == 3 else 1
-        parts = [weights.blocks(name, direction) for direction in range(directions)]
-        return sum(part.packed.nbytes + _scale_bytes(part.scale) for part in parts)
-    low = weights.low(name)
-    return int(low.values.nbytes + low.scale.nbytes)
-
-
-def _scale_bytes(scale: NDArray[Any]) -> int:
-    """Of scales that are stored as float16 where that is exact, as `Nodes.scale` does."""
-    half = np.array_equal(scale.astype(np.float16).astype(np.float32), scale)
-    return int(scale.nbytes) // (2 if half else 1)
 
 
 class _Search:

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-Form = Literal["float", "half", "weights", "integer", "int4"]
+Form = Literal["float", "half", "weights", "integer", "int4", "static"]
 """`float`: as it was. `half`: float16 in the file, float32 again in front of the operator. `weights`: the same with 8
 bits. `integer`: 8 bits, and the product is one of integers, its other side rounded while it runs. `int4`: 4 bits in
-blocks, `MatMulNBits`."""
+blocks, `MatMulNBits`. `static`: 8 bits, and everything around the operator in integers of calibrated scales."""
 
 SMALLEST = 256
 """Elements below which nothing is gained: the scales and nodes cost as much as is saved."""
@@ -52,11 +52,15 @@ class Matrix:
     """Axes whose every index has a scale of its own."""
     refused: str = ""
     """Why it stays float in any case."""
+    unfit: str = ""
+    """Why it cannot be in calibrated integers."""
+    activations: int = 0
+    """Where the entry stands for operators without a matrix, whose shape is (): bytes of what they give, in float32."""
 
     @property
     def bytes(self) -> int:
         """In float32."""
-        size = 4
+        size = 4 if self.shape else 0
         for axis in self.shape:
             size *= axis
         return size
@@ -92,8 +96,11 @@ def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from nodes_of(body)
 
 
-def find(proto: onnx.ModelProto, keep_float: Sequence[str] = ()) -> list[Matrix]:
-    """Every float32 weight of two or more axes, in the order of the graph; vectors are not listed."""
+def find(proto: onnx.ModelProto, keep_float: Sequence[str] = (), smallest: int = SMALLEST) -> list[Matrix]:
+    """Every float32 weight of two or more axes, in the order of the graph; vectors are not listed.
+
+    Such of fewer than `smallest` numbers stay float.
+    """
     import onnx
 
     sizes = {
@@ -109,7 +116,7 @@ def find(proto: onnx.ModelProto, keep_float: Sequence[str] = ()) -> list[Matrix]
                 plain = channels is not None and is_plain(node)
                 uses.setdefault(name, []).append(Use(node.op_type, place, node.output[0], plain, channels))
     outputs = {value.name for value in proto.graph.output}
-    return [_matrix(name, sizes[name], found, keep_float, name in outputs) for name, found in uses.items()]
+    return [_matrix(name, sizes[name], found, keep_float, name in outputs, smallest) for name, found in uses.items()]
 
 
 def name_by_parameters(proto: onnx.ModelProto, parameters: Mapping[str, NDArray[Any]]) -> None:
@@ -133,7 +140,9 @@ def name_by_parameters(proto: onnx.ModelProto, parameters: Mapping[str, NDArray[
             node.input[place] = renamed.get(old, old)
 
 
-def _matrix(name: str, shape: tuple[int, ...], uses: list[Use], keep_float: Iterable[str], is_output: bool) -> Matrix:
+def _matrix(
+    name: str, shape: tuple[int, ...], uses: list[Use], keep_float: Iterable[str], is_output: bool, smallest: int
+) -> Matrix:
     channels = next((use.channels for use in uses if use.channels is not None), None)
     refused = ""
     elements = 1
@@ -144,7 +153,7 @@ def _matrix(name: str, shape: tuple[int, ...], uses: list[Use], keep_float: Iter
     elif channels is None:
         operators = ", ".join(dict.fromkeys(f"`{use.operator}`" for use in uses))
         refused = f"it is used by {operators}, for which there is no form in fewer bits"
-    elif elements < SMALLEST:
+    elif elements < smallest:
         refused = f"{elements} numbers: scales and nodes would cost what is saved"
     else:
         pattern = next((pattern for pattern in keep_float if fnmatchcase(name, pattern)), None)

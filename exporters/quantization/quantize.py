@@ -11,34 +11,41 @@ batch and length at which a file is checked:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from compressor.errors import ExportError, ParityError
+from compressor.fitted_task import FittedTask
 from compressor.measure import accuracy, parity
+from compressor.measure.runtime import Feed, OnnxFile
 from compressor.report import Parity, Quantization, QuantizationPoint, QuantizedMatrix
-from exporters.quantization import choice
-from exporters.quantization.matrices import find, name_by_parameters
-from exporters.quantization.rewrite import Weights, restored, rewrite
+from exporters.quantization import choice, static
+from exporters.quantization.matrices import RECURRENT, SMALLEST, find, name_by_parameters
+from exporters.quantization.rewrite import Rewriter, Weights, restored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import onnx
     from torch import nn
 
     from compressor.progress import Bar
+    from compressor.report import StreamInfo
     from compressor.task import Task
     from exporters.quantization.choice import Chosen, Forward, Metric
     from exporters.quantization.matrices import Matrix
+    from exporters.quantization.rewrite import Writer
 
 _SUMS = 10
 """Of the export's tolerances: a Scan sums in another order than a native node, over and over."""
 DEVIATION = 3.0
 """Of `max_error`, which is over all calibration data; a single short sequence may be further off."""
+_UNSEEN = 16
+"""Sequences of training data, of which the calibration has seen none, that files for NPUs are compared on."""
 
 
 class Settings(Protocol):
@@ -50,7 +57,7 @@ class Settings(Protocol):
 
     @property
     def quantize_for(self) -> str:
-        """`cpu` or `anywhere`."""
+        """`cpu`, `anywhere` or `npu`."""
 
     @property
     def keep_float(self) -> tuple[str, ...]:
@@ -69,6 +76,18 @@ class Settings(Protocol):
         """Weights with a common scale in 4 bits."""
 
     @property
+    def activations(self) -> str:
+        """For NPUs: `uint8` or `uint16`."""
+
+    @property
+    def calibration(self) -> str:
+        """For NPUs: `minmax`, `percentile` or `entropy`."""
+
+    @property
+    def per_channel(self) -> bool:
+        """For NPUs: a scale for each output of a matrix."""
+
+    @property
     def atol(self) -> float:
         """Absolute tolerance."""
 
@@ -85,7 +104,8 @@ def quantize(
     options: Settings,
     *,
     shapes: parity.ShapedTask | None = None,
-    open_file: Callable[[Path], Forward],
+    behind: Callable[[OnnxFile], Forward],
+    stream: StreamInfo | None = None,
     metric: Callable[[Forward], Metric] | None,
     seed: int,
     bar: Bar,
@@ -99,7 +119,8 @@ def quantize(
         reference: The PyTorch model.
         options: Of the exporter.
         shapes: Gives the inputs with which files are compared; `task` where it is left out.
-        open_file: Loads a file as something that is called like the model.
+        behind: Puts a file behind the call of the model.
+        stream: Where it is a step file: how that is run.
         metric: Given the float file: the task's metric, where that decides.
         seed: Of the calibration data.
         bar: Told what is measured.
@@ -109,23 +130,41 @@ def quantize(
         ParityError: The file is not what it should be at some length.
     """
     name_by_parameters(proto, {name: part.detach().cpu().numpy() for name, part in reference.named_parameters()})
-    matrices = find(proto, options.keep_float)
+    npu = options.quantize_for == "npu"
+    if npu:
+        proto = static.prepared(proto, "give `batch: 1`; a state that grows is nothing for NPUs" if stream else "")
+    matrices = find(proto, options.keep_float, 1 if npu else SMALLEST)
     _refuse_nothing(matrices)
-    _refuse_unused(options.keep_float, matrices)
     weights = Weights(proto, matrices, options.block)
-    trials = choice.Trials(proto, weights, folder, open_file, _calibration(task, options.calibration_samples, seed))
+    data = _calibration(task, options.calibration_samples, seed, real=npu)
+    writer: Writer = Rewriter(proto, weights)
+    if npu:
+        bar.advance(0, note="calibrate")
+        matrices = [*static.fit(proto, matrices), *static.operators(proto, matrices, options.keep_float)]
+        how = static.Calibration(options.calibration, options.activations, options.per_channel)
+        same = {name: state.name for state in stream.states for name in (state.name, state.next_name)} if stream else {}
+        feeds = _feeds(proto, folder, behind, data.seen)
+        writer = static.Writer(proto, matrices, weights, how, feeds, folder, same)
+    _refuse_unused(options.keep_float, matrices)
+    trials = choice.Trials(writer, folder, lambda path: behind(OnnxFile(path)), data.seen)
     if metric is not None:
         trials.metric = metric(trials.forward({}))
     chosen = choice.choose(trials, matrices, options.precision, options.quantize_for, options.max_error, bar)
     bar.advance(0, note="compare the rounded file")
-    made = rewrite(proto, weights, chosen.forms)
-    structure = _structure(trials, chosen, shapes or task, options, seed)
-    deviation = _deviation(trials.forward(chosen.forms), reference, shapes or task, options)
+    made = writer.write(chosen.forms)
+    constants = _constants(matrices, made) if npu else {}
+    structure = _structure(proto, trials, chosen, shapes or task, options, seed)
+    compared = [(*pair, (shapes or task).example(*pair)) for pair in parity.points(shapes or task)]
+    if npu:  # ranges hold for data like the calibration's, and the task's examples may be random
+        compared = [(_size(task, inputs, "batch"), _size(task, inputs, "time"), inputs) for inputs in data.unseen]
+    deviation = _deviation(trials.forward(chosen.forms), reference, compared, options)
     return made, Quantization(
         precision="int4" if options.precision == "int4" else "int8",
         target=options.quantize_for,
-        matrices=tuple(_fact(matrix, chosen, weights, options) for matrix in matrices),
-        samples=sum(_batch(task, inputs) for inputs in trials.calibration),
+        matrices=tuple(_fact(matrix, chosen, writer, options, constants) for matrix in matrices),
+        samples=sum(_size(task, inputs, "batch") for inputs in trials.calibration),
+        calibration=options.calibration if npu else None,
+        activations=options.activations if npu else None,
         error=chosen.error,
         max_error=options.max_error,
         structure=structure,
@@ -170,39 +209,134 @@ def _refuse_unused(patterns: Sequence[str], matrices: Sequence[Matrix]) -> None:
             raise ExportError(f"`keep_float: {pattern}` fits no matrix", hint=f"there are {names}")
 
 
-def _calibration(task: Task, samples: int, seed: int) -> list[tuple[Tensor, ...]]:
-    """Training inputs, or the task's examples where there are none."""
-    found: list[tuple[Tensor, ...]] = []
-    left = samples
+@dataclass(frozen=True)
+class _Data:
+    """Training inputs."""
+
+    seen: list[tuple[Tensor, ...]]
+    """What errors are measured on, and ranges."""
+    unseen: list[tuple[Tensor, ...]]
+    """Others, or some of the same where there are no others."""
+
+
+def _calibration(task: Task, samples: int, seed: int, *, real: bool) -> _Data:
+    """Training inputs, or the task's examples where there are none and nothing has to be `real`.
+
+    Raises:
+        ExportError: No batch has the sizes that the file fixes, there is none at all, or one has NaN.
+    """
+    seen: list[tuple[Tensor, ...]] = []
+    unseen: list[tuple[Tensor, ...]] = []
+    left, more, others = samples, _UNSEEN if real else 0, set()
     for inputs, _ in task.batches(torch.Generator().manual_seed(seed)):
-        found.append(_first(task, inputs, left))
-        left -= _batch(task, found[-1])
-        if left <= 0:
+        wrong = _other_sizes(task, inputs)
+        if wrong:
+            others.add(wrong)
+            continue
+        count = _size(task, inputs, "batch")
+        if left > 0:
+            seen.append(_rows(task, inputs, 0, left))
+        if more > 0 and count > left:
+            unseen.append(_rows(task, inputs, max(left, 0), more))
+            more -= _size(task, unseen[-1], "batch")
+        left -= count
+        if left <= 0 and more <= 0:
             break
-    return found or [task.example(min(samples, 16), task.length)]
+    if not seen and others:
+        raise ExportError(
+            f"no batch of training data has the sizes of `shapes`: there are {', '.join(sorted(others)[:8])}",
+            hint="let the task's `batches` give what the phone will give, padded to that size; or fix another one",
+        )
+    if not seen and real:
+        raise ExportError(
+            "the task's `batches` give no data to calibrate with",
+            hint="let `batches` give training inputs; for `quantize_for: cpu` or `anywhere` examples would do",
+        )
+    seen = seen or [task.example(min(samples, 16), task.length)]
+    _refuse_nan(task, seen)
+    return _Data(seen, unseen or seen[-1:])
 
 
-def _first(task: Task, inputs: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
-    """The first samples of a batch, `count` at most."""
+def _whole(task: Task) -> Task:
+    return task.whole if isinstance(task, FittedTask) else task
+
+
+def _other_sizes(task: Task, inputs: tuple[Tensor, ...]) -> str:
+    """The first axis that has another size than the file fixes, as `time 23`; empty where all are right."""
+    if isinstance(task, FittedTask):
+        for axes, part in zip(task.whole.inputs.values(), inputs, strict=True):
+            for axis, word in axes.items():
+                if word != "batch" and task.shapes.get(word, part.shape[axis]) != part.shape[axis]:
+                    return f"{word} {part.shape[axis]}"
+    return ""
+
+
+def _refuse_nan(task: Task, batches: Sequence[tuple[Tensor, ...]]) -> None:
+    for inputs in batches:
+        for name, part in zip(task.inputs, inputs, strict=True):
+            if part.is_floating_point() and not bool(part.isfinite().all()):
+                raise ExportError(
+                    f"the training data has NaN or infinity in `{name}`, so nothing can be measured on it",
+                    hint="clean what the task's `batches` give",
+                )
+
+
+class _Recorded(OnnxFile):
+    """A file that keeps what it is given."""
+
+    def __init__(self, path: Path) -> None:
+        """Load it."""
+        super().__init__(path)
+        self.feeds: list[Feed] = []
+
+    def run(self, feed: Mapping[str, Any]) -> list[Any]:
+        """As every file."""
+        self.feeds.append(dict(feed))
+        return super().run(feed)
+
+
+def _feeds(
+    proto: onnx.ModelProto, folder: Path, behind: Callable[[OnnxFile], Forward], batches: Sequence[tuple[Tensor, ...]]
+) -> list[Feed]:
+    """The inputs of every call of a file that these batches take: of each sample, and of a step file of each step."""
+    path = folder / "float.onnx"
+    path.write_bytes(proto.SerializeToString())
+    file = _Recorded(path)
+    forward = behind(file)
+    for inputs in batches:
+        forward(*inputs)
+    return file.feeds
+
+
+def _rows(task: Task, inputs: tuple[Tensor, ...], start: int, count: int) -> tuple[Tensor, ...]:
+    """Samples of a batch from `start` on, `count` at most."""
     kept = []
-    for axes, part in zip(task.inputs.values(), inputs, strict=True):
+    for axes, part in zip(_whole(task).inputs.values(), inputs, strict=True):
         axis = next((axis for axis, word in axes.items() if word == "batch"), None)
-        size = 0 if axis is None else min(count, part.shape[axis])
-        kept.append(part.cpu() if axis is None else part.cpu().narrow(axis, 0, size))
+        size = 0 if axis is None else min(count, part.shape[axis] - start)
+        kept.append(part.cpu() if axis is None else part.cpu().narrow(axis, start, size))
     return tuple(kept)
 
 
-def _batch(task: Task, inputs: tuple[Tensor, ...]) -> int:
-    for axes, part in zip(task.inputs.values(), inputs, strict=True):
-        for axis, word in axes.items():
-            if word == "batch":
+def _size(task: Task, inputs: tuple[Tensor, ...], word: str) -> int:
+    """Of the axis of that name."""
+    for axes, part in zip(_whole(task).inputs.values(), inputs, strict=True):
+        for axis, name in axes.items():
+            if name == word:
                 return int(part.shape[axis])
     return 1
 
 
-def _structure(trials: choice.Trials, chosen: Chosen, task: parity.ShapedTask, options: Settings, seed: int) -> Parity:
+def _structure(
+    proto: onnx.ModelProto,
+    trials: choice.Trials,
+    chosen: Chosen,
+    task: parity.ShapedTask,
+    options: Settings,
+    seed: int,
+) -> Parity:
     path = trials.folder / "restored.onnx"
-    path.write_bytes(restored(trials.proto, trials.weights, chosen.forms).SerializeToString())
+    path.write_bytes(restored(proto, trials.writer, chosen.forms).SerializeToString())
     found = parity.check(
         trials.open(path),
         trials.forward(chosen.forms, exact=True),
@@ -221,13 +355,16 @@ def _structure(trials: choice.Trials, chosen: Chosen, task: parity.ShapedTask, o
 
 
 def _deviation(
-    forward: Forward, reference: nn.Module, task: parity.ShapedTask, options: Settings
+    forward: Forward,
+    reference: nn.Module,
+    compared: Sequence[tuple[int, int, tuple[Tensor, ...]]],
+    options: Settings,
 ) -> tuple[QuantizationPoint, ...]:
+    """The file beside PyTorch on inputs of a batch size and a length."""
     from exporters.torch_capture import plain_attention
 
     limit, found = DEVIATION * options.max_error, []
-    for batch, length in parity.points(task):
-        inputs = task.example(batch, length)
+    for batch, length, inputs in compared:
         with torch.no_grad(), plain_attention():
             wanted = reference(*inputs)
         sides = [(part,) if isinstance(part, Tensor) else tuple(part) for part in (wanted, forward(*inputs))]
@@ -242,22 +379,44 @@ def _deviation(
     return tuple(found)
 
 
-def _fact(matrix: Matrix, chosen: Chosen, weights: Weights, options: Settings) -> QuantizedMatrix:
+def _constants(matrices: Sequence[Matrix], made: onnx.ModelProto) -> dict[str, int]:
+    """Weights that no operator multiplies and that are integers in the file -> their bytes."""
+    import onnx
+
+    found = {}
+    stored = {tensor.name: tensor for tensor in made.graph.initializer}
+    for matrix in matrices:
+        tensor = stored.get(f"{matrix.name}_quantized")
+        if matrix.shape and not matrix.channels and tensor is not None:
+            found[matrix.name] = int(onnx.numpy_helper.to_array(tensor).nbytes)
+    return found
+
+
+def _fact(
+    matrix: Matrix, chosen: Chosen, writer: Writer, options: Settings, constants: Mapping[str, int]
+) -> QuantizedMatrix:
     form = chosen.forms[matrix.name]
-    note = matrix.refused or chosen.notes.get(matrix.name, "")
+    note = matrix.refused or chosen.notes.get(matrix.name, "") or matrix.unfit
     asked: Literal["int4", "integer"] = "int4" if options.precision == "int4" else "integer"
     if not note and form == "weights" and asked == "integer" and options.quantize_for == "cpu" and matrix.is_product:
         note = matrix.slower_as_integers
     elif not note and form == "weights" and options.quantize_for == "cpu" and not matrix.is_product:
         which = "a table of rows" if matrix.is_table else ", ".join(dict.fromkeys(u.operator for u in matrix.uses))
         note = f"{which}: no {asked} form"
+    bytes_after = writer.stored_bytes(matrix.name, form)
+    if form == "static" and not note and any(use.operator in RECURRENT for use in matrix.uses):
+        kinds = " and ".join(sorted({use.operator for use in matrix.uses}))
+        note = f"{kinds} as plain operations for every position: few NPUs have it as an operator of integers"
+    if constants.get(matrix.name):
+        form, bytes_after = "static", constants[matrix.name]
+        note = f"a constant of {' and '.join(sorted({use.operator for use in matrix.uses}))}, rounded as an activation"
     return QuantizedMatrix(
         name=matrix.name,
         operators=tuple(dict.fromkeys(use.operator for use in matrix.uses)),
         shape=matrix.shape,
         form=form,
         bytes_before=matrix.bytes,
-        bytes_after=choice.stored_bytes(weights, matrix.name, form),
+        bytes_after=bytes_after,
         errors={str(key): value for key, value in chosen.alone.get(matrix.name, {}).items()},
         metric_drop=chosen.metric_alone.get(matrix.name),
         note=note,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -57,6 +57,17 @@ class Weights:
         """The matrix is stored as (N, K)."""
         return self.matrices[name].channels[-1] == self.arrays[name].ndim - 2
 
+    def stored_bytes(self, name: str, form: Form) -> int:
+        """Bytes of a matrix in the file, scales included."""
+        array = self.arrays[name]
+        if form in ("float", "half"):
+            return int(array.nbytes) // (2 if form == "half" else 1)
+        if form == "int4" and self.matrices[name].is_product:
+            parts = [self.blocks(name, direction) for direction in range(len(array) if array.ndim == 3 else 1)]
+            return sum(part.packed.nbytes + part.scale.nbytes for part in parts)
+        low = self.low(name)
+        return int(low.values.nbytes + low.scale.nbytes)
+
     def restored(self, name: str, form: Form) -> NDArray[Any]:
         """The float values that a matrix in a form stands for, in its own shape."""
         if form == "float":
@@ -72,7 +83,33 @@ class Weights:
         return weight.T if self.transposed(name) else weight
 
 
-def restored(proto: onnx.ModelProto, weights: Weights, forms: Mapping[str, Form]) -> onnx.ModelProto:
+class Writer(Protocol):
+    """Writes a graph with its matrices in their forms."""
+
+    def write(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
+        """The graph; what is not named stays float. `exact`: with activations left in float."""
+
+    def values(self, name: str, form: Form) -> NDArray[Any]:
+        """The float values that a matrix in a form stands for, in its own shape."""
+
+    def stored_bytes(self, name: str, form: Form) -> int:
+        """Bytes of a matrix in the file, scales included."""
+
+
+class Rewriter:
+    """A `Writer` of forms that need no calibration."""
+
+    def __init__(self, proto: onnx.ModelProto, weights: Weights) -> None:
+        """`proto` is the float graph."""
+        self._proto, self._weights = proto, weights
+        self.values, self.stored_bytes = weights.restored, weights.stored_bytes
+
+    def write(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
+        """See `rewrite`."""
+        return rewrite(self._proto, self._weights, forms, exact=exact)
+
+
+def restored(proto: onnx.ModelProto, writer: Writer, forms: Mapping[str, Form]) -> onnx.ModelProto:
     """The same graph with the same nodes, its matrices rounded in their values only."""
     import onnx
 
@@ -80,7 +117,7 @@ def restored(proto: onnx.ModelProto, weights: Weights, forms: Mapping[str, Form]
     found.CopyFrom(proto)
     for tensor in found.graph.initializer:
         if forms.get(tensor.name, "float") != "float":
-            array = weights.restored(tensor.name, forms[tensor.name])
+            array = writer.values(tensor.name, forms[tensor.name])
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(array), tensor.name))
     return found
 

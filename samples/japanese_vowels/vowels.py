@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 CHANNELS = 12
 SPEAKERS = 9
 UNITS = 128
+LONGEST = 29
+"""Steps of the longest sequence."""
 NOISE = 0.3
 """Deviation of the noise on scaled features in training; it keeps 216 sequences from being learnt by heart."""
 
@@ -55,6 +57,12 @@ def validation_data() -> Batch:
 def test_data() -> Batch:
     """The 370 sequences of the test split."""
     return _shipped("test")
+
+
+def padded(data: Batch) -> Batch:
+    """The same sequences with zeros behind them, (B, 29, 12)."""
+    (features, lengths), speakers = data
+    return (nn.functional.pad(features, (0, 0, 0, LONGEST - features.shape[1])), lengths), speakers
 
 
 class Net(nn.Module):

@@ -8,9 +8,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from compressor.errors import UsageError
-from compressor.fitted_task import FittedTask
-from compressor.measure.runtime import OnnxFile
+from compressor.errors import ExportError, UsageError
+from compressor.measure.forward import open_forward
 from exporters.onnx import Options, export
 from tests.exporters.conftest import features_task
 
@@ -51,15 +50,15 @@ def test_no_axis_is_open_and_nothing_asks_for_a_shape(fixed):
 def test_a_larger_batch_is_run_piece_by_piece(fixed):
     model, path, _ = fixed
     features = torch.randn(5, 13, 5)
-    forward = FittedTask(TASK, {"batch": 2, "time": 13}).fitted(OnnxFile(path))
+    forward = open_forward(path, TASK)
     with torch.no_grad():
         torch.testing.assert_close(forward(features), model(features), atol=1e-5, rtol=1e-4)
 
 
 def test_another_length_is_refused(fixed):
     _, path, _ = fixed
-    with pytest.raises(UsageError, match=r"is fixed to 13 on axis 1, got 12"):
-        FittedTask(TASK, {"batch": 2, "time": 13}).fitted(OnnxFile(path))(torch.randn(2, 12, 5))
+    with pytest.raises(ExportError, match=r"takes sequences of 13 positions, and was given 12"):
+        open_forward(path, TASK)(torch.randn(2, 12, 5))
 
 
 def test_one_axis_alone_may_be_fixed(tmp_path):

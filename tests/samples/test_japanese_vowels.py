@@ -100,3 +100,12 @@ def test_quickstart_asks_for_half_of_the_units_and_a_file_three_times_smaller():
     assert recipe.steps[0].ratio >= 0.5
     assert recipe.limits.metric_drop == 0.01
     assert recipe.limits.file_ratio >= 3
+
+
+def test_the_padded_task_has_one_length_and_the_same_score(gru):
+    padded = load(str(FOLDER / "padded.py"))
+    sizes = {inputs[0].shape[1] for inputs, _ in padded.batches(torch.Generator().manual_seed(0))}
+    assert sizes == {padded.min_length} == {padded.max_length} == {vowels.LONGEST}
+    model = padded.model()
+    with torch.no_grad():
+        assert torch.equal(padded.evaluate(model), gru.evaluate(model))
