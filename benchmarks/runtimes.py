@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from compressor.errors import CompressorError, ExportError
 from compressor.recipe.choice import formats
 from exporters import _phone, onnx
-from tests.exporters import test_aaren, test_heads, test_models, test_streaming
+from tests.exporters import test_aaren, test_heads, test_loops, test_models, test_streaming
 from tests.exporters.conftest import ShapedTask, lengths_for
 from tests.surgery import attentions, topologies
 
@@ -85,11 +86,10 @@ def recurrent(kind: type[nn.Module], cell: str) -> Topology:
             name: {1: "batch"} for name in names
         }
         outward = {"scores": TIMED if first.dim() == 3 else LAST} | {f"{name}_out": {1: "batch"} for name in names}
-        fixed = {"length": 5, "min_length": 5, "max_length": 5} if kind is topologies.CellLoop else {}
         if reads:
-            return model, ShapedTask(inputs, outward, example, **fixed)
+            return model, ShapedTask(inputs, outward, example)
         alone = _WithoutLengths(model)
-        return alone, ShapedTask({"features": TIMED}, outward, lambda b, t: example(b, t)[:1], **fixed)
+        return alone, ShapedTask({"features": TIMED}, outward, lambda b, t: example(b, t)[:1])
 
     return Topology(f"{kind.__name__}, {cell}", build)
 
@@ -133,6 +133,11 @@ def _words() -> Task:
     )
 
 
+def _loop(form: type[nn.Module]) -> Task:
+    """At the lengths of the other topologies."""
+    return test_loops.task_for(form(), length=11, max_length=29)
+
+
 def _unused() -> Task:
     return ShapedTask(
         {"features": TIMED, "unused": LAST},
@@ -174,9 +179,9 @@ def every_topology() -> list[Topology]:
             "Causal encoder, Aaren and cache", test_streaming.Decoder, _features(5, {"states": TIMED}, max_length=29)
         ),
         attention("Packed LSTM, uneven GRU, two outputs", test_streaming.Tagger, lambda: test_streaming.TAGGER),
-        attention("GRU cell from a learned state", test_streaming.Cells,
-                  _features(5, {"y": TIMED}, length=4, min_length=4, max_length=4)),
-    ]  # fmt: skip
+        attention("GRU cell from a learned state", test_streaming.Cells, _features(5, {"y": TIMED})),
+        *(attention(f"Loop: {form.__name__}", form, partial(_loop, form)) for form in test_loops.FORMS),
+    ]
 
 
 # --- one topology ---

@@ -325,22 +325,75 @@ def _join_directions(module: Layer, y: Tensor, batch_first: bool) -> Tensor:
     return torch.onnx.ops.symbolic("Reshape", (parted, merge), dtype=y.dtype, shape=shape)
 
 
+def prepare_cell(
+    owner: nn.Module, suffix: str, operator: str, weight_ih: Tensor, weight_hh: Tensor, biases: Sequence[Tensor]
+) -> None:
+    """Give a module buffers with the weights of one recurrent cell as its node wants them: `W_`, `R_`, and `B_suffix`.
+
+    Args:
+        owner: Gets the buffers.
+        suffix: Ends their names.
+        operator: RNN, GRU or LSTM.
+        weight_ih: (G * H, I).
+        weight_hh: (G * H, H).
+        biases: None, or two of (G * H,).
+    """
+    import torch
+
+    with torch.no_grad():
+        owner.register_buffer(f"W_{suffix}", _reorder(weight_ih, operator).unsqueeze(0))
+        owner.register_buffer(f"R_{suffix}", _reorder(weight_hh, operator).unsqueeze(0))
+        if biases:
+            joined = torch.cat([_reorder(bias, operator) for bias in biases])
+            owner.register_buffer(f"B_{suffix}", joined.unsqueeze(0))
+
+
+def cell_node(
+    owner: nn.Module, suffix: str, operator: str, mode: str, x: Tensor, states: list[Tensor], *, backward: bool
+) -> tuple[Tensor, ...]:
+    """The node of a cell that was prepared: y (T, 1, B, H) and the last states (1, B, H), from x (T, B, I).
+
+    Args:
+        owner: Has the buffers.
+        suffix: Ends their names.
+        operator: RNN, GRU or LSTM.
+        mode: As `nn.RNNBase.mode`.
+        x: Inputs at all steps.
+        states: h, and c (1, B, H).
+        backward: Run from the last step to the first.
+    """
+    weights = [getattr(owner, f"{kind}_{suffix}", None) for kind in "WRB"]
+    return _emit(operator, mode, x, weights, None, states, "reverse" if backward else "forward")
+
+
 def _node(module: Layer, name: str, x: Tensor, lengths: Tensor | None, states: list[Tensor]) -> tuple[Tensor, ...]:
     """One native node on x (T, B, I) with the buffers that end in `name`: y (T, D, B, H), last states (D, B, H)."""
+    weights = [getattr(module, f"{kind}_{name}", None) for kind in "WRB"]
+    assert weights[1] is not None
+    both = weights[1].shape[0] == 2
+    direction = "bidirectional" if both else "reverse" if name.endswith(_REVERSE) else "forward"
+    return _emit(getattr(module, _PREPARED), module.mode, x, weights, lengths, states, direction)
+
+
+def _emit(
+    operator: str,
+    mode: str,
+    x: Tensor,
+    weights: list[Tensor | None],
+    lengths: Tensor | None,
+    states: list[Tensor],
+    direction: str,
+) -> tuple[Tensor, ...]:
+    """A native node: y (T, D, B, H), last states (D, B, H)."""
     import torch
 
     time, batch = x.shape[:2]
-    weights = [getattr(module, f"{kind}_{name}", None) for kind in "WRB"]
     assert weights[1] is not None
     both, _, hidden = weights[1].shape
-    operator = getattr(module, _PREPARED)
-    attributes: dict[str, Any] = {
-        "hidden_size": hidden,
-        "direction": "bidirectional" if both == 2 else "reverse" if name.endswith(_REVERSE) else "forward",
-    }
+    attributes: dict[str, Any] = {"hidden_size": hidden, "direction": direction}
     if operator == "GRU":
         attributes["linear_before_reset"] = 1
-    if module.mode == "RNN_RELU":
+    if mode == "RNN_RELU":
         attributes["activations"] = ["Relu"] * both
     outputs = 3 if operator == "LSTM" else 2
     shapes = ((time, both, batch, hidden), *[(both, batch, hidden)] * (outputs - 1))

@@ -355,23 +355,26 @@ def _taken(before: onnx.ModelProto, candidate: Path) -> tuple[str, ...]:
 def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.ModelProto:
     """The checked graph of `model`, which gets buffers for the native nodes."""
     from exporters import native_recurrent, onnx_graph, torch_capture
+    from exporters.loops.capture import Captured, translate_body
+    from exporters.loops.capture import capture as capture_loops
 
     native_recurrent.prepare(model)
     length, axes = _tracing_length(task)
     inputs = task.example(_BATCH if length != _BATCH else _BATCH - 1, length)
     _refuse_unfit_outputs(model, inputs, task)
     try:
-        program = torch_capture.capture(model, inputs, axes)
-    except ExportError:
+        captured = Captured(torch_capture.capture(model, inputs, axes))
+    except ExportError as error:
         if task.min_length < task.max_length:
-            raise
-        axes = _without_time(task.inputs)  # cells in a loop are unrolled, which does for a task of one length
-        program = torch_capture.capture(model, inputs, axes)
+            captured = capture_loops(model, task, inputs, axes, error)
+        else:
+            axes = _without_time(task.inputs)  # cells in a loop are unrolled, which does for a task of one length
+            captured = Captured(torch_capture.capture(model, inputs, axes))
     bar.advance(note="translate")
-    graph = torch_capture.translate(program, options.opset)
+    graph = torch_capture.translate(captured.program, options.opset)
     bar.advance(note="simplify and check")
     with torch_capture.quiet():
-        onnx_graph.tidy(graph)
+        onnx_graph.tidy(graph, captured.bodies, lambda body: translate_body(body, options.opset))
     onnx_graph.name_values(graph, task.inputs, task.outputs)
     proto = onnx_graph.to_proto(graph, axes, task.outputs, options.ir_version)
     finish(proto, options)

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 from compressor.errors import ExportError
 from compressor.report import TensorInfo
 from exporters import attention_masks, external_data, low_rank_recurrent, older_opsets, shared_weights
+from exporters.loops import scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import onnx
     import onnx_ir
+
+    from exporters.loops.scan import StepBody
 
     Axes = Mapping[str, Mapping[int, str]]
 
@@ -27,13 +30,25 @@ _MOVES_VALUES = ("Expand", "Identity", "Reshape", "Slice", "Split", "Squeeze", "
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 
 
-def tidy(model: onnx_ir.Model) -> None:
-    """Fold constants, merge equal initializers, drop what nothing uses and all debugging metadata, in place."""
+def tidy(
+    model: onnx_ir.Model,
+    bodies: Sequence[StepBody] = (),
+    translate: Callable[[StepBody], onnx_ir.Model] | None = None,
+) -> None:
+    """Fold constants, merge equal initializers, drop what nothing uses and all debugging metadata, in place.
+
+    Args:
+        model: The graph.
+        bodies: Of the loops that placeholders in it stand for.
+        translate: Makes the graph of such a body.
+    """
     import onnx_ir.passes.common as passes
     from onnxscript import optimizer
 
     limit = _NO_LIMIT  # with the optimizer's own limits products of large weights would be left to every run
     optimizer.optimize_ir(model, input_size_limit=limit, output_size_limit=limit, should_fold=_should_fold)
+    if translate is not None:
+        scan.expand(model, bodies, translate)
     older_opsets.mend(model)
     low_rank_recurrent.expand(model)
     attention_masks.widen(model)

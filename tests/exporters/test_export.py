@@ -188,9 +188,10 @@ def unroll(self, x):
     ("function", "message", "hint"),
     [
         (
-            unroll,
-            "the model's code fixes axis `time` of input `features` to the 11 of the example",
-            "a Python loop over `time` .* use nn.RNN, nn.GRU or nn.LSTM, or leave `time` out of the task's `inputs`",
+            lambda self, x: torch.stack([x[:, : step + 1].mean(1) for step in range(x.size(1))]),
+            "the model's code fixes axis `time` of input `features` to the 11 of the example, and its loops .* another "
+            "size or another setting at every step",
+            "give every step tensors of one size",
         ),
         (
             lambda self, x: torch.stack([x[row] for row in range(x.size(0))]),

@@ -1,0 +1,119 @@
+"""From a model with Python loops over time to a traced program of any length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from compressor.errors import CompressorError, ExportError
+from exporters import torch_capture
+from exporters.loops.find import NotRolledError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir
+    import torch
+    from torch import Tensor, nn
+
+    from compressor.task import Task
+    from exporters.loops.scan import StepBody
+
+    Axes = Mapping[str, Mapping[int, str]]
+
+_LENGTHS = (6, 8)
+"""Lengths of the two traces, where the task allows them."""
+_FEWEST = 4
+"""The shortest length at which three iterations are seen, though the first one may be another."""
+_BATCH = 3
+_HINT = (
+    "every step must do the same but for its number (docs/export.md lists what is rolled up); use nn.RNN, nn.GRU or "
+    "nn.LSTM, or leave the axis out of the task's `inputs`"
+)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A traced program, in which placeholders stand for the loops of `bodies`."""
+
+    program: torch.export.ExportedProgram
+    bodies: Sequence[StepBody] = ()
+
+
+def capture(model: nn.Module, task: Task, inputs: Sequence[Tensor], axes: Axes, error: ExportError) -> Captured:
+    """Trace a model whose loops over time fix the length.
+
+    Args:
+        model: In evaluation mode, on the CPU, prepared for native nodes.
+        task: Gives examples at two lengths.
+        inputs: An example with all open axes at least 2 long.
+        axes: Input name -> {axis: name} of the open axes.
+        error: What came of tracing it at an open length.
+
+    Raises:
+        ExportError: The loops cannot be written for any length; the message says why.
+    """
+    from exporters.loops.graph import Graph
+    from exporters.loops.rolled import Rolled
+    from exporters.loops.unify import unify
+
+    lengths = _lengths(task)
+    if lengths is None or not any("time" in words.values() for words in axes.values()):
+        raise error
+    fixed = {name: {axis: word for axis, word in words.items() if word != "time"} for name, words in axes.items()}
+    graphs = [Graph(_at_length(model, task, length, fixed, error), length) for length in lengths]
+    try:
+        rolled = Rolled(model, unify(*graphs), axes, task.min_length).eval()
+        return Captured(torch_capture.capture(rolled, inputs, axes), rolled.bodies)
+    except NotRolledError as reason:
+        raise refused(error, reason) from reason
+    except ExportError as second:
+        if isinstance(second.__cause__, NotRolledError):
+            raise refused(error, second.__cause__) from second
+        raise refused(error, NotRolledError(second.message, second.hint)) from second
+
+
+def _at_length(
+    model: nn.Module, task: Task, length: int, axes: Axes, error: ExportError
+) -> torch.export.ExportedProgram:
+    """The trace at one length; where there is none, a loop is not what stood in the way."""
+    try:
+        return torch_capture.capture(model, task.example(_BATCH, length), axes)
+    except ExportError as second:
+        raise error from second
+
+
+def refused(error: ExportError, reason: NotRolledError) -> ExportError:
+    """The refusal of a model with both reasons."""
+    return ExportError(
+        f"{error.message}, and its loops cannot be rolled up: {reason.reason}", hint=reason.hint or _HINT
+    )
+
+
+def _lengths(task: Task) -> tuple[int, int] | None:
+    """Two lengths to trace at, or None where the task has none that show a loop."""
+    first = max(task.min_length, min(_LENGTHS[0], task.max_length - 1))
+    second = min(task.max_length, first + _LENGTHS[1] - _LENGTHS[0])
+    return (first, second) if second > first >= _FEWEST else None
+
+
+def translate_body(body: StepBody, opset: int) -> onnx_ir.Model:
+    """The graph of one iteration.
+
+    Raises:
+        ExportError: It cannot be traced or written.
+    """
+    from onnxscript import optimizer
+
+    module: Any = body.module().eval()
+    try:
+        program = torch_capture.capture(module, module.inputs, module.axes)
+        graph = torch_capture.translate(program, opset)
+    except CompressorError as error:
+        raise ExportError(
+            f"one step of a loop over time cannot be written: {error.message}", hint=error.hint
+        ) from error
+    limit = 2**62
+    with torch_capture.quiet():
+        optimizer.optimize_ir(graph, input_size_limit=limit, output_size_limit=limit)
+    return graph
