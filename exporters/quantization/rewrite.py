@@ -64,7 +64,7 @@ class Weights:
             return int(array.nbytes) // (2 if form == "half" else 1)
         if form == "int4" and self.matrices[name].is_product:
             parts = [self.blocks(name, direction) for direction in range(len(array) if array.ndim == 3 else 1)]
-            return sum(part.packed.nbytes + part.scale.nbytes for part in parts)
+            return sum(part.packed.nbytes + _scale_bytes(part.scale) for part in parts)
         low = self.low(name)
         return int(low.values.nbytes + low.scale.nbytes)
 
@@ -107,6 +107,12 @@ class Rewriter:
     def write(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
         """See `rewrite`."""
         return rewrite(self._proto, self._weights, forms, exact=exact)
+
+
+def _scale_bytes(scale: NDArray[Any]) -> int:
+    """Of scales that are stored as float16 where that is exact, as `Nodes.scale` does."""
+    half = np.array_equal(scale.astype(np.float16).astype(np.float32), scale)
+    return int(scale.nbytes) // (2 if half else 1)
 
 
 def restored(proto: onnx.ModelProto, writer: Writer, forms: Mapping[str, Form]) -> onnx.ModelProto:
