@@ -15,6 +15,7 @@ from torch import nn
 
 from compressor.errors import ExportError
 from compressor.measure.runtime import OnnxFile
+from exporters import _fixed_shapes
 from exporters.loops import vectorized
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask, lengths_for
@@ -600,3 +601,34 @@ def result(node, args, kwargs):
     found = vectorized.apply(node.target, args, kwargs)
     assert found is not None, f"no rule for {node.target}"
     return vectorized.Stacked(tuple(found) if isinstance(found, (tuple, list)) else found)
+
+
+# --- one length ---
+
+
+@pytest.mark.parametrize("form", [BothWays, FromTheSecond], ids=lambda form: form.__name__)
+def test_a_file_of_fixed_shapes_has_native_nodes_too(tmp_path, form):
+    model = form().eval()
+    artifact = export(model, task_for(model), tmp_path / "model.onnx", Options(shapes={"batch": 1, "time": 6}))
+    assert artifact.inputs[0].shape == (1, 6, INPUT)
+    assert artifact.operators["LSTM"] == FORMS[form]["LSTM"]
+    assert "Shape" not in artifact.operators
+
+
+class ByHandBackward(Parts):
+    def forward(self, x):
+        h, outputs = self.zeros(x), []
+        for t in reversed(range(x.shape[1])):
+            h = torch.tanh(self.start(x[:, t]) + self.norm(h))
+            outputs.append(h)
+        return torch.stack(outputs, 1), h
+
+
+def test_scans_are_written_out_at_one_length(tmp_path):
+    torch.manual_seed(0)
+    model = Together([ByHandBackward, TwoBefore]).eval()
+    task = task_for(model)
+    export(model, task, tmp_path / "model.onnx", Options())
+    file = _fixed_shapes.write(tmp_path / "model.onnx", tmp_path / "fixed.onnx", task, 6)
+    assert "Scan" not in {node.op_type for node in onnx.load(file).graph.node}
+    agrees(model, task, file, [(1, 6)])
