@@ -1,7 +1,7 @@
 """An ONNX file for one sample and one length, for converters that want every shape known.
 
 With the length known, an RNN whose activation is Relu becomes plain operations, one copy of them for each position: MNN
-(as ncnn and tract) takes its node for one of tanh, without a word.
+(as ncnn and tract) takes its node for one of tanh, without a word. So does a `Scan`, which neither MNN nor ncnn has.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import onnxruntime
 from compressor.compatibility import unrolled
 from compressor.compatibility.partition import is_relu
 from compressor.errors import ExportError
+from exporters import _unrolled_scans
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ _SIZES = {"batch": 1}
 
 
 def write(source: Path, target: Path, task: Task, length: int) -> Path:
-    """Write `source` for batch 1 and one length to `target`, shapes computed and Relu RNNs unrolled.
+    """Write `source` for batch 1 and one length to `target`, shapes computed, Relu RNNs and every `Scan` unrolled.
 
     Raises:
         ExportError: The file cannot be written for that length.
@@ -41,6 +42,12 @@ def write(source: Path, target: Path, task: Task, length: int) -> Path:
     fixed = target.with_suffix(".fixed.onnx")
     onnx.save(_unroll_relu(model), fixed)
     _fold(fixed, target)
+    if _unrolled_scans.has_scan(model):  # how many steps it has is known once shapes are
+        model = onnx.load(target)
+        _unrolled_scans.unroll(model)
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, fixed)
+        _fold(fixed, target)
     return target
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from compressor.report import Quantization, StreamInfo
     from compressor.task import Task
+    from exporters.loops.capture import Captured
 
     Axes = Mapping[str, Mapping[int, str]]
 
@@ -355,21 +356,13 @@ def _taken(before: onnx.ModelProto, candidate: Path) -> tuple[str, ...]:
 def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.ModelProto:
     """The checked graph of `model`, which gets buffers for the native nodes."""
     from exporters import native_recurrent, onnx_graph, torch_capture
-    from exporters.loops.capture import Captured, translate_body
-    from exporters.loops.capture import capture as capture_loops
+    from exporters.loops.capture import translate_body
 
     native_recurrent.prepare(model)
     length, axes = _tracing_length(task)
     inputs = task.example(_BATCH if length != _BATCH else _BATCH - 1, length)
     _refuse_unfit_outputs(model, inputs, task)
-    try:
-        captured = Captured(torch_capture.capture(model, inputs, axes))
-    except ExportError as error:
-        if task.min_length < task.max_length:
-            captured = capture_loops(model, task, inputs, axes, error)
-        else:
-            axes = _without_time(task.inputs)  # cells in a loop are unrolled, which does for a task of one length
-            captured = Captured(torch_capture.capture(model, inputs, axes))
+    captured, axes = _captured(model, task, inputs, axes)
     bar.advance(note="translate")
     graph = torch_capture.translate(captured.program, options.opset)
     bar.advance(note="simplify and check")
@@ -379,6 +372,25 @@ def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.Mod
     proto = onnx_graph.to_proto(graph, axes, task.outputs, options.ir_version)
     finish(proto, options)
     return proto
+
+
+def _captured(model: nn.Module, task: Task, inputs: tuple[Tensor, ...], axes: Axes) -> tuple[Captured, Axes]:
+    """The traced model, and the axes that are open in it; a loop over time is rolled up where the task has lengths."""
+    from compressor.fitted_task import FittedTask
+    from exporters import torch_capture
+    from exporters.loops import capture as loops
+
+    try:
+        program = torch_capture.capture(model, inputs, axes)
+    except ExportError as error:
+        if task.min_length < task.max_length:
+            return loops.capture(model, task, inputs, axes, error), axes
+        axes = _without_time(task.inputs)  # cells in a loop are unrolled, which does for a task of one length
+        return loops.Captured(torch_capture.capture(model, inputs, axes)), axes
+    if isinstance(task, FittedTask) and task.min_length == task.max_length and loops.has_cells(program):
+        with contextlib.suppress(ExportError):  # at a fixed length a loop is written out where it cannot be rolled up
+            return loops.capture(model, task.whole, inputs, axes), axes
+    return loops.Captured(program), axes
 
 
 def finish(proto: onnx.ModelProto, options: Options) -> None:

@@ -40,14 +40,27 @@ class Captured:
     bodies: Sequence[StepBody] = ()
 
 
-def capture(model: nn.Module, task: Task, inputs: Sequence[Tensor], axes: Axes, error: ExportError) -> Captured:
+_FIXED = ExportError("the length is fixed")
+
+
+def has_cells(program: torch.export.ExportedProgram) -> bool:
+    """Whether a traced model has recurrent cells, which may stand in a loop."""
+    from exporters.loops.plan import CELLS
+
+    return any(node.target in CELLS for node in program.graph.nodes)
+
+
+def capture(
+    model: nn.Module, task: Task, inputs: Sequence[Tensor], axes: Axes, error: ExportError = _FIXED
+) -> Captured:
     """Trace a model whose loops over time fix the length.
 
     Args:
         model: In evaluation mode, on the CPU, prepared for native nodes.
-        task: Gives examples at two lengths.
+        task: Gives examples at two lengths, and says what its axes are.
         inputs: An example with all open axes at least 2 long.
-        axes: Input name -> {axis: name} of the open axes.
+        axes: Input name -> {axis: name} of the axes that are open in the file; where that of time is not, at least two
+            steps long in `inputs`.
         error: What came of tracing it at an open length.
 
     Raises:
@@ -58,12 +71,14 @@ def capture(model: nn.Module, task: Task, inputs: Sequence[Tensor], axes: Axes, 
     from exporters.loops.unify import unify
 
     lengths = _lengths(task)
-    if lengths is None or not any("time" in words.values() for words in axes.values()):
+    if lengths is None or not any("time" in words.values() for words in task.inputs.values()):
         raise error
-    fixed = {name: {axis: word for axis, word in words.items() if word != "time"} for name, words in axes.items()}
+    fixed = {
+        name: {axis: word for axis, word in words.items() if word != "time"} for name, words in task.inputs.items()
+    }
     graphs = [Graph(_at_length(model, task, length, fixed, error), length) for length in lengths]
     try:
-        rolled = Rolled(model, unify(*graphs), axes, task.min_length).eval()
+        rolled = Rolled(model, unify(*graphs), task.inputs, task.min_length).eval()
         return Captured(torch_capture.capture(rolled, inputs, axes), rolled.bodies)
     except NotRolledError as reason:
         raise refused(error, reason) from reason

@@ -2,13 +2,14 @@
 
 The operations of a loop's iterations stand one behind the other and look the same but for integers, so the loop is a
 run of equal signatures with a period, and it is a loop over time where the longer trace has more repetitions. From
-two neighbouring iterations in its middle follows what each argument is: an invariant, an operation of the same or of
+two neighbouring iterations follows what each argument is: an invariant, an operation of the same or of
 an earlier iteration, an integer a * i + b, or what another loop gives in iteration a * i + b. Every iteration has to
 fit; those at the start which do not (`if t == 0`) stay outside.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -86,35 +87,57 @@ Where = dict[Op, tuple[int, int, int]]
 
 def find(short: Graph, long: Graph) -> tuple[list[tuple[Loop, Loop]], Where, Where]:
     """The loops of both traces in order, and where each operation of them is."""
-    sequences = [[op for op in graph.ops if _counts(op)] for graph in (short, long)]
+    sequences = [_looked_at(graph) for graph in (short, long)]
     signatures: dict[Any, int] = {}
     words = [[signatures.setdefault(_signature(op), len(signatures)) for op in ops] for ops in sequences]
     loops: list[tuple[Loop, Loop]] = []
     where: tuple[Where, Where] = ({}, {})
     for run in sorted(_growing_runs(*words), key=lambda run: run.starts[1]):
-        best: tuple[Any, Loop, Loop] | None = None
-        for phase in range(run.period if run.period <= _PHASES else 1):
-            one, other = (
-                _build(graph, _part(ops, run, side, phase), run.period, where[side], len(loops))
-                for side, (graph, ops) in enumerate(zip((short, long), sequences, strict=True))
-            )
-            if one is None or other is None:
-                continue
-            rank = (other.count, -_lags(other), -phase)
-            if best is None or rank > best[0]:
-                best = rank, one, other
-        if best is None:
-            continue
-        for loop, places in zip(best[1:], where, strict=True):
-            for place, results in enumerate(loop.instances):
-                places.update({op: (loop.index, place, i) for i, op in enumerate(results) if op is not None})
-        loops.append(best[1:])
+        parts = [ops[start:end] for ops, start, end in zip(sequences, run.starts, run.ends, strict=True)]
+        shift = run.shift
+        while (pair := _first_loop((short, long), parts, run.period, shift, where, len(loops))) is not None:
+            for side, loop in enumerate(pair):
+                for place, results in enumerate(loop.instances):
+                    where[side].update({op: (loop.index, place, i) for i, op in enumerate(results) if op is not None})
+                last = max(place for place, op in enumerate(parts[side]) if op in where[side])
+                parts[side] = parts[side][last + 1 :]  # where the same layers run over something else
+            loops.append(pair)
+            shift = 0
     return loops, *where
 
 
-def _counts(op: Op) -> bool:
-    """Whether an operation is looked at: one that works on tensors."""
-    return not op.is_size and any(isinstance(given.value, (Tensor, list, tuple)) for given in used(op))
+def _looked_at(graph: Graph) -> list[Op]:
+    """Operations on tensors, and those that make several tensors which differ in an integer, as `full(B, t)`."""
+    made = Counter(_signature(op) for op in graph.ops if not op.is_size and not _reads_tensors(op))
+    return [op for op in graph.ops if not op.is_size and (_reads_tensors(op) or made[_signature(op)] >= _REPEATS)]
+
+
+def _reads_tensors(op: Op) -> bool:
+    return any(isinstance(given.value, (Tensor, list, tuple)) for given in used(op))
+
+
+def _first_loop(
+    graphs: tuple[Graph, Graph],
+    parts: list[list[Op]],
+    period: int,
+    shift: int,
+    where: tuple[Where, Where],
+    index: int,
+) -> tuple[Loop, Loop] | None:
+    """The first loop in a run, with that beginning of its iterations which makes most of them and reads least back."""
+    best: tuple[Any, Loop, Loop] | None = None
+    for phase in range(period if period <= _PHASES else 1):
+        starts = ((phase - shift) % period, phase)
+        one, other = (
+            _build(graph, ops[start:], period, places, index)
+            for graph, ops, start, places in zip(graphs, parts, starts, where, strict=True)
+        )
+        if one is None or other is None:
+            continue
+        rank = (other.count, -_lags(other), -phase)
+        if best is None or rank > best[0]:
+            best = rank, one, other
+    return None if best is None else best[1:]
 
 
 def _signature(op: Op) -> Any:
@@ -181,11 +204,6 @@ def _shift(word: list[int], other: list[int]) -> int | None:
     return next((shift for shift in range(len(word)) if word[shift:] + word[:shift] == other), None)
 
 
-def _part(ops: list[Op], run: _Run, side: int, phase: int) -> list[Op]:
-    """The operations of a run whose iterations begin at one of them."""
-    return ops[run.starts[side] + (phase if side else (phase - run.shift) % run.period) : run.ends[side]]
-
-
 # --- one loop ---
 
 
@@ -198,29 +216,36 @@ def _build(graph: Graph, ops: list[Op], period: int, where: Where, index: int) -
     if count < _REPEATS or any(op in where for row in rows for op in row):
         return None
     table = [[row[place] for row in rows] for place in range(period)]
+    for pair in range(1, count - 1):
+        loop = _around(graph, table, pair, where, index)
+        if loop is not None:
+            return loop
+    return None
+
+
+def _around(graph: Graph, table: list[list[Op]], pair: int, where: Where, index: int) -> Loop | None:
+    """The loop of which iterations `pair` and the next are two."""
+    count = len(table[0])
     own = {op: (place, i) for place, row in enumerate(table) for i, op in enumerate(row)}
-    middle = (count - 1) // 2
-    arguments = [_relation(row[middle], row[middle + 1], middle, own, where) for row in table]
+    arguments = [_relation(row[pair], row[pair + 1], pair, own, where) for row in table]
     if None in arguments:
         return None
-    for first in range(middle + 1):
-        initial = _fitting(table, arguments, first, middle + 2, own, where)
+    for first in range(pair + 1):
+        initial = _fitting(table, arguments, first, pair + 2, own, where)
         if initial is not None:
             break
     else:
         return None
-    last = middle + 2
+    last = pair + 2
     while last < count and _fitting(table, arguments, first, last + 1, own, where) is not None:
         last += 1
-    if last - first < _REPEATS - 1:
-        return None
     moved = [map_tree(tree, lambda leaf: _moved(leaf, first)) for tree in arguments]
     instances: list[list[Op | None]] = [[*row[first:last]] for row in table]
     loop = Loop(index, [row[first].target for row in table], moved, instances, initial or {})
     _extend_back(loop, graph, where)
     while _extend(loop, graph, where):
         pass
-    return loop
+    return loop if loop.count >= _REPEATS else None
 
 
 def _relation(one: Op, two: Op, i: int, own: dict[Op, tuple[int, int]], where: Where) -> Any:

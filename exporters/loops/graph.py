@@ -131,7 +131,7 @@ class Graph:
             return args[0]
         return self._add(node.target, args, kwargs, node.meta.get("val"), _line(node))
 
-    def _placeholder(self, node: fx.Node, program: torch.export.ExportedProgram) -> Op:
+    def _placeholder(self, node: fx.Node, program: torch.export.ExportedProgram) -> Any:
         signature = program.graph_signature
         name = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}.get(node.name)
         if name is None:
@@ -145,6 +145,9 @@ class Graph:
         tensor = tensor.detach()
         named = node.name not in signature.inputs_to_lifted_tensor_constants
         content: Any = name
+        if not named and tensor.numel() == 1 and tensor.dtype == torch.int64:  # `torch.tensor(t)`
+            kwargs = {"dtype": tensor.dtype, "device": torch.device("cpu")}
+            return self._add(_OPS.full.default, (tuple(tensor.shape), int(tensor)), kwargs, node.meta["val"], "")
         if not named:  # `torch.tensor(0.5)` in a loop is another constant in every iteration
             content = (tuple(tensor.shape), tensor.dtype, hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest())
         if content not in self._contents:

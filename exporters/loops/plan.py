@@ -7,7 +7,8 @@ between them:
 - `WRITE`: writing step i into a tensor, or joining it to one, that nothing else reads meanwhile: the stacked steps;
 - `VECTOR`: no feedback, and a rule for all steps at once (`vectorized`);
 - `CELL`: a recurrent cell of PyTorch with constant weights, which is a native node;
-- `SCAN`: all else, as few `Scan` nodes as the order allows.
+- `SCAN`: all else, as few `Scan` nodes as the order allows;
+- `DEAD`: what nothing reads.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Kind(Enum):
     VECTOR = auto()
     CELL = auto()
     SCAN = auto()
+    DEAD = auto()
 
 
 @dataclass
@@ -116,6 +118,9 @@ class _Planner:
         self._size = len(self._body.targets)
         self._reads = [[leaf for leaf in leaves(tree) if isinstance(leaf, Same)] for tree in self._body.arguments]
         self._wanted = self._read_from_outside()
+        self._dead = self._unread()
+        for place in self._dead:
+            self._reads[place] = []
 
     def plan(self) -> Plan:
         body = self._body
@@ -132,10 +137,10 @@ class _Planner:
             for place in range(self._size):
                 source: Any = body.arguments[place][0][0] if body.arguments[place][0] else None
                 part = body.targets[place] is operator.getitem and isinstance(source, Same)
-                if part and kinds[source.place] is Kind.SCAN and kinds[place] is not Kind.SCAN:
+                if part and kinds[source.place] is Kind.SCAN and kinds[place] not in (Kind.SCAN, Kind.DEAD):
                     kinds[place], changed = Kind.SCAN, True
         for place in range(self._size):
-            if body.growing[place] and kinds[place] is not Kind.WRITE:
+            if body.growing[place] and kinds[place] not in (Kind.WRITE, Kind.DEAD):
                 raise _grown(body.codes[place])
         groups = self._groups(kinds, components, padded)
         return Plan(body, kinds, groups, padded)
@@ -190,6 +195,17 @@ class _Planner:
         look(self._program.outputs)
         return found
 
+    def _unread(self) -> set[int]:
+        """Operations on which no result depends that is read outside."""
+        live: set[int] = set()
+        waiting = list(self._wanted)
+        while waiting:
+            place = waiting.pop()
+            if place not in live:
+                live.add(place)
+                waiting += [leaf.place for leaf in self._reads[place]]
+        return set(range(self._size)) - live
+
     def _last(self) -> Affine:
         return Affine(self._body.count.slope, self._body.count.offset - 1)
 
@@ -201,6 +217,8 @@ class _Planner:
 
     def _kind(self, members: list[int], padded: bool) -> Kind:
         place = members[0]
+        if place in self._dead:
+            return Kind.DEAD
         alone = len(members) == 1 and all(leaf.place != place for leaf in self._reads[place])
         if alone:
             if self._is_access(place):

@@ -426,8 +426,8 @@ class LoopRun:
         """One more row, of zeros, where there may be no iteration."""
         if not self.planned.padded:
             return found
-        row = found.value.new_zeros(1, *found.value.shape[1:])
-        return Results(torch.cat([row, found.value] if found.backward else [found.value, row]), found.backward)
+        sides = (1, 0) if found.backward else (0, 1)
+        return Results(nn.functional.pad(found.value, (0, 0) * (found.value.dim() - 1) + sides), found.backward)
 
     # --- kinds ---
 
@@ -495,9 +495,9 @@ class LoopRun:
             states = [leaf.place for leaf in body.arguments[place][0][1]]
         given = [self.initial(state, 1).unsqueeze(0) for state in states]
         mode = CELLS[body.targets[place]][1]
-        y, *last = native_recurrent.cell_node(owner, suffix, operator_, mode, x.value, given, backward=x.backward)
+        y, *last = native_recurrent.cell_node(owner, suffix, operator_, mode, x.turned(False), given, backward=False)
         self._done.update({place, *states})
-        self._sequences[states[0]] = Results(y.squeeze(1), x.backward)
+        self._sequences[states[0]] = Results(y.squeeze(1))
         if not self.planned.padded:
             self._last.update({state: value.squeeze(0) for state, value in zip(states, last, strict=True)})
         return None

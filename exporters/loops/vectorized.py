@@ -169,6 +169,16 @@ def _expanded(target: Any, args: Any, kwargs: Any) -> Any:
     return target(_padded(x, len(sizes)), [x.value.shape[0], *sizes], **kwargs)
 
 
+def _full(target: Any, args: Any, kwargs: Any) -> Any:
+    """The number of the step, as a tensor."""
+    sizes, number = args
+    if _is_stacked(sizes) or not isinstance(number, Stacked) or number.rank:
+        return None
+    steps = number.value.reshape(-1, *[1] * len(sizes))
+    wide = steps.expand(steps.shape[0], *sizes)
+    return wide if kwargs.get("dtype") in (None, wide.dtype) else wide.to(kwargs["dtype"])
+
+
 def _joined(target: Any, args: Any, kwargs: Any) -> Any:
     parts, axis = args[0], args[1] if len(args) > 1 else 0
     count = next(leaf.value.shape[0] for leaf in parts if isinstance(leaf, Stacked))
@@ -208,6 +218,7 @@ _RULES: dict[Any, Callable[[Any, Any, Any], Any]] = {
     _OPS.reshape.default: _viewed,
     _OPS._unsafe_view.default: _viewed,
     _OPS.expand.default: _expanded,
+    _OPS.full.default: _full,
     _OPS.cat.default: _joined,
     _OPS.stack.default: _joined,
     _OPS.matmul.default: _product,
