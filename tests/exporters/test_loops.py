@@ -379,7 +379,7 @@ class Together(nn.Module):
         for form in self.forms:
             found = form(*(given[name] for name in names_of(form)))
             outputs += found if isinstance(found, tuple) else (found,)
-        return tuple(outputs)
+        return tuple(outputs) if len(outputs) > 1 else outputs[0]
 
 
 def names_of(model):
