@@ -58,7 +58,8 @@ def shipped(path: Path) -> list[Path]:
     """
     if path.suffix in ONNX_RUNTIME_SUFFIXES:
         return loading.parts(path)
-    return [path, path.with_suffix(".bin")] if path.suffix == NCNN_SUFFIX else [path]
+    weights = path.with_suffix(".bin")  # ncnn's benchmark, on a phone, does without
+    return [path, weights] if path.suffix == NCNN_SUFFIX and weights.is_file() else [path]
 
 
 def open_file(path: Path, threads: int = 1, *, runtime: str | None = None) -> ModelFile:
