@@ -55,11 +55,6 @@ class FittedTask(GuardedTask):
             self.length = self.min_length = self.max_length = time
         self.inputs, self.outputs = self._open(task.inputs), self._open(task.outputs)
 
-    @property
-    def whole(self) -> Task:
-        """The task of the dynamic file."""
-        return self._whole
-
     def _open(self, named: Mapping[str, Mapping[int, str]]) -> dict[str, dict[int, str]]:
         """The axes that stay dynamic."""
         return {
