@@ -278,8 +278,8 @@ class _Rewriter:
         form, array = self.forms.get(name, "float"), self.weights.arrays[name]
         if form == "int4":
             blocks = self.weights.blocks(name, direction)
-            scale = self.top.scale(blocks.scale.reshape(-1), f"{name}.scale")
-            return block_product(made, x, blocks, scale, name, bias, exact=self.exact)
+            stored = self.top.scale(blocks.scale.reshape(-1), f"{name}.scale")
+            return block_product(made, x, blocks, stored, name, bias, exact=self.exact)
         plain = array[direction].T if array.ndim == 3 else array.T if self.weights.transposed(name) else array
         if form == "float":
             return float_product(made, x, self.top.constant(plain, f"{name}.transposed"), name, bias)
