@@ -17,8 +17,9 @@ from compressor.measure.steps import Steps
 from exporters import _phone, mnn, ncnn, ort
 from exporters.onnx import Options as OnnxOptions
 from exporters.onnx import export as export_onnx
-from tests.exporters.conftest import features_task
+from tests.exporters.conftest import ShapedTask, features_task, lengths_for
 from tests.exporters.test_streaming import Decoder
+from tests.surgery import topologies
 from tests.tolerances import EXPORTED_FLOAT32
 
 TIMED = {0: "batch", 1: "time"}
@@ -160,6 +161,20 @@ def test_an_onnx_file_is_checked_in_other_runtimes(lstm, relu, tmp_path):
         export_onnx(relu, _task(), tmp_path / "relu.onnx", OnnxOptions(check_in=("tract",)))
     assert "relu as one of tanh" in caught.value.hint
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_what_openvino_computes_wrong_is_refused_with_what_is_known_of_it(tmp_path):
+    torch.manual_seed(0)
+    model = topologies.Packed(topologies.CELLS["rnn_tanh"]).eval()
+    task = ShapedTask(
+        {"features": TIMED, "lengths": {0: "batch"}},
+        {"scores": TIMED},
+        lambda batch, length: (torch.randn(batch, length, topologies.INPUT), lengths_for(batch, length)),
+    )
+    with pytest.raises(ParityError, match="is right in ONNX Runtime and disagrees with PyTorch in OpenVINO") as caught:
+        export_onnx(model, task, tmp_path / "model.onnx", OnnxOptions(check_in=("openvino",)))
+    assert "where only some lengths are wrong, it is its cache of compiled subgraphs" in caught.value.hint
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_file_and_a_missing_description_are_errors(exported, tmp_path):
