@@ -116,7 +116,7 @@ def test_the_ridge_is_the_one_that_errs_least_on_the_other_half(noise):
     r = r + noise * torch.randn(60, 3, generator=generator, dtype=torch.float64)
     halves = [(z[:30], r[:30]), (z[30:], r[30:])]
 
-    def tested(ridge):
+    def error_on_the_other_half(ridge):
         total = 0.0
         for (a, b), (c, d) in (halves, halves[::-1]):
             weights, offset = _direct(a, b, ridge, constant=True)
@@ -124,7 +124,7 @@ def test_the_ridge_is_the_one_that_errs_least_on_the_other_half(noise):
         return total
 
     found = choose_ridge(tuple(_moments(*half) for half in halves), _all(z, r))
-    assert found == min(RIDGES, key=tested)
+    assert found == min(RIDGES, key=error_on_the_other_half)
     assert found == (max(RIDGES) if noise > 1 else min(RIDGES))
 
 

@@ -60,7 +60,7 @@ def test_the_schema_is_valid_draft_2020_12():
 @pytest.mark.parametrize("name", names())
 def test_the_schema_accepts_every_recipe(name):
     document = parse((library() / f"{name}.yaml").read_text(), name)
-    jsonschema.Draft202012Validator(schema()).validate(document.value)
+    assert not list(jsonschema.Draft202012Validator(schema()).iter_errors(document.value))
 
 
 @pytest.mark.parametrize(

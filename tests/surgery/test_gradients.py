@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from compressor.measure import size
 from compressor.nn.recurrent import recurrent_modules
 from compressor.nn.uneven import UnevenRecurrent
 from compressor.surgery.choice import Amount
@@ -61,9 +62,13 @@ def _gradients(model, inputs, cuts=()):
     return {name: parameter.grad for name, parameter in model.named_parameters()}, [part.grad for part in inputs]
 
 
+def _model(topology, cell):
+    return topology((CELL_KINDS if topology is CellLoop else CELLS)[cell]).double().eval()
+
+
 def _check(topology, cell, amount):
     torch.manual_seed(0)
-    model = topology((CELL_KINDS if topology is CellLoop else CELLS)[cell]).double().eval()
+    model = _model(topology, cell)
     names = ["rnn"] if topology is CellLoop else list(recurrent_modules(model))
     example = _example(topology, cell, 2, 3)
     smaller = prune(model, {}, [example], names=names, amount=amount, scorer=_random_scores).model
@@ -94,7 +99,8 @@ def _check(topology, cell, amount):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("topology", [*SUPPORTED, Streaming, CellLoop], ids=lambda t: t.__name__)
 def test_gradients_are_those_of_the_original_with_dead_units(topology, cell):
-    _check(topology, cell, Amount(ratio=0.5))
+    smaller = _check(topology, cell, Amount(ratio=0.5))
+    assert size.count(smaller)[0] < size.count(_model(topology, cell))[0]
 
 
 @pytest.mark.parametrize("cell", CELLS)
