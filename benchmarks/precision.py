@@ -1,10 +1,11 @@
 """What 8 and 4 bits do to recurrent layers in ONNX Runtime: file sizes, and times of all files taken in turns.
 
-    python benchmarks/precision.py [--cells lstm gru rnn] [--layers 2] [--hidden 512] [--step]
+    python benchmarks/precision.py [--cells lstm gru rnn] [--layers 2] [--hidden 512] [--step] [--any-size]
 
 For each cell: the float file, `precision: int8` for the CPU and for anywhere, `precision: int4`, half of the units, and
-half of the units in 8 bits. With `--step` their step files. Weights are random: speed and size do not depend on them,
-and the error is that of an untrained layer.
+half of the units in 8 bits. With `--step` their step files. With `--any-size` a Scan is written for layers that are too
+small for it to pay as well, which shows from what size on it does. Weights are random: speed and size do not depend on
+them, and the error is that of an untrained layer.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from compressor.surgery.choice import Amount
 from compressor.surgery.units import prune
 from compressor.task import GuardedTask, Task
 from exporters import onnx
+from exporters.quantization import matrices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,10 +89,13 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--step", action="store_true")
+    parser.add_argument("--any-size", action="store_true")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--max-seconds", type=float, default=120.0)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.any_size:
+        matrices.SCAN_UNITS.clear()
     what = "one step of a stream" if options.step else f"{STEPS} steps"
     print(f"{INPUT} -> {options.layers} x {options.hidden}, {what}, batch 1, 1 thread")
     for cell in options.cells:

@@ -21,6 +21,11 @@ def fit(task: GuardedTask, options: Any) -> GuardedTask:
     return FittedTask(task, shapes, half=half) if shapes or half else task
 
 
+def whole(task: Task) -> Task:
+    """The task of the dynamic file; `task` itself where it is not a fitted one."""
+    return task.whole if isinstance(task, FittedTask) else task
+
+
 class FittedTask(GuardedTask):
     """Gives examples that the file takes; `compressor.measure.forward.Fixed` calls it as often as a batch needs."""
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from compressor import __version__, checkpoint, probe
 from compressor.errors import CompressorError, ExportError, MethodError, TaskError, UsageError
 from compressor.fitted_task import FittedTask, fit
+from compressor.fitted_task import whole as whole_task
 from compressor.measure import accuracy, latency, macs, memory, size
 from compressor.measure.forward import open_forward
 from compressor.measure.steps import Steps
@@ -366,8 +367,7 @@ class _Run:
         examined = []
         for path, one in zip(paths, exported, strict=True):
             self.progress.say(f"evaluating {path.name}")
-            axes = one.task.whole if isinstance(one.task, FittedTask) else one.task
-            with closing(open_forward(path, axes)) as forward:
+            with closing(open_forward(path, whole_task(one.task))) as forward:
                 examined.append(accuracy.examine(one.task, forward, seed=self.recipe.seed))
                 if isinstance(forward, Steps):
                     past = max(0, self.task.length - forward.info.chunk)

@@ -310,7 +310,7 @@ def _quantized(
     stream: StreamInfo | None = None,
 ) -> tuple[dict[Path, bytes], Quantization]:
     """The files of the graph in fewer bits, checked, which also take the place of the float ones in `candidate`."""
-    from compressor.fitted_task import FittedTask
+    from compressor.fitted_task import whole
     from compressor.measure.forward import Fixed
     from compressor.measure.steps import Steps
     from exporters import _streaming, onnx_graph
@@ -320,7 +320,6 @@ def _quantized(
     if stream is not None and options.quantize_for != "npu":  # every position of every sequence is a call
         few = min(_STREAMED, options.calibration_samples)
         options = options.model_copy(update={"calibration_samples": few})
-    whole = task.whole if isinstance(task, FittedTask) else task
     made, found = quantize.quantize(
         proto,
         candidate.parent,
@@ -328,7 +327,7 @@ def _quantized(
         reference,
         options,
         shapes=None if stream is None else _streaming.SequenceTask(task, stream.inputs),
-        behind=lambda file: Fixed(file, whole) if stream is None else Steps(file.path, file=file),
+        behind=lambda file: Fixed(file, whole(task)) if stream is None else Steps(file.path, file=file),
         stream=stream,
         metric=None if metric_drop is None else quantize.metric_of(task, metric_drop),
         seed=seed,

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 LONGEST = 256
 """Positions of the longest sequence that is unrolled; each takes some ten nodes a layer."""
-_GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+"""Of the ONNX operators."""
 _DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
 OPERATORS = frozenset({"Add", "Concat", "Gemm", "MatMul", "Mul", "Split", "Squeeze", "Unsqueeze"})
 """What is always made; the gates come on top."""
@@ -152,7 +153,7 @@ def _direction(
     nodes: _Nodes, node: onnx_ir.Node, index: int, backward: bool, length: int, batch: int
 ) -> tuple[list[Any], list[Any]]:
     """The outputs (B, H) at every position and the last states of one direction."""
-    gates = _GATES[node.op_type]
+    gates = GATES[node.op_type]
     w, r = _row(node, "W", index), _row(node, "R", index)  # (G * H, I), (G * H, H)
     assert w is not None
     assert r is not None

@@ -13,7 +13,7 @@ from exporters.loops import scan, vectorized
 from exporters.loops.find import NotRolledError, Same
 from exporters.loops.graph import CONSTANT, leaves, map_tree
 from exporters.loops.plan import CELLS, Kind, Plan, plan, slice_width
-from exporters.loops.unify import Affine, At, Iteration, Node, Other, Steps
+from exporters.loops.unify import Affine, At, Iteration, Node, Other, Steps, through
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -228,11 +228,9 @@ class _Run:
         """A size, from those at both lengths."""
         one, other = sizes
         if isinstance(one, int) and isinstance(other, int):
-            if one == other:
-                return one
-            slope, rest = divmod(other - one, self.program.lengths[1] - self.program.lengths[0])
-            if rest == 0:
-                return slope * self.length + one - slope * self.program.lengths[0]
+            found = through(self.program.lengths, one, other)
+            if found is not None:
+                return found.at(self.length)
         for node, tensor in zip(self.program.inputs, self.inputs, strict=True):
             for axis, size in enumerate(node.values[0].shape):
                 if not isinstance(size, int) and str(size) == str(one):

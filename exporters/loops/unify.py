@@ -25,6 +25,12 @@ class Affine:
         return self.offset if self.slope == 0 else self.slope * length + self.offset
 
 
+def through(lengths: tuple[int, int], a: int, b: int) -> Affine | None:
+    """The function of the length that is `a` at the first and `b` at the second one; None where it is no integer."""
+    slope, rest = divmod(b - a, lengths[1] - lengths[0])
+    return None if rest else Affine(slope, a - slope * lengths[0])
+
+
 @dataclass(frozen=True)
 class Iteration:
     """The integer step * i + start in iteration i of a loop."""
@@ -256,14 +262,14 @@ class _Unifier:
 
     def _affine(self, a: int, b: int, place: Op | None) -> Affine:
         """The function of the length through both points."""
-        slope, rest = divmod(b - a, self._lengths[1] - self._lengths[0])
-        if rest:
+        found = through(self._lengths, a, b)
+        if found is None:
             raise NotRolledError(
                 f"an integer{_at(place)} is {a} at length {self._lengths[0]} and {b} at length "
                 f"{self._lengths[1]}, which is not a multiple of the length plus a constant",
                 _BY_LENGTH,
             )
-        return Affine(slope, a - slope * self._lengths[0])
+        return found
 
     def _body(self, one: Loop, other: Loop) -> Body:
         places = [next(op for op in row if op is not None) for row in one.instances]

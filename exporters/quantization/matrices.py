@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
+from compressor.compatibility.unrolled import GATES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -20,7 +22,6 @@ blocks, `MatMulNBits`. `static`: 8 bits, and everything around the operator in i
 SMALLEST = 256
 """Elements below which nothing is gained: the scales and nodes cost as much as is saved."""
 RECURRENT = ("RNN", "GRU", "LSTM")
-GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 SCAN_UNITS = {"RNN": 192, "GRU": 256}
 """From so many units on, the Scan of integers is at least as fast as the native node on float (docs/precision.md)."""
 _INPUT, _STATE, _BIAS = 1, 2, 3

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.quantization.rounding import as_stored
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -74,11 +76,9 @@ class Nodes:
 
     def scale(self, array: NDArray[Any], stem: str) -> str:
         """Scales in float32, stored as float16 where that holds them exactly."""
-        half = array.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), array):
-            return self.constant(array, stem)
-        found: str = self("Cast", [self.constant(half, stem)], to=1)
-        return found
+        stored = as_stored(array)
+        name = self.constant(stored, stem)
+        return name if stored.dtype == np.float32 else str(self("Cast", [name], to=1))
 
     def integers(self, *numbers: int) -> str:
         """An initializer of int64, such as an axis."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from compressor.errors import ExportError, ParityError
-from compressor.fitted_task import FittedTask
+from compressor.fitted_task import FittedTask, whole
 from compressor.measure import accuracy, parity
 from compressor.measure.runtime import Feed, OnnxFile
 from compressor.report import Parity, Quantization, QuantizationPoint, QuantizedMatrix
@@ -257,10 +257,6 @@ def _calibration(task: Task, samples: int, seed: int, *, real: bool) -> _Data:
     return _Data(seen, unseen or seen[-1:])
 
 
-def _whole(task: Task) -> Task:
-    return task.whole if isinstance(task, FittedTask) else task
-
-
 def _other_sizes(task: Task, inputs: tuple[Tensor, ...]) -> str:
     """The first axis that has another size than the file fixes, as `time 23`; empty where all are right."""
     if isinstance(task, FittedTask):
@@ -311,7 +307,7 @@ def _feeds(
 def _rows(task: Task, inputs: tuple[Tensor, ...], start: int, count: int) -> tuple[Tensor, ...]:
     """Samples of a batch from `start` on, `count` at most."""
     kept = []
-    for axes, part in zip(_whole(task).inputs.values(), inputs, strict=True):
+    for axes, part in zip(whole(task).inputs.values(), inputs, strict=True):
         axis = next((axis for axis, word in axes.items() if word == "batch"), None)
         size = 0 if axis is None else min(count, part.shape[axis] - start)
         kept.append(part.cpu() if axis is None else part.cpu().narrow(axis, start, size))
@@ -320,7 +316,7 @@ def _rows(task: Task, inputs: tuple[Tensor, ...], start: int, count: int) -> tup
 
 def _size(task: Task, inputs: tuple[Tensor, ...], word: str) -> int:
     """Of the axis of that name."""
-    for axes, part in zip(_whole(task).inputs.values(), inputs, strict=True):
+    for axes, part in zip(whole(task).inputs.values(), inputs, strict=True):
         for axis, name in axes.items():
             if name == word:
                 return int(part.shape[axis])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from exporters.quantization.matrices import GATES
+from compressor.compatibility.unrolled import GATES
 from exporters.quantization.nodes import DOMAIN, Names, Nodes
 
 if TYPE_CHECKING:

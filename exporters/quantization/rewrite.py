@@ -9,7 +9,7 @@ import numpy as np
 from exporters.quantization import recurrent
 from exporters.quantization.matrices import RECURRENT, Form, is_plain, nodes_of
 from exporters.quantization.nodes import DOMAIN, Names, Nodes, block_product, float_product, integer_product
-from exporters.quantization.rounding import Blocks, Rounded, to_4_bits, to_8_bits
+from exporters.quantization.rounding import Blocks, Rounded, as_stored, to_4_bits, to_8_bits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -64,7 +64,7 @@ class Weights:
             return int(array.nbytes) // (2 if form == "half" else 1)
         if form == "int4" and self.matrices[name].is_product:
             parts = [self.blocks(name, direction) for direction in range(len(array) if array.ndim == 3 else 1)]
-            return sum(part.packed.nbytes + _scale_bytes(part.scale) for part in parts)
+            return sum(part.packed.nbytes + as_stored(part.scale).nbytes for part in parts)
         low = self.low(name)
         return int(low.values.nbytes + low.scale.nbytes)
 
@@ -107,12 +107,6 @@ class Rewriter:
     def write(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
         """See `rewrite`."""
         return rewrite(self._proto, self._weights, forms, exact=exact)
-
-
-def _scale_bytes(scale: NDArray[Any]) -> int:
-    """Of scales that are stored as float16 where that is exact, as `Nodes.scale` does."""
-    half = np.array_equal(scale.astype(np.float16).astype(np.float32), scale)
-    return int(scale.nbytes) // (2 if half else 1)
 
 
 def restored(proto: onnx.ModelProto, writer: Writer, forms: Mapping[str, Form]) -> onnx.ModelProto:
@@ -318,10 +312,9 @@ class _Rewriter:
             return
         low = self.weights.low(name)
         values = made("Gather", [made.constant(low.values, f"{name}.int8"), rows])
-        short = low.scale.astype(np.float16)
-        exact = np.array_equal(short.astype(np.float32), low.scale)
-        scale = made("Gather", [made.constant(short if exact else low.scale, f"{name}.scale"), rows])
-        scale = made("Cast", [scale], to=1) if exact else scale
+        stored = as_stored(low.scale)
+        scale = made("Gather", [made.constant(stored, f"{name}.scale"), rows])
+        scale = scale if stored.dtype == np.float32 else made("Cast", [scale], to=1)
         made("Mul", [made("Cast", [values], to=1), scale], [node.output[0]])
 
 

@@ -56,6 +56,12 @@ def _scale(weight: NDArray[Any], over: tuple[int, ...], bits: int) -> Floats:
     return np.where(inside, half.astype(np.float32), scale).astype(np.float32)
 
 
+def as_stored(scale: Floats) -> NDArray[Any]:
+    """Scales as a file holds them: float16 where that is exact."""
+    half = scale.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), scale) else scale
+
+
 @dataclass(frozen=True)
 class Blocks:
     """A matrix (K, N) in 4 bits with one scale for every `block` values of a column, the last one of them padded."""
