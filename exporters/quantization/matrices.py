@@ -23,7 +23,8 @@ SMALLEST = 256
 """Elements below which nothing is gained: the scales and nodes cost as much as is saved."""
 RECURRENT = ("RNN", "GRU", "LSTM")
 SCAN_UNITS = {"RNN": 192, "GRU": 256}
-"""From so many units on, the Scan of integers is at least as fast as the native node on float (docs/precision.md)."""
+"""From so many units on, the Scan of integers is at least as fast as the native node with 8 bits in front of it
+(`benchmarks/precision.py --any-size`)."""
 _INPUT, _STATE, _BIAS = 1, 2, 3
 """Places of W, R and B among the inputs of a recurrent node."""
 
