@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from compressor.methods import Aaren, Retrain
 from compressor.methods.base import Context, State
-from compressor.nn.aaren import AarenAttention
+from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.structure import replace_module
-from compressor.pipeline import MethodTask
+from compressor.pipeline.run import MethodTask
 from compressor.progress import Silent
-from compressor.task import GuardedTask, Task
+from compressor.task.contract import Task
+from compressor.task.guard import GuardedTask
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "samples" / "japanese_vowels"))
 from vowels import CHANNELS, SPEAKERS, Batch, correct, test_data, train_data, validation_data
@@ -33,7 +34,7 @@ from vowels import CHANNELS, SPEAKERS, Batch, correct, test_data, train_data, va
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from compressor.task import Forward
+    from compressor.task.contract import Forward
 
 WIDTH, HEADS, LAYERS, LONGEST = 64, 4, 2, 64
 EPOCHS, LR = 30, 1e-3

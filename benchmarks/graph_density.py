@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from compressor.measure import latency
-from compressor.nn.graph_recurrent import GraphRecurrent, Skips
-from compressor.nn.graphs import LayeredGraph, watts_strogatz
-from compressor.task import GuardedTask, Task
+from compressor.nn.random_graphs import LayeredGraph, watts_strogatz
+from compressor.nn.recurrent.graph import GraphRecurrent, Skips
+from compressor.task.contract import Task
+from compressor.task.guard import GuardedTask
 from exporters import onnx
 
 if TYPE_CHECKING:

@@ -22,22 +22,22 @@ import torch
 
 from compressor.files import write_whole
 from compressor.measure import accuracy, latency, size
-from compressor.measure.runtime import OnnxFile
 from compressor.methods.base import Context, Method, State
 from compressor.methods.heads import Heads
 from compressor.methods.low_rank_attention import LowRankAttention
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
-from compressor.pipeline import MethodTask, torch_forward
+from compressor.pipeline.run import MethodTask, torch_forward
 from compressor.progress import Silent
-from compressor.task import load
+from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.task.loading import load
 from exporters.onnx import Options, export
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from compressor.report import Score, SpeedUp
-    from compressor.task import GuardedTask
+    from compressor.task.guard import GuardedTask
 
 TASK = "samples/minilm/task.py"
 CPU = torch.device("cpu")

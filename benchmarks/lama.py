@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from compressor.measure import latency
-from compressor.nn.lama import LamaAttention
-from compressor.nn.pooling import PoolingCall, PoolingReplacement
-from compressor.task import GuardedTask, Task
+from compressor.nn.attention.lama import LamaAttention
+from compressor.nn.attention.pooling import PoolingCall, PoolingReplacement
+from compressor.task.contract import Task
+from compressor.task.guard import GuardedTask
 from exporters import onnx
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from compressor.measure import latency, macs
 from compressor.nn.low_rank import Spectrum
-from compressor.nn.low_rank_recurrent import LowRankRecurrent
-from compressor.task import GuardedTask, Task
+from compressor.nn.recurrent.factored import LowRankRecurrent
+from compressor.task.contract import Task
+from compressor.task.guard import GuardedTask
 from exporters import onnx
 
 if TYPE_CHECKING:

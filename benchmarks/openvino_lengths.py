@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from compressor.measure.runtime import OnnxFile
+from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters import onnx
 from tests.exporters.conftest import ShapedTask
 from tests.surgery import attentions

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from compressor.measure import latency
-from compressor.measure.steps import Steps
-from compressor.surgery.choice import Amount
-from compressor.surgery.units import prune
-from compressor.task import GuardedTask, Task
+from compressor.runtimes.steps import Steps
+from compressor.surgery.units.choice import Amount
+from compressor.surgery.units.removal import prune
+from compressor.task.contract import Task
+from compressor.task.guard import GuardedTask
 from exporters import onnx
 from exporters.quantization import matrices
 

@@ -25,7 +25,8 @@ from compressor.methods import Retrain
 from compressor.methods.base import Context, State
 from compressor.progress import Silent
 from compressor.report import Score
-from compressor.task import GuardedTask, Task
+from compressor.task.contract import Task
+from compressor.task.guard import GuardedTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from compressor.errors import CompressorError, ExportError
 from compressor.recipe.choice import formats
-from exporters import _phone, onnx
+from exporters import onnx, phone
 from tests.exporters import test_aaren, test_heads, test_loops, test_models, test_streaming
 from tests.exporters.conftest import ShapedTask, lengths_for
 from tests.surgery import attentions, topologies
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.task import Task
+    from compressor.task.contract import Task
 
 FORMS = ("sequence", "step")
 CHECKED = {"openvino": "OpenVINO", "tract": "tract"}
@@ -193,7 +193,7 @@ def examine(topology: Topology, known: list[dict[str, Any]]) -> list[dict[str, A
     runtimes = ("onnxruntime", *CHECKED, *(name for name in formats() if name != "onnx"))
     missing = [(form, runtime) for form in FORMS for runtime in runtimes if (form, runtime) not in found]
     built: tuple[nn.Module, Task] | None = None
-    with _phone.shared_sources():
+    with phone.shared_sources():
         for form, runtime in missing:
             first = found.get((form, "onnxruntime"), {})
             if first.get("state") == "refused":
@@ -234,11 +234,11 @@ def _exported(
 ) -> tuple[Path, str | None]:
     """The file, and the runtime where it is not its own."""
     if runtime == "onnxruntime" or runtime in CHECKED:
-        options = _phone.PhoneOptions(form=form, **more)
-        path, _ = _phone.onnx_file(model, task, folder, options, seed=0)
+        options = phone.PhoneOptions(form=form, **more)
+        path, _ = phone.onnx_file(model, task, folder, options, seed=0)
         if runtime == "onnxruntime":
             return path, None
-        found, version = _phone.agreement(onnx._private_copy(model), path, task, options, 0, runtime=runtime)
+        found, version = phone.agreement(onnx._private_copy(model), path, task, options, 0, runtime=runtime)
         if not found.passed:
             worst = max(found.points, key=lambda point: (not point.within, point.max_absolute))
             raise ExportError(f"{version}: {worst.note or f'off by {worst.max_absolute:.2g}'}")
@@ -261,9 +261,9 @@ def _at_one_length(model: nn.Module, task: Task, runtime: str) -> dict[str, Any]
 def _judged(model: nn.Module, task: Task, path: Path, runtime: str | None) -> dict[str, Any]:
     """The file beside PyTorch, on inputs that the exporter has not seen."""
     from compressor.measure import parity
-    from compressor.measure.forward import Fixed, open_forward
-    from exporters._streaming import SequenceTask
-    from exporters.torch_capture import plain_attention
+    from compressor.runtimes.forward import Fixed, open_forward
+    from exporters.capture.program import plain_attention
+    from exporters.stepping.graph import SequenceTask
 
     forward = open_forward(path, task, runtime=runtime)
     try:

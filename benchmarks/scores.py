@@ -28,14 +28,14 @@ from compressor.methods.base import Context, Method, State
 from compressor.methods.lattice import Lattice
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
-from compressor.pipeline import MethodTask, torch_forward
+from compressor.pipeline.run import MethodTask, torch_forward
 from compressor.progress import Silent
-from compressor.task import load
+from compressor.task.loading import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from compressor.task import GuardedTask
+    from compressor.task.guard import GuardedTask
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "docs" / "scores.json", ROOT / "docs" / "scores.md"

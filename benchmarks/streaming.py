@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from compressor.measure import latency
-from compressor.measure.steps import Steps, initial_state
-from compressor.nn.aaren import AarenAttention
-from compressor.task import GuardedTask, Task
+from compressor.nn.attention.aaren import AarenAttention
+from compressor.runtimes.steps import Steps, initial_state
+from compressor.task.contract import Task
+from compressor.task.guard import GuardedTask
 from exporters import onnx
 
 if TYPE_CHECKING:

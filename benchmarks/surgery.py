@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from compressor.surgery.choice import Amount
-from compressor.surgery.units import prune
+from compressor.surgery.units.choice import Amount
+from compressor.surgery.units.removal import prune
 
 if TYPE_CHECKING:
     from collections.abc import Callable

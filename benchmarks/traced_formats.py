@@ -21,7 +21,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from compressor.measure import latency
-from compressor.measure.steps import Steps
+from compressor.runtimes.steps import Steps
 from tests.exporters.conftest import ShapedTask
 
 INPUT, CLASSES = 40, 10

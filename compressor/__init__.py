@@ -6,8 +6,8 @@ reads a checkpoint safely; `load` gives a compressed model back.
 
 from compressor.checkpoint import load, load_module, load_weights
 from compressor.errors import CompressorError
-from compressor.nn.attention_parts import AttentionParts
-from compressor.task import Evaluation, Task
+from compressor.nn.attention.parts import AttentionParts
+from compressor.task.contract import Evaluation, Task
 
 __version__ = "0.1.0"
 __all__ = [

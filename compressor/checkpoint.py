@@ -15,7 +15,7 @@ from compressor.files import write_whole
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compressor.task import Task
+    from compressor.task.contract import Task
 
 WEIGHTS_FILE = "model.safetensors"
 RECORD_FILE = "model.json"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from compressor.progress import Progress, Silent
-from exporters import _traced
+from exporters import traced
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compressor.report import Artifact
-    from compressor.task import Task
+    from compressor.task.contract import Task
 
 _SILENT = Silent()
-_FORMAT = _traced.Format("executorch", "ExecuTorch", open_length=True)
+_FORMAT = traced.Format("executorch", "ExecuTorch", open_length=True)
 
 
-class Options(_traced.TracedOptions):
+class Options(traced.TracedOptions):
     """Options of `format: executorch`."""
 
     ending: ClassVar[str] = "pte"
@@ -48,4 +48,4 @@ def export(
         ParityError: What ExecuTorch computes disagrees with PyTorch.
         OutputError: The file cannot be written.
     """
-    return _traced.export(_FORMAT, model, task, path, options, progress=progress, seed=seed)
+    return traced.export(_FORMAT, model, task, path, options, progress=progress, seed=seed)

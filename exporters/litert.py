@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compressor.progress import Progress, Silent
-from exporters import _traced
+from exporters import traced
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compressor.report import Artifact
-    from compressor.task import Task
+    from compressor.task.contract import Task
 
 _SILENT = Silent()
-_FORMAT = _traced.Format("litert", "LiteRT", open_length=False)
+_FORMAT = traced.Format("litert", "LiteRT", open_length=False)
 
 
-class Options(_traced.TracedOptions):
+class Options(traced.TracedOptions):
     """Options of `format: litert`."""
 
     ending: ClassVar[str] = "tflite"
@@ -41,4 +41,4 @@ def export(
         ParityError: What LiteRT computes disagrees with PyTorch.
         OutputError: The file cannot be written.
     """
-    return _traced.export(_FORMAT, model, task, path, options, progress=progress, seed=seed)
+    return traced.export(_FORMAT, model, task, path, options, progress=progress, seed=seed)

@@ -10,18 +10,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Literal
 
-from compressor import child, runtimes
 from compressor.progress import Progress, Silent
-from exporters._phone import (
-    Candidate,
-    ConvertedOptions,
-    Way,
-    by_first_right_way,
-    describe,
-    onnx_file,
-    remedy,
-    workshop,
-)
+from compressor.runtimes import child, environments
+from exporters.phone import Candidate, ConvertedOptions, Way, by_first_right_way, describe, onnx_file, remedy, workshop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compressor.report import Artifact
-    from compressor.task import Task
+    from compressor.task.contract import Task
 
 _SILENT = Silent()
 # The converter alone: MNN's console script, and the module behind it, install a package that reports use to its makers.
@@ -58,7 +49,7 @@ def export(
         OutputError: The file cannot be written.
     """
     started = time.perf_counter()
-    python = runtimes.need("mnn").python
+    python = environments.need("mnn").python
     with workshop(path) as folder:
         source, facts = onnx_file(model, task, folder, options, seed=seed, progress=progress)
 
@@ -83,8 +74,8 @@ def export(
 
 
 def _convert(source: Path, target: Path, python: Path, arguments: Sequence[str], options: Options) -> Candidate:
-    from compressor.measure.runtime import OnnxFile
-    from compressor.measure.steps import METADATA_KEY
+    from compressor.runtimes.onnx_runtime import OnnxFile
+    from compressor.runtimes.steps import METADATA_KEY
 
     child.run(
         [

@@ -16,29 +16,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from compressor import child, runtimes
 from compressor.errors import ExportError
 from compressor.progress import Progress, Silent
 from compressor.report import TensorInfo
-from exporters._phone import (
-    Candidate,
-    ConvertedOptions,
-    Way,
-    by_first_right_way,
-    describe,
-    onnx_file,
-    remedy,
-    workshop,
-)
+from compressor.runtimes import child, environments
+from exporters.phone import Candidate, ConvertedOptions, Way, by_first_right_way, describe, onnx_file, remedy, workshop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
-    from compressor.measure.runtime import OnnxFile
     from compressor.report import Artifact
-    from compressor.task import Task
+    from compressor.runtimes.onnx_runtime import OnnxFile
+    from compressor.task.contract import Task
 
 _SILENT = Silent()
 _KEPT = 233
@@ -66,7 +57,7 @@ def export(
         OutputError: The files cannot be written.
     """
     started = time.perf_counter()
-    program = _program(runtimes.need("ncnn"))
+    program = _program(environments.need("ncnn"))
     with workshop(path) as folder:
         source, _ = onnx_file(model, task, folder, options, seed=seed, progress=progress)
         build = _Build(source, model, task, path, options, program)
@@ -88,8 +79,8 @@ class _Build:
     """The ways from one model to ncnn."""
 
     def __init__(self, source: Path, model: nn.Module, task: Task, path: Path, options: Options, program: Path) -> None:
-        from compressor.measure.runtime import OnnxFile
-        from compressor.measure.steps import Steps
+        from compressor.runtimes.onnx_runtime import OnnxFile
+        from compressor.runtimes.steps import Steps
 
         self._source, self._model, self._task, self._path = source, model, task, path
         self._options, self._program = options, program
@@ -148,7 +139,7 @@ class _Build:
         missing = [name for name in given if name not in names]
         if missing or len(blobs) > len(inputs):
             raise ExportError(f"pnnx wrote a net whose inputs and outputs are not those of the model ({missing})")
-        from compressor.measure.steps import METADATA_KEY
+        from compressor.runtimes.steps import METADATA_KEY
 
         kept = {key: value for key, value in self._file.metadata.items() if key == METADATA_KEY}
         dropped = _dropped_axes(example.read_text(encoding="utf-8"))
@@ -206,12 +197,13 @@ class _Build:
     def _trace(self, target: Path, example: Sequence[Tensor]) -> None:
         import torch
 
-        from exporters import _streaming, onnx
-        from exporters.torch_capture import plain_attention
+        from exporters import onnx
+        from exporters.capture.program import plain_attention
+        from exporters.stepping import graph
 
         own = onnx._private_copy(self._model)
         if self._options.form == "step":
-            own = _streaming.step_module(own, self._task, self._options)
+            own = graph.step_module(own, self._task, self._options)
         try:
             with torch.no_grad(), plain_attention(), _quiet():
                 traced = torch.jit.trace(own, tuple(example), check_trace=False)
@@ -228,7 +220,7 @@ class _Build:
 _TITLES = {"onnx": "ONNX", "torch": "TorchScript"}
 
 
-def _program(found: runtimes.Found) -> Path:
+def _program(found: environments.Found) -> Path:
     """Pnnx itself; its Python module would want PyTorch in that environment."""
     where = child.run(
         [str(found.python), "-P", "-c", "import importlib.util; print(importlib.util.find_spec('pnnx').origin)"],

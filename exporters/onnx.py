@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compressor.report import Quantization, StreamInfo
-    from compressor.task import Task
+    from compressor.task.contract import Task
     from exporters.loops.capture import Captured
 
     Axes = Mapping[str, Mapping[int, str]]
@@ -176,7 +176,7 @@ class Options(BaseModel):
 
     def with_tolerances(self) -> Options:
         """The same with `atol` and `rtol` of the precision, where they were left alone."""
-        from exporters import half
+        from exporters.passes import half
 
         if self.precision != "float16" or {"atol", "rtol"} & self.model_fields_set:
             return self
@@ -214,7 +214,7 @@ def export(
     """
     import torch
 
-    from compressor.fitted_task import FittedTask
+    from compressor.task.fitted import FittedTask
 
     start = time.perf_counter()
     options = options.with_tolerances()
@@ -271,15 +271,16 @@ def _step(
     bar: Bar,
 ) -> tuple[Artifact, dict[Path, bytes]]:
     """The checked step file of `model` and the example of its loop, for which nothing is written yet but candidates."""
-    from exporters import _streaming, step_example
+    from exporters.stepping import example as step_example
+    from exporters.stepping import graph as streaming
 
     start = time.perf_counter()
     target, candidate = step_path(path), step_path(whole)
-    built = _streaming.graph(model, task, options)
+    built = streaming.graph(model, task, options)
     parts = _parts(built.proto, target, options)
     _write_beside(candidate, parts)
     bar.advance(note="compare chained steps")
-    parity, chained = _streaming.agreement(model, whole, candidate, task, options, seed)
+    parity, chained = streaming.agreement(model, whole, candidate, task, options, seed)
     artifact = _artifact(candidate, parts, parity, time.perf_counter() - start)
     artifact = artifact.model_copy(update={"checks": _checks(model, candidate, task, options, seed)})
     if options.precision in ("int8", "int4"):
@@ -310,12 +311,13 @@ def _quantized(
     stream: StreamInfo | None = None,
 ) -> tuple[dict[Path, bytes], Quantization]:
     """The files of the graph in fewer bits, checked, which also take the place of the float ones in `candidate`."""
-    from compressor.fitted_task import whole
-    from compressor.measure.forward import Fixed
-    from compressor.measure.steps import Steps
-    from exporters import _streaming, onnx_graph
+    from compressor.runtimes.forward import Fixed
+    from compressor.runtimes.steps import Steps
+    from compressor.task.fitted import whole
+    from exporters.passes import tidy
     from exporters.quantization import quantize
     from exporters.quantization.nodes import DOMAIN
+    from exporters.stepping import graph as streaming
 
     if stream is not None and options.quantize_for != "npu":  # every position of every sequence is a call
         few = min(_STREAMED, options.calibration_samples)
@@ -326,14 +328,14 @@ def _quantized(
         task,
         reference,
         options,
-        shapes=None if stream is None else _streaming.SequenceTask(task, stream.inputs),
+        shapes=None if stream is None else streaming.SequenceTask(task, stream.inputs),
         behind=lambda file: Fixed(file, whole(task)) if stream is None else Steps(file.path, file=file),
         stream=stream,
         metric=None if metric_drop is None else quantize.metric_of(task, metric_drop),
         seed=seed,
         bar=bar,
     )
-    onnx_graph.check(made, options.opset, {DOMAIN: 1} if options.quantize_for == "cpu" else {})
+    tidy.check(made, options.opset, {DOMAIN: 1} if options.quantize_for == "cpu" else {})
     parts = _parts(made, path, options)
     _write_beside(candidate, parts)
     return parts, found
@@ -341,9 +343,9 @@ def _quantized(
 
 def _taken(before: onnx.ModelProto, candidate: Path) -> tuple[str, ...]:
     """What accelerators take of a file, and took of the float graph, by the tables of `compressor check`."""
-    from compressor.compatibility import targets
-    from compressor.compatibility.partition import survey
-    from compressor.measure import loading
+    from compressor.onnx_graphs import targets
+    from compressor.onnx_graphs.partition import survey
+    from compressor.runtimes import loading
 
     said = []
     for name in _ACCELERATORS:
@@ -358,8 +360,10 @@ def _taken(before: onnx.ModelProto, candidate: Path) -> tuple[str, ...]:
 
 def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.ModelProto:
     """The checked graph of `model`, which gets buffers for the native nodes."""
-    from exporters import native_recurrent, onnx_graph, torch_capture
+    from exporters.capture import native_recurrent
+    from exporters.capture import program as torch_capture
     from exporters.loops.capture import translate_body
+    from exporters.passes import tidy
 
     native_recurrent.prepare(model)
     length, axes = _tracing_length(task)
@@ -370,17 +374,17 @@ def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.Mod
     graph = torch_capture.translate(captured.program, options.opset)
     bar.advance(note="simplify and check")
     with torch_capture.quiet():
-        onnx_graph.tidy(graph, captured.bodies, lambda body: translate_body(body, options.opset))
-    onnx_graph.name_values(graph, task.inputs, task.outputs)
-    proto = onnx_graph.to_proto(graph, axes, task.outputs, options.ir_version)
+        tidy.tidy(graph, captured.bodies, lambda body: translate_body(body, options.opset))
+    tidy.name_values(graph, task.inputs, task.outputs)
+    proto = tidy.to_proto(graph, axes, task.outputs, options.ir_version)
     finish(proto, options)
     return proto
 
 
 def _captured(model: nn.Module, task: Task, inputs: tuple[Tensor, ...], axes: Axes) -> tuple[Captured, Axes]:
     """The traced model, and the axes that are open in it; a loop over time is rolled up where the task has lengths."""
-    from compressor.fitted_task import FittedTask
-    from exporters import torch_capture
+    from compressor.task.fitted import FittedTask
+    from exporters.capture import program as torch_capture
     from exporters.loops import capture as loops
 
     try:
@@ -398,12 +402,12 @@ def _captured(model: nn.Module, task: Task, inputs: tuple[Tensor, ...], axes: Ax
 
 def finish(proto: onnx.ModelProto, options: Options) -> None:
     """Check a graph, and give it the precision that was asked for."""
-    from exporters import half, onnx_graph
+    from exporters.passes import half, tidy
 
-    onnx_graph.check(proto, options.opset)
+    tidy.check(proto, options.opset)
     if options.precision == "float16":
         half.convert(proto, float_io=options.float_io)
-        onnx_graph.check(proto, options.opset)
+        tidy.check(proto, options.opset)
 
 
 def _private_copy(model: nn.Module) -> nn.Module:
@@ -441,7 +445,7 @@ def _refuse_unfit_outputs(model: nn.Module, inputs: tuple[Tensor, ...], task: Ta
     import torch
     from torch import Tensor
 
-    from exporters.torch_capture import plain_attention
+    from exporters.capture.program import plain_attention
 
     shapes = ", ".join(f"{name} {tuple(part.shape)}" for name, part in zip(task.inputs, inputs, strict=True))
     try:
@@ -481,11 +485,11 @@ def _parity(reference: nn.Module, candidate: Path, task: Task, options: Options,
     """Agreement of the file with PyTorch; raises `ParityError` with every point where it is not within tolerance."""
     import torch
 
-    from compressor.fitted_task import FittedTask
     from compressor.measure import parity
-    from compressor.measure.forward import Fixed
-    from compressor.measure.runtime import OnnxFile
-    from exporters.torch_capture import plain_attention
+    from compressor.runtimes.forward import Fixed
+    from compressor.runtimes.onnx_runtime import OnnxFile
+    from compressor.task.fitted import FittedTask
+    from exporters.capture.program import plain_attention
 
     generator = torch.Generator().manual_seed(seed)
     file = OnnxFile(candidate)
@@ -504,13 +508,14 @@ def _parity(reference: nn.Module, candidate: Path, task: Task, options: Options,
 def _checks(reference: nn.Module, candidate: Path, task: Task, options: Options, seed: int) -> tuple[RuntimeCheck, ...]:
     """Agreement of the file with PyTorch in each further runtime; raises `ParityError` where one is not right."""
     from compressor.measure import parity
-    from exporters import _fixed_shapes, _phone
+    from exporters import phone
+    from exporters.passes import fixed_shapes
 
     found = []
     for runtime in dict.fromkeys(options.check_in):
-        compared, version = _phone.agreement(reference, candidate, task, options, seed, runtime=runtime)
+        compared, version = phone.agreement(reference, candidate, task, options, seed, runtime=runtime)
         if not compared.passed:
-            known = "it computes an RNN of relu as one of tanh; " if _fixed_shapes.has_relu(candidate) else ""
+            known = "it computes an RNN of relu as one of tanh; " if fixed_shapes.has_relu(candidate) else ""
             known += _OF_OPENVINO if runtime == "openvino" else ""
             raise ParityError(
                 f"the exported file is right in ONNX Runtime and disagrees with PyTorch in {version}:\n"
@@ -523,7 +528,7 @@ def _checks(reference: nn.Module, candidate: Path, task: Task, options: Options,
 
 def _parts(proto: onnx.ModelProto, path: Path, options: Options) -> dict[Path, bytes]:
     """The files of a graph: the data file, where it has one, and the file itself at `path`."""
-    from exporters import external_data
+    from exporters.passes import external_data
 
     weights = external_data.weight_bytes(proto)
     over = weights > external_data.MAX_MESSAGE_BYTES
@@ -548,14 +553,15 @@ def _write_beside(candidate: Path, parts: Mapping[Path, bytes]) -> None:
 
 def _artifact(candidate: Path, parts: Mapping[Path, bytes], parity: Parity, seconds: float) -> Artifact:
     """The facts, read back from the file: nothing that was asked for is trusted."""
-    from compressor.measure import loading, size
-    from compressor.measure.runtime import describe
-    from exporters import onnx_graph, onnx_versions
+    from compressor.measure import size
+    from compressor.runtimes import loading
+    from compressor.runtimes.onnx_runtime import describe
+    from exporters.passes import tidy, versions
 
     *data, (_, content) = parts.items()
     proto = loading.read(candidate)
     opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
-    operators = onnx_graph.operators(proto)
+    operators = tidy.operators(proto)
     return Artifact(
         format="onnx",
         path=candidate.name,
@@ -563,11 +569,11 @@ def _artifact(candidate: Path, parts: Mapping[Path, bytes], parity: Parity, seco
         gzip_bytes=sum(size.gzip_bytes(candidate.parent / path.name) for path in parts),
         sha256=hashlib.sha256(content).hexdigest(),
         parts=tuple(_part(path, weights) for path, weights in data),
-        needs=onnx_versions.needs(opset, proto.ir_version, operators),
+        needs=versions.needs(opset, proto.ir_version, operators),
         opset=opset,
         ir_version=proto.ir_version,
-        inputs=tuple(onnx_graph.describe(value) for value in proto.graph.input),
-        outputs=tuple(onnx_graph.describe(value) for value in proto.graph.output),
+        inputs=tuple(tidy.describe(value) for value in proto.graph.input),
+        outputs=tuple(tidy.describe(value) for value in proto.graph.output),
         operators=operators,
         parity=parity,
         runtime=describe(),

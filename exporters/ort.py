@@ -11,10 +11,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Literal
 
-from compressor import child
 from compressor.errors import ExportError
 from compressor.progress import Progress, Silent
-from exporters._phone import Candidate, PhoneOptions, deliver, onnx_file, workshop
+from compressor.runtimes import child
+from exporters.phone import Candidate, PhoneOptions, deliver, onnx_file, workshop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compressor.report import Artifact
-    from compressor.task import Task
+    from compressor.task.contract import Task
 
 _SILENT = Silent()
 _CONVERTER = "onnxruntime.tools.convert_onnx_models_to_ort"

@@ -195,7 +195,7 @@ def _on_phone(
     for path in paths:
         feed = {}
         if program.takes_inputs:
-            from compressor.measure.runtime import OnnxFile
+            from compressor.runtimes.onnx_runtime import OnnxFile
 
             inputs, positions = _inputs(path, task, batch, length)
             feed = OnnxFile(path).feed(inputs)
@@ -222,12 +222,12 @@ def _on_phone(
 
 def _inputs(path: Path, task: str | None, batch: int, length: int | None) -> "tuple[tuple[Tensor, ...], int]":
     """Inputs of a file, and how many positions one run takes; a step file runs behind `length` - that many others."""
-    from compressor.measure.runtime_file import open_file
-    from compressor.measure.steps import Steps, initial_state, read_info
+    from compressor.runtimes.runtime_file import open_file
+    from compressor.runtimes.steps import Steps, initial_state, read_info
 
     loaded = None
     if task is not None:
-        from compressor import task as tasks
+        from compressor.task import loading as tasks
 
         loaded = tasks.load(task)
         length = loaded.length if length is None else length
@@ -287,7 +287,7 @@ def _facts(paths: "Sequence[Path]", timed: "Sequence[Latency]", ratios: "Sequenc
 def _bytes(path: "Path") -> int:
     """What a phone has to hold, weights in files of their own included."""
     from compressor.measure import size
-    from compressor.measure.runtime_file import shipped
+    from compressor.runtimes.runtime_file import shipped
 
     return sum(size.file_bytes(part) for part in shipped(path))
 

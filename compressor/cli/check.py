@@ -13,9 +13,9 @@ from compressor.errors import ExportError, OutputError, UsageError
 if TYPE_CHECKING:
     import onnx
 
-    from compressor.compatibility.partition import Partition
-    from compressor.compatibility.remedies import Fixed
-    from compressor.compatibility.targets import Target
+    from compressor.onnx_graphs.partition import Partition
+    from compressor.onnx_graphs.remedies import Fixed
+    from compressor.onnx_graphs.targets import Target
 
 
 def check(
@@ -57,8 +57,8 @@ def check(
     path = Path(file)
     if not path.is_file():
         raise UsageError(f"there is no file `{file}`", hint="give an exported .onnx file")
-    from compressor.compatibility import targets
-    from compressor.compatibility.partition import survey
+    from compressor.onnx_graphs import targets
+    from compressor.onnx_graphs.partition import survey
 
     chosen = targets.get(target)
     proto = _read(path)
@@ -95,7 +95,7 @@ def _read(path: Path) -> "onnx.ModelProto":
     """The graph with its weights, once ONNX Runtime has loaded the file in a process of its own."""
     import onnx
 
-    from compressor.measure import loading
+    from compressor.runtimes import loading
 
     loading.ensure(path)
     try:
@@ -110,8 +110,8 @@ def _fix(
     """Apply the remedies, compare, write; nothing is compared or written where no remedy applies."""
     import tempfile
 
-    from compressor.compatibility import agreement, remedies
     from compressor.files import write_whole
+    from compressor.onnx_graphs import comparison, remedies
 
     if out.resolve() == path.resolve():
         raise OutputError(f"{out} is the file itself", hint="give another one with --out")
@@ -122,7 +122,7 @@ def _fix(
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder) / out.name
         candidate.write_bytes(content)
-        differences = agreement.compare(path, candidate, result.shapes)
+        differences = comparison.compare(path, candidate, result.shapes)
     write_whole(out, content)
     return result, differences
 
@@ -132,7 +132,7 @@ def _partition_facts(found: "Partition") -> dict[str, Any]:
 
 
 def _facts(path: Path, proto: "onnx.ModelProto", target: "Target", found: "Partition") -> dict[str, Any]:
-    from compressor.compatibility.remedies import advise
+    from compressor.onnx_graphs.remedies import advise
 
     advice = advise(proto, target, found)
     return {

@@ -125,10 +125,10 @@ def _exporters() -> Iterator[Finding]:
 
 
 def _runtimes() -> Iterator[Finding]:
-    from compressor import runtimes
+    from compressor.runtimes import environments
 
-    for name, runtime in runtimes.RUNTIMES.items():
-        found = runtimes.locate(name)
+    for name, runtime in environments.RUNTIMES.items():
+        found = environments.locate(name)
         where = "this environment" if found and not found.own else str(found.python) if found else ""
         detail = f"in {where}" if found else f"not installed, {runtime.purpose}; `compressor runtimes install {name}`"
         yield Finding(f"runtime {runtime.title}", "ok" if found else "note", detail)

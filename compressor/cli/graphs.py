@@ -12,8 +12,8 @@ from compressor.cli.output import columns, emit, emit_json, emit_rich, say
 from compressor.errors import UsageError
 
 if TYPE_CHECKING:
-    from compressor.graph_study import Kind, Predictor, Results
     from compressor.progress import Progress
+    from compressor.studies.graphs import Kind, Predictor, Results
 
 app = typer.Typer(help="Draw random graphs, and study networks laid out on them.")
 
@@ -60,8 +60,8 @@ def study(
     least, most = read_range(nodes)
     if jobs is not None and ray not in (None, "local"):
         raise UsageError("--jobs says nothing to a cluster that runs already", hint="leave out --jobs")
-    from compressor import graph_study
     from compressor.cli.progress import Terminal
+    from compressor.studies import graphs as graph_study
 
     try:
         options = graph_study.Study(
@@ -97,7 +97,7 @@ def draw_graphs(
     from compressor import recipe as recipes
     from compressor.files import write_whole, writing
     from compressor.methods.random_graph import RandomGraph
-    from compressor.nn.graphs import properties
+    from compressor.nn.random_graphs import properties
     from compressor.render.graph import svg
 
     loaded = recipes.load(recipe, overrides or ())
@@ -142,7 +142,7 @@ def _said(problem: Any) -> str:
 
 def _predictors(results: "Results", progress: "Progress") -> "list[Predictor]":
     """None where there are too few rows or scikit-learn is missing, which is said."""
-    from compressor import graph_study
+    from compressor.studies import graphs as graph_study
 
     try:
         return graph_study.predictors(results, progress=progress)
@@ -153,7 +153,7 @@ def _predictors(results: "Results", progress: "Progress") -> "list[Predictor]":
 
 def _correlations(results: "Results") -> dict[str, dict[str, float | None]]:
     """For all kinds together and, where there are several, for each of them."""
-    from compressor import graph_study
+    from compressor.studies import graphs as graph_study
 
     kinds: list[Kind | None] = [None, *(results.study.kinds if len(results.study.kinds) > 1 else ())]
     return {kind or "all": graph_study.correlations(results.metrics(kind)) for kind in kinds}
@@ -162,7 +162,7 @@ def _correlations(results: "Results") -> dict[str, dict[str, float | None]]:
 def _facts(results: "Results", predicted: "list[Predictor]") -> dict[str, Any]:
     from dataclasses import asdict
 
-    from compressor import graph_study
+    from compressor.studies import graphs as graph_study
 
     return {
         **results.model_dump(mode="json"),
@@ -173,7 +173,7 @@ def _facts(results: "Results", predicted: "list[Predictor]") -> dict[str, Any]:
 
 
 def _show(results: "Results", predicted: "list[Predictor]") -> None:
-    from compressor import graph_study
+    from compressor.studies import graphs as graph_study
 
     rows = [
         (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from compressor.nn.attention_parts import AttentionParts
+    from compressor.nn.attention.parts import AttentionParts
     from compressor.report import Score
 
 
@@ -114,7 +114,7 @@ def inspect(
         _modules_of(task, evaluate=evaluate, json=json)
         return
     if lattice:
-        from compressor import task as tasks
+        from compressor.task import loading as tasks
 
         found = ordering.Options(
             percentile=50.0 if percentile is None else percentile,
@@ -139,7 +139,7 @@ def inspect(
         cache=not no_cache,
         json=json,
     )
-    from compressor import task as tasks
+    from compressor.task import loading as tasks
 
     mapping.run(tasks.load(task), options)
 
@@ -153,13 +153,13 @@ def _refuse(given: dict[str, Any], owner: str) -> None:
 def _modules_of(task: str, *, evaluate: bool, json: bool) -> None:
     import torch
 
-    from compressor import pipeline
-    from compressor import task as tasks
     from compressor.cli.progress import Terminal
+    from compressor.pipeline import run
+    from compressor.task import loading as tasks
 
     loaded = tasks.load(task)
     model = loaded.model()
-    pipeline.try_forward(loaded, model, torch.device("cpu"))
+    run.try_forward(loaded, model, torch.device("cpu"))
     with Terminal() as progress, progress.bar("tracing the model", None):
         rows = modules(model, loaded.example(2, loaded.length))
     attention = attentions(model, loaded.attention)
@@ -182,7 +182,7 @@ def modules(model: "nn.Module", example: "tuple[Tensor, ...]") -> list[dict[str,
     `weights` is `default`, `named` (only where `targets` names it) or none; `units` is the number of hidden units that
     can be removed, or none with the reason under `units_refused`.
     """
-    from compressor.nn.recurrent import recurrent_modules
+    from compressor.nn.recurrent.gates import recurrent_modules
 
     total = _total(model)["parameters"]
     recurrent = recurrent_modules(model)
@@ -215,7 +215,7 @@ def modules(model: "nn.Module", example: "tuple[Tensor, ...]") -> list[dict[str,
 
 def attentions(model: "nn.Module", declared: "Mapping[str, AttentionParts]") -> list[dict[str, Any]]:
     """One row for each multi-head attention, with the reason where its heads cannot go whatever it is called with."""
-    from compressor.surgery.attention_sites import attention_sites
+    from compressor.surgery.attention.sites import attention_sites
 
     return [
         {
@@ -246,11 +246,11 @@ def _prunable(model: "nn.Module") -> dict[str, str]:
 
 def _units(model: "nn.Module", name: str, example: "tuple[Tensor, ...]") -> tuple[int | None, str | None]:
     """Hidden units of a recurrent module if one can be taken out, else the reason why not; the model is not changed."""
-    from compressor.surgery import units
-    from compressor.surgery.choice import Amount
+    from compressor.surgery.units import removal
+    from compressor.surgery.units.choice import Amount
 
     try:
-        units.prune(model, {}, [example], names=[name], amount=Amount(count=1))
+        removal.prune(model, {}, [example], names=[name], amount=Amount(count=1))
     except CompressorError as error:
         return None, error.message
     return int(model.get_submodule(name).hidden_size), None  # type: ignore[arg-type]

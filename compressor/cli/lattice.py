@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from compressor.cli.output import emit, emit_json, say
 
 if TYPE_CHECKING:
-    from compressor.surgery.order import Reading
-    from compressor.task import GuardedTask
+    from compressor.surgery.units.order import Reading
+    from compressor.task.guard import GuardedTask
 
 SVG_FILE: Final = "lattice.svg"
 
@@ -28,9 +28,9 @@ def run(task: "GuardedTask", options: Options) -> None:
     """Trace the task's model, make the orders, show and draw them; an order that says nothing is told as such."""
     from compressor.cli.progress import Terminal
     from compressor.errors import MethodError
-    from compressor.surgery.connections import connections
-    from compressor.surgery.order import Settings, read
-    from compressor.surgery.tracing import Tracer
+    from compressor.surgery.trace.tracer import Tracer
+    from compressor.surgery.units.connections import connections
+    from compressor.surgery.units.order import Settings, read
 
     model = task.model().eval()
     settings = Settings(percentile=options.percentile, order=options.order)

@@ -12,7 +12,7 @@ from compressor.cli.output import data_console, emit, emit_json, say
 from compressor.errors import UsageError
 
 if TYPE_CHECKING:
-    from compressor.nn.probe.architecture import Conversion
+    from compressor.probing.architecture import Conversion
     from compressor.progress import Progress
     from compressor.recipe.model import Recipe
     from compressor.report import ProbeFile
@@ -86,8 +86,8 @@ def probe(
     chosen = _recipe(recipe, overrides) if recipe is not None else None
     from dataclasses import replace
 
-    from compressor import probe as probing
     from compressor.cli.progress import Terminal
+    from compressor.probing import comparison as probing
 
     plan = probing.PLANS["thorough" if thorough else "standard"]
     plan = replace(plan, seeds=seeds or plan.seeds, first_seed=seed)
@@ -121,11 +121,11 @@ def _of_recipe(recipe: "Recipe", task: str, progress: "Progress") -> "list[Conve
     """What the recipe's steps convert in the task's model, found by a rehearsal of them."""
     import torch
 
-    from compressor import task as tasks
     from compressor.methods.base import Context, State
     from compressor.methods.retrain import Retrain
-    from compressor.nn.probe.conversions import between
-    from compressor.pipeline import MethodTask
+    from compressor.pipeline.run import MethodTask
+    from compressor.probing.conversions import between
+    from compressor.task import loading as tasks
 
     loaded = tasks.load(task)
     model = loaded.model()
@@ -151,7 +151,7 @@ def _of_recipe(recipe: "Recipe", task: str, progress: "Progress") -> "list[Conve
 
 
 def _of_architectures(text: str, layers: int, heads: int) -> "list[Conversion]":
-    from compressor.nn.probe.architecture import Conversion, named
+    from compressor.probing.architecture import Conversion, named
 
     words = [word.strip() for word in text.split(",")]
     if len(words) != 2 or words[0] == words[1]:

@@ -39,9 +39,9 @@ def run(
 
     # everything that can be said without torch is said before it is loaded
     chosen = load(recipe, overrides or ())
-    from compressor import pipeline
-    from compressor import task as tasks
     from compressor.cli.progress import Terminal
+    from compressor.pipeline import run as pipeline
+    from compressor.task import loading as tasks
 
     with Terminal() as progress:
         result = pipeline.run(

@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
-from compressor import runtimes
 from compressor.cli.arguments import JsonOption
 from compressor.cli.output import columns, emit_json, emit_rich, say
 from compressor.errors import CompressorError
+from compressor.runtimes import environments
 
 app = typer.Typer(
     no_args_is_help=True, help="Runtimes of phones and their converters: what is installed, and how to get it."
@@ -22,9 +22,9 @@ def list_(json: JsonOption = False) -> None:
     """
     from compressor.cli.progress import Terminal
 
-    with Terminal() as progress, progress.bar("examining", len(runtimes.RUNTIMES)) as bar:
+    with Terminal() as progress, progress.bar("examining", len(environments.RUNTIMES)) as bar:
         found = []
-        for name in runtimes.RUNTIMES:
+        for name in environments.RUNTIMES:
             found.append(examine(name))
             bar.advance()
     if json:
@@ -42,23 +42,23 @@ def install(
     from compressor.cli.progress import Terminal
 
     for name in names:
-        runtimes.known(name)
+        environments.known(name)
     for name in names:
         with Terminal() as progress:
-            progress.say(f"installing {', '.join(runtimes.known(name).requirements)}")
-            found = runtimes.install(name)
-        say(f"{name}: {runtimes.versions(found)}, {found.python}")
+            progress.say(f"installing {', '.join(environments.known(name).requirements)}")
+            found = environments.install(name)
+        say(f"{name}: {environments.versions(found)}, {found.python}")
 
 
 def examine(name: str) -> dict[str, Any]:
     """What is known of a runtime: `state` is `ok`, `not installed` or `broken`."""
-    runtime = runtimes.known(name)
-    found = runtimes.locate(name)
+    runtime = environments.known(name)
+    found = environments.locate(name)
     facts = {"name": name, "title": runtime.title, "purpose": runtime.purpose, "versions": "", "where": ""}
     if found is None:
         return {**facts, "state": "not installed", "where": f"compressor runtimes install {name}"}
     where = str(found.python) if found.own else "this environment"
     try:
-        return {**facts, "state": "ok", "versions": runtimes.versions(found), "where": where}
+        return {**facts, "state": "ok", "versions": environments.versions(found), "where": where}
     except CompressorError as error:
         return {**facts, "state": "broken", "where": f"{where}: {error.message.splitlines()[-1].strip()}"}

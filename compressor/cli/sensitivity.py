@@ -10,11 +10,11 @@ from compressor.errors import CompressorError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from compressor.allocation import Allocation
     from compressor.cli.progress import Terminal
     from compressor.report import Drop, LayerSensitivity, Sensitivity
-    from compressor.sensitivity import Prober
-    from compressor.task import GuardedTask
+    from compressor.studies.allocation import Allocation
+    from compressor.studies.sensitivity import Prober
+    from compressor.task.guard import GuardedTask
 
 DEFAULT_RATIOS: Final = "0.25,0.5,0.75"
 JSON_FILE: Final = "sensitivity.json"
@@ -69,7 +69,7 @@ def run(task: "GuardedTask", options: Options) -> None:
 
     from compressor.cli.progress import Terminal
     from compressor.methods import Magnitude
-    from compressor.sensitivity import Prober
+    from compressor.studies.sensitivity import Prober
 
     step = Magnitude(prune="units", targets=options.targets, ratio=options.ratios[0])
     prober = Prober(task, task.model(), step, torch.device("cpu"))
@@ -92,7 +92,7 @@ def run(task: "GuardedTask", options: Options) -> None:
 
 
 def _sensitivity(prober: "Prober", options: Options, progress: "Terminal") -> "Sensitivity":
-    from compressor import sensitivity
+    from compressor.studies import sensitivity
 
     path = sensitivity.cache_file(prober, options.ratios)
     known = sensitivity.read_cache(path) if options.cache else None
@@ -147,7 +147,7 @@ def _cell(layer: "LayerSensitivity", ratio: float) -> str:
 
 
 def _allocation(prober: "Prober", sensitivity: "Sensitivity", options: Options) -> "Allocation | None":
-    from compressor import allocation
+    from compressor.studies import allocation
 
     if options.budget is None and options.max_drop is None:
         return None
@@ -194,7 +194,7 @@ def _yaml(allocation: "Allocation", targets: tuple[str, ...] | None) -> str:
 
 
 def _removed(layers: "list[LayerSensitivity]", allocation: "Allocation") -> int:
-    from compressor.allocation import units_removed
+    from compressor.studies.allocation import units_removed
 
     return sum(units_removed(layer, allocation.ratios[layer.modules[0]]) for layer in layers)
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from compressor.measure.runtime import OnnxFile
     from compressor.report import Parity
-    from compressor.task import GuardedTask
+    from compressor.runtimes.onnx_runtime import OnnxFile
+    from compressor.task.guard import GuardedTask
 
 _DEFAULT_LENGTH: Final = 32
 _STEPS: Final = 8
@@ -82,14 +82,14 @@ def verify(
     if not paths and not setup:
         raise UsageError("no file to verify", hint="give exported .onnx files, or --setup alone")
     from compressor.cli.progress import Terminal
-    from compressor.measure import emulation
+    from compressor.runtimes import emulation
 
     with Terminal() as progress:
         machine = emulation.prepare(mirror, progress) if setup else emulation.find()
         say(f"{machine.describe()}, in {emulation.folder()}")
         if not paths:
             return
-        from compressor.task import load
+        from compressor.task.loading import load
 
         loaded = None if task is None else load(task)
         cases = [_cases(path, loaded, length) for path in paths]
@@ -129,8 +129,8 @@ def _cases(path: Path, task: "GuardedTask | None", length: int) -> list[_Case]:
     from compressor.cli.bench import made_up
     from compressor.errors import ExportError
     from compressor.measure import parity
-    from compressor.measure.runtime import OnnxFile
-    from compressor.measure.steps import Steps, initial_state, read_info
+    from compressor.runtimes.onnx_runtime import OnnxFile
+    from compressor.runtimes.steps import Steps, initial_state, read_info
 
     file = OnnxFile(path)
     info = read_info(file)

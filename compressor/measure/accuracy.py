@@ -43,7 +43,7 @@ class ScoredTask(Protocol):
 
 @runtime_checkable
 class _Evaluation(Protocol):
-    """The shape of `compressor.task.Evaluation`."""
+    """The shape of `compressor.task.contract.Evaluation`."""
 
     value: float | None
     per_sample: Tensor | None

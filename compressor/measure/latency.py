@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor.errors import UsageError
-from compressor.measure.runtime_file import open_file
 from compressor.measure.statistics import fewest_for_median, speed_up
 from compressor.progress import Progress, Silent
 from compressor.report import Latency, SpeedUp
+from compressor.runtimes.runtime_file import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from compressor.measure.runtime import ModelFile
+    from compressor.runtimes.onnx_runtime import ModelFile
 
 CONFIDENCE = 0.95
 FEWEST_ROUNDS = fewest_for_median(CONFIDENCE)

@@ -20,7 +20,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 from onnx.inliner import inline_local_functions
 
 from compressor.errors import ExportError
-from compressor.measure.runtime import PROVIDER, OnnxFile
+from compressor.runtimes.onnx_runtime import PROVIDER, OnnxFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compressor.measure import runtime_file
-from compressor.measure.runtime_file import RuntimeFile, open_file
+from compressor.runtimes import runtime_file
+from compressor.runtimes.runtime_file import RuntimeFile, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

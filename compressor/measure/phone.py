@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressor import child
 from compressor.errors import ExportError, UsageError
 from compressor.measure.latency import CONFIDENCE, FEWEST_ROUNDS, WARMUP_RUNS, summary
 from compressor.measure.statistics import speed_up
 from compressor.progress import Progress, Silent
+from compressor.runtimes import child
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ _HOME = "/data/local/tmp"
 _SECONDS = 600.0
 _QUICK = 60.0
 _LAST_LINES = 8
-_REMOTE = Path(__file__).with_name("_remote.py")
+_REMOTE = Path(__file__).parents[1] / "runtimes" / "remote_script.py"
 _SILENT = Silent()
 _ADVICE = {
     "unauthorized": "unlock the phone and allow USB debugging for this computer, then try again",

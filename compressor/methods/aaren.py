@@ -1,6 +1,6 @@
 """`aaren`: turn trained causal self-attention into attention with one learned query, which streams with a fixed state.
 
-Source: Feng et al., arXiv 2405.13956; see `compressor.nn.aaren`.
+Source: Feng et al., arXiv 2405.13956; see `compressor.nn.attention.aaren`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compressor.methods.base import TrainingTask
-    from compressor.nn.aaren_fitting import Sample
-    from compressor.nn.attention_parts import AttentionParts
+    from compressor.nn.attention.parts import AttentionParts
     from compressor.progress import Bar
-    from compressor.surgery.aaren import Conversion
-    from compressor.surgery.attention_sites import AttentionSite
-    from compressor.surgery.causality import Evidence
-    from compressor.surgery.declared_attention import Finding
+    from compressor.surgery.attention.aaren import Conversion
+    from compressor.surgery.attention.causality import Evidence
+    from compressor.surgery.attention.declared import Finding
+    from compressor.surgery.attention.sites import AttentionSite
+    from compressor.training.aaren_fitting import Sample
 
 _BATCHES = "let `Task.batches` give at least one"
 _QUICK_STEPS = 3
@@ -101,8 +101,8 @@ class Aaren(Method):
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Convert a copy of the model."""
-        from compressor.surgery.aaren import carried_masks, convert_declared, convert_multihead
-        from compressor.surgery.causality import Evidence
+        from compressor.surgery.attention.aaren import carried_masks, convert_declared, convert_multihead
+        from compressor.surgery.attention.causality import Evidence
 
         selection = self._select(state.model, context.task.attention)
         model = copy.deepcopy(state.model).to(context.device)
@@ -139,7 +139,7 @@ class Aaren(Method):
         )
 
     def _select(self, model: nn.Module, declared: Mapping[str, AttentionParts]) -> Selection:
-        from compressor.surgery.attention_sites import attention_sites
+        from compressor.surgery.attention.sites import attention_sites
 
         selection = select_attention(model, declared, self.targets, self.ignore)
         sites = [site for site in attention_sites(model, declared).found if site.name in selection.names]
@@ -154,7 +154,7 @@ class Aaren(Method):
         Raises:
             MethodError: One that `targets` names in full cannot be converted, or none can.
         """
-        from compressor.surgery.attention_sites import attention_sites
+        from compressor.surgery.attention.sites import attention_sites
 
         sites = {
             site.name: site
@@ -180,8 +180,8 @@ class Aaren(Method):
         self, model: nn.Module, sites: Sequence[AttentionSite], context: Context
     ) -> dict[str, Evidence | Finding]:
         """What the task's examples and calibration batches show of these attentions, with the calls on the latter."""
-        from compressor.surgery.causality import evidence
-        from compressor.surgery.declared_attention import examine
+        from compressor.surgery.attention.causality import evidence
+        from compressor.surgery.attention.declared import examine
 
         batches = [inputs for inputs, _ in first_batches(context, self.calibration_batches, hint=_BATCHES)]
         examples = trace_examples(context)
@@ -210,8 +210,8 @@ class Aaren(Method):
         """
         import torch
 
-        from compressor.nn.aaren_fitting import error, fit, set_mean_query
-        from compressor.surgery.calibration import evaluating
+        from compressor.surgery.refit.calibration import evaluating
+        from compressor.training.aaren_fitting import error, fit, set_mean_query
 
         student, samples = converted.student, converted.samples
         apart = [sample for index, sample in enumerate(samples) if index % _HELD_OUT == _HELD_OUT - 1]
@@ -255,7 +255,7 @@ def _unfit(module: nn.Module, site: AttentionSite) -> str | None:
     """What can be said against an attention before it is seen at work."""
     from torch.nn import MultiheadAttention
 
-    from compressor.nn.attention import CompactMultiheadAttention
+    from compressor.nn.attention.compact import CompactMultiheadAttention
 
     if site.kind == "declared":
         return site.reason

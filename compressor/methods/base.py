@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from compressor.nn.attention_parts import AttentionParts
+    from compressor.nn.attention.parts import AttentionParts
     from compressor.progress import Progress
     from compressor.report import Change, Score, Skip
 
 
 class TrainingTask(Protocol):
-    """The part of a task that methods use; `compressor.task.Task` behind a guard fits it."""
+    """The part of a task that methods use; `compressor.task.contract.Task` behind a guard fits it."""
 
     higher_is_better: bool
     length: int

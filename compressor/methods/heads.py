@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compressor.methods.base import TrainingTask
-    from compressor.nn.attention_parts import AttentionParts
-    from compressor.surgery.head_scores import HeadScorer
+    from compressor.nn.attention.parts import AttentionParts
+    from compressor.surgery.attention.head_scores import HeadScorer
 
 Score = Literal["weight", "activation", "sensitivity", "taylor", "random"]
 
@@ -100,7 +100,7 @@ class Heads(Method):
         return {"random": lambda state, context: self._remove(state, context, "random")} if self.compare else {}
 
     def _select(self, model: nn.Module, declared: Mapping[str, AttentionParts]) -> Selection:
-        from compressor.surgery.attention_sites import attention_sites
+        from compressor.surgery.attention.sites import attention_sites
 
         selection = select_attention(model, declared, self.targets, self.ignore)
         sites = [
@@ -112,8 +112,8 @@ class Heads(Method):
         return selection
 
     def _remove(self, state: State, context: Context, score: Score) -> StepResult:
-        from compressor.surgery import heads
-        from compressor.surgery.choice import Amount
+        from compressor.surgery.attention import heads
+        from compressor.surgery.units.choice import Amount
 
         declared = context.task.attention
         selection = self._select(state.model, declared)
@@ -143,7 +143,8 @@ class Heads(Method):
 def _scorer(score: Score, context: Context, calibration: Batches) -> HeadScorer:
     import torch
 
-    from compressor.surgery import head_scores, scores
+    from compressor.surgery.attention import head_scores
+    from compressor.surgery.units import scores
 
     inputs = [inputs for inputs, _ in calibration]
     generator = torch.Generator().manual_seed(context.generator.initial_seed())

@@ -1,6 +1,6 @@
 """`lama`: put a compact multi-head pooling in the place of a self-attention pooling, fitted to what that one gives.
 
-Source: arXiv 1912.00835 (LAMA); see `compressor.nn.lama`.
+Source: arXiv 1912.00835 (LAMA); see `compressor.nn.attention.lama`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.nn.lama import LamaAttention
-    from compressor.nn.pooling import MeanPooling, PoolingReplacement, Readout
-    from compressor.nn.pooling_fit import Sample
-    from compressor.surgery.pooling import Pooling
+    from compressor.nn.attention.lama import LamaAttention
+    from compressor.nn.attention.pooling import MeanPooling, PoolingReplacement, Readout
+    from compressor.surgery.attention.pooling import Pooling
+    from compressor.training.pooling_fitting import Sample
 
 _SHOWN = 12
 _QUICK_STEPS = 10
@@ -93,7 +93,7 @@ class Lama(Method):
         """Replace the pooling in a copy of the model."""
         import torch
 
-        from compressor.nn.lama import LamaAttention
+        from compressor.nn.attention.lama import LamaAttention
 
         name, old, samples = self._prepare(state, context)
 
@@ -140,9 +140,9 @@ class Lama(Method):
 
     def _prepare(self, state: State, context: Context) -> tuple[str, Pooling, list[Sample]]:
         """The target, what was found out about it, and what went through it on calibration batches."""
-        from compressor.nn.pooling_fit import Sample
-        from compressor.surgery.calibration import evaluating
-        from compressor.surgery.pooling import examine, seen_calls
+        from compressor.surgery.attention.pooling import examine, seen_calls
+        from compressor.surgery.refit.calibration import evaluating
+        from compressor.training.pooling_fitting import Sample
 
         name, task = self._find(state.model), context.task
         model = copy.deepcopy(state.model).to(context.device)
@@ -164,7 +164,7 @@ class Lama(Method):
 
     def _mean(self, old: Pooling) -> tuple[MeanPooling, Pooling, Readout]:
         """Mean pooling, with the readout of the same kind; one mean is never as wide as several."""
-        from compressor.nn.pooling import MeanPooling
+        from compressor.nn.attention.pooling import MeanPooling
 
         readout = self._readout(old)
         return MeanPooling(old.width), old, "mix" if readout == "rows" else readout
@@ -180,8 +180,8 @@ class Lama(Method):
         """A replacement, fitted, and the share of the held-out outputs' variance that it explains."""
         import torch
 
-        from compressor.nn.pooling import PoolingReplacement
-        from compressor.nn.pooling_fit import explained, fit
+        from compressor.nn.attention.pooling import PoolingReplacement
+        from compressor.training.pooling_fitting import explained, fit
 
         like = samples[0].output
         new = PoolingReplacement(old.call, pool, old.output_size, readout).to(like.device, like.dtype)

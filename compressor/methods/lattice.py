@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from compressor.surgery.order import Reading, Settings
-    from compressor.surgery.planning import Scorer
+    from compressor.surgery.units.order import Reading, Settings
+    from compressor.surgery.units.planning import Scorer
 
 _WEIGHTS_ONLY = ("sparsity",)
 _UNITS_ONLY = ("ratio", "round_to", "compensate", "calibration_batches")
@@ -145,7 +145,7 @@ class Lattice(Method):
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Prune a copy of the model."""
-        from compressor.surgery.order import scorer
+        from compressor.surgery.units.order import scorer
 
         self.check(state.model)
         seen: list[Reading] = []
@@ -157,7 +157,7 @@ class Lattice(Method):
 
     def controls(self) -> Mapping[str, Control]:
         """The same amount by weight magnitude and at random."""
-        from compressor.surgery import order, scores
+        from compressor.surgery.units import order, scores
 
         if not self.compare:
             return {}
@@ -182,7 +182,7 @@ class Lattice(Method):
         }
 
     def _settings(self) -> Settings:
-        from compressor.surgery.order import Settings
+        from compressor.surgery.units.order import Settings
 
         return Settings(
             self.adjacency, self.percentile, self.threshold, self.order, self.combine, self.centrality, self.tolerance
@@ -201,8 +201,8 @@ class Lattice(Method):
         return selection
 
     def _remove(self, state: State, context: Context, scorer: Scorer) -> StepResult:
-        from compressor.surgery.choice import Amount
-        from compressor.surgery.order import BELOW
+        from compressor.surgery.units.choice import Amount
+        from compressor.surgery.units.order import BELOW
 
         selection = self._select(state.model)
         calibration: Batches = first_batches(context, self.calibration_batches) if self.compensate else []
@@ -218,9 +218,9 @@ class Lattice(Method):
 
     def _mask(self, state: State, context: Context, by: Literal["lattice", "magnitude", "random"]) -> StepResult:
         """Zero connections: by the order, or as many by magnitude or at random."""
-        from compressor.surgery.connections import connections
-        from compressor.surgery.order import read
-        from compressor.surgery.tracing import Tracer
+        from compressor.surgery.trace.tracer import Tracer
+        from compressor.surgery.units.connections import connections
+        from compressor.surgery.units.order import read
 
         selection = self._select(state.model)
         self._refuse_projections(state.model, selection.names)
@@ -250,7 +250,7 @@ class Lattice(Method):
     def _number(self, reading: Reading) -> int:
         """How many connections go."""
         from compressor.nn.masks import pruned_count
-        from compressor.surgery.order import keeping
+        from compressor.surgery.units.order import keeping
 
         present = reading.connections.present
         if self.sparsity is not None:
@@ -270,7 +270,7 @@ def _ranks(reading: Reading, by: str, generator: torch.Generator) -> Tensor:
     """What goes first (n, n), ascending."""
     import torch
 
-    from compressor.surgery.order import keeping
+    from compressor.surgery.units.order import keeping
 
     strengths = reading.connections.strengths
     if by == "random":

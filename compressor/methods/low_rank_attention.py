@@ -1,6 +1,6 @@
 """`low_rank_attention`: cut trained matrices down to their most important directions, as two factors or narrower heads.
 
-Formulas and sources: `compressor.nn.low_rank`, `compressor.nn.low_rank_heads` and `compressor.nn.rank_budget`.
+Formulas and sources: `compressor.nn.low_rank`, `compressor.nn.attention.low_rank_heads`, `compressor.nn.rank_budget`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compressor.methods.base import TrainingTask
-    from compressor.nn.attention_parts import AttentionParts
-    from compressor.surgery.low_rank import Cut, Site
+    from compressor.nn.attention.parts import AttentionParts
+    from compressor.surgery.low_rank.factorise import Cut, Site
 
 _SHOWN = 6
 """How many reasons an error lists at most."""
@@ -131,7 +131,7 @@ class LowRankAttention(Method):
 
     def check_task(self, model: nn.Module, task: TrainingTask) -> None:
         """Refuse a model without anything that `targets` names."""
-        from compressor.surgery.attention_sites import check_declared
+        from compressor.surgery.attention.sites import check_declared
 
         check_declared(model, task.attention)
         self._select(model, task.attention)
@@ -145,7 +145,7 @@ class LowRankAttention(Method):
         return {"plain": self._plain} if self.compare else {}
 
     def _plain(self, state: State, context: Context) -> StepResult:
-        from compressor.surgery.low_rank import analyse, converted
+        from compressor.surgery.low_rank.factorise import analyse, converted
 
         chosen = self._choose(state, context)
         model = converted(state.model, state.masks, chosen.sites).model
@@ -154,7 +154,7 @@ class LowRankAttention(Method):
         return self._carry_out(state, context, _Chosen(cuts, chosen.skipped, False, chosen.considered))
 
     def _select(self, model: nn.Module, declared: Mapping[str, AttentionParts]) -> tuple[Selection, dict[str, Site]]:
-        from compressor.surgery.low_rank import find_sites
+        from compressor.surgery.low_rank.factorise import find_sites
 
         sites = {site.name: site for site in find_sites(model, declared, self.mode)}
         candidates = [
@@ -170,7 +170,7 @@ class LowRankAttention(Method):
 
     def _choose(self, state: State, context: Context) -> _Chosen:
         """Decompose everything that is chosen, and give each matrix its rank."""
-        from compressor.surgery.low_rank import analyse, converted
+        from compressor.surgery.low_rank.factorise import analyse, converted
 
         selection, found = self._select(state.model, context.task.attention)
         sites = [found[name] for name in selection.names]
@@ -242,7 +242,7 @@ class LowRankAttention(Method):
             raise MethodError(f"`parameters: {self.parameters:g}`: {error.message}", hint="raise it") from error
 
     def _carry_out(self, state: State, context: Context, chosen: _Chosen) -> StepResult:
-        from compressor.surgery.low_rank import converted, count, put_factors, try_out
+        from compressor.surgery.low_rank.factorise import converted, count, put_factors, try_out
 
         factored = converted(state.model, state.masks, chosen.sites)
         before = [count(factored.model, cut.site) for cut, _ in chosen.cuts]

@@ -1,6 +1,6 @@
 """`magnitude`: remove the weights of smallest magnitude, or the units of smallest magnitude or another score.
 
-Sources: arXiv 2407.20601 and section 2.3 of the thesis behind it; for the scores see `compressor.surgery.scores`.
+Sources: arXiv 2407.20601 and section 2.3 of the thesis behind it; for the scores see `compressor.surgery.units.scores`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from compressor.surgery.planning import Scorer
+    from compressor.surgery.units.planning import Scorer
 
 Score = Literal["l1", "l2", "activation", "variance", "sensitivity", "taylor", "random"]
 _WEIGHTS_ONLY = ("sparsity", "matrices", "pattern", "schedule", "rounds", "retrain")
@@ -191,7 +191,7 @@ class Magnitude(Method):
         return self._prune_units(state, context) if self.prune == "units" else self._prune_weights(state, context)
 
     def _prune_units(self, state: State, context: Context) -> StepResult:
-        from compressor.surgery.choice import Amount
+        from compressor.surgery.units.choice import Amount
 
         selection, ratios = self._select_layers(state.model)
         calibration = self._calibration(context)
@@ -227,7 +227,7 @@ class Magnitude(Method):
     def _scorer(self, context: Context, calibration: Batches) -> Scorer:
         import torch
 
-        from compressor.surgery import scores
+        from compressor.surgery.units import scores
 
         inputs = [inputs for inputs, _ in calibration]
         generator = torch.Generator().manual_seed(context.generator.initial_seed())

@@ -1,6 +1,6 @@
 """`random_graph`: put a sparse stack laid out on a random graph in the place of a recurrent layer, to be trained next.
 
-Source: arXiv 2407.20601 (Darji, 2021), "randomly structured" networks; see `compressor.nn.graph_recurrent`.
+Source: arXiv 2407.20601 (Darji, 2021), "randomly structured" networks; see `compressor.nn.recurrent.graph`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from compressor.nn.graph_recurrent import Cell, GraphRecurrent
-    from compressor.nn.graphs import LayeredGraph
-    from compressor.nn.recurrent_stack import RecurrentStack
-    from compressor.nn.uneven import UnevenRecurrent
+    from compressor.nn.random_graphs import LayeredGraph
+    from compressor.nn.recurrent.graph import Cell, GraphRecurrent
+    from compressor.nn.recurrent.stack import RecurrentStack
+    from compressor.nn.recurrent.uneven import UnevenRecurrent
 
 Kind = Literal["watts_strogatz", "barabasi_albert", "erdos_renyi"]
 _NEEDED: dict[str, str] = {
@@ -124,8 +124,8 @@ class RandomGraph(Method):
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Replace the layer in a copy of the model, and run it once."""
-        from compressor.nn.graph_recurrent import GraphRecurrent
-        from compressor.nn.graphs import properties
+        from compressor.nn.random_graphs import properties
+        from compressor.nn.recurrent.graph import GraphRecurrent
 
         self.check(state.model)
         with context.progress.bar("laying out the graph", None):
@@ -158,7 +158,7 @@ class RandomGraph(Method):
         Raises:
             MethodError: None that is connected was found.
         """
-        from compressor.nn.graphs import barabasi_albert, erdos_renyi, watts_strogatz
+        from compressor.nn.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
 
         seed = recipe_seed if self.graph_seed is None else self.graph_seed
         try:
@@ -172,8 +172,8 @@ class RandomGraph(Method):
 
     def _dense(self, state: State, context: Context) -> StepResult:
         """A stack of the original's cell and number of layers with about as many parameters as the graph's."""
-        from compressor.nn.graph_recurrent import parameter_count
-        from compressor.nn.uneven import UnevenRecurrent
+        from compressor.nn.recurrent.graph import parameter_count
+        from compressor.nn.recurrent.uneven import UnevenRecurrent
 
         graph = self.draw(context.generator.initial_seed())
 
@@ -198,8 +198,8 @@ class RandomGraph(Method):
         """A copy of the model with what `build` makes of the old layer, and a readout, in that layer's place."""
         import torch
 
-        from compressor.nn.recurrent import recurrent_modules
-        from compressor.nn.recurrent_stack import RecurrentStack
+        from compressor.nn.recurrent.gates import recurrent_modules
+        from compressor.nn.recurrent.stack import RecurrentStack
         from compressor.nn.structure import replace_module, replace_record
 
         name = self._find(state.model)
@@ -226,7 +226,7 @@ class RandomGraph(Method):
 
     def _find(self, model: nn.Module) -> str:
         """The name of the one layer that is replaced."""
-        from compressor.nn.recurrent import recurrent_modules
+        from compressor.nn.recurrent.gates import recurrent_modules
 
         every = list(recurrent_modules(model))
         if not every:
@@ -257,7 +257,7 @@ def dense_size(old: nn.RNNBase, parameters: int) -> int:
     where H is not the size of its output. In layer l it has G * H * (I_l + H + 2), with G gates, I_0 = I, I_l = H, and
     without the 2 where there are no biases.
     """
-    from compressor.nn.recurrent import gates
+    from compressor.nn.recurrent.gates import gates
 
     output_size, biases = _output_size(old), 2 if old.bias else 0
 
@@ -279,7 +279,7 @@ def try_out(model: nn.Module, name: str, context: Context) -> None:
     import torch
     from torch.utils._pytree import tree_leaves
 
-    from compressor.nn.recurrent_stack import NoStates
+    from compressor.nn.recurrent.stack import NoStates
 
     inputs = tuple(part.to(context.device) for part in context.task.example(2, context.task.length))
     try:
@@ -313,7 +313,7 @@ def _readout_parameters(width: int, output_size: int) -> int:
 
 
 def _masks(new: RecurrentStack) -> dict[str, Tensor]:
-    from compressor.nn.graph_recurrent import GraphRecurrent
+    from compressor.nn.recurrent.graph import GraphRecurrent
 
     stack = new.stack
     return {f"stack.{key}": mask for key, mask in stack.masks().items()} if isinstance(stack, GraphRecurrent) else {}

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compressor.methods.targets import Selection
-    from compressor.surgery.choice import Amount
-    from compressor.surgery.planning import Scorer
+    from compressor.surgery.units.choice import Amount
+    from compressor.surgery.units.planning import Scorer
 
 _WITHOUT_BATCHES = "give batches, or set `compensate: false` and a score that is not measured on data"
 Batches = list[tuple[tuple["Tensor", ...], Any]]
@@ -58,9 +58,9 @@ def remove_units(
     required: Sequence[str],
 ) -> StepResult:
     """Take units out of a copy of the model; `calibration` refits their consumers, none leaves them as they are."""
-    from compressor.surgery import units
+    from compressor.surgery.units import removal
 
-    done = units.prune(
+    done = removal.prune(
         state.model,
         state.masks,
         trace_examples(context),

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from compressor.nn.distillation import Teacher
-    from compressor.nn.training import Trainer
     from compressor.progress import Bar
+    from compressor.training.distillation import Teacher
+    from compressor.training.trainer import Trainer
 
 _QUICK_BATCHES = 4
 """Batches of a rehearsal."""
@@ -142,7 +142,7 @@ class Retrain(Method):
         for name in self.distill_hidden:
             _refuse_unknown_module(name, model)
         if self.quantize is not None:
-            from compressor.nn.rounding import Rounding
+            from compressor.training.rounding import Rounding
 
             Rounding(model, self.quantize, self.keep_float)
 
@@ -163,8 +163,8 @@ class Retrain(Method):
 
     def _train(self, model: nn.Module, state: State, context: Context) -> tuple[list[dict[str, float]], list[str]]:
         """Train `model` in place; gives a row an epoch, and notes."""
-        from compressor.nn.rounding import Rounding
-        from compressor.nn.training import Noise, Trainer, lr_factor, make_optimizer
+        from compressor.training.rounding import Rounding
+        from compressor.training.trainer import Noise, Trainer, lr_factor, make_optimizer
 
         rounding = None if self.quantize is None else Rounding(model, self.quantize, self.keep_float)
         around = contextlib.nullcontext if rounding is None else rounding.held
@@ -207,7 +207,7 @@ class Retrain(Method):
         around: Callable[[], contextlib.AbstractContextManager[None]],
     ) -> tuple[list[dict[str, float]], list[str]]:
         from compressor.nn.masks import prune_
-        from compressor.nn.training import BestWeights
+        from compressor.training.trainer import BestWeights
 
         keep = self.keep_best or self.early_stopping is not None
         best = BestWeights(higher_is_better=context.task.higher_is_better, patience=self.early_stopping)
@@ -234,8 +234,8 @@ class Retrain(Method):
 
     def _teacher(self, model: nn.Module, context: Context) -> contextlib.AbstractContextManager[Teacher | None]:
         """The original model, hooked where hidden outputs are matched; None where there is no distillation."""
-        from compressor.nn.distillation import Teacher
-        from compressor.nn.training import to_device
+        from compressor.training.distillation import Teacher
+        from compressor.training.trainer import to_device
 
         if not self.distill:
             return contextlib.nullcontext()
@@ -255,7 +255,7 @@ class Retrain(Method):
         """Batch -> loss, with the model and the teacher run under autocast where it is asked for."""
         import torch
 
-        from compressor.nn.training import check_loss, to_device
+        from compressor.training.trainer import check_loss, to_device
 
         device, task, share = context.device, context.task, self.distill_weight
         move = device.type != "cpu"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.nn.attention_parts import AttentionParts
+    from compressor.nn.attention.parts import AttentionParts
 
 Kind = Literal["i2h", "h2h", "other", "layer", "attention"]
 
@@ -148,7 +148,7 @@ def select_attention(
     Raises:
         MethodError: The model has none, a pattern matches nothing, or nothing is left.
     """
-    from compressor.surgery.attention_sites import attention_sites
+    from compressor.surgery.attention.sites import attention_sites
 
     sites = attention_sites(model, declared)
     paths: dict[int, tuple[str, ...]] = {}

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from compressor.errors import CheckpointError
-from compressor.nn.aaren import AarenAttention
-from compressor.nn.attention import CompactMultiheadAttention
-from compressor.nn.learned_query import LearnedQuery
+from compressor.nn.attention.aaren import AarenAttention
+from compressor.nn.attention.compact import CompactMultiheadAttention
+from compressor.nn.attention.learned_query import LearnedQuery
+from compressor.nn.attention.pooling import PoolingReplacement
 from compressor.nn.low_rank import LowRankLinear
-from compressor.nn.low_rank_recurrent import LowRankRecurrent
 from compressor.nn.norm import WideLayerNorm
-from compressor.nn.pooling import PoolingReplacement
-from compressor.nn.recurrent_stack import RecurrentStack
-from compressor.nn.uneven import UnevenRecurrent
+from compressor.nn.recurrent.factored import LowRankRecurrent
+from compressor.nn.recurrent.stack import RecurrentStack
+from compressor.nn.recurrent.uneven import UnevenRecurrent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

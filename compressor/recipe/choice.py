@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,9 @@ from compressor.methods import METHODS
 
 if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
+
+FORMATS = ("executorch", "litert", "mnn", "ncnn", "onnx", "ort")
+"""Words of the exporters."""
 
 Models = Mapping[str, type[BaseModel]]
 
@@ -50,13 +52,5 @@ def methods() -> Models:
 
 @cache
 def formats() -> Models:
-    """Options of every exporter by its format: the modules of `exporters` that have `Options`."""
-    package = importlib.import_module("exporters")
-    found = {}
-    for module in pkgutil.iter_modules(package.__path__):
-        if module.name.startswith("_"):
-            continue
-        options = getattr(importlib.import_module(f"exporters.{module.name}"), "Options", None)
-        if isinstance(options, type) and issubclass(options, BaseModel) and "format" in options.model_fields:
-            found[module.name] = options
-    return found
+    """Options of every exporter by its format."""
+    return {word: importlib.import_module(f"exporters.{word}").Options for word in FORMATS}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from compressor.nn.lattice.order import Order
-    from compressor.surgery.order import Reading
+    from compressor.surgery.units.order import Reading
 
 _MOST_NAMED: Final = 48
 """Classes in a diagram, at most, that have the number of their first unit beside them."""

@@ -10,13 +10,13 @@ from torch import nn
 
 from compressor.errors import CheckpointError
 from compressor.nn.structure import REPLACE, apply_record
-from compressor.surgery.edges import KIND as EDGES
-from compressor.surgery.heads import KIND as HEADS
-from compressor.surgery.heads import apply_heads_record
-from compressor.surgery.resize import refresh, replace, tensor_of
+from compressor.surgery.attention.heads import KIND as HEADS
+from compressor.surgery.attention.heads import apply_heads_record
+from compressor.surgery.trace.edges import KIND as EDGES
+from compressor.surgery.units.resize import refresh, replace, tensor_of
 
 if TYPE_CHECKING:
-    from compressor.nn.attention_parts import AttentionParts
+    from compressor.nn.attention.parts import AttentionParts
 
 RESIZE = "resize"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CompressorError, ExportError
-from exporters import torch_capture
+from exporters.capture import program as torch_capture
 from exporters.loops.find import NotRolledError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from compressor.task import Task
+    from compressor.task.contract import Task
     from exporters.loops.scan import StepBody
 
     Axes = Mapping[str, Mapping[int, str]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from exporters import native_recurrent
+from exporters.capture import native_recurrent
 from exporters.loops import scan, vectorized
 from exporters.loops.find import NotRolledError, Same
 from exporters.loops.graph import CONSTANT, leaves, map_tree

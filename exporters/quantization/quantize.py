@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from compressor.errors import ExportError, ParityError
-from compressor.fitted_task import FittedTask, whole
 from compressor.measure import accuracy, parity
-from compressor.measure.runtime import Feed, OnnxFile
 from compressor.report import Parity, Quantization, QuantizationPoint, QuantizedMatrix
+from compressor.runtimes.onnx_runtime import Feed, OnnxFile
+from compressor.task.fitted import FittedTask, whole
 from exporters.quantization import choice, static
 from exporters.quantization.matrices import RECURRENT, SMALLEST, find, name_by_parameters
 from exporters.quantization.rewrite import Rewriter, Weights, restored
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from compressor.progress import Bar
     from compressor.report import StreamInfo
-    from compressor.task import Task
+    from compressor.task.contract import Task
     from exporters.quantization.choice import Chosen, Forward, Metric
     from exporters.quantization.matrices import Matrix
     from exporters.quantization.rewrite import Writer
@@ -357,7 +357,7 @@ def _deviation(
     options: Settings,
 ) -> tuple[QuantizationPoint, ...]:
     """The file beside PyTorch on inputs of a batch size and a length."""
-    from exporters.torch_capture import plain_attention
+    from exporters.capture.program import plain_attention
 
     limit, found = DEVIATION * options.max_error, []
     for batch, length, inputs in compared:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from compressor.compatibility.unrolled import GATES
+from compressor.onnx_graphs.unrolled_nodes import GATES
 from exporters.quantization.nodes import DOMAIN, Names, Nodes
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from compressor import Evaluation, Task
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from compressor.task import Forward
+    from compressor.task.contract import Forward
 
 BATCH = 64
 SCORING_BATCH = 250

@@ -14,7 +14,7 @@ from compressor import Task, load_weights
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from compressor.task import Forward
+    from compressor.task.contract import Forward
 
 
 class Padded(Task):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
-    from compressor.task import Forward
+    from compressor.task.contract import Forward
 
 CHANNELS = 12
 SPEAKERS = 9

@@ -24,7 +24,7 @@ from compressor.errors import TaskError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compressor.task import Forward
+    from compressor.task.contract import Forward
 
 CACHE = Path(__file__).parent / "cache"
 WEIGHTS = "model.safetensors"

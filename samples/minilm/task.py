@@ -22,7 +22,7 @@ from compressor import AttentionParts, Evaluation, Task
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from compressor.task import Forward
+    from compressor.task.contract import Forward
 
 assert LONGEST <= POSITIONS
 FIRST_WORD = 999

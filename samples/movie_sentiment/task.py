@@ -15,7 +15,7 @@ from compressor import Task, load_weights
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from compressor.task import Forward
+    from compressor.task.contract import Forward
 
 BATCH, SCORING_BATCH = 64, 250
 STEEPNESS = 1.5

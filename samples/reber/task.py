@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.checkpoint import load_weights
-from compressor.task import Evaluation, Task
+from compressor.task.contract import Evaluation, Task
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -26,7 +26,7 @@ from reber.grammar import FAMILIES, Sample, split, unseen  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from compressor.task import Forward
+    from compressor.task.contract import Forward
 
 BATCH = 32
 WIDTH = 50

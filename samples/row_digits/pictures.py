@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from compressor.errors import TaskError
 
 if TYPE_CHECKING:
-    from compressor.task import Forward
+    from compressor.task.contract import Forward
 
 CACHE = Path(__file__).parent / "cache"
 FASHION = "dataset-fashion-mnist"

@@ -17,7 +17,7 @@ from compressor import Task, load_weights
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from compressor.task import Forward
+    from compressor.task.contract import Forward
 
 HERE = Path(__file__).parent
 BATCH = 128

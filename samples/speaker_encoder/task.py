@@ -20,7 +20,7 @@ from compressor import Evaluation, Task, load_weights
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from compressor.task import Forward
+    from compressor.task.contract import Forward
 
 BATCH = 32
 

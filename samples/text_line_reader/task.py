@@ -23,7 +23,7 @@ from edits import edit_distance
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from compressor.task import Forward
+    from compressor.task.contract import Forward
 
 BATCH = 16
 BLANK = 0

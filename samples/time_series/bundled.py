@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
-    from compressor.task import Forward
+    from compressor.task.contract import Forward
 
 Batch = tuple[tuple[Tensor, Tensor], Tensor]
 """(frames (B, T, F) padded with zeros at the end, their numbers (B,)), classes (B,)."""

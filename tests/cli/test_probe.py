@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from compressor import probe as probing
-from compressor.nn.probe.tasks import StateTracking
-from compressor.nn.probe.training import Effort
+from compressor.probing import comparison as probing
+from compressor.probing.tasks import StateTracking
+from compressor.probing.training import Effort
 from compressor.report import ProbeFile
 from tests.cli.conftest import call
 

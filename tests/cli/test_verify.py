@@ -13,7 +13,7 @@ from onnxruntime.quantization import quantize_dynamic
 
 from compressor.cli import verify
 from compressor.errors import CompressorError, UsageError
-from compressor.measure import emulation
+from compressor.runtimes import emulation
 from tests.cli.conftest import call
 
 STAND_IN = """

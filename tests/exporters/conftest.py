@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compressor.task import Task
+from compressor.task.contract import Task
 
 
 class ShapedTask(Task):

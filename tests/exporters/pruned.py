@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressor.measure.runtime import OnnxFile
-from compressor.nn.recurrent import recurrent_modules
-from compressor.surgery.choice import Amount
-from compressor.surgery.edges import KIND, Edges
-from compressor.surgery.units import prune
+from compressor.nn.recurrent.gates import recurrent_modules
+from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.surgery.trace.edges import KIND, Edges
+from compressor.surgery.units.choice import Amount
+from compressor.surgery.units.removal import prune
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask, lengths_for
 from tests.surgery.topologies import CELL_KINDS, CELLS, HIDDEN, INPUT, SUPPORTED, CellLoop, Streaming

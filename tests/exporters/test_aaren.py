@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.measure.runtime import OnnxFile
-from compressor.measure.steps import Steps
 from compressor.methods import Aaren
 from compressor.methods.base import State
-from compressor.nn.aaren import AarenAttention
+from compressor.nn.attention.aaren import AarenAttention
+from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.runtimes.steps import Steps
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask, lengths_for
 from tests.methods.conftest import make_context

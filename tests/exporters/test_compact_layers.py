@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from compressor.measure.runtime import OnnxFile
-from compressor.nn.attention import CompactMultiheadAttention
-from compressor.nn.lama import LamaAttention
+from compressor.nn.attention.compact import CompactMultiheadAttention
+from compressor.nn.attention.lama import LamaAttention
+from compressor.nn.attention.pooling import MeanPooling, PoolingCall, PoolingReplacement
 from compressor.nn.norm import WideLayerNorm
-from compressor.nn.pooling import MeanPooling, PoolingCall, PoolingReplacement
-from compressor.nn.uneven import UnevenRecurrent
+from compressor.nn.recurrent.uneven import UnevenRecurrent
+from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask, features_task, lengths_for
 from tests.tolerances import EXPORTED_FLOAT32

@@ -16,10 +16,10 @@ from torch import nn
 
 import compressor.files
 from compressor.errors import ExportError, OutputError, ParityError
-from compressor.measure.runtime import OnnxFile
 from compressor.report import Part
-from exporters import external_data
+from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export
+from exporters.passes import external_data
 from tests.exporters.conftest import ShapedTask, features_task
 from tests.tolerances import EXPORTED_FLOAT32
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from compressor.measure.macs import survey
-from compressor.measure.runtime import OnnxFile
-from compressor.surgery import head_scores
-from compressor.surgery.attention_sites import attention_sites
-from compressor.surgery.choice import Amount
-from compressor.surgery.heads import prune
+from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.surgery.attention import head_scores
+from compressor.surgery.attention.heads import prune
+from compressor.surgery.attention.sites import attention_sites
+from compressor.surgery.units.choice import Amount
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask, lengths_for
 from tests.surgery.attentions import WIDTH, Decoder, Encoder, Nested, Packed, Stack, declared, randomized

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compressor.errors import ExportError
-from compressor.measure.runtime import OnnxFile
-from exporters import _fixed_shapes
+from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.loops import vectorized
 from exporters.onnx import Options, export
+from exporters.passes import fixed_shapes
 from tests.exporters.conftest import ShapedTask, lengths_for
 from tests.tolerances import EXPORTED_FLOAT32
 
@@ -651,6 +651,6 @@ def test_scans_are_written_out_at_one_length(tmp_path):
     model = Together([ByHandBackward, TwoBefore]).eval()
     task = task_for(model)
     export(model, task, tmp_path / "model.onnx", Options())
-    file = _fixed_shapes.write(tmp_path / "model.onnx", tmp_path / "fixed.onnx", task, 6)
+    file = fixed_shapes.write(tmp_path / "model.onnx", tmp_path / "fixed.onnx", task, 6)
     assert "Scan" not in {node.op_type for node in onnx.load(file).graph.node}
     agrees(model, task, file, [(1, 6)])

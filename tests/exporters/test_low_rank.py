@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.measure import macs
-from compressor.measure.runtime import OnnxFile
 from compressor.nn.low_rank import LowRankLinear, Spectrum
-from compressor.nn.low_rank_recurrent import LowRankRecurrent
+from compressor.nn.recurrent.factored import LowRankRecurrent
+from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask, features_task, lengths_for
 from tests.tolerances import EXPORTED_FLOAT32

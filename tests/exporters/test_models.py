@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.measure.runtime import OnnxFile
+from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask, features_task, lengths_for
 

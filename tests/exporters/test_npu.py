@@ -10,11 +10,11 @@ from onnx.numpy_helper import to_array
 from pydantic import ValidationError
 from torch import nn
 
-from compressor.compatibility import targets
-from compressor.compatibility.partition import survey
 from compressor.errors import ExportError
-from compressor.measure.forward import open_forward
-from compressor.measure.steps import Steps
+from compressor.onnx_graphs import targets
+from compressor.onnx_graphs.partition import survey
+from compressor.runtimes.forward import open_forward
+from compressor.runtimes.steps import Steps
 from exporters.onnx import Options, export, step_path
 from exporters.quantization.rounding import to_8_bits
 from tests.exporters.conftest import ShapedTask, lengths_for

@@ -8,8 +8,8 @@ from torch import nn
 
 from compressor.errors import ExportError, ParityError
 from compressor.measure import macs
-from compressor.measure.runtime import OnnxFile
-from compressor.measure.steps import Steps
+from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.runtimes.steps import Steps
 from exporters.onnx import Options, export, step_path
 from exporters.quantization import matrices
 from exporters.quantization.matrices import SCAN_UNITS

@@ -11,10 +11,10 @@ from torch import nn
 
 from compressor.errors import ExportError, ParityError, UsageError
 from compressor.measure import latency, memory
-from compressor.measure.forward import Fixed, open_forward
-from compressor.measure.runtime_file import open_file
-from compressor.measure.steps import Steps
-from exporters import _phone, mnn, ncnn, ort
+from compressor.runtimes.forward import Fixed, open_forward
+from compressor.runtimes.runtime_file import open_file
+from compressor.runtimes.steps import Steps
+from exporters import mnn, ncnn, ort, phone
 from exporters.onnx import Options as OnnxOptions
 from exporters.onnx import export as export_onnx
 from tests.exporters.conftest import ShapedTask, features_task, lengths_for
@@ -49,7 +49,7 @@ def _model(build=Tagger, **options):
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_onnx_file():
-    with _phone.shared_sources():
+    with phone.shared_sources():
         yield
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from compressor import runtimes
 from compressor.errors import ExportError, ParityError
-from compressor.measure.forward import open_forward
-from compressor.measure.runtime_file import open_file
+from compressor.runtimes import environments
+from compressor.runtimes.forward import open_forward
+from compressor.runtimes.runtime_file import open_file
 from tests.exporters.conftest import ShapedTask, features_task
 
 PER_STEP = {"scores": {0: "batch", 1: "time"}}
@@ -24,7 +24,7 @@ def formats(*names):
             name,
             marks=[
                 getattr(pytest.mark, name),
-                pytest.mark.skipif(runtimes.locate(name) is None, reason=f"`compressor runtimes install {name}`"),
+                pytest.mark.skipif(environments.locate(name) is None, reason=f"`compressor runtimes install {name}`"),
             ],
         )
         for name in names

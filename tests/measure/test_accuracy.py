@@ -4,7 +4,7 @@ import torch
 
 from compressor.errors import TaskError
 from compressor.measure import accuracy
-from compressor.task import Evaluation
+from compressor.task.contract import Evaluation
 
 
 class Returning:

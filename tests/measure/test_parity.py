@@ -9,7 +9,7 @@ from onnx import helper
 
 from compressor.errors import TaskError
 from compressor.measure import parity
-from compressor.measure.runtime import OnnxFile
+from compressor.runtimes.onnx_runtime import OnnxFile
 
 BOTH = {"x": {0: "batch", 1: "time"}}
 

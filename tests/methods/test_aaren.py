@@ -12,11 +12,11 @@ from torch import nn
 from compressor.errors import MethodError
 from compressor.methods import Aaren, Magnitude, Retrain
 from compressor.methods.base import State
-from compressor.nn.aaren import AarenAttention
-from compressor.nn.attention import CompactMultiheadAttention
+from compressor.nn.attention.aaren import AarenAttention
+from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.structure import apply_record, replace_module
-from compressor.surgery.aaren import carried_masks
-from compressor.surgery.causality import evidence
+from compressor.surgery.attention.aaren import carried_masks
+from compressor.surgery.attention.causality import evidence
 from compressor.surgery.rebuild import rebuild
 from tests.methods.conftest import CHANNELS, CLASSES, SignTask, make_context, same, weights
 

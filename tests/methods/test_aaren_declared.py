@@ -11,12 +11,12 @@ from torch import nn
 from compressor.errors import CheckpointError, MethodError, TaskError
 from compressor.methods import Aaren, Retrain
 from compressor.methods.base import State
-from compressor.nn import prefix_attention
-from compressor.nn.learned_query import LearnedQuery
-from compressor.nn.probe.conversions import between
+from compressor.nn.attention import prefix
+from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.structure import apply_record
+from compressor.probing.conversions import between
 from compressor.report import Score
-from compressor.surgery.attention_sites import check_declared
+from compressor.surgery.attention.sites import check_declared
 from tests.methods.conftest import SignTask, make_context, same, weights
 from tests.surgery.attentions import HEADS, WIDTH, Nested, Packed, Stack, declared, later, randomized
 
@@ -121,7 +121,7 @@ def test_it_gives_what_the_recurrence_gives_with_gradients(kind, length):
     q = asked(x)[0, 0, : HEADS * 3].view(HEADS, 3)
     k, v = asked(x).split(HEADS * 3, -1)[1:] if packed else (model.self.key(x), model.self.value(x))
     scores = torch.einsum("hd,bthd->bht", q, k.unflatten(-1, (HEADS, 3))) * 3**-0.5
-    expected = prefix_attention.naive(scores, v.unflatten(-1, (HEADS, -1)).transpose(1, 2))
+    expected = prefix.naive(scores, v.unflatten(-1, (HEADS, -1)).transpose(1, 2))
     expected = expected.transpose(1, 2).flatten(2)
     torch.testing.assert_close(seen[0], expected, atol=1e-5, rtol=1e-5)
     weight = torch.randn_like(expected)

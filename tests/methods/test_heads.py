@@ -12,7 +12,7 @@ from compressor.errors import MethodError, SurgeryError, TaskError
 from compressor.methods import METHODS, Heads, Magnitude
 from compressor.methods.base import State
 from compressor.methods.retrain import Retrain
-from compressor.surgery.attention_sites import attention_sites
+from compressor.surgery.attention.sites import attention_sites
 from tests.methods.conftest import CHANNELS, SignTask, Tagger, make_context, same, weights
 from tests.surgery.attentions import HEADS, WIDTH, Encoder, Nested, Stack, declared, randomized
 
@@ -221,7 +221,7 @@ def test_retraining_goes_on_from_fewer_heads_and_keeps_them():
 
 
 def test_the_declaration_of_a_task_is_checked_against_its_model():
-    from compressor.surgery.attention_sites import check_declared
+    from compressor.surgery.attention.sites import check_declared
 
     check_declared(Stack(Nested), declared(Nested))
     with pytest.raises(TaskError, match=r"no module of the model fits `blocks\.\*`"):

@@ -13,10 +13,10 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from compressor.errors import MethodError
 from compressor.methods import METHODS, Lama, Magnitude, Retrain
 from compressor.methods.base import State
-from compressor.nn.lama import LamaAttention
-from compressor.nn.pooling import MeanPooling, PoolingReplacement
+from compressor.nn.attention.lama import LamaAttention
+from compressor.nn.attention.pooling import MeanPooling, PoolingReplacement
 from compressor.report import Score
-from compressor.surgery.pooling import examine
+from compressor.surgery.attention.pooling import examine
 from compressor.surgery.rebuild import rebuild
 from tests.methods.conftest import make_context, same, weights
 

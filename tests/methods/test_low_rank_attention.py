@@ -13,17 +13,17 @@ from torch import nn
 
 import compressor
 from compressor import AttentionParts
-from compressor import task as tasks
 from compressor.errors import MethodError, SurgeryError
 from compressor.methods import METHODS, LowRankAttention, Magnitude, Retrain
 from compressor.methods.base import State
 from compressor.methods.low_rank_attention import PAYS, fastest_rank
-from compressor.nn.attention import CompactMultiheadAttention
+from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.low_rank import LowRankLinear
-from compressor.nn.low_rank_recurrent import LowRankRecurrent
-from compressor.pipeline import run
+from compressor.nn.recurrent.factored import LowRankRecurrent
+from compressor.pipeline.run import run
 from compressor.recipe import load
 from compressor.surgery.rebuild import rebuild
+from compressor.task import loading as tasks
 from tests.methods.conftest import BATCH, CHANNELS, LENGTH, SignTask, make_context, same, weights
 from tests.surgery.attentions import Nested, Packed, Stack, randomized
 

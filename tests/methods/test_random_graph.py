@@ -13,20 +13,20 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
 import compressor
-from compressor import task as tasks
 from compressor.errors import MethodError
-from compressor.measure.runtime import OnnxFile
 from compressor.methods import METHODS, RandomGraph, Retrain
 from compressor.methods.base import State
 from compressor.methods.random_graph import dense_size
-from compressor.nn.graph_recurrent import GraphRecurrent, parameter_count
-from compressor.nn.graphs import barabasi_albert, erdos_renyi, properties, watts_strogatz
-from compressor.nn.recurrent_stack import RecurrentStack
-from compressor.nn.uneven import UnevenRecurrent
-from compressor.pipeline import run
+from compressor.nn.random_graphs import barabasi_albert, erdos_renyi, properties, watts_strogatz
+from compressor.nn.recurrent.graph import GraphRecurrent, parameter_count
+from compressor.nn.recurrent.stack import RecurrentStack
+from compressor.nn.recurrent.uneven import UnevenRecurrent
+from compressor.pipeline.run import run
 from compressor.recipe import load
 from compressor.report import Report
+from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.surgery.rebuild import rebuild
+from compressor.task import loading as tasks
 from tests.methods.conftest import CHANNELS, CLASSES, HIDDEN, LENGTH, SignTask, Tagger, make_context, same, weights
 from tests.tolerances import EXPORTED_FLOAT32
 

@@ -11,7 +11,7 @@ from torch import nn
 from compressor.errors import MethodError, TaskError
 from compressor.methods import Retrain
 from compressor.methods.base import State
-from compressor.nn.rounding import rounded
+from compressor.training.rounding import rounded
 from tests.methods.conftest import BATCHES, SignTask, Tagger, make_context, same, weights
 
 

@@ -24,8 +24,8 @@ from compressor.nn.low_rank import (
     losses,
     rank_for_energy,
 )
-from compressor.nn.low_rank_recurrent import LowRankRecurrent
 from compressor.nn.rank_budget import Candidate, allocate_ranks
+from compressor.nn.recurrent.factored import LowRankRecurrent
 from tests.tolerances import SAME_FLOAT64, SAME_GRADIENT
 
 SIZES = st.integers(1, 13)

@@ -9,19 +9,19 @@ import torch
 from torch import nn
 
 from compressor.errors import CheckpointError
-from compressor.nn.aaren import AarenAttention
-from compressor.nn.attention import CompactMultiheadAttention
-from compressor.nn.graph_recurrent import GraphRecurrent
-from compressor.nn.graphs import watts_strogatz
-from compressor.nn.lama import LamaAttention
-from compressor.nn.learned_query import LearnedQuery, LearnedQueryRecord
+from compressor.nn.attention.aaren import AarenAttention
+from compressor.nn.attention.compact import CompactMultiheadAttention
+from compressor.nn.attention.lama import LamaAttention
+from compressor.nn.attention.learned_query import LearnedQuery, LearnedQueryRecord
+from compressor.nn.attention.pooling import PoolingCall, PoolingReplacement
 from compressor.nn.low_rank import LowRankLinear
-from compressor.nn.low_rank_recurrent import LowRankRecurrent
 from compressor.nn.norm import WideLayerNorm
-from compressor.nn.pooling import PoolingCall, PoolingReplacement
-from compressor.nn.recurrent_stack import RecurrentStack
+from compressor.nn.random_graphs import watts_strogatz
+from compressor.nn.recurrent.factored import LowRankRecurrent
+from compressor.nn.recurrent.graph import GraphRecurrent
+from compressor.nn.recurrent.stack import RecurrentStack
+from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.nn.structure import LAYERS, apply_record, replace_module, replace_record
-from compressor.nn.uneven import UnevenRecurrent
 
 INPUT, WIDTH = 5, 8
 

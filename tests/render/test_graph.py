@@ -1,6 +1,6 @@
 import re
 
-from compressor.nn.graphs import LayeredGraph, barabasi_albert, watts_strogatz
+from compressor.nn.random_graphs import LayeredGraph, barabasi_albert, watts_strogatz
 from compressor.render.graph import places, svg
 
 

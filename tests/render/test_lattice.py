@@ -6,7 +6,7 @@ import torch
 from compressor.nn.lattice.bits import Bits
 from compressor.nn.lattice.order import closure_order
 from compressor.render.lattice import places, svg
-from compressor.surgery.order import Settings, read
+from compressor.surgery.units.order import Settings, read
 from tests.surgery.test_order import MEET, relation
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from compressor import render
 from compressor.measure.statistics import difference_interval, mean_interval
-from compressor.nn.probe.tasks import AssociativeRecall, LongGap, StateTracking
+from compressor.probing.tasks import AssociativeRecall, LongGap, StateTracking
 from compressor.render import probe as shown
 from compressor.render import view
 from compressor.render.terminal import print_table

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from compressor.errors import TaskError
-from compressor.task import load
+from compressor.task.loading import load
 
 FOLDER = Path(__file__).parents[2] / "samples" / "g2p"
 sys.path.insert(0, str(FOLDER))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from compressor.recipe import load as load_recipe
-from compressor.task import load
+from compressor.task.loading import load
 
 FOLDER = Path(__file__).parents[2] / "samples" / "japanese_vowels"
 sys.path.insert(0, str(FOLDER))

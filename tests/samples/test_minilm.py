@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from compressor.errors import TaskError
-from compressor.task import load
+from compressor.task.loading import load
 
 FOLDER = Path(__file__).parents[2] / "samples" / "minilm"
 sys.path.insert(0, str(FOLDER))

@@ -11,9 +11,9 @@ import torch
 from compressor.errors import TaskError
 from compressor.methods import Lama
 from compressor.methods.base import Context, State
-from compressor.pipeline import MethodTask
+from compressor.pipeline.run import MethodTask
 from compressor.progress import Silent
-from compressor.task import load
+from compressor.task.loading import load
 
 FOLDER = Path(__file__).parents[2] / "samples" / "movie_sentiment"
 sys.path.insert(0, str(FOLDER))

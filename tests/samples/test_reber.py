@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from compressor import graph_study
-from compressor.task import load
+from compressor.studies import graphs
+from compressor.task.loading import load
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "samples" / "reber"
@@ -192,11 +192,11 @@ def test_a_row_of_the_table_is_measured_by_the_tool_itself(monkeypatch, data):
     ("cell", "means", "of_sources"), [("LSTM", (96.14, 87.22), 0.54), ("GRU", (93.18, 81.3), 0.67)]
 )
 def test_the_rows_of_the_study_are_those_that_the_page_shows(cell, means, of_sources):
-    options = graph_study.Study(task=f"samples/reber/study.py:{cell}", count=30, epochs=15)
-    results = graph_study.read(FOLDER / f"graphs_{cell.lower()}.json", options)
-    shown = {kind: (part.count, round(100 * part.mean, 2)) for kind, part in graph_study.summaries(results).items()}
+    options = graphs.Study(task=f"samples/reber/study.py:{cell}", count=30, epochs=15)
+    results = graphs.read(FOLDER / f"graphs_{cell.lower()}.json", options)
+    shown = {kind: (part.count, round(100 * part.mean, 2)) for kind, part in graphs.summaries(results).items()}
     assert shown == {"ws": (30, means[0]), "ba": (30, means[1])}
-    assert round(graph_study.correlations(results.metrics())["source_nodes"], 2) == of_sources
+    assert round(graphs.correlations(results.metrics())["source_nodes"], 2) == of_sources
 
 
 def test_the_tasks_of_the_study_learn_from_every_third_string_once_an_epoch():

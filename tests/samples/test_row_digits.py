@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from compressor.errors import TaskError
-from compressor.task import load
+from compressor.task.loading import load
 
 FOLDER = Path(__file__).parents[2] / "samples" / "row_digits"
 sys.path.insert(0, str(FOLDER))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compressor.errors import TaskError, UsageError
-from compressor.task import load
+from compressor.task.loading import load
 
 FOLDER = Path(__file__).parents[2] / "samples" / "speaker_encoder"
 sys.path.insert(0, str(FOLDER))

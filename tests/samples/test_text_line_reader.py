@@ -11,7 +11,7 @@ import torch
 from PIL import ImageFont
 
 from compressor.errors import TaskError
-from compressor.task import load
+from compressor.task.loading import load
 
 FOLDER = Path(__file__).parents[2] / "samples" / "text_line_reader"
 sys.path.insert(0, str(FOLDER))

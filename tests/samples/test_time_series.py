@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from compressor.errors import TaskError
-from compressor.surgery.causality import evidence
-from compressor.task import load
+from compressor.surgery.attention.causality import evidence
+from compressor.task.loading import load
 
 FOLDER = Path(__file__).parents[2] / "samples" / "time_series"
 sys.path.insert(0, str(FOLDER))

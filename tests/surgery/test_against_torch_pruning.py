@@ -12,7 +12,7 @@ import torch
 import torch_pruning
 from torch import nn
 
-from compressor.surgery.tracing import Tracer
+from compressor.surgery.trace.tracer import Tracer
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 

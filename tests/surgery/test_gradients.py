@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from compressor.measure import size
-from compressor.nn.recurrent import recurrent_modules
-from compressor.nn.uneven import UnevenRecurrent
-from compressor.surgery.choice import Amount
-from compressor.surgery.planning import make_plan
-from compressor.surgery.resize import tensor_of
-from compressor.surgery.units import prune
+from compressor.nn.recurrent.gates import recurrent_modules
+from compressor.nn.recurrent.uneven import UnevenRecurrent
+from compressor.surgery.units.choice import Amount
+from compressor.surgery.units.planning import make_plan
+from compressor.surgery.units.removal import prune
+from compressor.surgery.units.resize import tensor_of
 from tests.surgery.topologies import (
     CELL_KINDS,
     CELLS,

@@ -1,0 +1,1 @@
+"""Attention layers: compact, low-rank, pooled, and recurrent (Aaren)."""

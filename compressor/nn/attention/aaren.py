@@ -1,0 +1,370 @@
+"""Aaren: attention whose query is learned once for the layer, so that it runs as a recurrence with a fixed state.
+
+Source: Feng et al., "Attention as an RNN", arXiv 2405.13956, section 3.3. It is not the attention that it replaces with
+another order of sums: that one's queries come from the tokens, so an Aaren has to be trained.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from compressor.errors import MethodError
+from compressor.nn.attention import prefix
+from compressor.nn.attention.compact import CompactMultiheadAttention, NoFusedKernel
+from compressor.nn.record import LayerRecord, Size, allocate, parse
+
+if TYPE_CHECKING:
+    from compressor.nn.attention.prefix import State
+
+_HIDDEN = -1e4
+"""A number in a mask is at most this where a key must not be seen."""
+
+
+class AarenRecord(LayerRecord):
+    """What an `AarenAttention` is built from."""
+
+    num_heads: Size
+    query_width: Size
+    input_width: Size
+    head_width: Size
+    value_head_width: Size
+    output_width: Size
+    scale: float = Field(gt=0.0, allow_inf_nan=False)
+    bias: bool
+    batch_first: bool
+
+    @model_validator(mode="after")
+    def _inner_widths_are_sizes(self) -> AarenRecord:
+        if self.num_heads * max(self.head_width, self.value_head_width) >= 1 << 24:
+            raise ValueError("the heads are too wide together")
+        return self
+
+
+class AarenAttention(nn.Module):
+    r"""Causal self-attention with one learned query, called as `nn.MultiheadAttention` is.
+
+    With E_q numbers in `query`, E input features, h heads of d features for the query and the keys and d_v for values,
+    and E_o outputs: `query` (E_q,), `q_proj` (h * d, E_q), `k_proj` (h * d, E), `v_proj` (h * d_v, E), `out_proj`
+    (E_o, h * d_v). Output k is `out_proj` of :math:`\sum_{i \le k} p_{ki} v_i` of all heads, where p is the softmax of
+    the scores :math:`s_i = s\, q \cdot k_i` of the positions up to k: it depends on the inputs 1..k only. Beside the
+    attention that it replaces it has the E_q numbers of `query` more.
+
+    Since the query is the same everywhere, `k_proj` is never applied to a sequence: a score is one inner product of
+    the input with :math:`s\, W_k^T q`, E features for each head, which an exporter computes once and for all.
+
+    The state after any number of positions is (a, c, m): (B, h, d_v), (B, h) and (B, h).
+    """
+
+    _qkv_same_embed_dim = False
+    """With `in_proj_bias`, keeps `nn.TransformerEncoderLayer` from its fused kernel."""
+    in_proj_weight: ClassVar[Any] = NoFusedKernel()
+    in_proj_bias = None
+
+    def __init__(
+        self,
+        num_heads: int,
+        *,
+        query_width: int,
+        input_width: int,
+        head_width: int,
+        value_head_width: int,
+        output_width: int,
+        scale: float | None = None,
+        bias: bool = True,
+        batch_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        r"""Build the query, from a normal distribution, and the four layers, with the initial weights of `nn.Linear`.
+
+        Args:
+            num_heads: h.
+            query_width: E_q.
+            input_width: E.
+            head_width: d.
+            value_head_width: d_v.
+            output_width: E_o.
+            scale: s; :math:`1/\sqrt{d}` by default.
+            bias: Each of the four layers has a bias.
+            batch_first: Batches are (B, T, E) instead of (T, B, E).
+            device: Where the weights lie.
+            dtype: Their type.
+        """
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = 1.0 / math.sqrt(head_width) if scale is None else scale
+        self.batch_first = batch_first
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.query = nn.Parameter(torch.randn(query_width, **options))
+        self.q_proj = nn.Linear(query_width, num_heads * head_width, bias, **options)
+        self.k_proj = nn.Linear(input_width, num_heads * head_width, bias, **options)
+        self.v_proj = nn.Linear(input_width, num_heads * value_head_width, bias, **options)
+        self.out_proj = nn.Linear(num_heads * value_head_width, output_width, bias, **options)
+
+    @classmethod
+    def from_attention(cls, attention: nn.MultiheadAttention | CompactMultiheadAttention) -> AarenAttention:
+        """An Aaren with copies of an attention's four layers, and a query of zeros; the attention is left as it is.
+
+        Raises:
+            SurgeryError: The attention has `add_bias_kv` or `add_zero_attn`.
+            MethodError: Its keys and values are not of the same width.
+        """
+        if isinstance(attention, nn.MultiheadAttention):
+            attention = CompactMultiheadAttention.from_module(attention)
+        if attention.kdim != attention.vdim:
+            raise MethodError(
+                f"keys of {attention.kdim} features and values of {attention.vdim} are not self-attention",
+                hint="name it under `ignore`",
+            )
+        weight = attention.q_proj.weight
+        aaren = cls(
+            attention.num_heads,
+            query_width=attention.embed_dim,
+            input_width=attention.kdim,
+            head_width=attention.head_dim,
+            value_head_width=attention.value_head_dim,
+            output_width=attention.out_proj.out_features,
+            scale=attention.scale,
+            bias=attention.q_proj.bias is not None,
+            batch_first=attention.batch_first,
+            device="meta",
+            dtype=weight.dtype,
+        )
+        allocate(aaren, weight.device)
+        with torch.no_grad():
+            aaren.query.zero_()
+            for name, old in attention.named_parameters():
+                new = aaren.get_parameter(name)
+                new.copy_(old)
+                new.requires_grad_(old.requires_grad)
+        return aaren.train(attention.training)
+
+    @classmethod
+    def from_record(
+        cls, record: Any, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> AarenAttention:
+        """The layer that a record describes; its weights are undefined.
+
+        Raises:
+            CheckpointError: The record is not valid.
+        """
+        found = parse(AarenRecord, record)
+        return allocate(cls(**found.model_dump(), device="meta", dtype=dtype), device)
+
+    def record(self) -> dict[str, Any]:
+        """JSON from which `from_record` builds a layer of this structure."""
+        return AarenRecord(
+            num_heads=self.num_heads,
+            query_width=self.query.numel(),
+            input_width=self.embed_dim,
+            head_width=self.head_dim,
+            value_head_width=self.value_head_dim,
+            output_width=self.out_proj.out_features,
+            scale=self.scale,
+            bias=self.q_proj.bias is not None,
+            batch_first=self.batch_first,
+        ).model_dump()
+
+    @property
+    def embed_dim(self) -> int:
+        """E, the width of the input."""
+        return self.k_proj.in_features
+
+    @property
+    def head_dim(self) -> int:
+        """d, the features of the query or a key in one head."""
+        return self.q_proj.out_features // self.num_heads
+
+    @property
+    def value_head_dim(self) -> int:
+        """d_v, the features of a value in one head."""
+        return self.v_proj.out_features // self.num_heads
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, None]:
+        """Attend, each position to those up to its own.
+
+        Args:
+            query: (N, B, E), (B, N, E) with `batch_first`, or unbatched (N, E); only its length counts.
+            key: The sequence itself, of the same shape.
+            value: The same.
+            key_padding_mask: (B, N) or unbatched (N,); True or -inf: this position is passed over. Floats are added. An
+                output before which every position is passed over is that of a context of zeros.
+            need_weights: Has no effect; no weights are given.
+            attn_mask: None or a causal mask, which changes nothing: (N, N) or (B * h, N, N).
+            average_attn_weights: Has no effect.
+            is_causal: Says that `attn_mask` is causal, which is then not checked.
+
+        Returns:
+            The output, in the form of `query` with E_o features; and None.
+
+        Raises:
+            MethodError: `attn_mask` is not causal, or the sequences are not of one length.
+        """
+        if key.is_nested or value.is_nested:
+            raise RuntimeError("nested tensors are not supported; pass a padded batch and key_padding_mask")
+        if query.shape[:-1] != key.shape[:-1] or key.shape[:-1] != value.shape[:-1]:
+            shapes = ", ".join(str(tuple(part.shape)) for part in (query, key, value))
+            raise MethodError(
+                f"an Aaren attends to its own sequence, not from one to another: query, key and value are {shapes}",
+                hint="cross-attention stays as it is; name it under `ignore`",
+            )
+        plain = torch.compiler.is_exporting()
+        if attn_mask is not None and not is_causal and not plain:  # what is exported has been run before
+            _refuse_other_masks(attn_mask)
+        batched = value.dim() == 3
+        swap = batched and not self.batch_first
+        key, value = (part.transpose(0, 1) if swap else part if batched else part.unsqueeze(0) for part in (key, value))
+        scores = self._scores(key)  # (B, h, N)
+        if key_padding_mask is not None:
+            scores = _passed_over(scores, key_padding_mask if batched else key_padding_mask.unsqueeze(0))
+        values = self._values(value)  # (B, h, N, d_v)
+        if plain:
+            context = prefix.whole(scores, values.to(scores.dtype)).to(values.dtype)
+        else:
+            context = prefix.parallel(scores, values)
+        output = self._output(context)
+        if not batched:
+            return output.squeeze(0), None
+        return output.transpose(0, 1) if swap else output, None
+
+    def initial_state(self, batch: int) -> State:
+        """The state (a, c, m) before the first position: (B, h, d_v) and (B, h) of zeros, (B, h) of a large negative.
+
+        Half precision has its state in float32: c counts positions.
+        """
+        weight = self.v_proj.weight
+        dtype = prefix.working_type(weight)
+        shape = (batch, self.num_heads)
+        return prefix.initial_state(shape, self.value_head_dim, dtype=dtype, device=weight.device)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The next T positions of a sequence, T >= 1; each of them takes part.
+
+        Args:
+            x: (B, T, E), whatever `batch_first`.
+            state: What `initial_state` or the last step gave.
+
+        Returns:
+            The output (B, T, E_o) and the state after these positions.
+        """
+        if x.shape[1] == 1:
+            return self._single_step(x.squeeze(1), state)
+        scores, values = self._scores(x), self._values(x)
+        context, state = prefix.advance(scores, values.to(scores.dtype), state)
+        return self._output(context.to(values.dtype)), state
+
+    def _single_step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The step for one position, (B, E), with no axis of time to move about."""
+        score = self._scores_behind(x)  # (B, h)
+        value = self.v_proj(x).unflatten(-1, (self.num_heads, -1))  # (B, h, d_v)
+        context, state = prefix.advance_one(score, value.to(score.dtype), state)
+        return self.out_proj(context.to(value.dtype).flatten(1)).unsqueeze(1), state
+
+    def _scores(self, x: Tensor) -> Tensor:
+        """(B, N, E) -> (B, h, N), in float32 or wider."""
+        return self._scores_behind(x).transpose(1, 2)
+
+    def _scores_behind(self, x: Tensor) -> Tensor:
+        """(..., E) -> (..., h), in float32 or wider."""
+        dtype = prefix.working_type(x)
+        with torch.autocast(x.device.type, enabled=False):
+            rows, offsets = self._score_weights(dtype)
+            return nn.functional.linear(x.to(dtype), rows, offsets)
+
+    def _score_weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """Rows (h, E) and offsets (h,) or None: the scores of an input x are rows @ x + offsets."""
+        query = projected_query(self.query, self.q_proj.weight, self.q_proj.bias, dtype)
+        return score_weights(query, self.k_proj.weight, self.k_proj.bias, self.num_heads, self.scale)
+
+    def _values(self, x: Tensor) -> Tensor:
+        """(B, N, E) -> (B, h, N, d_v)."""
+        heads: Tensor = self.v_proj(x).unflatten(-1, (self.num_heads, -1))
+        return heads.transpose(1, 2)
+
+    def _output(self, context: Tensor) -> Tensor:
+        """(B, h, N, d_v) -> (B, N, E_o)."""
+        output: Tensor = self.out_proj(context.transpose(1, 2).flatten(2))
+        return output
+
+    def extra_repr(self) -> str:
+        """The structure in one line."""
+        flags = f"scale={self.scale:.6g}, batch_first={self.batch_first}"
+        return f"{self.num_heads} heads of {self.head_dim}, {self.value_head_dim} for values, {flags}"
+
+
+def projected_query(query: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The one query of all heads, W q + b (h * d,), in a type."""
+    return nn.functional.linear(query.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+
+
+def score_weights(
+    query: Tensor, key_weight: Tensor, key_bias: Tensor | None, heads: int, scale: float
+) -> tuple[Tensor, Tensor | None]:
+    """Queries and keys folded: rows (h, E) and offsets (h,) or None; the scores of an input x are rows @ x + offsets.
+
+    Args:
+        query: `projected_query` (h * d,).
+        key_weight: W_k (h * d, E).
+        key_bias: b_k (h * d,), None without.
+        heads: h.
+        scale: s.
+    """
+    each = (query * scale).view(heads, 1, -1)  # (h, 1, d)
+    rows = each @ key_weight.to(query.dtype).unflatten(0, (heads, -1))  # (h, 1, E)
+    if key_bias is None:
+        return rows[:, 0], None
+    offsets = each @ key_bias.to(query.dtype).view(heads, -1, 1)  # (h, 1, 1)
+    return rows[:, 0], offsets[:, 0, 0]
+
+
+def is_causal_mask(mask: Tensor) -> bool:
+    """Whether a mask (..., N, N) hides exactly what lies behind: True or very low above the diagonal, else False or 0.
+
+    Of one position there is nothing to hide: every mask that shows it is causal.
+    """
+    if mask.shape[-1] != mask.shape[-2]:
+        return False
+    above = torch.ones(mask.shape[-2:], dtype=torch.bool, device=mask.device).triu(1)
+    if not bool((hidden(mask) == above).all()):
+        return False
+    return mask.dtype == torch.bool or not bool(mask.masked_fill(above, 0.0).any())
+
+
+def hidden(mask: Tensor) -> Tensor:
+    """Where a mask hides a key, True: where it is True, or a very low number."""
+    return mask if mask.dtype == torch.bool else mask <= _HIDDEN
+
+
+def _refuse_other_masks(mask: Tensor) -> None:
+    if not is_causal_mask(mask):
+        raise MethodError(
+            f"an Aaren is causal as it stands and takes no other attn_mask; one of shape {tuple(mask.shape)} is not "
+            "causal",
+            hint="pass positions to be left out as key_padding_mask; a layer with another mask cannot become an Aaren",
+        )
+
+
+def _passed_over(scores: Tensor, padding: Tensor) -> Tensor:
+    """Scores (B, h, N) with those of padding (B, N) so low that they weigh nothing; numbers are added."""
+    expected = (scores.shape[0], scores.shape[-1])
+    if tuple(padding.shape) != expected:
+        raise RuntimeError(f"key_padding_mask has shape {tuple(padding.shape)}, not {expected}")
+    nothing = prefix.nothing(scores.dtype)
+    if padding.dtype == torch.bool:
+        return torch.where(padding[:, None], nothing, scores)
+    return (scores + padding[:, None].to(scores.dtype)).clamp(min=nothing)

@@ -1,0 +1,1 @@
+"""One run: compress, export, measure, report."""

@@ -1,0 +1,107 @@
+"""Finds what took the place of what: two models, before and after a step, compared layer by layer.
+
+So no step can convert an architecture without being seen: a layer of this package that stands in for one of PyTorch is
+either the same architecture in other sizes (`RESIZED`), or a conversion that can be probed, or one that is said not to
+have been.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from torch import nn
+
+from compressor.nn.attention.aaren import AarenAttention
+from compressor.nn.attention.compact import CompactMultiheadAttention
+from compressor.nn.attention.learned_query import LearnedQuery
+from compressor.nn.attention.pooling import PoolingReplacement
+from compressor.nn.low_rank import LowRankLinear
+from compressor.nn.norm import WideLayerNorm
+from compressor.nn.recurrent.factored import LowRankRecurrent
+from compressor.nn.recurrent.graph import GraphRecurrent
+from compressor.nn.recurrent.stack import RecurrentStack
+from compressor.nn.recurrent.uneven import UnevenRecurrent
+from compressor.probing.architecture import MOST_LAYERS, Conversion, Encoder, GraphStack, Recurrent
+from compressor.report import Skip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from compressor.probing.architecture import Mixer
+
+RESIZED: Final = (UnevenRecurrent, CompactMultiheadAttention, WideLayerNorm, LowRankLinear, LowRankRecurrent)
+"""The architecture of the layer in whose place they are, in sizes that PyTorch's cannot have."""
+_ATTENTION: Final = (nn.MultiheadAttention, CompactMultiheadAttention, AarenAttention)
+_MOST_MIXED: Final = 4
+
+
+def between(before: nn.Module, after: nn.Module) -> tuple[tuple[Conversion, ...], tuple[Skip, ...]]:
+    """The conversions by which one model became the other, and those that cannot be probed, with the reason.
+
+    A layer is known by its name. Aaren layers among attention layers are probed together, as one stack (`_encoders`).
+    """
+    old = dict(before.named_modules())
+    changed = [
+        (name, old[name], new)
+        for name, new in after.named_modules()
+        if name in old and type(old[name]) is not type(new)
+    ]
+    graphs = [
+        _of_graph(name, layer, new.stack)
+        for name, layer, new in changed
+        if isinstance(layer, nn.RNNBase) and isinstance(new, RecurrentStack) and isinstance(new.stack, GraphRecurrent)
+    ]
+    aaren = {name: new.num_heads for name, _, new in changed if isinstance(new, (AarenAttention, LearnedQuery))}
+    poolings = [
+        Skip(
+            name=name,
+            reason="a pooling gives one vector for a sequence, and the synthetic tasks ask at every position; its "
+            "controls and the metric are what there is to judge it by",
+        )
+        for name, _, new in changed
+        if isinstance(new, PoolingReplacement)
+    ]
+    return (*graphs, *_encoders(before, aaren)), tuple(poolings)
+
+
+def _of_graph(name: str, old: nn.RNNBase, stack: GraphRecurrent) -> Conversion:
+    new = GraphStack(
+        stack.cell,
+        stack.graph,
+        stack.units_per_node,
+        width=old.hidden_size,
+        skips=stack.skip_edges,
+        repeated_rows=stack.repeated_rows,
+    )
+    return Conversion((name,), Recurrent(stack.cell, min(old.num_layers, MOST_LAYERS)), new)
+
+
+def _encoders(model: nn.Module, converted: Mapping[str, int]) -> Iterator[Conversion]:
+    """For every stack of attention layers of which some become Aaren (name -> heads), the stack before and after.
+
+    Layers are of one stack where their names differ in numbers only. The heads are those of its first. Where all are
+    converted, two stand for them; else, of more than four, the first of each run of layers alike.
+    """
+    stacks: dict[str, list[str]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, _ATTENTION) or name in converted:
+            stacks.setdefault(re.sub(r"[0-9]+", "0", name), []).append(name)
+    for names in stacks.values():
+        own = tuple(name for name in names if name in converted)
+        if not own:
+            continue
+        pairs = [_mixers(model.get_submodule(name), converted=name in own) for name in names]
+        if len(set(pairs)) == 1:
+            pairs = pairs[:MOST_LAYERS]
+        elif len(pairs) > _MOST_MIXED:
+            pairs = [pair for i, pair in enumerate(pairs) if i == 0 or pair != pairs[i - 1]][:_MOST_MIXED]
+        heads = int(getattr(model.get_submodule(names[0]), "num_heads", converted[own[0]]))
+        before, after = (tuple(side) for side in zip(*pairs, strict=True))
+        yield Conversion(own, Encoder(before, heads), Encoder(after, heads))
+
+
+def _mixers(module: nn.Module, *, converted: bool) -> tuple[Mixer, Mixer]:
+    """What a layer is before and after."""
+    before: Mixer = "aaren" if isinstance(module, AarenAttention) else "attention"
+    return before, "aaren" if converted else before

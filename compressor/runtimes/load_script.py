@@ -1,0 +1,38 @@
+"""Runs in a process of its own: loads ONNX files into ONNX Runtime sessions, which may crash, and says how it went.
+
+Started by path, not as a module of the package, so that nothing but ONNX Runtime is in the process. It is a server
+of `compressor.runtimes.child`: reads paths, each behind eight bytes that hold its length, and answers in the same
+form with what ONNX Runtime said, nothing where the file is loaded.
+"""
+
+import os
+import struct
+import sys
+
+import onnxruntime
+
+
+def _load(path: str) -> str:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what fails is raised as well
+    try:
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        return str(error) or type(error).__name__
+    return ""
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not get between the answers
+    while len(head := sys.stdin.buffer.read(8)) == 8:
+        answer = _load(os.fsdecode(sys.stdin.buffer.read(*struct.unpack("<Q", head)))).encode(errors="replace")
+        answers.write(struct.pack("<Q", len(answer)) + answer)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Many runs or measurements that answer one question: sensitivity, allocation, properties of random graphs."""

@@ -1,0 +1,124 @@
+"""Whether an attention is causal self-attention: what it is called with says so, and what it gives out agrees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.nn.attention.aaren import is_causal_mask
+from compressor.surgery.refit.calibration import calls, evaluating
+from compressor.surgery.trace.tracer import without_fast_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from compressor.surgery.refit.calibration import Batches
+
+    Arguments = Mapping[str, Any]
+
+_TOLERANCE = 1e-5
+"""Largest change of an earlier output, relative to the largest output, that counts as rounding."""
+_MOST_PERTURBED = 4
+"""Calls of a layer that are tried with other inputs."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was seen of one attention."""
+
+    calls: tuple[Arguments, ...]
+    """Its arguments by name, call by call."""
+    reason: str | None
+    """Why it is not causal self-attention; None where it is."""
+
+
+def evidence(
+    model: nn.Module, names: Sequence[str], batches: Batches, advance: Callable[[], None] = lambda: None
+) -> dict[str, Evidence]:
+    """Watch the attentions of a model at work.
+
+    A layer is causal self-attention where every call of it has one sequence for queries, keys and values and a mask
+    that hides just what lies behind, and where its outputs up to a position stay as they are when the inputs behind
+    that position change.
+
+    Args:
+        model: The model.
+        names: Modules that are called as `nn.MultiheadAttention` is.
+        batches: Inputs of the model.
+        advance: Called after each batch.
+
+    Returns:
+        Name -> what was seen.
+    """
+    seen: dict[str, list[Arguments]] = {name: [] for name in names}
+    with evaluating(model), without_fast_path():
+        for inputs in batches:
+            for name, call in calls(model, names, inputs):
+                seen[name].append(call.arguments)
+            advance()
+        return {name: Evidence(tuple(found), _reason(model.get_submodule(name), found)) for name, found in seen.items()}
+
+
+def _reason(module: nn.Module, found: Sequence[Arguments]) -> str | None:
+    if not found:
+        return "it is never called as a module, so its masks cannot be seen"
+    if not all(_one_sequence(arguments) for arguments in found):
+        return "it attends from one sequence to another (cross-attention)"
+    telling = [arguments for arguments in found if _length(module, arguments) > 1]
+    if not telling:
+        return "every call has one position only, which shows nothing about later ones"
+    return _reason_of_masks([arguments.get("attn_mask") for arguments in telling]) or (
+        "its outputs change with later inputs, whatever its mask says"
+        if any(_looks_ahead(module, arguments) for arguments in telling[:_MOST_PERTURBED])
+        else None
+    )
+
+
+def _reason_of_masks(masks: Sequence[Tensor | None]) -> str | None:
+    for mask in masks:
+        if mask is None:
+            return "it is called without a mask, so every position sees later ones"
+        if not is_causal_mask(mask):
+            return (
+                "its mask is not just causal: it shows later positions, hides earlier ones (padding belongs into "
+                "key_padding_mask) or adds numbers"
+            )
+    return None
+
+
+def time_axis(module: nn.Module, x: Tensor) -> int:
+    """The axis of an attention's input along which positions lie."""
+    return 1 if x.dim() == 3 and module.batch_first else 0
+
+
+def _one_sequence(arguments: Arguments) -> bool:
+    query = arguments["query"]
+    return all(
+        part.shape == query.shape and torch.equal(part, query) for part in (arguments["key"], arguments["value"])
+    )
+
+
+def _length(module: nn.Module, arguments: Arguments) -> int:
+    x = arguments["query"]
+    return int(x.shape[time_axis(module, x)])
+
+
+def _looks_ahead(module: nn.Module, arguments: Arguments) -> bool:
+    """Whether outputs up to a position change with the inputs behind it; tried at the first, the middle, the last."""
+    x: Tensor = arguments["query"]
+    axis, length = time_axis(module, x), _length(module, arguments)
+    generator = torch.Generator().manual_seed(0)
+    expected = module(**arguments)[0]
+    for end in sorted({1, length // 2, length - 1}):
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        behind = torch.arange(length, device=x.device) >= end
+        behind = behind.view(*(-1 if axis == at else 1 for at in range(x.dim())))
+        changed = torch.where(behind, x + noise * x.abs().amax().clamp(min=1.0), x)
+        found = module(**{**arguments, "query": changed, "key": changed, "value": changed})[0]
+        before, after = (part.narrow(axis, 0, end).nan_to_num() for part in (expected, found))
+        if float((before - after).abs().max()) > _TOLERANCE * float(expected.nan_to_num().abs().max()):
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""Replaces matrices by products of thin ones."""

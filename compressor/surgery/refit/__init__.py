@@ -1,0 +1,1 @@
+"""Refits what reads removed units, by least squares on a few batches."""

@@ -1,0 +1,142 @@
+"""What the layers of a model are given while calibration batches run through it, one batch at a time."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from compressor.nn.recurrent.replay import unroll
+
+Batches = Sequence[tuple[Tensor, ...]]
+"""Inputs of the model; gone through several times, in order."""
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_MOST_ELEMENTS = 1 << 24
+"""Numbers that an unfolded piece of a convolution's input may have."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module."""
+
+    arguments: Mapping[str, Any]
+    """By name, in the order of `forward`."""
+
+
+class _Enough(BaseException):
+    """Ends a forward pass once all that is wanted was seen; no `except Exception` of the user's stops it."""
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients; every module is in its own mode again afterwards."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def calls(
+    model: nn.Module, names: Sequence[str], inputs: tuple[Tensor, ...], *, most: int | None = None
+) -> list[tuple[str, Call]]:
+    """Run the model on one batch; gives the calls of the named modules in order, at most so many of them."""
+    seen: list[tuple[str, Call]] = []
+    parameter = next(model.parameters(), None)
+    if parameter is not None:
+        inputs = tuple(part.to(parameter.device) for part in inputs)
+
+    def watch(name: str, module: nn.Module) -> Any:
+        signature = inspect.signature(module.forward)
+
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            # Detached from what comes later: an in-place operation on the input would change what was seen.
+            args, kwargs = tree_map_only(Tensor, torch.clone, (args, kwargs))
+            seen.append((name, Call(signature.bind(*args, **kwargs).arguments)))
+            if most is not None and len(seen) >= most:
+                raise _Enough
+
+        return module.register_forward_pre_hook(hook, with_kwargs=True)
+
+    handles = [watch(name, model.get_submodule(name)) for name in names]
+    try:
+        model(*inputs)
+    except _Enough:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def consumed(module: nn.Module, call: Call) -> Iterator[tuple[str, Tensor]]:
+    """What each weight of a module is applied to in one call: local parameter name -> (N, positions of its axis 1).
+
+    Steps past the end of a packed sequence do not count; all steps of a padded one do.
+    """
+    arguments = list(call.arguments.values())
+    if isinstance(module, nn.Linear):
+        yield "weight", arguments[0].reshape(-1, module.in_features)
+    elif isinstance(module, CONVOLUTIONS):
+        yield "weight", arguments[0].movedim(-1 - len(module.kernel_size), -1).reshape(-1, module.in_channels)
+    elif isinstance(module, nn.RNNCellBase):
+        inputs, hidden = cell_inputs(module, call)
+        yield "weight_ih", inputs
+        yield "weight_hh", hidden
+    elif isinstance(module, nn.RNNBase):
+        for run in unroll(module, *arguments):
+            suffix = f"l{run.layer}" + ("_reverse" if run.direction else "")
+            yield f"weight_ih_{suffix}", run.inputs
+            yield f"weight_hh_{suffix}", run.previous
+            if run.weights.weight_hr is not None:
+                yield f"weight_hr_{suffix}", run.projected
+
+
+def produced(module: Any, call: Call) -> Tensor:
+    """What a Linear or convolution gave in one call (N, features), computed again."""
+    axis = -1 if isinstance(module, nn.Linear) else -1 - len(module.kernel_size)
+    result: Tensor = type(module).forward(module, *call.arguments.values())
+    return result.movedim(axis, -1).flatten(0, -2)
+
+
+def cell_inputs(module: nn.RNNCellBase, call: Call) -> tuple[Tensor, Tensor]:
+    """Inputs x (B, I) and states h (B, H) of one step of a cell."""
+    inputs = call.arguments["input"]
+    hidden = call.arguments.get("hx")
+    if isinstance(hidden, (tuple, list)):
+        hidden = hidden[0]
+    inputs = inputs.reshape(-1, module.input_size)
+    return inputs, inputs.new_zeros(len(inputs), module.hidden_size) if hidden is None else hidden.reshape(
+        -1, module.hidden_size
+    )
+
+
+def patches(module: Any, call: Call) -> Iterator[Tensor]:
+    """What a convolution's flattened weight (O, C * K) is applied to, in pieces (N, C * K) of bounded size."""
+    inputs = next(iter(call.arguments.values()))
+    axes = len(module.kernel_size)
+    if inputs.dim() == axes + 1:
+        inputs = inputs.unsqueeze(0)
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    padded = nn.functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
+    for axis, (size, stride, dilation) in enumerate(
+        zip(module.kernel_size, module.stride, module.dilation, strict=True), start=2
+    ):
+        padded = padded.unfold(axis, (size - 1) * dilation + 1, stride)[..., ::dilation]
+    # (B, C, *positions, *kernel) -> (B, *positions, C, *kernel)
+    windows = padded.movedim(1, 1 + axes)
+    features = module.in_channels * math.prod(module.kernel_size)
+    batch = max(1, _MOST_ELEMENTS // max(1, windows[0].numel()))
+    for piece in windows.split(batch):
+        yield piece.reshape(-1, features)

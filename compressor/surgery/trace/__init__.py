@@ -1,0 +1,1 @@
+"""Follows units through a model by one traced call."""

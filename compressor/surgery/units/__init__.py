@@ -1,0 +1,1 @@
+"""Chooses and removes hidden units, channels and features."""

@@ -1,0 +1,83 @@
+"""Puts layers that can lose anything in place of PyTorch's that cannot, without changing what the model computes.
+
+One `nn.GRU` holds one hidden size for all its layers and directions, `nn.MultiheadAttention` one width for everything,
+`nn.LayerNorm` takes its statistics over what is there. Where a removal needs more than that, they are converted first.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import SurgeryError
+from compressor.nn.attention.compact import CompactMultiheadAttention
+from compressor.nn.norm import WideLayerNorm
+from compressor.nn.recurrent.uneven import UnevenRecurrent
+from compressor.nn.structure import replace_module, replace_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The same function in other layers."""
+
+    model: nn.Module
+    masks: dict[str, Tensor]
+    records: tuple[dict[str, Any], ...]
+    renamed: dict[str, tuple[str, ...]]
+    """Module name -> the names of the modules that took its place, where these are several."""
+
+
+def convert(model: nn.Module, masks: Mapping[str, Tensor], names: Iterable[str]) -> Converted:
+    """Convert the named modules in a copy of `model`; masks move along to the new parameters.
+
+    Raises:
+        SurgeryError: A module has a feature that the new layer lacks, or is the model itself.
+    """
+    model = copy.deepcopy(model)
+    masks = dict(masks)
+    records, renamed = [], {}
+    for name in names:
+        if not name:
+            raise SurgeryError(
+                f"a bare `{type(model).__name__}` cannot be converted to layers of different sizes",
+                hint="wrap it in a module of your own",
+            )
+        old = model.get_submodule(name)
+        new = _converter(old)(old)
+        own = {local: masks.pop(f"{name}.{local}") for local, _ in old.named_parameters() if f"{name}.{local}" in masks}
+        if own:
+            masks |= {f"{name}.{local}": mask for local, mask in _converted_masks(old, own).items()}
+        replace_module(model, name, new)
+        records.append(replace_record(name, new))
+        if isinstance(new, UnevenRecurrent):
+            renamed[name] = tuple(f"{name}.{part}" for part, module in new.named_modules() if _is_layer(module))
+    return Converted(model, masks, tuple(records), renamed)
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return isinstance(module, nn.RNNBase)
+
+
+def _converter(module: nn.Module) -> Callable[[Any], Any]:
+    if isinstance(module, nn.MultiheadAttention):
+        return CompactMultiheadAttention.from_module
+    if isinstance(module, nn.LayerNorm):
+        return lambda norm: WideLayerNorm.from_module(norm, torch.ones(norm.normalized_shape, dtype=torch.bool))
+    return UnevenRecurrent.from_module
+
+
+def _converted_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Masks take the way that the weights take: a copy of the module carries them as ones and zeros."""
+    carrier = copy.deepcopy(module)
+    with torch.no_grad():
+        for name, parameter in carrier.named_parameters():
+            parameter.copy_(masks[name]) if name in masks else parameter.fill_(1.0)
+    found = {name: parameter.detach() != 0 for name, parameter in _converter(carrier)(carrier).named_parameters()}
+    return {name: mask for name, mask in found.items() if not bool(mask.all())}

@@ -1,0 +1,194 @@
+"""Removes hidden units of recurrent layers for real: smaller tensors, the outputs that zeroing them would give."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compressor.errors import SurgeryError
+from compressor.nn.norm import WideLayerNorm
+from compressor.nn.structure import replace_record
+from compressor.report import Change, Skip
+from compressor.surgery.comparison import check_agreement, evaluating_on_cpu, forward
+from compressor.surgery.rebuild import resize_record
+from compressor.surgery.refit.compensation import refit
+from compressor.surgery.trace.edges import NarrowingHook
+from compressor.surgery.units.planning import Plan, Scorer, make_plan
+from compressor.surgery.units.resize import check_resizable, resized_copy, select, tensor_of
+from compressor.surgery.units.scores import magnitude
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from compressor.progress import Progress
+    from compressor.surgery.units.choice import Amount
+
+
+@dataclass(frozen=True)
+class UnitSurgery:
+    """A model with fewer units, and what was done to it."""
+
+    model: nn.Module
+    masks: dict[str, Tensor]
+    structure: tuple[dict[str, Any], ...]
+    changes: tuple[Change, ...]
+    skipped: tuple[Skip, ...]
+    notes: tuple[str, ...] = ()
+
+
+def prune(
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    examples: Sequence[tuple[Tensor, ...]],
+    *,
+    names: Sequence[str],
+    amount: Amount,
+    scorer: Scorer | None = None,
+    required: Sequence[str] | None = None,
+    calibration: Sequence[tuple[Tensor, ...]] = (),
+    progress: Progress | None = None,
+) -> UnitSurgery:
+    """Remove the units with the lowest score from the named modules; of equal ones that with the lower index.
+
+    Units that are tied (a shared initial state, a residual) go together. A recurrent module whose layers or directions
+    come to different sizes becomes an `UnevenRecurrent`.
+
+    Args:
+        model: Left untouched; the result is a copy.
+        masks: Masks of parameters by name; they are cut along.
+        examples: Inputs of the model at one or more shapes. The first is traced; on all of them the smaller model must
+            give what the original gives with these units silenced.
+        names: Recurrent modules and cells, Linear layers and convolutions.
+        amount: How much goes.
+        scorer: What a unit is worth, see `scores`; the L2 norm of its weights by default.
+        required: Those of `names` for which it is an error that nothing can be removed; all by default. The others are
+            skipped then, with the reason.
+        calibration: Batches of inputs on which the consumers of removed units are refitted (see `compensation`), after
+            the comparison; none: they stay as they are.
+        progress: Told about each layer that is refitted.
+
+    Raises:
+        SurgeryError: No unit, or no kept unit, would be left; a layer cannot be followed or is not reached; the smaller
+            model does not agree. The message says where and why.
+    """
+    inputs = [tuple(part.cpu() for part in example) for example in examples]
+    scorer = scorer or magnitude(2)
+    with evaluating_on_cpu(model) as original:
+        plan = make_plan(original, masks, inputs[0], names, amount, scorer, names if required is None else required)
+        _refuse_unresizable(plan.model, {name for name, _ in plan.kept})
+        with _silenced(plan):
+            expected = [_forward_silenced(plan, example) for example in inputs]
+        smaller = resized_copy(plan.model, plan.kept)
+        norms = _cut_norms(smaller, plan)
+        for example, outputs in zip(inputs, expected, strict=True):
+            check_agreement(forward(smaller, plan.edges.narrow(example), "smaller"), outputs, example)
+        result = _result(plan, smaller, norms)
+        if calibration:
+            result = _compensated(plan, result, calibration, progress)
+    result.model.to(next(model.parameters()).device).train(model.training)
+    return result
+
+
+def _cut_norms(model: nn.Module, plan: Plan) -> dict[str, WideLayerNorm]:
+    """The normalisations that lost features; one without weights has its size set here."""
+    norms = {}
+    for name, positions in plan.tracer.norms.items():
+        lost = int(np.isin(plan.tracer.atoms.roots(positions), plan.choice.removed).sum())
+        norm = model.get_submodule(name)
+        if lost and isinstance(norm, WideLayerNorm):
+            norm.resize(len(positions) - lost)
+            norms[name] = norm
+    return norms
+
+
+def _refuse_unresizable(model: nn.Module, names: set[str]) -> None:
+    reasons = check_resizable(model, names)
+    if reasons:
+        name, reason = sorted(reasons.items())[0]
+        raise SurgeryError(f"`{name}` would have to shrink, but {reason}", hint="choose other layers with `targets`")
+
+
+def _compensated(
+    plan: Plan, result: UnitSurgery, calibration: Sequence[tuple[Tensor, ...]], progress: Progress | None
+) -> UnitSurgery:
+    """The consumers of removed units refitted, on the CPU; what was refitted and what not goes into the result."""
+    batches = [tuple(part.cpu() for part in batch) for batch in calibration]
+    roles = plan.tracer.atoms.roles
+    done = refit(plan.model, result.model, plan.kept, roles, batches, masks=result.masks, progress=progress)
+    notes = tuple(
+        f"{', '.join(fit.names)}: refitted on {len(batches)} batches; squared error of the sums of products "
+        f"{fit.error_before:.3g} before, {fit.error_after:.3g} after"
+        for fit in done.refits
+    )
+    return replace(result, skipped=(*result.skipped, *done.skipped), notes=notes)
+
+
+@contextmanager
+def _silenced(plan: Plan) -> Iterator[None]:
+    """The removed units are 0 at every step while this lasts: the rows that make them are 0, their consumers as before.
+
+    With zero rows and biases, an RNN gives tanh(0) = relu(0) = 0; a GRU n = 0, so h = z * h' stays 0; an LSTM g = 0, so
+    c = f * c' stays 0 and h = o * tanh(0) = 0. That uses nothing of what the trace found out about consumers. Where a
+    function between makes something else of 0 (a sigmoid gives 0.5), they are silenced at their consumers too.
+    """
+    atoms = plan.tracer.atoms
+    consumers = bool(np.isin(atoms.roots(plan.tracer.shifted_atoms()), plan.choice.removed).any())
+    saved = []
+    try:
+        for (name, axis), mask in plan.kept.items():
+            if consumers or atoms.roles[name, axis] == "out":
+                tensor, rows = tensor_of(plan.model, name).detach(), (~mask).nonzero().flatten()
+                saved.append((tensor, axis, rows, tensor.index_select(axis, rows)))
+                tensor.index_fill_(axis, rows, 0.0)
+        yield
+    finally:
+        # In reverse order: an element may be covered twice, by rows and by columns.
+        for tensor, axis, rows, values in reversed(saved):
+            tensor.index_copy_(axis, rows, values)
+
+
+def _forward_silenced(plan: Plan, example: tuple[Tensor, ...]) -> list[Tensor]:
+    """Outputs at states whose removed units are 0, the kept units of outgoing states only."""
+    parts = list(example)
+    for cut in plan.edges.inputs:
+        parts[cut.index] = cut.silence(parts[cut.index])
+    outputs = forward(plan.model, tuple(parts), "silenced")
+    for cut in plan.edges.outputs:
+        outputs[cut.index] = cut(outputs[cut.index])
+    return outputs
+
+
+def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideLayerNorm]) -> UnitSurgery:
+    axes: dict[str, dict[int, Tensor]] = {}
+    for (name, axis), mask in plan.kept.items():
+        axes.setdefault(name, {})[axis] = mask
+    changes = []
+    for name, masked in axes.items():
+        old, new = tensor_of(plan.model, name), tensor_of(after, name)
+        changes.append(
+            Change(
+                name=name,
+                action="units removed" if 0 in masked else "inputs removed",
+                shape_before=tuple(old.shape),
+                shape_after=tuple(new.shape),
+                parameters_before=old.numel(),
+                parameters_after=new.numel(),
+                nonzeros_before=int(old.count_nonzero()),
+                nonzeros_after=int(new.count_nonzero()),
+            )
+        )
+    masks = {name: select(mask, axes.get(name, {})) for name, mask in plan.masks.items()}
+    records = (
+        *plan.records,
+        resize_record({name: tensor_of(after, name).shape for name in axes}),
+        *(replace_record(name, norm) for name, norm in norms.items()),
+        *([plan.edges.record()] if plan.edges.inputs else []),
+    )
+    if plan.edges.inputs:
+        after.register_forward_pre_hook(NarrowingHook(plan.edges))
+    return UnitSurgery(after, masks, records, tuple(changes), plan.choice.skipped)

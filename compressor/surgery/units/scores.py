@@ -1,0 +1,296 @@
+"""What a hidden unit or feature is worth.
+
+Each function gives a scorer: model and trace -> a score for each group at the index of its representative; larger =
+keep. Those that measure on data look at the places where units are taken in (the recurrent matrix, the next layer, the
+head), so that whatever stands between (an activation function, a normalisation) counts as the consumer sees it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from compressor.errors import MethodError
+from compressor.surgery.refit.calibration import CONVOLUTIONS, Batches, calls, consumed, evaluating, produced
+from compressor.surgery.refit.consumers import CONSUMERS, full
+from compressor.surgery.trace.edges import is_edge
+from compressor.surgery.units.resize import tensor_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from compressor.surgery.trace.atoms import Atoms
+    from compressor.surgery.trace.tracer import Tracer
+    from compressor.surgery.units.choice import Scores
+    from compressor.surgery.units.planning import Scorer
+
+_ROWS_IN_CACHE = 64
+Summary = Callable[["Statistics"], Tensor]
+
+
+@dataclass
+class Statistics:
+    """Of what each position of a consumer's axis is given, over samples and steps; float64."""
+
+    samples: int
+    sums: Tensor
+    squares: Tensor
+    magnitudes: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of h."""
+        return self.sums / self.samples
+
+    @property
+    def mean_magnitude(self) -> Tensor:
+        """Mean of |h|."""
+        return self.magnitudes / self.samples
+
+    @property
+    def variance(self) -> Tensor:
+        """Mean of (h - mean)^2."""
+        return (self.squares / self.samples - self.mean.square()).clamp(min=0.0)
+
+    def add(self, values: Tensor) -> None:
+        """Take (N, n) in."""
+        values = values.double()
+        self.samples += len(values)
+        self.sums += values.sum(0)
+        self.squares += values.square().sum(0)
+        self.magnitudes += values.abs().sum(0)
+
+
+def magnitude(power: Literal[1, 2]) -> Scorer:
+    r"""The norm of all weights (of two or more axes) that a group owns: :math:`s_u = (\sum_w |w|^p)^{1/p}`.
+
+    These are its rows of `weight_ih` and `weight_hh` in every gate, its column of `weight_hh`, and its column in every
+    consumer (next layer, Linear), without biases.
+    """
+
+    def score(model: nn.Module, tracer: Tracer) -> Scores:
+        totals = np.zeros(tracer.atoms.count)
+        for (name, axis), ids in tracer.atoms.axes.items():
+            if is_edge(name) or (tensor := tensor_of(model, name).detach()).dim() < 2:
+                continue
+            np.add.at(totals, tracer.atoms.roots(ids), _power_sums(tensor, axis, power).numpy())
+        return np.asarray(totals ** (1 / power))
+
+    return score
+
+
+def activation(batches: Batches) -> Scorer:
+    """Mean |h| of a group's units, averaged over all the places where they are taken in."""
+    return _measured(batches, lambda statistics: statistics.mean_magnitude)
+
+
+def variance(batches: Batches) -> Scorer:
+    """Variance of h over samples and steps, averaged likewise.
+
+    A unit that hardly varies can be folded into its consumers' biases, which the compensation does.
+    """
+    return _measured(batches, lambda statistics: statistics.variance)
+
+
+def random(generator: torch.Generator) -> Scorer:
+    """Uniform in 0..1: the control."""
+
+    def score(model: nn.Module, tracer: Tracer) -> Scores:
+        return torch.rand(tracer.atoms.count, generator=generator, dtype=torch.float64).numpy()
+
+    return score
+
+
+def taylor(batches: Iterable[tuple[tuple[Tensor, ...], Any]], loss: Callable[[Any, Any], Tensor]) -> Scorer:
+    r"""First-order effect of a group's weights on the loss: the sum of :math:`|w \, \partial L / \partial w|`.
+
+    Over all weights that it owns (its rows and its columns in consumers, no biases) and over the batches; see
+    Molchanov et al., arXiv 1906.10771, section 3.1, without its square.
+
+    Args:
+        batches: Pairs of inputs and target; gone through once for each trace.
+        loss: (outputs, target) -> scalar.
+    """
+
+    def score(model: nn.Module, tracer: Tracer) -> Scores:
+        totals = np.zeros(tracer.atoms.count)
+        with _differentiable(model) as copied:
+            parameters = dict(copied.named_parameters())
+            axes = {key: ids for key, ids in tracer.atoms.axes.items() if key[0] in parameters}
+            wanted = {name: parameters[name] for name, _ in axes if parameters[name].dim() > 1}
+            for inputs, target in batches:
+                value = loss(copied(*_on_device(copied, inputs)), target)
+                for name, gradient in _gradients(value, wanted).items():
+                    effect = (gradient * wanted[name].detach()).abs().double()
+                    for axis in range(effect.dim()):
+                        if (name, axis) in axes:
+                            _add_along(totals, tracer.atoms, (name, axis), effect)
+        return totals
+
+    return score
+
+
+def sensitivity(batches: Batches, generator: torch.Generator, *, probes: int = 2) -> Scorer:
+    r"""How much the model's outputs move when a group is held at its mean, to first order; no labels are needed.
+
+    With :math:`h_{ut}` what unit u gives its consumers at step t and :math:`\bar h_u` its mean,
+
+    .. math:: s_u = \sqrt{\sum_b \Big(\sum_t \frac{\partial (r_b \cdot y)}{\partial h_{ut}} (h_{ut} - \bar h_u)\Big)^2}
+
+    for random :math:`r_b \sim N(0, I)`, so that :math:`s_u^2` estimates the squared change of all outputs y, summed
+    over the samples. It is computed from the gradients of consumer weights and biases: the inner sum is
+    :math:`\sum_r W_{ru} (\partial W_{ru} - \bar h_u \, \partial b_r)`. A consumer without a bias cannot take the
+    mean, so there 0 stands for it.
+
+    Args:
+        batches: Inputs of the model.
+        generator: Draws r (on the CPU).
+        probes: Draws of r for each batch.
+    """
+
+    def score(model: nn.Module, tracer: Tracer) -> Scores:
+        statistics = measure(model, batches)
+        totals = np.zeros(tracer.atoms.count)
+        with _differentiable(model) as copied:
+            consumers = _consumers(copied, tracer.atoms)
+            parameters = dict(copied.named_parameters())
+            wanted = {name: parameters[name] for weight, bias in consumers.items() for name in (weight, bias) if name}
+            for inputs in (batch for batch in batches for _ in range(probes)):
+                gradients = _gradients(_probe(copied(*_on_device(copied, inputs)), generator), wanted)
+                effects = np.zeros(tracer.atoms.count)
+                for weight, bias in consumers.items():
+                    values = parameters[weight].detach()
+                    effect = (gradients[weight] * values).double()
+                    if bias is not None and weight in statistics:
+                        share = (gradients[bias].view(-1, *[1] * (values.dim() - 1)) * values).double()
+                        mean = statistics[weight].mean.to(share.device)
+                        effect = effect - share * mean.view(1, -1, *[1] * (values.dim() - 2))
+                    _add_along(effects, tracer.atoms, (weight, 1), effect)
+                totals += np.square(effects)
+        return np.asarray(np.sqrt(totals))
+
+    return score
+
+
+def measure(model: nn.Module, batches: Batches, *, outputs_of: Sequence[str] = ()) -> dict[str, Statistics]:
+    """Consumer weight -> statistics of what its input positions are given, over all batches.
+
+    With `outputs_of`, Linear layers and convolutions by name: of what these give instead, before whatever follows.
+    """
+    names = outputs_of or [name for name, module in model.named_modules() if isinstance(module, CONSUMERS)]
+    found: dict[str, Statistics] = {}
+    with evaluating(model):
+        for batch in batches:
+            for name, call in calls(model, names, batch):
+                module = model.get_submodule(name)
+                parts = [("weight", produced(module, call))] if outputs_of else consumed(module, call)
+                for local, values in parts:
+                    if full(name, local) not in found:
+                        zeros = values.new_zeros(3, values.size(1), dtype=torch.float64)
+                        found[full(name, local)] = Statistics(0, *zeros.unbind())
+                    found[full(name, local)].add(values)
+    return found
+
+
+def _power_sums(tensor: Tensor, axis: int, power: int) -> Tensor:
+    """Sum of |w|^p over all other axes, float64; piece by piece: down whole columns it takes ten times as long."""
+    sums = [
+        piece.abs().pow(power).movedim(axis, -1).flatten(0, -2).sum(0, dtype=torch.float64)
+        for piece in tensor.split(_ROWS_IN_CACHE)
+    ]
+    return torch.cat(sums) if axis == 0 else torch.stack(sums).sum(0)
+
+
+def _measured(batches: Batches, summary: Summary) -> Scorer:
+    def score(model: nn.Module, tracer: Tracer) -> Scores:
+        sums, counts = np.zeros(tracer.atoms.count), np.zeros(tracer.atoms.count)
+
+        def add(found: Mapping[str, Statistics], axis: int) -> None:
+            for weight, statistics in found.items():
+                ids = tracer.atoms.axes.get((weight, axis))
+                if ids is not None:
+                    groups = tracer.atoms.roots(ids)
+                    np.add.at(sums, groups, summary(statistics).cpu().numpy())
+                    np.add.at(counts, groups, 1.0)
+
+        add(measure(model, batches), 1)
+        unseen = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, (nn.Linear, *CONVOLUTIONS))
+            and (ids := tracer.atoms.axes.get((full(name, "weight"), 0))) is not None
+            and not counts[tracer.atoms.roots(ids)].all()
+        ]
+        if unseen:
+            add(measure(model, batches, outputs_of=unseen), 0)
+        return np.asarray(sums / np.maximum(counts, 1.0))
+
+    return score
+
+
+def _consumers(model: nn.Module, atoms: Atoms) -> dict[str, str | None]:
+    """Weight that takes units in -> the bias that is added to its products, None where there is none."""
+    names = {name for name, _ in model.named_parameters()}
+    found: dict[str, str | None] = {}
+    for weight, axis in atoms.axes:
+        owner, _, local = weight.rpartition(".")
+        if axis != 1 or weight not in names:
+            continue
+        if isinstance(model.get_submodule(owner), CONSUMERS):
+            bias = full(owner, local.replace("weight", "bias", 1))
+            found[weight] = bias if bias in names else None
+        elif atoms.roles[weight, axis] == "in":
+            found[weight] = None
+    return found
+
+
+@contextmanager
+def _differentiable(model: nn.Module) -> Iterator[nn.Module]:
+    """A copy of a model in evaluation mode, every floating-point parameter with a gradient."""
+    copied = copy.deepcopy(model).eval()
+    for parameter in copied.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    # cuDNN has no backward pass for recurrent layers in evaluation mode.
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        yield copied
+
+
+def _on_device(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    device = next(model.parameters()).device
+    return tuple(part.to(device) for part in inputs)
+
+
+def _probe(outputs: Any, generator: torch.Generator) -> Tensor:
+    """The product r . y over all floating-point outputs."""
+    parts = [part for part in tree_flatten(outputs)[0] if isinstance(part, Tensor) and part.is_floating_point()]
+    return torch.stack(
+        [(part * torch.randn(part.shape, generator=generator).to(part.device, part.dtype)).sum() for part in parts]
+    ).sum()
+
+
+def _gradients(value: Tensor, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradient for each parameter, zeros where there is none."""
+    if not value.requires_grad:
+        raise MethodError(
+            "no gradient flows from the outputs to the weights, so they cannot be scored by it",
+            hint="use a score without gradients, such as `l2` or `variance`",
+        )
+    found = torch.autograd.grad(value, list(wanted.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(parameter) if gradient is None else gradient
+        for (name, parameter), gradient in zip(wanted.items(), found, strict=True)
+    }
+
+
+def _add_along(totals: Scores, atoms: Atoms, key: tuple[str, int], effect: Tensor) -> None:
+    """Add what belongs to each position of an axis to its group."""
+    others = [axis for axis in range(effect.dim()) if axis != key[1]]
+    np.add.at(totals, atoms.roots(atoms.axes[key]), effect.sum(others).cpu().numpy())

@@ -1,0 +1,82 @@
+"""What the user supplies: the model, its data and its metric."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import torch
+    from torch import Tensor, nn
+
+    from compressor.nn.attention.parts import AttentionParts
+
+    Inputs = tuple[Tensor, ...]
+    Outputs = Tensor | tuple[Tensor, ...]
+    Forward = Callable[..., Outputs]
+    """The model or an exported file: called with the model's inputs, all tensors on the CPU."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `Task.evaluate` may return beside a plain float."""
+
+    value: float | None = None
+    """The metric; where it is left out it is the mean of `per_sample`."""
+    per_sample: Tensor | None = None
+    """Scores (N,) whose mean is the metric; gives the confidence interval."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Breakdown of the metric, such as accuracy per class."""
+
+
+class Task(ABC):
+    """Subclass this in a Python file and give the file to `compressor run --task FILE.py`.
+
+    The class attributes say how the model's inputs and outputs are called and which of their axes are dynamic.
+    `batch` and `time` are the axis names that the tool varies when it checks an exported file.
+    """
+
+    metric: str = "accuracy"
+    higher_is_better: bool = True
+    inputs: Mapping[str, Mapping[int, str]] = {"input": {0: "batch", 1: "time"}}
+    """Input name -> {axis: name of the dynamic axis}, in the order of `forward`'s arguments."""
+    outputs: Mapping[str, Mapping[int, str]] = {"output": {0: "batch"}}
+    """Output name -> {axis: name of the dynamic axis}, in the order of `forward`'s results."""
+    length: int = 32
+    """A typical length of the `time` axis: latency and MACs are given for it."""
+    min_length: int = 1
+    max_length: int = 256
+    """Shortest and longest length at which an exported file must agree with PyTorch."""
+    attention: Mapping[str, AttentionParts] = {}
+    """Glob of module names (or `re:` and a regular expression) -> where multi-head attention that is not PyTorch's has
+    its parts. The first pattern that fits a module counts."""
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """The trained model, weights loaded, on the CPU."""
+
+    @abstractmethod
+    def example(self, batch: int, length: int) -> Inputs:
+        """Valid inputs of the model at this batch size and length (random or real), as a tuple of tensors."""
+
+    @abstractmethod
+    def batches(self, generator: torch.Generator) -> Iterable[tuple[Inputs, Any]]:
+        """One epoch of training batches, each (inputs, target); shuffle with `generator`."""
+
+    @abstractmethod
+    def loss(self, outputs: Outputs, target: Any) -> Tensor:
+        """The training loss of one batch, a scalar."""
+
+    @abstractmethod
+    def evaluate(self, forward: Forward) -> float | Tensor | Evaluation:
+        """The metric on held-out data: a float, per-sample scores (N,), or an `Evaluation`.
+
+        `forward` is the PyTorch model in evaluation mode or an exported file; no gradients are kept.
+        """
+
+    def validate(self, forward: Forward) -> float | Tensor | Evaluation:
+        """The metric by which retraining stops early; give other data than `evaluate` where there is some."""
+        return self.evaluate(forward)

@@ -1,0 +1,96 @@
+"""Loads the task of a Python file."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressor.errors import CompressorError, Place, TaskError
+from compressor.task.contract import Task
+from compressor.task.guard import GuardedTask, place_in
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def split_spec(spec: str) -> tuple[str, str]:
+    """`FILE.py` and `NAME` of `FILE.py:NAME`; the name is empty where there is none."""
+    file, _, name = spec.rpartition(":")
+    return (file, name) if file.endswith(".py") else (spec, "")
+
+
+def load(spec: str) -> GuardedTask:
+    """Load the task of `FILE.py` or `FILE.py:NAME`; without a name, the first task that the file defines.
+
+    The file is the only code of the user's that runs. Its folder is put on the import path, as for a script.
+    """
+    file, name = split_spec(spec)
+    module = _import(file)
+    found = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__
+    }
+    if name and name not in found:
+        near = difflib.get_close_matches(name, found, 1) or sorted(found)
+        raise TaskError(
+            f"{file} has no task named `{name}`",
+            hint=f"it has {', '.join(f'`{n}`' for n in near)}" if near else "subclass `compressor.Task` in it",
+            place=Place(file),
+        )
+    chosen = found[name] if name else next((c for c in found.values() if not inspect.isabstract(c)), None)
+    chosen = chosen or next(iter(found.values()), None)
+    if chosen is None:
+        raise TaskError(f"{file} defines no task", hint="subclass `compressor.Task` in it", place=Place(file))
+    missing = sorted(getattr(chosen, "__abstractmethods__", ()))
+    if missing:
+        raise TaskError(
+            f"task `{chosen.__name__}` has no {', '.join(f'`{m}`' for m in missing)}",
+            hint="a task needs `model`, `example`, `batches`, `loss` and `evaluate`",
+            place=Place(file, inspect.getsourcelines(chosen)[1]),
+        )
+    try:
+        return GuardedTask(chosen(), file)
+    except CompressorError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise TaskError(
+            f"`{chosen.__name__}()` raised {type(error).__name__}: {error}",
+            hint="mend the task file",
+            place=place_in(file, error.__traceback__),
+        ) from error
+
+
+def _import(file: str) -> ModuleType:
+    path = Path(file)
+    if not path.is_file():
+        raise TaskError(f"no task file at {file}", hint="give --task FILE.py or FILE.py:NAME")
+    if path.suffix != ".py":
+        raise TaskError(f"{file} is not a Python file", hint="a task is a .py file with a `compressor.Task` in it")
+    name = f"_compressor_task_{abs(hash(path.resolve()))}"
+    specification = importlib.util.spec_from_file_location(name, path)
+    if specification is None or specification.loader is None:
+        raise TaskError(f"{file} cannot be imported", place=Place(file))
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        specification.loader.exec_module(module)
+    except SyntaxError as error:
+        where = Place(file, error.lineno, error.offset, (error.text or "").rstrip("\n"))
+        raise TaskError(f"task file is not valid Python: {error.msg}", place=where) from error
+    except CompressorError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise TaskError(
+            f"task file raised {type(error).__name__}: {error}",
+            hint="mend the task file",
+            place=place_in(file, error.__traceback__),
+        ) from error
+    return module

@@ -1,0 +1,298 @@
+"""The training loop: optimizer steps with masks, clipping and noise, and a learning-rate schedule.
+
+What makes it as fast as a bare loop: losses and norms stay on the device and are read a few times a second, masks
+and noise go through one fused call for all the parameters, and nothing is computed that was not asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from compressor.errors import MethodError
+from compressor.training.noise import add_noise_, noise_std
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+Schedule = Literal["constant", "cosine", "linear"]
+
+_SECONDS_BETWEEN_READS = 0.1
+_CLIP_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Gradient noise of variance eta / (1 + t)^gamma; see `compressor.training.noise`."""
+
+    eta: float
+    gamma: float
+    generator: torch.Generator
+    """On the device of the parameters."""
+
+
+def lr_factor(step: int, steps: int, schedule: Schedule, warmup: float) -> float:
+    """Fraction of the highest learning rate at optimizer step `step` = 0 .. steps - 1.
+
+    Rises linearly over the first round(warmup * steps) steps, is 1 right after them, and then stays (`constant`) or
+    falls to zero as step goes to `steps`: 1 - x (`linear`) or (1 + cos(pi x)) / 2 (`cosine`).
+    """
+    rising = round(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    x = min((step - rising) / max(steps - rising, 1), 1.0)
+    if schedule == "cosine":
+        return (1.0 + math.cos(math.pi * x)) / 2.0
+    return 1.0 - x if schedule == "linear" else 1.0
+
+
+class Trainer:
+    """Owns what lies between the loss and the new weights."""
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        *,
+        masks: Mapping[str, Tensor],
+        clip: float | None = None,
+        noise: Noise | None = None,
+        lr_at: Callable[[int], float] | None = None,
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            parameters: What the optimizer trains, by name, on one device.
+            optimizer: A fresh one: without a history, an element whose gradient is always zero and whose value is
+                zero stays zero under SGD (with momentum and weight decay), Adam and AdamW. That holds the masks.
+            masks: Name -> boolean mask, True = kept; the pruned weights are zero already.
+            clip: Largest L2 norm of the whole gradient.
+            noise: Added after clipping.
+            lr_at: Learning rate by step; None leaves the optimizer's own.
+            around: Entered for each batch around the loss and its gradient, but not the optimizer's step.
+        """
+        self._parameters = list(parameters.values())
+        self._optimizer = optimizer
+        masked = [(parameters[name], mask) for name, mask in masks.items() if name in parameters]
+        self._masked = [(parameter, mask.to(parameter.device, parameter.dtype)) for parameter, mask in masked]
+        self._clip = clip
+        self._noise = noise
+        self._lr_at = lr_at
+        self._around = around
+        self.step = 0
+        """Optimizer steps done."""
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the last step."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def epoch(
+        self,
+        batches: Iterable[Any],
+        loss: Callable[[Any], Tensor],
+        report: Callable[[int, float], None],
+        *,
+        number: int,
+    ) -> float:
+        """One pass over `batches`; gives the mean of their losses.
+
+        Args:
+            batches: Anything that `loss` takes.
+            loss: Batch -> scalar with a gradient (see `check_loss`).
+            report: Called now and then with the number of batches since the last call and the latest loss.
+            number: The epoch, for messages.
+
+        Raises:
+            MethodError: No batch, no gradient, or a loss, gradient or (after the last step) weight that is not finite.
+        """
+        readings = _Readings(number, self.step, report)
+        for batch in batches:
+            with self._around():
+                value = loss(batch)
+                value.backward()
+            readings.add(value.detach(), self._update())
+        mean = readings.close()
+        self._check_weights(number)
+        return mean
+
+    def _update(self) -> Tensor:
+        """One optimizer step from the gradients at hand; gives their norm (of the unpruned weights, unclipped)."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        if self.step == 0:
+            _check_gradients(gradients)
+        self._mask()
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if self._clip is not None:
+            torch._foreach_mul_(gradients, (self._clip / (norm + _CLIP_EPSILON)).clamp(max=1.0))
+        if self._noise is not None:
+            add_noise_(gradients, noise_std(self.step, self._noise.eta, self._noise.gamma), self._noise.generator)
+            self._mask()
+        if self._lr_at is not None:
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._lr_at(self.step)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return norm
+
+    def _check_weights(self, epoch: int) -> None:
+        """The last step's weights show in no loss of this epoch."""
+        if not all(bool(parameter.isfinite().all()) for parameter in self._parameters):
+            raise _broken("a weight is NaN or infinite", epoch, self.step)
+
+    def _mask(self) -> None:
+        pairs = [(parameter.grad, mask) for parameter, mask in self._masked if parameter.grad is not None]
+        if pairs:
+            gradients, masks = zip(*pairs, strict=True)
+            torch._foreach_mul_(gradients, masks)
+
+
+class _Readings:
+    """Losses and gradient norms of an epoch, read from the device a few times a second.
+
+    Reading each of them at once would make a GPU wait for Python at every step.
+    """
+
+    def __init__(self, epoch: int, first_step: int, report: Callable[[int, float], None]) -> None:
+        self._epoch = epoch
+        self._next_step = first_step
+        self._report = report
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
+        self._sum = 0.0
+        self._count = 0
+        self._last = time.perf_counter()
+
+    def add(self, loss: Tensor, norm: Tensor) -> None:
+        self._losses.append(loss)
+        self._norms.append(norm)
+        if time.perf_counter() - self._last > _SECONDS_BETWEEN_READS:
+            self._read()
+
+    def close(self) -> float:
+        """The mean loss."""
+        self._read()
+        if not self._count:
+            raise MethodError("the task gave no training batches", hint="`Task.batches` must give at least one")
+        return self._sum / self._count
+
+    def _read(self) -> None:
+        if not self._losses:
+            return
+        losses: list[float] = torch.stack(self._losses).tolist()
+        norms: list[float] = torch.stack(self._norms).tolist()
+        for loss, norm in zip(losses, norms, strict=True):
+            _check_finite(loss, norm, self._epoch, self._next_step)
+            self._next_step += 1
+        self._sum += math.fsum(losses)
+        self._count += len(losses)
+        self._losses, self._norms = [], []
+        self._report(len(losses), losses[-1])
+        self._last = time.perf_counter()
+
+
+class BestWeights:
+    """Remembers the weights (and buffers) of the best epoch, and says when waiting for a better one is over."""
+
+    def __init__(self, *, higher_is_better: bool, patience: int | None) -> None:
+        """`patience` is the number of epochs without improvement after which to stop; None never stops."""
+        self._sign = 1.0 if higher_is_better else -1.0
+        self._patience = patience
+        self._best = -math.inf
+        self._since = 0
+        self._state: dict[str, Tensor] = {}
+        self.epoch = 0
+        """The best epoch so far, from 1; the earliest of equal ones."""
+
+    def see(self, epoch: int, metric: float, model: nn.Module) -> bool:
+        """Take note of an epoch; True where it is time to stop."""
+        if self._sign * metric > self._best:
+            self._best, self._since, self.epoch = self._sign * metric, 0, epoch
+            self._state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        else:
+            self._since += 1
+        return self._patience is not None and self._since >= self._patience
+
+    def restore(self, model: nn.Module) -> None:
+        """Put the best weights back, in place."""
+        model.load_state_dict(self._state)
+
+
+def check_loss(value: Any) -> None:
+    """Raise `MethodError` where the task's loss cannot be trained on: no tensor, no scalar, no gradient."""
+    if not isinstance(value, Tensor):
+        raise MethodError(f"the task's loss is a {type(value).__name__}", hint="`Task.loss` must give a scalar tensor")
+    if value.ndim != 0:
+        raise MethodError(
+            f"the task's loss has shape {tuple(value.shape)}, but a scalar is needed",
+            hint="`Task.loss` must reduce over the batch, with `.mean()` for instance",
+        )
+    if not value.requires_grad:
+        raise MethodError(
+            "the task's loss does not depend on any trainable parameter",
+            hint="compute `Task.loss` from the outputs, without `.detach()`, `.item()` or `torch.no_grad()`",
+        )
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """`value` with every tensor in it (in tuples, lists, dictionaries) on the device; other things as they are."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, PackedSequence):
+        return value.to(device=device)  # type: ignore[call-arg]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(to_device(item, device) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(to_device(item, device) for item in value)
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    return value
+
+
+def make_optimizer(
+    kind: Literal["adam", "adamw", "sgd"],
+    parameters: Sequence[nn.Parameter],
+    *,
+    lr: float,
+    weight_decay: float,
+    momentum: float,
+) -> torch.optim.Optimizer:
+    """A fresh optimizer in its fused form, one call for all the parameters on CPU and CUDA alike."""
+    if kind == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=True)
+    adam = torch.optim.AdamW if kind == "adamw" else torch.optim.Adam
+    return adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+
+
+def _check_gradients(gradients: Sequence[Tensor]) -> None:
+    if not gradients:
+        raise MethodError(
+            "no parameter of the model received a gradient",
+            hint="compute `Task.loss` from the model's outputs; the parameters must not be frozen",
+        )
+    if any(gradient.is_sparse for gradient in gradients):
+        raise MethodError("a parameter has a sparse gradient", hint="build nn.Embedding without `sparse=True`")
+
+
+def _check_finite(loss: float, norm: float, epoch: int, step: int) -> None:
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    what, value = ("loss", loss) if not math.isfinite(loss) else ("gradient", norm)
+    raise _broken(f"the {what} is {value}", epoch, step + 1)
+
+
+def _broken(what: str, epoch: int, step: int) -> MethodError:
+    return MethodError(
+        f"retraining broke down: {what} at step {step} (epoch {epoch})",
+        hint="lower `lr`, set a smaller `clip`, or check the training data for NaN",
+    )

@@ -1,0 +1,1 @@
+"""Changes to an ONNX graph after PyTorch has written it."""

@@ -1,0 +1,1 @@
+"""The step file of a model that streams."""

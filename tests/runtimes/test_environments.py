@@ -1,0 +1,79 @@
+"""Environments of runtimes: made by pip from what is listed, found again, gone where they do not work."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import pytest
+
+from compressor.errors import ExportError, UsageError
+from compressor.runtimes import environments
+from tests.cli.conftest import call
+
+WHEEL = """Wheel-Version: 1.0
+Generator: test
+Root-Is-Purelib: true
+Tag: py3-none-any
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A runtime that is a wheel in a folder, and a user's cache folder; nothing is fetched."""
+    name = "tiny_runtime-1.0"
+    with zipfile.ZipFile(tmp_path / f"{name}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny_runtime.py", "VALUE = 7\n")
+        wheel.writestr(f"{name}.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-runtime\nVersion: 1.0\n")
+        wheel.writestr(f"{name}.dist-info/WHEEL", WHEEL)
+        wheel.writestr(f"{name}.dist-info/RECORD", "")
+    runtime = environments.Runtime("tiny", "Tiny", ("tiny_runtime",), ("tiny-runtime==1.0",), "tests")
+    monkeypatch.setitem(environments.RUNTIMES, "tiny", runtime)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    return runtime
+
+
+def test_a_missing_runtime_is_an_error_that_names_the_command_and_the_extra(tiny):
+    with pytest.raises(ExportError, match="Tiny is not installed") as caught:
+        environments.need("tiny")
+    assert "`compressor runtimes install tiny`" in caught.value.hint
+    assert "edge-compressor[tiny]" in caught.value.hint
+
+
+def test_an_environment_of_its_own_is_made_found_and_listed(tiny):
+    result = call("runtimes", "install", "tiny")
+    assert (result.code, "tiny: tiny-runtime 1.0" in result.err) == (0, True)
+    found = environments.need("tiny")
+    assert found.own
+    assert found.python.is_relative_to(environments.folder(tiny))
+    assert environments.versions(found) == "tiny-runtime 1.0"
+
+
+def test_an_installation_that_fails_leaves_nothing_and_shows_pips_words(tiny, monkeypatch):
+    monkeypatch.setitem(
+        environments.RUNTIMES,
+        "tiny",
+        environments.Runtime("tiny", "Tiny", ("tiny_runtime",), ("tiny-runtime==2.0",), "tests"),
+    )
+    with pytest.raises(ExportError, match="the installation of Tiny failed") as caught:
+        environments.install("tiny")
+    assert "tiny-runtime==2.0" in caught.value.message
+    assert environments.locate("tiny") is None
+
+
+def test_the_list_shows_what_is_there_and_what_is_not(tiny):
+    rows = {row["name"]: row for row in json.loads(call("runtimes", "list", "--json").out)}
+    assert rows["onnxruntime"]["state"] == "ok"
+    assert rows["tiny"] | {"title": "", "purpose": ""} == {
+        "name": "tiny", "title": "", "purpose": "", "versions": "", "state": "not installed",
+        "where": "compressor runtimes install tiny",
+    }  # fmt: skip
+
+
+def test_what_comes_with_the_package_or_does_not_exist_is_not_installed():
+    with pytest.raises(UsageError, match="comes with this package"):
+        environments.install("onnxruntime")
+    with pytest.raises(UsageError, match="`nothing` is no runtime"):
+        environments.install("nothing")
