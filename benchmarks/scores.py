@@ -1,7 +1,7 @@
 """Which units should go? Every score at several ratios on the samples, beside training the small model from nothing.
 
-    python benchmarks/scores.py measure japanese_vowels reber   # into docs/scores.json; can be stopped and resumed
-    python benchmarks/scores.py write                           # docs/scores.md from it
+    python benchmarks/scores.py measure japanese_vowels reber   # into docs/results/scores.json; can be stopped and resumed
+    python benchmarks/scores.py write                           # docs/results/scores.md from it
 
 Each row prunes the trained model, scores it as it is, with its consumers refitted, and after a short retraining of the
 refitted one. The last row of each ratio trains a network of the same small size from random weights: by the same
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from compressor.task.guard import GuardedTask
 
 ROOT = Path(__file__).parents[1]
-RESULTS, PAGE = ROOT / "docs" / "scores.json", ROOT / "docs" / "scores.md"
+RESULTS, PAGE = (ROOT / "docs" / "results" / name for name in ("scores.json", "scores.md"))
 CPU = torch.device("cpu")
 LATTICE = {"lattice, 50th percentile": 50.0, "lattice, 98th percentile": 98.0}
 """Rows by the order of `lattice`, and the percentile of the connections that it does not see."""
@@ -293,7 +293,7 @@ HEAD = """
 
 Written by `python benchmarks/scores.py measure SAMPLE` and `python benchmarks/scores.py write`. Every unit of a layer
 is scored, the lowest go, the same ratio from each layer. *Removed*: nothing else is done. *Refitted*: with
-[compensation](compensation.md), on training inputs without labels. *From random weights*: the network of the same
+[compensation](../concepts/compensation.md), on training inputs without labels. *From random weights*: the network of the same
 small size without anything of the trained one but, where retraining is distillation, its outputs. *Connections* are
 the entries of the recurrent matrices, zero in all gates.
 
@@ -302,7 +302,7 @@ What the tables say:
 - The refit does more than the choice: refitted, units drawn at random are ahead of any choice that is not.
 - `l2`, the default, is never far behind the best of its column where half of the units or fewer go. `sensitivity` is as
   good, and better where nearly all go; `activation` and `variance` lose on the speaker encoder, `taylor` on Reber.
-- `lattice` ([its page](lattice.md)) at the 98th percentile is as good as `l2`. It is ahead where 90 % of Japanese
+- `lattice` ([its page](../concepts/lattice.md)) at the 98th percentile is as good as `l2`. It is ahead where 90 % of Japanese
   vowels' units go, and there chance is too, and by two points where half of the speaker encoder's go (three seeds of
   three, refitted 19.5 against 21.5), and there `sensitivity` is too. At the 50th, where centrality alone decides, it is
   far behind on the speaker encoder. Its zeros are those of magnitude pruning, weight by weight.
