@@ -291,7 +291,8 @@ def fastest_rank(mode: str, hidden: int, steps: int) -> tuple[int, str]:
         pays = "never in a file of one step" if found is None else f"from {found[0]} units on"
         return 0, (
             f"{_ARTICLES[cell]} of {hidden} units runs slower with two factors for its recurrent matrix, whatever the "
-            f"rank (measured; it pays {pays}, see docs/results/low-rank.md); `recurrent: smaller` takes it for the size alone"
+            f"rank (measured; it pays {pays}, see docs/results/low-rank.md); `recurrent: smaller` takes it for the "
+            "size alone"
         )
     part = found[1]
     rank = int(part * hidden)
