@@ -220,7 +220,7 @@ class LowRankAttention(Method):
     def _each(self, cuts: Sequence[Cut]) -> dict[str, int | None]:
         import torch
 
-        from compressor.nn.low_rank import rank_for_energy
+        from compressor.nn.factorisation import rank_for_energy
 
         if self.rank is not None:
             return dict.fromkeys((cut.site.name for cut in cuts), self.rank)
