@@ -229,7 +229,7 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
             f"{path} holds objects that cannot be read without running code from the file, so it was not loaded",
             hint="save a state dict (`torch.save(model.state_dict(), ...)`) or safetensors",
         )
-    reason = next((line.strip() for line in text.splitlines() if "WeightsUnpickler" in line), text.split("\n")[0])
+    reason = next((line.strip() for line in text.splitlines() if "WeightsUnpickler" in line), text.partition("\n")[0])
     return CheckpointError(
         f"{path} cannot be read as a checkpoint: {type(error).__name__}: {reason}",
         hint="expected a file of torch.save or safetensors; it may be cut off: get the file again",
