@@ -1,6 +1,7 @@
 """`low_rank_attention`: cut trained matrices down to their most important directions, as two factors or narrower heads.
 
-Formulas and sources: `compressor.nn.low_rank`, `compressor.nn.attention.low_rank_heads`, `compressor.nn.rank_budget`.
+Formulas and sources: `compressor.nn.factorisation`, `compressor.nn.attention.head_factorisation`,
+`compressor.nn.rank_budget`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from compressor.nn.graphs.layered import LayeredGraph
 from compressor.nn.graphs.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
 
 SKIPPING = LayeredGraph(7, ((0, 2), (1, 2), (0, 3), (2, 4), (3, 4), (0, 5), (4, 5), (1, 6)))
