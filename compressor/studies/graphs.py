@@ -31,7 +31,7 @@ from compressor.measure import accuracy, size
 from compressor.methods.base import Context, State
 from compressor.methods.random_graph import RandomGraph
 from compressor.methods.retrain import Retrain
-from compressor.nn.random_graphs import properties
+from compressor.nn.graphs.properties import properties
 from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks
 from compressor.pipeline.run import MethodTask, torch_forward
 from compressor.progress import Silent
