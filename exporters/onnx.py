@@ -387,17 +387,17 @@ def _captured(model: nn.Module, task: Task, inputs: tuple[Tensor, ...], axes: Ax
     from exporters.capture import program as torch_capture
     from exporters.loops import capture as loops
 
+    if task.min_length < task.max_length:
+        return loops.capture(model, task, inputs, axes), axes
     try:
         program = torch_capture.capture(model, inputs, axes)
-    except ExportError as error:
-        if task.min_length < task.max_length:
-            return loops.capture(model, task, inputs, axes, error), axes
+    except ExportError:
         axes = _without_time(task.inputs)  # cells in a loop are unrolled, which does for a task of one length
         return loops.Captured(torch_capture.capture(model, inputs, axes)), axes
-    if isinstance(task, FittedTask) and task.min_length == task.max_length and loops.has_cells(program):
-        with contextlib.suppress(ExportError):  # at a fixed length a loop is written out where it cannot be rolled up
-            return loops.capture(model, task.whole, inputs, axes), axes
-    return loops.Captured(program), axes
+    rolled = None
+    if isinstance(task, FittedTask) and loops.has_cells(program):
+        rolled = loops.capture_rolled(model, task.whole, inputs, axes)
+    return rolled or loops.Captured(program), axes
 
 
 def finish(proto: onnx.ModelProto, options: Options) -> None:
