@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from compressor.nn.random_graphs import LayeredGraph
+    from compressor.nn.graphs.layered import LayeredGraph
 
 _MOST_NAMED: Final = 64
 """Nodes of a graph, at most, that have their number beside them."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.nn.attention.compact import CompactMultiheadAttention
-from compressor.nn.low_rank import HeadPairs, root
+from compressor.nn.factorisation import HeadPairs, root
 from compressor.nn.record import allocate
 
 if TYPE_CHECKING:

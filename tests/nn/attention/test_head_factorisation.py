@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compressor.nn.attention.compact import CompactMultiheadAttention
-from compressor.nn.attention.low_rank_heads import (
+from compressor.nn.attention.head_factorisation import (
     HeadWeights,
     cut_query_key,
     cut_value_output,
