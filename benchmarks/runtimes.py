@@ -30,10 +30,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from compressor.errors import CompressorError, ExportError
-from compressor.recipe.choice import formats
+from compressor.export import EXPORTERS, Job, export
 from exporters import onnx, phone
-from tests.exporters import test_aaren, test_heads, test_loops, test_models, test_streaming
+from tests.exporters import test_aaren, test_heads, test_loops, test_models
 from tests.exporters.conftest import ShapedTask, lengths_for
+from tests.exporters.stepping import test_graph as step_tests
 from tests.surgery import attentions, topologies
 
 if TYPE_CHECKING:
@@ -176,10 +177,10 @@ def every_topology() -> list[Topology]:
         attention("One GRU twice, an unused input", test_models.Repeated, _unused),
         attention("Aarens, padded", test_aaren.Sequence, lambda: _padded(5, ("y", "front", "encoded"))),
         attention(
-            "Causal encoder, Aaren and cache", test_streaming.Decoder, _features(5, {"states": TIMED}, max_length=29)
+            "Causal encoder, Aaren and cache", step_tests.Decoder, _features(5, {"states": TIMED}, max_length=29)
         ),
-        attention("Packed LSTM, uneven GRU, two outputs", test_streaming.Tagger, lambda: test_streaming.TAGGER),
-        attention("GRU cell from a learned state", test_streaming.Cells, _features(5, {"y": TIMED})),
+        attention("Packed LSTM, uneven GRU, two outputs", step_tests.Tagger, lambda: step_tests.TAGGER),
+        attention("GRU cell from a learned state", step_tests.Cells, _features(5, {"y": TIMED})),
         *(attention(f"Loop: {form.__name__}", form, partial(_loop, form)) for form in test_loops.FORMS),
     ]
 
@@ -190,7 +191,7 @@ def every_topology() -> list[Topology]:
 def examine(topology: Topology, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """All cells of one topology, those that are known already as they are."""
     found = {(cell["form"], cell["runtime"]): cell for cell in known}
-    runtimes = ("onnxruntime", *CHECKED, *(name for name in formats() if name != "onnx"))
+    runtimes = ("onnxruntime", *CHECKED, *(name for name in EXPORTERS if name != "onnx"))
     missing = [(form, runtime) for form in FORMS for runtime in runtimes if (form, runtime) not in found]
     built: tuple[nn.Module, Task] | None = None
     with phone.shared_sources():
@@ -235,7 +236,7 @@ def _exported(
     """The file, and the runtime where it is not its own."""
     if runtime == "onnxruntime" or runtime in CHECKED:
         options = phone.PhoneOptions(form=form, **more)
-        path, _ = phone.onnx_file(model, task, folder, options, seed=0)
+        path, _ = phone.onnx_file(Job(model, task, folder / "model.onnx", options), folder)
         if runtime == "onnxruntime":
             return path, None
         found, version = phone.agreement(onnx._private_copy(model), path, task, options, 0, runtime=runtime)
@@ -243,16 +244,14 @@ def _exported(
             worst = max(found.points, key=lambda point: (not point.within, point.max_absolute))
             raise ExportError(f"{version}: {worst.note or f'off by {worst.max_absolute:.2g}'}")
         return path, runtime
-    import importlib
-
-    exporter = importlib.import_module(f"exporters.{runtime}")
-    artifact = exporter.export(model, task, folder / f"model.{runtime}", exporter.Options(form=form, **more), seed=0)
+    options = EXPORTERS[runtime].options(form=form, **more)
+    artifact = export(Job(model, task, folder / f"model.{runtime}", options))
     return folder / artifact.path, None
 
 
 def _at_one_length(model: nn.Module, task: Task, runtime: str) -> dict[str, Any]:
     """Whether a model that is refused at any length is right at one."""
-    fields = formats()[runtime].model_fields if runtime in formats() else {}
+    fields = EXPORTERS[runtime].options.model_fields if runtime in EXPORTERS else {}
     if "length" not in fields or task.min_length == task.max_length:
         return {}
     return {"fixed": _cell(model, task, "sequence", runtime, length=task.length) | {"length": task.length}}

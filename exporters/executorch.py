@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from compressor.progress import Progress, Silent
 from exporters import traced
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from torch import nn
-
+    from compressor.export import Job
     from compressor.report import Artifact
-    from compressor.task.contract import Task
 
-_SILENT = Silent()
 _FORMAT = traced.Format("executorch", "ExecuTorch", open_length=True)
 
 
@@ -38,14 +32,12 @@ class Options(traced.TracedOptions):
     converter some seconds."""
 
 
-def export(
-    model: nn.Module, task: Task, path: Path, options: Options, *, progress: Progress = _SILENT, seed: int = 0
-) -> Artifact:
-    """Write `model` as a `.pte` file beside `path`, and its description.
+def export(job: Job[Options]) -> Artifact:
+    """Write `model` as a `.pte` file beside `job.path`, and its description.
 
     Raises:
         ExportError: ExecuTorch is not installed, the model has no such form, or the converter fails on it.
         ParityError: What ExecuTorch computes disagrees with PyTorch.
         OutputError: The file cannot be written.
     """
-    return traced.export(_FORMAT, model, task, path, options, progress=progress, seed=seed)
+    return traced.export(_FORMAT, job)

@@ -16,13 +16,13 @@ import hashlib
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from compressor.errors import CompressorError, ExportError, ParityError
+from compressor.export import ExportOptions, Job
 from compressor.files import write_all, writing
-from compressor.progress import Bar, Progress, Silent
 from compressor.report import Artifact, Parity, Part, RuntimeCheck
 
 if TYPE_CHECKING:
@@ -31,17 +31,19 @@ if TYPE_CHECKING:
     import onnx
     from torch import Tensor, nn
 
+    from compressor.progress import Bar
     from compressor.report import Quantization, StreamInfo
     from compressor.task.contract import Task
     from exporters.loops.capture import Captured
 
     Axes = Mapping[str, Mapping[int, str]]
 
-_SILENT = Silent()
 _STREAMED = 8
 """Most sequences on which rounding of a step file is measured."""
 _OF_NPUS = ("activations", "calibration", "per_channel")
 """Options of `quantize_for: npu`."""
+_OF_ROUNDING = ("quantize_for", "keep_float", "calibration_samples", "max_error", "block", *_OF_NPUS)
+"""Options of `precision: int8` and `int4`."""
 _FOR_STEPS_ONLY = "float32: a file of whole sequences has open shapes, and the step file is the one for accelerators"
 _ACCELERATORS = ("qnn", "nnapi")
 """Of whose tables the report says what they take of a file for NPUs."""
@@ -55,15 +57,13 @@ _BATCH = 3
 """Batch size while tracing; a size of 1 would be taken for a fixed axis."""
 
 
-class Options(BaseModel):
+class Options(ExportOptions):
     """Options of `format: onnx`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
+    ending: ClassVar[str] = "onnx"
+    in_onnx_runtime: ClassVar[bool] = True
     format: Literal["onnx"] = "onnx"
     """The recipe word of this exporter."""
-    name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name of the file, without `.onnx`."""
     opset: int = Field(default=18, ge=17, le=23)
     """Version of the ONNX operator set. 18 is read by every mobile runtime; 23 has an Attention node that few know. The
     first ONNX Runtime that reads it: 17 1.12, 18 1.14, 19 1.15, 20 1.17, 21 1.18, 22 1.21, 23 1.23."""
@@ -71,11 +71,7 @@ class Options(BaseModel):
     """Version of the file format. The first ONNX Runtime that reads it: 8 1.12, 9 1.15, 10 1.18, 11 1.23."""
     external_data: Literal["auto"] | bool = "auto"
     """Weights in a file of their own, `NAME.onnx.data`; `auto`: where they are more than the 2 GiB of one file."""
-    atol: float = Field(default=1e-5, gt=0, le=1e-1, allow_inf_nan=False)
-    """Absolute tolerance of the comparison with PyTorch."""
-    rtol: float = Field(default=1e-4, gt=0, le=1e-1, allow_inf_nan=False)
-    """Relative tolerance of the comparison with PyTorch."""
-    shapes: dict[Annotated[str, Field(min_length=1)], Annotated[int, Field(ge=1)]] = {}
+    shapes: dict[Annotated[str, Field(min_length=1)], Annotated[int, Field(ge=1)]] = Field(default={})
     """Sizes at which the file fixes dynamic axes, by the names that the task gives them: `{batch: 1, time: 32}` leaves
     no shape open, which the accelerators of phones want."""
     float_io: bool = True
@@ -121,8 +117,7 @@ class Options(BaseModel):
     @model_validator(mode="after")
     def _options_of_rounding_only_with_it(self) -> Options:
         fields = type(self).model_fields
-        rounding = ("quantize_for", "keep_float", "calibration_samples", "max_error", "block", *_OF_NPUS)
-        given = [name for name in rounding if getattr(self, name) != fields[name].default]
+        given = [name for name in _OF_ROUNDING if getattr(self, name) != fields[name].default]
         if given and self.precision not in ("int8", "int4"):
             raise ValueError(f"`{given[0]}` is an option of rounding: give `precision: int8` or `precision: int4`")
         if self.check_in and self.precision in ("int8", "int4"):
@@ -174,6 +169,39 @@ class Options(BaseModel):
             raise ValueError("a step file keeps float32 states: leave out `float_io`")
         return self
 
+    @property
+    def streams(self) -> bool:
+        """Whether a step file is written too."""
+        return self.stream
+
+    @property
+    def compresses(self) -> bool:
+        """Whether weights are stored in fewer bits than float32 has."""
+        return self.precision != "float32"
+
+    @property
+    def fixed_shapes(self) -> Mapping[str, int]:
+        """The option `shapes`."""
+        return self.shapes
+
+    @property
+    def half_io(self) -> bool:
+        """Whether inputs and outputs of the file are float16."""
+        return not self.float_io
+
+    def unrounded(self) -> Options:
+        """The same in float32."""
+        exact = {name: type(self).model_fields[name].default for name in ("precision", "float_io", *_OF_ROUNDING)}
+        return self.model_copy(update=exact)
+
+    def whole(self) -> Options:
+        """The same without a step file."""
+        return self.model_copy(update={"stream": False})
+
+    def fallback(self) -> Options:
+        """A plain file of whole sequences."""
+        return Options()
+
     def with_tolerances(self) -> Options:
         """The same with `atol` and `rtol` of the precision, where they were left alone."""
         from exporters.passes import half
@@ -183,26 +211,8 @@ class Options(BaseModel):
         return self.model_copy(update={"atol": half.ATOL, "rtol": half.RTOL})
 
 
-def export(
-    model: nn.Module,
-    task: Task,
-    path: Path,
-    options: Options,
-    *,
-    progress: Progress = _SILENT,
-    seed: int = 0,
-    metric_drop: float | None = None,
-) -> Artifact:
-    """Write `model` to `path` as one ONNX file that is known to agree with PyTorch.
-
-    Args:
-        model: A float32 model; it is not changed.
-        task: Says how inputs, outputs and dynamic axes are called, and gives examples.
-        path: The file; what was there is replaced once the new one has passed every check.
-        options: Opset, file format and tolerances.
-        progress: Where progress goes; nowhere by default.
-        seed: Seeds PyTorch's generator for the task's examples, and the choice of sizes for the comparison.
-        metric_drop: Largest loss of the task's metric by rounding weights; not looked at where it is left out.
+def export(job: Job[Options]) -> Artifact:
+    """Write a model to `job.path` as one ONNX file that is known to agree with PyTorch.
 
     Returns:
         The facts about the file, and in `step` about its step file; `path` in it is the bare file name.
@@ -216,13 +226,13 @@ def export(
 
     from compressor.task.fitted import FittedTask
 
-    start = time.perf_counter()
-    options = options.with_tolerances()
+    model, task, path, seed, metric_drop = job.model, job.task, job.path, job.seed, job.metric_drop
+    options = job.options.with_tolerances()
     if options.shapes or not options.float_io:
         task = FittedTask(task, options.shapes, half=not options.float_io)
     with (
         torch.random.fork_rng(devices=[]),
-        progress.bar(f"export {path.name}", total=6 if options.stream else 4) as bar,
+        job.progress.bar(f"export {path.name}", total=6 if options.stream else 4) as bar,
         _neighbour(path) as candidate,  # first of all, so that a folder that cannot be written is known at once
     ):
         torch.manual_seed(seed)
@@ -232,7 +242,7 @@ def export(
         bar.advance(note="compare with PyTorch")
         _write_beside(candidate, parts)
         parity = _parity(reference, candidate, task, options, seed)
-        artifact = _artifact(candidate, parts, parity, time.perf_counter() - start)
+        artifact = _artifact(candidate, parts, parity, job.seconds)
         artifact = artifact.model_copy(update={"checks": _checks(reference, candidate, task, options, seed)})
         step: Artifact | None = None
         more: dict[Path, bytes] = {}
@@ -245,7 +255,7 @@ def export(
         elif options.precision in ("int8", "int4"):
             bar.advance(0, note="quantize")
             parts, rounded = _quantized(proto, candidate, path, task, reference, options, seed, metric_drop, bar)
-            artifact = _artifact(candidate, parts, parity, time.perf_counter() - start)
+            artifact = _artifact(candidate, parts, parity, job.seconds)
             notes = _taken(proto, candidate) if npu else ()
             artifact = artifact.model_copy(update={"quantization": rounded, "notes": notes})
         artifact = artifact.model_copy(update={"step": step})

@@ -8,16 +8,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from compressor.errors import ExportError, ParityError
+from compressor.export import ExportOptions, Job
 from compressor.files import write_whole, writing
-from compressor.progress import Progress, Silent
 from compressor.report import Artifact, FileDescription, Parity, Part
 
 if TYPE_CHECKING:
@@ -28,25 +27,15 @@ if TYPE_CHECKING:
     from compressor.report import TensorInfo
     from compressor.task.contract import Task
 
-_SILENT = Silent()
 
-
-class PhoneOptions(BaseModel):
+class PhoneOptions(ExportOptions):
     """Options that every format for phones has."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name of the file, without its ending."""
     form: Literal["sequence", "step"] = "sequence"
     """A whole sequence at once; or a step: `chunk` positions and the states of all layers in, outputs and new states
     out, of causal models only."""
     chunk: int = Field(default=1, ge=1, le=256)
     """Positions in a step."""
-    atol: float = Field(default=1e-5, gt=0, le=1e-1, allow_inf_nan=False)
-    """Absolute tolerance of the comparison with PyTorch."""
-    rtol: float = Field(default=1e-4, gt=0, le=1e-1, allow_inf_nan=False)
-    """Relative tolerance of the comparison with PyTorch."""
     seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """Time limit of the conversion, in seconds."""
 
@@ -55,6 +44,17 @@ class PhoneOptions(BaseModel):
         if self.chunk != 1 and self.form != "step":
             raise ValueError("`chunk` is an option of steps, which are written with `form: step`")
         return self
+
+    @property
+    def is_step(self) -> bool:
+        """The option `form`."""
+        return self.form == "step"
+
+    def fallback(self) -> ExportOptions:
+        """The same form in a file for ONNX Runtime."""
+        from exporters import onnx, ort
+
+        return ort.Options(form="step", chunk=self.chunk) if self.is_step else onnx.Options()
 
 
 class FixedShapes:
@@ -101,26 +101,29 @@ class ConvertedOptions(PhoneOptions):
         return self
 
 
-def onnx_file(
-    model: nn.Module, task: Task, folder: Path, options: PhoneOptions, *, seed: int, progress: Progress = _SILENT
-) -> tuple[Path, Artifact]:
+def onnx_file(job: Job[PhoneOptions], folder: Path, *, length: int | None = None) -> tuple[Path, Artifact]:
     """The ONNX file of the wanted form, checked against PyTorch in ONNX Runtime, and its facts.
+
+    Args:
+        job: The export.
+        folder: A temporary folder, which the file is written into.
+        length: The one length that the file takes; any if it is left out.
 
     Raises:
         ExportError: As `exporters.onnx.export`.
     """
     from exporters import onnx
 
-    step = options.form == "step"
+    options, task = job.options, job.task
+    step = options.is_step
     own = onnx.Options(
         name="source", stream=step, chunk=options.chunk if step else 1, atol=options.atol, rtol=options.rtol
     )
     path = folder / "source.onnx"
-    artifact = _shared(model, task, path, own, seed, progress)
+    artifact = _shared(Job(job.model, task, path, own, seed=job.seed, progress=job.progress))
     if step:
         assert artifact.step is not None
         return folder / artifact.step.path, artifact.step
-    length = getattr(options, "length", None)
     if length is None:
         return path, artifact
     from exporters.passes import fixed_shapes
@@ -144,33 +147,33 @@ def shared_sources() -> Iterator[None]:
         _SHARED = None
 
 
-def _shared(model: nn.Module, task: Task, path: Path, own: Any, seed: int, progress: Progress) -> Artifact:
+def _shared(job: Job[Any]) -> Artifact:
     """Export to ONNX, or write again what was exported of the same model before."""
     from exporters import onnx
 
     if _SHARED is None:
-        return onnx.export(model, task, path, own, progress=progress, seed=seed)
-    key = id(model), own.model_dump_json()
+        return onnx.export(job)
+    key = id(job.model), job.options.model_dump_json()
     if key not in _SHARED:
-        _SHARED[key] = model, _outcome(model, task, path, own, seed, progress)
+        _SHARED[key] = job.model, _outcome(job)
     outcome = _SHARED[key][1]
     if isinstance(outcome, ExportError):
         raise outcome
     artifact, files = outcome
     for name, content in files.items():
-        (path.parent / name).write_bytes(content)
+        (job.path.parent / name).write_bytes(content)
     return artifact
 
 
-def _outcome(model: nn.Module, task: Task, path: Path, own: Any, seed: int, progress: Progress) -> _Outcome:
+def _outcome(job: Job[Any]) -> _Outcome:
     """The artifact and its files, or the error."""
     from exporters import onnx
 
     try:
-        artifact = onnx.export(model, task, path, own, progress=progress, seed=seed)
+        artifact = onnx.export(job)
     except ExportError as error:
         return error
-    return artifact, {file.name: file.read_bytes() for file in path.parent.glob("source*.onnx")}
+    return artifact, {file.name: file.read_bytes() for file in job.path.parent.glob("source*.onnx")}
 
 
 def remedy(source: Path, title: str, options: ConvertedOptions, *, unrolls: bool) -> str:
@@ -297,19 +300,12 @@ def agreement(
         forward.close()
 
 
-def deliver(
-    candidate: Candidate, model: nn.Module, task: Task, path: Path, options: PhoneOptions, *, seed: int, started: float
-) -> Artifact:
+def deliver(candidate: Candidate, job: Job[PhoneOptions]) -> Artifact:
     """Check a converted file in its own runtime, put it and what belongs to it in place, and tell about it.
 
     Args:
         candidate: The converted file and its parts, in a temporary folder.
-        model: What it was made of; it is not changed.
-        task: Of the model.
-        path: Gives the folder that the files are put into.
-        options: Tolerances.
-        seed: Seeds the examples.
-        started: `time.perf_counter()` when the export began.
+        job: The export that it was made for.
 
     Raises:
         ParityError: The file disagrees with PyTorch; nothing is written.
@@ -324,8 +320,8 @@ def deliver(
     from exporters import onnx
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        found, runtime = agreement(onnx._private_copy(model), candidate.path, task, options, seed)
+        torch.manual_seed(job.seed)
+        found, runtime = agreement(onnx._private_copy(job.model), candidate.path, job.task, job.options, job.seed)
     if not found.passed:
         from compressor.measure import parity
 
@@ -356,11 +352,11 @@ def deliver(
         ),
         notes=candidate.notes,
         stream=read_info(file),
-        seconds=time.perf_counter() - started,
+        seconds=job.seconds,
     )
     file.close()
     for part in (*needed, *candidate.extras):
-        write_whole(path.parent / part.name, part.read_bytes())
+        write_whole(job.path.parent / part.name, part.read_bytes())
     return artifact
 
 
@@ -383,32 +379,14 @@ class Way:
     """Writes the file into an empty folder; raises `ExportError`."""
 
 
-def by_first_right_way(
-    ways: Sequence[Way],
-    folder: Path,
-    model: nn.Module,
-    task: Task,
-    path: Path,
-    options: PhoneOptions,
-    *,
-    seed: int,
-    started: float,
-    remedy: str,
-    progress: Progress = _SILENT,
-) -> Artifact:
+def by_first_right_way(ways: Sequence[Way], folder: Path, job: Job[PhoneOptions], *, remedy: str) -> Artifact:
     """Convert by the first way whose file agrees with PyTorch in its runtime, and deliver that.
 
     Args:
         ways: In the order in which they are tried.
         folder: A temporary folder.
-        model: What is converted.
-        task: Of the model.
-        path: As for `deliver`.
-        options: As for `deliver`.
-        seed: As for `deliver`.
-        started: As for `deliver`.
+        job: The export; its progress is told of each way that is given up.
         remedy: What an error names where no way is right.
-        progress: Told of each way that is given up.
 
     Returns:
         The artifact; its notes tell of ways that were tried before.
@@ -425,16 +403,16 @@ def by_first_right_way(
             candidate = way.convert(own)
             told = tuple(f"{name} was not right: {_reason(error)}" for name, error in failures)
             notes = (*candidate.notes, *((f"Made {way.name}.", *told) if len(ways) > 1 else ()))
-            return deliver(replace(candidate, notes=notes), model, task, path, options, seed=seed, started=started)
+            return deliver(replace(candidate, notes=notes), job)
         except ExportError as error:
             failures.append((way.name, error))
-            progress.say(f"{path.name} {way.name}: {_reason(error)}")
+            job.progress.say(f"{job.path.name} {way.name}: {_reason(error)}")
     if len(failures) == 1:
         failures[0][1].hint = remedy
         raise failures[0][1]
     kind = ParityError if any(isinstance(error, ParityError) for _, error in failures) else ExportError
     listed = "\n".join(f"  {name}: {_reason(error)}" for name, error in failures)
-    raise kind(f"no way to convert to {path.name} is right:\n{listed}", hint=remedy) from failures[-1][1]
+    raise kind(f"no way to convert to {job.path.name} is right:\n{listed}", hint=remedy) from failures[-1][1]
 
 
 def _reason(error: ExportError) -> str:

@@ -8,15 +8,13 @@ one is looked at.
 from __future__ import annotations
 
 import copy
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from compressor.errors import ExportError, ParityError
-from compressor.progress import Progress, Silent
 from compressor.report import TensorInfo
 from compressor.runtimes import environments
 from exporters.phone import Candidate, ConvertedOptions, agreement, deliver, describe, workshop
@@ -27,11 +25,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from compressor.export import Job
     from compressor.report import Artifact, StreamInfo
     from compressor.runtimes.runtime_file import Worker
     from compressor.task.contract import Task
 
-_SILENT = Silent()
 _SCRIPTS = Path(__file__).with_name("converters")
 _FLOAT = "float32"
 _ERRORS = {"int8": 0.05, "int4": 0.2}
@@ -43,8 +41,6 @@ _SMALLER = 0.95
 class TracedOptions(ConvertedOptions):
     """Options of formats that are converted from a PyTorch program."""
 
-    ending: ClassVar[str]
-    """Of the files, without the dot."""
     precision: Literal["float32", "int8", "int4"] = "float32"
     """Of the weights of linear layers and recurrent cells; int8 and int4 compute their products in 8 bits."""
     unroll: int = Field(default=64, ge=0, le=100_000)
@@ -58,6 +54,15 @@ class TracedOptions(ConvertedOptions):
         if self.quantized_error is not None and self.precision == _FLOAT:
             raise ValueError("`quantized_error` is an option of `precision: int8` and `int4`")
         return self
+
+    @property
+    def compresses(self) -> bool:
+        """Whether weights are stored in fewer bits than float32 has."""
+        return self.precision != _FLOAT
+
+    def unrounded(self) -> Self:
+        """The same in float32."""
+        return self.model_copy(update={"precision": _FLOAT, "quantized_error": None})
 
 
 @dataclass(frozen=True)
@@ -84,30 +89,29 @@ class Format:
     """Whether a file may take sequences of any length."""
 
 
-def export(
-    form: Format, model: nn.Module, task: Task, path: Path, options: TracedOptions, *, progress: Progress, seed: int
-) -> Artifact:
+def export(form: Format, job: Job[TracedOptions]) -> Artifact:
     """Trace, convert, check and deliver; see `exporters.litert.export`."""
     import torch
 
     from exporters import onnx
 
-    started = time.perf_counter()
     environments.need(form.name)
-    path = path.with_suffix(f".{options.ending}")
+    task, options = job.task, job.options
+    path = job.path.with_suffix(f".{options.ending}")
+    job = replace(job, path=path)
     with (
         workshop(path) as folder,
         torch.random.fork_rng(devices=[]),
-        progress.bar(f"export {path.name}", total=3) as bar,
+        job.progress.bar(f"export {path.name}", total=3) as bar,
     ):
-        torch.manual_seed(seed)
-        own = onnx._private_copy(model)
+        torch.manual_seed(job.seed)
+        own = onnx._private_copy(job.model)
         traced = _step(own, task, options, form) if options.form == "step" else _sequence(own, task, options, form)
         bar.advance(note=f"convert in {form.title}")
         made, operators = _convert(form, traced, folder, path, options)
         bar.advance(note="compare with PyTorch")
         candidates = [_candidate(form, traced, file, operators) for file in made]
-        artifact = _checked(candidates, model, task, path, options, traced, seed=seed, started=started)
+        artifact = _checked(candidates, job)
         bar.advance(note="done")
     return artifact
 
@@ -259,33 +263,24 @@ def _candidate(form: Format, traced: Traced, file: Path, operators: dict[str, in
 # --- agreement ---
 
 
-def _checked(
-    candidates: Sequence[Candidate],
-    model: nn.Module,
-    task: Task,
-    path: Path,
-    options: TracedOptions,
-    traced: Traced,
-    *,
-    seed: int,
-    started: float,
-) -> Artifact:
+def _checked(candidates: Sequence[Candidate], job: Job[TracedOptions]) -> Artifact:
     """The last candidate, delivered; where it is quantized, the float file before it had to agree with PyTorch."""
     final = candidates[-1]
     if len(candidates) == 1:
-        return deliver(final, model, task, path, options, seed=seed, started=started)
+        return deliver(final, job)
     from compressor.measure import parity
     from exporters import onnx
 
-    reference = onnx._private_copy(model)
+    task, options = job.task, job.options
+    reference = onnx._private_copy(job.model)
     before, after = (candidate.path.stat().st_size for candidate in candidates)
     if after > _SMALLER * before:
         raise ExportError(
-            f"`precision: {options.precision}` leaves {path.name} at {after} bytes, of {before} in float32: the model "
-            "has no linear layer or recurrent cell that could be quantized",
+            f"`precision: {options.precision}` leaves {job.path.name} at {after} bytes, of {before} in float32: the "
+            "model has no linear layer or recurrent cell that could be quantized",
             hint="use `precision: float32`",
         )
-    found, runtime = agreement(reference, candidates[0].path, task, options, seed)
+    found, runtime = agreement(reference, candidates[0].path, task, options, job.seed)
     if not found.passed:
         raise ParityError(
             f"the float32 file, before it is quantized, disagrees with PyTorch in {runtime} "
@@ -305,7 +300,7 @@ def _checked(
         final.path, final.format, extras=final.extras, operators=final.operators, notes=(*final.notes, note)
     )
     try:
-        return deliver(candidate, model, task, path, loose, seed=seed, started=started)
+        return deliver(candidate, replace(job, options=loose))
     except ParityError as error:
         error.hint = "the float32 file agrees: raise `quantized_error`, or use a finer `precision`"
         raise

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import inspect
 import math
 import os
 import platform
@@ -22,13 +20,13 @@ from torch import Tensor, nn
 
 from compressor import __version__, checkpoint
 from compressor.errors import CompressorError, ExportError, MethodError, TaskError, UsageError
+from compressor.export import Job, export
 from compressor.measure import accuracy, latency, macs, memory, size
 from compressor.methods.base import Context, Method, State
 from compressor.pipeline.folder import REPORT_FILE, RunFolder
 from compressor.probing import comparison
 from compressor.probing.conversions import between
 from compressor.progress import Progress, Silent
-from compressor.recipe.choice import formats
 from compressor.report import (
     Artifact,
     Beside,
@@ -52,7 +50,8 @@ from compressor.task.narrowed import NarrowedTask
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from compressor.recipe.model import ExportOptions, Limits, Recipe
+    from compressor.export import ExportOptions
+    from compressor.recipe.model import Limits, Recipe
     from compressor.task.contract import Inputs
     from compressor.task.guard import GuardedTask
 
@@ -100,24 +99,6 @@ def run(
     with RunFolder(Path(out), recipe.sha256(), quick=quick, force=force) as folder, torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         return _Run(recipe, task, folder, chosen, threads, quick, probes, jobs, progress).carry_out()
-
-
-_ROUNDING = frozenset(
-    {
-        "precision",
-        "float_io",
-        "quantized_error",
-        "quantize_for",
-        "keep_float",
-        "calibration_samples",
-        "max_error",
-        "block",
-        "activations",
-        "calibration",
-        "per_channel",
-    }
-)
-"""Options of exporters that make a file less exact."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +155,15 @@ class _Run:
                         raise
                     refused.append(self._refused(options, error))
                     continue
-                exported.append(_Exported(artifact, state.model, fit(narrowed, options), score, baseline))
+                exported.append(
+                    _Exported(
+                        artifact,
+                        state.model,
+                        fit(narrowed, options.fixed_shapes, half=options.half_io),
+                        score,
+                        baseline,
+                    )
+                )
             if len(exported) == first:
                 raise ExportError(
                     "no export is right:\n" + "\n".join(f"  {skip.name}: {skip.reason}" for skip in refused),
@@ -296,23 +285,20 @@ class _Run:
         self, model: nn.Module, task: GuardedTask, options: ExportOptions, stem: str | None, spent: float = 0.0
     ) -> Artifact:
         """One file; `spent` is what the steps cost of the metric, the rest of its limit is left for rounding."""
-        exporter = importlib.import_module(f"exporters.{options.format}")
-        more, limit = {}, self.recipe.limits.metric_drop
-        chooses = "metric_drop" in inspect.signature(exporter.export).parameters  # what to leave in float
-        if chooses and limit is not None and getattr(options, "precision", None) in ("int8", "int4"):
-            more["metric_drop"] = limit - max(0.0, spent)
-        path = self.folder.staging / _file_name(options, stem)
+        limit = self.recipe.limits.metric_drop
+        path = self.folder.staging / options.file_name(stem)
         self.progress.say(f"exporting {path.name}")
-        artifact: Artifact = exporter.export(
-            copy.deepcopy(model).cpu().eval(),
-            task,
-            path,
-            options,
-            progress=self.progress,
-            seed=self.recipe.seed,
-            **more,
+        return export(
+            Job(
+                copy.deepcopy(model).cpu().eval(),
+                task,
+                path,
+                options,
+                seed=self.recipe.seed,
+                progress=self.progress,
+                metric_drop=None if limit is None else limit - max(0.0, spent),
+            )
         )
-        return artifact
 
     def _export_originals(self, original: nn.Module, score: Score) -> tuple[list[_Exported], list[int]]:
         """The original in every format and form of the recipe, and for each export which of them it is compared with.
@@ -322,42 +308,45 @@ class _Run:
         found: list[_Exported] = []
         places: dict[tuple[str, str], int] = {}
         for options in _for_originals(self.recipe.exports):
-            key = _kind(options)
+            key = options.kind
             try:
                 artifact = self._export_original(original, options)
             except ExportError as error:
-                other = _in_onnx_runtime(options)
-                if _kind(other) == key:
+                other = options.fallback()
+                if other.kind == key:
                     raise
                 self.notes.append(
                     f"The original is not exported as `{options.format}` ({error.message.splitlines()[0]}); files of "
                     f"that format are compared with the original as `{other.format}` in ONNX Runtime."
                 )
                 self.progress.say(self.notes[-1])
-                if _kind(other) in places:
-                    places[key] = places[_kind(other)]
+                if other.kind in places:
+                    places[key] = places[other.kind]
                     continue
                 artifact = self._export(original, self.task, other, "original")
-                places[_kind(other)] = len(found)
+                places[other.kind] = len(found)
             places.setdefault(key, len(found))
-            found.append(_Exported(artifact, original, fit(self.task, options), score, len(found)))
-        return found, [places[_kind(options)] for options in self.recipe.exports]
+            found.append(
+                _Exported(
+                    artifact, original, fit(self.task, options.fixed_shapes, half=options.half_io), score, len(found)
+                )
+            )
+        return found, [places[options.kind] for options in self.recipe.exports]
 
     def _export_original(self, original: nn.Module, options: ExportOptions) -> Artifact:
         """As the compressed model will be; without a step file where only a step of the recipe makes steps possible."""
         try:
             return self._export(original, self.task, options, "original")
         except ExportError as error:
-            if not getattr(options, "stream", False) or not any(step.may_stream for step in self.recipe.steps):
+            if not options.streams or not any(step.may_stream for step in self.recipe.steps):
                 raise
-            whole = options.model_copy(update={"stream": False})  # type: ignore[attr-defined]
-            artifact = self._export(original, self.task, whole, "original")
+            artifact = self._export(original, self.task, options.whole(), "original")
             self.notes.append(f"There is no step file of the original: {error.message}.")
             return artifact
 
     def _refused(self, options: ExportOptions, error: ExportError) -> Skip:
         """An export that did not work out, told at once: the others go on."""
-        name = _file_name(options, None)
+        name = options.file_name()
         remedy = f" ({error.hint})" if error.hint else ""
         self.progress.say(f"{name} is refused: {error.message}{remedy}")
         return Skip(name=name, reason=f"{' '.join(error.message.split())}{remedy}")
@@ -635,16 +624,6 @@ def environment(device: torch.device) -> Environment:
     )
 
 
-def _kind(options: ExportOptions) -> tuple[str, str]:
-    """Files of one kind can be compared: format, and whether a whole sequence is run at once or a step."""
-    return options.format, getattr(options, "form", "sequence")
-
-
-def _file_name(options: ExportOptions, stem: str | None) -> str:
-    step = ".step" if _kind(options)[1] == "step" else ""
-    return f"{stem or getattr(options, 'name', 'model')}{step}.{getattr(options, 'ending', options.format)}"
-
-
 def _given(task: GuardedTask) -> Inputs:
     """What a file is timed on: the task's example of one sample (or as many as the file takes)."""
     example = task.example(1, task.length)
@@ -657,28 +636,9 @@ def _for_originals(exports: Sequence[ExportOptions]) -> list[ExportOptions]:
     Formats of ONNX Runtime come first: other files may have to be compared with these.
     """
     kinds: dict[tuple[str, str], list[ExportOptions]] = {}
-    for options in sorted(exports, key=lambda options: options.format not in ("onnx", "ort")):
-        kinds.setdefault(_kind(options), []).append(options)
-    return [
-        _unquantized(next((options for options in same if getattr(options, "stream", False)), same[0]))
-        for same in kinds.values()
-    ]
-
-
-def _unquantized(options: ExportOptions) -> ExportOptions:
-    """The same in float32: the original stays what it is, so that the report shows what a lower precision wins."""
-    chosen: Any = options
-    fields = type(chosen).model_fields
-    kept = {name: getattr(chosen, name) for name in fields if name not in _ROUNDING}
-    original: ExportOptions = type(chosen).model_validate(kept)
-    return original
-
-
-def _in_onnx_runtime(options: ExportOptions) -> ExportOptions:
-    """How the original is exported where the wanted format cannot hold it: in ONNX Runtime, whole or as a step."""
-    if _kind(options)[1] == "step":
-        return formats()["ort"].model_validate({"form": "step", "chunk": getattr(options, "chunk", 1)})  # type: ignore[return-value]
-    return formats()["onnx"].model_validate({})  # type: ignore[return-value]
+    for options in sorted(exports, key=lambda options: not options.in_onnx_runtime):
+        kinds.setdefault(options.kind, []).append(options)
+    return [next((options for options in same if options.streams), same[0]).unrounded() for same in kinds.values()]
 
 
 def _lost(before: Score, after: Score) -> float:
@@ -686,13 +646,8 @@ def _lost(before: Score, after: Score) -> float:
 
 
 def _refuse_same_names(exports: Sequence[ExportOptions]) -> None:
-    names = []
-    originals = [(options, "original") for options in _for_originals(exports)]
-    for options, stem in [*originals, *((options, None) for options in exports)]:
-        path = Path(_file_name(options, stem))
-        names.append(path.name)
-        if getattr(options, "stream", False):
-            names.append(f"{path.stem}.step{path.suffix}")
+    names = [name for options in _for_originals(exports) for name in options.file_names("original")]
+    names += [name for options in exports for name in options.file_names()]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from compressor.task.contract import Inputs, Task
 
 
-def fit(task: GuardedTask, options: Any) -> GuardedTask:
-    """The task for a file that was exported with these options; `task` itself where they ask for nothing special."""
-    shapes, half = getattr(options, "shapes", {}), not getattr(options, "float_io", True)
+def fit(task: GuardedTask, shapes: Mapping[str, int], *, half: bool) -> GuardedTask:
+    """The task for a file with fixed shapes or half-precision inputs; `task` itself for any other file."""
     return FittedTask(task, shapes, half=half) if shapes or half else task
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.errors import ExportError, ParityError, UsageError
+from compressor.export import Job
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.runtimes.onnx_runtime import OnnxFile
@@ -79,7 +80,7 @@ class Decoder(nn.Module):
 def _export(model, task, path, **options):
     torch.manual_seed(0)
     model = model() if isinstance(model, type) else model
-    return model.eval(), path, export(model, task, path, Options(stream=True, **options))
+    return model.eval(), path, export(Job(model, task, path, Options(stream=True, **options)))
 
 
 @pytest.fixture(scope="module")
