@@ -31,7 +31,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from compressor.errors import CompressorError, ExportError
 from compressor.export import EXPORTERS, Job, export
-from exporters import onnx, phone
+from exporters import ort, source
+from exporters.checks import agreement
+from exporters.prepare import private_copy
 from tests.exporters import test_aaren, test_heads, test_loops, test_models
 from tests.exporters.conftest import ShapedTask, lengths_for
 from tests.exporters.stepping import test_graph as step_tests
@@ -194,7 +196,7 @@ def examine(topology: Topology, known: list[dict[str, Any]]) -> list[dict[str, A
     runtimes = ("onnxruntime", *CHECKED, *(name for name in EXPORTERS if name != "onnx"))
     missing = [(form, runtime) for form in FORMS for runtime in runtimes if (form, runtime) not in found]
     built: tuple[nn.Module, Task] | None = None
-    with phone.shared_sources():
+    with source.shared_sources():
         for form, runtime in missing:
             first = found.get((form, "onnxruntime"), {})
             if first.get("state") == "refused":
@@ -235,11 +237,11 @@ def _exported(
 ) -> tuple[Path, str | None]:
     """The file, and the runtime where it is not its own."""
     if runtime == "onnxruntime" or runtime in CHECKED:
-        options = phone.PhoneOptions(form=form, **more)
-        path, _ = phone.onnx_file(Job(model, task, folder / "model.onnx", options), folder)
+        job = Job(model, task, folder / "model.ort", ort.Options(form=form, **more))
+        path, _ = source.onnx_file(job, folder)
         if runtime == "onnxruntime":
             return path, None
-        found, version = phone.agreement(onnx._private_copy(model), path, task, options, 0, runtime=runtime)
+        found, version = agreement(private_copy(model), path, job, runtime=runtime)
         if not found.passed:
             worst = max(found.points, key=lambda point: (not point.within, point.max_absolute))
             raise ExportError(f"{version}: {worst.note or f'off by {worst.max_absolute:.2g}'}")
@@ -262,7 +264,7 @@ def _judged(model: nn.Module, task: Task, path: Path, runtime: str | None) -> di
     from compressor.measure import parity
     from compressor.runtimes.forward import Fixed, open_forward
     from exporters.capture.program import plain_attention
-    from exporters.stepping.graph import SequenceTask
+    from exporters.stepping.sequences import SequenceTask
 
     forward = open_forward(path, task, runtime=runtime)
     try:
@@ -272,7 +274,7 @@ def _judged(model: nn.Module, task: Task, path: Path, runtime: str | None) -> di
         shaped = _Sizes(own, sizes)
         with torch.no_grad(), plain_attention():
             found = parity.check(
-                onnx._private_copy(model), forward, shaped, atol=1e-5, rtol=1e-4,
+                private_copy(model), forward, shaped, atol=1e-5, rtol=1e-4,
                 generator=torch.Generator().manual_seed(SEED), extra=sizes,
             )  # fmt: skip
     finally:

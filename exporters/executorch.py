@@ -1,7 +1,7 @@
 """Files of ExecuTorch (`.pte`) for XNNPACK on the CPU, checked in ExecuTorch's own runtime.
 
 Whole sequences without recurrent layers take any length of the task; recurrent layers are written out cell by cell.
-A step is one part that XNNPACK runs from its first operator to the last, see `_plain_program`.
+A step is one part that XNNPACK runs from its first operator to the last, see `exporters.capture.plain_program`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from exporters import traced
+from exporters.options import ProgramOptions
+from exporters.programs import export as programs
+from exporters.programs.trace import Format
 
 if TYPE_CHECKING:
     from compressor.export import Job
     from compressor.report import Artifact
 
-_FORMAT = traced.Format("executorch", "ExecuTorch", open_length=True)
+_FORMAT = Format("executorch", "ExecuTorch", open_length=True)
 
 
-class Options(traced.TracedOptions):
+class Options(ProgramOptions):
     """Options of `format: executorch`."""
 
     ending: ClassVar[str] = "pte"
@@ -40,4 +42,4 @@ def export(job: Job[Options]) -> Artifact:
         ParityError: What ExecuTorch computes disagrees with PyTorch.
         OutputError: The file cannot be written.
     """
-    return traced.export(_FORMAT, job)
+    return programs.export(_FORMAT, job)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from exporters import traced
+from exporters.options import ProgramOptions
+from exporters.programs import export as programs
+from exporters.programs.trace import Format
 
 if TYPE_CHECKING:
     from compressor.export import Job
     from compressor.report import Artifact
 
-_FORMAT = traced.Format("litert", "LiteRT", open_length=False)
+_FORMAT = Format("litert", "LiteRT", open_length=False)
 
 
-class Options(traced.TracedOptions):
+class Options(ProgramOptions):
     """Options of `format: litert`."""
 
     ending: ClassVar[str] = "tflite"
@@ -33,4 +35,4 @@ def export(job: Job[Options]) -> Artifact:
         ParityError: What LiteRT computes disagrees with PyTorch.
         OutputError: The file cannot be written.
     """
-    return traced.export(_FORMAT, job)
+    return programs.export(_FORMAT, job)

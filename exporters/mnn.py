@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compressor.runtimes import child, environments
-from exporters.phone import Candidate, ConvertedOptions, Way, by_first_right_way, describe, onnx_file, remedy, workshop
+from exporters.deliver import Candidate, Way, by_first_right_way, describe
+from exporters.options import FixedLengthOptions
+from exporters.prepare import workshop
+from exporters.source import onnx_file, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +29,7 @@ _OWN_CELLS = ("with its own recurrent layers", ("--useOriginRNNImpl",))
 _UNOPTIMIZED = ("without its optimizer", ("--useOriginRNNImpl", "--optimizeLevel", "0"))
 
 
-class Options(ConvertedOptions):
+class Options(FixedLengthOptions):
     """Options of `format: mnn`."""
 
     ending: ClassVar[str] = "mnn"

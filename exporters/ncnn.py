@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from compressor.errors import ExportError
 from compressor.report import TensorInfo
 from compressor.runtimes import child, environments
-from exporters.phone import Candidate, ConvertedOptions, Way, by_first_right_way, describe, onnx_file, remedy, workshop
+from exporters.deliver import Candidate, Way, by_first_right_way, describe
+from exporters.options import FixedLengthOptions
+from exporters.prepare import workshop
+from exporters.source import onnx_file, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +37,7 @@ _KEPT = 233
 _WORDS = {"float32": "f32", "float64": "f64", "float16": "f16", "int64": "i64", "int32": "i32", "bool": "u8"}
 
 
-class Options(ConvertedOptions):
+class Options(FixedLengthOptions):
     """Options of `format: ncnn`."""
 
     ending: ClassVar[str] = "ncnn"
@@ -186,13 +189,13 @@ class _Build:
     def _trace(self, target: Path, example: Sequence[Tensor]) -> None:
         import torch
 
-        from exporters import onnx
         from exporters.capture.program import plain_attention
-        from exporters.stepping import graph
+        from exporters.prepare import private_copy
+        from exporters.stepping.find import step_module
 
-        own = onnx._private_copy(self._model)
+        own = private_copy(self._model)
         if self._options.form == "step":
-            own = graph.step_module(own, self._task, self._options)
+            own = step_module(own, self._task, chunk=self._options.chunk)
         try:
             with torch.no_grad(), plain_attention(), _quiet():
                 traced = torch.jit.trace(own, tuple(example), check_trace=False)

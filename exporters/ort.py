@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compressor.errors import ExportError
 from compressor.runtimes import child
-from exporters.phone import Candidate, PhoneOptions, deliver, onnx_file, workshop
+from exporters.deliver import Candidate, deliver
+from exporters.options import ConvertedOptions
+from exporters.prepare import workshop
+from exporters.source import onnx_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 _CONVERTER = "onnxruntime.tools.convert_onnx_models_to_ort"
 
 
-class Options(PhoneOptions):
+class Options(ConvertedOptions):
     """Options of `format: ort`."""
 
     ending: ClassVar[str] = "ort"

@@ -16,7 +16,8 @@ from compressor.onnx_graphs import targets
 from compressor.onnx_graphs.partition import survey
 from compressor.runtimes.forward import open_forward
 from compressor.runtimes.steps import Steps
-from exporters.onnx import Options, export, step_path
+from exporters.onnx import Options, export
+from exporters.onnx_files.step import step_path
 from exporters.quantization.rounding import to_8_bits
 from tests.exporters.conftest import ShapedTask, lengths_for
 

@@ -11,7 +11,8 @@ from compressor.export import Job
 from compressor.measure import macs
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
-from exporters.onnx import Options, export, step_path
+from exporters.onnx import Options, export
+from exporters.onnx_files.step import step_path
 from exporters.quantization import matrices
 from exporters.quantization.matrices import SCAN_UNITS
 from exporters.quantization.rounding import to_4_bits, to_8_bits

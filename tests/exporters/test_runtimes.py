@@ -14,7 +14,7 @@ from compressor.measure import latency, memory
 from compressor.runtimes.forward import Fixed, open_forward
 from compressor.runtimes.runtime_file import open_file
 from compressor.runtimes.steps import Steps
-from exporters import mnn, ncnn, ort, phone
+from exporters import mnn, ncnn, ort, source
 from exporters.onnx import Options as OnnxOptions
 from exporters.onnx import export as export_onnx
 from tests.exporters.conftest import ShapedTask, features_task, lengths_for
@@ -49,7 +49,7 @@ def _model(build=Tagger, **options):
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_onnx_file():
-    with phone.shared_sources():
+    with source.shared_sources():
         yield
 
 
@@ -173,7 +173,7 @@ def test_what_openvino_computes_wrong_is_refused_with_what_is_known_of_it(tmp_pa
     )
     with pytest.raises(ParityError, match="is right in ONNX Runtime and disagrees with PyTorch in OpenVINO") as caught:
         export_onnx(Job(model, task, tmp_path / "model.onnx", OnnxOptions(check_in=("openvino",))))
-    assert "where only some lengths are wrong, it is its cache of compiled subgraphs" in caught.value.hint
+    assert "if only some lengths are wrong, it is its cache of compiled subgraphs" in caught.value.hint
     assert not list(tmp_path.iterdir())
 
 
