@@ -1,4 +1,4 @@
-"""Which topologies are pruned without a trace and exported, for each kind of cell: writes docs/conformance.md.
+"""Which topologies are pruned without a trace and exported, for each kind of cell: writes docs/results/conformance.md.
 
     python benchmarks/conformance.py
 
@@ -103,7 +103,7 @@ def export_rows() -> list[str]:
 def main() -> None:
     """Run every topology with every cell and write the tables."""
     lines = [HEADER, COLUMNS, *pruning_rows(), EXPORTED, COLUMNS, *export_rows()]
-    (ROOT / "docs" / "conformance.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (ROOT / "docs" / "results" / "conformance.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     sys.exit(int(any(WRONG in line for line in lines)))
 
 

@@ -2,9 +2,9 @@
 
     python samples/minilm/fetch.py
     python benchmarks/heads.py scores            # half of the heads by every score, on the validation sentences
-    python benchmarks/heads.py files FOLDER      # the table of docs/heads.md; what is in FOLDER is not made anew
+    python benchmarks/heads.py files FOLDER      # docs/results/heads.md; files in FOLDER are not made again
     python benchmarks/heads.py files FOLDER --retrained            # three budgets of heads, retrained
-    python benchmarks/heads.py files FOLDER --retrained low-rank   # and of attention in low rank: docs/low_rank.md
+    python benchmarks/heads.py files FOLDER --retrained low-rank   # of low rank: docs/results/low-rank.md
 
 Nothing is retrained but the rows that say so. Latencies are those of ONNX Runtime on one thread, all files interleaved
 in one process; the speed-up has a 95 % interval.

@@ -31,7 +31,7 @@ _AMOUNTS = ("energy", "rank", "parameters")
 
 PAYS: dict[str, tuple[int, float]] = {"LSTM": (384, 0.5), "GRU": (384, 0.5), "RNN": (128, 0.5)}
 """Cell -> from how many units on a recurrent matrix of two factors was measured to run faster than the dense node, and
-up to which rank, as a part of the hidden size. See docs/low_rank.md."""
+up to which rank, as a part of the hidden size. See docs/concepts/low-rank.md."""
 PAYS_STEP: dict[str, tuple[int, float]] = {"LSTM": (256, 0.5), "GRU": (256, 0.5)}
 """The same for a file of one step (the task's `length` is 1), which has no loop to pay for; an RNN never ran faster."""
 
@@ -103,7 +103,7 @@ class LowRankAttention(Method):
 
     recurrent: Literal["faster", "smaller"] = "faster"
     """Which recurrent matrices of an nn.RNN, nn.GRU or nn.LSTM are cut: those that ran faster for it where that was
-    measured (docs/low_rank.md), or all that have fewer parameters then, though the file may be slower."""
+    measured (docs/results/low-rank.md), or all that have fewer parameters then, though the file may be slower."""
 
     compare: bool = False
     """With `whiten`: put plain factors of the same ranks beside it in the report, and carry out the rest of the recipe
@@ -291,13 +291,14 @@ def fastest_rank(mode: str, hidden: int, steps: int) -> tuple[int, str]:
         pays = "never in a file of one step" if found is None else f"from {found[0]} units on"
         return 0, (
             f"{_ARTICLES[cell]} of {hidden} units runs slower with two factors for its recurrent matrix, whatever the "
-            f"rank (measured; it pays {pays}, see docs/low_rank.md); `recurrent: smaller` takes it for the size alone"
+            f"rank (measured; it pays {pays}, see docs/results/low-rank.md); `recurrent: smaller` takes it for the "
+            "size alone"
         )
     part = found[1]
     rank = int(part * hidden)
     return rank, (
         f"{_ARTICLES[cell]} of {hidden} units was measured to run faster up to rank {rank} only ({part:g} x hidden "
-        "size, see docs/low_rank.md); `recurrent: smaller` takes it for the size alone"
+        "size, see docs/results/low-rank.md); `recurrent: smaller` takes it for the size alone"
     )
 
 

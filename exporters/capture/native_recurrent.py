@@ -15,6 +15,7 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+from compressor.gates import BY_OPERATOR
 from exporters.capture import factored_recurrent
 from exporters.capture.packed_sequence import PaddedSequence
 
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
     Layer = nn.RNNBase | UnevenRecurrent | LowRankRecurrent
     States = Tensor | Sequence[Tensor]
-
-_GATE_ORDER = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
-"""For each gate of the ONNX node, its place in PyTorch: GRU r,z,n -> z,r,h; LSTM i,f,g,o -> i,o,f,c."""
 
 _PREPARED = "_native_onnx_operator"
 
@@ -148,8 +146,9 @@ def _reorder(weight: Tensor, operator: str) -> Tensor:
     """`weight` (G * H, ...) with its gates in ONNX order."""
     import torch
 
-    gates = weight.chunk(len(_GATE_ORDER[operator]))
-    return torch.cat([gates[gate] for gate in _GATE_ORDER[operator]])
+    order = BY_OPERATOR[operator].to_onnx
+    blocks = weight.chunk(len(order))
+    return torch.cat([blocks[place] for place in order])
 
 
 @contextmanager
