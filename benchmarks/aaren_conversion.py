@@ -23,7 +23,7 @@ from compressor.methods import Aaren, Retrain
 from compressor.methods.base import Context, State
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.structure import replace_module
-from compressor.pipeline.run import MethodTask
+from compressor.pipeline.method_task import MethodTask
 from compressor.progress import Silent
 from compressor.task.contract import Task
 from compressor.task.guard import GuardedTask

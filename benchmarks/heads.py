@@ -23,12 +23,13 @@ import torch
 from compressor.export import Job
 from compressor.files import write_whole
 from compressor.measure import accuracy, latency, size
+from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, Method, State
 from compressor.methods.heads import Heads
 from compressor.methods.low_rank_attention import LowRankAttention
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
-from compressor.pipeline.run import MethodTask, torch_forward
+from compressor.pipeline.method_task import MethodTask
 from compressor.progress import Silent
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.task.loading import load

@@ -24,11 +24,12 @@ from torch import nn
 
 from compressor.files import write_whole
 from compressor.measure import accuracy, size
+from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, Method, State
 from compressor.methods.lattice import Lattice
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
-from compressor.pipeline.run import MethodTask, torch_forward
+from compressor.pipeline.method_task import MethodTask
 from compressor.progress import Silent
 from compressor.task.loading import load
 

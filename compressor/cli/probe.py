@@ -123,7 +123,7 @@ def _of_recipe(recipe: "Recipe", task: str, progress: "Progress") -> "list[Conve
 
     from compressor.methods.base import Context, State
     from compressor.methods.retrain import Retrain
-    from compressor.pipeline.run import MethodTask
+    from compressor.pipeline.method_task import MethodTask
     from compressor.probing.conversions import between
     from compressor.task import loading as tasks
 

@@ -15,10 +15,11 @@ from torch import nn
 from compressor.errors import MethodError
 from compressor.files import cache_folder, write_whole, writing
 from compressor.measure import accuracy, size
+from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, State, StepResult
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.targets import select_layers
-from compressor.pipeline.run import MethodTask, torch_forward
+from compressor.pipeline.method_task import MethodTask
 from compressor.progress import Silent
 from compressor.report import LayerSensitivity, Sensitivity, SensitivityPoint
 from compressor.surgery.units.choice import Amount

@@ -11,7 +11,7 @@ import torch
 from compressor.errors import TaskError
 from compressor.methods import Lama
 from compressor.methods.base import Context, State
-from compressor.pipeline.run import MethodTask
+from compressor.pipeline.method_task import MethodTask
 from compressor.progress import Silent
 from compressor.task.loading import load
 
