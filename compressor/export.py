@@ -69,11 +69,6 @@ class ExportOptions(BaseModel, ABC):
         return {}
 
     @property
-    def half_io(self) -> bool:
-        """Whether inputs and outputs of the file are float16."""
-        return False
-
-    @property
     def kind(self) -> tuple[str, Literal["sequence", "step"]]:
         """Format and form; files of one kind can be compared."""
         return self.format, "step" if self.is_step else "sequence"

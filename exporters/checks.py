@@ -11,10 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from compressor.export import ExportOptions, Job
-    from compressor.task.contract import Task
 
 
 _OF_OPENVINO = (
@@ -30,26 +29,6 @@ class Disagreement(ParityError):
         """For a comparison that was not passed."""
         super().__init__(message, hint=hint)
         self.parity = parity
-
-
-class FixedShapes:
-    """A task of which some axes have one size only, as the file that is made of it."""
-
-    def __init__(self, task: Task, *, batch: bool, length: int | None) -> None:
-        """For batch 1 only if `batch` is set, and for one length only if one is given."""
-        fixed = {word for word, known in (("batch", batch), ("time", length is not None)) if known}
-        self.inputs = {
-            name: {axis: word for axis, word in axes.items() if word not in fixed} for name, axes in task.inputs.items()
-        }
-        self.outputs = task.outputs
-        self.length = task.length if length is None else length
-        self.min_length = task.min_length if length is None else length
-        self.max_length = task.max_length if length is None else length
-        self._task = task
-
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
-        """The task's own."""
-        return self._task.example(batch, length)
 
 
 def agreement(
@@ -74,6 +53,7 @@ def agreement(
     from compressor.measure import parity
     from compressor.runtimes.forward import open_forward
     from compressor.runtimes.steps import Steps
+    from compressor.task.fixed_axes import fixed
     from exporters.capture.program import plain_attention
     from exporters.stepping import chained
 
@@ -81,9 +61,10 @@ def agreement(
     try:
         if isinstance(forward, Steps):
             return chained.beside_torch(reference, forward, job), forward.runtime
-        fixed = FixedShapes(job.task, batch=forward.alone, length=forward.length)
+        sizes = {"batch": 1 if forward.alone else None, "time": forward.length}
+        taken = fixed(job.task, {axis: size for axis, size in sizes.items() if size is not None})
         with torch.no_grad(), plain_attention():
-            compared = parity.check(reference, forward, fixed, **_settings(job))
+            compared = parity.check(reference, forward, taken, **_settings(job))
         return compared, forward.runtime
     finally:
         forward.close()
@@ -96,13 +77,12 @@ def in_onnx_runtime(reference: nn.Module, candidate: Path, job: Job[ExportOption
     from compressor.measure import parity
     from compressor.runtimes.forward import Fixed
     from compressor.runtimes.onnx_runtime import OnnxFile
-    from compressor.task.fitted import FittedTask
+    from compressor.task.fixed_axes import dynamic
     from exporters.capture.program import plain_attention
 
-    task, file = job.task, OnnxFile(candidate)
-    forward = Fixed(file, task.whole) if isinstance(task, FittedTask) else file
+    forward = Fixed(OnnxFile(candidate), dynamic(job.task))
     with torch.no_grad(), plain_attention():
-        compared = parity.check(reference, forward, task, **_settings(job))
+        compared = parity.check(reference, forward, job.task, **_settings(job))
     if not compared.passed:
         raise ParityError(
             f"the exported file disagrees with PyTorch (atol {compared.atol:g}, rtol {compared.rtol:g}):\n"

@@ -42,7 +42,9 @@ def export(job: Job[Options]) -> Artifact:
     """
     import torch
 
-    job = _fitted(job)
+    from compressor.task.fixed_axes import fixed
+
+    job = replace(job, task=fixed(job.task, job.options.shapes), options=job.options.with_tolerances())
     with (
         torch.random.fork_rng(devices=[]),
         job.progress.bar(f"export {job.path.name}", total=6 if job.options.stream else 4) as bar,
@@ -54,16 +56,6 @@ def export(job: Job[Options]) -> Artifact:
             write_all(files)
         bar.advance(note="done")
     return artifact
-
-
-def _fitted(job: Job[Options]) -> Job[Options]:
-    """The job with the tolerances of its precision, and its task at the sizes and in the precision of the file."""
-    from compressor.task.fitted import FittedTask
-
-    options = job.options.with_tolerances()
-    fits = options.shapes or options.half_io
-    task = FittedTask(job.task, options.shapes, half=options.half_io) if fits else job.task
-    return replace(job, task=task, options=options)
 
 
 def _checked(job: Job[Options], candidate: Path, bar: Bar) -> tuple[Artifact, dict[Path, bytes]]:

@@ -1,6 +1,7 @@
 """`low_rank_attention`: cut trained matrices down to their most important directions, as two factors or narrower heads.
 
-Formulas and sources: `compressor.nn.low_rank`, `compressor.nn.attention.low_rank_heads`, `compressor.nn.rank_budget`.
+Formulas and sources: `compressor.nn.factorisation`, `compressor.nn.attention.head_factorisation`,
+`compressor.nn.rank_budget`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pydantic import Field, field_validator, model_validator
 from compressor.errors import MethodError, UsageError
 from compressor.methods.base import Context, Control, Method, State, StepResult
 from compressor.methods.removal import first_batches, refuse_non_finite
-from compressor.methods.targets import Candidate, Selection, check_patterns, select_matrices
+from compressor.methods.targets import Candidate, Selection, select_matrices
+from compressor.nn.patterns import check_patterns
 from compressor.report import Change, Skip
 
 if TYPE_CHECKING:
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.methods.base import TrainingTask
     from compressor.nn.attention.parts import AttentionParts
     from compressor.surgery.low_rank.factorise import Cut, Site
+    from compressor.task.contract import Task
 
 _SHOWN = 6
 """How many reasons an error lists at most."""
@@ -129,7 +131,7 @@ class LowRankAttention(Method):
         """Refuse a model without anything that `targets` names, attention of PyTorch's alone considered."""
         self._select(model, {})
 
-    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+    def check_task(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without anything that `targets` names."""
         from compressor.surgery.attention.sites import check_declared
 
@@ -220,7 +222,7 @@ class LowRankAttention(Method):
     def _each(self, cuts: Sequence[Cut]) -> dict[str, int | None]:
         import torch
 
-        from compressor.nn.low_rank import rank_for_energy
+        from compressor.nn.factorisation import rank_for_energy
 
         if self.rank is not None:
             return dict.fromkeys((cut.site.name for cut in cuts), self.rank)

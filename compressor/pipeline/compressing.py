@@ -14,7 +14,6 @@ import torch
 from compressor.errors import CompressorError, MethodError
 from compressor.measure import size
 from compressor.methods.base import Context, Method, State
-from compressor.pipeline.method_task import MethodTask
 from compressor.probing import comparison
 from compressor.probing.conversions import between
 from compressor.report import Beside, StepReport
@@ -31,7 +30,7 @@ def compress(run: Setting, original: nn.Module) -> tuple[State, list[StepReport]
     """Carry out all steps on a copy of `original`; raises `MethodError` with the step in front."""
     generator = torch.Generator().manual_seed(run.recipe.seed)
     context = Context(
-        task=MethodTask(run.task),
+        task=run.task,
         original=original,
         device=run.device,
         generator=generator,

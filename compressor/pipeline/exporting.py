@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from compressor.errors import ExportError, UsageError
 from compressor.export import Job, export
 from compressor.report import Skip
-from compressor.task.fitted import fit
+from compressor.task.fixed_axes import fixed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from compressor.export import ExportOptions
     from compressor.pipeline.setting import Setting
     from compressor.report import Artifact, Score
-    from compressor.task.guard import GuardedTask
+    from compressor.task.contract import Task
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Exported:
 
     artifact: Artifact
     model: nn.Module
-    task: GuardedTask
+    task: Task
     torch_score: Score
     baseline: int
     """Index of the file that it is compared with; its own for an original."""
@@ -59,12 +59,12 @@ def export_originals(run: Setting, original: nn.Module, score: Score) -> tuple[l
             artifact = _export(run, original, run.task, other, "original")
             places[other.kind] = len(exported)
         places.setdefault(options.kind, len(exported))
-        exported.append(Exported(artifact, original, _fitted(run.task, options), score, len(exported)))
+        exported.append(Exported(artifact, original, fixed(run.task, options.fixed_shapes), score, len(exported)))
     return exported, [places[options.kind] for options in run.recipe.exports]
 
 
 def export_compressed(
-    run: Setting, model: nn.Module, task: GuardedTask, baselines: Sequence[int], original: Score, score: Score
+    run: Setting, model: nn.Module, task: Task, baselines: Sequence[int], original: Score, score: Score
 ) -> tuple[list[Exported], list[Skip]]:
     """Every export of the recipe, and those that were refused.
 
@@ -90,18 +90,13 @@ def export_compressed(
                 raise
             refused.append(_refused(run, options, error))
             continue
-        exported.append(Exported(artifact, model, _fitted(task, options), score, baseline))
+        exported.append(Exported(artifact, model, fixed(task, options.fixed_shapes), score, baseline))
     if not exported:
         raise ExportError(
             "all exports failed:\n" + "\n".join(f"  {skip.name}: {skip.reason}" for skip in refused),
             hint="`compressor runtimes list` shows what is installed; the reasons name what runs instead",
         )
     return exported, refused
-
-
-def _fitted(task: GuardedTask, options: ExportOptions) -> GuardedTask:
-    """The task of a file that is exported with these options."""
-    return fit(task, options.fixed_shapes, half=options.half_io)
 
 
 def _export_original(run: Setting, original: nn.Module, options: ExportOptions) -> Artifact:
@@ -117,7 +112,7 @@ def _export_original(run: Setting, original: nn.Module, options: ExportOptions) 
 
 
 def _export(
-    run: Setting, model: nn.Module, task: GuardedTask, options: ExportOptions, stem: str | None, spent: float = 0.0
+    run: Setting, model: nn.Module, task: Task, options: ExportOptions, stem: str | None, spent: float = 0.0
 ) -> Artifact:
     """One file; `spent` is what the steps cost of the metric, the rest of its limit is left for rounding."""
     limit = run.recipe.limits.metric_drop

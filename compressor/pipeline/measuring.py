@@ -9,8 +9,7 @@ from compressor.measure import accuracy, latency, macs, memory, size
 from compressor.report import Latency, Measurement, SpeedUp, StepMeasurement
 from compressor.runtimes.forward import open_forward
 from compressor.runtimes.steps import Steps
-from compressor.task.fitted import FittedTask
-from compressor.task.fitted import whole as whole_task
+from compressor.task.fixed_axes import dynamic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from compressor.pipeline.exporting import Exported
     from compressor.pipeline.setting import Setting
     from compressor.task.contract import Inputs
-    from compressor.task.guard import GuardedTask
 
 
 QUICK_ROUNDS = 8
@@ -30,15 +28,18 @@ QUICK_ROUNDS = 8
 def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measurement], list[SpeedUp | None]]:
     """Everything about every file, and how much faster each is than its original (none for an original)."""
     paths = [run.folder.staging / one.artifact.path for one in exported]
-    inputs = [_given(one.task) for one in exported]
+    inputs = [one.task.example(1, one.task.length) for one in exported]
     examined = []
     for path, one in zip(paths, exported, strict=True):
         run.progress.say(f"evaluating {path.name}")
-        with closing(open_forward(path, whole_task(one.task))) as forward:
+        with closing(open_forward(path, dynamic(one.task))) as forward:
             examined.append(accuracy.examine(one.task, forward, seed=run.recipe.seed))
+            index = len(examined) - 1
             if isinstance(forward, Steps):
                 past = max(0, run.task.length - forward.info.chunk)
-                inputs[len(examined) - 1] = tuple(forward.one_step(inputs[len(examined) - 1], past=past))
+                inputs[index] = tuple(forward.one_step(inputs[index], past=past))
+            else:
+                inputs[index] = forward.one_call(inputs[index])
     whole = [index for index, one in enumerate(exported) if one.artifact.stream is None]
     stepping = [index for index, one in enumerate(exported) if one.artifact.stream is not None]
     timed = {**_time(run, whole, paths, inputs, exported), **_time(run, stepping, paths, inputs, exported)}
@@ -154,9 +155,3 @@ def _macs(run: Setting, path: Path, inputs: Sequence[Tensor]) -> int | None:
         missing = ", ".join(counted.uncounted)
         run.notes.append(f"MACs of {path.name} are not given: {missing} cannot be counted.")
     return counted.total
-
-
-def _given(task: GuardedTask) -> Inputs:
-    """What a file is timed on: the task's example of one sample (or as many as the file takes)."""
-    example = task.example(1, task.length)
-    return task.given(example) if isinstance(task, FittedTask) else example

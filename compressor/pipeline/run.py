@@ -14,11 +14,11 @@ from compressor.pipeline.exporting import export_compressed, export_originals, r
 from compressor.pipeline.folder import REPORT_FILE, RunFolder
 from compressor.pipeline.limits import check_limits
 from compressor.pipeline.measuring import measure
-from compressor.pipeline.method_task import MethodTask
 from compressor.pipeline.setting import Setting, try_forward
 from compressor.progress import Progress, Silent
 from compressor.report import Report, StepReport
-from compressor.task.narrowed import NarrowedTask
+from compressor.task.narrowed_states import NarrowedStates
+from compressor.task.view import has_validation_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,7 @@ def _carry_out(run: Setting) -> Report:
     original_score = run.score(original)
     for index, step in enumerate(recipe.steps):
         with in_step(index, step):
-            step.check_task(original, MethodTask(task))
+            step.check_task(original, task)
     # Before the steps: what cannot be exported need not be retrained first.
     originals, baselines = export_originals(run, original, original_score)
     first = len(originals)
@@ -88,7 +88,7 @@ def _carry_out(run: Setting) -> Report:
     score = (steps[-1].score if steps else None) or original_score
     checkpoint.save(run.folder.staging, state.model, state.structure)
     with run.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
-        narrowed = NarrowedTask(task, state.structure)
+        narrowed = NarrowedStates(task, state.structure)
         exported, refused = export_compressed(run, state.model, narrowed, baselines, original_score, score)
         measurements, speedups = measure(run, [*originals, *exported])
     compressed, speedups = measurements[first:], speedups[first:]
@@ -123,8 +123,8 @@ def _write(folder: RunFolder, report: Report) -> Report:
     folder.write("recipe.yaml", dump(report.recipe))
     names = sorted({path.name for path in folder.staging.iterdir()} | {"report.md", "report.html", REPORT_FILE})
     report = report.model_copy(update={"files": tuple(names)})
-    folder.write("report.md", markdown(report))
-    folder.write("report.html", html(report))
+    folder.write("report.md", markdown.page(report))
+    folder.write("report.html", html.page(report))
     folder.write(REPORT_FILE, report.to_json())
     folder.commit()
     return report
@@ -134,7 +134,7 @@ def _notes(run: Setting, steps: Sequence[StepReport]) -> tuple[str, ...]:
     """What the stages noted, and what the reader must know of all numbers."""
     notes = list(run.notes)
     stops_early = any(step.options.get("early_stopping") or step.options.get("keep_best") for step in steps)
-    if stops_early and run.task.validates_on_evaluation_data:
+    if stops_early and not has_validation_data(run.task):
         notes.append(
             "The task has no `validate`: epochs were chosen on the evaluation data, so the metric after "
             "retraining is slightly optimistic."

@@ -32,9 +32,8 @@ from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, State
 from compressor.methods.random_graph import RandomGraph
 from compressor.methods.retrain import Retrain
-from compressor.nn.random_graphs import properties
+from compressor.nn.graphs.properties import properties
 from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks
-from compressor.pipeline.method_task import MethodTask
 from compressor.progress import Silent
 from compressor.report import Fact
 from compressor.task import loading as tasks
@@ -223,7 +222,7 @@ def train(options: Study, kind: Kind, index: int) -> Row:
     task, cpu = _task(options.task), torch.device("cpu")
     original = task.model()
     seed = _seed(options, kind, index)
-    context = Context(MethodTask(task), original, cpu, torch.Generator().manual_seed(seed), Silent())
+    context = Context(task, original, cpu, torch.Generator().manual_seed(seed), Silent())
     state = draw(options, kind, index).apply(State(original), context).state
     reinitialise(state.model, seed)
     metric, note = None, ""

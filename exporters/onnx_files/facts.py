@@ -46,13 +46,14 @@ def write_beside(candidate: Path, files: Mapping[Path, bytes]) -> None:
 def artifact(candidate: Path, files: Mapping[Path, bytes], parity: Parity, seconds: float) -> Artifact:
     """The facts, read back from the file: nothing that was asked for is trusted."""
     from compressor.measure import size
+    from compressor.onnx_graphs import walk
     from compressor.runtimes import loading
     from compressor.runtimes.onnx_runtime import describe
     from exporters.passes import tidy, versions
 
     *data, (_, content) = files.items()
     proto = loading.read(candidate)
-    opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
+    opset = walk.opset(proto)
     operators = tidy.operators(proto)
     return Artifact(
         format="onnx",

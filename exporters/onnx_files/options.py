@@ -151,11 +151,6 @@ class Options(ExportOptions):
         """The option `shapes`."""
         return self.shapes
 
-    @property
-    def half_io(self) -> bool:
-        """Whether inputs and outputs of the file are float16."""
-        return not self.float_io
-
     def unrounded(self) -> Options:
         """The same in float32."""
         exact = {name: type(self).model_fields[name].default for name in ("precision", "float_io", *_OF_ROUNDING)}

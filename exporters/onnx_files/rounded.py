@@ -48,11 +48,11 @@ def checked(
     """
     from compressor.runtimes.forward import Fixed
     from compressor.runtimes.steps import Steps
-    from compressor.task.fitted import whole
+    from compressor.task.fixed_axes import dynamic
     from exporters.passes import tidy
     from exporters.quantization import quantize
     from exporters.quantization.nodes import DOMAIN
-    from exporters.stepping.sequences import SequenceTask
+    from exporters.stepping.sequences import Sequences
 
     options, task, npu = job.options, job.task, job.options.quantize_for == "npu"
     if stream is not None and not npu:  # every position of every sequence is a call
@@ -64,8 +64,8 @@ def checked(
         task,
         reference,
         options,
-        shapes=None if stream is None else SequenceTask(task, stream.inputs),
-        behind=lambda file: Fixed(file, whole(task)) if stream is None else Steps(file.path, file=file),
+        shapes=None if stream is None else Sequences(task, stream.inputs),
+        behind=lambda file: Fixed(file, dynamic(task)) if stream is None else Steps(file.path, file=file),
         stream=stream,
         metric=None if job.metric_drop is None else quantize.metric_of(task, job.metric_drop),
         seed=job.seed,

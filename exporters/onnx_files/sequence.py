@@ -52,7 +52,7 @@ def graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.Mode
 
 def _captured(model: nn.Module, task: Task, inputs: tuple[Tensor, ...], axes: Axes) -> tuple[Captured, Axes]:
     """The traced model, and its open axes; a loop over time is rolled up if the task has several lengths."""
-    from compressor.task.fitted import FittedTask
+    from compressor.task.fixed_axes import FixedAxes
     from exporters.capture import program as torch_capture
     from exporters.loops import capture as loops
 
@@ -63,9 +63,9 @@ def _captured(model: nn.Module, task: Task, inputs: tuple[Tensor, ...], axes: Ax
             return loops.capture(model, task, inputs, axes, error), axes
         axes = _without_time(task.inputs)  # cells in a loop are unrolled, which does for a task of one length
         return loops.Captured(torch_capture.capture(model, inputs, axes)), axes
-    if isinstance(task, FittedTask) and task.min_length == task.max_length and loops.has_cells(program):
+    if isinstance(task, FixedAxes) and task.min_length == task.max_length and loops.has_cells(program):
         with contextlib.suppress(ExportError):  # at a fixed length a loop is written out if it cannot be rolled up
-            return loops.capture(model, task.whole, inputs, axes), axes
+            return loops.capture(model, task.task, inputs, axes), axes
     return loops.Captured(program), axes
 
 

@@ -11,7 +11,7 @@ from compressor.measure import parity
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
 from exporters.capture import program as torch_capture
-from exporters.stepping.sequences import SequenceTask
+from exporters.stepping.sequences import Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ def agreement(reference: nn.Module, whole: Path, step: Path, job: Job[ExportOpti
     """
     steps = Steps(step)
     with_torch = beside_torch(reference, steps, job)
-    task, sequences = job.task, SequenceTask(job.task, steps.info.inputs)
+    task, sequences = job.task, Sequences(job.task, steps.info.inputs)
     long = (1, _LONGER * task.length)
     with torch.no_grad(), torch_capture.plain_attention():
         extra = [long] if task.min_length <= long[1] <= task.max_length else []
@@ -53,7 +53,7 @@ def agreement(reference: nn.Module, whole: Path, step: Path, job: Job[ExportOpti
 
 def beside_torch(reference: nn.Module, steps: Steps, job: Job[ExportOptions]) -> Parity:
     """Chained steps of a file, in whatever runtime, beside PyTorch's whole sequences, also at ten times the length."""
-    sequences = SequenceTask(job.task, steps.info.inputs)
+    sequences = Sequences(job.task, steps.info.inputs)
     long = (1, _LONGER * job.task.length)
     with torch.no_grad(), torch_capture.plain_attention():
         extra = [long] if _runs(reference, lambda: sequences.example(*long)) else []
@@ -70,7 +70,7 @@ def _runs(model: nn.Module, example: Callable[[], tuple[Tensor, ...]]) -> bool:
 
 
 def _compare(
-    wanted: Callable[..., Any], steps: Steps, task: SequenceTask, job: Job[ExportOptions], extra: list[tuple[int, int]]
+    wanted: Callable[..., Any], steps: Steps, task: Sequences, job: Job[ExportOptions], extra: list[tuple[int, int]]
 ) -> Parity:
     options, generator = job.options, torch.Generator().manual_seed(job.seed)
     return parity.check(wanted, steps, task, atol=options.atol, rtol=options.rtol, generator=generator, extra=extra)

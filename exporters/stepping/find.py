@@ -13,7 +13,7 @@ from compressor.streaming import step as streaming
 from exporters.capture import program as torch_capture
 from exporters.stepping.module import Step
 from exporters.stepping.plan import Plan, axis_named, describe_inputs, refuse_late_outputs
-from exporters.stepping.sequences import SequenceTask
+from exporters.stepping.sequences import Sequences
 from exporters.stepping.trial import try_steps
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def find_plan(model: nn.Module, task: Task, *, chunk: int = 1) -> Plan:
         for name, axes in task.outputs.items()
     )
     refuse_late_outputs(outputs, chunk)
-    survey = _survey(model, SequenceTask(task, inputs, torch.Generator().manual_seed(0)))
+    survey = _survey(model, Sequences(task, inputs, torch.Generator().manual_seed(0)))
     planned = Plan(survey, inputs, outputs)
-    try_steps(model, planned, SequenceTask(task, inputs))
+    try_steps(model, planned, Sequences(task, inputs))
     return planned
 
 
@@ -59,7 +59,7 @@ def step_module(model: nn.Module, task: Task, *, chunk: int = 1) -> nn.Module:
     return Step(step, planned.inputs, [part.dtype for part in example], chunk).eval()
 
 
-def _survey(model: nn.Module, task: SequenceTask) -> Survey:
+def _survey(model: nn.Module, task: Sequences) -> Survey:
     first = max(task.min_length, min(7, task.max_length))
     second = max(task.min_length, min(11, task.max_length))
     if first == second and task.min_length < task.max_length:

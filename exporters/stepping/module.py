@@ -12,7 +12,7 @@ from compressor.report import StateInfo, StreamInfo, StreamInput
 from compressor.runtimes.steps import initial_state
 from compressor.streaming import step as streaming
 from exporters.capture import packed_sequence
-from exporters.stepping.sequences import SequenceTask
+from exporters.stepping.sequences import Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +92,7 @@ def traceable(
     """
     inputs = planned.inputs
     batch = _TRACED_BATCH if dynamic else 1
-    whole = SequenceTask(task, inputs).example(batch, max(chunk, task.min_length))
+    whole = Sequences(task, inputs).example(batch, max(chunk, task.min_length))
     given = [
         part if item.time_axis is None else part.narrow(item.time_axis, 0, chunk)
         for item, part in zip(inputs, whole, strict=True)

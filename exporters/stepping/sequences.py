@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from compressor.task.view import TaskView
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -15,28 +17,26 @@ if TYPE_CHECKING:
     from compressor.task.contract import Task
 
 
-class SequenceTask:
+class Sequences(TaskView):
     """The task as a stream sees it: sequences without padding, and longer ones than the task itself gives."""
 
     def __init__(self, task: Task, inputs: tuple[StreamInput, ...], generator: torch.Generator | None = None) -> None:
         """For `task`, whose inputs are described by `inputs`; a generator varies those that have no axis of time."""
-        self._task = task
-        self._inputs = inputs
+        super().__init__(task)
+        self._described = inputs
         self._generator = generator
-        self.inputs = task.inputs
-        self.length, self.min_length, self.max_length = task.length, task.min_length, task.max_length
 
     def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
         """Inputs; if the length is more than the task's longest, several examples one behind the other."""
-        task, missing = self._task, length
+        missing = length
         parts = []
         while missing > 0:
-            own = min(max(missing, task.min_length), task.max_length)
-            parts.append(task.example(batch, own))
-            missing -= own
+            part = min(max(missing, self.min_length), self.max_length)
+            parts.append(self.task.example(batch, part))
+            missing -= part
         return tuple(
             self._joined(item, pieces, batch, length)
-            for item, pieces in zip(self._inputs, zip(*parts, strict=True), strict=True)
+            for item, pieces in zip(self._described, zip(*parts, strict=True), strict=True)
         )
 
     def _joined(self, item: StreamInput, pieces: Sequence[Tensor], batch: int, length: int) -> Tensor:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from compressor.report import StreamOutput
     from exporters.stepping.plan import Plan
-    from exporters.stepping.sequences import SequenceTask
+    from exporters.stepping.sequences import Sequences
 
     Inputs = tuple[Tensor, ...]
 
@@ -27,7 +27,7 @@ _TRIED = 12
 """Positions in the first comparison, in PyTorch."""
 
 
-def try_steps(model: nn.Module, planned: Plan, task: SequenceTask) -> None:
+def try_steps(model: nn.Module, planned: Plan, task: Sequences) -> None:
     """Chain steps of one position in PyTorch; raises `ExportError` with the place where they go another way."""
     length = max(task.min_length, min(task.max_length, _TRIED))
     given = task.example(2, length)

@@ -36,7 +36,6 @@ from compressor.methods.base import Context, State  # noqa: E402
 from compressor.methods.retrain import Retrain  # noqa: E402
 from compressor.nn.attention.aaren import AarenAttention  # noqa: E402
 from compressor.nn.structure import replace_module  # noqa: E402
-from compressor.pipeline.method_task import MethodTask  # noqa: E402
 from compressor.progress import Silent  # noqa: E402
 from compressor.runtimes.onnx_runtime import OnnxFile  # noqa: E402
 from compressor.task.guard import GuardedTask  # noqa: E402
@@ -86,7 +85,7 @@ def steps(task: Series) -> tuple[Aaren, Retrain]:
 def converted(task: GuardedTask, original: nn.Module, methods: Sequence[Aaren | Retrain], seed: int) -> list[nn.Module]:
     """The model after each step."""
     context = Context(
-        task=MethodTask(task),
+        task=task,
         original=original,
         device=torch.device("cpu"),
         generator=torch.Generator().manual_seed(seed),

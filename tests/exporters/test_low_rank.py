@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.export import Job
 from compressor.measure import macs
-from compressor.nn.low_rank import LowRankLinear, Spectrum
+from compressor.nn.factored_linear import LowRankLinear
+from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export

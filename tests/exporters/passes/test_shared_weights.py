@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from compressor.export import Job
-from compressor.nn.low_rank import Spectrum
+from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask
