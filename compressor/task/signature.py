@@ -116,7 +116,9 @@ class Signature:
             TaskError: `forward` does not take them, or they hold something that is no tensor and no constant.
         """
         parameters = inspect.signature(forward)
-        tree, _ = _Tree.of(_bind(parameters, call), "argument")
+        tree, tensors = _Tree.of(_bind(parameters, call), "argument")
+        if not tensors:
+            raise TaskError("`example` gives no tensor", hint="give the tensors that `forward` takes")
         return cls(parameters, tree)
 
     def with_results(self, results: Any) -> Signature:
@@ -222,11 +224,40 @@ def flatten_calls(model: nn.Module, signature: Signature) -> nn.Module:
     return model
 
 
+def with_own_forward(model: nn.Module) -> nn.Module:
+    """Undo `flatten_calls`, in place: the model is called as its author wrote it.
+
+    Hooks that the tool set before the call, for flat tensors, are translated.
+    """
+    forward = model.__dict__.pop("forward", None)
+    signature = getattr(forward, "signature", None)
+    if signature is None:
+        if forward is not None:
+            model.forward = forward
+        return model
+    hooks = list(model._forward_pre_hooks.values())
+    model._forward_pre_hooks.clear()
+    for hook in hooks:
+        model.register_forward_pre_hook(_structured_hook(signature, hook), with_kwargs=True)
+    return model
+
+
+def _structured_hook(signature: Signature, hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook of flat tensors as one of the user's own arguments."""
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        call = signature.call(hook(module, signature.flatten(Call(*args, **kwargs))))
+        return call.args, call.kwargs
+
+    return before
+
+
 def _flat_forward(signature: Signature) -> Callable[..., Tensor | tuple[Tensor, ...]]:
     def forward(self: nn.Module, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         call = signature.call(tensors)
         return signature.flat_results(type(self).forward(self, *call.args, **call.kwargs))
 
+    forward.signature = signature  # type: ignore[attr-defined]
     names = ["self", *(re.sub(r"\W", "_", name) for name in signature.input_names)]
     if len(set(names)) == len(names) and all(name.isidentifier() for name in names):
         parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names]
