@@ -50,6 +50,8 @@ def learn_calls(task: GuardedTask, model: nn.Module, inputs: Axes, outputs: Axes
     other = _other_length(task.length, task.min_length, task.max_length)
     call = task.arguments(batch, task.length)
     signature = Signature.of_call(model.forward, call)
+    if not signature.input_names:
+        raise TaskError("`example` gives no tensor", hint="give the tensors that `forward` takes")
     signature = signature.with_results(run(model, call, (batch, task.length)))
     sizes = [(batch, task.length), (more, task.length), *([(batch, other)] if other is not None else [])]
     seen = [_shapes(task, model, signature, size) for size in sizes]

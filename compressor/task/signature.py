@@ -116,9 +116,7 @@ class Signature:
             TaskError: `forward` does not take them, or they hold something that is no tensor and no constant.
         """
         parameters = inspect.signature(forward)
-        tree, tensors = _Tree.of(_bind(parameters, call), "argument")
-        if not tensors:
-            raise TaskError("`example` gives no tensor", hint="give the tensors that `forward` takes")
+        tree, _ = _Tree.of(_bind(parameters, call), "argument")
         return cls(parameters, tree)
 
     def with_results(self, results: Any) -> Signature:

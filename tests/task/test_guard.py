@@ -109,7 +109,7 @@ def test_declared_names_win_and_open_axes_of_outputs_are_added():
             },
             "`inputs` calls axis 1 of `x` `time`, but at lengths 8 and 4",
         ),
-        ({"example": lambda self, batch, length: torch.ones(batch, length, CHANNELS)}, r"missing a required.* 'mask'"),
+        ({"example": lambda self, batch, length: torch.ones(batch, length, CHANNELS)}, rr"missing a required.* 'mask'"),
         (
             {"example": lambda self, batch, length: Call(torch.ones(batch, length, 4), mask=torch.ones(batch, length))},
             r"the model does not run on `example\(2, 8\)` of shapes \(2, 8, 4\), \(2, 8\)",
@@ -172,6 +172,11 @@ class PlainTask(Tagging):
         return float(forward(torch.ones(2, 3, CHANNELS)).sum())
 
 
+def plain_task(batches, **changes):
+    changes["batches"] = lambda self, generator: batches
+    return GuardedTask(type("Changed", (PlainTask,), changes)(), __file__)
+
+
 X, Y = np.ones((4, 6, CHANNELS), np.float32), np.ones(4, np.float32)
 
 
@@ -188,9 +193,7 @@ X, Y = np.ones((4, 6, CHANNELS), np.float32), np.ones(4, np.float32)
     ],
 )
 def test_batches_of_any_form_become_tensors_and_a_target(batch, changes):
-    task = GuardedTask(
-        type("Changed", (PlainTask,), {"batches": lambda self, generator: [batch], **changes})(), __file__
-    )
+    task = plain_task([batch], **changes)
     model = task.model()
     (inputs, target), *_ = task.batches(torch.Generator())
     assert len(task.batches(torch.Generator())) == 1
@@ -199,7 +202,7 @@ def test_batches_of_any_form_become_tensors_and_a_target(batch, changes):
 
 def test_a_data_loader_will_do():
     loader = DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), batch_size=2)
-    task = GuardedTask(type("Changed", (PlainTask,), {"batches": lambda self, generator: loader})(), __file__)
+    task = plain_task(loader)
     assert [tuple(inputs[0].shape) for inputs, _ in task.batches(torch.Generator())] == [(2, 6, CHANNELS)] * 2
 
 
@@ -214,7 +217,7 @@ def test_a_data_loader_will_do():
     ],
 )
 def test_batches_that_cannot_be_understood_say_what_to_write(batch, message):
-    task = GuardedTask(type("Changed", (PlainTask,), {"batches": lambda self, generator: [batch]})(), __file__)
+    task = plain_task([batch])
     with pytest.raises(TaskError, match=message) as caught:
         list(task.batches(torch.Generator()))
     assert caught.value.hint
