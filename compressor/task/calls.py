@@ -9,6 +9,7 @@ import torch
 
 from compressor.errors import TaskError
 from compressor.task.axes import Observed, Sized, check_declared
+from compressor.task.model_checks import changed_tensors, kept_tensors
 from compressor.task.signature import Call, Signature
 
 if TYPE_CHECKING:
@@ -52,9 +53,14 @@ def learn_calls(task: GuardedTask, model: nn.Module, inputs: Axes, outputs: Axes
     signature = Signature.of_call(model.forward, call)
     if not signature.input_names:
         raise TaskError("`example` gives no tensor", hint="give the tensors that `forward` takes")
+    before = kept_tensors(model)
     signature = signature.with_results(run(model, call, (batch, task.length)))
+    kept = changed_tensors(model, before)
     sizes = [(batch, task.length), (more, task.length), *([(batch, other)] if other is not None else [])]
-    seen = [_shapes(task, model, signature, size) for size in sizes]
+    try:
+        seen = [_shapes(task, model, signature, size) for size in sizes]
+    except TaskError as error:
+        raise _of_states(error, kept) from error
     sides = []
     for what, declared, side, found in (
         ("inputs", inputs, 0, signature.input_names),
@@ -73,6 +79,16 @@ def learn_calls(task: GuardedTask, model: nn.Module, inputs: Axes, outputs: Axes
         # Inputs that the task declares are as open as it says; outputs follow from them.
         sides.append(declared if declared and what == "inputs" else observed.axes(declared or None))
     return Calls(signature, *sides)
+
+
+def _of_states(error: TaskError, kept: Sequence[str]) -> TaskError:
+    """The same error; if the model keeps something between calls, that is its likely cause."""
+    if not kept:
+        return error
+    return TaskError(
+        f"the model keeps a state in `{kept[0]}`, and does not run at another size after that: {error.message}",
+        hint="take the state as an input and return the new one; a file remembers nothing between calls",
+    )
 
 
 def _other_length(length: int, shortest: int, longest: int) -> int | None:

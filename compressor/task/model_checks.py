@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from compressor.errors import TaskError
@@ -53,6 +54,26 @@ def check_model(model: Any, attention: Mapping[str, AttentionParts]) -> None:
         from compressor.surgery.attention.sites import check_declared
 
         check_declared(model, attention)
+
+
+def kept_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of what a model may remember between calls: buffers, and tensors that modules keep as plain attributes."""
+    kept = {name: value.clone() for name, value in model.named_buffers()}
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if isinstance(value, Tensor):
+                kept[f"{name}.{attribute}" if name else attribute] = value.clone()
+    return kept
+
+
+def changed_tensors(model: nn.Module, before: Mapping[str, Tensor]) -> list[str]:
+    """Names of those that are other ones now, or new."""
+    after = kept_tensors(model)
+    return [name for name in after if name not in before or not _same(after[name], before[name])]
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and torch.equal(first, second)
 
 
 def _refuse_kinds(model: nn.Module) -> None:

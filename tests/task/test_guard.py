@@ -144,7 +144,7 @@ def test_buffers_may_hold_infinities_and_parameters_may_not():
     assert guarded(model=lambda self: Masked()).model().causal.isinf().any()
     broken = Tagger()
     broken.head.bias.data[0] = torch.nan
-    with pytest.raises(TaskError, match="not finite: `head.bias`"):
+    with pytest.raises(TaskError, match=r"not finite: `head.bias`"):
         guarded(model=lambda self: broken).model()
 
 
