@@ -552,13 +552,14 @@ def _write_beside(candidate: Path, parts: Mapping[Path, bytes]) -> None:
 def _artifact(candidate: Path, parts: Mapping[Path, bytes], parity: Parity, seconds: float) -> Artifact:
     """The facts, read back from the file: nothing that was asked for is trusted."""
     from compressor.measure import size
+    from compressor.onnx_graphs import walk
     from compressor.runtimes import loading
     from compressor.runtimes.onnx_runtime import describe
     from exporters.passes import tidy, versions
 
     *data, (_, content) = parts.items()
     proto = loading.read(candidate)
-    opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
+    opset = walk.opset(proto)
     operators = tidy.operators(proto)
     return Artifact(
         format="onnx",

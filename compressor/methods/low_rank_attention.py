@@ -1,6 +1,7 @@
 """`low_rank_attention`: cut trained matrices down to their most important directions, as two factors or narrower heads.
 
-Formulas and sources: `compressor.nn.low_rank`, `compressor.nn.attention.low_rank_heads`, `compressor.nn.rank_budget`.
+Formulas and sources: `compressor.nn.factorisation`, `compressor.nn.attention.head_factorisation`,
+`compressor.nn.rank_budget`.
 """
 
 from __future__ import annotations
@@ -221,7 +222,7 @@ class LowRankAttention(Method):
     def _each(self, cuts: Sequence[Cut]) -> dict[str, int | None]:
         import torch
 
-        from compressor.nn.low_rank import rank_for_energy
+        from compressor.nn.factorisation import rank_for_energy
 
         if self.rank is not None:
             return dict.fromkeys((cut.site.name for cut in cuts), self.rank)

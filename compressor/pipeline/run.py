@@ -500,8 +500,8 @@ class _Run:
             {path.name for path in self.folder.staging.iterdir()} | {"report.md", "report.html", REPORT_FILE}
         )
         report = report.model_copy(update={"files": tuple(names)})
-        self.folder.write("report.md", markdown(report))
-        self.folder.write("report.html", html(report))
+        self.folder.write("report.md", markdown.page(report))
+        self.folder.write("report.html", html.page(report))
         self.folder.write(REPORT_FILE, report.to_json())
         self.folder.commit()
         return report

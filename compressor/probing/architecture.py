@@ -20,7 +20,7 @@ from compressor.nn.recurrent.graph import Cell, GraphRecurrent
 from compressor.nn.recurrent.stack import RecurrentStack
 
 if TYPE_CHECKING:
-    from compressor.nn.random_graphs import LayeredGraph
+    from compressor.nn.graphs.layered import LayeredGraph
     from compressor.nn.recurrent.graph import Skips
 
 Mixer = Literal["attention", "aaren"]

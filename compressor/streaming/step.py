@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import CompressorError, ExportError
-from compressor.nn.attention.aaren import AarenAttention, is_causal_mask
+from compressor.nn.attention.aaren import AarenAttention
+from compressor.nn.attention.causal_masks import is_causal_mask
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.recurrent.factored import LowRankRecurrent, naive_step

@@ -32,7 +32,7 @@ from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, State
 from compressor.methods.random_graph import RandomGraph
 from compressor.methods.retrain import Retrain
-from compressor.nn.random_graphs import properties
+from compressor.nn.graphs.properties import properties
 from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks
 from compressor.progress import Silent
 from compressor.report import Fact

@@ -45,7 +45,7 @@ def prepare_part(module: LowRankRecurrent, name: str, part: LowRankPart, mode: s
     """
     import torch
 
-    from compressor.nn.low_rank import LowRankLinear
+    from compressor.nn.factored_linear import LowRankLinear
 
     assert isinstance(part.hidden, LowRankLinear)
     last = part.input.up if isinstance(part.input, LowRankLinear) else part.input

@@ -105,7 +105,7 @@ def _prepare_low_rank(module: LowRankRecurrent) -> None:
     """Buffers for the first factor of an input matrix (`P_`), and then for a native node or a Scan."""
     import torch
 
-    from compressor.nn.low_rank import LowRankLinear
+    from compressor.nn.factored_linear import LowRankLinear
 
     operator = module.mode.partition("_")[0]
     with torch.no_grad():
@@ -124,7 +124,7 @@ def _prepare_low_rank(module: LowRankRecurrent) -> None:
 def _prepare_dense_part(module: LowRankRecurrent, name: str, part: LowRankPart, operator: str) -> None:
     import torch
 
-    from compressor.nn.low_rank import LowRankLinear
+    from compressor.nn.factored_linear import LowRankLinear
 
     first = part.input.up.weight if isinstance(part.input, LowRankLinear) else part.input.weight
     module.register_buffer(f"W_{name}", _reorder(first, operator).unsqueeze(0))

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import MethodError
-from compressor.nn.low_rank import Factors, LowRankLinear
+from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.record import LayerRecord, Probability, Size, allocate, parse
 from compressor.nn.recurrent.gates import GATES, layer_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from compressor.nn.factorisation import Factors
 
 Ranks = tuple[int | None, int | None]
 """Of the input and of the recurrent matrix of one layer and direction; None = one dense matrix."""

@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compressor.errors import UsageError
+from compressor.nn.graphs.layered import GraphRecord, LayeredGraph
 from compressor.nn.masks import prune_
-from compressor.nn.random_graphs import GraphRecord, LayeredGraph
 from compressor.nn.record import LayerRecord, Size, allocate, parse
 from compressor.nn.recurrent.gates import GATES
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compressor.errors import TaskError
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.parts import LAYERS, AttentionParts
-from compressor.nn.low_rank import LowRankLinear
+from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.patterns import fits
 from compressor.nn.structure import full_name
 from compressor.report import Skip
