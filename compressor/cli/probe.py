@@ -123,14 +123,13 @@ def _of_recipe(recipe: "Recipe", task: str, progress: "Progress") -> "list[Conve
 
     from compressor.methods.base import Context, State
     from compressor.methods.retrain import Retrain
-    from compressor.pipeline.run import MethodTask
     from compressor.probing.conversions import between
     from compressor.task import loading as tasks
 
     loaded = tasks.load(task)
     model = loaded.model()
     generator = torch.Generator().manual_seed(recipe.seed)
-    context = Context(MethodTask(loaded), model, torch.device("cpu"), generator, progress, quick=True)
+    context = Context(loaded, model, torch.device("cpu"), generator, progress, quick=True)
     state, found = State(model), list["Conversion"]()
     for step in recipe.steps:
         if isinstance(step, Retrain):  # it leaves the layers what they are
