@@ -27,7 +27,6 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from compressor.export import Job
-from compressor.export import Job
 from compressor.task.contract import Task
 from exporters import onnx
 
