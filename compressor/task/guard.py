@@ -51,7 +51,7 @@ class GuardedTask(Task):
             raise self._wrong("model", "a torch.nn.Module", model)
         _refuse_broken_weights(model, self.file)
         if self.attention:
-            from compressor.surgery.attention.sites import check_declared
+            from compressor.surgery.attention.declared_sites import check_declared
 
             try:
                 check_declared(model, self.attention)
@@ -164,7 +164,7 @@ class GuardedTask(Task):
             )
 
     def _check_patterns(self) -> None:
-        from compressor.methods.targets import check_patterns
+        from compressor.methods.patterns import check_patterns
 
         try:
             check_patterns(tuple(self.attention))

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from compressor.surgery.attention.aaren import carried_masks
 from pydantic import ValidationError
 from torch import nn
 
@@ -15,7 +16,6 @@ from compressor.methods.base import State
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.structure import apply_record, replace_module
-from compressor.surgery.attention.aaren import carried_masks
 from compressor.surgery.attention.causality import evidence
 from compressor.surgery.rebuild import rebuild
 from tests.methods.conftest import CHANNELS, CLASSES, SignTask, make_context, same, weights

@@ -16,7 +16,7 @@ from compressor.methods.base import State
 from compressor.nn.attention.lama import LamaAttention
 from compressor.nn.attention.pooling import MeanPooling, PoolingReplacement
 from compressor.report import Score
-from compressor.surgery.attention.pooling import examine
+from compressor.surgery.attention.pooling_examination import examine
 from compressor.surgery.rebuild import rebuild
 from tests.methods.conftest import make_context, same, weights
 

@@ -16,7 +16,6 @@ import compressor
 from compressor.errors import MethodError
 from compressor.methods import METHODS, RandomGraph, Retrain
 from compressor.methods.base import State
-from compressor.methods.random_graph import dense_size
 from compressor.nn.graphs.properties import properties
 from compressor.nn.graphs.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
 from compressor.nn.recurrent.graph import GraphRecurrent, parameter_count
@@ -26,6 +25,7 @@ from compressor.pipeline.run import run
 from compressor.recipe import load
 from compressor.report import Report
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.surgery.graph_replacement import dense_size
 from compressor.surgery.rebuild import rebuild
 from compressor.task import loading as tasks
 from tests.methods.conftest import CHANNELS, CLASSES, HIDDEN, LENGTH, SignTask, Tagger, make_context, same, weights
