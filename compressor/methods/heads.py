@@ -11,10 +11,11 @@ from pydantic import Field, model_validator
 
 from compressor.methods.base import Batches, Context, Control, Method, State, StepResult
 from compressor.methods.patterns import Patterns
+from compressor.methods.scoring import unit_scorer
 from compressor.methods.targets import select_attention
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torch import nn
 
@@ -123,15 +124,9 @@ class Heads(Method):
 
 def _scorer(score: Score, context: Context, calibration: Batches) -> HeadScorer:
     from compressor.surgery.attention import head_scores
-    from compressor.surgery.units import scores
 
-    inputs = [inputs for inputs, _ in calibration]
-    generator = context.restarted_generator()
-    scorers: dict[Score, Callable[[], HeadScorer]] = {
-        "weight": head_scores.weight,
-        "activation": lambda: head_scores.activation(inputs),
-        "sensitivity": lambda: head_scores.of_units(scores.sensitivity(inputs, generator)),
-        "taylor": lambda: head_scores.of_units(scores.taylor(calibration, context.task.loss)),
-        "random": lambda: head_scores.of_units(scores.random(generator)),
-    }
-    return scorers[score]()
+    if score == "weight":
+        return head_scores.weight()
+    if score == "activation":
+        return head_scores.activation([inputs for inputs, _ in calibration])
+    return head_scores.of_units(unit_scorer(score, context, calibration))

@@ -15,7 +15,7 @@ from compressor.errors import MethodError
 from compressor.methods.base import Context, Control, Method, State, StepResult
 from compressor.methods.patterns import Candidate, Patterns, Selection
 from compressor.methods.targets import refuse_non_finite, select_matrices
-from compressor.report import Change, Skip
+from compressor.report import Skip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from compressor.methods.base import TrainingTask
     from compressor.nn.attention.parts import AttentionParts
-    from compressor.surgery.changes import Size
     from compressor.surgery.low_rank.analysis import Cut
     from compressor.surgery.low_rank.matrices import MatrixSite
 
@@ -181,7 +180,7 @@ class LowRankAttention(Method):
         return _Chosen(chosen, tuple(skipped), self.whiten, considered)
 
     def _carry_out(self, state: State, context: Context, chosen: _Chosen) -> StepResult:
-        from compressor.surgery.low_rank.replacement import converted, put_factors, site_size
+        from compressor.surgery.low_rank.replacement import converted, cut_change, put_factors, site_size
         from compressor.surgery.trial import run_once
 
         factored = converted(state.model, state.masks, chosen.sites)
@@ -189,7 +188,7 @@ class LowRankAttention(Method):
         put_factors(factored, chosen.cuts, lambda: context.first_batches(1)[0][0])
         after = [site_size(factored.model, cut.site) for cut, _ in chosen.cuts]
         changes = tuple(
-            _change(cut, rank, sizes, whitened=chosen.whitened)
+            cut_change(cut, rank, *sizes, whitened=chosen.whitened)
             for (cut, rank), *sizes in zip(chosen.cuts, before, after, strict=True)
         )
         run_once(
@@ -231,22 +230,6 @@ def _nothing(skipped: Sequence[Skip]) -> MethodError:
     return MethodError(
         f"nothing is cut ({looked_at})", hint="lower `energy`, `rank` or `parameters`, or change `targets`"
     )
-
-
-def _change(cut: Cut, rank: int, sizes: Sequence[Size], *, whitened: bool) -> Change:
-    """`sizes`: before and after."""
-    from compressor.surgery.changes import change
-
-    kept = 1.0 - cut.losses[rank]
-    what = "output energy on the calibration batches" if whitened else "energy"
-    heads = cut.site.kind in ("query_key", "value_output")
-    if heads:
-        width, number = cut.site.shape
-        note = f"{number} heads of {rank} features instead of {width}, {kept:.2%} of the {what} kept"
-    else:
-        rows, columns = cut.site.shape
-        note = f"rank {rank} of {cut.full}: {rows} x {rank} and {rank} x {columns}, {kept:.2%} of the {what} kept"
-    return change(cut.site.name, "heads narrowed" if heads else "factored", *sizes, note=note)
 
 
 def _facts(chosen: _Chosen) -> dict[str, float]:

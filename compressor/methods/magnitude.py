@@ -10,23 +10,21 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from compressor.errors import MethodError
 from compressor.methods.base import Batches, Context, Method, State, StepResult
 from compressor.methods.patterns import Pattern, Patterns, Selection
-from compressor.methods.pruning import changes_of_masks, masked, remove_units, with_whole_masks
+from compressor.methods.pruning import changes_of_masks, masked, refuse_idle, remove_units, with_whole_masks
 from compressor.methods.retrain import Retrain
+from compressor.methods.scoring import UnitScore, unit_scorer
 from compressor.methods.targets import layer_ratios, refuse_non_finite, select_layers, select_weights
 from compressor.report import Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import nn
 
     from compressor.nn.weight_groups import WeightGroup
-    from compressor.surgery.units.planning import Scorer
 
-Score = Literal["l1", "l2", "activation", "variance", "sensitivity", "taylor", "random"]
 _WEIGHTS_ONLY = ("sparsity", "matrices", "pattern", "schedule", "rounds", "retrain")
 _UNITS_ONLY = ("ratio", "ratios", "count", "round_to", "score", "compensate", "calibration_batches")
 _SCHEDULE_ONLY = ("rounds", "retrain")
@@ -98,7 +96,7 @@ class Magnitude(Method):
     round_to: Annotated[int, Field(ge=1)] | None = None
     """With `prune: units`: the number of units kept is rounded up to a multiple of this, for hardware that likes it."""
 
-    score: Score = "l2"
+    score: UnitScore = "l2"
     """With `prune: units`: what a unit is worth; the lowest go. `l1`, `l2`: norm of its incoming and outgoing weights
     over all gates. Measured on `calibration_batches` training batches: `activation`, the mean of its magnitude;
     `variance`, how much it varies; `sensitivity`, how far the outputs move when it is held at its mean; `taylor`, the
@@ -153,7 +151,8 @@ class Magnitude(Method):
         """Refuse a model without anything that `targets` names, and weights that are not finite."""
         if self.prune == "units":
             names = self._select_layers(model)[0].names
-            refuse_non_finite(model, [name for name, _ in model.named_parameters() if _inside(name, names)])
+            prefixes = tuple(f"{name}." if name else "" for name in names)
+            refuse_non_finite(model, [name for name, _ in model.named_parameters() if name.startswith(prefixes)])
             return
         refuse_non_finite(model, select_weights(model, self.targets, self.ignore, self.matrices).names)
         if self.retrain is not None:
@@ -174,7 +173,7 @@ class Magnitude(Method):
             context,
             selection,
             Amount(self.ratio, self.count, self.round_to or 1, self.scope or "layer", ratios),
-            self._scorer(context, calibration),
+            unit_scorer(self.score, context, calibration),
             calibration=calibration if self.compensate else [],
             required=[name for name in selection.names if self.targets is None or name in {*self.targets, *ratios}],
         )
@@ -187,7 +186,7 @@ class Magnitude(Method):
         if self.ratio is None and self.count is None:
             idle |= dict.fromkeys(set(selection.names) - set(ratios), "no pattern of `ratios` fits it")
         skipped = [Skip(name=name, reason=idle[name]) for name in selection.names if name in idle]
-        _refuse_idle(skipped, len(selection.names), "raise a ratio")
+        refuse_idle(skipped, len(selection.names), "raise a ratio")
         names = tuple(name for name in selection.names if name not in idle)
         ratios = {name: ratio for name, ratio in ratios.items() if name in names}
         return Selection(names, (*selection.skipped, *skipped)), ratios
@@ -197,22 +196,6 @@ class Magnitude(Method):
         if not self.compensate and self.score in ("l1", "l2", "random"):
             return []
         return context.first_batches(self.calibration_batches)
-
-    def _scorer(self, context: Context, calibration: Batches) -> Scorer:
-        from compressor.surgery.units import scores
-
-        inputs = [inputs for inputs, _ in calibration]
-        generator = context.restarted_generator()
-        scorers: dict[str, Callable[[], Scorer]] = {
-            "l1": lambda: scores.magnitude(1),
-            "l2": lambda: scores.magnitude(2),
-            "activation": lambda: scores.activation(inputs),
-            "variance": lambda: scores.variance(inputs),
-            "sensitivity": lambda: scores.sensitivity(inputs, generator),
-            "taylor": lambda: scores.taylor(calibration, context.task.loss),
-            "random": lambda: scores.random(generator),
-        }
-        return scorers[self.score]()
 
     def _prune_weights(self, state: State, context: Context) -> StepResult:
         from compressor.nn.weight_groups import weight_groups
@@ -226,7 +209,7 @@ class Magnitude(Method):
         assert self.sparsity is not None
         groups, idle = weight_groups(current.masks, selection.names, self.sparsity, by_layer=self.scope == "layer")
         skipped = [Skip(name=name, reason=reason) for name, reason in idle.items()]
-        _refuse_idle(skipped, len(selection.names), "raise `sparsity`")
+        refuse_idle(skipped, len(selection.names), "raise `sparsity`")
         current, history, notes = self._in_rounds(current, groups, context)
         changes = changes_of_masks(state, current)
         if self.retrain is not None:
@@ -240,7 +223,7 @@ class Magnitude(Method):
         masks = {name: n_of_m(state.model.get_parameter(name), state.masks[name], n, m) for name in names}
         idle = [name for name in names if masks[name].equal(state.masks[name])]
         skipped = [Skip(name=name, reason=f"no {m} consecutive weights have more than {n} left") for name in idle]
-        _refuse_idle(skipped, len(names), "take this step out of the recipe")
+        refuse_idle(skipped, len(names), "take this step out of the recipe")
         return masked(state, masks), skipped
 
     def _in_rounds(
@@ -266,13 +249,3 @@ class Magnitude(Method):
             history += [row | epoch for epoch in trained.history]
             notes |= dict.fromkeys(trained.notes)
         return state, tuple(history), tuple(notes)
-
-
-def _refuse_idle(skipped: Sequence[Skip], looked_at: int, hint: str) -> None:
-    if len(skipped) == looked_at:
-        reasons = "; ".join(f"{skip.name}: {skip.reason}" for skip in skipped)
-        raise MethodError(f"`magnitude` would change nothing ({reasons})", hint=hint)
-
-
-def _inside(name: str, modules: Sequence[str]) -> bool:
-    return any(not module or name.startswith(f"{module}.") for module in modules)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
+from compressor.errors import MethodError
 from compressor.methods.base import Batches, Context, State, StepResult
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compressor.methods.patterns import Selection
-    from compressor.report import Change
+    from compressor.report import Change, Skip
     from compressor.surgery.units.choice import Amount
     from compressor.surgery.units.planning import Scorer
 
@@ -77,3 +78,10 @@ def changes_of_masks(before: State, after: State) -> tuple[Change, ...]:
     from compressor.surgery.changes import masked_changes
 
     return masked_changes(before.model, before.masks, after.model, after.masks)
+
+
+def refuse_idle(skipped: Sequence[Skip], looked_at: int, hint: str) -> None:
+    """Raise `MethodError` if nothing of what was looked at is left to prune."""
+    if len(skipped) == looked_at:
+        reasons = "; ".join(f"{skip.name}: {skip.reason}" for skip in skipped)
+        raise MethodError(f"`magnitude` would change nothing ({reasons})", hint=hint)

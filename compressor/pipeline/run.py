@@ -27,6 +27,7 @@ from compressor.methods.base import Context, Method, State
 from compressor.pipeline.folder import REPORT_FILE, RunFolder
 from compressor.probing import comparison
 from compressor.probing.conversions import between
+from compressor.probing.plans import PLANS
 from compressor.progress import Progress, Silent
 from compressor.recipe.choice import formats
 from compressor.report import (
@@ -88,7 +89,7 @@ def run(
         threads: Threads of ONNX Runtime in the latency measurement.
         quick: A rehearsal on a handful of batches.
         force: Replace another recipe's run in `out`.
-        probes: Probe what a step puts in the place of another architecture (see `compressor.probing.comparison`);
+        probes: Probe what a step replaces by another architecture (see `compressor.probing.comparison`);
             some minutes on one core, once for each pair of architectures, then read from the user's cache folder.
         jobs: Processes that do so; more than one needs a program whose main module can be imported.
         progress: Where progress is told.
@@ -263,7 +264,7 @@ class _Run:
             self.progress.say(f"probing what step {index + 1} converts")
         elif conversions:
             conversions, unprobed = (), (*comparison.unwanted(conversions), *unprobed)
-        plan = comparison.PLANS["rehearsal" if self.quick else "standard"]
+        plan = PLANS["rehearsal" if self.quick else "standard"]
         jobs = 1 if self.quick else self.jobs
         found = [
             comparison.compare(conversion, plan, jobs=jobs, cache=not self.quick, progress=self.progress)

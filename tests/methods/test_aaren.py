@@ -241,7 +241,7 @@ def test_a_model_that_reads_attention_weights_cannot_do_without():
             return self.attention(y, y, y, attn_mask=mask)[1] @ y
 
     torch.manual_seed(0)
-    with pytest.raises(MethodError, match="in the place of its attention the model raises TypeError") as caught:
+    with pytest.raises(MethodError, match="cannot become an Aaren: the model then raises TypeError") as caught:
         _convert(Weighty())
     assert "`output, _ = layer(x, x, x, ...)`" in caught.value.hint
 

@@ -468,7 +468,7 @@ def test_a_readout_that_does_not_fit_the_sizes_is_refused(options, message):
 
 def test_a_model_that_reads_attributes_of_the_pooling_is_refused():
     kind = (Attentive, lambda pool, states, real: pool(states, real) * pool.second.out_features)
-    with pytest.raises(MethodError, match="`pooling` cannot be replaced: without it the model raises AttributeError"):
+    with pytest.raises(MethodError, match="`pooling` cannot be replaced: the model then raises AttributeError"):
         replace(model_of(kind))
 
 

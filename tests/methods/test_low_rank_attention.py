@@ -482,7 +482,7 @@ def test_a_model_that_reads_the_weights_of_a_layer_is_refused_in_the_step():
     model = Reading().double()
     with pytest.raises(MethodError) as caught:
         cut(model, rank=2, targets=("rnn*",), recurrent="smaller")
-    assert "with factors in it the model raises AttributeError" in caught.value.message
+    assert "the chosen matrices cannot be factored: the model then raises AttributeError" in caught.value.message
     assert type(model.rnn) is nn.GRU
 
 

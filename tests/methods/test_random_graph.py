@@ -405,9 +405,7 @@ def test_a_run_that_is_not_to_probe_says_which_layer_was_converted(done, tmp_pat
     recipe = load(str(done[0].parent / "graph.yaml"), ["steps.0.compare=false"])
     report = run(recipe, task, tmp_path / "run", quick=True, device="cpu", probes=False)
     assert report.steps[0].probes == ()
-    assert [(skip.name, skip.reason) for skip in report.steps[0].unprobed] == [
-        ("rnn", "it was not wanted (`--no-probe`)")
-    ]
+    assert [(skip.name, skip.reason) for skip in report.steps[0].unprobed] == [("rnn", "skipped by `--no-probe`")]
 
 
 @pytest.mark.cuda

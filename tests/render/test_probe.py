@@ -7,7 +7,9 @@ from rich.console import Console
 
 from compressor import render
 from compressor.measure.statistics import difference_interval, mean_interval
-from compressor.probing.tasks import AssociativeRecall, LongGap, StateTracking
+from compressor.probing.associative_recall import AssociativeRecall
+from compressor.probing.long_gap import LongGap
+from compressor.probing.state_tracking import StateTracking
 from compressor.render import probe as shown
 from compressor.render import view
 from compressor.render.terminal import print_table

@@ -19,7 +19,7 @@ from compressor.surgery.attention.head_silencing import silenced
 from compressor.surgery.attention.removable_heads import flexible, narrowed
 from compressor.surgery.attention.sites import attention_sites
 from compressor.surgery.changes import change, size_of
-from compressor.surgery.comparison import check_agreement, evaluating_on_cpu, forward
+from compressor.surgery.equivalence import check_agreement, evaluating_on_cpu, forward
 from compressor.surgery.refit.compensation import refit
 from compressor.surgery.units.choice import Layer, choose
 from compressor.surgery.units.resize import resized_copy, select

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compressor.errors import SurgeryError
 from compressor.report import Skip
 from compressor.surgery.attention.sites import attention_sites
-from compressor.surgery.comparison import forward
+from compressor.surgery.equivalence import forward
 from compressor.surgery.refit.calibration import calls, evaluating
 from compressor.surgery.units.convert import convert
 

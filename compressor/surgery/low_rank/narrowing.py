@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compressor.errors import SurgeryError
 from compressor.nn.attention.head_factorisation import HeadWeights, cut_query_key, cut_value_output
 from compressor.nn.factorisation import HeadPairs
-from compressor.surgery.comparison import check_agreement, forward
+from compressor.surgery.equivalence import check_agreement, forward
 from compressor.surgery.low_rank.analysis import head_weights
 from compressor.surgery.rebuild import resize_record
 from compressor.surgery.refit.calibration import evaluating

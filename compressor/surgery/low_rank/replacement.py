@@ -13,7 +13,7 @@ from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.factorisation import Factors, Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.structure import replace_module, replace_record
-from compressor.surgery.changes import Size, size_of
+from compressor.surgery.changes import Size, change, size_of
 from compressor.surgery.low_rank.analysis import head_weights
 from compressor.surgery.low_rank.matrices import HEAD_KINDS
 from compressor.surgery.low_rank.narrowing import cut_weights, narrow_declared
@@ -22,6 +22,7 @@ from compressor.surgery.units.convert import convert
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from compressor.report import Change
     from compressor.surgery.low_rank.analysis import Cut
     from compressor.surgery.low_rank.matrices import MatrixSite
 
@@ -112,3 +113,17 @@ def _replacement(model: nn.Module, old: Any, cuts: Sequence[tuple[Cut, int]]) ->
 def _factors(cut: Cut, rank: int) -> Factors:
     assert isinstance(cut.spectrum, Spectrum)
     return cut.spectrum.factors(rank)
+
+
+def cut_change(cut: Cut, rank: int, before: Size, after: Size, *, whitened: bool) -> Change:
+    """The change of a matrix, or of two, that were cut to a rank; `whitened`: its energies are of outputs on data."""
+    kept = 1.0 - cut.losses[rank]
+    what = "output energy on the calibration batches" if whitened else "energy"
+    heads = cut.site.kind in HEAD_KINDS
+    if heads:
+        width, number = cut.site.shape
+        note = f"{number} heads of {rank} features instead of {width}, {kept:.2%} of the {what} kept"
+    else:
+        rows, columns = cut.site.shape
+        note = f"rank {rank} of {cut.full}: {rows} x {rank} and {rank} x {columns}, {kept:.2%} of the {what} kept"
+    return change(cut.site.name, "heads narrowed" if heads else "factored", before, after, note=note)
