@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from compressor.methods.base import TrainingTask
     from compressor.methods.patterns import Selection
     from compressor.surgery.attention.causality import Evidence
     from compressor.surgery.attention.conversion_to_aaren import Conversion
     from compressor.surgery.attention.declared_causality import Finding
     from compressor.surgery.attention.site import AttentionSite
+    from compressor.task.contract import Task
 
 _BATCHES = "let `Task.batches` give at least one"
 _NOT_EQUIVALENT = (
@@ -86,7 +86,7 @@ class Aaren(Method):
             self.refuse_options("distill_lr", why="has no effect with `distill_steps: 0`")
         return self
 
-    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+    def check_task(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without attention that `targets` names, and weights that are not finite."""
         select_attention(model, task.attention, self.targets, self.ignore)
 

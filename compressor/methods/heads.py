@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.methods.base import TrainingTask
     from compressor.surgery.attention.head_scores import HeadScorer
+    from compressor.task.contract import Task
 
 Score = Literal["weight", "activation", "sensitivity", "taylor", "random"]
 
@@ -81,7 +81,7 @@ class Heads(Method):
             raise ValueError("`scope: global` needs `ratio`: the fraction of all heads that is removed")
         return self
 
-    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+    def check_task(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without attention that `targets` names, and weights that are not finite."""
         select_attention(model, task.attention, self.targets, self.ignore)
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.methods.base import TrainingTask
     from compressor.nn.attention.parts import AttentionParts
     from compressor.surgery.low_rank.analysis import Cut
     from compressor.surgery.low_rank.matrices import MatrixSite
+    from compressor.task.contract import Task
 
 _SHOWN = 6
 """How many reasons an error lists at most."""
@@ -113,7 +113,7 @@ class LowRankAttention(Method):
         """Refuse a model without anything that `targets` names, attention of PyTorch's alone considered."""
         self._select(model, {})
 
-    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+    def check_task(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without anything that `targets` names."""
         from compressor.surgery.attention.declared_sites import check_declared
 

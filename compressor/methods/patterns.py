@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator
 
 from compressor.errors import MethodError
+from compressor.nn.patterns import check_patterns, fits
 from compressor.report import Skip
 
 if TYPE_CHECKING:
@@ -22,19 +21,6 @@ Kind = Literal["i2h", "h2h", "other", "layer", "attention"]
 
 SHOWN = 12
 """How many names an error lists at most."""
-
-
-def check_patterns(patterns: Sequence[str]) -> None:
-    """Raise `ValueError` on a pattern that can match nothing or is not a regular expression."""
-    for pattern in patterns:
-        expression = pattern.removeprefix("re:")
-        if not expression:
-            raise ValueError(f"`{pattern}` is an empty pattern")
-        if pattern.startswith("re:"):
-            try:
-                re.compile(expression)
-            except re.error as error:
-                raise ValueError(f"`{pattern}` is not a regular expression: {error}") from error
 
 
 def _checked(pattern: str) -> str:
@@ -67,11 +53,8 @@ class Selection:
 
 
 def matches(pattern: str, candidate: Candidate) -> bool:
-    """True where the glob (or, after `re:`, the regular expression) fits a whole name of the candidate."""
-    if pattern.startswith("re:"):
-        expression = re.compile(pattern.removeprefix("re:"))
-        return any(expression.fullmatch(path) for path in candidate.paths)
-    return any(fnmatchcase(path, pattern) for path in candidate.paths)
+    """True if the glob (or, after `re:`, the regular expression) fits a whole name of the candidate."""
+    return any(fits(pattern, path) for path in candidate.paths)
 
 
 def select(

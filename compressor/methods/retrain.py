@@ -152,6 +152,7 @@ class Retrain(Method):
 
     def _train(self, model: nn.Module, state: State, context: Context) -> tuple[list[dict[str, float]], list[str]]:
         """Train `model` in place; gives a row an epoch, and notes."""
+        from compressor.measure import accuracy
         from compressor.training.batch_loss import batch_loss
         from compressor.training.epochs import Validation, train_epochs
         from compressor.training.rounding import Rounding
@@ -193,7 +194,9 @@ class Retrain(Method):
                 batches,
                 batch_loss(model, task.loss, teacher, teacher_share=self.distill_weight, device=device, bf16=self.bf16),
                 Validation(
-                    lambda trained: task.validate_model(trained, device).value,
+                    lambda trained: (
+                        accuracy.score(task, accuracy.torch_forward(trained, device), validation=True).value
+                    ),
                     task.higher_is_better,
                     self.keep_best or self.early_stopping is not None,
                     self.early_stopping,

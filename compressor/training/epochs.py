@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -64,7 +63,8 @@ def train_epochs(
         around: Entered around each measurement.
 
     Raises:
-        MethodError: Training broke down, or the metric is not finite.
+        MethodError: Training broke down.
+        TaskError: The metric is not finite.
     """
     best = BestWeights(higher_is_better=validation.higher_is_better, patience=validation.patience)
     history: History = []
@@ -77,7 +77,7 @@ def train_epochs(
             prune_(model, masks)  # they hold by themselves; a model that writes to its weights breaks them
             batches.epoch_done(bar)
             with around():
-                metric = _finite(validation.metric(model.eval()), epoch)
+                metric = validation.metric(model.eval())
             history.append(
                 {"epoch": float(epoch), "loss": mean, "metric": metric, "lr": trainer.lr, "seconds": seconds}
             )
@@ -109,9 +109,3 @@ def enough_memory() -> Iterator[None]:
             f"retraining ran out of memory: {str(error).splitlines()[0]}",
             hint="give smaller batches in `Task.batches`, or run with `--device cpu`",
         ) from error
-
-
-def _finite(metric: float, epoch: int) -> float:
-    if not math.isfinite(metric):
-        raise MethodError(f"the task's validation metric is {metric} after epoch {epoch}", hint="lower `lr`")
-    return metric
