@@ -307,7 +307,7 @@ class Ignoring(Attentive):
 
 def test_an_argument_that_makes_no_difference_is_left_aside_and_named():
     kind = (Ignoring, lambda pool, states, real: pool(states, real, states[:, 0]))
-    assert "left aside: unused" in replace(model_of(kind)).notes[-1]
+    assert "ignored: unused" in replace(model_of(kind)).notes[-1]
 
 
 @pytest.mark.parametrize("lengths", [(11, 11), (3, 3)])

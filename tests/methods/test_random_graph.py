@@ -397,7 +397,7 @@ def test_the_report_has_a_probe_of_what_the_step_converts(done):
     assert (probe.modules, probe.original, probe.converted, probe.seeds) == (("rnn",), "LSTM", "LSTM on a graph", 1)
     assert [result.trained.length for result in probe.results] == [12, 16, 32]
     assert report.steps[1].probes == ()
-    assert "Probed: LSTM" in (out / "report.md").read_text()
+    assert "→ LSTM on a graph" in (out / "report.md").read_text()
 
 
 def test_a_run_that_is_not_to_probe_says_which_layer_was_converted(done, tmp_path):
