@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from compressor.surgery.attention.conversion_to_aaren import carried_masks
 from pydantic import ValidationError
 from torch import nn
 
@@ -17,6 +16,7 @@ from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.structure import apply_record, replace_module
 from compressor.surgery.attention.causality import evidence
+from compressor.surgery.attention.conversion_to_aaren import carried_masks
 from compressor.surgery.rebuild import rebuild
 from tests.methods.conftest import CHANNELS, CLASSES, SignTask, make_context, same, weights
 

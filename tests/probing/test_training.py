@@ -124,5 +124,7 @@ def test_positions_are_sines_and_cosines_and_differ():
 
 
 def test_a_word_that_is_no_architecture_is_refused():
-    with pytest.raises(UsageError, match=r"unknown architecture `mamba`\nhint: architectures: attention, aaren, rnn_tanh"):
+    with pytest.raises(
+        UsageError, match=r"unknown architecture `mamba`\nhint: architectures: attention, aaren, rnn_tanh"
+    ):
         named("mamba")
