@@ -17,6 +17,7 @@ from compressor.errors import ExportError
 from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.loops import vectorized
+from exporters.loops.stacked import Stacked
 from exporters.onnx import Options, export
 from exporters.passes import fixed_shapes
 from tests.exporters.conftest import ShapedTask, lengths_for
@@ -600,7 +601,7 @@ def test_an_operator_for_all_steps_gives_what_it_gives_for_each(operator):
         if node.op == "placeholder":
             name = node.name
             constants = traced.graph_signature.inputs_to_lifted_tensor_constants
-            known[node] = traced.constants[constants[name]] if name in constants else vectorized.Stacked(steps)
+            known[node] = traced.constants[constants[name]] if name in constants else Stacked(steps)
         elif node.op == "call_function":
             args, kwargs = torch.fx.node.map_arg((node.args, dict(node.kwargs)), known.get)
             known[node] = result(node, args, kwargs)
@@ -619,12 +620,12 @@ class Applied(nn.Module):
 
 
 def result(node, args, kwargs):
-    flat = [leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, vectorized.Stacked)]
+    flat = [leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Stacked)]
     if not flat:
         return node.target(*args, **kwargs)
     found = vectorized.apply(node.target, args, kwargs)
     assert found is not None, f"no rule for {node.target}"
-    return vectorized.Stacked(tuple(found) if isinstance(found, (tuple, list)) else found)
+    return Stacked(tuple(found) if isinstance(found, (tuple, list)) else found)
 
 
 # --- one length ---
