@@ -24,7 +24,8 @@ from compressor.methods.removal import (
     trace_examples,
     with_whole_masks,
 )
-from compressor.methods.targets import Selection, check_patterns, select_layers
+from compressor.methods.targets import Selection, select_layers
+from compressor.nn.patterns import check_patterns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -14,7 +14,8 @@ from pydantic import Field, field_validator, model_validator
 from compressor.errors import MethodError, UsageError
 from compressor.methods.base import Context, Control, Method, State, StepResult
 from compressor.methods.removal import first_batches, refuse_non_finite
-from compressor.methods.targets import Candidate, Selection, check_patterns, select_matrices
+from compressor.methods.targets import Candidate, Selection, select_matrices
+from compressor.nn.patterns import check_patterns
 from compressor.report import Change, Skip
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.methods.base import TrainingTask
     from compressor.nn.attention.parts import AttentionParts
     from compressor.surgery.low_rank.factorise import Cut, Site
+    from compressor.task.contract import Task
 
 _SHOWN = 6
 """How many reasons an error lists at most."""
@@ -130,7 +131,7 @@ class LowRankAttention(Method):
         """Refuse a model without anything that `targets` names, attention of PyTorch's alone considered."""
         self._select(model, {})
 
-    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+    def check_task(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without anything that `targets` names."""
         from compressor.surgery.attention.sites import check_declared
 

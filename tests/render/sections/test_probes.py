@@ -1,17 +1,14 @@
 """Every view shows what a probe found, and a loss is said at the end."""
 
-import io
-
 import pytest
-from rich.console import Console
 
-from compressor import render
 from compressor.measure.statistics import difference_interval, mean_interval
 from compressor.probing.tasks import AssociativeRecall, LongGap, StateTracking
-from compressor.render import probe as shown
-from compressor.render import view
-from compressor.render.terminal import print_table
+from compressor.render import html
+from compressor.render.sections import probes as shown
+from compressor.render.sections.summary import statements
 from compressor.report import Drop, Probe, ProbeLength, ProbeResult, ProbeScore, Report, Skip
+from tests.render.views import VIEWS, on_terminal, said
 
 
 def at(length, chance, original, converted, verdict):
@@ -68,38 +65,32 @@ def probed(report):
     return report.model_copy(update={"steps": (step, *report.steps[1:])})
 
 
-def terminal(report):
-    stream = io.StringIO()
-    print_table(report, Console(file=stream, width=200))
-    return stream.getvalue()
-
-
 def test_a_report_with_probes_survives_json(probed):
     assert Report.from_json(probed.to_json()) == probed
 
 
-@pytest.mark.parametrize("show", [render.markdown, render.html, terminal])
+@pytest.mark.parametrize("show", VIEWS)
 def test_every_view_shows_both_accuracies_the_verdicts_and_the_conditions(probed, show):
-    text = " ".join(show(probed).replace("\\", "").split())
+    text = " ".join(show(probed, **({"width": 200} if show is on_terminal else {})).replace("\\", "").split())
     for wanted in (
         "causal attention (2 layers, 4 heads) → Aaren (2 layers, 4 heads) in encoder.layers.0.self_attn",
         "associative recall, 4 pairs of 16 symbols, length 12", "0.990 ± 0.010", "0.740 ± 0.009", "LOST", "kept",
-        "neither learns it: says nothing", "0.520 → 0.130 (chance 0.125): LOST", "mean of 3 seeds",
+        "neither learns it: no conclusion", "0.520 → 0.130 (chance 0.125): LOST", "mean of 3 seeds",
         "17,152 and 17,216 parameters", "will suffer",
     ):  # fmt: skip
         assert wanted in text
 
 
 def test_the_page_marks_a_loss(probed):
-    assert '<td class="bad">LOST</td>' in render.html(probed)
+    assert '<td class="bad">LOST</td>' in html.page(probed)
 
 
 def test_what_is_lost_is_said_as_bad_news_with_what_it_means_for_data(probed):
-    said = [item for item in view.statements(probed) if "`aaren`" in item.text or "Aaren" in item.text]
+    said = [item for item in statements(probed) if "`aaren`" in item.text or "Aaren" in item.text]
     assert [item.tone for item in said] == ["bad", "good", "plain"]
     assert said[0].text.startswith(
         "`aaren` loses associative recall (to look up what came with a key earlier in the sequence): accuracy 0.990 "
-        "with causal attention after 200 steps, 0.250 with Aaren after 600, trained alike; chance 0.250. Data in"
+        "with causal attention after 200 steps, 0.250 with Aaren after 600, trained identically; chance 0.250. Data in"
     )
     assert said[1].text == "`aaren` keeps long gap with distractors, on synthetic tasks."
     assert said[2].text.startswith("Neither causal attention nor Aaren learned state tracking (S3) in so few steps")
@@ -128,8 +119,8 @@ def test_a_task_learned_in_its_easier_form_is_not_called_silent():
 
 def test_a_step_that_was_not_probed_says_so(report):
     step = report.steps[0].model_copy(update={"unprobed": (Skip(name="rnn", reason="it was not wanted"),)})
-    text = terminal(report.model_copy(update={"steps": (step, *report.steps[1:])}))
-    assert "`magnitude` put another architecture in the place of rnn" in text
+    text = said(report.model_copy(update={"steps": (step, *report.steps[1:])}))
+    assert "`magnitude` replaced the architecture of rnn" in text
     assert "was not probed: it was not wanted." in text
 
 

@@ -1,35 +1,41 @@
-"""What probes found, as plain text: a table, the conditions, and the sentences that a reader should not miss."""
+"""What probes of replaced architectures found: a table, the conditions, and the sentences not to miss."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from compressor.render import format as form
-from compressor.render.blocks import Statement, Table, Tone
+from compressor.render.blocks import Group, Statement, Table, Text, Tone
+from compressor.render.section import Section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compressor.report import Drop, Probe, ProbeLength, ProbeResult, ProbeScore, StepReport, Verdict
+    from compressor.report import Drop, Probe, ProbeLength, ProbeResult, ProbeScore, Report, StepReport, Verdict
 
 VERDICTS: Final[dict[Verdict, str]] = {
     "kept": "kept",
     "lost": "LOST",
     "gained": "gained",
     "undecided": "undecided (within noise)",
-    "neither": "neither learns it: says nothing",
+    "neither": "neither learns it: no conclusion",
 }
 _IN_SHORT: Final[dict[Verdict, str]] = VERDICTS | {"undecided": "undecided", "neither": "neither"}
 
 
+def group(probe: Probe) -> Group:
+    """A probe as every view shows it."""
+    return Group(title(probe), (table(probe), Text(conditions(probe), muted=True)))
+
+
 def title(probe: Probe) -> str:
-    """What takes the place of what."""
-    where = f" in {', '.join(probe.modules)}" if probe.modules else ""
-    return f"{probe.original} ({probe.original_size}) → {probe.converted} ({probe.converted_size}){where}"
+    """What is replaced by what."""
+    modules = f" in {', '.join(probe.modules)}" if probe.modules else ""
+    return f"{probe.original} ({probe.original_size}) → {probe.converted} ({probe.converted_size}){modules}"
 
 
 def table(probe: Probe) -> Table:
-    """One row a synthetic task: both accuracies, how much is lost, the verdict, and the same at a length not seen."""
+    """One row a synthetic task: both accuracies, how much is lost, the verdict, and the same at an unseen length."""
     rows = tuple(
         (
             _described(result),
@@ -53,8 +59,8 @@ def conditions(probe: Probe) -> str:
     sizes = [form.count(number) for number in (first.parameters_original, first.parameters_converted)]
     return (
         f"Accuracy on new sequences, on the second half of the positions, {several if probe.seeds > 1 else '1 seed'}. "
-        f"Both trained alike from random weights: width {effort['width']}, {sizes[0]} and {sizes[1]} parameters beside "
-        f"embedding and readout; Adam, lr {effort['lr']:g}, at most {form.count(effort['steps'])} steps of "
+        f"Both trained identically from random weights: width {effort['width']}, {sizes[0]} and {sizes[1]} parameters "
+        f"besides embedding and readout; Adam, lr {effort['lr']:g}, at most {form.count(effort['steps'])} steps of "
         f"{effort['batch']} sequences, stopped when {form.percent(effort['solved'])} are right. Kept: all of the "
         f"drop's interval is at most {probe.margin:g}; lost: all of it is above."
     )
@@ -68,8 +74,8 @@ def statements(probe: Probe, who: str) -> list[Statement]:
         who: What converts, at the start of a sentence.
     """
     trained = {verdict: [r for r in probe.results if r.trained.verdict == verdict] for verdict in VERDICTS}
-    found = [Statement("bad", _lost(probe, result, who)) for result in trained["lost"]]
-    found += [
+    said = [Statement("bad", _lost(probe, result, who)) for result in trained["lost"]]
+    said += [
         Statement(
             "bad",
             f"{who} loses {result.task} at lengths beyond those of training: {_apart(result.longer)} at length "
@@ -78,30 +84,28 @@ def statements(probe: Probe, who: str) -> list[Statement]:
         for result in probe.results
         if result.trained.verdict != "lost" and result.longer.verdict == "lost"
     ]
-    told: list[tuple[Verdict, Tone, str]] = [
-        ("kept", "good", f"{who} keeps {{}}, on synthetic tasks."),
-        ("gained", "good", f"{who} gains {{}}, on synthetic tasks."),
-        ("undecided", "plain", f"Undecided, within noise, whether {who} keeps {{}}: more seeds would tell."),
+    told: list[tuple[Verdict, Tone, str, str]] = [
+        ("kept", "good", "{} keeps", ", on synthetic tasks."),
+        ("gained", "good", "{} gains", ", on synthetic tasks."),
+        ("undecided", "plain", "Undecided, within noise, whether {} keeps", ": more seeds would tell."),
     ]
-    for verdict, tone, text in told:
+    for verdict, tone, text, ending in told:
         if trained[verdict]:
-            found.append(Statement(tone, text.format(_names(probe, trained[verdict]))))
+            said.append(Statement(tone, f"{text.format(who)} {_names(probe, trained[verdict])}{ending}"))
     learned = {result.task for result in probe.results if result.trained.verdict != "neither"}
     if silent := [result for result in trained["neither"] if result.task not in learned]:
         text = f"Neither {probe.original} nor {probe.converted} learned {_names(probe, silent)} in so few steps"
-        found.append(Statement("plain", f"{text}, which says nothing."))
-    return found
+        said.append(Statement("plain", f"{text}, so nothing follows."))
+    return said
 
 
 def of_step(step: StepReport) -> list[Statement]:
     """What the probes of a step of a run say, or that there were none."""
-    found = [said for probe in step.probes for said in statements(probe, f"`{step.method}`")]
+    said = [statement for probe in step.probes for statement in statements(probe, f"`{step.method}`")]
     for skip in step.unprobed:
-        text = (
-            f"`{step.method}` put another architecture in the place of {skip.name}. What that can no longer learn was"
-        )
-        found.append(Statement("plain", f"{text} not probed: {skip.reason}."))
-    return found
+        text = f"`{step.method}` replaced the architecture of {skip.name}. What the new one can no longer learn was"
+        said.append(Statement("plain", f"{text} not probed: {skip.reason}."))
+    return said
 
 
 def _lost(probe: Probe, result: ProbeResult, who: str) -> str:
@@ -111,9 +115,9 @@ def _lost(probe: Probe, result: ProbeResult, who: str) -> str:
     return (
         f"{who} loses {what} (to {result.needs}): accuracy {_accuracy(at.original.mean)} with {probe.original} "
         f"after {max(result.steps_original)} steps, {_accuracy(at.converted.mean)} with {probe.converted} after "
-        f"{max(result.steps_converted)}, trained alike; chance {_accuracy(at.chance)}. "
+        f"{max(result.steps_converted)}, trained identically; chance {_accuracy(at.chance)}. "
         f"{result.meaning[0].upper()}{result.meaning[1:]} {'may' if partly else 'will'} suffer: look at the metric on "
-        "cases that ask for it."
+        "cases that need it."
     )
 
 
@@ -127,7 +131,7 @@ def _apart(at: ProbeLength) -> str:
 
 
 def _names(probe: Probe, results: Sequence[ProbeResult]) -> str:
-    """The tasks, with their difficulty where there are several of a name."""
+    """The tasks, with their difficulty if there are several of a name."""
     every = [result.task for result in probe.results]
     return ", ".join(
         f"{result.task} ({result.difficulty})" if every.count(result.task) > 1 else result.task for result in results
@@ -150,3 +154,10 @@ def _drop(drop: Drop) -> str:
 
 def _accuracy(value: float) -> str:
     return f"{value:.3f}".replace("-0.000", "0.000")
+
+
+def _section(report: Report) -> tuple[Group, ...]:
+    return tuple(group(probe) for step in report.steps for probe in step.probes)
+
+
+PROBES = Section("What the new architecture can still learn", _section)
