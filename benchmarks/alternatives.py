@@ -21,7 +21,7 @@ import onnxruntime
 import torch
 from onnxruntime.quantization import quantize_dynamic
 
-from compressor.task import load
+from compressor import load_task
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results" / "alternatives.md"
@@ -87,7 +87,7 @@ def torch_pruning(cell: str) -> str:
     """What Torch-Pruning makes of the network: parameters before and after, or its error."""
     import torch_pruning
 
-    task = load(f"{ROOT / TASK}:{cell}")
+    task = load_task(f"{ROOT / TASK}:{cell}")
     model, inputs = task.model(), task.example(2, 16)
     before = sum(parameter.numel() for parameter in model.parameters())
     importance = torch_pruning.importance.MagnitudeImportance(p=2)
@@ -113,13 +113,17 @@ def accuracy(cell: str, file: Path) -> float:
         feeds = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
         return torch.from_numpy(session.run(None, feeds)[0])
 
-    return float(load(f"{ROOT / TASK}:{cell}").evaluate(forward).mean())
+    return float(load_task(f"{ROOT / TASK}:{cell}").evaluate(forward).mean())
 
 
 def _row(cell: str, name: str, file: Path, original: Path, timed: dict[str, Any]) -> str:
     size, ratio = file.stat().st_size, original.stat().st_size / file.stat().st_size
     speed = timed.get("speedup")
-    fast = "1" if speed is None else f"{speed['ratio']:.2f} [{speed['interval']['low']:.2f}, {speed['interval']['high']:.2f}]"
+    fast = (
+        "1"
+        if speed is None
+        else f"{speed['ratio']:.2f} [{speed['interval']['low']:.2f}, {speed['interval']['high']:.2f}]"
+    )
     return f"| {cell.upper()} | {name} | {size / 1024:.1f} KiB | {ratio:.2f} | {accuracy(cell, file):.2%} | {fast} |"
 
 
