@@ -2,9 +2,9 @@
 
     python benchmarks/alternatives.py FOLDER     # writes docs/results/alternatives.md; FOLDER keeps the runs
 
-The recipe `quickstart` and `weights-90` (90 % zeros, as `torch.nn.utils.prune` gives, retrained) run through the command
-line, `quantize_dynamic` of ONNX Runtime rounds the exported original, and Torch-Pruning is asked for half of the units of
-the same network. All files are timed interleaved by `compressor bench`.
+The recipes `quickstart` and `weights-90` (90 % zeros, as `torch.nn.utils.prune` gives, retrained) run through the
+command line, `quantize_dynamic` of ONNX Runtime rounds the exported original, and Torch-Pruning is asked for half of the
+units of the same network. All files are timed interleaved by `compressor bench`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ CELLS = ("Gru", "Lstm")
 HEAD = f"""# The quickstart's models in other tools
 
 Written by `python benchmarks/alternatives.py runs/alternatives`: networks with one recurrent layer of 128 units
-([the sample](../../samples/japanese_vowels/README.md)), seed 0, accuracy on 370 test sequences with the exported file, batch 1,
-16 steps, 1 thread, all files interleaved, 95 % confidence intervals. ONNX Runtime {version("onnxruntime")}, PyTorch
+([the sample](../../samples/japanese_vowels/README.md)), seed 0, accuracy on 370 test sequences with the exported file,
+batch 1, 16 steps, 1 thread, all files interleaved, 95 % confidence intervals. ONNX Runtime {version("onnxruntime")}, PyTorch
 {torch.__version__.partition("+")[0]}, Torch-Pruning {version("torch-pruning")}.
 
 | network | tool | file | times smaller | accuracy | times as fast |
