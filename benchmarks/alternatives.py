@@ -3,8 +3,8 @@
     python benchmarks/alternatives.py FOLDER     # writes docs/results/alternatives.md; FOLDER keeps the runs
 
 The recipes `quickstart` and `weights-90` (90 % zeros, as `torch.nn.utils.prune` gives, retrained) run through the
-command line, `quantize_dynamic` of ONNX Runtime rounds the exported original, and Torch-Pruning is asked for half of the
-units of the same network. All files are timed interleaved by `compressor bench`.
+command line, `quantize_dynamic` of ONNX Runtime rounds the exported original, and Torch-Pruning is asked for half of
+the units of the same network. All files are timed interleaved by `compressor bench`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ HEAD = f"""# The quickstart's models in other tools
 
 Written by `python benchmarks/alternatives.py runs/alternatives`: networks with one recurrent layer of 128 units
 ([the sample](../../samples/japanese_vowels/README.md)), seed 0, accuracy on 370 test sequences with the exported file,
-batch 1, 16 steps, 1 thread, all files interleaved, 95 % confidence intervals. ONNX Runtime {version("onnxruntime")}, PyTorch
-{torch.__version__.partition("+")[0]}, Torch-Pruning {version("torch-pruning")}.
+batch 1, 16 steps, 1 thread, all files interleaved, 95 % confidence intervals. ONNX Runtime {version("onnxruntime")},
+PyTorch {torch.__version__.partition("+")[0]}, Torch-Pruning {version("torch-pruning")}.
 
 | network | tool | file | times smaller | accuracy | times as fast |
 |---|---|---|---|---|---|
