@@ -97,7 +97,7 @@ def select_attention(
             f"the model has no multi-head attention{changed}",
             hint="nn.MultiheadAttention is found by itself; name attention of your own in the task's `attention`",
         )
-    refuse_unmatched(targets or (), candidates, model, why="is no attention; name it in the task's `attention`")
+    refuse_unmatched(targets or (), candidates, model, why="is not an attention; name it in the task's `attention`")
     selection = select(candidates, targets, ignore)
     able = [site for site in sites.found if site.name in selection.names and site.reason is None]
     refuse_non_finite(model, [name for site in able for name in site.parameters])

@@ -32,7 +32,7 @@ _UNEVEN = (
 
 @contextmanager
 def evaluating_on_cpu(model: nn.Module) -> Iterator[nn.Module]:
-    """The model itself where it lies on the CPU (a copy would double the memory), as it was again afterwards."""
+    """The model itself if it lies on the CPU (a copy would double the memory), as it was again afterwards."""
     if any(tensor.device.type != "cpu" for tensor in [*model.parameters(), *model.buffers()]):
         yield copy.deepcopy(model).cpu().eval()
         return

@@ -22,7 +22,7 @@ MOST_REGRESSED = 4096
 """Inputs of a readout up to which it is solved for; the sums of more take too much memory."""
 
 _RIDGES = (1e-8, 1e-6, 1e-4, *RIDGES)
-"""Rows are alike, since their weights are flat, and it is their small differences that a readout has to enlarge."""
+"""Rows are similar, since their weights are flat, and it is their small differences that a readout has to enlarge."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Sample:
 def explained(module: PoolingReplacement, samples: Sequence[Sample]) -> float:
     """R^2 = 1 - sum |y - y'|^2 / sum |y - mean y|^2 over all outputs y of the samples.
 
-    1 is perfect, 0 no better than always the mean output; NaN where y is always the same.
+    1 is perfect, 0 no better than always the mean output; NaN if y is always the same.
     """
     residual = total = 0.0
     mean = torch.cat([sample.output for sample in samples]).mean(0)
@@ -69,7 +69,7 @@ def fit_and_measure(
 
 
 def solve_readout(module: PoolingReplacement, samples: Sequence[Sample]) -> bool:
-    """Put the readout in place that fits best in ridge regression, the ridge chosen by halves; False where none can be.
+    """Put the readout in place that fits best in ridge regression, the ridge chosen by halves; False if none can be.
 
     A linear readout has a constant, sums of rows have none.
     """

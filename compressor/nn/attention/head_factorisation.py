@@ -107,7 +107,7 @@ def cut_query_key(weights: HeadWeights, maps: Maps) -> HeadWeights:
 def cut_value_output(weights: HeadWeights, maps: Maps, moments: Moments | None) -> HeadWeights:
     """Values of r features, and an output layer that takes them in.
 
-    The output's bias takes up the values' and, where the mean of what the heads give is known, that of what is lost.
+    The output's bias takes up the values' and, if the mean of what the heads give is known, that of what is lost.
     """
     heads, bias, output_bias = weights.heads, weights.value_bias, weights.output_bias
     first, second = maps

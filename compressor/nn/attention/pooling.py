@@ -39,7 +39,7 @@ class PoolingRecord(LayerRecord):
 
 
 def readout_problem(rows: int, width: int, output_size: int, readout: Readout) -> str | None:
-    """Why m rows of D features cannot be read out in this way to F; None where they can."""
+    """Why m rows of D features cannot be read out in this way to F; None if they can."""
     if rows * width >= 1 << 24:
         return f"{rows} rows of {width} features are too many"
     if readout == "mix" and output_size % width:
@@ -91,7 +91,7 @@ class PoolingReplacement(RecordedLayer):
     """Rows pooled from a sequence and a readout of them to what consumers expect: (B, F).
 
     `mix` makes F / D weighted sums of the m rows (m * F / D parameters); `linear` is a Linear layer from m * D to F
-    features; `rows` gives them as they are, one after the other, where m * D = F. Its weights are called `pool.*`,
+    features; `rows` gives them as they are, one after the other, if m * D = F. Its weights are called `pool.*`,
     `readout.weight` and `readout.bias`.
     """
 

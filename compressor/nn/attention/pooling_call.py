@@ -47,7 +47,7 @@ class PoolingCall:
     axes: tuple[int, int, int] = (0, 1, 2)
     """Where the sequence has its batch, its steps and its features."""
     mask: str | None = None
-    """The one that says which steps are real; all are where it is left out or None."""
+    """The one that says which steps are real; all are if left out or None."""
     mask_kind: MaskKind | None = None
     """`real` (not 0: a real step), `padding` (not 0: a padded step, so -inf too), both (B, T) once axes of size 1 are
     left out; `lengths` (B,); `zeros`: no argument says it, and steps that are all zeros are padding; None: all real."""
@@ -84,7 +84,7 @@ class PoolingCall:
         if not isinstance(sequence, Tensor) or sequence.dim() != 3:
             found = type(sequence).__name__ if not isinstance(sequence, Tensor) else f"tensor of {sequence.dim()} axes"
             raise MethodError(
-                f"a pooling was put in the place of one whose `{self.sequence}` had 3 axes, and is given a {found}",
+                f"a pooling replaced one whose `{self.sequence}` had 3 axes, and is given a {found}",
                 hint="let the model call it in one way only",
             )
         sequence = sequence.permute(self.axes)  # (B, T, D)

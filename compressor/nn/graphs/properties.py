@@ -16,10 +16,10 @@ def properties(graph: LayeredGraph) -> dict[str, float]:
 
     `layers`, `nodes`, `edges`, `source_nodes`, `sink_nodes`, `diameter`, `density`, `avg_shortest_path_length`, and
     `_mean`, `_var` and `_std` of `eccentricity`, `degree`, `closeness`, `nodes_betweenness` and `edge_betweenness`:
-    networkx's eccentricity and centralities, with the variance and standard deviation of a sample (0 where there are
+    networkx's eccentricity and centralities, with the variance and standard deviation of a sample (0 if there are
     fewer than two values).
 
-    From `diameter` on they are of the undirected graph, but density is m / (n (n - 1)). Where it is not connected,
+    From `diameter` on they are of the undirected graph, but density is m / (n (n - 1)). If it is not connected,
     diameter, path length and eccentricity are those of its largest component (of several the one with the smallest
     node), and the centralities those of the whole graph as networkx defines them. `sink_nodes` is the size of the last
     layer, as in the paper's data; a node without successor in an earlier layer does not count.

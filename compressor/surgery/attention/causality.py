@@ -32,7 +32,7 @@ class Evidence:
     calls: tuple[Arguments, ...]
     """Its arguments by name, call by call."""
     reason: str | None
-    """Why it is not causal self-attention; None where it is."""
+    """Why it is not causal self-attention; None if it is."""
 
 
 def evidence(
@@ -40,8 +40,8 @@ def evidence(
 ) -> dict[str, Evidence]:
     """Watch the attentions of a model at work.
 
-    A layer is causal self-attention where every call of it has one sequence for queries, keys and values and a mask
-    that hides just what lies behind, and where its outputs up to a position stay as they are when the inputs behind
+    A layer is causal self-attention if every call of it has one sequence for queries, keys and values and a mask
+    that hides just what lies behind, and if its outputs up to a position stay as they are when the inputs behind
     that position change.
 
     Args:

@@ -144,7 +144,7 @@ def _number(name: str, module: nn.Module, role: str, path: str) -> int:
     if isinstance(found, property) and found.fset is None:
         raise TaskError(
             f"`{path}` of {label(name)} is a property that cannot be set",
-            hint="name the attribute that it is computed from; leave it out where it is computed from the layers",
+            hint="name the attribute that it is computed from; leave it out if it is computed from the layers",
         )
     return number
 

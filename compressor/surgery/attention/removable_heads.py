@@ -78,7 +78,7 @@ def _too_few(site: AttentionSite, amount: Amount) -> str | None:
 
 
 def _uses(cut: HeadCut, example: tuple[Tensor, ...]) -> dict[str, str]:
-    """Name of a site -> how the model calls it, where its heads cannot go because of that.
+    """Name of a site -> how the model calls it, if its heads cannot go because of that.
 
     Looked at with the converted layers: PyTorch's fused encoder layer does not call its attention.
     """

@@ -36,7 +36,7 @@ def attention_sites(model: nn.Module, declared: Mapping[str, AttentionParts] | N
 
     Args:
         model: The model, as it is now.
-        declared: What the task says of attention that its author wrote: glob of module names (or `re:` and a regular
+        declared: What the task says of third-party attention: glob of module names (or `re:` and a regular
             expression) -> its parts. The first pattern that fits a module counts.
     """
     found: list[AttentionSite] = []

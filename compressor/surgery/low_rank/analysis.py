@@ -54,10 +54,10 @@ def analyse(
     batches: Sequence[tuple[Tensor, ...]],
     bar: Bar | None = None,
 ) -> tuple[list[Cut], dict[str, str]]:
-    """Decompose the matrices of the sites, as they are seen by the batches where there are any.
+    """Decompose the matrices of the sites, as they are seen by the batches if there are any.
 
     Args:
-        model: Without `nn.MultiheadAttention` where a site is a part of attention, see `converted`.
+        model: Without `nn.MultiheadAttention` if a site is a part of attention, see `converted`.
         sites: Which may be factored.
         mode: How attention is.
         batches: Inputs of the model.

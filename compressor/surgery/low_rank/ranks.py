@@ -99,7 +99,7 @@ def _by_budget(cuts: Sequence[Cut], limits: Mapping[str, Limit], parameters: flo
 
 
 def fastest_rank(mode: str, hidden: int, steps: int) -> tuple[int, str]:
-    """The largest rank of a recurrent matrix that was measured to run faster than dense, 0 where none is, and why.
+    """The largest rank of a recurrent matrix that was measured to run faster than dense, 0 if none was, and why.
 
     Args:
         mode: As `nn.RNNBase` has it.
