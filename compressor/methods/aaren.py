@@ -154,7 +154,7 @@ class Aaren(Method):
 
         sites = {
             site.name: site
-            for site in attention_sites(model, context.task.attention).found
+            for site in attention_sites(model, context.task.attention).attentions
             if site.name in selection.names
         }
         reasons = {name: unfit(model.get_submodule(name), site) for name, site in sites.items()}

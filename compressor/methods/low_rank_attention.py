@@ -161,8 +161,8 @@ class LowRankAttention(Method):
         from compressor.surgery.low_rank.ranks import choose_ranks, rank_limit
         from compressor.surgery.low_rank.replacement import converted
 
-        selection, found = self._select(state.model, context.task.attention)
-        sites = [found[name] for name in selection.names]
+        selection, matrices = self._select(state.model, context.task.attention)
+        sites = [matrices[name] for name in selection.names]
         refuse_non_finite(state.model, [name for name, _ in state.model.named_parameters()])
         batches = [inputs for inputs, _ in context.first_batches(self.calibration_batches)] if self.whiten else []
         model = converted(state.model, state.masks, sites).model

@@ -149,9 +149,9 @@ def _find(model: nn.Module, name: Any, cls: type[Layer]) -> nn.Module:
     modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     old = modules.get(name) if isinstance(name, str) and name else None
     if not isinstance(old, (cls, _PREDECESSORS[cls])):
-        found = "no module" if old is None else f"a `{type(old).__name__}`"
+        kind = "no module" if old is None else f"a `{type(old).__name__}`"
         raise CheckpointError(
-            f"the record replaces `{name}` by a `{cls.__name__}`, and that is {found} in this model",
+            f"the record replaces `{name}` by a `{cls.__name__}`, and that is {kind} in this model",
             hint="load it with the task that it was made from",
         )
     return old

@@ -46,8 +46,8 @@ def explained(module: PoolingReplacement, samples: Sequence[Sample]) -> float:
     mean = torch.cat([sample.output for sample in samples]).mean(0)
     with torch.no_grad():
         for sample in samples:
-            found = module.read_out(module.pool(sample.sequence, sample.real))
-            residual += float((sample.output - found).double().square().sum())
+            outputs = module.read_out(module.pool(sample.sequence, sample.real))
+            residual += float((sample.output - outputs).double().square().sum())
             total += float((sample.output - mean).double().square().sum())
     return 1.0 - residual / total if total else float("nan")
 
@@ -127,9 +127,9 @@ def fit(
 
     def consider() -> None:
         nonlocal best, kept
-        found = explained(module, held_out)
-        if not kept or found > best:
-            best, kept = found, {name: value.clone() for name, value in module.state_dict().items()}
+        share = explained(module, held_out)
+        if not kept or share > best:
+            best, kept = share, {name: value.clone() for name, value in module.state_dict().items()}
 
     consider()
     if solve_readout(module, samples):
@@ -159,8 +159,8 @@ def _descend(
     )
 
     def loss(sample: Sample) -> Tensor:
-        found = module.read_out(module.pool(sample.sequence, sample.real))
-        return (found - sample.output).square().mean() / variance
+        outputs = module.read_out(module.pool(sample.sequence, sample.real))
+        return (outputs - sample.output).square().mean() / variance
 
     drawn = torch.randint(len(samples), (steps,), generator=generator).tolist()
     trainer.epoch((samples[index] for index in drawn), loss, report, number=1)

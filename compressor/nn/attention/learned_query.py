@@ -97,8 +97,8 @@ class LearnedQuery(RecordedLayer):
 
     def paths(self) -> dict[str, str]:
         """Names in the model of the layers that make keys and values, if they are others, and of the output."""
-        found = {"key": self._record.key, "value": self._record.value, "output": self._record.output}
-        return {role: path for role, path in found.items() if path is not None}
+        paths = {"key": self._record.key, "value": self._record.value, "output": self._record.output}
+        return {role: path for role, path in paths.items() if path is not None}
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., E) -> (..., h * d), the same at every position; with keys and values behind if they are its own."""
@@ -167,6 +167,6 @@ class LearnedQuery(RecordedLayer):
 
     def extra_repr(self) -> str:
         """The structure in one line."""
-        found = self._record
-        widths = f"{found.num_heads} heads of {found.head_width}, {found.value_head_width} for values"
-        return f"{widths}, scale={found.scale:.6g}"
+        record = self._record
+        widths = f"{record.num_heads} heads of {record.head_width}, {record.value_head_width} for values"
+        return f"{widths}, scale={record.scale:.6g}"

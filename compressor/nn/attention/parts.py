@@ -53,7 +53,7 @@ class AttentionParts:
         """Refuse what cannot be paths.
 
         Raises:
-            TaskError: A path is not text, or is empty, or two of the three inputs are one layer and the third is another.
+            TaskError: A path is not text or is empty, or two of the three inputs are one layer, the third another.
         """
         fields = {name: (getattr(self, name),) for name in LAYERS}
         for name in ("heads", "widths"):

@@ -144,12 +144,12 @@ class PoolingReplacement(RecordedLayer):
         Raises:
             CheckpointError: The record is not valid.
         """
-        found = parse(PoolingRecord, record)
-        pool: LamaAttention | MeanPooling = MeanPooling(found.width)
-        if found.lama is not None:
-            pool = LamaAttention.from_record(found.lama.model_dump(), device=device, dtype=dtype)
-        call = PoolingCall.from_record(found.call.model_dump())
-        module = cls(call, pool, found.output_size, found.readout, device="meta", dtype=dtype)
+        fields = parse(PoolingRecord, record)
+        pool: LamaAttention | MeanPooling = MeanPooling(fields.width)
+        if fields.lama is not None:
+            pool = LamaAttention.from_record(fields.lama.model_dump(), device=device, dtype=dtype)
+        call = PoolingCall.from_record(fields.call.model_dump())
+        module = cls(call, pool, fields.output_size, fields.readout, device="meta", dtype=dtype)
         if module.readout is not None:
             allocate(module.readout, device)
         return module

@@ -80,8 +80,8 @@ class LayeredGraph:
         Raises:
             CheckpointError: The record is not valid.
         """
-        found = parse(GraphRecord, record)
-        return cls(found.nodes, tuple((source, target) for source, target in found.edges))
+        fields = parse(GraphRecord, record)
+        return cls(fields.nodes, tuple((source, target) for source, target in fields.edges))
 
     def record(self) -> dict[str, Any]:
         """JSON from which `from_record` builds an equal graph."""

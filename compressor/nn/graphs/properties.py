@@ -36,7 +36,7 @@ def properties(graph: LayeredGraph) -> dict[str, float]:
     whole.add_nodes_from(range(n))
     largest = whole.subgraph(max(nx.connected_components(whole), key=lambda nodes: (len(nodes), -min(nodes))))
     eccentricity = nx.eccentricity(largest)
-    found = {
+    facts = {
         "layers": float(len(graph.layers)),
         "nodes": float(n),
         "edges": float(len(graph.edges)),
@@ -54,8 +54,8 @@ def properties(graph: LayeredGraph) -> dict[str, float]:
         "edge_betweenness": nx.edge_betweenness_centrality(whole),
     }
     for name, values in per_item.items():
-        found |= _moments(name, list(values.values()))
-    return found
+        facts |= _moments(name, list(values.values()))
+    return facts
 
 
 def _moments(name: str, values: list[float]) -> dict[str, float]:

@@ -103,12 +103,12 @@ def _dominators(columns: Tensor, tolerance: float) -> Tensor:
     Only those y are compared in full that are high enough where row j is highest, few unless most rows are similar.
     """
     highest, where = columns.max(1)  # (n,)
-    found = highest[:, None] - columns[:, where].T <= tolerance  # (n, n)
+    below = highest[:, None] - columns[:, where].T <= tolerance  # (n, n)
     for j, row in enumerate(columns):
-        candidates = found[j].nonzero().flatten()
+        candidates = below[j].nonzero().flatten()
         for part in row_slices(len(candidates), len(row), columns.device):
-            found[j, candidates[part]] = (row - columns[candidates[part]]).amax(1) <= tolerance
-    return found
+            below[j, candidates[part]] = (row - columns[candidates[part]]).amax(1) <= tolerance
+    return below
 
 
 def _take_paths(tile: Tensor, given: Iterable[Tensor], pivots: Tensor) -> None:

@@ -88,8 +88,8 @@ class Order:
     def meet(self, first: int, second: int) -> int | None:
         """The greatest lower bound of two classes within this order; None if there is none."""
         lower = self.geq.words[first] & self.geq.words[second]  # (words,)
-        found = (self.geq.words == lower).all(1).nonzero().flatten()
-        return int(found) if len(found) else None
+        greatest = (self.geq.words == lower).all(1).nonzero().flatten()
+        return int(greatest) if len(greatest) else None
 
 
 def reachability_order(adjacency: Bits) -> Order:
@@ -153,7 +153,7 @@ def degenerate(classes: Tensor, irreducible: Tensor) -> str | None:
 
 def describe(classes: Tensor, irreducible: Tensor) -> str:
     """The facts of an order in one line, also if every class is irreducible; arguments as for `degenerate`."""
-    count, found = len(irreducible), int(irreducible.sum())
-    share = "all" if found == count else f"{found}"
+    count, kept = len(irreducible), int(irreducible.sum())
+    share = "all" if kept == count else f"{kept}"
     largest = int(classes.bincount().max())
     return f"{len(classes)} units in {count} classes, the largest of {largest}; {share} meet-irreducible"

@@ -110,14 +110,14 @@ class _Probe:
 
     def find_mask(self) -> tuple[PoolingCall, tuple[str, ...]]:
         """The call with the argument that says which steps are real, and the arguments that make no difference."""
-        found: list[tuple[str, MaskKind]] = []
+        masks: list[tuple[str, MaskKind]] = []
         ignored = []
         for key, value in self._arguments.items():
             if key in self._copies or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(value)):
                 continue
             kind = self._mask_kind(key, value) if isinstance(value, Tensor) else None
             if kind is not None:
-                found.append((key, kind))
+                masks.append((key, kind))
             elif isinstance(value, Tensor) and not self._matters(key, value):
                 ignored.append(key)
             else:
@@ -127,13 +127,13 @@ class _Probe:
                     hint="a mask has to be (B, T), whatever the order of the sequence's axes, or lengths (B,); masked "
                     "steps must make no difference at all",
                 )
-        if len(found) > 1:
-            names = " and ".join(f"`{key}`" for key, _ in found)
+        if len(masks) > 1:
+            names = " and ".join(f"`{key}`" for key, _ in masks)
             raise SurgeryError(f"`{self._name}` is given several masks, {names}", hint="give it one of them")
-        if not found:
+        if not masks:
             return self._call, tuple(ignored)
         call = self._call
-        return PoolingCall(call.arguments, call.sequence, call.axes, *found[0]), tuple(ignored)
+        return PoolingCall(call.arguments, call.sequence, call.axes, *masks[0]), tuple(ignored)
 
     def passes_over_zeros(self) -> bool:
         """Whether steps of zeros behind the sequence make no difference, while other steps do."""
@@ -196,8 +196,8 @@ class _Probe:
     def _run(self, sequence: Tensor | None = None, changed: dict[str, Tensor] | None = None) -> Any:
         """The output with another sequence (B, T, D) and other arguments; None if that raises or gives no tensor."""
         order = [self._call.axes.index(axis) for axis in range(3)]
-        given = (self.sequence if sequence is None else sequence).permute(order)
-        arguments = self._arguments | dict.fromkeys(self._copies, given) | (changed or {})
+        as_called = (self.sequence if sequence is None else sequence).permute(order)
+        arguments = self._arguments | dict.fromkeys(self._copies, as_called) | (changed or {})
         bound = inspect.BoundArguments(inspect.signature(self._module.forward), arguments)
         clones: dict[int, Tensor] = {}  # arguments that are one tensor stay one
 
