@@ -38,7 +38,7 @@ def compress(run: Setting, original: nn.Module) -> tuple[State, list[StepReport]
         progress=run.progress,
         quick=run.quick,
     )
-    state = State(copy.deepcopy(original))
+    state = State(copy.deepcopy(original), run.task.masks)
     steps = []
     befores = []
     for index, step in enumerate(run.recipe.steps):
