@@ -13,7 +13,7 @@ Tone = Literal["good", "bad", "plain"]
 MARKS: Final[dict[Tone, str]] = {"good": "✓", "bad": "✗", "plain": "•"}
 ALARMS: Final = frozenset({"MISSED", "NO", "LOST"})
 """Cells of a table that every view makes stand out."""
-_NUMBER: Final = re.compile(r"[-−]?\d")
+_NUMBER: Final = re.compile(r"[-−]?\d.{,29}")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Table:
 
     @property
     def numeric(self) -> tuple[bool, ...]:
-        """For each column whether it is aligned to the right: most of its cells start like a number."""
+        """For each column whether it is aligned to the right: most of its cells are short and start like a number."""
         columns = zip(*self.rows, strict=True) if self.rows else ((),) * len(self.header)
         return tuple(index > 0 and _mostly_numbers(cells) for index, cells in enumerate(columns))
 
@@ -87,7 +87,7 @@ class Table:
 
 def _mostly_numbers(cells: tuple[str, ...]) -> bool:
     filled = [cell for cell in cells if cell]
-    return 2 * sum(_NUMBER.match(cell) is not None for cell in filled) > len(filled)
+    return 2 * sum(_NUMBER.fullmatch(cell) is not None for cell in filled) > len(filled)
 
 
 @dataclass(frozen=True)
