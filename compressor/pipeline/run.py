@@ -31,7 +31,7 @@ from compressor.progress import Progress, Silent
 from compressor.recipe.choice import formats
 from compressor.report import (
     Artifact,
-    Beside,
+    Control,
     Environment,
     Latency,
     Limit,
@@ -271,7 +271,7 @@ class _Run:
         ]
         return {"probes": tuple(found), "unprobed": unprobed}
 
-    def _beside(self, index: int, before: State, context: Context) -> tuple[Beside, ...]:
+    def _beside(self, index: int, before: State, context: Context) -> tuple[Control, ...]:
         """The step's controls and, on each, the rest of the recipe, from the same random numbers on."""
         step = self.recipe.steps[index]
         found = []
@@ -287,9 +287,9 @@ class _Run:
                         state = later.apply(state, own).state
                     final = self._score(state.model)
             except CompressorError as error:
-                found.append(Beside(name=name, note=error.message))
+                found.append(Control(name=name, note=error.message))
                 continue
-            found.append(Beside(name=name, parameters=parameters, nonzeros=nonzeros, score=score, final=final))
+            found.append(Control(name=name, parameters=parameters, nonzeros=nonzeros, score=score, final=final))
         return tuple(found)
 
     def _export(

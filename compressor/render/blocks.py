@@ -18,7 +18,7 @@ _NUMBER: Final = re.compile(r"[-−]?\d.{,29}")
 
 @dataclass(frozen=True)
 class Heading:
-    """The name of the page, with a verdict beside it."""
+    """The name of the page, and the verdict."""
 
     text: str
     verdict: Statement
@@ -99,7 +99,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Links:
-    """Files that lie beside the page, by their relative names."""
+    """Files in the same folder as the page, by their relative names."""
 
     files: tuple[str, ...]
 
@@ -130,7 +130,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Group:
-    """Blocks under a title of their own."""
+    """Blocks under a title."""
 
     title: str
     blocks: tuple[Block, ...]

@@ -49,6 +49,6 @@ def _kind(block: Block) -> str:
 
 
 def _link(file: str) -> str:
-    """The address of a file that lies beside the page; empty for a name that leads elsewhere."""
+    """The address of a file in the page's folder; empty for a name that leads elsewhere."""
     inside = bool(file) and not file.startswith("/") and not {"", ".", ".."} & set(file.split("/"))
     return f"./{quote(printable(file))}" if inside else ""

@@ -83,7 +83,7 @@ def draw(height_inches: float, fill: Callable[[Figure], None], *, width_inches: 
 
 
 def alone(drawn: str, sentence: str) -> str:
-    """What `draw` gave as a file that stands on its own, light or dark as its viewer is; the sentence is its title."""
+    """What `draw` gave as a stand-alone file, light or dark as its viewer is; the sentence is its title."""
     head, rest = drawn.split(">", 1)
     head = head.replace(' aria-hidden="true"', ' xmlns="http://www.w3.org/2000/svg" role="img"')
     return f"{head}>\n<title>{escape(sentence)}</title>\n<style>{_OWN_COLOURS}</style>{rest}\n"
