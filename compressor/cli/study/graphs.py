@@ -1,4 +1,4 @@
-"""`compressor graphs`: how well networks on random graphs learn a task."""
+"""`compressor study graphs`: how well networks on random graphs learn a task."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressor.cli.arguments import JsonOption, RecipeArgument, SetOption, TaskOption
+from compressor.cli.arguments import JsonOption, TaskOption
 from compressor.cli.output import columns, emit, emit_json, emit_rich, say
 from compressor.errors import UsageError
 
@@ -15,19 +15,14 @@ if TYPE_CHECKING:
     from compressor.progress import Progress
     from compressor.studies.graphs import Kind, Predictor, Results
 
-app = typer.Typer(help="Draw random graphs, and study networks laid out on them.")
 
-
-@app.callback()
-def top() -> None:
-    """Draw random graphs, and study networks laid out on them."""
-
-
-@app.command()
-def study(
+def graphs(
     task: TaskOption,
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE.json", help="Results, written after each graph; goes on with it.")
+        Path,
+        typer.Option(
+            "--out", metavar="FILE.json", help="Results, written after each graph; continues an unfinished file."
+        ),
     ],
     kind: Annotated[
         list[str] | None,
@@ -52,14 +47,14 @@ def study(
 ) -> None:
     """Train a task's model on many random graphs, and ask which properties of a graph tell how well it learns.
 
-    In each graph's turn a stack with its structure takes the place of the recurrent layer, all weights of the model
-    are drawn anew, and it is trained on labels from scratch. An interrupted study goes on where it stopped.
+    For each graph, a stack with its structure replaces the recurrent layer, all weights of the model are initialised
+    again, and the model is trained on labels from scratch. An interrupted study continues where it stopped.
     """
     from pydantic import ValidationError
 
     least, most = read_range(nodes)
     if jobs is not None and ray not in (None, "local"):
-        raise UsageError("--jobs says nothing to a cluster that runs already", hint="leave out --jobs")
+        raise UsageError("--jobs has no effect with --ray", hint="leave out --jobs")
     from compressor.cli.progress import Terminal
     from compressor.studies import graphs as graph_study
 
@@ -86,46 +81,11 @@ def study(
         _show(results, predicted)
 
 
-@app.command("draw")
-def draw_graphs(
-    recipe: RecipeArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the figures go, one for each graph.")],
-    overrides: SetOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Draw the graphs of a recipe's `random_graph` steps, and show what is known of them before anything is trained."""
-    from compressor import recipe as recipes
-    from compressor.files import write_whole, writing
-    from compressor.methods.random_graph import RandomGraph
-    from compressor.nn.graphs.properties import properties
-    from compressor.render.graph import svg
-
-    loaded = recipes.load(recipe, overrides or ())
-    steps = [(index, step) for index, step in enumerate(loaded.steps) if isinstance(step, RandomGraph)]
-    if not steps:
-        raise UsageError(f"`{loaded.name}` has no `random_graph` step", hint="such as the recipe `random-graph`")
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    facts = {}
-    for index, step in steps:
-        graph = step.draw(loaded.seed)
-        target = out / f"graph{'' if len(steps) == 1 else index + 1}.svg"
-        write_whole(target, svg(graph, f"{step.graph.replace('_', ' ')}, {step.nodes} nodes").encode())
-        facts[f"step {index + 1}"] = properties(graph)
-        say(f"wrote {target}")
-    if json:
-        emit_json(facts)
-        return
-    names = list(facts)
-    rows = [(key, *(f"{facts[name][key]:.4g}" for name in names)) for key in facts[names[0]]]
-    emit_rich(columns(("property", *names), rows, right=names))
-
-
 def read_range(text: str) -> tuple[int, int]:
     """10 and 50 from `10..50`.
 
     Raises:
-        UsageError: It is no range of whole numbers.
+        UsageError: It is not a range of whole numbers.
     """
     match = re.fullmatch(r"([0-9]+)\.\.([0-9]+)", text)
     if match is None:
@@ -141,7 +101,7 @@ def _said(problem: Any) -> str:
 
 
 def _predictors(results: "Results", progress: "Progress") -> "list[Predictor]":
-    """None where there are too few rows or scikit-learn is missing, which is said."""
+    """Empty if there are too few rows or scikit-learn is missing; a message says so."""
     from compressor.studies import graphs as graph_study
 
     try:
@@ -152,7 +112,7 @@ def _predictors(results: "Results", progress: "Progress") -> "list[Predictor]":
 
 
 def _correlations(results: "Results") -> dict[str, dict[str, float | None]]:
-    """For all kinds together and, where there are several, for each of them."""
+    """For all kinds together and, if there are several, for each of them."""
     from compressor.studies import graphs as graph_study
 
     kinds: list[Kind | None] = [None, *(results.study.kinds if len(results.study.kinds) > 1 else ())]
