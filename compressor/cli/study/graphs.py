@@ -13,7 +13,8 @@ from compressor.errors import UsageError
 
 if TYPE_CHECKING:
     from compressor.progress import Progress
-    from compressor.studies.graphs import Kind, Predictor, Results
+    from compressor.studies.graphs.analysis import Predictor
+    from compressor.studies.graphs.facts import Kind, Results
 
 
 def graphs(
@@ -56,12 +57,13 @@ def graphs(
     if jobs is not None and ray not in (None, "local"):
         raise UsageError("--jobs has no effect with --ray", hint="leave out --jobs")
     from compressor.cli.progress import Terminal
-    from compressor.studies import graphs as graph_study
+    from compressor.studies.graphs.facts import KINDS, Study
+    from compressor.studies.graphs.study import study
 
     try:
-        options = graph_study.Study(
+        options = Study(
             task=task,
-            kinds=tuple(kind or graph_study.KINDS),
+            kinds=tuple(kind or KINDS),
             count=count,
             smallest=least,
             largest=most,
@@ -72,7 +74,7 @@ def graphs(
     except ValidationError as error:
         raise UsageError(_said(error.errors()[0])) from error
     with Terminal() as progress:
-        results = graph_study.study(options, out, jobs=jobs or os.cpu_count() or 1, ray=ray, progress=progress)
+        results = study(options, out, jobs=jobs or os.cpu_count() or 1, ray=ray, progress=progress)
         predicted = _predictors(results, progress)
     say(f"wrote {out}")
     if json:
@@ -102,10 +104,10 @@ def _said(problem: Any) -> str:
 
 def _predictors(results: "Results", progress: "Progress") -> "list[Predictor]":
     """Empty if there are too few rows or scikit-learn is missing; a message says so."""
-    from compressor.studies import graphs as graph_study
+    from compressor.studies.graphs import analysis
 
     try:
-        return graph_study.predictors(results, progress=progress)
+        return analysis.predictors(results, progress=progress)
     except UsageError as error:
         say(f"no predictors: {error.message}; {error.hint}")
         return []
@@ -113,52 +115,53 @@ def _predictors(results: "Results", progress: "Progress") -> "list[Predictor]":
 
 def _correlations(results: "Results") -> dict[str, dict[str, float | None]]:
     """For all kinds together and, if there are several, for each of them."""
-    from compressor.studies import graphs as graph_study
+    from compressor.studies.graphs import analysis
 
     kinds: list[Kind | None] = [None, *(results.study.kinds if len(results.study.kinds) > 1 else ())]
-    return {kind or "all": graph_study.correlations(results.metrics(kind)) for kind in kinds}
+    return {kind or "all": analysis.correlations(results.metrics(kind)) for kind in kinds}
 
 
 def _facts(results: "Results", predicted: "list[Predictor]") -> dict[str, Any]:
     from dataclasses import asdict
 
-    from compressor.studies import graphs as graph_study
+    from compressor.studies.graphs import analysis
 
     return {
         **results.model_dump(mode="json"),
-        "summaries": {kind: asdict(summary) for kind, summary in graph_study.summaries(results).items()},
+        "summaries": {kind: asdict(summary) for kind, summary in analysis.summaries(results).items()},
         "correlations": _correlations(results),
         "predictors": [asdict(predictor) for predictor in predicted],
     }
 
 
 def _show(results: "Results", predicted: "list[Predictor]") -> None:
-    from compressor.studies import graphs as graph_study
+    from compressor.studies.graphs import analysis
+    from compressor.studies.graphs.facts import KINDS
 
     rows = [
         (
-            graph_study.KINDS[kind],
+            KINDS[kind],
             f"{summary.count}",
             *(f"{part:.4f}" for part in (summary.mean, summary.median, summary.sd, summary.least, summary.largest)),
         )
-        for kind, summary in graph_study.summaries(results).items()
+        for kind, summary in analysis.summaries(results).items()
     ]
     names = ("graphs", "mean", "median", "sd", "min", "max")
     emit(f"{results.metric} after {results.study.epochs} epochs from random weights\n")
     emit_rich(columns(("kind", *names), rows, right=names))
     for row in results.rows:
         if row.metric is None:
-            emit(f"{graph_study.KINDS[row.kind]} {row.index} failed: {row.note}")
+            emit(f"{KINDS[row.kind]} {row.index} failed: {row.note}")
     found = _correlations(results)
     emit(f"\nPearson correlation with {results.metric}\n")
-    header = [graph_study.KINDS.get(kind, kind) for kind in found]
+    header = [KINDS.get(kind, kind) for kind in found]
     properties = list(next(iter(found.values())))
     cells = [(name, *(_correlation(part.get(name)) for part in found.values())) for name in properties]
     emit_rich(columns(("property", *header), cells, right=header))
     if predicted:
         emit(
-            f"\nR^2 on graphs that were not seen, {graph_study.FOLDS}-fold cross-validation, "
-            f"{graph_study.REPEATS} times over {len(results.metrics())} graphs; 0 is no better than the mean\n"
+            f"\nR^2 on graphs that were not seen, {analysis.FOLDS}-fold cross-validation, "
+            f"{analysis.REPEATS} times over {len(results.metrics())} graphs; 0 is no better than the mean\n"
         )
         table = [(part.name, f"{part.r2:.3f}", f"{part.sd:.3f}") for part in predicted]
         emit_rich(columns(("predictor", "mean", "sd"), table, right=("mean", "sd")))
