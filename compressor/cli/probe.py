@@ -8,7 +8,7 @@ import typer
 
 from compressor.cli import completion
 from compressor.cli.arguments import JsonOption, SetOption
-from compressor.cli.output import data_console, emit, emit_json, say
+from compressor.cli.output import emit_json, emit_rich, say
 from compressor.errors import UsageError
 
 if TYPE_CHECKING:
@@ -170,12 +170,9 @@ def _give(found: "ProbeFile", out: Path | None, *, json: bool) -> None:
     if json:
         emit_json(found.model_dump(mode="json"))
         return
-    from compressor.render.probe import statements
-    from compressor.render.terminal import print_probe, print_statements
+    from compressor.render import terminal
+    from compressor.render.blocks import Statements
+    from compressor.render.sections.probes import group, statements
 
-    console = data_console()
-    with console.capture() as capture:
-        for part in found.probes:
-            print_probe(part, console)
-            print_statements(statements(part, part.converted), console)
-    emit(capture.get())
+    said = [(group(part), Statements(tuple(statements(part, part.converted)))) for part in found.probes]
+    emit_rich(*(part for blocks in said for part in terminal.draw(blocks)))
