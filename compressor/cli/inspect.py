@@ -26,12 +26,12 @@ def inspect(
     import torch
 
     from compressor.cli.progress import Terminal
-    from compressor.pipeline.setting import try_forward
+    from compressor.pipeline.dry_run import try_out
     from compressor.task.loading import load
 
     loaded = load(task)
     model = loaded.model()
-    try_forward(loaded, model, torch.device("cpu"))
+    try_out(loaded, model, torch.device("cpu"))
     with Terminal() as progress, progress.bar("tracing the model", None):
         rows = modules(model, loaded.example(2, loaded.length))
     attention = attentions(model, loaded.attention)
