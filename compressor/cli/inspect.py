@@ -98,7 +98,7 @@ def attentions(model: "nn.Module", declared: "Mapping[str, AttentionParts]") -> 
             "value_head_width": site.value_head_width,
             "refused": site.reason,
         }
-        for site in attention_sites(model, declared).found
+        for site in attention_sites(model, declared).attentions
     ]
 
 

@@ -95,7 +95,7 @@ def apply_record(model: nn.Module, record: Mapping[str, Any]) -> None:
     """Put the layer that a record describes into `model`, in place; that layer's weights are undefined afterwards.
 
     It gets the device, the type and the mode (training or evaluation) of the module that it replaces; device and type
-    are the model's where that module has no parameters.
+    are the model's if that module has no parameters.
 
     Raises:
         CheckpointError: The record is not valid or does not fit the model.
@@ -145,13 +145,13 @@ def _holds(module: nn.Module, part: nn.Module) -> bool:
 
 
 def _find(model: nn.Module, name: Any, cls: type[Layer]) -> nn.Module:
-    """The module that is replaced; it has to be of the kind that `cls` stands in for."""
+    """The module that is replaced; it has to be of the kind that `cls` replaces."""
     modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     old = modules.get(name) if isinstance(name, str) and name else None
     if not isinstance(old, (cls, _PREDECESSORS[cls])):
-        found = "no module" if old is None else f"a `{type(old).__name__}`"
+        kind = "no module" if old is None else f"a `{type(old).__name__}`"
         raise CheckpointError(
-            f"the record puts a `{cls.__name__}` in place of `{name}`, which is {found} in this model",
+            f"the record replaces `{name}` by a `{cls.__name__}`, and that is {kind} in this model",
             hint="load it with the task that it was made from",
         )
     return old

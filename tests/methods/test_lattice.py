@@ -137,7 +137,7 @@ def test_the_random_control_is_the_same_for_the_same_seed(state):
 
 
 def test_a_linear_layer_has_no_order(state, context):
-    with pytest.raises(MethodError, match="`head` is no recurrent layer"):
+    with pytest.raises(MethodError, match="`head` is not a recurrent layer"):
         lattice(state, context, prune="units", targets=("head",), ratio=0.5)
 
 
