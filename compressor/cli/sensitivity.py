@@ -68,7 +68,7 @@ def run(task: "GuardedTask", options: Options) -> None:
     import torch
 
     from compressor.cli.progress import Terminal
-    from compressor.methods import Magnitude
+    from compressor.methods.magnitude import Magnitude
     from compressor.studies.sensitivity import Prober
 
     step = Magnitude(prune="units", targets=options.targets, ratio=options.ratios[0])
