@@ -88,7 +88,7 @@ class Magnitude(Method):
     ratios: Annotated[dict[Pattern, Annotated[float, Field(ge=0.0, lt=1.0)]], Field(min_length=1)] | None = None
     """With `prune: units`: name of a layer (or a glob, or `re:` and a regular expression) -> ratio of that layer; 0
     leaves it alone. A layer that no pattern fits keeps `ratio`, or is left alone if that is not given. A layer's own
-    name goes before patterns. `compressor inspect --sensitivity --budget` finds ratios."""
+    name goes before patterns. `compressor sensitivity --budget` finds ratios."""
 
     count: Annotated[int, Field(ge=1)] | None = None
     """With `prune: units`, instead of `ratio`: number of hidden units that is removed from each layer."""
