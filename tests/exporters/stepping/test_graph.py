@@ -17,10 +17,11 @@ from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import METADATA_KEY, Steps
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
 from exporters.stepping.find import find_plan
 from tests.cli.conftest import call
-from tests.exporters.conftest import ShapedTask, features_task, lengths_for
+from tests.exporters.conftest import features_task
 from tests.tolerances import EXPORTED_FLOAT32
 
 TIMED, LAST = {0: "batch", 1: "time"}, {0: "batch"}
@@ -46,11 +47,11 @@ class Tagger(nn.Module):
         return self.tag(x), self.verdict(x[torch.arange(x.size(0)), lengths - 1])
 
 
-TAGGER = ShapedTask(
+TAGGER = RandomTask(
     {"words": TIMED, "speaker": LAST, "lengths": LAST},
     {"tags": TIMED, "verdict": LAST},
     lambda batch, length: (
-        torch.randint(WORDS, (batch, length)), torch.randn(batch, 2), lengths_for(batch, length),
+        torch.randint(WORDS, (batch, length)), torch.randn(batch, 2), random_lengths(batch, length),
     ),
 )  # fmt: skip
 
@@ -323,7 +324,7 @@ def test_what_mixes_positions_is_refused_with_the_place(model, outputs, options,
 
 
 def test_positions_that_are_an_input_stream():
-    task = ShapedTask(
+    task = RandomTask(
         {"features": TIMED, "positions": {0: "time"}},
         {"y": TIMED},
         lambda batch, length: (torch.randn(batch, length, INPUT), torch.arange(length)),
@@ -336,6 +337,6 @@ def test_positions_that_are_an_input_stream():
 
 
 def test_a_task_without_an_axis_of_time_is_refused():
-    task = ShapedTask({"x": LAST}, {"y": LAST}, lambda batch, length: (torch.randn(batch, INPUT),))
+    task = RandomTask({"x": LAST}, {"y": LAST}, lambda batch, length: (torch.randn(batch, INPUT),))
     with pytest.raises(ExportError, match="no input of the task has an axis called `time`"):
         find_plan(Untouched(), task)
