@@ -85,7 +85,7 @@ def sensitivity(
     import torch
 
     from compressor.cli.progress import Terminal
-    from compressor.methods import Magnitude
+    from compressor.methods.magnitude import Magnitude
     from compressor.studies.sensitivity import Prober
     from compressor.task.loading import load
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from compressor.errors import MethodError
 from compressor.methods.patterns import Candidate, Selection, listed, matches, refuse_unmatched, select
+from compressor.nn.names import with_holders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,7 +84,6 @@ def select_attention(
     Raises:
         MethodError: The model has none, a pattern matches nothing, nothing is left, or a weight is not finite.
     """
-    from compressor.nn.structure import with_holders
     from compressor.surgery.attention.sites import attention_sites
 
     sites = attention_sites(model, declared)
@@ -146,8 +146,6 @@ def layer_ratios(model: nn.Module, names: Sequence[str], ratios: Mapping[str, fl
 
 def _weights(model: nn.Module) -> list[Candidate]:
     """Every weight that magnitude can prune, a shared one once, under all its names."""
-    from compressor.nn.structure import with_holders
-
     candidates: dict[int, Candidate] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
@@ -171,8 +169,6 @@ def _weights(model: nn.Module) -> list[Candidate]:
 
 def _layers(model: nn.Module) -> list[Candidate]:
     from torch import nn
-
-    from compressor.nn.structure import with_holders
 
     candidates: dict[int, Candidate] = {}
     for path, module in model.named_modules(remove_duplicate=False):

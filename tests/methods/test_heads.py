@@ -9,8 +9,10 @@ from torch import nn
 
 from compressor import checkpoint
 from compressor.errors import MethodError, SurgeryError, TaskError
-from compressor.methods import METHODS, Heads, Magnitude
+from compressor.methods import METHODS
 from compressor.methods.base import State
+from compressor.methods.heads import Heads
+from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.surgery.attention.sites import attention_sites
 from tests.methods.conftest import CHANNELS, SignTask, Tagger, make_context, same, weights

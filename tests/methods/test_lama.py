@@ -8,8 +8,11 @@ from pydantic import ValidationError
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from compressor.errors import MethodError
-from compressor.methods import METHODS, Lama, Magnitude, Retrain
+from compressor.methods import METHODS
 from compressor.methods.base import State
+from compressor.methods.lama import Lama
+from compressor.methods.magnitude import Magnitude
+from compressor.methods.retrain import Retrain
 from compressor.nn.attention.lama import LamaAttention
 from compressor.nn.attention.pooling import MeanPooling, PoolingReplacement
 from compressor.surgery.rebuild import rebuild

@@ -6,8 +6,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressor.errors import MethodError, SurgeryError
-from compressor.methods import METHODS, Lattice
+from compressor.methods import METHODS
 from compressor.methods.base import State
+from compressor.methods.lattice import Lattice
 from compressor.nn.masks import prune_
 from tests.methods.conftest import CHANNELS, CLASSES, HIDDEN, SignTask, Tagger, make_context, same, weights
 from tests.surgery.units.test_connections import strengths

@@ -14,8 +14,11 @@ from torch import nn
 import compressor
 from compressor import AttentionParts
 from compressor.errors import MethodError, SurgeryError
-from compressor.methods import METHODS, LowRankAttention, Magnitude, Retrain
+from compressor.methods import METHODS
 from compressor.methods.base import State
+from compressor.methods.low_rank_attention import LowRankAttention
+from compressor.methods.magnitude import Magnitude
+from compressor.methods.retrain import Retrain
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.recurrent.factored import LowRankRecurrent

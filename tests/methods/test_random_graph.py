@@ -12,8 +12,10 @@ from torch.nn.utils.rnn import pack_sequence
 
 import compressor
 from compressor.errors import MethodError
-from compressor.methods import METHODS, RandomGraph, Retrain
+from compressor.methods import METHODS
 from compressor.methods.base import State
+from compressor.methods.random_graph import RandomGraph
+from compressor.methods.retrain import Retrain
 from compressor.nn.graphs.properties import properties
 from compressor.nn.graphs.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
 from compressor.nn.recurrent.graph import GraphRecurrent, parameter_count

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.causal_masks import hidden
 from compressor.nn.attention.learned_query import LearnedQuery, LearnedQueryRecord
-from compressor.nn.structure import full_name, replace_module, replace_record
+from compressor.nn.names import full_name
+from compressor.nn.structure import replace_module, replace_record
 from compressor.surgery.attention.causality import time_axis
 from compressor.surgery.attention.projection_watch import call_by_name
 from compressor.surgery.refit.calibration import evaluating

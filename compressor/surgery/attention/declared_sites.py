@@ -9,8 +9,8 @@ from torch import nn
 
 from compressor.errors import TaskError
 from compressor.nn.attention.parts import LAYERS, AttentionParts
+from compressor.nn.names import full_name
 from compressor.nn.patterns import fits
-from compressor.nn.structure import full_name
 from compressor.surgery.attention.site import AttentionSite, Projection
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from torch import nn
 from compressor.errors import TaskError
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.factored_linear import LowRankLinear
-from compressor.nn.structure import full_name, parameter_owners
+from compressor.nn.names import full_name, parameter_owners
 from compressor.report import Skip
 from compressor.surgery.attention.declared_sites import declared_modules, declared_site, label
 from compressor.surgery.attention.site import AttentionSite, Projection

@@ -9,11 +9,11 @@ from torch import nn
 
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.factored_linear import LowRankLinear
+from compressor.nn.names import full_name, parameter_owners, with_holders
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.gates import layer_names
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.uneven import UnevenRecurrent
-from compressor.nn.structure import full_name, parameter_owners, with_holders
 from compressor.surgery.attention.sites import attention_sites
 
 if TYPE_CHECKING:
