@@ -79,6 +79,24 @@ def schema_at(path: Sequence[str | int], root: Any) -> Schema:
     return _without_null(here, definitions)
 
 
+def options_at(path: Sequence[str | int], root: Any) -> dict[str, Schema]:
+    """The keys that the mapping at this place may have, each with its part of the JSON Schema."""
+    return _properties(schema_at(path, root))
+
+
+def _properties(here: Schema) -> dict[str, Schema]:
+    definitions = schema()["$defs"]
+    choices = [resolve(choice, definitions) for choice in (here, *alternatives(here))]
+    return {name: option for choice in choices for name, option in choice.get("properties", {}).items()}
+
+
+def group_of(key: str, owner: Sequence[str | int], root: Any) -> str | None:
+    """The option of `owner` whose value is a mapping with this key, if `owner` has no such key itself."""
+    options = options_at(owner, root)
+    groups = (name for name, option in options.items() if key in _properties(option))
+    return None if key in options else next(groups, None)
+
+
 def _without_null(here: Schema, definitions: Schema) -> Schema:
     """What an optional value is where it is given."""
     options = alternatives(here)

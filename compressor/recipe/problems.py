@@ -10,9 +10,20 @@ from typing import TYPE_CHECKING, Any
 from compressor.errors import RecipeError
 from compressor.plain_yaml import dump
 from compressor.recipe.jsonschema import schema
-from compressor.recipe.lookup import LISTS, called, is_entry, is_in_entry, owner_of, place_of, schema_at, value_at
+from compressor.recipe.lookup import (
+    LISTS,
+    called,
+    group_of,
+    is_entry,
+    is_in_entry,
+    options_at,
+    owner_of,
+    place_of,
+    schema_at,
+    value_at,
+)
 from compressor.recipe.overrides import SET
-from compressor.recipe.words import Schema, alternatives, expected, found, resolve
+from compressor.recipe.words import Schema, alternatives, expected, found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,10 +95,10 @@ def _problem(detail: ErrorDetails, path: Path, document: Document) -> RecipeErro
 
 def _unknown_key(path: Path, document: Document) -> RecipeError:
     owner, key = path[:-1], str(path[-1])
-    group = _group_of(key, owner, document.value)
+    group = group_of(key, owner, document.value)
     if group is not None:
         return _in_a_group(path, group, document)
-    known = list(schema_at(owner, document.value).get("properties", {}))
+    known = list(options_at(owner, document.value))
     name = owner_of(owner, document.value)
     message = f"{name} has no {'option' if is_in_entry(owner) else 'key'} `{key}`"
     hint = _did_you_mean(key, known) or (f"it has {_names(known)}" if len(known) <= _MOST_NAMES else None)
@@ -104,23 +115,11 @@ def _in_a_group(path: Path, group: str, document: Document) -> RecipeError:
     if place is not None and place.file.startswith(SET):
         line = f"{SET}{'.'.join(map(str, (*owner, group, key)))}={_flow(entry[key])}"
     else:
-        beside = {name: value for name, value in entry.items() if _group_of(name, owner, document.value) == group}
+        beside = {name: value for name, value in entry.items() if group_of(name, owner, document.value) == group}
         inside = entry[group] if isinstance(entry.get(group), dict) else {}
         line = f"{group}: {_flow({**inside, **beside})}"
     message = f"`{key}` of {owner_of(owner, document.value)} is an option of `{group}`"
     return RecipeError(message, place=place, hint=f"write `{line}`")
-
-
-def _group_of(key: str, owner: Path, root: Any) -> str | None:
-    """The option of `owner` whose value is a mapping with this key, if `owner` has no such key itself."""
-    options = schema_at(owner, root).get("properties", {})
-    if key in options:
-        return None
-    definitions = schema()["$defs"]
-    for name, option in options.items():
-        if any(key in resolve(choice, definitions).get("properties", {}) for choice in (option, *alternatives(option))):
-            return str(name)
-    return None
 
 
 def _missing_key(path: Path, document: Document) -> RecipeError:

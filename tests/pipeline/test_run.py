@@ -458,7 +458,9 @@ def test_what_a_rounded_file_is_compared_with_is_float():
     from compressor.pipeline.exporting import originals
     from exporters.onnx import Options
 
-    chosen = originals([Options(precision="int8", quantize_for="anywhere", keep_float=("head.*",), stream=True)])
+    chosen = originals(
+        [Options(precision="int8", rounding={"quantize_for": "anywhere", "keep_float": ["head.*"]}, stream=True)]
+    )
     assert chosen == [Options(stream=True)]
 
 

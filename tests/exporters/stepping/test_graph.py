@@ -77,10 +77,10 @@ class Decoder(nn.Module):
         return self.encoder(x, mask=mask, is_causal=True)
 
 
-def _export(model, task, path, **options):
+def _export(model, task, path, **stream):
     torch.manual_seed(0)
     model = model() if isinstance(model, type) else model
-    return model.eval(), path, export(Job(model, task, path, Options(stream=True, **options)))
+    return model.eval(), path, export(Job(model, task, path, Options(stream=stream or True)))
 
 
 @pytest.fixture(scope="module")
