@@ -57,7 +57,7 @@ def value_at(path: Sequence[str | int], root: Any) -> Any:
 
 
 def place_of(document: Document, path: Path) -> Place | None:
-    """Where the value stands, or the nearest thing around it."""
+    """Where the value is, or the nearest thing around it."""
     for length in range(len(path), -1, -1):
         place = document.values.get(path[:length])
         if place is not None:
@@ -66,7 +66,7 @@ def place_of(document: Document, path: Path) -> Place | None:
 
 
 def schema_at(path: Sequence[str | int], root: Any) -> Schema:
-    """The part of the JSON Schema that speaks about this place of the file; empty where none does."""
+    """The part of the JSON Schema for this place of the file; empty if there is none."""
     definitions = schema()["$defs"]
     here: Schema = schema()
     for depth, part in enumerate(path):
@@ -98,7 +98,7 @@ def group_of(key: str, owner: Sequence[str | int], root: Any) -> str | None:
 
 
 def _without_null(here: Schema, definitions: Schema) -> Schema:
-    """What an optional value is where it is given."""
+    """What an optional value is if it is not left out."""
     options = alternatives(here)
     return resolve(options[0] if len(options) == 1 else here, definitions)
 

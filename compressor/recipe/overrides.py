@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 SET = "--set "
-"""What stands in front of an override, as its place."""
+"""In front of an override, in its place."""
 
 
 @dataclass(frozen=True)

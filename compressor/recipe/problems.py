@@ -53,7 +53,7 @@ def translate(error: ValidationError, document: Document) -> tuple[RecipeError, 
 
 
 def _follows_from_others(detail: ErrorDetails) -> bool:
-    """A list counts as too short where its entries are wrong; those have errors of their own."""
+    """A list counts as too short if its entries are wrong; those have errors of their own."""
     return detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]
 
 
@@ -149,7 +149,7 @@ def _unknown_word(path: Path, document: Document) -> RecipeError:
     listing = f"{word}s: {_names(choices())}"
     if not isinstance(value, str):
         return RecipeError(f"`{word}` is {found(value)}, expected a name", place=place, hint=listing)
-    message = f"there is no {word} `{value}`"
+    message = f"unknown {word} `{value}`"
     return RecipeError(message, place=place, hint=_did_you_mean(value, choices()) or listing)
 
 
@@ -162,7 +162,7 @@ def _not_an_entry(path: Path, document: Document) -> RecipeError:
 
 
 def _rule(detail: ErrorDetails, path: Path, document: Document) -> RecipeError:
-    """A rule of a model's own; where its text names an option of the file, that is the place."""
+    """A rule of a model's own; if its text names an option of the file, that is the place."""
     message = str(detail.get("ctx", {}).get("error", detail["msg"]))
     value = value_at(path, document.value)
     for name in re.findall(r"`(\w+)", message):

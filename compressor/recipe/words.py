@@ -37,7 +37,7 @@ def found(value: Any) -> str:
 def expected(schema: Schema, definitions: Schema) -> str:
     """What a JSON Schema asks for, in words: `a number above 0 and below 1`, `` `units` or `weights` ``.
 
-    That null stands for leaving a key out is not said.
+    Null, which means that a key is left out, is not mentioned.
     """
     schema = resolve(schema, definitions)
     literals = [schema["const"]] if "const" in schema else schema.get("enum")
@@ -63,7 +63,7 @@ def _details(kind: str, schema: Schema, definitions: Schema) -> str:
 
 
 def alternatives(schema: Schema) -> list[Schema]:
-    """What a value may be, if it may be several things; null, which stands for leaving a key out, is not among them."""
+    """What a value may be, if it may be several things; without null, which means that a key is left out."""
     options = (*schema.get("anyOf", ()), *schema.get("oneOf", ()))
     return [option for option in options if option.get("type") != "null"]
 

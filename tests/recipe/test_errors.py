@@ -221,7 +221,7 @@ def test_an_empty_list_of_steps(write, refused):
 
 def test_an_unknown_method_names_the_nearest_one(with_steps, refused):
     assert refused(with_steps("- method: magnitud")) == (
-        "error: there is no method `magnitud`\n"
+        "error: unknown method `magnitud`\n"
         " --> recipe.yaml:4:13\n"
         "4 |   - method: magnitud\n"
         "  |             ^\n"
@@ -232,7 +232,7 @@ def test_an_unknown_method_names_the_nearest_one(with_steps, refused):
 def test_an_unknown_format_lists_the_known_ones(with_steps, refused):
     text = refused(with_steps("- method: retrain", "exports:\n  - format: coreml\n"))
     assert text == (
-        "error: there is no format `coreml`\n"
+        "error: unknown format `coreml`\n"
         " --> recipe.yaml:6:13\n"
         "6 |   - format: coreml\n"
         "  |             ^\n"
@@ -378,7 +378,7 @@ def test_a_missing_file(refused):
 
 
 def test_a_misspelt_shipped_name(refused):
-    assert refused("quickstrt") == "error: there is no recipe `quickstrt`\nhint: did you mean `quickstart`?"
+    assert refused("quickstrt") == "error: unknown recipe `quickstrt`\nhint: did you mean `quickstart`?"
 
 
 def test_a_folder(tmp_path, refused):

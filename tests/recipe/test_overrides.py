@@ -68,7 +68,7 @@ def test_an_override_of_one_alias_leaves_the_others_alone(with_steps):
     assert [step["epochs"] for step in load(name, ["steps.1.epochs=5"]).resolved()["steps"]] == [2, 5]
 
 
-def test_an_override_mends_a_mistake_of_the_file(with_steps):
+def test_an_override_replaces_a_mistake_of_the_file(with_steps):
     assert (
         load(with_steps("- {method: retrain, epochs: x}"), ["steps.0.epochs=3"]).resolved()["steps"][0]["epochs"] == 3
     )
