@@ -454,16 +454,6 @@ def test_every_error_of_ours_is_one_tree():
     assert issubclass(MethodError, CompressorError)
 
 
-def test_what_a_rounded_file_is_compared_with_is_float():
-    from compressor.pipeline.exporting import originals
-    from exporters.onnx import Options
-
-    chosen = originals(
-        [Options(precision="int8", rounding={"quantize_for": "anywhere", "keep_float": ["head.*"]}, stream=True)]
-    )
-    assert chosen == [Options(stream=True)]
-
-
 @pytest.fixture(scope="module")
 def several(folder):
     overrides = (
