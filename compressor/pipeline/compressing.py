@@ -16,6 +16,7 @@ from compressor.measure import size
 from compressor.methods.base import Context, Method, State
 from compressor.probing import comparison
 from compressor.probing.conversions import between
+from compressor.probing.plans import PLANS
 from compressor.report import Beside, StepReport
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _probed(run: Setting, index: int, before: nn.Module, after: nn.Module) -> di
         run.progress.say(f"probing what step {index + 1} converts")
     elif conversions:
         conversions, unprobed = (), (*comparison.unwanted(conversions), *unprobed)
-    plan = comparison.PLANS["rehearsal" if run.quick else "standard"]
+    plan = PLANS["rehearsal" if run.quick else "standard"]
     jobs = 1 if run.quick else run.jobs
     probes = [
         comparison.compare(conversion, plan, jobs=jobs, cache=not run.quick, progress=run.progress)

@@ -51,7 +51,7 @@ def check_model(model: Any, attention: Mapping[str, AttentionParts]) -> None:
         "NaN or infinity in a checkpoint means that training diverged; take an earlier checkpoint",
     )
     if attention:
-        from compressor.surgery.attention.sites import check_declared
+        from compressor.surgery.attention.declared_sites import check_declared
 
         check_declared(model, attention)
 

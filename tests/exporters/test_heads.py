@@ -9,7 +9,7 @@ from compressor.export import Job
 from compressor.measure.macs import survey
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.surgery.attention import head_scores
-from compressor.surgery.attention.heads import prune
+from compressor.surgery.attention.head_removal import prune
 from compressor.surgery.attention.sites import attention_sites
 from compressor.surgery.units.choice import Amount
 from exporters.onnx import Options, export
