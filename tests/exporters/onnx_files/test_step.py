@@ -19,7 +19,6 @@ from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import METADATA_KEY, Steps
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
-from exporters.stepping.find import find_plan
 from tests.cli.conftest import call
 from tests.exporters.conftest import features_task
 from tests.tolerances import EXPORTED_FLOAT32
@@ -78,10 +77,10 @@ class Decoder(nn.Module):
         return self.encoder(x, mask=mask, is_causal=True)
 
 
-def _export(model, task, path, **options):
+def _export(model, task, path, **stream):
     torch.manual_seed(0)
     model = model() if isinstance(model, type) else model
-    return model.eval(), path, export(Job(model, task, path, Options(stream=True, **options)))
+    return model.eval(), path, export(Job(model, task, path, Options(stream=stream or True)))
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +213,7 @@ def test_aaren_steps_hold_at_ten_times_the_length_without_cumulative_sums(decode
 
 
 def test_a_chunk_of_native_nodes_reaches_over_the_end_of_a_sequence(tmp_path):
-    model = nn.Sequential(UnevenRecurrent("LSTM", INPUT, [[7], [3]], batch_first=True), _First())
+    model = nn.Sequential(UnevenRecurrent("LSTM", INPUT, [[7], [3]], batch_first=True), First())
     _, path, artifact = _export(model, features_task({"y": TIMED}), tmp_path / "model.onnx", chunk=4)
     assert artifact.step.operators["LSTM"] == 2
     assert artifact.step.inputs[0].shape == (1, 4, INPUT)
@@ -223,7 +222,7 @@ def test_a_chunk_of_native_nodes_reaches_over_the_end_of_a_sequence(tmp_path):
     torch.testing.assert_close(found, OnnxFile(path)(features), **EXPORTED_FLOAT32)
 
 
-class _First(nn.Module):
+class First(nn.Module):
     def forward(self, both):
         return both[0]
 
@@ -269,6 +268,7 @@ def test_a_step_file_that_disagrees_is_not_left_behind_and_neither_is_the_other(
         _export(Longer, features_task({"y": TIMED}), tmp_path / "model.onnx")
     assert "  29  " in caught.value.message
     assert list(tmp_path.iterdir()) == []
+<<<<<<< HEAD:tests/exporters/stepping/test_graph.py
 
 
 class Convolution(nn.Module):
@@ -340,3 +340,5 @@ def test_a_task_without_an_axis_of_time_is_refused():
     task = RandomTask({"x": LAST}, {"y": LAST}, lambda batch, length: (torch.randn(batch, INPUT),))
     with pytest.raises(ExportError, match="no input of the task has an axis called `time`"):
         find_plan(Untouched(), task)
+=======
+>>>>>>> main:tests/exporters/onnx_files/test_step.py
