@@ -156,15 +156,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-<<<<<<< HEAD
     model, task = MODELS[arguments.model](), RandomTask({"features": TIMED}, {"scores": TIMED}, normal(INPUT))
-    options = onnx.Options.model_validate(dict(item.split("=", 1) for item in arguments.set))
-=======
-    model, task = MODELS[arguments.model](), Random()
     options = onnx.Options.model_validate(
         {key: yaml.safe_load(text) for key, text in (item.split("=", 1) for item in arguments.set)}
     )
->>>>>>> main
     watch = Stopwatch()
     started = time.process_time()
     for stage, place in STAGES.items():

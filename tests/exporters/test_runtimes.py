@@ -18,13 +18,8 @@ from compressor.testing import RandomTask, random_lengths
 from exporters import mnn, ncnn, ort, source
 from exporters.onnx import Options as OnnxOptions
 from exporters.onnx import export as export_onnx
-<<<<<<< HEAD
 from tests.exporters.conftest import features_task
-from tests.exporters.stepping.test_graph import Decoder
-=======
-from tests.exporters.conftest import ShapedTask, features_task, lengths_for
 from tests.exporters.onnx_files.test_step import Decoder
->>>>>>> main
 from tests.surgery import topologies
 from tests.tolerances import EXPORTED_FLOAT32
 
