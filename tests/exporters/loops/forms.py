@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from compressor.runtimes.onnx_runtime import OnnxFile
-from tests.exporters.conftest import ShapedTask, lengths_for
+from compressor.testing import RandomTask, random_lengths
 from tests.tolerances import EXPORTED_FLOAT32
 
 INPUT, HIDDEN, WORDS, CLASSES = 5, 7, 11, 3
@@ -369,7 +369,7 @@ def examples(batch, length):
     return {
         "x": torch.randn(batch, length, INPUT),
         "words": torch.randint(WORDS, (batch, length)),
-        "lengths": lengths_for(batch, length),
+        "lengths": random_lengths(batch, length),
     }
 
 
@@ -379,7 +379,7 @@ def task_for(model, **attributes):
     with torch.no_grad():
         outputs = model(*(examples(2, 4)[name] for name in names))
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    return ShapedTask(
+    return RandomTask(
         {name: axes[name] for name in names},
         {f"y{index}": TIMED if part.dim() == 3 else {0: "batch"} for index, part in enumerate(outputs)},
         lambda batch, length: tuple(examples(batch, length)[name] for name in names),
