@@ -19,13 +19,15 @@ from torch import Tensor, nn
 
 from compressor.measure import latency
 from compressor.nn.random_graphs import LayeredGraph, watts_strogatz
-from compressor.nn.recurrent.graph import GraphRecurrent, Skips
+from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.task.contract import Task
 from compressor.task.guard import GuardedTask
 from exporters import onnx
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from compressor.nn.recurrent.graph_layout import Skips
 
 INPUT, STEPS = 32, 50
 

@@ -28,7 +28,7 @@ def run(task: "GuardedTask", options: Options) -> None:
     """Trace the task's model, make the orders, show and draw them; an order that says nothing is told as such."""
     from compressor.cli.progress import Terminal
     from compressor.errors import MethodError
-    from compressor.surgery.trace.tracer import Tracer
+    from compressor.surgery.trace.tracer import trace
     from compressor.surgery.units.connections import connections
     from compressor.surgery.units.order import Settings, read
 
@@ -36,9 +36,8 @@ def run(task: "GuardedTask", options: Options) -> None:
     settings = Settings(percentile=options.percentile, order=options.order)
     readings, refused = [], {}
     with Terminal() as progress, progress.bar("ordering the units", None):
-        tracer = Tracer(model)
-        tracer.run(task.example(2, min(task.length, max(task.min_length, 3))))
-        found = connections(model, tracer, None, scope=options.scope, combine=settings.combine)
+        seen = trace(model, task.example(2, min(task.length, max(task.min_length, 3))))
+        found = connections(model, seen, None, scope=options.scope, combine=settings.combine)
         for part in found:
             try:
                 readings.append(read(part, settings))

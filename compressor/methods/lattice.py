@@ -189,11 +189,11 @@ class Lattice(Method):
         )
 
     def _select(self, model: nn.Module) -> Selection:
-        from torch import nn
+        from compressor.nn.recurrent.layers import RECURRENT
 
         selection = select_layers(model, self.targets, self.ignore)
         for name in selection.names:
-            if not isinstance(model.get_submodule(name), (nn.RNNBase, nn.RNNCellBase)):
+            if not isinstance(model.get_submodule(name), RECURRENT):
                 raise MethodError(
                     f"`{name}` is no recurrent layer: its units do not drive each other, so they have no order",
                     hint="use `magnitude` for it, and name recurrent layers here",
@@ -218,17 +218,16 @@ class Lattice(Method):
 
     def _mask(self, state: State, context: Context, by: Literal["lattice", "magnitude", "random"]) -> StepResult:
         """Zero connections: by the order, or as many by magnitude or at random."""
-        from compressor.surgery.trace.tracer import Tracer
+        from compressor.surgery.trace.tracer import trace
         from compressor.surgery.units.connections import connections
         from compressor.surgery.units.order import read
 
         selection = self._select(state.model)
         self._refuse_projections(state.model, selection.names)
         model = copy.deepcopy(state.model).cpu().eval()
-        tracer = Tracer(model)
-        tracer.run(tuple(part.cpu() for part in trace_examples(context)[0]))
+        seen = trace(model, tuple(part.cpu() for part in trace_examples(context)[0]))
         settings = self._settings()
-        found = connections(model, tracer, selection.names, scope=self.scope, combine=settings.combine)
+        found = connections(model, seen, selection.names, scope=self.scope, combine=settings.combine)
         readings = [read(part, settings) for part in found]
         current = with_whole_masks(state, [block.weight for part in found for block in part.blocks])
         masks = dict(current.masks)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compressor.nn.random_graphs import LayeredGraph
-    from compressor.nn.recurrent.graph import Cell, GraphRecurrent
+    from compressor.nn.recurrent.graph import GraphRecurrent
+    from compressor.nn.recurrent.graph_layout import CellWord
     from compressor.nn.recurrent.stack import RecurrentStack
     from compressor.nn.recurrent.uneven import UnevenRecurrent
 
@@ -172,7 +173,7 @@ class RandomGraph(Method):
 
     def _dense(self, state: State, context: Context) -> StepResult:
         """A stack of the original's cell and number of layers with about as many parameters as the graph's."""
-        from compressor.nn.recurrent.graph import parameter_count
+        from compressor.nn.recurrent.graph_layout import parameter_count
         from compressor.nn.recurrent.uneven import UnevenRecurrent
 
         graph = self.draw(context.generator.initial_seed())
@@ -198,7 +199,7 @@ class RandomGraph(Method):
         """A copy of the model with what `build` makes of the old layer, and a readout, in that layer's place."""
         import torch
 
-        from compressor.nn.recurrent.gates import recurrent_modules
+        from compressor.nn.recurrent.layers import recurrent_modules
         from compressor.nn.recurrent.stack import RecurrentStack
         from compressor.nn.structure import replace_module, replace_record
 
@@ -226,7 +227,7 @@ class RandomGraph(Method):
 
     def _find(self, model: nn.Module) -> str:
         """The name of the one layer that is replaced."""
-        from compressor.nn.recurrent.gates import recurrent_modules
+        from compressor.nn.recurrent.layers import recurrent_modules
 
         every = list(recurrent_modules(model))
         if not every:
@@ -257,13 +258,13 @@ def dense_size(old: nn.RNNBase, parameters: int) -> int:
     where H is not the size of its output. In layer l it has G * H * (I_l + H + 2), with G gates, I_0 = I, I_l = H, and
     without the 2 where there are no biases.
     """
-    from compressor.nn.recurrent.gates import gates
+    from compressor.nn.recurrent.layers import cell_of
 
     output_size, biases = _output_size(old), 2 if old.bias else 0
 
     def count(size: int) -> int:
         inputs = old.input_size + (old.num_layers - 1) * size
-        stack = gates(old) * size * (inputs + old.num_layers * (size + biases))
+        stack = cell_of(old).gates.count * size * (inputs + old.num_layers * (size + biases))
         return stack + _readout_parameters(size, output_size)
 
     largest = math.isqrt(parameters) + 1  # a layer alone has more than H^2
@@ -300,8 +301,8 @@ def try_out(model: nn.Module, name: str, context: Context) -> None:
         )
 
 
-def _cell(old: nn.RNNBase) -> Cell:
-    return cast("Cell", old.mode.lower())
+def _cell(old: nn.RNNBase) -> CellWord:
+    return cast("CellWord", old.mode.lower())
 
 
 def _output_size(old: nn.RNNBase) -> int:

@@ -385,15 +385,13 @@ def _trained(module: str, pairs: list[tuple[Tensor, Tensor]]) -> Change:
 
 def _trainable_copy(state: State, device: torch.device) -> nn.Module:
     """A copy on the device, pruned weights exactly zero, cuDNN's weights in one piece."""
-    from torch import nn
-
     from compressor.nn.masks import prune_
+    from compressor.nn.recurrent.layers import recurrent_modules
 
     model = copy.deepcopy(state.model).to(device)
     prune_(model, state.masks)
-    for module in model.modules():
-        if isinstance(module, nn.RNNBase):
-            module.flatten_parameters()
+    for module in recurrent_modules(model).values():
+        module.flatten_parameters()
     return model
 
 

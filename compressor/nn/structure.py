@@ -17,6 +17,7 @@ from compressor.nn.attention.pooling import PoolingReplacement
 from compressor.nn.low_rank import LowRankLinear
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.factored import LowRankRecurrent
+from compressor.nn.recurrent.layers import LAYERS as RECURRENT_LAYERS
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 
@@ -51,15 +52,15 @@ LAYERS: dict[str, type[Layer]] = {
 }
 """The word after `with` -> the class."""
 _PREDECESSORS: dict[type[nn.Module], type[nn.Module] | tuple[type[nn.Module], ...]] = {
-    UnevenRecurrent: nn.RNNBase,
+    UnevenRecurrent: RECURRENT_LAYERS,
     CompactMultiheadAttention: nn.MultiheadAttention,
     WideLayerNorm: nn.LayerNorm,
-    RecurrentStack: nn.RNNBase,
+    RecurrentStack: RECURRENT_LAYERS,
     AarenAttention: (nn.MultiheadAttention, CompactMultiheadAttention),
     LearnedQuery: nn.Linear,
     PoolingReplacement: nn.Module,  # a pooling is code of the user's, of any class
     LowRankLinear: nn.Linear,
-    LowRankRecurrent: nn.RNNBase,
+    LowRankRecurrent: RECURRENT_LAYERS,
 }
 _KEYS = {"kind", "module", "with", "record"}
 

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from compressor.errors import UsageError
 from compressor.nn.attention.aaren import AarenAttention
-from compressor.nn.recurrent.graph import Cell, GraphRecurrent
+from compressor.nn.recurrent.cells import CELLS
+from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.stack import RecurrentStack
 
 if TYPE_CHECKING:
     from compressor.nn.random_graphs import LayeredGraph
-    from compressor.nn.recurrent.graph import Skips
+    from compressor.nn.recurrent.graph_layout import CellWord, Skips
 
 Mixer = Literal["attention", "aaren"]
 """What mixes positions in a layer of a Transformer encoder."""
@@ -115,7 +116,7 @@ class Encoder(Architecture):
 class Recurrent(Architecture):
     """A stack of PyTorch's recurrent layers that runs forward."""
 
-    cell: Cell
+    cell: CellWord
     layers: int = 1
 
     @property
@@ -129,18 +130,15 @@ class Recurrent(Architecture):
         return _counted(self.layers, "layer")
 
     def build(self, width: int) -> nn.Module:
-        """`nn.RNN`, `nn.GRU` or `nn.LSTM`."""
-        kind, _, nonlinearity = self.cell.partition("_")
-        options: dict[str, Any] = {"nonlinearity": nonlinearity} if nonlinearity else {}
-        layer: nn.RNNBase = getattr(nn, kind.upper())(width, width, self.layers, batch_first=True, **options)
-        return _Outputs(layer)
+        """PyTorch's recurrent layer."""
+        return _Outputs(CELLS[self.cell.upper()].layer(width, width, num_layers=self.layers, batch_first=True))
 
 
 @dataclass(frozen=True)
 class GraphStack(Architecture):
     """A sparse recurrent stack on a graph and its readout; see `compressor.nn.recurrent.graph`."""
 
-    cell: Cell
+    cell: CellWord
     graph: LayeredGraph
     units_per_node: int
     width: int

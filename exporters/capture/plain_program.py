@@ -18,22 +18,15 @@ from torch._decomp import get_decompositions
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import ExportError
+from compressor.nn.recurrent.cells import CELLS, Cell
 from compressor.nn.recurrent.factored import LowRankRecurrent
-from compressor.nn.recurrent.uneven import PartWeights
-from compressor.streaming.step import cell_step
+from compressor.nn.recurrent.layers import RECURRENT, directions, is_step_module
 from exporters.capture import program as torch_capture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _OPS = torch.ops.aten
-_RECURRENT = (_OPS.lstm.input, _OPS.gru.input, _OPS.rnn_tanh.input, _OPS.rnn_relu.input)
-_CELLS = {
-    _OPS.lstm_cell.default: "LSTM",
-    _OPS.gru_cell.default: "GRU",
-    _OPS.rnn_tanh_cell.default: "RNN_TANH",
-    _OPS.rnn_relu_cell.default: "RNN_RELU",
-}
 _TRANSPOSED = (_OPS.t.default, _OPS.numpy_T.default)
 _PRODUCTS = (_OPS.matmul.default, _OPS.mm.default)
 _SPLITS = (_OPS.chunk.default, _OPS.split.Tensor, _OPS.split_with_sizes.default, _OPS.unsafe_chunk.default)
@@ -66,8 +59,9 @@ def capture(
     """
     program = torch_capture.capture(model, inputs, axes, bounds)
     with torch_capture.quiet(), torch.no_grad():
-        table: dict[Any, Any] = {operator: partial(_cell, mode) for operator, mode in _CELLS.items()}
-        program = program.run_decompositions(table | get_decompositions(_RECURRENT))
+        steps: dict[Any, Any] = {cell.step_operator: partial(_step, cell) for cell in CELLS.values()}
+        sequences = [operator for cell in CELLS.values() for operator in cell.sequence_operators]
+        program = program.run_decompositions(steps | get_decompositions(sequences))
         module = program.module(check_guards=False)
         assert isinstance(module, fx.GraphModule)
         rewrite(module)
@@ -104,23 +98,23 @@ def recurrent_cells(model: nn.Module, inputs: Sequence[Tensor]) -> int:
     Raises:
         ExportError: A recurrent layer is given a packed sequence.
     """
-    found = 0
+    cells = 0
 
-    def count(module: Any, given: Any, output: Any) -> None:
-        nonlocal found
-        if isinstance(given[0], PackedSequence):
+    def count(module: Any, inputs: Any, output: Any) -> None:
+        nonlocal cells
+        if isinstance(inputs[0], PackedSequence):
             raise ExportError(
                 "the model packs its sequences, which a file of one length cannot follow",
                 hint="`form: step` takes sequences of any length; `format: onnx` and `ort` take packed ones",
             )
-        if isinstance(module, nn.RNNCellBase):
-            found += 1
+        if is_step_module(module):
+            cells += 1
         else:
-            sequence = given[0]
+            sequence = inputs[0]
             steps = sequence.shape[1 if module.batch_first and sequence.dim() == 3 else 0]
-            found += steps * module.num_layers * (2 if module.bidirectional else 1)
+            cells += steps * module.num_layers * directions(module)
 
-    classes = (nn.RNNBase, nn.RNNCellBase, LowRankRecurrent)
+    classes = (*RECURRENT, LowRankRecurrent)
     handles = [part.register_forward_hook(count) for part in model.modules() if isinstance(part, classes)]
     try:
         with torch.no_grad(), torch_capture.plain_attention():
@@ -128,14 +122,14 @@ def recurrent_cells(model: nn.Module, inputs: Sequence[Tensor]) -> int:
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return cells
 
 
-def _cell(mode: str, x: Tensor, states: Any, own: Tensor, back: Tensor, *biases: Tensor | None) -> Any:
-    """A cell of PyTorch at one position."""
-    given = tuple(bias for bias in biases if bias is not None)
-    found = cell_step(mode, x, states if mode == "LSTM" else [states], PartWeights(own, back, given))
-    return tuple(found) if mode == "LSTM" else found[0]
+def _step(cell: Cell, x: Tensor, hx: Any, *parameters: Tensor | None) -> Any:
+    """PyTorch's function for one step of a cell, which takes the parameters in their order, as plain operations."""
+    names = (parameter.name for parameter in cell.parameters)
+    weights = {name: tensor for name, tensor in zip(names, parameters, strict=False) if tensor is not None}
+    return cell.pack(cell.step(x, cell.unpack(hx), weights))
 
 
 # --- what depends on weights only ---

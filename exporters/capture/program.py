@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CompressorError, ExportError
-from exporters.capture.native_recurrent import native_nodes
+from exporters.capture.native_layers import native_nodes
 from exporters.capture.packed_sequence import traceable_packing
 
 if TYPE_CHECKING:

@@ -18,7 +18,9 @@ from compressor.measure import parity
 from compressor.report import Parity, StateInfo, StreamInfo, StreamInput, StreamOutput
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import METADATA_KEY, Steps, initial_state
-from compressor.streaming import step as streaming
+from compressor.streaming.difference import Difference, first_difference
+from compressor.streaming.step import StepModel, explained
+from compressor.streaming.survey import survey
 from exporters.capture import native_recurrent, packed_sequence
 from exporters.capture import program as torch_capture
 from exporters.onnx import finish
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from compressor.streaming.step import StateSpec, StepModel, Survey
+    from compressor.streaming.survey import StateSpec, Survey
     from compressor.task.contract import Task
     from exporters.onnx import Options
 
@@ -196,7 +198,7 @@ def step_module(model: nn.Module, task: Task, options: Chunked) -> nn.Module:
     """
     planned = plan(model, task, options)
     example = task.example(1, max(task.min_length, min(task.length, task.max_length)))
-    step = streaming.StepModel(copy.deepcopy(model), planned.survey, chunk=options.chunk, plain=True)
+    step = StepModel(copy.deepcopy(model), planned.survey, chunk=options.chunk, plain=True)
     return _Step(step, planned.inputs, [part.dtype for part in example], options.chunk).eval()
 
 
@@ -217,11 +219,11 @@ def _survey(model: nn.Module, task: SequenceTask) -> Survey:
         first, second = task.min_length, task.min_length + 1
     try:
         with torch_capture.plain_attention():
-            found = streaming.survey(model, task.example, (first, second))
+            found = survey(model, task.example, (first, second))
     except CompressorError:
         raise
     except Exception as error:
-        raise streaming.explained(error) from error
+        raise explained(error) from error
     if not found.states:
         raise ExportError(
             "no layer of the model carries a state from one position to the next (RNN, GRU, LSTM, their cells, causal "
@@ -238,20 +240,20 @@ def _try_steps(model: nn.Module, planned: Plan, task: SequenceTask) -> None:
     """Chain steps of one position in PyTorch; raises `ExportError` with the place where they go another way."""
     length = max(task.min_length, min(task.max_length, _TRIED))
     given = task.example(2, length)
-    step = _Step(streaming.StepModel(model, planned.survey), planned.inputs, [part.dtype for part in given], 1)
+    step = _Step(StepModel(model, planned.survey), planned.inputs, [part.dtype for part in given], 1)
     with torch.no_grad(), torch_capture.plain_attention():
         whole = model(*given)
         run = _Chain(step, planned, given)
         try:
             results = [run(position) for position in range(length)]
         except Exception as error:
-            raise streaming.explained(error) from error
+            raise explained(error) from error
         expected = (whole,) if isinstance(whole, Tensor) else tuple(whole)
         for index, (output, wanted) in enumerate(zip(planned.outputs, expected, strict=True)):
             position = _first_apart(output, wanted, [result[index] for result in results])
             if position is not None:
                 fresh = _Chain(step, planned, given)
-                different = streaming.first_difference(model, fresh, lambda: model(*given), length, tolerance=1e-4)
+                different = first_difference(model, fresh, lambda: model(*given), length, tolerance=1e-4)
                 raise _differs(model, output, position, different)
 
 
@@ -297,9 +299,7 @@ def _close(ours: Tensor, theirs: Tensor) -> bool:
     return torch.allclose(ours, theirs, atol=1e-4, rtol=1e-3, equal_nan=True)
 
 
-def _differs(
-    model: nn.Module, output: StreamOutput, position: int, different: streaming.Difference | None
-) -> ExportError:
+def _differs(model: nn.Module, output: StreamOutput, position: int, different: Difference | None) -> ExportError:
     """The refusal of a model whose steps do not agree with its whole sequences."""
     general = (
         "what depends on the number of the position can be given as an input with a `time` axis; what pools over the "
@@ -363,9 +363,7 @@ def traceable(
         part if item.time_axis is None else part.narrow(item.time_axis, 0, chunk)
         for item, part in zip(inputs, whole, strict=True)
     ]
-    step = _Step(
-        streaming.StepModel(model, found, chunk=chunk, plain=plain), inputs, [part.dtype for part in whole], chunk
-    )
+    step = _Step(StepModel(model, found, chunk=chunk, plain=plain), inputs, [part.dtype for part in whole], chunk)
     states = _state_infos(found.states, {*task.inputs, *task.outputs}, dynamic)
     kept = [(item, part) for item, part in zip(inputs, given, strict=True) if not item.lengths]
     fixed = {"time"} if dynamic else {"time", "batch"}

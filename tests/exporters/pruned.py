@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressor.nn.recurrent.gates import recurrent_modules
+from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.surgery.trace.edges import KIND, Edges
 from compressor.surgery.units.choice import Amount

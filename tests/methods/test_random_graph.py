@@ -18,7 +18,8 @@ from compressor.methods import METHODS, RandomGraph, Retrain
 from compressor.methods.base import State
 from compressor.methods.random_graph import dense_size
 from compressor.nn.random_graphs import barabasi_albert, erdos_renyi, properties, watts_strogatz
-from compressor.nn.recurrent.graph import GraphRecurrent, parameter_count
+from compressor.nn.recurrent.graph import GraphRecurrent
+from compressor.nn.recurrent.graph_layout import parameter_count
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.pipeline.run import run

@@ -24,7 +24,7 @@ from compressor.nn.attention.low_rank_heads import (
 from compressor.nn.least_squares import Moments
 from compressor.nn.low_rank import Factors, HeadPairs, Inputs, LowRankLinear, Spectrum, largest_saving_rank
 from compressor.nn.recurrent.factored import LowRankRecurrent
-from compressor.nn.recurrent.gates import layer_names
+from compressor.nn.recurrent.layers import LAYERS, is_layer, parts
 from compressor.nn.structure import full_name, replace_module, replace_record
 from compressor.surgery.attention.sites import AttentionSite, attention_sites
 from compressor.surgery.comparison import check_agreement, forward
@@ -133,7 +133,7 @@ def find_sites(model: nn.Module, declared: Mapping[str, AttentionParts], mode: M
         if isinstance(module, nn.Linear):
             of = declared_layers.get(name)
             sites.append(_linear_site(name, module, found, owners, of))
-        elif isinstance(module, nn.RNNBase):
+        elif is_layer(module):
             sites += _recurrent_sites(name, module, found, owners, inside.get(id(module)))
     order = {name: index for index, (name, _) in enumerate(model.named_modules())}
     return sorted(sites, key=lambda site: order.get(site.attention or site.module, -1))
@@ -213,11 +213,11 @@ def _recurrent_sites(
         reason = f"it is a part of a `{type(holder).__name__}`, which holds native layers only"
     elif module.proj_size:
         reason = f"an LSTM with proj_size={module.proj_size} has its recurrent matrix in low rank already"
-    elif type(module).forward not in (nn.RNN.forward, nn.GRU.forward, nn.LSTM.forward):
+    elif type(module).forward not in [kind.forward for kind in LAYERS]:
         reason = f"a `{type(module).__name__}` has a `forward` of its own"
     sites = []
-    for names in layer_names(module):
-        for local in (names.weight_ih, names.weight_hh):
+    for part in parts(module):
+        for local in (part.names["weight_ih"], part.names["weight_hh"]):
             weight = module._parameters.get(local)
             why = reason
             if weight is None:
@@ -509,7 +509,7 @@ def _tensors_of(model: nn.Module, site: Site) -> list[Tensor]:
     module: Any = model.get_submodule(site.module)
     if site.kind == "linear":
         return _weights(module)
-    if isinstance(module, nn.RNNBase):
+    if is_layer(module):
         return [module.get_parameter(site.local)]
     layer, _, backward = site.local.rpartition("_l")[2].partition("_")
     part = module.part(int(layer), int(bool(backward)))
@@ -523,7 +523,7 @@ def _weights(module: nn.Module) -> list[Tensor]:
 def _replacement(model: nn.Module, old: Any, cuts: Sequence[tuple[Cut, int]]) -> Any:
     if isinstance(old, nn.Linear):
         return LowRankLinear.from_linear(old, _factors(*cuts[0]))
-    if isinstance(old, nn.RNNBase):
+    if is_layer(old):
         return LowRankRecurrent.from_module(old, {cut.site.local: _factors(cut, rank) for cut, rank in cuts})
     return narrowed(old, _cut_weights(head_weights(model, cuts[0][0].site), cuts))
 

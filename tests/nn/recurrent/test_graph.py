@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from compressor.errors import CheckpointError, UsageError
 from compressor.nn.random_graphs import LayeredGraph, barabasi_albert, erdos_renyi, watts_strogatz
-from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks, parameter_count
+from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks
+from compressor.nn.recurrent.graph_layout import parameter_count
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.training.noise import noise_std
 from compressor.training.trainer import Noise, Trainer

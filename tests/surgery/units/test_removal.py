@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.recurrent.gates import gates, layer_names, recurrent_modules
+from compressor.nn.recurrent.layers import cell_of, parts, recurrent_modules
 from compressor.surgery.rebuild import rebuild
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
@@ -66,15 +66,16 @@ def _kill_units(model, seed):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in recurrent_modules(model).values():
-            for names in layer_names(module):
+            for part in parts(module):
                 if type(model).__name__ in TIED:
                     generator.manual_seed(seed)
                 dead = torch.randperm(module.hidden_size, generator=generator)[:DEAD]
-                rows = torch.cat([dead + block * module.hidden_size for block in range(gates(module))])
-                for name in (names.weight_ih, names.weight_hh, names.bias_ih, names.bias_hh):
-                    if name is not None:
-                        module.get_parameter(name)[rows] = 0.0
-                module.get_parameter(names.weight_hr or names.weight_hh)[:, dead] = 0.0
+                rows = torch.cat([dead + block * module.hidden_size for block in range(cell_of(module).gates.count)])
+                weights = part.weights(module)
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                    if name in weights:
+                        weights[name][rows] = 0.0
+                weights.get("weight_hr", weights["weight_hh"])[:, dead] = 0.0
 
 
 @pytest.mark.parametrize("cell", CELLS)
