@@ -136,8 +136,8 @@ def pin_fixed_partner(trace: Trace, tensor: Tensor, own: Tensor | None, labels: 
     full = torch.zeros((), dtype=torch.int64) if own is None else own
     padded = [1] * (labels.dim() - tensor.dim()) + list(tensor.size())
     strides = [0] * (labels.dim() - tensor.dim()) + list(tensor.stride())
-    varies = [varies(labels, axis) for axis in range(labels.dim())]
-    if not any(v and size > 1 and stride for v, size, stride in zip(varies, padded, strides, strict=True)):
+    varying = [varies(labels, axis) for axis in range(labels.dim())]
+    if not any(v and size > 1 and stride for v, size, stride in zip(varying, padded, strides, strict=True)):
         return
     alone = labels[(full.expand(labels.size()) == 0) & (labels != 0)]
     if alone.numel():

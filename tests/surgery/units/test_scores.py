@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from compressor.surgery.trace.seen import trace
 from torch import nn
 
 from compressor.errors import MethodError
 from compressor.nn.recurrent.layers import recurrent_modules
+from compressor.surgery.trace.tracer import trace
 from compressor.surgery.units import scores
-from tests.surgery.test_units import DEAD, _inputs, _kill_units, _model
+from tests.surgery.units.test_removal import DEAD, _inputs, _kill_units, _model
 from tests.surgery.topologies import (
     CELLS,
     HIDDEN,
