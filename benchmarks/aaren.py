@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from compressor.measure.latency import FEWEST_ROUNDS
 from compressor.measure.statistics import speed_up
 from compressor.nn.attention.aaren import AarenAttention
-from compressor.nn.attention.prefix import naive, parallel, whole
+from compressor.nn.attention.prefix import naive, whole
+from compressor.nn.attention.prefix_scan import parallel
 
 if TYPE_CHECKING:
     from collections.abc import Callable

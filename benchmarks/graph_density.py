@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.measure import latency
-from compressor.nn.random_graphs import LayeredGraph, watts_strogatz
+from compressor.nn.graphs.layered import LayeredGraph
+from compressor.nn.graphs.random_graphs import watts_strogatz
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.task.contract import Task
 from compressor.task.guard import GuardedTask

@@ -2,9 +2,9 @@
 
     python samples/minilm/fetch.py
     python benchmarks/heads.py scores            # half of the heads by every score, on the validation sentences
-    python benchmarks/heads.py files FOLDER      # the table of docs/heads.md; what is in FOLDER is not made anew
+    python benchmarks/heads.py files FOLDER      # docs/results/heads.md; files in FOLDER are not made again
     python benchmarks/heads.py files FOLDER --retrained            # three budgets of heads, retrained
-    python benchmarks/heads.py files FOLDER --retrained low-rank   # and of attention in low rank: docs/low_rank.md
+    python benchmarks/heads.py files FOLDER --retrained low-rank   # of low rank: docs/results/low-rank.md
 
 Nothing is retrained but the rows that say so. Latencies are those of ONNX Runtime on one thread, all files interleaved
 in one process; the speed-up has a 95 % interval.
@@ -22,12 +22,12 @@ import torch
 
 from compressor.files import write_whole
 from compressor.measure import accuracy, latency, size
+from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, Method, State
 from compressor.methods.heads import Heads
 from compressor.methods.low_rank_attention import LowRankAttention
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
-from compressor.pipeline.run import MethodTask, torch_forward
 from compressor.progress import Silent
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.task.loading import load
@@ -149,7 +149,7 @@ def timed(task: GuardedTask, labels: Sequence[str], paths: Sequence[Path], facts
 
 def carried_out(task: GuardedTask, model: torch.nn.Module, steps: Sequence[Method]) -> State:
     """The steps on a copy of the model, with the seed 0."""
-    context = Context(MethodTask(task), model, CPU, torch.Generator().manual_seed(0), Silent())
+    context = Context(task, model, CPU, torch.Generator().manual_seed(0), Silent())
     state = State(copy.deepcopy(model))
     for step in steps:
         state = step.apply(state, context).state

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from compressor.measure import latency
 from compressor.nn.attention.lama import LamaAttention
-from compressor.nn.attention.pooling import PoolingCall, PoolingReplacement
+from compressor.nn.attention.pooling import PoolingReplacement
+from compressor.nn.attention.pooling_call import PoolingCall
 from compressor.task.contract import Task
 from compressor.task.guard import GuardedTask
 from exporters import onnx

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.measure import latency, macs
-from compressor.nn.low_rank import Spectrum
+from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.task.contract import Task
 from compressor.task.guard import GuardedTask

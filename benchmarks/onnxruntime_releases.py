@@ -3,8 +3,8 @@
     python benchmarks/onnxruntime_releases.py
 
 It needs onnx, numpy and onnxruntime only, so that it runs in an environment of its own for each release, such as
-`pip install onnxruntime==1.17.3 'numpy<2' onnx==1.16.2`. The tables of docs/export.md and exporters/passes/versions.py
-are from such runs.
+`pip install onnxruntime==1.17.3 'numpy<2' onnx==1.16.2`. The tables of
+docs/concepts/exported-files.md and exporters/passes/versions.py are from such runs.
 """
 
 from __future__ import annotations

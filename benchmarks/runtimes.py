@@ -263,13 +263,13 @@ def _judged(model: nn.Module, task: Task, path: Path, runtime: str | None) -> di
     from compressor.measure import parity
     from compressor.runtimes.forward import Fixed, open_forward
     from exporters.capture.program import plain_attention
-    from exporters.stepping.graph import SequenceTask
+    from exporters.stepping.graph import Sequences
 
     forward = open_forward(path, task, runtime=runtime)
     try:
         alone, length = (forward.alone, forward.length) if isinstance(forward, Fixed) else (False, None)
         sizes = [(1 if alone else batch, _within(task, length or other)) for batch, other in UNSEEN]
-        own: Any = task if isinstance(forward, Fixed) else SequenceTask(task, forward.info.inputs)
+        own: Any = task if isinstance(forward, Fixed) else Sequences(task, forward.info.inputs)
         shaped = _Sizes(own, sizes)
         with torch.no_grad(), plain_attention():
             found = parity.check(

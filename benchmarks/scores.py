@@ -1,7 +1,7 @@
 """Which units should go? Every score at several ratios on the samples, beside training the small model from nothing.
 
-    python benchmarks/scores.py measure japanese_vowels reber   # into docs/scores.json; can be stopped and resumed
-    python benchmarks/scores.py write                           # docs/scores.md from it
+    python benchmarks/scores.py measure japanese_vowels reber   # docs/results/scores.json; can be stopped, resumed
+    python benchmarks/scores.py write                           # docs/results/scores.md from it
 
 Each row prunes the trained model, scores it as it is, with its consumers refitted, and after a short retraining of the
 refitted one. The last row of each ratio trains a network of the same small size from random weights: by the same
@@ -24,11 +24,11 @@ from torch import nn
 
 from compressor.files import write_whole
 from compressor.measure import accuracy, size
+from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, Method, State
 from compressor.methods.lattice import Lattice
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
-from compressor.pipeline.run import MethodTask, torch_forward
 from compressor.progress import Silent
 from compressor.task.loading import load
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from compressor.task.guard import GuardedTask
 
 ROOT = Path(__file__).parents[1]
-RESULTS, PAGE = ROOT / "docs" / "scores.json", ROOT / "docs" / "scores.md"
+RESULTS, PAGE = (ROOT / "docs" / "results" / name for name in ("scores.json", "scores.md"))
 CPU = torch.device("cpu")
 LATTICE = {"lattice, 50th percentile": 50.0, "lattice, 98th percentile": 98.0}
 """Rows by the order of `lattice`, and the percentile of the connections that it does not see."""
@@ -219,7 +219,7 @@ class Bench:
     def context(self, seed: int) -> Context:
         """The original is the teacher; everything random comes from the seed."""
         generator = torch.Generator().manual_seed(seed)
-        return Context(MethodTask(self.task), self.model, CPU, generator, Silent())
+        return Context(self.task, self.model, CPU, generator, Silent())
 
     def value(self, model: nn.Module) -> float:
         """The task's metric."""
@@ -292,24 +292,25 @@ HEAD = """
 # Which units should go
 
 Written by `python benchmarks/scores.py measure SAMPLE` and `python benchmarks/scores.py write`. Every unit of a layer
-is scored, the lowest go, the same ratio from each layer. *Removed*: nothing else is done. *Refitted*: with
-[compensation](compensation.md), on training inputs without labels. *From random weights*: the network of the same
-small size without anything of the trained one but, where retraining is distillation, its outputs. *Connections* are
-the entries of the recurrent matrices, zero in all gates.
+is scored and the lowest go, the same ratio from each layer. *Removed*: nothing else is done. *Refitted*: with
+[compensation](../concepts/compensation.md), on training inputs without labels. *From random weights*: a network of the
+same small size that keeps nothing of the trained one (but its outputs, if retraining is distillation). *Connections*
+are the entries of the recurrent matrices, set to zero in all gates.
 
 What the tables say:
 
-- The refit does more than the choice: refitted, units drawn at random are ahead of any choice that is not.
-- `l2`, the default, is never far behind the best of its column where half of the units or fewer go. `sensitivity` is as
-  good, and better where nearly all go; `activation` and `variance` lose on the speaker encoder, `taylor` on Reber.
-- `lattice` ([its page](lattice.md)) at the 98th percentile is as good as `l2`. It is ahead where 90 % of Japanese
-  vowels' units go, and there chance is too, and by two points where half of the speaker encoder's go (three seeds of
-  three, refitted 19.5 against 21.5), and there `sensitivity` is too. At the 50th, where centrality alone decides, it is
-  far behind on the speaker encoder. Its zeros are those of magnitude pruning, weight by weight.
-- Half of the speaker encoder's connections: the seed of one epoch of retraining moves the result from 25 to 45, so no
-  choice can be told from another there, chance included.
-- Where labelled data and time are plenty, a small network trained as long from random weights ends where pruning does
-  (Japanese vowels, Reber): pruning buys time there. Where they are scarce it comes nowhere near: on the speaker
+- The refit matters more than the choice: randomly chosen units, refitted, beat every choice that is not refitted.
+- `l2`, the default, is never far behind the best of its column if half of the units or fewer go. `sensitivity` is as
+  good, and better if nearly all go; `activation` and `variance` lose on the speaker encoder, `taylor` on Reber.
+- `lattice` ([its page](../concepts/lattice.md)) at the 98th percentile is as good as `l2`. It is ahead twice: if
+  90 % of the units of Japanese vowels go, but there random choice is ahead as well; and by two points if half of the
+  speaker encoder's go (all of three seeds, refitted 19.5 against 21.5), but there `sensitivity` is ahead as well. At
+  the 50th percentile, where centrality alone decides, it is far behind on the speaker encoder. Its zeros are those of
+  magnitude pruning, weight by weight.
+- Half of the speaker encoder's connections: the seed of one epoch of retraining moves the result from 25 to 45, so the
+  choices cannot be told apart there, random choice included.
+- If labelled data and time are plenty, a small network trained for as long from random weights ends where pruning does
+  (Japanese vowels, Reber): pruning saves time there. If they are scarce it comes nowhere near: on the speaker
   encoder's 22 voices, three epochs of distillation into random weights stay at chance, which is 50.
 """
 

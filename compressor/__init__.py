@@ -4,10 +4,11 @@
 reads a checkpoint safely; `load` gives a compressed model back.
 """
 
-from compressor.checkpoint import load, load_module, load_weights
+from compressor.checkpoint import load
 from compressor.errors import CompressorError
 from compressor.nn.attention.parts import AttentionParts
 from compressor.task.contract import Evaluation, Task
+from compressor.task.weights import load_module, load_weights
 
 __version__ = "0.1.0"
 __all__ = [

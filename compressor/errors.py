@@ -105,3 +105,7 @@ class OutputError(CompressorError):
 
 class ReportError(CompressorError):
     """A report that cannot be read."""
+
+
+class TaskNote(UserWarning):
+    """Something that was done for the user while the task was read, and that a report should say."""

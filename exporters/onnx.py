@@ -214,12 +214,11 @@ def export(
     """
     import torch
 
-    from compressor.task.fitted import FittedTask
+    from compressor.task.fixed_axes import fixed
 
     start = time.perf_counter()
     options = options.with_tolerances()
-    if options.shapes or not options.float_io:
-        task = FittedTask(task, options.shapes, half=not options.float_io)
+    task = fixed(task, options.shapes)
     with (
         torch.random.fork_rng(devices=[]),
         progress.bar(f"export {path.name}", total=6 if options.stream else 4) as bar,
@@ -313,7 +312,7 @@ def _quantized(
     """The files of the graph in fewer bits, checked, which also take the place of the float ones in `candidate`."""
     from compressor.runtimes.forward import Fixed
     from compressor.runtimes.steps import Steps
-    from compressor.task.fitted import whole
+    from compressor.task.fixed_axes import dynamic
     from exporters.passes import tidy
     from exporters.quantization import quantize
     from exporters.quantization.nodes import DOMAIN
@@ -328,8 +327,8 @@ def _quantized(
         task,
         reference,
         options,
-        shapes=None if stream is None else streaming.SequenceTask(task, stream.inputs),
-        behind=lambda file: Fixed(file, whole(task)) if stream is None else Steps(file.path, file=file),
+        shapes=None if stream is None else streaming.Sequences(task, stream.inputs),
+        behind=lambda file: Fixed(file, dynamic(task)) if stream is None else Steps(file.path, file=file),
         stream=stream,
         metric=None if metric_drop is None else quantize.metric_of(task, metric_drop),
         seed=seed,
@@ -383,7 +382,7 @@ def _graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.Mod
 
 def _captured(model: nn.Module, task: Task, inputs: tuple[Tensor, ...], axes: Axes) -> tuple[Captured, Axes]:
     """The traced model, and the axes that are open in it; a loop over time is rolled up where the task has lengths."""
-    from compressor.task.fitted import FittedTask
+    from compressor.task.fixed_axes import FixedAxes
     from exporters.capture import program as torch_capture
     from exporters.loops import capture as loops
 
@@ -394,9 +393,9 @@ def _captured(model: nn.Module, task: Task, inputs: tuple[Tensor, ...], axes: Ax
             return loops.capture(model, task, inputs, axes, error), axes
         axes = _without_time(task.inputs)  # cells in a loop are unrolled, which does for a task of one length
         return loops.Captured(torch_capture.capture(model, inputs, axes)), axes
-    if isinstance(task, FittedTask) and task.min_length == task.max_length and loops.has_cells(program):
+    if isinstance(task, FixedAxes) and task.min_length == task.max_length and loops.has_cells(program):
         with contextlib.suppress(ExportError):  # at a fixed length a loop is written out where it cannot be rolled up
-            return loops.capture(model, task.whole, inputs, axes), axes
+            return loops.capture(model, task.task, inputs, axes), axes
     return loops.Captured(program), axes
 
 
@@ -488,12 +487,11 @@ def _parity(reference: nn.Module, candidate: Path, task: Task, options: Options,
     from compressor.measure import parity
     from compressor.runtimes.forward import Fixed
     from compressor.runtimes.onnx_runtime import OnnxFile
-    from compressor.task.fitted import FittedTask
+    from compressor.task.fixed_axes import dynamic
     from exporters.capture.program import plain_attention
 
     generator = torch.Generator().manual_seed(seed)
-    file = OnnxFile(candidate)
-    forward = Fixed(file, task.whole) if isinstance(task, FittedTask) else file
+    forward = Fixed(OnnxFile(candidate), dynamic(task))
     with torch.no_grad(), plain_attention():
         found = parity.check(reference, forward, task, atol=options.atol, rtol=options.rtol, generator=generator)
     if not found.passed:
@@ -554,13 +552,14 @@ def _write_beside(candidate: Path, parts: Mapping[Path, bytes]) -> None:
 def _artifact(candidate: Path, parts: Mapping[Path, bytes], parity: Parity, seconds: float) -> Artifact:
     """The facts, read back from the file: nothing that was asked for is trusted."""
     from compressor.measure import size
+    from compressor.onnx_graphs import walk
     from compressor.runtimes import loading
     from compressor.runtimes.onnx_runtime import describe
     from exporters.passes import tidy, versions
 
     *data, (_, content) = parts.items()
     proto = loading.read(candidate)
-    opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
+    opset = walk.opset(proto)
     operators = tidy.operators(proto)
     return Artifact(
         format="onnx",

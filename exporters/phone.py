@@ -23,7 +23,7 @@ from compressor.report import Artifact, FileDescription, Parity, Part
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from compressor.report import TensorInfo
     from compressor.task.contract import Task
@@ -55,26 +55,6 @@ class PhoneOptions(BaseModel):
         if self.chunk != 1 and self.form != "step":
             raise ValueError("`chunk` is an option of steps, which are written with `form: step`")
         return self
-
-
-class FixedShapes:
-    """A task of which some axes have one size only, as the file that is made of it."""
-
-    def __init__(self, task: Task, *, batch: bool, length: int | None) -> None:
-        """For batch 1 only where `batch` is set, and for one length only where one is given."""
-        fixed = {word for word, known in (("batch", batch), ("time", length is not None)) if known}
-        self.inputs = {
-            name: {axis: word for axis, word in axes.items() if word not in fixed} for name, axes in task.inputs.items()
-        }
-        self.outputs = task.outputs
-        self.length = task.length if length is None else length
-        self.min_length = task.min_length if length is None else length
-        self.max_length = task.max_length if length is None else length
-        self._task = task
-
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
-        """The task's own."""
-        return self._task.example(batch, length)
 
 
 @contextlib.contextmanager
@@ -281,6 +261,7 @@ def agreement(
     from compressor.measure import parity
     from compressor.runtimes.forward import open_forward
     from compressor.runtimes.steps import Steps
+    from compressor.task.fixed_axes import fixed
     from exporters.capture.program import plain_attention
     from exporters.stepping import graph
 
@@ -288,10 +269,11 @@ def agreement(
     try:
         if isinstance(forward, Steps):
             return graph.beside_torch(reference, forward, task, options, seed), forward.runtime
-        fixed = FixedShapes(task, batch=forward.alone, length=forward.length)
+        sizes = {"batch": 1 if forward.alone else None, "time": forward.length}
+        taken = fixed(task, {axis: size for axis, size in sizes.items() if size is not None})
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad(), plain_attention():
-            found = parity.check(reference, forward, fixed, atol=options.atol, rtol=options.rtol, generator=generator)
+            found = parity.check(reference, forward, taken, atol=options.atol, rtol=options.rtol, generator=generator)
         return found, forward.runtime
     finally:
         forward.close()

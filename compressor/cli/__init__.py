@@ -5,20 +5,29 @@ from __future__ import annotations
 import io
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from compressor.cli.output import complain, say
+from compressor.cli.output import PIPE_CLOSED, complain, say
 from compressor.errors import CompressorError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-INTERRUPTED = 130
-BUG = 70
+INTERRUPTED: Final = 130
+BUG: Final = 70
+EXIT_CODES: Final[Mapping[int, str]] = {
+    0: "Done; all limits are met.",
+    1: "Done, but a limit is missed, an export is refused, or a file disagrees or is not fully supported.",
+    2: "Invalid usage, recipe, task or input. The message says what is wrong, where, and what to do.",
+    BUG: "A bug in compressor; please report the traceback.",
+    INTERRUPTED: "Interrupted (Ctrl-C).",
+    PIPE_CLOSED: "The program that reads the output has ended.",
+}
+"""What each exit code of the command line means."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 a limit missed or an export refused, 2 bad usage, 70 a bug of ours."""
+    """Run the command line and exit with one of `EXIT_CODES`."""
     try:
         code = execute(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # while modules are loaded; later ones are the application's
@@ -27,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def execute(arguments: Sequence[str]) -> int:
-    """Run one command and give its exit code; what the user can mend is printed, not raised."""
+    """Run one command and give its exit code; an error of the user's is printed, not raised."""
     _never_fail_on_an_encoding()
     from typer import Abort, BadParameter
 

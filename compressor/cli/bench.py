@@ -175,7 +175,7 @@ def _on_phone(
         raise UsageError(
             "a phone needs a program that runs the files",
             hint="--runner onnxruntime_perf_test or benchncnn, built for the phone, or --runner python:COMMAND; see "
-            "docs/phone.md",
+            "docs/guides/on-a-phone.md",
         )
     extras = [Path(extra) for extra in wish.push]
     for extra in extras:

@@ -112,6 +112,7 @@ def _fix(
 
     from compressor.files import write_whole
     from compressor.onnx_graphs import comparison, remedies
+    from compressor.runtimes.onnx_runtime import OnnxFile
 
     if out.resolve() == path.resolve():
         raise OutputError(f"{out} is the file itself", hint="give another one with --out")
@@ -122,7 +123,7 @@ def _fix(
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder) / out.name
         candidate.write_bytes(content)
-        differences = comparison.compare(path, candidate, result.shapes)
+        differences = comparison.compare(OnnxFile(path), OnnxFile(candidate), result.shapes)
     write_whole(out, content)
     return result, differences
 

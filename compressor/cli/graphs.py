@@ -97,7 +97,7 @@ def draw_graphs(
     from compressor import recipe as recipes
     from compressor.files import write_whole, writing
     from compressor.methods.random_graph import RandomGraph
-    from compressor.nn.random_graphs import properties
+    from compressor.nn.graphs.properties import properties
     from compressor.render.graph import svg
 
     loaded = recipes.load(recipe, overrides or ())

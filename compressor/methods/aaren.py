@@ -15,7 +15,8 @@ from pydantic import Field, field_validator, model_validator
 from compressor.errors import MethodError
 from compressor.methods.base import Context, Method, State, StepResult
 from compressor.methods.removal import first_batches, refuse_non_finite, trace_examples
-from compressor.methods.targets import Selection, check_patterns, select_attention
+from compressor.methods.targets import Selection, select_attention
+from compressor.nn.patterns import check_patterns
 from compressor.report import Change, Skip
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from compressor.methods.base import TrainingTask
     from compressor.nn.attention.parts import AttentionParts
     from compressor.progress import Bar
     from compressor.surgery.attention.aaren import Conversion
     from compressor.surgery.attention.causality import Evidence
     from compressor.surgery.attention.declared import Finding
     from compressor.surgery.attention.sites import AttentionSite
+    from compressor.task.contract import Task
     from compressor.training.aaren_fitting import Sample
 
 _BATCHES = "let `Task.batches` give at least one"
@@ -95,7 +96,7 @@ class Aaren(Method):
             raise ValueError("`distill_lr` has no effect with `distill_steps: 0`")
         return self
 
-    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+    def check_task(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without attention that `targets` names, and weights that are not finite."""
         self._select(model, task.attention)
 

@@ -5,43 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     import torch
     from torch import Tensor, nn
 
-    from compressor.nn.attention.parts import AttentionParts
     from compressor.progress import Progress
-    from compressor.report import Change, Score, Skip
-
-
-class TrainingTask(Protocol):
-    """The part of a task that methods use; `compressor.task.contract.Task` behind a guard fits it."""
-
-    higher_is_better: bool
-    length: int
-    """A typical length of the time axis."""
-    min_length: int
-    """The shortest length that the model takes."""
-    attention: Mapping[str, AttentionParts]
-    """Glob of module names -> the parts of attention that the model's author wrote."""
-
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
-        """Valid inputs at this batch size and length, on the CPU."""
-
-    def batches(self, generator: torch.Generator) -> Iterable[tuple[tuple[Tensor, ...], Any]]:
-        """One epoch of (inputs, target), on the CPU."""
-
-    def loss(self, outputs: Any, target: Any) -> Tensor:
-        """The training loss of a batch."""
-
-    def validate_model(self, model: nn.Module, device: torch.device) -> Score:
-        """The metric by which retraining stops early."""
+    from compressor.report import Change, Skip
+    from compressor.task.contract import Task
 
 
 @dataclass(frozen=True)
@@ -72,7 +48,7 @@ class StepResult:
 class Context:
     """What a step may use beside the model."""
 
-    task: TrainingTask
+    task: Task
     original: nn.Module
     """The model before the first step, in evaluation mode, on `device`; never changed. The teacher of distillation."""
     device: torch.device
@@ -105,7 +81,7 @@ class Method(BaseModel, ABC):
     def check(self, model: nn.Module) -> None:
         """Raise `MethodError` where the model has nothing for this step; called before any work is done."""
 
-    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+    def check_task(self, model: nn.Module, task: Task) -> None:
         """`check` for methods that need to know what the task says of the model; the pipeline calls this one."""
         self.check(model)
 

@@ -11,16 +11,17 @@ from pydantic import Field, field_validator, model_validator
 
 from compressor.methods.base import Context, Control, Method, State, StepResult
 from compressor.methods.removal import Batches, first_batches, refuse_non_finite, trace_examples
-from compressor.methods.targets import Selection, check_patterns, select_attention
+from compressor.methods.targets import Selection, select_attention
+from compressor.nn.patterns import check_patterns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import nn
 
-    from compressor.methods.base import TrainingTask
     from compressor.nn.attention.parts import AttentionParts
     from compressor.surgery.attention.head_scores import HeadScorer
+    from compressor.task.contract import Task
 
 Score = Literal["weight", "activation", "sensitivity", "taylor", "random"]
 
@@ -87,7 +88,7 @@ class Heads(Method):
             raise ValueError("`scope: global` needs `ratio`: the fraction of all heads that is removed")
         return self
 
-    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+    def check_task(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without attention that `targets` names, and weights that are not finite."""
         self._select(model, task.attention)
 

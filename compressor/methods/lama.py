@@ -13,7 +13,8 @@ from pydantic import Field, field_validator
 from compressor.errors import MethodError
 from compressor.methods.base import Context, Control, Method, State, StepResult
 from compressor.methods.removal import first_batches
-from compressor.methods.targets import Candidate, check_patterns, matches
+from compressor.methods.targets import Candidate, matches
+from compressor.nn.patterns import check_patterns
 from compressor.report import Change
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 Source: arXiv 2502.16525 (Sengupta, 2025), which says that the units form a partially ordered set, that meet-irreducible
 ones are kept, and that redundant ones and their connections go. The order, its closure and the thresholds are our
-readings; see `compressor.nn.lattice` and docs/lattice.md.
+readings; see `compressor.nn.lattice` and docs/concepts/lattice.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from compressor.methods.removal import (
     trace_examples,
     with_whole_masks,
 )
-from compressor.methods.targets import Selection, check_patterns, select_layers
+from compressor.methods.targets import Selection, select_layers
+from compressor.nn.patterns import check_patterns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

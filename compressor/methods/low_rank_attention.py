@@ -1,6 +1,7 @@
 """`low_rank_attention`: cut trained matrices down to their most important directions, as two factors or narrower heads.
 
-Formulas and sources: `compressor.nn.low_rank`, `compressor.nn.attention.low_rank_heads`, `compressor.nn.rank_budget`.
+Formulas and sources: `compressor.nn.factorisation`, `compressor.nn.attention.head_factorisation`,
+`compressor.nn.rank_budget`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pydantic import Field, field_validator, model_validator
 from compressor.errors import MethodError, UsageError
 from compressor.methods.base import Context, Control, Method, State, StepResult
 from compressor.methods.removal import first_batches, refuse_non_finite
-from compressor.methods.targets import Candidate, Selection, check_patterns, select_matrices
+from compressor.methods.targets import Candidate, Selection, select_matrices
+from compressor.nn.patterns import check_patterns
 from compressor.report import Change, Skip
 
 if TYPE_CHECKING:
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.methods.base import TrainingTask
     from compressor.nn.attention.parts import AttentionParts
     from compressor.surgery.low_rank.factorise import Cut, Site
+    from compressor.task.contract import Task
 
 _SHOWN = 6
 """How many reasons an error lists at most."""
@@ -31,7 +33,7 @@ _AMOUNTS = ("energy", "rank", "parameters")
 
 PAYS: dict[str, tuple[int, float]] = {"LSTM": (384, 0.5), "GRU": (384, 0.5), "RNN": (128, 0.5)}
 """Cell -> from how many units on a recurrent matrix of two factors was measured to run faster than the dense node, and
-up to which rank, as a part of the hidden size. See docs/low_rank.md."""
+up to which rank, as a part of the hidden size. See docs/concepts/low-rank.md."""
 PAYS_STEP: dict[str, tuple[int, float]] = {"LSTM": (256, 0.5), "GRU": (256, 0.5)}
 """The same for a file of one step (the task's `length` is 1), which has no loop to pay for; an RNN never ran faster."""
 
@@ -103,7 +105,7 @@ class LowRankAttention(Method):
 
     recurrent: Literal["faster", "smaller"] = "faster"
     """Which recurrent matrices of an nn.RNN, nn.GRU or nn.LSTM are cut: those that ran faster for it where that was
-    measured (docs/low_rank.md), or all that have fewer parameters then, though the file may be slower."""
+    measured (docs/results/low-rank.md), or all that have fewer parameters then, though the file may be slower."""
 
     compare: bool = False
     """With `whiten`: put plain factors of the same ranks beside it in the report, and carry out the rest of the recipe
@@ -129,7 +131,7 @@ class LowRankAttention(Method):
         """Refuse a model without anything that `targets` names, attention of PyTorch's alone considered."""
         self._select(model, {})
 
-    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+    def check_task(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without anything that `targets` names."""
         from compressor.surgery.attention.sites import check_declared
 
@@ -220,7 +222,7 @@ class LowRankAttention(Method):
     def _each(self, cuts: Sequence[Cut]) -> dict[str, int | None]:
         import torch
 
-        from compressor.nn.low_rank import rank_for_energy
+        from compressor.nn.factorisation import rank_for_energy
 
         if self.rank is not None:
             return dict.fromkeys((cut.site.name for cut in cuts), self.rank)
@@ -291,13 +293,14 @@ def fastest_rank(mode: str, hidden: int, steps: int) -> tuple[int, str]:
         pays = "never in a file of one step" if found is None else f"from {found[0]} units on"
         return 0, (
             f"{_ARTICLES[cell]} of {hidden} units runs slower with two factors for its recurrent matrix, whatever the "
-            f"rank (measured; it pays {pays}, see docs/low_rank.md); `recurrent: smaller` takes it for the size alone"
+            f"rank (measured; it pays {pays}, see docs/results/low-rank.md); `recurrent: smaller` takes it for the "
+            "size alone"
         )
     part = found[1]
     rank = int(part * hidden)
     return rank, (
         f"{_ARTICLES[cell]} of {hidden} units was measured to run faster up to rank {rank} only ({part:g} x hidden "
-        "size, see docs/low_rank.md); `recurrent: smaller` takes it for the size alone"
+        "size, see docs/results/low-rank.md); `recurrent: smaller` takes it for the size alone"
     )
 
 

@@ -24,7 +24,8 @@ from compressor.methods.removal import (
     with_whole_masks,
 )
 from compressor.methods.retrain import Retrain, compare
-from compressor.methods.targets import Selection, check_patterns, layer_ratios, select_layers, select_weights
+from compressor.methods.targets import Selection, layer_ratios, select_layers, select_weights
+from compressor.nn.patterns import check_patterns
 from compressor.report import Skip
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from pydantic import Field, field_validator, model_validator
 
 from compressor.errors import MethodError, UsageError
 from compressor.methods.base import Context, Control, Method, State, StepResult
-from compressor.methods.targets import Candidate, check_patterns, matches
+from compressor.methods.targets import Candidate, matches
+from compressor.nn.patterns import check_patterns
 from compressor.report import Change, Skip
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from compressor.nn.random_graphs import LayeredGraph
+    from compressor.nn.graphs.layered import LayeredGraph
     from compressor.nn.recurrent.graph import GraphRecurrent
     from compressor.nn.recurrent.graph_layout import CellWord
     from compressor.nn.recurrent.stack import RecurrentStack
@@ -125,7 +126,7 @@ class RandomGraph(Method):
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Replace the layer in a copy of the model, and run it once."""
-        from compressor.nn.random_graphs import properties
+        from compressor.nn.graphs.properties import properties
         from compressor.nn.recurrent.graph import GraphRecurrent
 
         self.check(state.model)
@@ -159,7 +160,7 @@ class RandomGraph(Method):
         Raises:
             MethodError: None that is connected was found.
         """
-        from compressor.nn.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
+        from compressor.nn.graphs.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
 
         seed = recipe_seed if self.graph_seed is None else self.graph_seed
         try:

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import difflib
 import itertools
-import math
 import time
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -221,7 +220,7 @@ class Retrain(Method):
                 prune_(model, state.masks)  # they hold by themselves; a model that writes to its weights breaks them
                 batches.epoch_done(bar)
                 with around():
-                    metric = _metric(model.eval(), context, epoch)
+                    metric = _metric(model.eval(), context)
                 history.append(
                     {"epoch": float(epoch), "loss": mean, "metric": metric, "lr": trainer.lr, "seconds": seconds}
                 )
@@ -436,11 +435,11 @@ def _draw_seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator))
 
 
-def _metric(model: nn.Module, context: Context, epoch: int) -> float:
-    metric = context.task.validate_model(model, context.device).value
-    if not math.isfinite(metric):
-        raise MethodError(f"the task's validation metric is {metric} after epoch {epoch}", hint="lower `lr`")
-    return metric
+def _metric(model: nn.Module, context: Context) -> float:
+    from compressor.measure import accuracy
+
+    forward = accuracy.torch_forward(model, context.device)
+    return accuracy.score(context.task, forward, validation=True).value
 
 
 def _parts(batch: Any) -> tuple[tuple[Any, ...], Any]:

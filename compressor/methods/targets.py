@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
 from compressor.errors import MethodError
+from compressor.nn.patterns import fits
 from compressor.report import Skip
 
 if TYPE_CHECKING:
@@ -43,25 +42,9 @@ class Selection:
     skipped: tuple[Skip, ...]
 
 
-def check_patterns(patterns: Sequence[str]) -> None:
-    """Raise `ValueError` on a pattern that can match nothing or is not a regular expression."""
-    for pattern in patterns:
-        expression = pattern.removeprefix("re:")
-        if not expression:
-            raise ValueError(f"`{pattern}` is an empty pattern")
-        if pattern.startswith("re:"):
-            try:
-                re.compile(expression)
-            except re.error as error:
-                raise ValueError(f"`{pattern}` is not a regular expression: {error}") from error
-
-
 def matches(pattern: str, candidate: Candidate) -> bool:
     """True where the glob (or, after `re:`, the regular expression) fits a whole name of the candidate."""
-    if pattern.startswith("re:"):
-        expression = re.compile(pattern.removeprefix("re:"))
-        return any(expression.fullmatch(path) for path in candidate.paths)
-    return any(fnmatchcase(path, pattern) for path in candidate.paths)
+    return any(fits(pattern, path) for path in candidate.paths)
 
 
 def select_weights(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.record import LayerRecord, Size, allocate, parse
+from compressor.nn.record import LayerRecord, RecordedLayer, Size
 
 
 class WideLayerNormRecord(LayerRecord):
@@ -32,7 +32,7 @@ class WideLayerNormRecord(LayerRecord):
         return self
 
 
-class WideLayerNorm(nn.Module):
+class WideLayerNorm(RecordedLayer):
     r"""`nn.LayerNorm` over n features of which only n' are there; the n - n' others are known to be 0.
 
     At the kept positions it gives what the original gives on the input filled up with zeros:
@@ -44,6 +44,8 @@ class WideLayerNorm(nn.Module):
     The squares are taken after the mean is subtracted, so nothing cancels; half precision is computed in float32, as
     PyTorch does it.
     """
+
+    record_type: ClassVar[type[LayerRecord]] = WideLayerNormRecord
 
     def __init__(
         self,
@@ -111,23 +113,11 @@ class WideLayerNorm(nn.Module):
             device=None if weight is None else weight.device,
             dtype=None if weight is None else weight.dtype,
         )
-        with torch.no_grad():
-            for new, old in ((smaller.weight, weight), (smaller.bias, bias)):
-                if new is not None and old is not None:
+        for new, old in ((smaller.weight, weight), (smaller.bias, bias)):
+            if new is not None and old is not None:
+                with torch.no_grad():
                     new.copy_(old[kept.to(old.device)]).requires_grad_(old.requires_grad)
         return smaller.train(module.training)
-
-    @classmethod
-    def from_record(
-        cls, record: Any, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> WideLayerNorm:
-        """The layer that a record describes; its weights are undefined.
-
-        Raises:
-            CheckpointError: The record is not valid.
-        """
-        found = parse(WideLayerNormRecord, record)
-        return allocate(cls(**found.model_dump(), device="meta", dtype=dtype), device)
 
     def record(self) -> dict[str, Any]:
         """JSON from which `from_record` builds a layer of this structure."""

@@ -1,13 +1,14 @@
-"""Records: the structure of a layer as JSON, read back strictly, since they may come from strangers."""
+"""Records: the structure of a layer as JSON, read back strictly, since they may come from an untrusted source."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.errors import CheckpointError
 
@@ -65,3 +66,32 @@ def allocate(module: M, device: torch.device | str | None) -> M:
             f"a `{type(module).__name__}` of {parameters} parameters cannot be allocated: {error}",
             hint="is the record the one that belongs to the weights?",
         ) from error
+
+
+def copy_parameter(target: Tensor, source: Tensor) -> None:
+    """Give a parameter the values of another one, and `requires_grad`, in place."""
+    with torch.no_grad():
+        target.copy_(source)
+    target.requires_grad_(source.requires_grad)
+
+
+class RecordedLayer(nn.Module, ABC):
+    """A layer whose structure is a record. The fields of `record_type` are the arguments of `__init__`."""
+
+    record_type: ClassVar[type[LayerRecord]]
+
+    @classmethod
+    def from_record(
+        cls, record: Any, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """The layer that a record describes; its weights are undefined.
+
+        Raises:
+            CheckpointError: The record is not valid.
+        """
+        fields = parse(cls.record_type, record).model_dump()
+        return allocate(cls(**fields, device="meta", dtype=dtype), device)
+
+    @abstractmethod
+    def record(self) -> dict[str, Any]:
+        """JSON from which `from_record` builds a layer of this structure."""

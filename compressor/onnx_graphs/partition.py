@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compressor.onnx_graphs import walk
 from compressor.onnx_graphs.targets import RELU_RNN, RNN_WITH_STATE, Target
-from compressor.runtimes import loading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,7 +55,7 @@ def survey(proto: onnx.ModelProto, target: Target) -> Partition:
     for node in proto.graph.node:
         if node.op_type not in _FREE:
             reasons.append((node, _reason(node, target, shapes, constants)))
-    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    opset = walk.opset(proto)
     if target.largest_opset is not None and opset > target.largest_opset:
         too_new = f"the file is written in opset {opset}, and {target.largest_opset} is the last that was seen to work"
         reasons = [(node, reason or too_new) for node, reason in reasons]
@@ -63,8 +63,8 @@ def survey(proto: onnx.ModelProto, target: Target) -> Partition:
     grouped: dict[tuple[str, str], list[str]] = {}
     for node, reason in reasons:
         if reason:
-            grouped.setdefault((_name(node), reason), []).append(node.name or node.output[0])
-    used = Counter(_name(node) for node, reason in reasons if not reason)
+            grouped.setdefault((walk.operator(node), reason), []).append(node.name or node.output[0])
+    used = Counter(walk.operator(node) for node, reason in reasons if not reason)
     return Partition(
         nodes=len(reasons),
         taken=sum(taken),
@@ -88,15 +88,11 @@ def _starts_somewhere(node: onnx.NodeProto) -> bool:
     return node.op_type == "RNN" and len(node.input) > 5 and bool(node.input[5])
 
 
-def _name(node: onnx.NodeProto) -> str:
-    return f"{node.domain}:{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-
-
 def _reason(
     node: onnx.NodeProto, target: Target, shapes: Mapping[str, tuple[int | None, ...]], constants: set[str]
 ) -> str:
     """Why a node is not taken; empty where it is."""
-    name = _name(node)
+    name = walk.operator(node)
     kinds = [name, *([RELU_RNN] if is_relu(node) else []), *([RNN_WITH_STATE] if _starts_somewhere(node) else [])]
     for kind in kinds:
         if kind in target.fails:
@@ -125,5 +121,5 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
 
 
 def _values(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
-    for body in loading.graphs(graph):
+    for body in walk.graphs(graph):
         yield from (*body.input, *body.output, *body.value_info)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressor.errors import ExportError, UsageError
-from compressor.onnx_graphs import unrolled_nodes
+from compressor.onnx_graphs import unrolled_nodes, walk
+from compressor.onnx_graphs.axes import fix_axes, open_axes
 from compressor.onnx_graphs.partition import Partition, Refusal, survey
 from compressor.onnx_graphs.targets import RECURRENT, Target
 
@@ -18,11 +19,8 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir
 
-DEFAULT_LENGTH = 32
-"""Size of an open axis that is not the batch, where nothing is said."""
 LOWERED_OPSET = 18
 _OPEN = "the size of an input is open"
-_BATCH_NAMES = ("batch", "b", "n")
 
 
 @dataclass(frozen=True)
@@ -44,25 +42,6 @@ class Fixed:
     remedies: tuple[Remedy, ...]
     shapes: Mapping[str, int]
     """The sizes at which axes were fixed."""
-
-
-def open_axes(proto: onnx.ModelProto) -> dict[str, int]:
-    """Names of the open axes of the inputs, and the sizes that they get where nothing is said.
-
-    An axis without a name counts as `INPUT.AXIS`.
-    """
-    found: dict[str, int] = {}
-    for value in _inputs(proto):
-        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
-            if not dimension.HasField("dim_value"):
-                name = dimension.dim_param or f"{value.name}.{axis}"
-                found[name] = 1 if name.lower() in _BATCH_NAMES else DEFAULT_LENGTH
-    return found
-
-
-def _inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    return [value for value in proto.graph.input if value.name not in weights]
 
 
 def advise(proto: onnx.ModelProto, target: Target, found: Partition) -> dict[tuple[str, str], str]:
@@ -122,7 +101,7 @@ def fix(proto: onnx.ModelProto, target: Target, shapes: Mapping[str, int]) -> Fi
     loops = any(refusal.operator in RECURRENT and not _elsewhere(refusal) for refusal in before.refusals)
     fixed = bool(sizes) and (target.fixed_shapes or loops)
     if fixed:
-        _fix_shapes(work, sizes)
+        fix_axes(work, sizes)
         text = ", ".join(f"{name} = {size}" for name, size in sizes.items())
         remedies.append(Remedy("fixed shapes", text, len(sizes), applied=True))
     model = ir.from_proto(work)
@@ -131,7 +110,7 @@ def fix(proto: onnx.ModelProto, target: Target, shapes: Mapping[str, int]) -> Fi
     remedies += _replace(model, refused, target)
     _simplify(model)
     result = ir.to_proto(model)
-    opset = next(entry.version for entry in result.opset_import if entry.domain in ("", "ai.onnx"))
+    opset = walk.opset(result)
     if target.largest_opset is not None and opset > target.largest_opset:
         result, remedy = _lowered(result, opset)
         remedies.append(remedy)
@@ -193,19 +172,6 @@ def _not_taken(target: Target, operator: str) -> str:
 
 def _first_name(node: onnx_ir.Node) -> str:
     return str(next((value.name for value in node.outputs if value.name), ""))
-
-
-def _fix_shapes(proto: onnx.ModelProto, sizes: Mapping[str, int]) -> None:
-    """Give every open axis of the inputs its size, in place; what follows from it is inferred anew."""
-    for value in _inputs(proto):
-        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
-            if not dimension.HasField("dim_value"):
-                dimension.dim_value = sizes[dimension.dim_param or f"{value.name}.{axis}"]
-    for value in proto.graph.output:
-        for dimension in value.type.tensor_type.shape.dim:
-            if not dimension.HasField("dim_value"):
-                dimension.Clear()
-    del proto.graph.value_info[:]
 
 
 def _simplify(model: onnx_ir.Model) -> None:

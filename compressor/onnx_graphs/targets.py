@@ -43,7 +43,7 @@ class Target:
 
 
 _ONNXRUNTIME = "onnxruntime.tools.mobile_helpers"
-_MEASURED = "measured by this project with {}, see docs/check.md"
+_MEASURED = "measured by this project with {}, see docs/concepts/targets.md"
 _QNN = """
 Abs Add And ArgMax ArgMin Asin Atan AveragePool BatchNormalization Cast Ceil Clip Concat Conv ConvTranspose Cos
 CumSum DepthToSpace DequantizeLinear Div Einsum Elu Equal Exp Expand Flatten Floor Gather GatherElements GatherND

@@ -45,15 +45,15 @@ from compressor.report import (
 )
 from compressor.runtimes.forward import open_forward
 from compressor.runtimes.steps import Steps
-from compressor.task.fitted import FittedTask, fit
-from compressor.task.fitted import whole as whole_task
-from compressor.task.narrowed import NarrowedTask
+from compressor.task.fixed_axes import dynamic, fixed
+from compressor.task.narrowed_states import NarrowedStates
+from compressor.task.view import has_validation_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from compressor.recipe.model import ExportOptions, Limits, Recipe
-    from compressor.task.contract import Inputs
+    from compressor.task.contract import Inputs, Task
     from compressor.task.guard import GuardedTask
 
 QUICK_ROUNDS = 8
@@ -126,7 +126,7 @@ class _Exported:
 
     artifact: Artifact
     model: nn.Module
-    task: GuardedTask
+    task: Task
     torch_score: Score
     baseline: int
     """Index of the file that it is compared with; its own for an original."""
@@ -156,12 +156,12 @@ class _Run:
         original_score = self._score(original)
         for index, step in enumerate(self.recipe.steps):
             with _in_step(index, step):
-                step.check_task(original, MethodTask(self.task))
+                step.check_task(original, self.task)
         # Before the steps: what cannot be exported need not be retrained first.
         exported, baselines = self._export_originals(original, original_score)
         first = len(exported)
         state, steps = self._compress(original)
-        narrowed = NarrowedTask(self.task, state.structure)
+        narrowed = NarrowedStates(self.task, state.structure)
         score = (steps[-1].score if steps else None) or original_score
         checkpoint.save(self.folder.staging, state.model, state.structure)
         with self.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
@@ -174,7 +174,7 @@ class _Run:
                         raise
                     refused.append(self._refused(options, error))
                     continue
-                exported.append(_Exported(artifact, state.model, fit(narrowed, options), score, baseline))
+                exported.append(_Exported(artifact, state.model, fixed(narrowed, _sizes(options)), score, baseline))
             if len(exported) == first:
                 raise ExportError(
                     "no export is right:\n" + "\n".join(f"  {skip.name}: {skip.reason}" for skip in refused),
@@ -213,7 +213,7 @@ class _Run:
     def _compress(self, original: nn.Module) -> tuple[State, list[StepReport]]:
         generator = torch.Generator().manual_seed(self.recipe.seed)
         context = Context(
-            task=MethodTask(self.task),
+            task=self.task,
             original=original,
             device=self.device,
             generator=generator,
@@ -293,7 +293,7 @@ class _Run:
         return tuple(found)
 
     def _export(
-        self, model: nn.Module, task: GuardedTask, options: ExportOptions, stem: str | None, spent: float = 0.0
+        self, model: nn.Module, task: Task, options: ExportOptions, stem: str | None, spent: float = 0.0
     ) -> Artifact:
         """One file; `spent` is what the steps cost of the metric, the rest of its limit is left for rounding."""
         exporter = importlib.import_module(f"exporters.{options.format}")
@@ -340,7 +340,7 @@ class _Run:
                 artifact = self._export(original, self.task, other, "original")
                 places[_kind(other)] = len(found)
             places.setdefault(key, len(found))
-            found.append(_Exported(artifact, original, fit(self.task, options), score, len(found)))
+            found.append(_Exported(artifact, original, fixed(self.task, _sizes(options)), score, len(found)))
         return found, [places[_kind(options)] for options in self.recipe.exports]
 
     def _export_original(self, original: nn.Module, options: ExportOptions) -> Artifact:
@@ -365,15 +365,18 @@ class _Run:
     def _measure(self, exported: Sequence[_Exported]) -> tuple[list[Measurement], list[SpeedUp | None]]:
         """Everything about every file, and how much faster each is than its original (none for an original)."""
         paths = [self.folder.staging / one.artifact.path for one in exported]
-        inputs = [_given(one.task) for one in exported]
+        inputs = [one.task.example(1, one.task.length) for one in exported]
         examined = []
         for path, one in zip(paths, exported, strict=True):
             self.progress.say(f"evaluating {path.name}")
-            with closing(open_forward(path, whole_task(one.task))) as forward:
+            with closing(open_forward(path, dynamic(one.task))) as forward:
                 examined.append(accuracy.examine(one.task, forward, seed=self.recipe.seed))
+                index = len(examined) - 1
                 if isinstance(forward, Steps):
                     past = max(0, self.task.length - forward.info.chunk)
-                    inputs[len(examined) - 1] = tuple(forward.one_step(inputs[len(examined) - 1], past=past))
+                    inputs[index] = tuple(forward.one_step(inputs[index], past=past))
+                else:
+                    inputs[index] = forward.one_call(inputs[index])
         whole = [index for index, one in enumerate(exported) if one.artifact.stream is None]
         stepping = [index for index, one in enumerate(exported) if one.artifact.stream is not None]
         timed = {**self._time(whole, paths, inputs, exported), **self._time(stepping, paths, inputs, exported)}
@@ -497,8 +500,8 @@ class _Run:
             {path.name for path in self.folder.staging.iterdir()} | {"report.md", "report.html", REPORT_FILE}
         )
         report = report.model_copy(update={"files": tuple(names)})
-        self.folder.write("report.md", markdown(report))
-        self.folder.write("report.html", html(report))
+        self.folder.write("report.md", markdown.page(report))
+        self.folder.write("report.html", html.page(report))
         self.folder.write(REPORT_FILE, report.to_json())
         self.folder.commit()
         return report
@@ -506,12 +509,12 @@ class _Run:
     # --- small parts -----------------------------------------------------------------------------------------------
 
     def _score(self, model: nn.Module) -> Score:
-        return accuracy.score(self.task, torch_forward(model, self.device), seed=self.recipe.seed)
+        return accuracy.score(self.task, accuracy.torch_forward(model, self.device), seed=self.recipe.seed)
 
     def _notes(self, steps: Sequence[StepReport]) -> tuple[str, ...]:
         notes = list(self.notes)
         stops_early = any(step.options.get("early_stopping") or step.options.get("keep_best") for step in steps)
-        if stops_early and self.task.validates_on_evaluation_data:
+        if stops_early and not has_validation_data(self.task):
             notes.append(
                 "The task has no `validate`: epochs were chosen on the evaluation data, so the metric after "
                 "retraining is slightly optimistic."
@@ -521,48 +524,11 @@ class _Run:
         return tuple(notes)
 
 
-class MethodTask:
-    """What methods see of a task; they cannot import `measure` themselves."""
-
-    def __init__(self, task: GuardedTask) -> None:
-        """For the user's task."""
-        self.higher_is_better = task.higher_is_better
-        self.length = task.length
-        self.min_length = task.min_length
-        self.attention = task.attention
-        self.example = task.example
-        self.batches = task.batches
-        self.loss = task.loss
-        self._task = task
-
-    def validate_model(self, model: nn.Module, device: torch.device) -> Score:
-        """The task's validation metric of a model."""
-        return accuracy.score(self._task, torch_forward(model, device), validation=True)
-
-
-def torch_forward(model: nn.Module, device: torch.device) -> Callable[..., Any]:
-    """The model as `evaluate` calls it: evaluation mode, tensors on the CPU in and out, no gradients."""
-
-    def forward(*inputs: Tensor) -> Any:
-        training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                outputs = model(*(part.to(device) for part in inputs))
-        finally:
-            model.train(training)
-        if isinstance(outputs, Tensor):
-            return outputs.cpu()
-        return tuple(part.cpu() for part in outputs)
-
-    return forward
-
-
 def try_forward(task: GuardedTask, model: nn.Module, device: torch.device) -> None:
     """Find out before any work that the model runs on the task's own example; raises `TaskError` where it does not."""
     example = task.example(2, task.length)
     try:
-        torch_forward(model, device)(*example)
+        accuracy.torch_forward(model, device)(*example)
     except Exception as error:
         shapes = ", ".join(str(tuple(part.shape)) for part in example)
         raise TaskError(
@@ -645,10 +611,10 @@ def _file_name(options: ExportOptions, stem: str | None) -> str:
     return f"{stem or getattr(options, 'name', 'model')}{step}.{getattr(options, 'ending', options.format)}"
 
 
-def _given(task: GuardedTask) -> Inputs:
-    """What a file is timed on: the task's example of one sample (or as many as the file takes)."""
-    example = task.example(1, task.length)
-    return task.given(example) if isinstance(task, FittedTask) else example
+def _sizes(options: ExportOptions) -> Mapping[str, int]:
+    """Name of an axis -> the size that the file fixes it to."""
+    sizes: Mapping[str, int] = getattr(options, "shapes", {})
+    return sizes
 
 
 def _for_originals(exports: Sequence[ExportOptions]) -> list[ExportOptions]:

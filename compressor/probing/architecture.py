@@ -21,7 +21,7 @@ from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.stack import RecurrentStack
 
 if TYPE_CHECKING:
-    from compressor.nn.random_graphs import LayeredGraph
+    from compressor.nn.graphs.layered import LayeredGraph
     from compressor.nn.recurrent.graph_layout import CellWord, Skips
 
 Mixer = Literal["attention", "aaren"]

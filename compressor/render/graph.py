@@ -5,13 +5,13 @@ from __future__ import annotations
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
-from compressor.render.plots import COMPRESSED, INK, MUTED, ZERO, alone, draw
+from compressor.render.svg import COMPRESSED, INK, MUTED, ZERO, alone, draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from compressor.nn.random_graphs import LayeredGraph
+    from compressor.nn.graphs.layered import LayeredGraph
 
 _MOST_NAMED: Final = 64
 """Nodes of a graph, at most, that have their number beside them."""

@@ -8,11 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
+from compressor.onnx_graphs import walk
 from compressor.runtimes import child
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import onnx
 
 _WORKER = Path(__file__).with_name("load_script.py")
@@ -96,23 +95,13 @@ def read(path: Path) -> onnx.ModelProto:
     return proto
 
 
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """`graph` and the bodies of its control flow, all levels."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                if body.node:
-                    yield from graphs(body)
-
-
 def _refuse_unknown_operators(path: Path, proto: onnx.ModelProto) -> None:
     import onnx
 
     own = {(function.domain, function.name) for function in proto.functions}
     for entry in proto.opset_import:
         known = onnx.defs.onnx_opset_version()
-        if entry.domain in ("", "ai.onnx") and not 1 <= entry.version <= known:
+        if entry.domain in walk.STANDARD and not 1 <= entry.version <= known:
             raise ExportError(
                 f"{path} needs opset {entry.version}, and onnx {onnx.__version__} knows opsets up to {known}",
                 hint="update onnx and onnxruntime, or export the model in a lower opset",
@@ -120,8 +109,8 @@ def _refuse_unknown_operators(path: Path, proto: onnx.ModelProto) -> None:
     versions = {entry.domain.replace("ai.onnx", "") or "": entry.version for entry in proto.opset_import}
     if "" not in versions:
         return
-    for node in (node for graph in graphs(proto.graph) for node in graph.node):
-        known_here = node.domain not in ("", "ai.onnx") or (node.domain, node.op_type) in own
+    for node in walk.nodes(proto.graph):
+        known_here = node.domain not in walk.STANDARD or (node.domain, node.op_type) in own
         if not known_here and not _has(node.op_type, versions[""]):
             raise ExportError(
                 f"{path} uses the operator `{node.op_type}`, which opset {versions['']} does not have",
@@ -143,7 +132,7 @@ def _data_files(path: Path, proto: onnx.ModelProto) -> list[Path]:
     import onnx
 
     found: dict[str, int] = {}
-    for graph in graphs(proto.graph):
+    for graph in walk.graphs(proto.graph):
         tensors = [*graph.initializer, *(value for sparse in graph.sparse_initializer for value in (sparse.values,))]
         tensors += [attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t")]
         for tensor in tensors:

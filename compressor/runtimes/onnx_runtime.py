@@ -16,12 +16,11 @@ from torch import Tensor
 from compressor.errors import ExportError, UsageError
 from compressor.report import TensorInfo
 from compressor.runtimes import loading
+from compressor.runtimes.session import PROVIDER, first_line, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-PROVIDER = "CPUExecutionProvider"
-_ERRORS_ONLY = 3
 _DTYPES = {
     "tensor(float)": torch.float32,
     "tensor(double)": torch.float64,
@@ -81,6 +80,14 @@ class ModelFile(ABC):
         return {
             declared.name: self._array(declared, value) for declared, value in zip(self.inputs, inputs, strict=True)
         }
+
+    def cast(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """`inputs`, in float16 where they are float32 and the file takes float16."""
+        taken = [item.dtype for item in self.inputs] + [""] * len(inputs)
+        return tuple(
+            part.half() if kind == "float16" and part.dtype == torch.float32 else part
+            for kind, part in zip(taken, inputs, strict=False)
+        )
 
     @abstractmethod
     def reload(self) -> None:
@@ -152,7 +159,7 @@ class OnnxFile(ModelFile):
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feed.items())
             raise ExportError(
-                f"{self.path} fails at {shapes}: {_first_line(error)}",
+                f"{self.path} fails at {shapes}: {first_line(error)}",
                 hint="an axis may be fixed in the file: export it as dynamic, or narrow min_length and max_length",
             ) from error
         return outputs
@@ -186,19 +193,11 @@ def _open(path: Path, threads: int) -> Any:
     if threads < 1:
         raise UsageError(f"threads is {threads}", hint="give 1 or more")
     loading.ensure(path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = _ERRORS_ONLY
-    # A spinning thread of one session would steal time from the other session in an interleaved comparison.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+        session = open_session(path, threads=threads)
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise ExportError(
-            f"ONNX Runtime cannot load {path}: {_first_line(error)}",
+            f"ONNX Runtime cannot load {path}: {first_line(error)}",
             hint="the file is damaged, is not ONNX, or uses operators that this version lacks",
         ) from error
     if session.get_providers() != [PROVIDER]:
@@ -225,7 +224,3 @@ def _check_shape(place: str, declared: Sequence[object], actual: tuple[int, ...]
 
 def _axes(shape: Sequence[object]) -> str:
     return "(" + ", ".join("?" if size is None else str(size) for size in shape) + ")"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import ExportError
-from compressor.nn.attention.aaren import AarenAttention, is_causal_mask
+from compressor.nn.attention.aaren import AarenAttention
+from compressor.nn.attention.causal_masks import is_causal_mask
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.recurrent.cells import plain_linear
 from compressor.streaming.layers import LEAVE_OUT, Arguments

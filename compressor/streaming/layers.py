@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Inputs = tuple[Tensor, ...]
-RECURRENT = (*LAYERS, LowRankRecurrent)
-CACHED = (nn.MultiheadAttention, CompactMultiheadAttention)
-ATTENTION = (*CACHED, AarenAttention)
+RECURRENT: tuple[type[nn.Module], ...] = (*LAYERS, LowRankRecurrent)
+CACHED: tuple[type[nn.Module], ...] = (nn.MultiheadAttention, CompactMultiheadAttention)
+ATTENTION: tuple[type[nn.Module], ...] = (*CACHED, AarenAttention)
 STATEFUL: tuple[type[nn.Module], ...] = (*RECURRENT, *STEP_MODULES, *ATTENTION, LearnedQuery)
 """Layers of other classes, such as `UnevenRecurrent` and `GraphRecurrent`, consist of these."""
 LEAVE_OUT = "or leave `stream` out"

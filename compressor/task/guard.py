@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import extract_tb
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CompressorError, Place, TaskError
 from compressor.nn.attention.parts import AttentionParts
-from compressor.task.contract import Task
+from compressor.nn.patterns import check_patterns
+from compressor.task.view import TaskView, ViewedBatches
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -18,20 +19,16 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from compressor.task.contract import Evaluation, Forward, Inputs, Outputs
-
-_ATTRIBUTES = ("metric", "higher_is_better", "inputs", "outputs", "length", "min_length", "max_length", "attention")
+    from compressor.task.contract import Evaluation, Forward, Inputs, Outputs, Task
 
 
-class GuardedTask(Task):
+class GuardedTask(TaskView):
     """A task whose functions may raise anything: what they raise becomes a `TaskError` that names file and line."""
 
     def __init__(self, task: Task, file: str) -> None:
         """Wrap `task`, which was defined in `file`."""
-        self.task = task
+        super().__init__(task)
         self.file = file
-        for name in _ATTRIBUTES:
-            setattr(self, name, getattr(task, name))
         self._check_attributes()
 
     @property
@@ -79,7 +76,7 @@ class GuardedTask(Task):
     def batches(self, generator: torch.Generator) -> Iterable[tuple[Inputs, Any]]:
         """The task's `batches`, with their length where they have one; each is checked to be (inputs, target)."""
         with self._guard("batches"):
-            return _GuardedBatches(self.task.batches(generator), self._checked)
+            return ViewedBatches(self.task.batches(generator), self._checked)
 
     def _checked(self, batches: Iterable[tuple[Inputs, Any]]) -> Iterator[tuple[Inputs, Any]]:
         with self._guard("batches"):
@@ -109,11 +106,6 @@ class GuardedTask(Task):
         """The task's `validate`."""
         with self._guard("validate"):
             return self.task.validate(forward)
-
-    @property
-    def validates_on_evaluation_data(self) -> bool:
-        """True where the task has no `validate` of its own."""
-        return type(self.task).validate is Task.validate
 
     def _call(self, function: str, *arguments: Any) -> Any:
         with self._guard(function):
@@ -164,26 +156,10 @@ class GuardedTask(Task):
             )
 
     def _check_patterns(self) -> None:
-        from compressor.methods.targets import check_patterns
-
         try:
             check_patterns(tuple(self.attention))
         except ValueError as error:
             raise TaskError(f"`attention` of {self.name}: {error}", place=Place(self.file)) from error
-
-
-class _GuardedBatches:
-    """Batches behind a guard; `len` works where it works on what the task gave, so that bars show what remains."""
-
-    def __init__(self, batches: Any, checked: Callable[[Any], Iterator[tuple[Inputs, Any]]]) -> None:
-        self._batches = batches
-        self._checked = checked
-
-    def __iter__(self) -> Iterator[tuple[Inputs, Any]]:
-        return self._checked(self._batches)
-
-    def __len__(self) -> int:
-        return len(self._batches)
 
 
 def place_in(file: str, traceback: TracebackType | None) -> Place:

@@ -53,7 +53,7 @@ def prepare_part(module: LowRankRecurrent, name: str, part: LowRankPart) -> None
     """
     import torch
 
-    from compressor.nn.low_rank import LowRankLinear
+    from compressor.nn.factored_linear import LowRankLinear
 
     assert isinstance(part.hidden, LowRankLinear)
     gates = module.cell.gates

@@ -86,7 +86,7 @@ def _shared_matrices(model: nn.Module) -> set[int]:
 
 def _prepare_low_rank(module: LowRankRecurrent) -> None:
     """Buffers for the first factor of an input matrix (`P_`), and then for a native node or a Scan."""
-    from compressor.nn.low_rank import LowRankLinear
+    from compressor.nn.factored_linear import LowRankLinear
     from compressor.nn.recurrent.layers import directions, part_suffix
 
     for layer in range(module.num_layers):
@@ -103,7 +103,7 @@ def _prepare_low_rank(module: LowRankRecurrent) -> None:
 
 def _dense_weights(part: LowRankPart) -> Weights:
     """The weights of a node behind the first factor of the input matrix."""
-    from compressor.nn.low_rank import LowRankLinear
+    from compressor.nn.factored_linear import LowRankLinear
 
     last = part.input.up if isinstance(part.input, LowRankLinear) else part.input
     weights = {"weight_ih": last.weight, "weight_hh": part.hidden.weight}

@@ -114,7 +114,7 @@ def recurrent_cells(model: nn.Module, inputs: Sequence[Tensor]) -> int:
             steps = sequence.shape[1 if module.batch_first and sequence.dim() == 3 else 0]
             cells += steps * module.num_layers * directions(module)
 
-    classes = (*RECURRENT, LowRankRecurrent)
+    classes: tuple[type[nn.Module], ...] = (*RECURRENT, LowRankRecurrent)
     handles = [part.register_forward_hook(count) for part in model.modules() if isinstance(part, classes)]
     try:
         with torch.no_grad(), torch_capture.plain_attention():

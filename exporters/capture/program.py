@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CompressorError, ExportError
+from exporters.capture import function_library
 from exporters.capture.native_layers import native_nodes
 from exporters.capture.packed_sequence import traceable_packing
 
@@ -75,7 +76,7 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> onnx_ir.Mode
     import torch
 
     try:
-        with quiet():
+        with quiet(), function_library.kept():
             onnx_program = torch.onnx.export(
                 program,
                 dynamo=True,

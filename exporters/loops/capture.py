@@ -27,8 +27,8 @@ _FEWEST = 4
 """The shortest length at which three iterations are seen, though the first one may be another."""
 _BATCH = 3
 _HINT = (
-    "every step must do the same but for its number (docs/export.md lists what is rolled up); use nn.RNN, nn.GRU or "
-    "nn.LSTM, or leave the axis out of the task's `inputs`"
+    "every step must do the same but for its number (docs/concepts/loops.md lists what is rolled up); use nn.RNN, "
+    "nn.GRU or nn.LSTM, or leave the axis out of the task's `inputs`"
 )
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
-import onnxruntime
 
 from compressor.errors import ExportError
 from compressor.onnx_graphs import unrolled_nodes, unrolled_scans
 from compressor.onnx_graphs.partition import is_relu
+from compressor.runtimes.session import first_line, open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,15 +52,11 @@ def write(source: Path, target: Path, task: Task, length: int) -> Path:
 
 def _fold(source: Path, target: Path) -> None:
     """Let ONNX Runtime compute what is constant now: the arithmetic of shapes."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(target)
-    options.log_severity_level = 3
     try:
-        onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+        open_session(source, optimization="basic", optimized=target)
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise ExportError(
-            f"the model cannot be fixed to one length: {str(error).splitlines()[0]}", hint="leave `length` out"
+            f"the model cannot be fixed to one length: {first_line(error)}", hint="leave `length` out"
         ) from error
 
 

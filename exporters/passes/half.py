@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from compressor.onnx_graphs import walk
 from exporters.passes import external_data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import onnx
     from numpy.typing import NDArray
 
@@ -41,7 +40,7 @@ def convert(proto: onnx.ModelProto, *, float_io: bool) -> None:
     """
     import onnx
 
-    opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
+    opset = walk.opset(proto)
     with external_data.small(proto):
         floats = _float_names(onnx.shape_inference.infer_shapes(proto, data_prop=True).graph)
     _Conversion(opset, floats, float_io).graph(proto.graph, outermost=True)
@@ -51,15 +50,13 @@ def _float_names(graph: onnx.GraphProto) -> set[str]:
     """Names of the float32 values of a graph and of the bodies in it."""
     import onnx
 
-    found = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
-            found.add(value.name)
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                found |= _float_names(attribute.g)
-    return found
+    names: set[str] = set()
+    for each in walk.graphs(graph):
+        names |= {tensor.name for tensor in each.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+        for value in (*each.input, *each.output, *each.value_info):
+            if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
+                names.add(value.name)
+    return names
 
 
 class _Conversion:
@@ -94,7 +91,7 @@ class _Conversion:
         as_float: dict[str, str] = {}
         for node in graph.node:
             nodes += self._node(node, as_float)
-        used = {name for node in nodes for name in _reads(node)} | {value.name for value in graph.output}
+        used = {name for node in nodes for name in walk.reads(node)} | {value.name for value in graph.output}
         del graph.node[:]
         graph.node.extend(node for node in nodes if node.op_type != "Cast" or used & set(node.output))
 
@@ -180,16 +177,6 @@ def _crashing(graph: onnx.GraphProto) -> set[str]:
                 moving.add(node.output[0])
     pairs = [node for node in graph.node if node.op_type == "MatMul" and moving & set(node.input)]
     return {name for node in pairs for name in (*node.output, *(moving & set(node.input)))}
-
-
-def _reads(node: onnx.NodeProto) -> Iterable[str]:
-    """Names that a node reads, those that its bodies read from outside included."""
-    yield from node.input
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield from (value.name for value in attribute.g.output)
-            for inner in attribute.g.node:
-                yield from _reads(inner)
 
 
 def _halve(tensor: onnx.TensorProto) -> None:

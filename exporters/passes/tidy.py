@@ -7,13 +7,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
+from compressor.onnx_graphs import walk
 from compressor.report import TensorInfo
 from exporters.capture import factored_scan
 from exporters.loops import scan
 from exporters.passes import attention_masks, external_data, older_opsets, shared_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import onnx
     import onnx_ir
@@ -147,22 +148,12 @@ def to_proto(model: onnx_ir.Model, inputs: Axes, outputs: Axes, ir_version: int)
 
     proto = onnx_ir.to_proto(model)
     proto.ir_version = ir_version
-    for graph in _graphs(proto.graph):
+    for graph in walk.graphs(proto.graph):
         del graph.value_info[:]
         for value in (*graph.input, *graph.output):
             value.ClearField("metadata_props")
     _name_axes(proto.graph, inputs, outputs)
     return proto
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """`graph` and the bodies of its control flow, all levels."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                if body.node:
-                    yield from _graphs(body)
 
 
 def _name_axes(graph: onnx.GraphProto, inputs: Axes, outputs: Axes) -> None:
@@ -193,7 +184,7 @@ def check(proto: onnx.ModelProto, opset: int, domains: Mapping[str, int] | None 
     import onnx
 
     found = {entry.domain: entry.version for entry in proto.opset_import}
-    used = {node.domain for graph in _graphs(proto.graph) for node in graph.node} - {"", "ai.onnx"}
+    used = {node.domain for node in walk.nodes(proto.graph)} - set(walk.STANDARD)
     if found.get("") != opset or {*found.items()} - {("", opset), *(domains or {}).items()} or used - set(found):
         raise ExportError(
             f"the file needs the operator sets {found}, not opset {opset} alone", hint="try another opset, such as 18"
@@ -211,7 +202,7 @@ def check(proto: onnx.ModelProto, opset: int, domains: Mapping[str, int] | None 
 
 def operators(proto: onnx.ModelProto) -> dict[str, int]:
     """Operator type -> number of nodes, sorted by name, bodies of control flow included."""
-    counts = Counter(node.op_type for graph in _graphs(proto.graph) for node in graph.node)
+    counts = Counter(node.op_type for node in walk.nodes(proto.graph))
     return dict(sorted(counts.items()))
 
 

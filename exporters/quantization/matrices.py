@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
+from compressor.onnx_graphs import walk
 from compressor.onnx_graphs.unrolled_nodes import GATES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import onnx
     from numpy.typing import NDArray
@@ -89,15 +90,6 @@ class Matrix:
         return any(use.operator == "Gather" for use in self.uses)
 
 
-def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Every node, those in bodies of control flow included."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                yield from nodes_of(body)
-
-
 def find(proto: onnx.ModelProto, keep_float: Sequence[str] = (), smallest: int = SMALLEST) -> list[Matrix]:
     """Every float32 weight of two or more axes, in the order of the graph; vectors are not listed.
 
@@ -111,7 +103,7 @@ def find(proto: onnx.ModelProto, keep_float: Sequence[str] = (), smallest: int =
         if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1
     }
     uses: dict[str, list[Use]] = {}
-    for node in nodes_of(proto.graph):
+    for node in walk.nodes(proto.graph):
         for place, name in enumerate(node.input):
             if name in sizes and not (node.op_type in RECURRENT and place == _BIAS):
                 channels = _channels(node, place, sizes[name])
@@ -137,7 +129,7 @@ def name_by_parameters(proto: onnx.ModelProto, parameters: Mapping[str, NDArray[
                 renamed[tensor.name] = tensor.name = name
                 known.add(name)
                 break
-    for node in nodes_of(proto.graph):
+    for node in walk.nodes(proto.graph):
         for place, old in enumerate(node.input):
             node.input[place] = renamed.get(old, old)
 
@@ -181,7 +173,7 @@ def is_plain(node: onnx.NodeProto) -> bool:
 
 
 def _channels(node: onnx.NodeProto, place: int, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    operator = node.op_type if node.domain in ("", "ai.onnx") else ""
+    operator = walk.operator(node)
     if operator in RECURRENT and place in (_INPUT, _STATE):
         return (0, 1)
     if operator == "MatMul" and place == 1 and len(shape) == 2:

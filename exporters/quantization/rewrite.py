@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from compressor.onnx_graphs import walk
 from exporters.quantization import recurrent
-from exporters.quantization.matrices import RECURRENT, Form, is_plain, nodes_of
+from exporters.quantization.matrices import RECURRENT, Form, is_plain
 from exporters.quantization.nodes import DOMAIN, Names, Nodes, block_product, float_product, integer_product
 from exporters.quantization.rounding import Blocks, Rounded, as_stored, to_4_bits, to_8_bits
 
@@ -145,7 +146,7 @@ class _Rewriter:
         self.proto.CopyFrom(proto)
         graph = self.proto.graph
         taken = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
-        for node in nodes_of(graph):
+        for node in walk.nodes(graph):
             taken |= {*node.input, *node.output}
             for attribute in node.attribute:
                 taken |= {value.name for value in attribute.g.input}
@@ -164,13 +165,13 @@ class _Rewriter:
 
         graph = self.proto.graph
         nodes, initializers = self._nodes(graph.node)
-        used = {name for node in (*self.top.nodes, *nodes) for inner in _with_bodies(node) for name in inner.input}
+        used = {name for node in (*self.top.nodes, *nodes) for inner in walk.with_bodies(node) for name in inner.input}
         used |= {value.name for value in graph.output}
         kept = [tensor for tensor in graph.initializer if tensor.name in used]
         del graph.node[:], graph.initializer[:]
         graph.node.extend([*self.top.nodes, *nodes])
         graph.initializer.extend([*kept, *self.top.initializers, *initializers])
-        domains = {node.domain for node in nodes_of(graph)}
+        domains = {node.domain for node in walk.nodes(graph)}
         if DOMAIN in domains and DOMAIN not in {entry.domain for entry in self.proto.opset_import}:
             self.proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
         return self.proto
@@ -193,7 +194,7 @@ class _Rewriter:
         if not any(chosen):
             made.nodes.append(node)
             return
-        plain = is_plain(node) and node.domain in ("", "ai.onnx")
+        plain = is_plain(node) and node.domain in walk.STANDARD
         if plain and node.op_type in RECURRENT:
             forms = [form or "float" for form in chosen[1:3]]
             if recurrent.write(made, node, forms[0], forms[1], self):
@@ -316,10 +317,3 @@ class _Rewriter:
         scale = made("Gather", [made.constant(stored, f"{name}.scale"), rows])
         scale = scale if stored.dtype == np.float32 else made("Cast", [scale], to=1)
         made("Mul", [made("Cast", [values], to=1), scale], [node.output[0]])
-
-
-def _with_bodies(node: onnx.NodeProto) -> Iterable[onnx.NodeProto]:
-    yield node
-    for attribute in node.attribute:
-        for body in (attribute.g, *attribute.graphs):
-            yield from nodes_of(body)

@@ -21,6 +21,7 @@ from compressor.runtimes.steps import METADATA_KEY, Steps, initial_state
 from compressor.streaming.difference import Difference, first_difference
 from compressor.streaming.step import StepModel, explained
 from compressor.streaming.survey import survey
+from compressor.task.view import TaskView
 from exporters.capture import native_recurrent, packed_sequence
 from exporters.capture import program as torch_capture
 from exporters.onnx import finish
@@ -66,28 +67,26 @@ class Chunked(Protocol):
         """At least 1."""
 
 
-class SequenceTask:
+class Sequences(TaskView):
     """The task as a stream sees it: sequences without padding, and longer ones than the task itself gives."""
 
     def __init__(self, task: Task, inputs: tuple[StreamInput, ...], generator: torch.Generator | None = None) -> None:
         """For `task`, whose inputs are described by `inputs`; a generator varies those that have no axis of time."""
-        self._task = task
-        self._inputs = inputs
+        super().__init__(task)
+        self._described = inputs
         self._generator = generator
-        self.inputs = task.inputs
-        self.length, self.min_length, self.max_length = task.length, task.min_length, task.max_length
 
     def example(self, batch: int, length: int) -> Inputs:
-        """Inputs; where the length is more than the task's longest, several examples one behind the other."""
-        task, missing = self._task, length
+        """Inputs; if the length is more than the task's longest, several examples one behind the other."""
+        missing = length
         parts = []
         while missing > 0:
-            own = min(max(missing, task.min_length), task.max_length)
-            parts.append(task.example(batch, own))
-            missing -= own
+            part = min(max(missing, self.min_length), self.max_length)
+            parts.append(self.task.example(batch, part))
+            missing -= part
         return tuple(
             self._joined(item, pieces, batch, length)
-            for item, pieces in zip(self._inputs, zip(*parts, strict=True), strict=True)
+            for item, pieces in zip(self._described, zip(*parts, strict=True), strict=True)
         )
 
     def _joined(self, item: StreamInput, pieces: Sequence[Tensor], batch: int, length: int) -> Tensor:
@@ -179,9 +178,9 @@ def plan(model: nn.Module, task: Task, options: Chunked) -> Plan:
         for name, axes in task.outputs.items()
     )
     _refuse_late_answers(outputs, options.chunk)
-    found = _survey(model, SequenceTask(task, inputs, torch.Generator().manual_seed(0)))
+    found = _survey(model, Sequences(task, inputs, torch.Generator().manual_seed(0)))
     planned = Plan(found, inputs, outputs)
-    _try_steps(model, planned, SequenceTask(task, inputs))
+    _try_steps(model, planned, Sequences(task, inputs))
     return planned
 
 
@@ -212,7 +211,7 @@ def _refuse_late_answers(outputs: tuple[StreamOutput, ...], chunk: int) -> None:
         )
 
 
-def _survey(model: nn.Module, task: SequenceTask) -> Survey:
+def _survey(model: nn.Module, task: Sequences) -> Survey:
     first = max(task.min_length, min(7, task.max_length))
     second = max(task.min_length, min(11, task.max_length))
     if first == second and task.min_length < task.max_length:
@@ -236,7 +235,7 @@ def _survey(model: nn.Module, task: SequenceTask) -> Survey:
 # --- in PyTorch first ---
 
 
-def _try_steps(model: nn.Module, planned: Plan, task: SequenceTask) -> None:
+def _try_steps(model: nn.Module, planned: Plan, task: Sequences) -> None:
     """Chain steps of one position in PyTorch; raises `ExportError` with the place where they go another way."""
     length = max(task.min_length, min(task.max_length, _TRIED))
     given = task.example(2, length)
@@ -358,7 +357,7 @@ def traceable(
     """
     found, inputs = planned.survey, planned.inputs
     batch = _TRACED_BATCH if dynamic else 1
-    whole = SequenceTask(task, inputs).example(batch, max(chunk, task.min_length))
+    whole = Sequences(task, inputs).example(batch, max(chunk, task.min_length))
     given = [
         part if item.time_axis is None else part.narrow(item.time_axis, 0, chunk)
         for item, part in zip(inputs, whole, strict=True)
@@ -465,7 +464,7 @@ def agreement(
     """
     steps = Steps(step)
     with_torch = beside_torch(reference, steps, task, options, seed)
-    sequences = SequenceTask(task, steps.info.inputs)
+    sequences = Sequences(task, steps.info.inputs)
     long = (1, _LONGER * task.length)
     with torch.no_grad(), torch_capture.plain_attention():
         extra = [long] if task.min_length <= long[1] <= task.max_length else []
@@ -483,7 +482,7 @@ def agreement(
 
 def beside_torch(reference: nn.Module, steps: Steps, task: Task, options: Tolerances, seed: int) -> Parity:
     """Chained steps of a file, in whatever runtime, beside PyTorch's whole sequences, also at ten times the length."""
-    sequences = SequenceTask(task, steps.info.inputs)
+    sequences = Sequences(task, steps.info.inputs)
     long = (1, _LONGER * task.length)
     with torch.no_grad(), torch_capture.plain_attention():
         extra = [long] if _runs(reference, lambda: sequences.example(*long)) else []
@@ -500,7 +499,7 @@ def _runs(model: nn.Module, example: Callable[[], Inputs]) -> bool:
 
 
 def _compare(
-    wanted: _Forward, steps: Steps, task: SequenceTask, options: Tolerances, seed: int, extra: list[tuple[int, int]]
+    wanted: _Forward, steps: Steps, task: Sequences, options: Tolerances, seed: int, extra: list[tuple[int, int]]
 ) -> Parity:
     generator = torch.Generator().manual_seed(seed)
     return parity.check(wanted, steps, task, atol=options.atol, rtol=options.rtol, generator=generator, extra=extra)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from compressor.checkpoint import load_weights
+from compressor import load_weights
 from compressor.task.contract import Evaluation, Task
 
 HERE = Path(__file__).parent

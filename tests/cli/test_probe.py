@@ -35,7 +35,7 @@ def test_two_architectures_are_compared_and_the_result_is_written(tmp_path):
     assert (result.code, result.err) == (0, f"wrote {out}\n")
     assert "LSTM (2 layers) → Aaren (2 layers, 1 head)" in result.out
     assert "state tracking (S3), 2 moves, length 11" in result.out
-    assert "neither learns it: says nothing" in result.out
+    assert "neither learns it: no conclusion" in result.out
     (found,) = ProbeFile.model_validate_json(out.read_text()).probes
     assert (found.original, found.converted, found.seeds, found.modules) == ("LSTM", "Aaren", 2, ())
 

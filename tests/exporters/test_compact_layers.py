@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.lama import LamaAttention
-from compressor.nn.attention.pooling import MeanPooling, PoolingCall, PoolingReplacement
+from compressor.nn.attention.pooling import MeanPooling, PoolingReplacement
+from compressor.nn.attention.pooling_call import PoolingCall
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.runtimes.onnx_runtime import OnnxFile

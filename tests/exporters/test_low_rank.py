@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.measure import macs
-from compressor.nn.low_rank import LowRankLinear, Spectrum
+from compressor.nn.factored_linear import LowRankLinear
+from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export

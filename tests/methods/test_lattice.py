@@ -10,7 +10,7 @@ from compressor.methods import METHODS, Lattice
 from compressor.methods.base import State
 from compressor.nn.masks import prune_
 from tests.methods.conftest import CHANNELS, CLASSES, HIDDEN, SignTask, Tagger, make_context, same, weights
-from tests.surgery.test_connections import strengths
+from tests.surgery.units.test_connections import strengths
 
 WEIGHTS = ["rnn.weight_hh_l0", "rnn.weight_hh_l1"]
 

@@ -18,7 +18,7 @@ from compressor.methods import METHODS, LowRankAttention, Magnitude, Retrain
 from compressor.methods.base import State
 from compressor.methods.low_rank_attention import PAYS, fastest_rank
 from compressor.nn.attention.compact import CompactMultiheadAttention
-from compressor.nn.low_rank import LowRankLinear
+from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.pipeline.run import run
 from compressor.recipe import load

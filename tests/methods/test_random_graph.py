@@ -17,7 +17,8 @@ from compressor.errors import MethodError
 from compressor.methods import METHODS, RandomGraph, Retrain
 from compressor.methods.base import State
 from compressor.methods.random_graph import dense_size
-from compressor.nn.random_graphs import barabasi_albert, erdos_renyi, properties, watts_strogatz
+from compressor.nn.graphs.properties import properties
+from compressor.nn.graphs.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.graph_layout import parameter_count
 from compressor.nn.recurrent.stack import RecurrentStack

@@ -13,10 +13,11 @@ from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.lama import LamaAttention
 from compressor.nn.attention.learned_query import LearnedQuery, LearnedQueryRecord
-from compressor.nn.attention.pooling import PoolingCall, PoolingReplacement
-from compressor.nn.low_rank import LowRankLinear
+from compressor.nn.attention.pooling import PoolingReplacement
+from compressor.nn.attention.pooling_call import PoolingCall
+from compressor.nn.factored_linear import LowRankLinear
+from compressor.nn.graphs.random_graphs import watts_strogatz
 from compressor.nn.norm import WideLayerNorm
-from compressor.nn.random_graphs import watts_strogatz
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.stack import RecurrentStack

@@ -7,12 +7,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnxruntime.tools.mobile_helpers import usability_checker
-from tests.compatibility.graphs import B, H, T, model, recurrent
 
 from compressor.errors import ExportError, UsageError
 from compressor.onnx_graphs import comparison, targets
+from compressor.onnx_graphs.axes import open_axes
 from compressor.onnx_graphs.partition import survey
-from compressor.onnx_graphs.remedies import fix, open_axes
+from compressor.onnx_graphs.remedies import fix
+from compressor.runtimes.onnx_runtime import OnnxFile
+from tests.onnx_graphs.graphs import B, H, T, model, recurrent
 
 NNAPI = targets.get("nnapi")
 RECURRENT = {
@@ -32,7 +34,7 @@ def fixed(proto, target, tmp_path, **shapes):
     result = fix(proto, target, shapes)
     onnx.save(proto, tmp_path / "old.onnx")
     onnx.save(result.proto, tmp_path / "new.onnx")
-    compared = comparison.compare(tmp_path / "old.onnx", tmp_path / "new.onnx", result.shapes)
+    compared = comparison.compare(OnnxFile(tmp_path / "old.onnx"), OnnxFile(tmp_path / "new.onnx"), result.shapes)
     assert len(compared) == 4
     return result, survey(result.proto, target)
 
@@ -120,8 +122,9 @@ def test_files_that_differ_are_found(tmp_path):
     weight[0, 0, 0] += 0.1
     other.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight, "W"))
     onnx.save(other, tmp_path / "new.onnx")
-    with pytest.raises(ExportError, match="the changed file is not right: in ONNX Runtime its output 0 is off by"):
-        comparison.compare(tmp_path / "old.onnx", tmp_path / "new.onnx", {})
+    old, new = OnnxFile(tmp_path / "old.onnx"), OnnxFile(tmp_path / "new.onnx")
+    with pytest.raises(ExportError, match="the changed file is wrong: in ONNX Runtime its output 0 is off by"):
+        comparison.compare(old, new, {})
 
 
 @pytest.mark.parametrize("name", ["nnapi", "coreml"])

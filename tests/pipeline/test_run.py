@@ -499,5 +499,5 @@ def test_the_views_show_which_original_and_runtime_a_file_belongs_to(several):
     for name in ("report.md", "report.html"):
         text = (out / name).read_text()
         assert "original (mnn, step)" in text
-        assert "Refused: model.ncnn" in text
+        assert "Export failed: model.ncnn" in text
         assert "MNN 3" in text

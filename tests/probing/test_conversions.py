@@ -7,8 +7,9 @@ from torch import nn
 
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.learned_query import LearnedQuery
-from compressor.nn.attention.pooling import MeanPooling, PoolingCall, PoolingReplacement
-from compressor.nn.random_graphs import barabasi_albert
+from compressor.nn.attention.pooling import MeanPooling, PoolingReplacement
+from compressor.nn.attention.pooling_call import PoolingCall
+from compressor.nn.graphs.random_graphs import barabasi_albert
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent

@@ -7,7 +7,7 @@ import torch
 
 from compressor.errors import UsageError
 from compressor.nn.attention.aaren import AarenAttention
-from compressor.nn.random_graphs import watts_strogatz
+from compressor.nn.graphs.random_graphs import watts_strogatz
 from compressor.probing.architecture import WORDS, Encoder, GraphStack, Network, Recurrent, named, sinusoids
 from compressor.probing.tasks import AssociativeRecall, LongGap, StateTracking
 from compressor.probing.training import Effort, train

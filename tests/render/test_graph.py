@@ -1,6 +1,7 @@
 import re
 
-from compressor.nn.random_graphs import LayeredGraph, barabasi_albert, watts_strogatz
+from compressor.nn.graphs.layered import LayeredGraph
+from compressor.nn.graphs.random_graphs import barabasi_albert, watts_strogatz
 from compressor.render.graph import places, svg
 
 

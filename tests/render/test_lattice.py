@@ -7,7 +7,7 @@ from compressor.nn.lattice.bits import Bits
 from compressor.nn.lattice.order import closure_order
 from compressor.render.lattice import places, svg
 from compressor.surgery.units.order import Settings, read
-from tests.surgery.test_order import MEET, relation
+from tests.surgery.units.test_order import MEET, relation
 
 
 @pytest.fixture

@@ -20,7 +20,9 @@ from sklearn.model_selection import KFold
 from torch import nn
 
 from compressor.errors import MethodError, OutputError, TaskError, UsageError
-from compressor.nn.random_graphs import LayeredGraph, barabasi_albert, properties, watts_strogatz
+from compressor.nn.graphs.layered import LayeredGraph
+from compressor.nn.graphs.properties import properties
+from compressor.nn.graphs.random_graphs import barabasi_albert, watts_strogatz
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.studies import graphs as graph_study
 from compressor.studies.graphs import FOLDS, Results, Row, Study

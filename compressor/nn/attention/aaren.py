@@ -6,46 +6,31 @@ another order of sums: that one's queries come from the tokens, so an Aaren has 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from compressor.errors import MethodError
 from compressor.nn.attention import prefix
-from compressor.nn.attention.compact import CompactMultiheadAttention, NoFusedKernel
-from compressor.nn.record import LayerRecord, Size, allocate, parse
+from compressor.nn.attention.causal_masks import is_causal_mask
+from compressor.nn.attention.compact import CompactMultiheadAttention
+from compressor.nn.attention.folded_scores import projected_query, score_weights
+from compressor.nn.attention.multihead import MultiheadLayer, MultiheadRecord, refuse_nested
+from compressor.nn.attention.prefix_scan import parallel
+from compressor.nn.record import LayerRecord, Size, allocate, copy_parameter
 
 if TYPE_CHECKING:
     from compressor.nn.attention.prefix import State
 
-_HIDDEN = -1e4
-"""A number in a mask is at most this where a key must not be seen."""
 
-
-class AarenRecord(LayerRecord):
+class AarenRecord(MultiheadRecord):
     """What an `AarenAttention` is built from."""
 
-    num_heads: Size
-    query_width: Size
     input_width: Size
-    head_width: Size
-    value_head_width: Size
-    output_width: Size
-    scale: float = Field(gt=0.0, allow_inf_nan=False)
-    bias: bool
-    batch_first: bool
-
-    @model_validator(mode="after")
-    def _inner_widths_are_sizes(self) -> AarenRecord:
-        if self.num_heads * max(self.head_width, self.value_head_width) >= 1 << 24:
-            raise ValueError("the heads are too wide together")
-        return self
 
 
-class AarenAttention(nn.Module):
+class AarenAttention(MultiheadLayer):
     r"""Causal self-attention with one learned query, called as `nn.MultiheadAttention` is.
 
     With E_q numbers in `query`, E input features, h heads of d features for the query and the keys and d_v for values,
@@ -60,10 +45,7 @@ class AarenAttention(nn.Module):
     The state after any number of positions is (a, c, m): (B, h, d_v), (B, h) and (B, h).
     """
 
-    _qkv_same_embed_dim = False
-    """With `in_proj_bias`, keeps `nn.TransformerEncoderLayer` from its fused kernel."""
-    in_proj_weight: ClassVar[Any] = NoFusedKernel()
-    in_proj_bias = None
+    record_type: ClassVar[type[LayerRecord]] = AarenRecord
 
     def __init__(
         self,
@@ -96,15 +78,21 @@ class AarenAttention(nn.Module):
             dtype: Their type.
         """
         super().__init__()
-        self.num_heads = num_heads
-        self.scale = 1.0 / math.sqrt(head_width) if scale is None else scale
-        self.batch_first = batch_first
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.query = nn.Parameter(torch.randn(query_width, **options))
-        self.q_proj = nn.Linear(query_width, num_heads * head_width, bias, **options)
-        self.k_proj = nn.Linear(input_width, num_heads * head_width, bias, **options)
-        self.v_proj = nn.Linear(input_width, num_heads * value_head_width, bias, **options)
-        self.out_proj = nn.Linear(num_heads * value_head_width, output_width, bias, **options)
+        self.query = nn.Parameter(torch.randn(query_width, device=device, dtype=dtype))
+        self._add_projections(
+            num_heads,
+            query_width=query_width,
+            key_width=input_width,
+            value_width=input_width,
+            head_width=head_width,
+            value_head_width=value_head_width,
+            output_width=output_width,
+            scale=scale,
+            bias=bias,
+            batch_first=batch_first,
+            device=device,
+            dtype=dtype,
+        )
 
     @classmethod
     def from_attention(cls, attention: nn.MultiheadAttention | CompactMultiheadAttention) -> AarenAttention:
@@ -122,68 +110,21 @@ class AarenAttention(nn.Module):
                 hint="name it under `ignore`",
             )
         weight = attention.q_proj.weight
-        aaren = cls(
-            attention.num_heads,
-            query_width=attention.embed_dim,
-            input_width=attention.kdim,
-            head_width=attention.head_dim,
-            value_head_width=attention.value_head_dim,
-            output_width=attention.out_proj.out_features,
-            scale=attention.scale,
-            bias=attention.q_proj.bias is not None,
-            batch_first=attention.batch_first,
-            device="meta",
-            dtype=weight.dtype,
-        )
+        aaren = cls(**attention.heads_record(), input_width=attention.kdim, device="meta", dtype=weight.dtype)
         allocate(aaren, weight.device)
-        with torch.no_grad():
-            aaren.query.zero_()
-            for name, old in attention.named_parameters():
-                new = aaren.get_parameter(name)
-                new.copy_(old)
-                new.requires_grad_(old.requires_grad)
+        nn.init.zeros_(aaren.query)
+        for name, old in attention.named_parameters():
+            copy_parameter(aaren.get_parameter(name), old)
         return aaren.train(attention.training)
-
-    @classmethod
-    def from_record(
-        cls, record: Any, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> AarenAttention:
-        """The layer that a record describes; its weights are undefined.
-
-        Raises:
-            CheckpointError: The record is not valid.
-        """
-        found = parse(AarenRecord, record)
-        return allocate(cls(**found.model_dump(), device="meta", dtype=dtype), device)
 
     def record(self) -> dict[str, Any]:
         """JSON from which `from_record` builds a layer of this structure."""
-        return AarenRecord(
-            num_heads=self.num_heads,
-            query_width=self.query.numel(),
-            input_width=self.embed_dim,
-            head_width=self.head_dim,
-            value_head_width=self.value_head_dim,
-            output_width=self.out_proj.out_features,
-            scale=self.scale,
-            bias=self.q_proj.bias is not None,
-            batch_first=self.batch_first,
-        ).model_dump()
+        return AarenRecord(**self.heads_record(), input_width=self.embed_dim).model_dump()
 
     @property
     def embed_dim(self) -> int:
         """E, the width of the input."""
         return self.k_proj.in_features
-
-    @property
-    def head_dim(self) -> int:
-        """d, the features of the query or a key in one head."""
-        return self.q_proj.out_features // self.num_heads
-
-    @property
-    def value_head_dim(self) -> int:
-        """d_v, the features of a value in one head."""
-        return self.v_proj.out_features // self.num_heads
 
     def forward(
         self,
@@ -215,8 +156,7 @@ class AarenAttention(nn.Module):
         Raises:
             MethodError: `attn_mask` is not causal, or the sequences are not of one length.
         """
-        if key.is_nested or value.is_nested:
-            raise RuntimeError("nested tensors are not supported; pass a padded batch and key_padding_mask")
+        refuse_nested(key, value)
         if query.shape[:-1] != key.shape[:-1] or key.shape[:-1] != value.shape[:-1]:
             shapes = ", ".join(str(tuple(part.shape)) for part in (query, key, value))
             raise MethodError(
@@ -227,20 +167,13 @@ class AarenAttention(nn.Module):
         if attn_mask is not None and not is_causal and not plain:  # what is exported has been run before
             _refuse_other_masks(attn_mask)
         batched = value.dim() == 3
-        swap = batched and not self.batch_first
-        key, value = (part.transpose(0, 1) if swap else part if batched else part.unsqueeze(0) for part in (key, value))
+        key, value = self._batch_first(key, value)
         scores = self._scores(key)  # (B, h, N)
         if key_padding_mask is not None:
             scores = _passed_over(scores, key_padding_mask if batched else key_padding_mask.unsqueeze(0))
-        values = self._values(value)  # (B, h, N, d_v)
-        if plain:
-            context = prefix.whole(scores, values.to(scores.dtype)).to(values.dtype)
-        else:
-            context = prefix.parallel(scores, values)
-        output = self._output(context)
-        if not batched:
-            return output.squeeze(0), None
-        return output.transpose(0, 1) if swap else output, None
+        values = self._split_heads(self.v_proj(value))  # (B, h, N, d_v)
+        context = prefix.whole(scores, values.to(scores.dtype)).to(values.dtype) if plain else parallel(scores, values)
+        return self._as_called(self._output(context), batched=batched), None
 
     def initial_state(self, batch: int) -> State:
         """The state (a, c, m) before the first position: (B, h, d_v) and (B, h) of zeros, (B, h) of a large negative.
@@ -264,7 +197,7 @@ class AarenAttention(nn.Module):
         """
         if x.shape[1] == 1:
             return self._single_step(x.squeeze(1), state)
-        scores, values = self._scores(x), self._values(x)
+        scores, values = self._scores(x), self._split_heads(self.v_proj(x))
         context, state = prefix.advance(scores, values.to(scores.dtype), state)
         return self._output(context.to(values.dtype)), state
 
@@ -291,63 +224,9 @@ class AarenAttention(nn.Module):
         query = projected_query(self.query, self.q_proj.weight, self.q_proj.bias, dtype)
         return score_weights(query, self.k_proj.weight, self.k_proj.bias, self.num_heads, self.scale)
 
-    def _values(self, x: Tensor) -> Tensor:
-        """(B, N, E) -> (B, h, N, d_v)."""
-        heads: Tensor = self.v_proj(x).unflatten(-1, (self.num_heads, -1))
-        return heads.transpose(1, 2)
-
-    def _output(self, context: Tensor) -> Tensor:
-        """(B, h, N, d_v) -> (B, N, E_o)."""
-        output: Tensor = self.out_proj(context.transpose(1, 2).flatten(2))
-        return output
-
     def extra_repr(self) -> str:
         """The structure in one line."""
-        flags = f"scale={self.scale:.6g}, batch_first={self.batch_first}"
-        return f"{self.num_heads} heads of {self.head_dim}, {self.value_head_dim} for values, {flags}"
-
-
-def projected_query(query: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The one query of all heads, W q + b (h * d,), in a type."""
-    return nn.functional.linear(query.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
-
-
-def score_weights(
-    query: Tensor, key_weight: Tensor, key_bias: Tensor | None, heads: int, scale: float
-) -> tuple[Tensor, Tensor | None]:
-    """Queries and keys folded: rows (h, E) and offsets (h,) or None; the scores of an input x are rows @ x + offsets.
-
-    Args:
-        query: `projected_query` (h * d,).
-        key_weight: W_k (h * d, E).
-        key_bias: b_k (h * d,), None without.
-        heads: h.
-        scale: s.
-    """
-    each = (query * scale).view(heads, 1, -1)  # (h, 1, d)
-    rows = each @ key_weight.to(query.dtype).unflatten(0, (heads, -1))  # (h, 1, E)
-    if key_bias is None:
-        return rows[:, 0], None
-    offsets = each @ key_bias.to(query.dtype).view(heads, -1, 1)  # (h, 1, 1)
-    return rows[:, 0], offsets[:, 0, 0]
-
-
-def is_causal_mask(mask: Tensor) -> bool:
-    """Whether a mask (..., N, N) hides exactly what lies behind: True or very low above the diagonal, else False or 0.
-
-    Of one position there is nothing to hide: every mask that shows it is causal.
-    """
-    if mask.shape[-1] != mask.shape[-2]:
-        return False
-    above = torch.ones(mask.shape[-2:], dtype=torch.bool, device=mask.device).triu(1)
-    if not bool((hidden(mask) == above).all()):
-        return False
-    return mask.dtype == torch.bool or not bool(mask.masked_fill(above, 0.0).any())
-
-
-def hidden(mask: Tensor) -> Tensor:
-    """Where a mask hides a key, True: where it is True, or a very low number."""
-    return mask if mask.dtype == torch.bool else mask <= _HIDDEN
+        return self._structure(f"scale={self.scale:.6g}, batch_first={self.batch_first}")
 
 
 def _refuse_other_masks(mask: Tensor) -> None:

@@ -3,66 +3,33 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.record import LayerRecord, Probability, Size, allocate, parse
+from compressor.nn.attention.multihead import MultiheadLayer, MultiheadRecord, refuse_nested
+from compressor.nn.record import LayerRecord, Probability, Size, allocate, copy_parameter
 
 
-class CompactAttentionRecord(LayerRecord):
+class CompactAttentionRecord(MultiheadRecord):
     """What a `CompactMultiheadAttention` is built from."""
 
-    num_heads: Size
-    query_width: Size
     key_width: Size
     value_width: Size
-    head_width: Size
-    value_head_width: Size
-    output_width: Size
-    scale: float = Field(gt=0.0, allow_inf_nan=False)
     dropout: Probability
-    bias: bool
-    batch_first: bool
-
-    @model_validator(mode="after")
-    def _inner_widths_are_sizes(self) -> CompactAttentionRecord:
-        if self.num_heads * max(self.head_width, self.value_head_width) >= 1 << 24:
-            raise ValueError("the heads are too wide together")
-        return self
 
 
-class NoFusedKernel:
-    """Stands where `nn.MultiheadAttention` has its packed weight, and turns the fused kernel off.
-
-    `nn.TransformerEncoder` decides at construction whether it feeds nested tensors to a fused kernel. When it runs, it
-    refrains only if one of the first layer's weights overrides torch's functions, as this object says of itself.
-    """
-
-    requires_grad = False
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
-        raise TypeError("this attention has no in_proj_weight; use q_proj, k_proj and v_proj")
-
-
-class CompactMultiheadAttention(nn.Module):
+class CompactMultiheadAttention(MultiheadLayer):
     r"""`nn.MultiheadAttention`, called in the same way, which may have lost heads, features of heads, or inputs.
 
     With E_q, E_k, E_v input features, h heads of d features for queries and keys and d_v for values, and E_o outputs:
     `q_proj` (h * d, E_q), `k_proj` (h * d, E_k), `v_proj` (h * d_v, E_v), `out_proj` (E_o, h * d_v), and for each head
     :math:`\mathrm{softmax}(s\, q k^T + \mathrm{mask})\, v`. The scale s stays what it was when features of heads go.
-
-    `num_heads` is an attribute that whoever removes whole heads has to set; all widths are read off the four layers.
     """
 
-    _qkv_same_embed_dim = False
-    """With `in_proj_bias`, keeps `nn.TransformerEncoderLayer` from its fused kernel."""
-    in_proj_weight: ClassVar[Any] = NoFusedKernel()
-    in_proj_bias = None
+    record_type: ClassVar[type[LayerRecord]] = CompactAttentionRecord
     bias_k = None
     bias_v = None
     add_zero_attn = False
@@ -102,15 +69,21 @@ class CompactMultiheadAttention(nn.Module):
             dtype: Their type.
         """
         super().__init__()
-        self.num_heads = num_heads
-        self.scale = 1.0 / math.sqrt(head_width) if scale is None else scale
         self.dropout = dropout
-        self.batch_first = batch_first
-        options: dict[str, Any] = {"bias": bias, "device": device, "dtype": dtype}
-        self.q_proj = nn.Linear(query_width, num_heads * head_width, **options)
-        self.k_proj = nn.Linear(key_width, num_heads * head_width, **options)
-        self.v_proj = nn.Linear(value_width, num_heads * value_head_width, **options)
-        self.out_proj = nn.Linear(num_heads * value_head_width, output_width, **options)
+        self._add_projections(
+            num_heads,
+            query_width=query_width,
+            key_width=key_width,
+            value_width=value_width,
+            head_width=head_width,
+            value_head_width=value_head_width,
+            output_width=output_width,
+            scale=scale,
+            bias=bias,
+            batch_first=batch_first,
+            device=device,
+            dtype=dtype,
+        )
 
     @classmethod
     def from_module(cls, module: nn.MultiheadAttention) -> CompactMultiheadAttention:
@@ -152,37 +125,13 @@ class CompactMultiheadAttention(nn.Module):
             parts = module.in_proj_bias.chunk(3)
             sources += [(target.bias, part) for target, part in zip(targets, parts, strict=True)]
             sources.append((self.out_proj.bias, module.out_proj.bias))
-        with torch.no_grad():
-            for new, old in sources:
-                new.copy_(old)
-                new.requires_grad_(old.requires_grad)
-
-    @classmethod
-    def from_record(
-        cls, record: Any, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> CompactMultiheadAttention:
-        """The attention that a record describes; its weights are undefined.
-
-        Raises:
-            CheckpointError: The record is not valid.
-        """
-        found = parse(CompactAttentionRecord, record)
-        return allocate(cls(**found.model_dump(), device="meta", dtype=dtype), device)
+        for new, old in sources:
+            copy_parameter(new, old)
 
     def record(self) -> dict[str, Any]:
         """JSON from which `from_record` builds an attention of this structure."""
         return CompactAttentionRecord(
-            num_heads=self.num_heads,
-            query_width=self.embed_dim,
-            key_width=self.kdim,
-            value_width=self.vdim,
-            head_width=self.head_dim,
-            value_head_width=self.value_head_dim,
-            output_width=self.out_proj.out_features,
-            scale=self.scale,
-            dropout=self.dropout,
-            bias=self.q_proj.bias is not None,
-            batch_first=self.batch_first,
+            **self.heads_record(), key_width=self.kdim, value_width=self.vdim, dropout=self.dropout
         ).model_dump()
 
     @property
@@ -199,16 +148,6 @@ class CompactMultiheadAttention(nn.Module):
     def vdim(self) -> int:
         """E_v, the width of the values that come in."""
         return self.v_proj.in_features
-
-    @property
-    def head_dim(self) -> int:
-        """d, the features of a query or key in one head."""
-        return self.q_proj.out_features // self.num_heads
-
-    @property
-    def value_head_dim(self) -> int:
-        """d_v, the features of a value in one head."""
-        return self.v_proj.out_features // self.num_heads
 
     def forward(
         self,
@@ -234,37 +173,30 @@ class CompactMultiheadAttention(nn.Module):
             is_causal: Says that `attn_mask`, which has to be given, is causal; it is applied as it is.
 
         Returns:
-            The output, in the form of `query` with E_o features; and the weights (B, L, S), or (B, h, L, S) where they
-            are not averaged, without B where unbatched, or None where they are not needed.
+            The output, in the form of `query` with E_o features; and the weights (B, L, S), or (B, h, L, S) if they
+            are not averaged, without B if unbatched, or None if they are not needed.
         """
         if is_causal and attn_mask is None:
             raise RuntimeError("is_causal says something about attn_mask, which is not given")
-        if query.is_nested or key.is_nested or value.is_nested:
-            raise RuntimeError("nested tensors are not supported; pass a padded batch and key_padding_mask")
+        refuse_nested(query, key, value)
         batched = query.dim() == 3
-        swap = batched and not self.batch_first
-        query, key, value = (
-            part.transpose(0, 1) if swap else part if batched else part.unsqueeze(0) for part in (query, key, value)
+        query, key, value = self._batch_first(query, key, value)
+        queries, keys, values = (
+            self._split_heads(layer(part))
+            for layer, part in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
         )
-        heads = self._heads(self.q_proj(query)), self._heads(self.k_proj(key)), self._heads(self.v_proj(value))
-        mask = self._mask(heads[0], heads[1], key_padding_mask, attn_mask)
-        context, weights = self._attend(*heads, mask, need_weights)
-        output = self.out_proj(context.transpose(1, 2).flatten(2))  # (B, L, E_o)
+        mask = self._mask(queries, keys, key_padding_mask, attn_mask)
+        context, weights = self._attend(queries, keys, values, mask, need_weights)
         if weights is not None and average_attn_weights:
             weights = weights.mean(1)
-        if not batched:
-            return output.squeeze(0), None if weights is None else weights.squeeze(0)
-        return output.transpose(0, 1) if swap else output, weights
-
-    def _heads(self, projected: Tensor) -> Tensor:
-        """(B, T, h * d) -> (B, h, T, d)."""
-        heads: Tensor = projected.unflatten(-1, (self.num_heads, -1))
-        return heads.transpose(1, 2)
+        if weights is not None and not batched:
+            weights = weights.squeeze(0)
+        return self._as_called(self._output(context), batched=batched), weights
 
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, h, L, d_v), and the weights (B, h, L, S) where they are needed."""
+        """(B, h, L, d_v), and the weights (B, h, L, S) if they are needed."""
         dropped = self.dropout if self.training else 0.0
         if not need_weights:
             context = nn.functional.scaled_dot_product_attention(
@@ -298,8 +230,7 @@ class CompactMultiheadAttention(nn.Module):
 
     def extra_repr(self) -> str:
         """The structure in one line."""
-        flags = f"scale={self.scale:.6g}, dropout={self.dropout}, batch_first={self.batch_first}"
-        return f"{self.num_heads} heads of {self.head_dim}, {self.value_head_dim} for values, {flags}"
+        return self._structure(f"scale={self.scale:.6g}, dropout={self.dropout}, batch_first={self.batch_first}")
 
 
 def _input_weights(module: nn.MultiheadAttention) -> list[Tensor]:

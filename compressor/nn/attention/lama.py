@@ -7,12 +7,12 @@ After Mehta, Rangwala and Ramakrishnan, "Low Rank Factorization for Compact Mult
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from compressor.nn.record import LayerRecord, Size, allocate, parse
+from compressor.nn.record import LayerRecord, RecordedLayer, Size
 
 ContextKind = Literal["learned", "mean"]
 
@@ -40,7 +40,7 @@ def parameter_count(width: int, heads: int, context: ContextKind = "learned", *,
     return total + (width * width + width if mlp else 0)
 
 
-class LamaAttention(nn.Module):
+class LamaAttention(RecordedLayer):
     r"""m weighted means of a sequence, whose weights are m rank-1 bilinear forms of a step and one context vector.
 
     With steps :math:`h_t` of D features, P and Q (D, m), and a context vector c (D,):
@@ -63,6 +63,8 @@ class LamaAttention(nn.Module):
 
     A padded step has weight 0 and may hold anything, NaN included. A sequence without a real step gives zeros.
     """
+
+    record_type: ClassVar[type[LayerRecord]] = LamaRecord
 
     def __init__(
         self,
@@ -94,18 +96,6 @@ class LamaAttention(nn.Module):
         self.c = nn.Parameter(torch.empty(width, **options)) if context == "learned" else None
         self.mlp = nn.Linear(width, width, **options) if mlp else None
         self.reset_parameters()
-
-    @classmethod
-    def from_record(
-        cls, record: Any, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> LamaAttention:
-        """The attention that a record describes; its weights are undefined.
-
-        Raises:
-            CheckpointError: The record is not valid.
-        """
-        found = parse(LamaRecord, record)
-        return allocate(cls(**found.model_dump(), device="meta", dtype=dtype), device)
 
     def record(self) -> dict[str, Any]:
         """JSON from which `from_record` builds an attention of this structure."""

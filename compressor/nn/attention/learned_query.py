@@ -1,4 +1,4 @@
-"""An Aaren inside attention that someone wrote: a learned query stands where the layer that made the queries stood.
+"""An Aaren inside third-party attention: a learned query replaces the layer that made the queries.
 
 The author's own code goes on to compute softmax(s q k^T) v under its causal mask, and with one q for all positions that
 is an Aaren (see `compressor.nn.attention.aaren`): everything around it, residuals and norms and masks, stays as it is.
@@ -8,7 +8,7 @@ sums (a, c, m) of the earlier ones, for which the record says where keys, values
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -16,23 +16,18 @@ from torch import Tensor, nn
 
 from compressor.errors import ExportError
 from compressor.nn.attention import prefix
-from compressor.nn.attention.aaren import projected_query, score_weights
-from compressor.nn.record import LayerRecord, Size, allocate, parse
+from compressor.nn.attention.folded_scores import projected_query, score_weights
+from compressor.nn.attention.multihead import HeadsRecord
+from compressor.nn.record import LayerRecord, RecordedLayer, Size, allocate, copy_parameter, parse
 
 Path = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=1000)]
 """Name of a module in the whole model."""
 
 
-class LearnedQueryRecord(LayerRecord):
+class LearnedQueryRecord(HeadsRecord):
     """What a `LearnedQuery` is built from."""
 
-    num_heads: Size
     input_width: Size
-    head_width: Size
-    value_head_width: Size
-    scale: float = Field(gt=0.0, allow_inf_nan=False)
-    bias: bool
-    batch_first: bool
     key: Path | None
     """Of the layer that makes the keys; None where this layer makes keys and values too."""
     value: Path | None
@@ -40,19 +35,19 @@ class LearnedQueryRecord(LayerRecord):
 
     @model_validator(mode="after")
     def _parts_belong_together(self) -> LearnedQueryRecord:
-        if self.num_heads * max(self.head_width, self.value_head_width) >= 1 << 24:
-            raise ValueError("the heads are too wide together")
         if (self.key is None) != (self.value is None):
             raise ValueError("keys and values are made by this layer both, or neither")
         return self
 
 
-class LearnedQuery(nn.Module):
+class LearnedQuery(RecordedLayer):
     r"""In the place of the `nn.Linear` that made the queries (h * d, E), or queries, keys and values one after another.
 
     Its `weight` and `bias` are that layer's; `query` (E,) is the one parameter more. The queries that it gives are
     :math:`W_q q + b_q` at every position; keys and values, where it makes them, come from its input as before.
     """
+
+    record_type: ClassVar[type[LayerRecord]] = LearnedQueryRecord
 
     def __init__(self, record: LearnedQueryRecord, *, dtype: torch.dtype | None = None) -> None:
         """Build it on the device `meta`; see `from_layer` and `from_record`."""
@@ -70,11 +65,9 @@ class LearnedQuery(nn.Module):
     def from_layer(cls, layer: nn.Linear, record: LearnedQueryRecord) -> LearnedQuery:
         """With copies of a layer's weights and a query of zeros."""
         new = allocate(cls(record, dtype=layer.weight.dtype), layer.weight.device)
-        with torch.no_grad():
-            new.query.zero_()
-            for name, old in layer.named_parameters():
-                new.get_parameter(name).copy_(old)
-                new.get_parameter(name).requires_grad_(old.requires_grad)
+        nn.init.zeros_(new.query)
+        for name, old in layer.named_parameters():
+            copy_parameter(new.get_parameter(name), old)
         return new.train(layer.training)
 
     @classmethod
@@ -94,7 +87,7 @@ class LearnedQuery(nn.Module):
 
     @property
     def num_heads(self) -> int:
-        """H."""
+        """Number of heads h."""
         return self._record.num_heads
 
     @property

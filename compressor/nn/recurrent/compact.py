@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import AfterValidator, Field
 from torch import nn
 
-from compressor.nn.record import allocate
+from compressor.nn.record import RecordedLayer
 from compressor.nn.recurrent.cells import CELLS, Cell
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ PerPart = Annotated[
 """In a record: something for each layer and direction, layer by layer, the forward direction first."""
 
 
-class CompactRecurrent(nn.Module):
+class CompactRecurrent(RecordedLayer):
     """A recurrent layer of our own: `layers.0`, `layers.1`, and `reverse_layers.0` ... for the backward direction."""
 
     proj_size = 0
@@ -51,27 +51,6 @@ class CompactRecurrent(nn.Module):
         self.mode, self.bias, self.batch_first, self.dropout = mode, bias, batch_first, dropout
         self.layers = nn.ModuleList()
         self.reverse_layers = nn.ModuleList()
-
-    @classmethod
-    def arguments(cls, record: Any) -> dict[str, Any]:
-        """The arguments of the constructor that a record holds.
-
-        Raises:
-            CheckpointError: The record is not valid.
-        """
-        raise NotImplementedError
-
-    @classmethod
-    def from_record(
-        cls, record: Any, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Self:
-        """The layer that a record describes; its weights are undefined.
-
-        Raises:
-            CheckpointError: The record is not valid.
-        """
-        build: Any = cls
-        return allocate(build(**cls.arguments(record), device="meta", dtype=dtype), device)  # type: ignore[no-any-return]
 
     @property
     def cell(self) -> Cell:

@@ -19,7 +19,7 @@ from compressor.nn.recurrent.packed import Steps, with_features
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from compressor.nn.low_rank import Factors
+    from compressor.nn.factorisation import Factors
 
 
 class LowRankRecurrentRecord(LayerRecord):
@@ -44,6 +44,8 @@ class LowRankRecurrent(CompactRecurrent):
     Weights are called `layers.0.input.down.weight`, `layers.0.hidden.up.weight`, and so on; of a dense matrix
     `layers.0.input.weight`; `reverse_layers...` for the backward direction.
     """
+
+    record_type = LowRankRecurrentRecord
 
     def __init__(
         self,
@@ -122,11 +124,13 @@ class LowRankRecurrent(CompactRecurrent):
         return smaller.train(module.training)
 
     @classmethod
-    def arguments(cls, record: Any) -> dict[str, Any]:
-        """See `CompactRecurrent.arguments`."""
+    def from_record(
+        cls, record: Any, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> LowRankRecurrent:
+        """See `RecordedLayer.from_record`; in a record the ranks have names."""
         fields = parse(LowRankRecurrentRecord, record).model_dump()
-        ranks = [[(part["input"], part["hidden"]) for part in layer] for layer in fields["ranks"]]
-        return fields | {"ranks": ranks}
+        fields["ranks"] = [[(part["input"], part["hidden"]) for part in layer] for layer in fields["ranks"]]
+        return allocate(cls(**fields, device="meta", dtype=dtype), device)
 
     def record(self) -> dict[str, Any]:
         """JSON from which `from_record` builds a layer of this structure."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from compressor.nn.low_rank import Factors, LowRankLinear
+from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.record import LayerRecord, Size
+
+if TYPE_CHECKING:
+    from compressor.nn.factorisation import Factors
 
 Ranks = tuple[int | None, int | None]
 """Of the input and of the recurrent matrix of one layer and direction; None = one dense matrix."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import UsageError
+from compressor.nn.graphs.layered import LayeredGraph
 from compressor.nn.masks import prune_
-from compressor.nn.random_graphs import LayeredGraph
 from compressor.nn.record import allocate, parse
 from compressor.nn.recurrent.cells import CELLS
 from compressor.nn.recurrent.graph_layer import GraphLayer

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from compressor.errors import UsageError
 from compressor.gates import BY_MODE
-from compressor.nn.random_graphs import GraphRecord
+from compressor.nn.graphs.layered import GraphRecord
 from compressor.nn.record import LayerRecord, Size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from compressor.nn.random_graphs import LayeredGraph
+    from compressor.nn.graphs.layered import LayeredGraph
 
 CellWord = Literal["rnn_tanh", "rnn_relu", "gru", "lstm"]
 """The mode of a cell in small letters, as records and recipes have it."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.gates import Mode
-from compressor.nn.record import LayerRecord, Probability, Size, allocate, parse
+from compressor.nn.record import LayerRecord, Probability, Size, allocate
 from compressor.nn.recurrent.compact import CompactRecurrent, PerPart, is_batch
 from compressor.nn.recurrent.cutting import PartKey, complete_masks, copy_part, mask_of, refuse_projections
 from compressor.nn.recurrent.layers import is_layer, part_weights
@@ -41,6 +41,8 @@ class UnevenRecurrent(CompactRecurrent):
 
     If all hidden sizes are equal, `h_n` and `c_n` are tensors (L * D, B, H) as in PyTorch, else `States`.
     """
+
+    record_type = UnevenRecord
 
     def __init__(
         self,
@@ -112,11 +114,6 @@ class UnevenRecurrent(CompactRecurrent):
                 copy_part(smaller.cell, source, target, mask, columns)
             columns = torch.cat(layer_masks)
         return smaller.train(module.training)
-
-    @classmethod
-    def arguments(cls, record: Any) -> dict[str, Any]:
-        """See `CompactRecurrent.arguments`."""
-        return parse(UnevenRecord, record).model_dump()
 
     def record(self) -> dict[str, Any]:
         """JSON from which `from_record` builds a layer of this structure."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from compressor.nn.attention.aaren import AarenAttention, hidden
+from compressor.nn.attention.aaren import AarenAttention
+from compressor.nn.attention.causal_masks import hidden
 from compressor.nn.attention.learned_query import LearnedQuery, LearnedQueryRecord
 from compressor.nn.structure import full_name, replace_module, replace_record
 from compressor.surgery.attention.causality import time_axis

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from compressor.nn.attention.aaren import is_causal_mask
+from compressor.nn.attention.causal_masks import is_causal_mask
 from compressor.surgery.refit.calibration import calls, evaluating
 from compressor.surgery.trace.tracer import without_fast_path
 

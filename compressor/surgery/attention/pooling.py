@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from compressor.errors import SurgeryError
-from compressor.nn.attention.pooling import MaskKind, PoolingCall
+from compressor.nn.attention.pooling_call import MaskKind, PoolingCall
 from compressor.surgery.refit.calibration import evaluating
 
 if TYPE_CHECKING:

@@ -7,9 +7,7 @@ one packed weight or three, `CompactMultiheadAttention`, or a module that someon
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -18,7 +16,8 @@ from torch import Tensor, nn
 from compressor.errors import TaskError
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.parts import LAYERS, AttentionParts
-from compressor.nn.low_rank import LowRankLinear
+from compressor.nn.factored_linear import LowRankLinear
+from compressor.nn.patterns import fits
 from compressor.nn.structure import full_name
 from compressor.report import Skip
 
@@ -193,7 +192,7 @@ def check_declared(model: nn.Module, declared: Mapping[str, AttentionParts]) -> 
     """
     names = [name for name, _ in model.named_modules(remove_duplicate=False)]
     for pattern in declared:
-        if not any(_fits(pattern, name) for name in names):
+        if not any(fits(pattern, name) for name in names):
             near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.4)
             raise TaskError(
                 f"`attention`: no module of the model fits `{pattern}`",
@@ -355,15 +354,9 @@ def _declared_modules(model: nn.Module, declared: Mapping[str, AttentionParts]) 
         if type(module).__module__.startswith(_OURS):
             continue
         for pattern, parts in declared.items():
-            if _fits(pattern, name):
+            if fits(pattern, name):
                 found.setdefault(id(module), parts)
     return found
-
-
-def _fits(pattern: str, name: str) -> bool:
-    if pattern.startswith("re:"):
-        return re.fullmatch(pattern.removeprefix("re:"), name) is not None
-    return fnmatchcase(name, pattern)
 
 
 def _layer(name: str, module: nn.Module, role: str, path: str) -> nn.Linear:

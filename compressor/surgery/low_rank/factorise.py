@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compressor.errors import MethodError, SurgeryError
 from compressor.nn.attention.compact import CompactMultiheadAttention
-from compressor.nn.attention.low_rank_heads import (
+from compressor.nn.attention.head_factorisation import (
     HeadWeights,
     cut_query_key,
     cut_value_output,
@@ -21,8 +21,9 @@ from compressor.nn.attention.low_rank_heads import (
     query_key_pairs,
     value_output_pairs,
 )
+from compressor.nn.factored_linear import LowRankLinear
+from compressor.nn.factorisation import Factors, HeadPairs, Inputs, Spectrum, largest_saving_rank
 from compressor.nn.least_squares import Moments
-from compressor.nn.low_rank import Factors, HeadPairs, Inputs, LowRankLinear, Spectrum, largest_saving_rank
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.layers import LAYERS, is_layer, parts
 from compressor.nn.structure import full_name, replace_module, replace_record

@@ -1,6 +1,6 @@
 """Hands what removed units carried to the kept ones: every consumer's weights are fitted anew by least squares.
 
-No labels and no gradients; see `docs/compensation.md` for the formulas and what it bought.
+No labels and no gradients; see `docs/concepts/compensation.md` for the formulas and what it bought.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from exporters.onnx import Options, export
 from exporters.passes.half import as_half
 from tests.exporters import test_projected_lstm as projected
 from tests.exporters.conftest import features_task
-from tests.exporters.test_streaming import TAGGER, Tagger
+from tests.exporters.stepping.test_graph import TAGGER, Tagger
 
 HALF = Options(precision="float16")
 TIMED = {0: "batch", 1: "time"}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from compressor.nn.low_rank import Spectrum
+from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from compressor.errors import CheckpointError, MethodError, SurgeryError
-from compressor.nn.attention.aaren import AarenAttention, is_causal_mask
+from compressor.nn.attention.aaren import AarenAttention
+from compressor.nn.attention.causal_masks import is_causal_mask
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.structure import apply_record, replace_module, replace_record
 from tests.tolerances import SAME_FLOAT64

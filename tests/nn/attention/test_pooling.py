@@ -11,7 +11,8 @@ from torch import nn
 
 from compressor.errors import CheckpointError, MethodError
 from compressor.nn.attention.lama import LamaAttention
-from compressor.nn.attention.pooling import MeanPooling, PoolingCall, PoolingReplacement, RowMix
+from compressor.nn.attention.pooling import MeanPooling, PoolingReplacement, RowMix
+from compressor.nn.attention.pooling_call import PoolingCall
 from compressor.nn.structure import LAYERS, apply_record, replace_record
 from compressor.training.pooling_fitting import Sample, explained, fit, solve_readout
 from tests.tolerances import SAME_FLOAT64

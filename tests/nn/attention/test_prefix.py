@@ -9,18 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressor.nn.attention import prefix
-from compressor.nn.attention.prefix import (
-    BLOCK,
-    advance,
-    advance_one,
-    initial_state,
-    naive,
-    nothing,
-    parallel,
-    start,
-    whole,
-)
+from compressor.nn.attention import prefix, prefix_scan
+from compressor.nn.attention.prefix import advance, advance_one, initial_state, naive, nothing, start, whole
+from compressor.nn.attention.prefix_scan import BLOCK, parallel
 from tests.tolerances import PREFIX_FLOAT32, SAME_FLOAT64
 
 HEADS, WIDTH = 2, 3
@@ -96,7 +87,7 @@ def test_every_form_is_the_recurrence_with_its_gradients_in_float64(form, length
 
 @pytest.mark.parametrize("length", [3, 17, 100])
 def test_sums_of_blocks_are_scanned_in_blocks_again(monkeypatch, length):
-    monkeypatch.setattr(prefix, "BLOCK", 3)  # up to five levels
+    monkeypatch.setattr(prefix_scan, "BLOCK", 3)  # up to five levels
     for spread in (1.0, 100.0):
         case = _case(length, spread)
         for found, expected in zip(_run(parallel, *case), _run(naive, *case), strict=True):

@@ -18,7 +18,8 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils._pytree import tree_leaves, tree_map
 
 from compressor.errors import CheckpointError, UsageError
-from compressor.nn.random_graphs import LayeredGraph, barabasi_albert, erdos_renyi, watts_strogatz
+from compressor.nn.graphs.layered import LayeredGraph
+from compressor.nn.graphs.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
 from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks
 from compressor.nn.recurrent.graph_layout import parameter_count
 from compressor.runtimes.onnx_runtime import OnnxFile

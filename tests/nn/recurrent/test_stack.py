@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
 from compressor.errors import CheckpointError, MethodError
-from compressor.nn.random_graphs import watts_strogatz
+from compressor.nn.graphs.random_graphs import watts_strogatz
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.stack import NoStates, RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent

@@ -9,7 +9,6 @@ from compressor.errors import MethodError
 from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.surgery.trace.tracer import trace
 from compressor.surgery.units import scores
-from tests.surgery.units.test_removal import DEAD, _inputs, _kill_units, _model
 from tests.surgery.topologies import (
     CELLS,
     HIDDEN,
@@ -21,6 +20,7 @@ from tests.surgery.topologies import (
     Projected,
     Stacked,
 )
+from tests.surgery.units.test_removal import DEAD, _inputs, _kill_units, _model
 
 
 class Features(nn.Module):

@@ -1,0 +1,62 @@
+"""The facts of a run by subject, frozen, to and from JSON. No rendering and no measuring here.
+
+Units: sizes in bytes, latencies in milliseconds, MACs as a count (FLOPs = 2 x MACs), sparsity and ratio in 0..1.
+
+Everything outside of this package imports the names from here, not from the modules.
+"""
+
+from compressor.report.artifacts import Artifact, FileDescription, Part, RuntimeCheck, TensorInfo
+from compressor.report.environment import Environment
+from compressor.report.fact import Fact
+from compressor.report.latency import Latency, SpeedUp
+from compressor.report.measurements import LayerSparsity, Measurement, StepMeasurement
+from compressor.report.parity import Parity, ParityPoint
+from compressor.report.probes import Probe, ProbeFile, ProbeLength, ProbeResult, ProbeScore, Verdict
+from compressor.report.quantization import Quantization, QuantizationPoint, QuantizedMatrix
+from compressor.report.report import Limit, Report
+from compressor.report.scores import Drop, Interval, Score
+from compressor.report.sensitivity import LayerSensitivity, Sensitivity, SensitivityPoint
+from compressor.report.steps import Beside, Change, Skip, StepReport
+from compressor.report.streaming import StateInfo, StreamInfo, StreamInput, StreamOutput
+
+__all__ = [
+    "Artifact",
+    "Beside",
+    "Change",
+    "Drop",
+    "Environment",
+    "Fact",
+    "FileDescription",
+    "Interval",
+    "Latency",
+    "LayerSensitivity",
+    "LayerSparsity",
+    "Limit",
+    "Measurement",
+    "Parity",
+    "ParityPoint",
+    "Part",
+    "Probe",
+    "ProbeFile",
+    "ProbeLength",
+    "ProbeResult",
+    "ProbeScore",
+    "Quantization",
+    "QuantizationPoint",
+    "QuantizedMatrix",
+    "Report",
+    "RuntimeCheck",
+    "Score",
+    "Sensitivity",
+    "SensitivityPoint",
+    "Skip",
+    "SpeedUp",
+    "StateInfo",
+    "StepMeasurement",
+    "StepReport",
+    "StreamInfo",
+    "StreamInput",
+    "StreamOutput",
+    "TensorInfo",
+    "Verdict",
+]

@@ -1,0 +1,96 @@
+"""Exported files and what is written next to them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from compressor.report.fact import Fact
+from compressor.report.parity import Parity
+from compressor.report.quantization import Quantization
+from compressor.report.streaming import StreamInfo
+
+
+class TensorInfo(Fact):
+    """An input or output of a file; a dynamic axis is given by its name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class FileDescription(Fact):
+    """Description of a file whose format does not describe itself: `model.mnn.json` next to `model.mnn`."""
+
+    version: Literal[1] = 1
+    format: str
+    runtime: str
+    """The runtime, by its name in `compressor runtimes list`."""
+    inputs: tuple[TensorInfo, ...]
+    """In order; dtypes as in PyTorch, of which a runtime may want narrower integers."""
+    outputs: tuple[TensorInfo, ...]
+    metadata: dict[str, str] = Field(default_factory=dict)
+    """Under `compressor.stream` how a step file is run, a `StreamInfo`."""
+    details: dict[str, str] = Field(default_factory=dict)
+    """What this runtime's loader needs to know."""
+
+
+class Part(Fact):
+    """A file that belongs to an exported file."""
+
+    path: str
+    bytes: int
+    sha256: str
+    purpose: str
+    """What it holds, in a few words."""
+    shipped: bool = True
+    """Whether the phone needs it; its bytes are then part of the artifact's."""
+
+
+class RuntimeCheck(Fact):
+    """An exported file in another runtime than its own."""
+
+    runtime: str
+    """Name and version."""
+    parity: Parity
+
+
+class Artifact(Fact):
+    """An exported file."""
+
+    format: str
+    path: str
+    """Relative to the run directory; the first if there are several files, see `parts`."""
+    bytes: int
+    """Of all files that the phone needs."""
+    gzip_bytes: int
+    sha256: str
+    opset: int | None = None
+    """None if the format has none."""
+    needs: str = ""
+    """The oldest runtime that reads it, such as `ONNX Runtime 1.14`."""
+    ir_version: int | None = None
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    operators: dict[str, int] = Field(default_factory=dict)
+    """Operator type -> number of nodes; empty if the format does not list them."""
+    parity: Parity
+    """With PyTorch, in `runtime`."""
+    runtime: str = ""
+    """Name and version of what the file was run in for `parity`; empty in reports of older versions."""
+    parts: tuple[Part, ...] = ()
+    """Further files."""
+    notes: tuple[str, ...] = ()
+    """How it was made, if there was a choice."""
+    checks: tuple[RuntimeCheck, ...] = ()
+    """The same file in other runtimes."""
+    seconds: float = 0.0
+    stream: StreamInfo | None = None
+    """How to run it, if it is a step file. Its `parity` is that of chained steps with PyTorch's whole sequence."""
+    chained: Parity | None = None
+    """Agreement of the chained steps of a step file with the whole-sequence file."""
+    step: Artifact | None = None
+    """The step file of a whole-sequence file."""
+    quantization: Quantization | None = None
+    """What was rounded to 8 or 4 bits; `parity` is then that of the float file that it was made of."""

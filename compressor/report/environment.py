@@ -1,0 +1,19 @@
+"""Where and with what a run was made."""
+
+from __future__ import annotations
+
+from compressor.report.fact import Fact
+
+
+class Environment(Fact):
+    """Where and with what a run was made."""
+
+    created: str
+    """ISO 8601, UTC."""
+    compressor: str
+    python: str
+    platform: str
+    cpu: str
+    cores: int
+    device: str
+    versions: dict[str, str]

@@ -1,0 +1,36 @@
+"""Agreement of an exported file with PyTorch."""
+
+from __future__ import annotations
+
+from compressor.report.fact import Fact
+
+
+class ParityPoint(Fact):
+    """Agreement of the file with PyTorch at one batch size and length, over all outputs."""
+
+    batch: int
+    length: int
+    max_absolute: float
+    max_relative: float
+    """Largest |file - torch| / (|torch| + atol)."""
+    within: bool
+    note: str = ""
+    """What is wrong besides the numbers, such as another shape; both errors are then infinite."""
+
+
+class Parity(Fact):
+    """Agreement of an exported file with PyTorch: |file - torch| <= atol + rtol * |torch| everywhere."""
+
+    atol: float
+    rtol: float
+    points: tuple[ParityPoint, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True if every point is within the tolerances."""
+        return all(point.within for point in self.points)
+
+    @property
+    def largest_error(self) -> float:
+        """Largest |file - torch| of all points."""
+        return max(point.max_absolute for point in self.points)

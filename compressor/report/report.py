@@ -1,0 +1,87 @@
+"""The whole report of a run, to and from JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from compressor.errors import ReportError
+from compressor.report.environment import Environment
+from compressor.report.fact import Fact
+from compressor.report.latency import SpeedUp
+from compressor.report.measurements import Measurement
+from compressor.report.steps import Skip, StepReport
+
+
+class Limit(Fact):
+    """A limit of the recipe and what was reached."""
+
+    name: str
+    limit: float
+    reached: float
+    met: bool
+
+
+class Report(Fact):
+    """`report.json`: the truth of which the table, Markdown and HTML are views."""
+
+    schema_version: int = 1
+    name: str
+    description: str = ""
+    task: str
+    seed: int
+    quick: bool = False
+    recipe: dict[str, Any]
+    """The resolved recipe, defaults filled in."""
+    recipe_sha256: str
+    original: Measurement
+    elsewhere: tuple[Measurement, ...] = ()
+    """The original in further formats, for exports to these."""
+    steps: tuple[StepReport, ...]
+    compressed: tuple[Measurement, ...]
+    """One per successful export, in the recipe's order."""
+    speedups: tuple[SpeedUp | None, ...]
+    """One per export: its original against it."""
+    baselines: tuple[int, ...] = ()
+    """One per export: which original it is compared with, 0 for `original`, 1 for the first of `elsewhere`; empty if
+    all are compared with `original`."""
+    refused: tuple[Skip, ...] = ()
+    """Exports that failed, and why; the others are measured."""
+    limits: tuple[Limit, ...] = ()
+    notes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    """Every file of the run directory that the run wrote, relative names."""
+    environment: Environment
+
+    def original_of(self, index: int) -> Measurement:
+        """The original that export `index` is compared with: in the same format, if that was possible."""
+        return (self.original, *self.elsewhere)[self.baselines[index] if self.baselines else 0]
+
+    @property
+    def limits_met(self) -> bool:
+        """True if no limit is missed."""
+        return all(limit.met for limit in self.limits)
+
+    def to_json(self) -> str:
+        """The report as JSON text, keys in the order of the fields; raises `ReportError` on a NaN or infinity."""
+        _refuse_non_finite(self.model_dump(mode="python"), "report")
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Read `to_json`'s text back; raises `ReportError` if it is not such a text."""
+        try:
+            return cls.model_validate_json(text)
+        except ValueError as error:
+            raise ReportError(f"not a report of this tool: {error}", hint="run the recipe again") from error
+
+
+def _refuse_non_finite(value: Any, path: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_non_finite(item, f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _refuse_non_finite(item, f"{path}.{index}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ReportError(f"{path} is {value}", hint="a report holds finite numbers only")

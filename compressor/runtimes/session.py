@@ -1,0 +1,58 @@
+"""Sessions of ONNX Runtime: the one way in which this package opens them.
+
+Scripts that run without this package (those of `workers`, `load_script`, `remote_script`, and the example beside a step
+file) open their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import onnxruntime
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROVIDER = "CPUExecutionProvider"
+_ERRORS_ONLY = 3
+_LEVELS = {"all": "ORT_ENABLE_ALL", "basic": "ORT_ENABLE_BASIC", "none": "ORT_DISABLE_ALL"}
+
+
+def open_session(
+    model: Path | bytes,
+    *,
+    threads: int = 1,
+    optimization: Literal["all", "basic", "none"] = "all",
+    optimized: Path | None = None,
+) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU.
+
+    Args:
+        model: A file, or its content.
+        threads: Threads of an operator. They sleep while they wait: a spinning thread would take time from another
+            session in an interleaved comparison.
+        optimization: `none` runs the graph as it is written; `basic` folds constants and keeps standard operators;
+            `all` also fuses nodes.
+        optimized: Where the optimized graph is written.
+
+    Raises:
+        Exception: ONNX Runtime cannot load the model; its exceptions have no common base.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[optimization])
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    return onnxruntime.InferenceSession(
+        model if isinstance(model, bytes) else str(model), options, providers=[PROVIDER]
+    )
+
+
+def first_line(error: Exception) -> str:
+    """What an exception of ONNX Runtime says, without the details that follow."""
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,226 @@
+"""Writes `docs/reference/` and the picture of the architecture from the code.
+
+    python docs/generate.py            # write the pages
+    python docs/generate.py --check    # exit with 1 if a page is not what the code says; what the checks run
+
+Commands and options come from the Typer application, recipe words and options from the models that read a recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import architecture
+import typer
+from typer.main import get_command
+
+from compressor.cli import EXIT_CODES
+from compressor.cli.app import app
+from compressor.methods import METHODS
+from compressor.recipe import schema
+from compressor.recipe.words import expected, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+DOCS = Path(__file__).parent
+_WRITTEN = "<!-- Written by `python docs/generate.py`; change the code, then run it again. -->"
+
+
+def main() -> None:
+    """Write the pages, or compare them with the code."""
+    parser = argparse.ArgumentParser(description="Write docs/reference/ from the code.")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a page differs, and write nothing")
+    check = parser.parse_args().check
+    stale = {name: text for name, text in pages().items() if _differs(DOCS / name, text)}
+    if check and stale:
+        sys.exit(f"not what the code says: {', '.join(stale)}; run `python docs/generate.py`")
+    for name, text in stale.items():
+        (DOCS / name).write_text(text, encoding="utf-8")
+        print(f"written: docs/{name}")
+
+
+def pages() -> Mapping[str, str]:
+    """Path below `docs/` -> the file as the code has it now."""
+    return {
+        "reference/commands.md": _page("Commands", *_commands()),
+        "reference/recipe.md": _page("Recipe words", *_recipe()),
+        "reference/exports.md": _page("Export options", *_exports()),
+        "reference/exit-codes.md": _page("Exit codes", *_exit_codes()),
+        "images/architecture.svg": architecture.svg(),
+    }
+
+
+def _differs(path: Path, text: str) -> bool:
+    return not path.is_file() or path.read_text(encoding="utf-8") != text
+
+
+def _page(title: str, *blocks: str) -> str:
+    return "\n\n".join([f"# {title}", _WRITTEN, *blocks]) + "\n"
+
+
+# --- commands ---
+
+
+def _commands() -> Iterator[str]:
+    root = typer.Context(get_command(app), info_name="compressor")
+    yield (
+        "Data goes to standard output, everything else to standard error. `--json` gives a command's result as JSON. "
+        "`compressor --install-completion` sets up completion in the shell."
+    )
+    leaves = list(_leaves(root))
+    yield _table(("command", ""), [(_linked(context), _first_line(context)) for context in leaves])
+    for context in leaves:
+        yield from _command(context)
+
+
+def _leaves(context: typer.Context) -> Iterator[typer.Context]:
+    """Contexts of all commands below this one, in the order of the help."""
+    children = getattr(context.command, "commands", None)
+    if children is None:
+        yield context
+        return
+    for name, command in children.items():
+        yield from _leaves(typer.Context(command, info_name=name, parent=context))
+
+
+def _command(context: typer.Context) -> Iterator[str]:
+    usage = context.command.get_usage(context).removeprefix("Usage: ")
+    yield f"## {context.command_path}"
+    yield f"```text\n{' '.join(usage.split())}\n```"
+    yield context.command.help or ""
+    records = [
+        (parameter.param_type_name == "argument", parameter.get_help_record(context))
+        for parameter in context.command.params
+    ]
+    rows = [record for is_argument, record in records if record and is_argument]
+    rows += [record for is_argument, record in records if record and not is_argument]
+    if rows:
+        yield _table(("argument or option", ""), [(f"`{name}`", _prose(text)) for name, text in rows])
+
+
+def _linked(context: typer.Context) -> str:
+    path = context.command_path
+    return f"[`{path}`](#{path.replace(' ', '-')})"
+
+
+def _first_line(context: typer.Context) -> str:
+    return context.command.short_help or (context.command.help or "").partition("\n")[0]
+
+
+# --- recipes ---
+
+
+def _recipe() -> Iterator[str]:
+    document = schema()
+    yield (
+        "What a recipe holds: `compressor recipes schema` writes the same as JSON Schema for editors, "
+        "`compressor methods show NAME` shows a method in the terminal. [The shipped recipes](../../recipes/README.md) "
+        "are examples, [Choose a recipe](../guides/choose-a-recipe.md) is the guide."
+    )
+    yield "## Keys of a recipe"
+    yield _options(document)
+    yield "## limits"
+    limits = document["$defs"]["Limits"]
+    yield _prose(limits["description"])
+    yield _options(limits)
+    for word, method in METHODS.items():
+        options = document["$defs"][method.__name__]
+        yield f"## method: {word}"
+        yield _paragraphs(options["description"])
+        yield _options(options, leave_out="method")
+
+
+def _exports() -> Iterator[str]:
+    yield (
+        "Options of each entry of `exports`. [Exported files](../concepts/exported-files.md) says what is checked, "
+        "[Round](../guides/round.md), [Stream](../guides/stream.md) and "
+        "[Ship to a phone](../guides/ship-to-a-phone.md) are the guides."
+    )
+    definitions = schema()["$defs"]
+    for entry in schema()["properties"]["exports"]["items"]["oneOf"]:
+        options = resolve(entry, definitions)
+        yield f"## format: {options['properties']['format']['const']}"
+        yield _paragraphs(options["description"])
+        yield from _options_and_groups(options)
+
+
+def _options_and_groups(options: Mapping[str, Any]) -> Iterator[str]:
+    """The table of a model's options, then one of each group of options in it."""
+    yield _options(options, leave_out="format")
+    for name, field in options["properties"].items():
+        group = _group(field)
+        if group is not None:
+            yield f"### {name}"
+            yield _paragraphs(group.get("description", ""))
+            yield _options(group)
+
+
+def _group(field: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The model that a field holds, if it holds one."""
+    definitions = schema()["$defs"]
+    for choice in (field, *field.get("anyOf", ()), *field.get("allOf", ())):
+        target = resolve(choice, definitions)
+        if "properties" in target:
+            return target
+    return None
+
+
+def _options(model: Mapping[str, Any], leave_out: str = "") -> str:
+    required = model.get("required", ())
+    return _table(
+        ("option", "value", "default", ""),
+        [
+            (f"`{name}`", _value(field), _default(name, field, required), _prose(field.get("description", "")))
+            for name, field in model["properties"].items()
+            if name != leave_out
+        ],
+    )
+
+
+def _value(field: Mapping[str, Any]) -> str:
+    return expected(field, schema()["$defs"])
+
+
+def _default(name: str, field: Mapping[str, Any], required: Sequence[str]) -> str:
+    if name in required:
+        return "required"
+    default = field.get("default")
+    if default in (None, {}, [], "") or isinstance(default, dict):
+        return ""
+    return f"`{default if isinstance(default, str) else json.dumps(default)}`"
+
+
+# --- exit codes ---
+
+
+def _exit_codes() -> Iterator[str]:
+    yield "What `compressor` gives back to the shell:"
+    yield _table(("code", "meaning"), [(str(code), meaning) for code, meaning in EXIT_CODES.items()])
+
+
+# --- Markdown ---
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _prose(text: str) -> str:
+    """Lines joined, `<` that are not in code made harmless."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    return "".join(part if part.startswith("`") else part.replace("<", "&lt;").replace("*", "\\*") for part in parts)
+
+
+def _paragraphs(text: str) -> str:
+    return "\n\n".join(_prose(paragraph) for paragraph in text.split("\n\n"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The reference pages are written from the code, and a stale page is seen."""
+
+import sys
+
+import pytest
+
+from compressor.cli import EXIT_CODES
+from compressor.methods import METHODS
+from compressor.recipe.choice import formats
+from tests.docs.pages import ROOT
+
+sys.path.insert(0, str(ROOT / "docs"))
+
+import architecture
+import generate
+
+
+@pytest.fixture(scope="module")
+def pages():
+    return generate.pages()
+
+
+def test_every_method_and_every_option_of_it_is_on_the_page(pages):
+    for word, method in METHODS.items():
+        section = pages["reference/recipe.md"].partition(f"## method: {word}\n")[2].partition("\n## ")[0]
+        assert [name for name in method.model_fields if name != "method" and f"| `{name}` |" not in section] == []
+
+
+def test_every_format_and_every_option_of_it_is_on_the_page(pages):
+    for word, options in formats().items():
+        section = pages["reference/exports.md"].partition(f"## format: {word}\n")[2].partition("\n## ")[0]
+        assert [name for name in options.model_fields if name != "format" and f"| `{name}` |" not in section] == []
+
+
+def test_commands_of_commands_have_sections_of_their_own(pages):
+    assert "\n## compressor recipes copy\n" in pages["reference/commands.md"]
+
+
+def test_every_exit_code_is_on_the_page(pages):
+    assert all(f"\n| {code} | {meaning} |" in pages["reference/exit-codes.md"] for code, meaning in EXIT_CODES.items())
+
+
+def test_the_picture_has_every_room_of_the_import_contract():
+    drawn = architecture.svg()
+    assert all(f">{room}" in drawn for layer in architecture.layers() for room in layer)
+
+
+def test_every_stop_of_a_run_is_a_room_of_the_picture():
+    rooms = {"exporters", *(room for layer in architecture.layers() for room in layer)}
+    assert {room for room, _ in architecture.RUN} <= rooms
+
+
+def test_a_stale_page_is_named_and_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "DOCS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["generate.py", "--check"])
+    with pytest.raises(SystemExit, match=r"not what the code says: .*reference/commands.md.*; run `python docs/gen"):
+        generate.main()
+    assert not list(tmp_path.iterdir())
+
+
+def test_written_pages_pass_the_check(tmp_path, monkeypatch, capsys):
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "images").mkdir()
+    monkeypatch.setattr(generate, "DOCS", tmp_path)
+    for arguments in (["generate.py"], ["generate.py", "--check"]):
+        monkeypatch.setattr(sys, "argv", arguments)
+        generate.main()
+    assert capsys.readouterr().out.count("written: docs/") == 5

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+from exporters.capture import function_library, program
+
+
+@pytest.fixture
+def traced():
+    return program.capture(nn.Linear(3, 2).eval(), [torch.zeros(2, 3)], {"x": {0: "batch"}})
+
+
+def test_the_library_of_an_opset_is_read_once(traced, monkeypatch):
+    read = []
+    original = ONNXRegistry.from_torchlib
+
+    def counted(cls, opset_version):
+        read.append(opset_version)
+        return original(opset_version)
+
+    monkeypatch.setattr(function_library, "_libraries", {})
+    monkeypatch.setattr(ONNXRegistry, "from_torchlib", classmethod(counted))
+    graphs = [program.translate(traced, opset) for opset in (18, 18, 19, 18)]
+    assert read == [18, 19]
+    assert [graph.opset_imports[""] for graph in graphs] == [18, 18, 19, 18]
+
+
+def test_pytorch_is_left_as_it_was(traced):
+    before = vars(ONNXRegistry)["from_torchlib"]
+    program.translate(traced, 18)
+    assert vars(ONNXRegistry)["from_torchlib"] is before
+
+
+def test_another_pytorch_reads_its_library_every_time(traced, monkeypatch):
+    monkeypatch.setattr(function_library, "_registry", lambda: object)
+    assert program.translate(traced, 18).opset_imports[""] == 18
