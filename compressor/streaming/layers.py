@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Inputs = tuple[Tensor, ...]
 RECURRENT: tuple[type[nn.Module], ...] = (*LAYERS, LowRankRecurrent)
-CACHED: tuple[type[nn.Module], ...] = (nn.MultiheadAttention, CompactMultiheadAttention)
+CACHED = (nn.MultiheadAttention, CompactMultiheadAttention)
 ATTENTION: tuple[type[nn.Module], ...] = (*CACHED, AarenAttention)
 STATEFUL: tuple[type[nn.Module], ...] = (*RECURRENT, *STEP_MODULES, *ATTENTION, LearnedQuery)
 """Layers of other classes, such as `UnevenRecurrent` and `GraphRecurrent`, consist of these."""
