@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compressor.nn.graphs.layered import LayeredGraph
+    from compressor.nn.recurrent.cells import RecurrentLayer
     from compressor.nn.recurrent.graph import GraphRecurrent
     from compressor.nn.recurrent.graph_layout import CellWord
     from compressor.nn.recurrent.stack import RecurrentStack
@@ -134,7 +135,7 @@ class RandomGraph(Method):
             graph = self.draw(context.generator.initial_seed())
             facts = properties(graph)
 
-        def build(old: nn.RNNBase) -> GraphRecurrent:
+        def build(old: RecurrentLayer) -> GraphRecurrent:
             return GraphRecurrent(
                 _cell(old),
                 old.input_size,
@@ -179,7 +180,7 @@ class RandomGraph(Method):
 
         graph = self.draw(context.generator.initial_seed())
 
-        def build(old: nn.RNNBase) -> UnevenRecurrent:
+        def build(old: RecurrentLayer) -> UnevenRecurrent:
             width, output_size = self.units_per_node * len(graph.layers[-1]), _output_size(old)
             wanted = parameter_count(graph, _cell(old), old.input_size, self.units_per_node, skips=self.skips)
             size = dense_size(old, wanted + _readout_parameters(width, output_size))
@@ -194,7 +195,7 @@ class RandomGraph(Method):
         self,
         state: State,
         context: Context,
-        build: Callable[[nn.RNNBase], GraphRecurrent | UnevenRecurrent],
+        build: Callable[[RecurrentLayer], GraphRecurrent | UnevenRecurrent],
         facts: Mapping[str, float],
     ) -> StepResult:
         """A copy of the model with what `build` makes of the old layer, and a readout, in that layer's place."""
@@ -252,7 +253,7 @@ class RandomGraph(Method):
         return found[0]
 
 
-def dense_size(old: nn.RNNBase, parameters: int) -> int:
+def dense_size(old: RecurrentLayer, parameters: int) -> int:
     """Hidden size H >= 1 at which a dense stack comes nearest to so many parameters, the smaller one of two.
 
     The stack has the cell, the inputs I and the L layers of `old`, and a readout of H + 1 weights for each output
@@ -302,11 +303,11 @@ def try_out(model: nn.Module, name: str, context: Context) -> None:
         )
 
 
-def _cell(old: nn.RNNBase) -> CellWord:
+def _cell(old: RecurrentLayer) -> CellWord:
     return cast("CellWord", old.mode.lower())
 
 
-def _output_size(old: nn.RNNBase) -> int:
+def _output_size(old: RecurrentLayer) -> int:
     return old.proj_size or old.hidden_size
 
 
@@ -341,7 +342,7 @@ def _size(module: nn.Module) -> tuple[int, int]:
     return sum(part.numel() for part in parameters), sum(int(part.count_nonzero()) for part in parameters)
 
 
-def _notes(old: nn.RNNBase) -> tuple[str, ...]:
+def _notes(old: RecurrentLayer) -> tuple[str, ...]:
     notes = ["The new weights are random: what the model knew is gone until a `retrain` step."]
     if old.dropout and old.num_layers > 1:
         notes.append(f"The dropout of {old.dropout:g} between the layers of the original is not used on a graph.")

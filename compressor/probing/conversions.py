@@ -29,6 +29,7 @@ from compressor.report import Skip
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from compressor.nn.recurrent.cells import RecurrentLayer
     from compressor.probing.architecture import Mixer
 
 RESIZED: Final = (UnevenRecurrent, CompactMultiheadAttention, WideLayerNorm, LowRankLinear, LowRankRecurrent)
@@ -66,7 +67,7 @@ def between(before: nn.Module, after: nn.Module) -> tuple[tuple[Conversion, ...]
     return (*graphs, *_encoders(before, aaren)), tuple(poolings)
 
 
-def _of_graph(name: str, old: nn.RNNBase, stack: GraphRecurrent) -> Conversion:
+def _of_graph(name: str, old: RecurrentLayer, stack: GraphRecurrent) -> Conversion:
     new = GraphStack(
         stack.cell,
         stack.graph,

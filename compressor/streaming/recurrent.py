@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from compressor.errors import ExportError
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.layers import cell_of, is_layer, is_step_module, parts, state_widths
 from compressor.streaming.layers import LEAVE_OUT, Arguments
+
+if TYPE_CHECKING:
+    from compressor.nn.recurrent.cells import RecurrentLayer, StepModule
 
 Step = Callable[[Tensor, Sequence[Tensor]], list[Tensor]]
 """One position of one layer: x (B, I) and its states to its new states."""
@@ -100,7 +103,7 @@ def recur(
     return (output, last), handed_on(module, last)
 
 
-def recur_step(module: nn.RNNCellBase, call: Arguments, states: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
+def recur_step(module: StepModule, call: Arguments, states: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
     """A module for one step at one position: its result and the new states."""
     [part] = parts(module)
     new = part.cell.step(call.get(0, "input"), states, part.weights(module))
@@ -108,7 +111,7 @@ def recur_step(module: nn.RNNCellBase, call: Arguments, states: Sequence[Tensor]
 
 
 def _run_plain(
-    module: nn.RNNBase | LowRankRecurrent, x: Tensor, axis: int, states: list[Tensor]
+    module: RecurrentLayer | LowRankRecurrent, x: Tensor, axis: int, states: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """A layer over the few positions of x along `axis`: its output, laid out as x, and the new states."""
     positions = [x.squeeze(axis)] if x.shape[axis] == 1 else [x.select(axis, t) for t in range(x.shape[axis])]
@@ -127,7 +130,7 @@ def _run_plain(
     return output, new
 
 
-def _step_of_layer(module: nn.RNNBase | LowRankRecurrent, layer: int) -> Step:
+def _step_of_layer(module: RecurrentLayer | LowRankRecurrent, layer: int) -> Step:
     if isinstance(module, LowRankRecurrent):
         return partial(module.step, layer, 0)
     part = parts(module)[layer]

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from compressor.gates import CellGates
+    from compressor.nn.recurrent.cells import RecurrentLayer
     from compressor.nn.recurrent.factored import LowRankRecurrent
     from compressor.nn.recurrent.factored_part import LowRankPart
 
@@ -77,7 +78,7 @@ def prepare_part(module: LowRankRecurrent, name: str, part: LowRankPart) -> None
     module.register_buffer(f"D_{name}", part.hidden.down.weight.detach().T.contiguous())
 
 
-def prepare_projected(module: nn.RNNBase) -> None:
+def prepare_projected(module: RecurrentLayer) -> None:
     """Give an LSTM with `proj_size` P such buffers; changes `module`.
 
     With H units and I inputs, per layer and direction: `X_name` (I, 4 * H) and `XB_name` (4 * H,) for the products with
@@ -107,7 +108,7 @@ def _blocks(weight: Tensor, gates: CellGates) -> Tensor:
 
 
 def scan(
-    module: LowRankRecurrent | nn.RNNBase,
+    module: LowRankRecurrent | RecurrentLayer,
     name: str,
     x: Tensor,
     valid: Tensor | None,

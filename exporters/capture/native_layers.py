@@ -17,12 +17,13 @@ from exporters.capture.packed_sequence import PaddedSequence
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
+    from compressor.nn.recurrent.cells import RecurrentLayer
     from compressor.nn.recurrent.factored import LowRankRecurrent
     from compressor.nn.recurrent.uneven import UnevenRecurrent
 
-    Layer = nn.RNNBase | UnevenRecurrent | LowRankRecurrent
+    Layer = RecurrentLayer | UnevenRecurrent | LowRankRecurrent
     States = Tensor | Sequence[Tensor]
     """Of all layers and directions: (L * D, B, H), or one (B, H_i) for each."""
     Outputs = tuple[Tensor, list[list[Tensor]]]
@@ -136,7 +137,11 @@ def _run_layers(module: Layer, x: Tensor, lengths: Tensor | None, states: list[S
 
 
 def _run_parts(
-    module: nn.RNNBase | LowRankRecurrent, x: Tensor, lengths: Tensor | None, states: list[States], batch_first: bool
+    module: RecurrentLayer | LowRankRecurrent,
+    x: Tensor,
+    lengths: Tensor | None,
+    states: list[States],
+    batch_first: bool,
 ) -> Outputs:
     """The same for a layer whose directions are nodes of their own."""
     import torch
@@ -161,7 +166,7 @@ def _run_parts(
 
 
 def _run_part(
-    module: nn.RNNBase | LowRankRecurrent,
+    module: RecurrentLayer | LowRankRecurrent,
     key: tuple[int, int],
     x: Tensor,
     lengths: Tensor | None,

@@ -16,7 +16,7 @@ from exporters.capture.native_node import REVERSE, prepare_node
 if TYPE_CHECKING:
     from torch import nn
 
-    from compressor.nn.recurrent.cells import Weights
+    from compressor.nn.recurrent.cells import RecurrentLayer, Weights
     from compressor.nn.recurrent.factored import LowRankRecurrent
     from compressor.nn.recurrent.factored_part import LowRankPart
     from compressor.nn.recurrent.uneven import UnevenRecurrent
@@ -57,7 +57,7 @@ def prepare(model: nn.Module, *, parts: bool = False) -> None:
             _prepare_layers(layer, shared)
 
 
-def _prepare_layers(module: nn.RNNBase | UnevenRecurrent, shared: set[int]) -> None:
+def _prepare_layers(module: RecurrentLayer | UnevenRecurrent, shared: set[int]) -> None:
     """The buffers of one module; a bidirectional node would hold a matrix of `shared` once more."""
     import torch
 

@@ -22,6 +22,11 @@ Axis = Literal["gates", "units", "outputs", "inputs"]
 Weights = Mapping[str, Tensor]
 """The parameters of one layer in one direction by their names in `Cell.parameters`, those that it has."""
 
+RecurrentLayer = nn.RNNBase
+"""What every module for whole sequences is for type checkers."""
+StepModule = nn.RNNCellBase
+"""The same of the modules for one step."""
+
 aten = torch.ops.aten
 
 
@@ -46,9 +51,9 @@ class Cell(ABC):
     gates: CellGates
     parameters: tuple[Parameter, ...] = (WEIGHT_IH, WEIGHT_HH, BIAS_IH, BIAS_HH)
     """In PyTorch's order; a layer may lack biases and projection."""
-    layer_type: type[nn.RNNBase]
+    layer_type: type[RecurrentLayer]
     """PyTorch's module for whole sequences."""
-    step_type: type[nn.RNNCellBase]
+    step_type: type[StepModule]
     """PyTorch's module for one step."""
     options: Mapping[str, Any] = {}
     """Arguments of both modules that select this cell; attributes of the same name hold them."""
@@ -69,7 +74,7 @@ class Cell(ABC):
         """The names of the states: `h`, and `c` of an LSTM."""
         return self.gates.states
 
-    def layer(self, input_size: int, hidden_size: int, **options: Any) -> nn.RNNBase:
+    def layer(self, input_size: int, hidden_size: int, **options: Any) -> RecurrentLayer:
         """A new module for whole sequences, with PyTorch's initial weights."""
         build: Any = self.layer_type
         return build(input_size, hidden_size, **self.options, **options)  # type: ignore[no-any-return]

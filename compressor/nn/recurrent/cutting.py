@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressor.errors import SurgeryError
 from compressor.nn.recurrent.layers import directions, part_weights
@@ -13,14 +13,14 @@ from compressor.nn.recurrent.layers import directions, part_weights
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from compressor.nn.recurrent.cells import Axis, Cell, Weights
+    from compressor.nn.recurrent.cells import Axis, Cell, RecurrentLayer, Weights
     from compressor.nn.recurrent.compact import CompactRecurrent
 
 PartKey = tuple[int, int]
 """(layer, direction); direction 0 runs forward in time, 1 backward."""
 
 
-def refuse_projections(module: nn.RNNBase | CompactRecurrent) -> None:
+def refuse_projections(module: RecurrentLayer | CompactRecurrent) -> None:
     """Raise a `SurgeryError` for an LSTM with `proj_size`."""
     if module.proj_size:
         raise SurgeryError(
@@ -29,7 +29,7 @@ def refuse_projections(module: nn.RNNBase | CompactRecurrent) -> None:
         )
 
 
-def complete_masks(module: nn.RNNBase | CompactRecurrent, kept: Mapping[PartKey, Tensor]) -> list[list[Tensor]]:
+def complete_masks(module: RecurrentLayer | CompactRecurrent, kept: Mapping[PartKey, Tensor]) -> list[list[Tensor]]:
     """The mask (H,) of every part, layer by layer; True = kept.
 
     Raises:

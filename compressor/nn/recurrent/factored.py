@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import MethodError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from compressor.nn.factorisation import Factors
+    from compressor.nn.recurrent.cells import RecurrentLayer
 
 
 class LowRankRecurrentRecord(LayerRecord):
@@ -83,7 +84,7 @@ class LowRankRecurrent(CompactRecurrent):
             width = len(layer) * hidden_size
 
     @classmethod
-    def from_module(cls, module: nn.RNNBase, factors: Mapping[str, Factors]) -> LowRankRecurrent:
+    def from_module(cls, module: RecurrentLayer, factors: Mapping[str, Factors]) -> LowRankRecurrent:
         """The same layer in factors; the layer of PyTorch, without projections, is left as it is.
 
         Args:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from compressor.nn.recurrent.cells import CELLS, Axis, Cell
+from compressor.nn.recurrent.cells import CELLS, Axis, Cell, RecurrentLayer, StepModule
 from compressor.nn.recurrent.compact import CompactRecurrent
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-LAYERS: tuple[type[nn.RNNBase], ...] = tuple(dict.fromkeys(cell.layer_type for cell in CELLS.values()))
+LAYERS: tuple[type[RecurrentLayer], ...] = tuple(dict.fromkeys(cell.layer_type for cell in CELLS.values()))
 """PyTorch's modules for whole sequences."""
-STEP_MODULES: tuple[type[nn.RNNCellBase], ...] = tuple(dict.fromkeys(cell.step_type for cell in CELLS.values()))
+STEP_MODULES: tuple[type[StepModule], ...] = tuple(dict.fromkeys(cell.step_type for cell in CELLS.values()))
 """PyTorch's modules for one step."""
 RECURRENT: tuple[type[nn.Module], ...] = (*LAYERS, *STEP_MODULES)
 
@@ -45,12 +45,12 @@ class Part:
         return next(item.axes for item in self.cell.parameters if self.names.get(item.name) == local)
 
 
-def is_layer(module: nn.Module | None) -> TypeGuard[nn.RNNBase]:
+def is_layer(module: nn.Module | None) -> TypeGuard[RecurrentLayer]:
     """Whether it is a recurrent layer of PyTorch's for whole sequences."""
     return isinstance(module, LAYERS)
 
 
-def is_step_module(module: nn.Module | None) -> TypeGuard[nn.RNNCellBase]:
+def is_step_module(module: nn.Module | None) -> TypeGuard[StepModule]:
     """Whether it is a recurrent module of PyTorch's for one step."""
     return isinstance(module, STEP_MODULES)
 
@@ -69,7 +69,7 @@ def cell_of(module: nn.Module) -> Cell:
     raise TypeError(f"`{type(module).__name__}` is not a recurrent module")
 
 
-def directions(module: nn.RNNBase | CompactRecurrent) -> int:
+def directions(module: RecurrentLayer | CompactRecurrent) -> int:
     """1, or 2 for a bidirectional layer."""
     return 2 if module.bidirectional else 1
 
@@ -79,7 +79,7 @@ def part_suffix(layer: int, direction: int) -> str:
     return f"l{layer}" + ("_reverse" if direction else "")
 
 
-def parts(module: nn.RNNBase | nn.RNNCellBase) -> list[Part]:
+def parts(module: RecurrentLayer | StepModule) -> list[Part]:
     """Layer by layer, the forward direction first: the order of the first axis of `h_n`."""
     cell = cell_of(module)
     if is_step_module(module):
@@ -98,7 +98,7 @@ def _names(cell: Cell, module: nn.Module, suffix: str) -> dict[str, str]:
     return {name: local for name, local in names.items() if getattr(module, local, None) is not None}
 
 
-def part_weights(module: nn.RNNBase | CompactRecurrent, layer: int, direction: int) -> dict[str, Tensor]:
+def part_weights(module: RecurrentLayer | CompactRecurrent, layer: int, direction: int) -> dict[str, Tensor]:
     """The weights of one layer in one direction, of PyTorch's layers and of a compact one that is made of them."""
     if isinstance(module, CompactRecurrent):
         own = module.part(layer, direction)
@@ -113,6 +113,6 @@ def state_widths(module: Any) -> list[int]:
     return [outputs if name == "h" else module.hidden_size for name in cell_of(module).states]
 
 
-def recurrent_modules(model: nn.Module) -> dict[str, nn.RNNBase]:
+def recurrent_modules(model: nn.Module) -> dict[str, RecurrentLayer]:
     """Name -> module, for every recurrent layer of PyTorch's in a model."""
     return {name: module for name, module in model.named_modules() if is_layer(module)}

@@ -15,7 +15,7 @@ from compressor.nn.recurrent.layers import cell_of, parts, state_widths
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from compressor.nn.recurrent.cells import Weights
+    from compressor.nn.recurrent.cells import RecurrentLayer, Weights
     from compressor.nn.recurrent.layers import Part
 
 
@@ -60,7 +60,7 @@ class LayerRun:
         return torch.stack(hidden)[self.valid]
 
 
-def unroll(module: nn.RNNBase, inputs: Tensor | PackedSequence, hx: Any = None) -> Iterator[LayerRun]:
+def unroll(module: RecurrentLayer, inputs: Tensor | PackedSequence, hx: Any = None) -> Iterator[LayerRun]:
     """The runs of every layer and direction of one call, in the order of `h_n`, without dropout.
 
     A layer is computed no sooner than the next one, or the caller, asks for its outputs.
@@ -84,7 +84,7 @@ def unroll(module: nn.RNNBase, inputs: Tensor | PackedSequence, hx: Any = None) 
         yield runs[-1]
 
 
-def _padded(module: nn.RNNBase, inputs: Tensor | PackedSequence) -> tuple[Tensor, Tensor]:
+def _padded(module: RecurrentLayer, inputs: Tensor | PackedSequence) -> tuple[Tensor, Tensor]:
     """The batch (T, B, I) and its lengths (B,)."""
     if isinstance(inputs, PackedSequence):
         sequence, lengths = pad_packed_sequence(inputs)
@@ -97,7 +97,7 @@ def _padded(module: nn.RNNBase, inputs: Tensor | PackedSequence) -> tuple[Tensor
     return inputs, torch.full((batch,), steps, device=inputs.device)
 
 
-def _initial_states(module: nn.RNNBase, hx: Any, *, unbatched: bool) -> list[list[Tensor]]:
+def _initial_states(module: RecurrentLayer, hx: Any, *, unbatched: bool) -> list[list[Tensor]]:
     """For every kind of state, those (1, B, S) of every layer and direction; empty if none are given."""
     if hx is None:
         return []

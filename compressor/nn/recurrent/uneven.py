@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from compressor.nn.recurrent.cutting import PartKey, complete_masks, copy_part, 
 from compressor.nn.recurrent.layers import is_layer, part_weights
 from compressor.nn.recurrent.packed import Steps, backward, features, reversing_order, with_features
 from compressor.nn.recurrent.states import stack_states
+
+if TYPE_CHECKING:
+    from compressor.nn.recurrent.cells import RecurrentLayer
 
 Initial = Tensor | Sequence[Tensor]
 """h_0 or c_0: (L * D, B, H) if all sizes are equal, else one (B, H_i) for each layer and direction."""
@@ -78,7 +81,7 @@ class UnevenRecurrent(CompactRecurrent):
     @classmethod
     def from_module(
         cls,
-        module: nn.RNNBase | UnevenRecurrent,
+        module: RecurrentLayer | UnevenRecurrent,
         kept: Mapping[PartKey, Tensor] | None = None,
         *,
         inputs: Tensor | None = None,
@@ -146,7 +149,7 @@ class UnevenRecurrent(CompactRecurrent):
         sizes = tuple(size for layer in self.hidden_sizes for size in layer)
         return sizes[0] if len(set(sizes)) == 1 else sizes
 
-    def part(self, layer: int, direction: int) -> nn.RNNBase:
+    def part(self, layer: int, direction: int) -> RecurrentLayer:
         """The one-layer, one-direction module that computes a layer in a direction."""
         part = super().part(layer, direction)
         assert is_layer(part)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from compressor.nn.attention.parts import AttentionParts
+    from compressor.nn.recurrent.cells import RecurrentLayer
     from compressor.progress import Bar
 
 Mode = Literal["projections", "heads", "products"]
@@ -205,7 +206,7 @@ def _linear_site(
 
 
 def _recurrent_sites(
-    name: str, module: nn.RNNBase, paths: tuple[str, ...], owners: Mapping[int, int], holder: nn.Module | None
+    name: str, module: RecurrentLayer, paths: tuple[str, ...], owners: Mapping[int, int], holder: nn.Module | None
 ) -> list[Site]:
     reason = None
     if not name:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from torch.utils._pytree import tree_map_only
 
 from compressor.nn.recurrent.layers import cell_of, is_layer, is_step_module
 from compressor.nn.recurrent.replay import unroll
+
+if TYPE_CHECKING:
+    from compressor.nn.recurrent.cells import StepModule
 
 Batches = Sequence[tuple[Tensor, ...]]
 """Inputs of the model; gone through several times, in order."""
@@ -110,7 +113,7 @@ def produced(module: Any, call: Call) -> Tensor:
     return result.movedim(axis, -1).flatten(0, -2)
 
 
-def step_inputs(module: nn.RNNCellBase, call: Call) -> tuple[Tensor, Tensor]:
+def step_inputs(module: StepModule, call: Call) -> tuple[Tensor, Tensor]:
     """Inputs x (B, I) and states h (B, H) of one step."""
     inputs = call.arguments["input"]
     hx = call.arguments.get("hx")

@@ -21,6 +21,7 @@ from compressor.surgery.refit.terms import Models, Sum, Term
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from compressor.nn.recurrent.cells import RecurrentLayer
     from compressor.nn.recurrent.layers import Part
 
 CONSUMERS: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS, *RECURRENT)
@@ -140,7 +141,7 @@ def _products(module: nn.Module, call: Call) -> Iterator[Tensor]:
         yield from patches(module, call)
 
 
-def _run(module: nn.RNNBase, call: Call, index: int) -> LayerRun:
+def _run(module: RecurrentLayer, call: Call, index: int) -> LayerRun:
     runs = unroll(module, *call.arguments.values())
     for _ in range(index):
         next(runs)

@@ -23,7 +23,7 @@ from compressor.surgery.trace.products import join_inner
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from compressor.nn.recurrent.cells import Axis
+    from compressor.nn.recurrent.cells import Axis, RecurrentLayer, StepModule
     from compressor.surgery.trace.atoms import Ids
     from compressor.surgery.trace.state import Trace
 
@@ -68,7 +68,7 @@ def _states(hx: Any) -> tuple[Tensor, ...]:
 def _recurrent(
     trace: Trace,
     name: str,
-    module: nn.RNNBase,
+    module: RecurrentLayer,
     inputs: Tensor | PackedSequence,
     given: Sequence[Tensor],
     result: tuple[Any, Any],
@@ -111,7 +111,7 @@ def _outputs(bound: Sequence[Mapping[Axis, Ids]]) -> Ids:
 
 
 def _step_module(
-    trace: Trace, name: str, module: nn.RNNCellBase, inputs: Tensor, given: Sequence[Tensor], result: Any
+    trace: Trace, name: str, module: StepModule, inputs: Tensor, given: Sequence[Tensor], result: Any
 ) -> None:
     """One step of one layer; the states that come back carry its units into the next step."""
     [part] = parts(module)
