@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from compressor.export import Job
 from compressor.files import write_whole
 from compressor.measure import accuracy, latency, size
 from compressor.measure.accuracy import torch_forward
@@ -122,7 +123,7 @@ def compare_files(task: GuardedTask, folder: Path, rows: dict[str, tuple[Method,
         record = path.with_suffix(".json")
         if not record.is_file() or not path.is_file():
             state = carried_out(task, model, steps)
-            export(copy.deepcopy(state.model), task, path, Options())
+            export(Job(copy.deepcopy(state.model), task, path, Options()))
             found = accuracy.score(task, OnnxFile(path))
             content = {"row": row(found), "parameters": size.count(state.model)[0]}
             write_whole(record, json.dumps(content).encode())

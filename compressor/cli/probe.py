@@ -88,8 +88,9 @@ def probe(
 
     from compressor.cli.progress import Terminal
     from compressor.probing import comparison as probing
+    from compressor.probing.plans import PLANS
 
-    plan = probing.PLANS["thorough" if thorough else "standard"]
+    plan = PLANS["thorough" if thorough else "standard"]
     plan = replace(plan, seeds=seeds or plan.seeds, first_seed=seed)
     with Terminal() as progress:
         conversions = (

@@ -27,6 +27,7 @@ from task import TASKS, Series  # noqa: E402
 from train import train  # noqa: E402
 from weather import seasonal_naive, window_mean, windows  # noqa: E402
 
+from compressor.export import Job  # noqa: E402
 from compressor.files import write_whole  # noqa: E402
 from compressor.measure import accuracy  # noqa: E402
 from compressor.measure.accuracy import torch_forward  # noqa: E402
@@ -101,7 +102,7 @@ def on_file(task: GuardedTask, model: nn.Module) -> tuple[float, dict[str, float
     """The task's metric and its parts on the exported file, whose agreement with PyTorch is checked on the way."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        export(model, task, path, Options())
+        export(Job(model, task, path, Options()))
         score = accuracy.examine(task, OnnxFile(path)).score
     return score.value, dict(score.parts)
 

@@ -15,7 +15,7 @@ from compressor.nn.attention import prefix
 from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.structure import apply_record
 from compressor.probing.conversions import between
-from compressor.surgery.attention.sites import check_declared
+from compressor.surgery.attention.declared_sites import check_declared
 from tests.methods.conftest import SignTask, make_context, same, weights
 from tests.surgery.attentions import HEADS, WIDTH, Nested, Packed, Stack, declared, later, randomized
 

@@ -15,7 +15,7 @@ from compressor.methods import METHODS, Lama, Magnitude, Retrain
 from compressor.methods.base import State
 from compressor.nn.attention.lama import LamaAttention
 from compressor.nn.attention.pooling import MeanPooling, PoolingReplacement
-from compressor.surgery.attention.pooling import examine
+from compressor.surgery.attention.pooling_examination import examine
 from compressor.surgery.rebuild import rebuild
 from compressor.task.contract import Task
 from tests.methods.conftest import make_context, same, weights
@@ -307,7 +307,7 @@ class Ignoring(Attentive):
 
 def test_an_argument_that_makes_no_difference_is_left_aside_and_named():
     kind = (Ignoring, lambda pool, states, real: pool(states, real, states[:, 0]))
-    assert "left aside: unused" in replace(model_of(kind)).notes[-1]
+    assert "ignored: unused" in replace(model_of(kind)).notes[-1]
 
 
 @pytest.mark.parametrize("lengths", [(11, 11), (3, 3)])
@@ -470,7 +470,7 @@ def test_a_readout_that_does_not_fit_the_sizes_is_refused(options, message):
 
 def test_a_model_that_reads_attributes_of_the_pooling_is_refused():
     kind = (Attentive, lambda pool, states, real: pool(states, real) * pool.second.out_features)
-    with pytest.raises(MethodError, match="`pooling` cannot be replaced: without it the model raises AttributeError"):
+    with pytest.raises(MethodError, match="`pooling` cannot be replaced: the model then raises AttributeError"):
         replace(model_of(kind))
 
 

@@ -3,7 +3,9 @@
 import pytest
 
 from compressor.measure.statistics import difference_interval, mean_interval
-from compressor.probing.tasks import AssociativeRecall, LongGap, StateTracking
+from compressor.probing.associative_recall import AssociativeRecall
+from compressor.probing.long_gap import LongGap
+from compressor.probing.state_tracking import StateTracking
 from compressor.render import html
 from compressor.render.sections import probes as shown
 from compressor.render.sections.summary import statements

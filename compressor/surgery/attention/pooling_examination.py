@@ -1,7 +1,7 @@
-"""How a model calls a pooling of its own: found out by running it, since its class is the user's.
+"""How a model calls a third-party pooling: found out by running it.
 
-A pooling is a module that makes one vector (B, F) of a sequence (B, T, D). What its other arguments mean is tried out:
-a mask is what decides whether changed steps change the output.
+What the arguments beside the sequence mean is tried out: a mask is what decides whether changed steps change the
+output.
 """
 
 from __future__ import annotations
@@ -17,25 +17,28 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from compressor.errors import SurgeryError
 from compressor.nn.attention.pooling_call import MaskKind, PoolingCall
+from compressor.surgery.attention.pooling_calls import (
+    BATCHES,
+    calls_on_example,
+    described,
+    find_sequence,
+    only_call,
+    output_size,
+    positional_arguments,
+    same_tensor,
+)
+from compressor.surgery.attention.pooling_masks import mask_hypotheses, short_mask
 from compressor.surgery.refit.calibration import evaluating
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
 
-_BATCHES = (3, 7)
+    from compressor.surgery.attention.pooling_calls import SeenCall
+
 _SAME, _OTHER = 1e-4, 1e-3
 """Largest difference, relative to the largest output, up to which outputs are the same and above which they are not."""
 _WEIGHTED = 1e-3
 """Largest relative distance of a weighted sum of steps from the span of the steps."""
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-@dataclass(frozen=True)
-class SeenCall:
-    """One call of a pooling."""
-
-    arguments: dict[str, Any]
-    output: Any
 
 
 @dataclass(frozen=True)
@@ -51,32 +54,6 @@ class Pooling:
     """r where the output is r weighted sums of the steps, one after the other (F = r * D); None where it is not."""
     ignored: tuple[str, ...]
     """Arguments that make no difference."""
-
-
-def seen_calls(model: nn.Module, name: str, inputs: tuple[Tensor, ...]) -> list[SeenCall]:
-    """Run the model; gives the calls of the module called `name`, detached from what comes later."""
-    module = model.get_submodule(name)
-    signature = inspect.signature(module.forward)
-    waiting: list[dict[str, Any]] = []
-    seen: list[SeenCall] = []
-
-    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        waiting.append(tree_map_only(Tensor, torch.clone, dict(signature.bind(*args, **kwargs).arguments)))
-
-    def after(_module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
-        seen.append(SeenCall(waiting.pop(), tree_map_only(Tensor, torch.clone, output)))
-
-    handles = [
-        module.register_forward_pre_hook(before, with_kwargs=True),
-        module.register_forward_hook(after, with_kwargs=True),
-    ]
-    parameter = next(model.parameters(), None)
-    try:
-        model(*(inputs if parameter is None else (part.to(parameter.device) for part in inputs)))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
 
 
 def examine(
@@ -96,19 +73,19 @@ def examine(
     """
     module = model.get_submodule(name)
     with evaluating(model), torch.random.fork_rng(devices=[]):
-        small, other = _BATCHES
+        small, other = BATCHES
         runs = [(small, lengths[0]), (other, lengths[0])] + ([(small, lengths[1])] if lengths[0] != lengths[1] else [])
-        calls = [_only(_tried(model, name, example(*run), run), name) for run in runs]
-        parameters = _parameters(module, name)
-        output_size = _output_size(name, calls, [batch for batch, _ in runs])
-        sequence, axes = _sequence(name, calls)
+        calls = [only_call(calls_on_example(model, name, example(*run), run), name) for run in runs]
+        parameters = positional_arguments(module, name)
+        size = output_size(name, calls, [batch for batch, _ in runs])
+        sequence, axes = find_sequence(name, calls)
         call = PoolingCall(parameters, sequence, axes)
         probe = _Probe(module, name, call, max(calls[::2], key=lambda seen: seen.arguments[sequence].size(axes[1])))
         call, ignored = probe.find_mask()
         if call.mask_kind is None and len(calls) == 3 and probe.passes_over_zeros():
             call = PoolingCall(parameters, sequence, axes, None, "zeros")
         width = probe.sequence.size(2)
-        return Pooling(call, width, output_size, probe.sums(call, free=len(calls) == 3), ignored)
+        return Pooling(call, width, size, probe.sums(call, free=len(calls) == 3), ignored)
 
 
 class _Probe:
@@ -121,7 +98,9 @@ class _Probe:
         self._arguments = seen.arguments
         self._random = torch.Generator().manual_seed(0)
         self.sequence: Tensor = seen.arguments[call.sequence].permute(call.axes)  # (B, T, D)
-        self._copies = [key for key, value in seen.arguments.items() if _equal(value, seen.arguments[call.sequence])]
+        self._copies = [
+            key for key, value in seen.arguments.items() if same_tensor(value, seen.arguments[call.sequence])
+        ]
         self._output = self._run()
         if not self._same(self._run(), self._output):
             raise SurgeryError(
@@ -143,7 +122,7 @@ class _Probe:
                 ignored.append(key)
             else:
                 raise SurgeryError(
-                    f"the output of `{self._name}` depends on `{key}` ({_described(value)}), which is neither the "
+                    f"the output of `{self._name}` depends on `{key}` ({described(value)}), which is neither the "
                     "sequence nor a mask of its steps whose meaning could be found out",
                     hint="a mask has to be (B, T), whatever the order of the sequence's axes, or lengths (B,); masked "
                     "steps must make no difference at all",
@@ -177,7 +156,7 @@ class _Probe:
         sequence = self.sequence[:, :fewer]
         changed = {}
         if call.mask is not None and call.mask_kind is not None:
-            changed[call.mask] = _short_mask(self._arguments[call.mask], call.mask_kind, self.sequence.shape, fewer)
+            changed[call.mask] = short_mask(self._arguments[call.mask], call.mask_kind, self.sequence.shape, fewer)
         output = self._run(sequence, changed)
         if output is None:
             return None
@@ -196,7 +175,7 @@ class _Probe:
         kept = steps - max(1, steps // 3)
         changed = self.sequence.clone()
         changed[:, kept:] += self._noise(changed[:, kept:]) * self._scale()
-        for kind, every, some in _hypotheses(value, batch, steps, kept):
+        for kind, every, some in mask_hypotheses(value, batch, steps, kept):
             outputs = [
                 self._run(sequence, {key: mask}) for mask in (some, every) for sequence in (self.sequence, changed)
             ]
@@ -252,139 +231,3 @@ class _Probe:
         largest = torch.maximum(first.abs().max(), second.abs().max()).clamp(min=torch.finfo(first.dtype).tiny)
         distance = float((first - second).abs().max() / largest)
         return math.inf if math.isnan(distance) else distance
-
-
-def _hypotheses(value: Tensor, batch: int, steps: int, kept: int) -> Iterator[tuple[MaskKind, Tensor, Tensor]]:
-    """What the argument may mean: (meaning, its value where all steps are real, where only the first `kept` are)."""
-    if value.shape == (batch,):
-        yield "lengths", torch.full_like(value, steps), torch.full_like(value, kept)
-        return
-    if tuple(size for size in value.shape if size != 1) != (batch, steps):
-        return
-    if value.dtype == torch.bool:
-        pairs: list[tuple[MaskKind, Any, Any]] = [("real", True, False), ("padding", False, True)]
-    else:
-        pairs = [("real", 1, 0), ("padding", 0, 1)]
-    if value.is_floating_point():
-        pairs += [("padding", 0.0, -math.inf), ("padding", 0.0, -1e9), ("padding", 0.0, -1e4)]
-    for kind, real, padded in pairs:
-        some = torch.full_like(value, real).reshape(batch, steps)
-        some[:, kept:] = padded
-        yield kind, torch.full_like(value, real), some.reshape(value.shape)
-
-
-def _short_mask(value: Tensor, kind: MaskKind, shape: Sequence[int], steps: int) -> Tensor:
-    """The mask of `steps` real steps, in the form of the one for (B, T)."""
-    batch, length = shape[:2]
-    if kind == "lengths":
-        return torch.full_like(value, steps)
-    real: Any = kind == "real"
-    mask = torch.full_like(value, real)
-    return mask.reshape(batch, length)[:, :steps].reshape(
-        [steps if size == length and size != 1 else size for size in value.shape]
-    )
-
-
-# --- reading what was seen -------------------------------------------------------------------------------------------
-
-
-def _tried(model: nn.Module, name: str, inputs: tuple[Tensor, ...], size: tuple[int, int]) -> list[SeenCall]:
-    try:
-        return seen_calls(model, name, inputs)
-    except Exception as error:
-        raise SurgeryError(
-            f"the model does not run on the task's example of batch size {size[0]} and length {size[1]}: "
-            f"{type(error).__name__}: {error}",
-            hint="`example(batch, length)` must give inputs of any batch size, and of any length from `min_length` on",
-        ) from error
-
-
-def _only(seen: list[SeenCall], name: str) -> SeenCall:
-    if len(seen) != 1:
-        how = "is not called" if not seen else f"is called {len(seen)} times"
-        raise SurgeryError(
-            f"`{name}` {how} in one run of the model, and a pooling is replaced that is called once",
-            hint="name a module that makes one vector of one sequence",
-        )
-    return seen[0]
-
-
-def _parameters(module: nn.Module, name: str) -> tuple[str, ...]:
-    """Names of the arguments of `forward` that may be given by position."""
-    parameters = inspect.signature(module.forward).parameters.values()
-    if any(item.kind is inspect.Parameter.VAR_POSITIONAL for item in parameters):
-        raise SurgeryError(
-            f"`forward` of `{name}` takes `*arguments`, so it cannot be told which of them is the sequence",
-            hint="give its arguments names",
-        )
-    return tuple(item.name for item in parameters if item.kind in _POSITIONAL)
-
-
-def _output_size(name: str, calls: Sequence[SeenCall], batches: Sequence[int]) -> int:
-    """F; refuses what is not (B, F)."""
-    sizes = set()
-    for seen, batch in zip(calls, batches, strict=True):
-        output = seen.output
-        if not isinstance(output, Tensor) or output.dim() != 2 or output.size(0) != batch:
-            raise SurgeryError(
-                f"`{name}` gives {_described(output)} for a batch of {batch}; a pooling gives one vector each, (B, F)",
-                hint="name a module around it that gives just that, with its rows flattened and no attention weights",
-            )
-        sizes.add(output.size(1))
-    if len(sizes) != 1:
-        raise SurgeryError(
-            f"`{name}` gives vectors whose size changes with the length of the sequence, {sorted(sizes)}",
-            hint="name a module that gives vectors of one size",
-        )
-    return sizes.pop()
-
-
-def _sequence(name: str, calls: Sequence[SeenCall]) -> tuple[str, tuple[int, int, int]]:
-    """The argument that is the sequence, and its axes of batch, steps and features."""
-    first = calls[0].arguments
-    found = {
-        key: value
-        for key, value in first.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 3 and not _is_mask(value, first)
-    }
-    values = list(found.values())
-    if not found or not all(_equal(values[0], other) for other in values[1:]):
-        given = ", ".join(f"`{key}` ({_described(value)})" for key, value in first.items())
-        which = "several sequences" if found else "no sequence with 3 axes, padded and not packed,"
-        raise SurgeryError(
-            f"`{name}` is given {which} among its arguments: {given}",
-            hint="name a module that makes one vector of one sequence (B, T, D)",
-        )
-    key = next(iter(found))
-    shapes = [tuple(seen.arguments[key].shape) for seen in calls]
-    batch = [axis for axis in range(3) if (shapes[0][axis], shapes[1][axis]) == _BATCHES]
-    if len(shapes) == 3:
-        steps = [axis for axis in range(3) if axis not in batch and shapes[2][axis] != shapes[0][axis]]
-    else:
-        steps = [axis for axis in range(2) if axis not in batch]  # of one length only: features are last as a rule
-    if len(batch) != 1 or len(steps) != 1:
-        shown = ", ".join(map(str, shapes))
-        raise SurgeryError(
-            f"it cannot be told which axis of `{key}` of `{name}` is the batch and which are the steps: its shapes are "
-            f"{shown} in runs of other batch sizes and lengths",
-            hint="name a module whose sequence grows with the length of the task's example",
-        )
-    return key, (batch[0], steps[0], 3 - batch[0] - steps[0])
-
-
-def _is_mask(value: Tensor, arguments: dict[str, Any]) -> bool:
-    """Whether a tensor of 3 axes is rather a mask with an axis of size 1, beside a sequence that has none."""
-    others = [other for other in arguments.values() if isinstance(other, Tensor) and other.dim() == 3]
-    return 1 in value.shape and any(1 not in other.shape for other in others)
-
-
-def _equal(first: Any, second: Tensor) -> bool:
-    return isinstance(first, Tensor) and first.shape == second.shape and torch.equal(first, second)
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-    if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"

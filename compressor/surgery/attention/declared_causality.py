@@ -1,36 +1,35 @@
-"""Whether attention that someone wrote is causal self-attention, and nothing else: found out by running it.
+"""Whether third-party attention is causal self-attention, and nothing else: found out by running it.
 
 Its code is the author's, so its masks cannot be read. What can be done is to let the layer that makes the values give
-other ones: where the value at position j is 1 and all others are 0, what the output projection is given is the weight
-of j at every position. So all weights of every head are known, whatever the code, and can be held against the softmax
-of s q k^T over earlier positions.
+other ones: if the value at position j is 1 and all others are 0, what the output projection is given is the weight of j
+at every position. So all weights of every head are known, whatever the code, and can be compared with the softmax of
+s q k^T over earlier positions.
 """
 
 from __future__ import annotations
 
-import inspect
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from compressor.surgery.attention.causality import MOST_PERTURBED, looks_ahead
+from compressor.surgery.attention.projection_watch import ProjectionWatch, Refused
 from compressor.surgery.refit.calibration import calls, evaluating
 from compressor.surgery.trace.tracer import without_fast_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
-    from compressor.surgery.attention.sites import AttentionSite
+    from compressor.surgery.attention.projection_watch import Seen
+    from compressor.surgery.attention.site import AttentionSite
     from compressor.surgery.refit.calibration import Batches
 
     Arguments = Mapping[str, Any]
 
 _TOLERANCE = 1e-4
 """Largest difference of two attention weights that counts as rounding."""
-_MOST_PERTURBED = 4
-"""Calls that are tried with other inputs."""
 
 
 @dataclass(frozen=True)
@@ -82,43 +81,12 @@ def examine(
         return probe.finding()
 
 
-def run(module: nn.Module, arguments: Arguments) -> Any:
-    """Call a module with arguments by name, also those that it takes by place only."""
-    bound = inspect.signature(type(module).forward).bind_partial(module)
-    bound.arguments.update(arguments)
-    return module(*bound.args[1:], **bound.kwargs)
-
-
-@dataclass
-class _Seen:
-    """What went in and out of the projections in one run."""
-
-    inputs: dict[str, list[Tensor]] = field(default_factory=dict)
-    """Role -> what the layer was given, call by call."""
-    made: dict[str, Tensor] = field(default_factory=dict)
-    """Role of queries, keys and values -> what came out."""
-
-    @property
-    def context(self) -> Tensor:
-        """What the output projection was given."""
-        return self.inputs["output"][0]
-
-
-class _Refused(Exception):
-    """With the reason."""
-
-
 class _Probe:
-    """Runs the module with its projections under watch, call after call."""
+    """Learns from call after call of one attention."""
 
     def __init__(self, model: nn.Module, site: AttentionSite) -> None:
-        assert site.parts is not None
-        self._module = model.get_submodule(site.name)
         self._site = site
-        self._packed = site.parts.packed
-        self._layers = {
-            role: self._module.get_submodule(getattr(site.parts, role)) for role in ("query", "key", "value", "output")
-        }
+        self._watch = ProjectionWatch(model, site)
         self._calls: list[Attended] = []
         self._times = 0
         self._axis: int | None = None
@@ -132,7 +100,7 @@ class _Probe:
         if self._reason is None:
             try:
                 self._look(arguments)
-            except _Refused as refused:
+            except Refused as refused:
                 self._reason = str(refused)
 
     def finding(self) -> Finding:
@@ -144,18 +112,18 @@ class _Probe:
             reason = "every call has one position only, or looks at that one only, which shows nothing about later ones"
         if reason is None:
             reason = next((fault for each in self._weights if (fault := _fault(scale, *each))), None)
-        if reason is None and any(self._looks_ahead(call) for call in self._calls[:_MOST_PERTURBED]):
+        if reason is None and any(self._looks_ahead(call) for call in self._calls[:MOST_PERTURBED]):
             reason = "its outputs change with later inputs, whatever its mask says"
         return Finding(tuple(self._calls), scale, self._axis != 0, reason)
 
     def _look(self, arguments: Arguments) -> None:
-        seen = self._run(arguments)
+        seen = self._watch.run(arguments)
         inputs = [seen.inputs[role][0] for role in ("query", "key", "value")]
         if any(part.shape != inputs[0].shape or not torch.equal(part, inputs[0]) for part in inputs[1:]):
-            raise _Refused("it attends from one sequence to another (cross-attention)")
+            raise Refused("it attends from one sequence to another (cross-attention)")
         x = inputs[0]
         if x.dim() != 3 or seen.context.shape[:2] != x.shape[:2] or seen.context.dim() != 3:
-            raise _Refused(
+            raise Refused(
                 f"its projections are given {tuple(x.shape)} and {tuple(seen.context.shape)}, not a batch of sequences"
             )
         self._refuse_other_order(arguments, seen)
@@ -169,65 +137,18 @@ class _Probe:
         self._weights.append((queries @ keys.mT, weights, real))
         self._calls.append(Attended(arguments, x, real))
 
-    def _run(self, arguments: Arguments, *, x: Tensor | None = None, value: Tensor | None = None) -> _Seen:
-        """One run; `x` is what queries, keys and values are made of instead, `value` what the values are instead."""
-        seen = _Seen()
-        with self._watched(seen, x, value):
-            run(self._module, arguments)
-        for role, layer in self._layers.items():
-            times = len(seen.inputs.get(role, ()))
-            if times != 1:
-                name = getattr(self._site.parts, role)
-                raise _Refused(f"its `{name}`, a {type(layer).__name__}, is called {times} times in one call, not once")
-        return seen
-
-    @contextmanager
-    def _watched(self, seen: _Seen, x: Tensor | None, value: Tensor | None) -> Iterator[None]:
-        roles: dict[int, tuple[nn.Module, list[str]]] = {}
-        for role, layer in self._layers.items():
-            roles.setdefault(id(layer), (layer, []))[1].append(role)
-
-        def watch(layer: nn.Module, own: list[str]) -> Callable[[Tensor], Tensor]:
-            original = layer.forward
-
-            def forward(given: Tensor) -> Tensor:
-                for role in own:
-                    seen.inputs.setdefault(role, []).append(given)
-                result: Tensor = original(given if x is None or own == ["output"] else x)
-                if own == ["output"]:
-                    return result
-                parts = dict(zip(own, result.split([self._size(role) for role in own], -1), strict=True))
-                if value is not None and "value" in own:
-                    parts["value"] = value
-                seen.made.update(parts)
-                return torch.cat([parts[role] for role in own], -1)
-
-            return forward
-
-        for layer, own in roles.values():
-            layer.forward = watch(layer, own)
-        try:
-            yield
-        finally:
-            for layer, _ in roles.values():
-                del layer.forward
-
-    def _size(self, role: str) -> int:
-        part = {"query": self._site.query, "key": self._site.key, "value": self._site.value}[role]
-        return part.heads * part.width
-
-    def _refuse_other_order(self, arguments: Arguments, seen: _Seen) -> None:
+    def _refuse_other_order(self, arguments: Arguments, seen: Seen) -> None:
         """Values that are the same at every position have to come out as they are, but where nothing is looked at."""
         told = torch.rand(seen.made["value"].shape[-1], generator=torch.Generator().manual_seed(0)) + 1.0
         told = told.to(seen.made["value"]).expand_as(seen.made["value"])
-        context = self._run(arguments, value=told).context.nan_to_num()
+        context = self._watch.run(arguments, value=told).context.nan_to_num()
         same = (context - told).abs() < _TOLERANCE if context.shape == told.shape else torch.zeros(1).bool()
         if not bool((same | (context == 0.0)).all()) or not bool(same.any()):
-            raise _Refused(
+            raise Refused(
                 "what its output projection is given is not its values weighted by a softmax, one head behind the other"
             )
 
-    def _all_weights(self, arguments: Arguments, seen: _Seen) -> Tensor | None:
+    def _all_weights(self, arguments: Arguments, seen: Seen) -> Tensor | None:
         """(B, h, T, T): how much each position looks at each; settles the order of the axes.
 
         Along the wrong axis each looks at itself only, since samples do not see each other: None where that is so along
@@ -241,7 +162,7 @@ class _Probe:
                 return weights
         return None
 
-    def _weights_along(self, axis: int, arguments: Arguments, seen: _Seen) -> Tensor:
+    def _weights_along(self, axis: int, arguments: Arguments, seen: Seen) -> Tensor:
         values = seen.made["value"] if axis == 1 else seen.made["value"].transpose(0, 1)  # (B, T, h * d_v)
         (batch, length, _), heads, width = values.shape, self._site.heads, self._site.value_head_width
         weights = values.new_zeros(batch, heads, length, length)
@@ -251,7 +172,7 @@ class _Probe:
             places = torch.arange(count, device=values.device)
             told[:, start + places, :, places] = 1.0
             told = told.flatten(2)
-            context = self._run(arguments, value=told if axis == 1 else told.transpose(0, 1)).context
+            context = self._watch.run(arguments, value=told if axis == 1 else told.transpose(0, 1)).context
             context = context if axis == 1 else context.transpose(0, 1)
             shares = context.nan_to_num().unflatten(-1, (heads, width))[..., :count]  # (B, T, h, count)
             weights[..., start : start + count] = shares.transpose(1, 2)
@@ -278,23 +199,11 @@ class _Probe:
         return usual if abs(found - usual) < 1e-4 * usual or found <= 0.0 else found
 
     def _looks_ahead(self, call: Attended) -> bool:
-        """Whether heads' outputs up to a position change with what lies behind; at the first, the middle, the last."""
+        """Whether heads' outputs up to a position change with what lies behind."""
         axis = 0 if self._axis == 0 else 1
-        length = call.x.shape[axis]
-        if length == 1:
+        if call.x.shape[axis] == 1:
             return False
-        generator = torch.Generator().manual_seed(0)
-        expected = self._run(call.arguments).context
-        for end in sorted({1, length // 2, length - 1}):
-            noise = torch.randn(call.x.shape, generator=generator).to(call.x)
-            behind = torch.arange(length, device=call.x.device) >= end
-            behind = behind.view((1, -1, 1) if axis == 1 else (-1, 1, 1))
-            changed = torch.where(behind, call.x + noise * call.x.abs().amax().clamp(min=1.0), call.x)
-            found = self._run(call.arguments, x=changed).context
-            before, after = (part.narrow(axis, 0, end).nan_to_num() for part in (expected, found))
-            if float((before - after).abs().max()) > _TOLERANCE * float(expected.nan_to_num().abs().max()):
-                return True
-        return False
+        return looks_ahead(lambda x: self._watch.run(call.arguments, x=x).context, call.x, axis, _TOLERANCE)
 
 
 def _fault(scale: float, products: Tensor, weights: Tensor, real: Tensor) -> str | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from compressor.errors import SurgeryError
+from compressor.errors import SurgeryError, first_line
 from compressor.nn.recurrent.states import UnevenStatesError
 
 if TYPE_CHECKING:
@@ -56,9 +56,8 @@ def forward(model: nn.Module, inputs: tuple[Tensor, ...], what: str, *, hint: st
             outputs = model(*inputs)
     except Exception as error:
         uneven = isinstance(error, UnevenStatesError)
-        name = "" if uneven else f"{type(error).__name__}: "
         raise SurgeryError(
-            f"the {what} model cannot run: {name}{str(error).splitlines()[0]} ({_where(error)})",
+            f"the {what} model cannot run: {error if uneven else first_line(error)} ({_where(error)})",
             hint=_UNEVEN if uneven else hint,
         ) from error
     return [part for part in tree_flatten(outputs)[0] if isinstance(part, Tensor)]

@@ -1,4 +1,4 @@
-"""Puts an Aaren in the place of an attention, with what is needed to teach it what that one gave."""
+"""Replaces an attention by an Aaren, with what is needed to fit it to what that one gave."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from compressor.nn.attention.causal_masks import hidden
 from compressor.nn.attention.learned_query import LearnedQuery, LearnedQueryRecord
 from compressor.nn.structure import full_name, replace_module, replace_record
 from compressor.surgery.attention.causality import time_axis
-from compressor.surgery.attention.declared import run
+from compressor.surgery.attention.projection_watch import call_by_name
 from compressor.surgery.refit.calibration import evaluating
 from compressor.surgery.trace.tracer import without_fast_path
 from compressor.training.aaren_fitting import Sample, Student
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from compressor.surgery.attention.causality import Evidence
-    from compressor.surgery.attention.declared import Attended, Finding
-    from compressor.surgery.attention.sites import AttentionSite
+    from compressor.surgery.attention.declared_causality import Attended, Finding
+    from compressor.surgery.attention.site import AttentionSite
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """An Aaren that stands in the model now, its query zero."""
+    """An Aaren that is in the model now, its query zero."""
 
     student: Student
     samples: tuple[Sample, ...]
     replaced: str
-    """Name of the module in whose place something new is."""
+    """Name of the module that was replaced."""
     record: dict[str, Any]
     """Of what is new."""
 
 
 def convert_multihead(model: nn.Module, name: str, seen: Evidence) -> Conversion:
-    """Put an `AarenAttention` in the place of PyTorch's attention or this package's, in place.
+    """Replace PyTorch's attention or this package's by an `AarenAttention`, in place.
 
     Args:
         model: The model.
@@ -62,7 +62,7 @@ def convert_multihead(model: nn.Module, name: str, seen: Evidence) -> Conversion
 
 
 def convert_declared(model: nn.Module, site: AttentionSite, found: Finding) -> Conversion:
-    """Put a `LearnedQuery` into attention that someone wrote, in the place of the layer of its queries, in place.
+    """Replace the layer of the queries in third-party attention by a `LearnedQuery`, in place.
 
     Args:
         model: The model.
@@ -96,7 +96,7 @@ def convert_declared(model: nn.Module, site: AttentionSite, found: Finding) -> C
 
     def forward(sample: Sample) -> Tensor:
         with _output(module, parts.output) as outputs:
-            run(module, sample.call)
+            call_by_name(module, sample.call)
         return outputs[0]
 
     return Conversion(Student(module, query, names, forward), samples, path, replace_record(path, new))
@@ -120,7 +120,7 @@ def _declared_samples(module: nn.Module, output: str, seen: Sequence[Attended]) 
     with evaluating(module), without_fast_path():
         for call in seen:
             with _output(module, output) as outputs:
-                run(module, call.arguments)
+                call_by_name(module, call.arguments)
             real = call.real if call.real.shape == call.x.shape[:2] else call.real.T
             counts = real[..., None].to(call.x.dtype)
             yield Sample(call.x, call.arguments, outputs[0].masked_fill(counts == 0.0, 0.0), counts)
@@ -146,7 +146,7 @@ def carried_masks(name: str, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     `nn.MultiheadAttention` has one weight for queries, keys and values or three with names of their own.
     """
-    found: dict[str, Tensor] = {}
+    carried: dict[str, Tensor] = {}
     prefix = f"{name}." if name else ""
     for key, mask in masks.items():
         if not key.startswith(prefix):
@@ -155,7 +155,7 @@ def carried_masks(name: str, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if local in ("in_proj_weight", "in_proj_bias"):
             kind = local.removeprefix("in_proj_")
             parts = zip("qkv", mask.chunk(3), strict=True)
-            found |= {f"{letter}_proj.{kind}": part.clone() for letter, part in parts}
+            carried |= {f"{letter}_proj.{kind}": part.clone() for letter, part in parts}
         else:
-            found[local.replace("_proj_weight", "_proj.weight")] = mask
-    return found
+            carried[local.replace("_proj_weight", "_proj.weight")] = mask
+    return carried

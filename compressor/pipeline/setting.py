@@ -1,0 +1,38 @@
+"""What the stages of a run share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from compressor.measure import accuracy
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from compressor.pipeline.folder import RunFolder
+    from compressor.progress import Progress
+    from compressor.recipe.model import Recipe
+    from compressor.report import Score
+    from compressor.task.guard import GuardedTask
+
+
+@dataclass
+class Setting:
+    """One run: what it was given, and the notes that its stages leave for the report."""
+
+    recipe: Recipe
+    task: GuardedTask
+    folder: RunFolder
+    device: torch.device
+    threads: int
+    quick: bool
+    probes: bool
+    jobs: int
+    progress: Progress
+    notes: list[str] = field(default_factory=list)
+
+    def score(self, model: nn.Module) -> Score:
+        """The task's metric of a model."""
+        return accuracy.score(self.task, accuracy.torch_forward(model, self.device), seed=self.recipe.seed)
