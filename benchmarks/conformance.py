@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from compressor.errors import ExportError, ParityError, SurgeryError  # noqa: E402
-from compressor.nn.recurrent.gates import recurrent_modules  # noqa: E402
+from compressor.nn.recurrent.layers import recurrent_modules  # noqa: E402
 from compressor.surgery.units.choice import Amount  # noqa: E402
 from compressor.surgery.units.removal import prune  # noqa: E402
 from tests.exporters.pruned import TOPOLOGIES, UNSEEN_BATCHES, check_exported, pruned, without_time  # noqa: E402

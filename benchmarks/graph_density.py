@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,12 @@ from compressor.export import Job
 from compressor.measure import latency
 from compressor.nn.graphs.layered import LayeredGraph
 from compressor.nn.graphs.random_graphs import watts_strogatz
-from compressor.nn.recurrent.graph import GraphRecurrent, Skips
+from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.testing import RandomTask, normal
 from exporters import onnx
+
+if TYPE_CHECKING:
+    from compressor.nn.recurrent.graph_layout import Skips
 
 TIMED = {0: "batch", 1: "time"}
 INPUT, STEPS = 32, 50

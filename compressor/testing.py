@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_flatten
 
 from compressor.errors import ParityError, TaskError
 from compressor.measure import parity
-from compressor.nn.recurrent.gates import gates, layer_names, recurrent_modules
+from compressor.nn.recurrent.layers import parts, recurrent_modules
 from compressor.runtimes.forward import open_forward
 from compressor.task.contract import Task
 
@@ -176,15 +176,16 @@ def silence_units(model: nn.Module, count: int, *, seed: int = 0, same: bool = F
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in recurrent_modules(model).values():
-            for names in layer_names(module):
+            for part in parts(module):
                 if same:
                     generator.manual_seed(seed)
                 units = torch.randperm(module.hidden_size, generator=generator)[:count]
-                rows = torch.cat([units + block * module.hidden_size for block in range(gates(module))])
-                for name in (names.weight_ih, names.weight_hh, names.bias_ih, names.bias_hh):
-                    if name is not None:
-                        module.get_parameter(name)[rows] = 0.0
-                module.get_parameter(names.weight_hr or names.weight_hh)[:, units] = 0.0
+                rows = torch.cat([units + block * module.hidden_size for block in range(part.cell.gates.count)])
+                weights = part.weights(module)
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                    if name in weights:
+                        weights[name][rows] = 0.0
+                weights.get("weight_hr", weights["weight_hh"])[:, units] = 0.0
 
 
 def check_lossless(

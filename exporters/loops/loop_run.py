@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from exporters.capture import native_recurrent
+from exporters.capture.native_node import recurrent_node
 from exporters.loops import vectorized
 from exporters.loops.accesses import accessed, is_access_before, part_of, written
 from exporters.loops.description import Affine, Iteration, Other
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from compressor.nn.recurrent.cells import Cell
     from exporters.loops.description import Steps
     from exporters.loops.groups import Group
     from exporters.loops.plan import Plan
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 class Nodes:
     """What loops become, apart from plain operators."""
 
-    cells: Mapping[tuple[int, int], tuple[str, nn.Module, str]]
-    """Loop and operation -> suffix of the names of its buffers, where they are, and the operator."""
+    cells: Mapping[tuple[int, int], tuple[str, nn.Module, Cell]]
+    """Loop and operation -> suffix of the names of its buffers, where they are, and the cell."""
     bodies: list[StepBody] = field(default_factory=list)
     """Of the `Scan` nodes, in the order in which they were made."""
 
@@ -192,14 +193,13 @@ class LoopRun(LoopState):
             return self._cell(body.arguments[place][0][0].place)
         if place in self._done:
             return None
-        suffix, owner, operator_ = self._nodes.cells[self._index, place]
+        suffix, owner, cell = self._nodes.cells[self._index, place]
         x = self._operand(body.arguments[place][0][0])
         states = [place]
-        if operator_ == "LSTM":
+        if len(cell.states) > 1:
             states = [leaf.place for leaf in body.arguments[place][0][1]]
         initial = [self.initial(state, 1).unsqueeze(0) for state in states]
-        mode = CELLS[body.targets[place]][1]
-        y, *last = native_recurrent.cell_node(owner, suffix, operator_, mode, x.turned(False), initial, backward=False)
+        y, *last = recurrent_node(owner, suffix, cell.gates, x.turned(False), initial)
         self._done.update({place, *states})
         self._sequences[states[0]] = Results(y.squeeze(1))
         if not self.planned.padded:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from exporters.capture import native_recurrent
+from exporters.capture.native_node import prepare_node
 from exporters.loops.description import Node
 from exporters.loops.kinds import CELLS, Kind
 from exporters.loops.loop_run import LoopRun, Nodes
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from compressor.nn.recurrent.cells import Cell
     from exporters.loops.description import Program
     from exporters.loops.plan import Plan
     from exporters.loops.scan import StepBody
@@ -71,22 +72,19 @@ class Rolled(Adopting):
         """Of all `Scan` nodes, once `forward` was traced."""
         return self._nodes.bodies
 
-    def _prepare_cell(self, planned: Plan, place: int, index: int) -> tuple[str, nn.Module, str]:
+    def _prepare_cell(self, planned: Plan, place: int, index: int) -> tuple[str, nn.Module, Cell]:
         """Weights of a cell as its node wants them: suffix of the names of the buffers, and where they are."""
-        operator, _ = CELLS[planned.body.targets[place]]
+        cell = CELLS[planned.body.targets[place]]
         _, _, *weights = planned.body.arguments[place][0]
-        tensors = [None if node is None else self._value(node) for node in (*weights, None, None)[:4]]
+        parameters = zip((parameter.name for parameter in cell.parameters), weights, strict=False)
+        values = {name: self._value(node) for name, node in parameters if node is not None}
         names = [node.name for node in weights[:2]]
         owners = {self.names.get(name, "").rpartition(".")[0] for name in names}
         named = len(owners) == 1 and all(node.target == CONSTANT for node in weights[:2])
         owner = self.get_submodule(owners.pop()) if named else self
         suffix = "cell" if named else f"cell_{index}_{place}"
-        assert tensors[0] is not None
-        assert tensors[1] is not None
-        native_recurrent.prepare_cell(
-            owner, suffix, operator, tensors[0], tensors[1], [b for b in tensors[2:] if b is not None]
-        )
-        return suffix, owner, operator
+        prepare_node(owner, suffix, cell.gates, [values])
+        return suffix, owner, cell
 
     def _value(self, node: Node) -> Tensor:
         """The numbers of what depends on constants alone."""

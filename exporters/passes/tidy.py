@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from compressor.errors import ExportError
 from compressor.onnx_graphs import walk
 from compressor.report import TensorInfo
-from exporters.capture import factored_recurrent
 from exporters.loops.expand import expand
 from exporters.passes import attention_masks, external_data, older_opsets, shared_weights
 
@@ -52,7 +51,7 @@ def tidy(
     if translate is not None:
         expand(model, bodies, translate)
     older_opsets.mend(model)
-    factored_recurrent.expand(model)
+    factored_expand(model)
     attention_masks.widen(model)
     _drop_zero_states(model)
     _squeeze_only_entries(model)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compressor.export import Job
-from compressor.nn.recurrent.gates import recurrent_modules
+from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.surgery.trace.edges import KIND, Edges
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from exporters.capture import native_recurrent
 from exporters.capture import program as torch_capture
+from exporters.capture.native_layers import prepare
 from exporters.loops import capture
 from exporters.loops.detection import steps_by_length
 from tests.exporters.conftest import features_task
@@ -33,13 +33,13 @@ class Layers(nn.Module):
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_a_loop_over_time_calls_pytorch_more_often_for_longer_inputs(form):
     model = form().eval()
-    native_recurrent.prepare(model)
+    prepare(model)
     assert steps_by_length(model, task_for(model), LENGTHS)
 
 
 def test_layers_of_pytorch_are_no_loop():
     model = Layers().eval()
-    native_recurrent.prepare(model)
+    prepare(model)
     assert not steps_by_length(model, features_task(), LENGTHS)
 
 
@@ -58,7 +58,7 @@ def test_a_loop_is_not_traced_at_an_open_length_and_the_examples_stay_the_same(m
     monkeypatch.setattr(torch_capture, "capture", counted)
     model = Together([next(iter(FORMS))]).eval()
     task = task_for(model, length=11)
-    native_recurrent.prepare(model)
+    prepare(model)
     torch.manual_seed(7)
     assert not capture.capture(model, task, task.example(3, 11), task.inputs).bodies
     assert [shape[1] for shape in traced] == [6, 8, 11]

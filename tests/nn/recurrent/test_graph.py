@@ -21,7 +21,8 @@ from compressor.errors import CheckpointError, UsageError
 from compressor.export import Job
 from compressor.nn.graphs.layered import LayeredGraph
 from compressor.nn.graphs.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
-from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks, parameter_count
+from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks
+from compressor.nn.recurrent.graph_layout import parameter_count
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask
 from compressor.training.noise import noise_std

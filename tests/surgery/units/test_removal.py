@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.recurrent.gates import recurrent_modules
+from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.surgery.rebuild import rebuild
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
@@ -223,7 +223,7 @@ def test_units_are_followed_into_sums_over_them(over):
     result = prune(model, {}, _inputs((2, 3), (5, 7)), names=["rnn"], amount=Amount(ratio=0.5)).model
     assert result.rnn.hidden_size == 7
     shifted = OverUnits(torch.sigmoid, over).double().eval()
-    with pytest.raises(SurgeryError, match=r"`aten::[\w.]+` at test_units.py:\d+ sums it and others"):
+    with pytest.raises(SurgeryError, match=r"`aten::[\w.]+` at test_removal.py:\d+ sums it and others"):
         prune(shifted, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(ratio=0.5))
 
 
@@ -299,7 +299,7 @@ def test_sizes_that_the_model_cannot_live_with_are_refused_with_the_remedy():
     assert result.rnn.hidden_size == 7
     with torch.no_grad():
         model.rnn.weight_hh_l1 *= 0.1
-    with pytest.raises(SurgeryError, match=r"sizes.*\(test_units.py:\d+, in `join`\)") as caught:
+    with pytest.raises(SurgeryError, match=r"sizes.*\(test_removal.py:\d+, in `join`\)") as caught:
         prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(ratio=0.5, scope="global"))
     assert "scope: layer" in caught.value.hint
 
@@ -330,7 +330,7 @@ def test_states_among_inputs_and_outputs_shrink_with_their_units(cell):
 
 
 def test_a_projection_needs_more_units_than_it_gives():
-    with pytest.raises(SurgeryError, match=r"`rnn` would keep 3 units, and `nn\.LSTM` needs more than its proj_size"):
+    with pytest.raises(SurgeryError, match=r"`rnn` would keep 3 units, and an LSTM needs more than its proj_size"):
         prune(_model(Projected, "lstm"), {}, _inputs((2, 3)), names=["rnn"], amount=Amount(count=10))
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from compressor.errors import MethodError
-from compressor.nn.recurrent.gates import recurrent_modules
-from compressor.surgery.trace.tracer import Tracer
+from compressor.nn.recurrent.layers import recurrent_modules
+from compressor.surgery.trace.tracer import trace
 from compressor.surgery.units import scores
 from compressor.testing import silence_units
 from tests.surgery.topologies import (
@@ -51,11 +51,9 @@ def _batches(*counts):
 
 def _scored(model, scorer, example, name, *, layer=None):
     """The score of each unit of a layer."""
-    tracer = Tracer(model)
-    with torch.no_grad():
-        tracer.run(example)
-    ids = tracer.atoms.axes[f"{name}.weight", 0] if layer is None else tracer.units[name, layer, 0]
-    return torch.from_numpy(scorer(model, tracer)[tracer.atoms.roots(ids)])
+    seen = trace(model, example)
+    ids = seen.atoms.axes[f"{name}.weight", 0] if layer is None else seen.units[name, layer, 0]
+    return torch.from_numpy(scorer(model, seen)[seen.atoms.roots(ids)])
 
 
 def _states(model, batches):
@@ -178,12 +176,10 @@ def test_units_that_are_always_zero_are_worth_nothing(topology, cell, kind):
         "sensitivity": lambda: scores.sensitivity(batches, generator),
         "taylor": lambda: scores.taylor([(x, None) for x in batches], lambda y, _: y.square().mean()),
     }[kind]()
-    tracer = Tracer(model)
-    with torch.no_grad():
-        tracer.run(batches[0])
-    found = scorer(model, tracer)
-    for ids in tracer.units.values():
-        of_units = np.sort(found[tracer.atoms.roots(ids)])
+    seen = trace(model, batches[0])
+    found = scorer(model, seen)
+    for ids in seen.units.values():
+        of_units = np.sort(found[seen.atoms.roots(ids)])
         assert of_units[DEAD - 1] <= 1e-12
         assert of_units[DEAD] > 1e-12 or cell == "rnn_relu"  # where a unit may be 0 without our doing
 
