@@ -51,7 +51,7 @@ def tidy(
     if translate is not None:
         expand(model, bodies, translate)
     older_opsets.mend(model)
-    factored_expand(model)
+    factored_scan.expand(model)
     attention_masks.widen(model)
     _drop_zero_states(model)
     _squeeze_only_entries(model)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from exporters.capture import program as torch_capture
-from exporters.capture.native_layers import prepare
+from exporters.capture.native_recurrent import prepare
 from exporters.loops import capture
 from exporters.loops.detection import steps_by_length
 from tests.exporters.conftest import features_task
