@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from compressor.errors import ExportError
 from compressor.onnx_graphs import walk
 from compressor.report import TensorInfo
+from exporters.capture import factored_scan
 from exporters.loops.expand import expand
 from exporters.passes import attention_masks, external_data, older_opsets, shared_weights
 
