@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from compressor.errors import ExportError
 from compressor.onnx_graphs import walk
 from compressor.report import TensorInfo
-from exporters.capture import factored_recurrent
+from exporters.capture import factored_scan
 from exporters.loops import scan
 from exporters.passes import attention_masks, external_data, older_opsets, shared_weights
 
@@ -52,7 +52,7 @@ def tidy(
     if translate is not None:
         scan.expand(model, bodies, translate)
     older_opsets.mend(model)
-    factored_recurrent.expand(model)
+    factored_scan.expand(model)
     attention_masks.widen(model)
     _drop_zero_states(model)
     _squeeze_only_entries(model)
