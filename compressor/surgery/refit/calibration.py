@@ -105,11 +105,11 @@ def _watched_classes(names: Mapping[int, str], record: Callable[[str, Call], Non
     originals = {kind: kind.forward for kind in RECURRENT} if names else {}
     try:
         for kind, original in originals.items():
-            kind.forward = watched(original)  # type: ignore[method-assign]
+            kind.forward = watched(original)
         yield
     finally:
         for kind, original in originals.items():
-            kind.forward = original  # type: ignore[method-assign]
+            kind.forward = original
 
 
 def consumed(module: nn.Module, call: Call) -> Iterator[tuple[str, Tensor]]:

@@ -38,12 +38,12 @@ def watched_modules(trace: Trace) -> Iterator[None]:
     names = {id(module): name for name, module in trace.model.named_modules()}
     originals = {kind: kind.forward for kind in _RULES}
     for kind, rule in _RULES.items():
-        kind.forward = _watched(trace, names, originals[kind], rule)  # type: ignore[method-assign]
+        kind.forward = _watched(trace, names, originals[kind], rule)
     try:
         yield
     finally:
         for kind, original in originals.items():
-            kind.forward = original  # type: ignore[method-assign]
+            kind.forward = original
 
 
 def _watched(

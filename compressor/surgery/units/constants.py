@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.recurrent.layers import RECURRENT, parts
+from compressor.nn.recurrent.layers import RECURRENT, is_layer, is_step_module, parts
 from compressor.surgery.refit.calibration import CONVOLUTIONS, calls, consumed, evaluating
 from compressor.surgery.units.resize import tensor_of
 
@@ -104,7 +104,7 @@ def _bias_of(model: nn.Module, weight: str) -> str | None:
     """The bias that is added to the products of a weight; None if there is none."""
     owner, _, local = weight.rpartition(".")
     module = model.get_submodule(owner)
-    if isinstance(module, RECURRENT):
+    if is_layer(module) or is_step_module(module):
         name = next(part.names.get("bias_ih") for part in parts(module) if part.names["weight_ih"] == local)
     else:
         name = "bias" if getattr(module, "bias", None) is not None else None
