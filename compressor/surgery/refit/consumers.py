@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from compressor.nn.names import full_name
 from compressor.nn.recurrent.layers import LAYERS, RECURRENT, is_layer, is_step_module, parts
 from compressor.nn.recurrent.replay import LayerRun, unroll
-from compressor.nn.structure import full_name
 from compressor.surgery.refit.calibration import CONVOLUTIONS, Call, patches, step_inputs
 from compressor.surgery.refit.stage import Stage
 from compressor.surgery.refit.terms import Models, Sum, Term

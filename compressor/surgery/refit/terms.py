@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.nn.structure import full_name
+from compressor.nn.names import full_name
 
 Kept = Mapping[tuple[str, int], Tensor]
 """(parameter name, axis) -> boolean mask of the original's positions, True = kept."""

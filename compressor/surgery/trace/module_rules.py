@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import SurgeryError
+from compressor.nn.names import full_name
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.layers import LAYERS, STEP_MODULES, Part, directions, parts
-from compressor.nn.structure import full_name
 from compressor.surgery.trace.products import join_inner
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.nn.lattice.adjacency import strengths
+from compressor.nn.names import full_name
 from compressor.nn.recurrent.layers import is_layer, parts
-from compressor.nn.structure import full_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from compressor.errors import MethodError
-from compressor.nn.structure import full_name
+from compressor.nn.names import full_name
 from compressor.surgery.refit.calibration import CONVOLUTIONS, Batches
 from compressor.surgery.refit.consumers import CONSUMERS
 from compressor.surgery.trace.edges import is_edge

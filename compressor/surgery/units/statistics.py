@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from compressor.nn.structure import full_name
+from compressor.nn.names import full_name
 from compressor.surgery.refit.calibration import Batches, calls, consumed, evaluating, produced
 from compressor.surgery.refit.consumers import CONSUMERS
 
