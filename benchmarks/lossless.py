@@ -1,4 +1,4 @@
-"""Takes dead units out of random recurrent networks and compares the outputs: `python benchmarks/lossless.py --count 500`.
+"""Takes dead units out of random recurrent networks: `python benchmarks/lossless.py --count 500`.
 
 Wrapped and subclassed layers, folded weight normalisation, functions that make something of 0, several consumers: see
 `tests/surgery/random_networks.py`. What the tool accepts must give the same outputs to 1e-9 in float64.
@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.surgery import random_networks  # noqa: E402
-from tests.surgery.test_random_networks import difference, removed  # noqa: E402
+from tests.surgery import random_networks
+from tests.surgery.test_random_networks import difference, removed
 
 TOLERANCE = 1e-9
 
