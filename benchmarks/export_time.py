@@ -19,20 +19,22 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from compressor.export import Job
-from compressor.task.contract import Task
+from compressor.testing import RandomTask, normal
 from exporters import onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
+TIMED = {0: "batch", 1: "time"}
 INPUT, HIDDEN, CLASSES = 5, 7, 3
 REST, TOTAL = "the rest", "total"
 STAGES = {
@@ -89,34 +91,6 @@ class Loop(nn.Module):
 MODELS: dict[str, type[nn.Module]] = {"gru": Tagger, "loop": Loop}
 
 
-class Random(Task):
-    """Random features; rounding is calibrated on them."""
-
-    length, min_length, max_length = 11, 1, 29
-    inputs: ClassVar = {"features": {0: "batch", 1: "time"}}
-    outputs: ClassVar = {"scores": {0: "batch", 1: "time"}}
-
-    def model(self) -> nn.Module:
-        """Not used."""
-        raise NotImplementedError
-
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
-        """Normal features."""
-        return (torch.randn(batch, length, INPUT),)
-
-    def batches(self, generator: torch.Generator) -> Iterable[Any]:
-        """Eight sequences, twice."""
-        return (((torch.randn(8, 11, INPUT, generator=generator),), torch.zeros(8)) for _ in range(2))
-
-    def loss(self, outputs: Any, target: Any) -> Tensor:
-        """Nothing to train on."""
-        raise NotImplementedError
-
-    def evaluate(self, forward: Any) -> float:
-        """Nothing to score."""
-        raise NotImplementedError
-
-
 class Stopwatch:
     """Processor time by stage, without that of stages inside."""
 
@@ -171,13 +145,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, default="gru")
     parser.add_argument("--repeats", type=int, default=5, help="exports after the first one")
-    parser.add_argument("--set", nargs="*", default=[], metavar="OPTION=VALUE", help="export options, such as chunk=2")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="export options, such as opset=21 or 'stream={chunk: 2}'",
+    )
     parser.add_argument("--json", type=Path, help="also write the stages here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model, task = MODELS[arguments.model](), Random()
-    options = onnx.Options.model_validate(dict(item.split("=", 1) for item in arguments.set))
+    model, task = MODELS[arguments.model](), RandomTask({"features": TIMED}, {"scores": TIMED}, normal(INPUT))
+    options = onnx.Options.model_validate(
+        {key: yaml.safe_load(text) for key, text in (item.split("=", 1) for item in arguments.set)}
+    )
     watch = Stopwatch()
     started = time.process_time()
     for stage, place in STAGES.items():

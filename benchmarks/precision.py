@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,24 +23,21 @@ from compressor.measure import latency
 from compressor.runtimes.steps import Steps
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
-from compressor.task.contract import Task
-from compressor.task.guard import GuardedTask
+from compressor.testing import RandomTask, normal
 from exporters import onnx
 from exporters.onnx_files.step import step_path
 from exporters.quantization import matrices
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+TIMED = {0: "batch", 1: "time"}
 INPUT, CLASSES, STEPS = 40, 10, 100
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 FORMS: dict[str, dict[str, Any]] = {
     "float": {},
-    "int8, cpu": {"precision": "int8", "max_error": 0.5},
-    "int8, anywhere": {"precision": "int8", "quantize_for": "anywhere", "max_error": 0.5},
-    "int4": {"precision": "int4", "max_error": 1.0},
+    "int8, cpu": {"precision": "int8", "rounding": {"max_error": 0.5}},
+    "int8, anywhere": {"precision": "int8", "rounding": {"quantize_for": "anywhere", "max_error": 0.5}},
+    "int4": {"precision": "int4", "rounding": {"max_error": 1.0}},
     "half of the units": {},
-    "half of the units, int8": {"precision": "int8", "max_error": 0.5},
+    "half of the units, int8": {"precision": "int8", "rounding": {"max_error": 0.5}},
 }
 
 
@@ -56,33 +53,6 @@ class Net(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, INPUT) -> (B, T, CLASSES)."""
         return self.head(self.rnn(features)[0])
-
-
-class Random(Task):
-    """Random features; nothing is trained or scored."""
-
-    length, max_length = STEPS, 2 * STEPS
-    outputs = {"scores": {0: "batch", 1: "time"}}  # noqa: RUF012
-
-    def model(self) -> nn.Module:
-        """Not used."""
-        raise NotImplementedError
-
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
-        """Normal features."""
-        return (torch.randn(batch, length, INPUT),)
-
-    def batches(self, generator: torch.Generator) -> Iterable[Any]:
-        """Two sequences to calibrate on."""
-        return [((torch.randn(2, STEPS, INPUT, generator=generator),), None)]
-
-    def loss(self, outputs: Any, target: Any) -> Tensor:
-        """Not used."""
-        raise NotImplementedError
-
-    def evaluate(self, forward: Any) -> float:
-        """Not used."""
-        raise NotImplementedError
 
 
 def main() -> None:
@@ -108,7 +78,7 @@ def main() -> None:
 def compare(cell: str, options: argparse.Namespace) -> None:
     """All files of one cell."""
     torch.manual_seed(0)
-    task = GuardedTask(Random(), __file__)
+    task = RandomTask({"features": TIMED}, {"scores": TIMED}, normal(INPUT), length=STEPS, max_length=2 * STEPS)
     model = Net(cell, options.hidden, options.layers).eval()
     smaller = prune(model, {}, [task.example(2, 3)], names=["rnn"], amount=Amount(ratio=0.5)).model
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ batch and length at which a file is checked:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from compressor.progress import Bar
     from compressor.report import StreamInfo
     from compressor.task.contract import Task
+    from exporters.onnx_files.options import Options
     from exporters.quantization.choice import Chosen, Forward, Metric
     from exporters.quantization.matrices import Matrix
+    from exporters.quantization.options import Rounding
     from exporters.quantization.rewrite import Writer
 
 _SUMS = 10
@@ -49,60 +51,13 @@ _UNSEEN = 16
 """Sequences of training data, of which the calibration has seen none, that files for NPUs are compared on."""
 
 
-class Settings(Protocol):
-    """The exporter's options that count here."""
-
-    @property
-    def precision(self) -> str:
-        """`int8` or `int4`."""
-
-    @property
-    def quantize_for(self) -> str:
-        """`cpu`, `anywhere` or `npu`."""
-
-    @property
-    def keep_float(self) -> tuple[str, ...]:
-        """Globs of matrices."""
-
-    @property
-    def calibration_samples(self) -> int:
-        """How many sequences errors are measured on."""
-
-    @property
-    def max_error(self) -> float:
-        """Of the outputs."""
-
-    @property
-    def block(self) -> int:
-        """Weights with a common scale in 4 bits."""
-
-    @property
-    def activations(self) -> str:
-        """For NPUs: `uint8` or `uint16`."""
-
-    @property
-    def calibration(self) -> str:
-        """For NPUs: `minmax`, `percentile` or `entropy`."""
-
-    @property
-    def per_channel(self) -> bool:
-        """For NPUs: a scale for each output of a matrix."""
-
-    @property
-    def atol(self) -> float:
-        """Absolute tolerance."""
-
-    @property
-    def rtol(self) -> float:
-        """Relative tolerance."""
-
-
 def quantize(
     proto: onnx.ModelProto,
     folder: Path,
     task: Task,
     reference: nn.Module,
-    options: Settings,
+    options: Options,
+    rounding: Rounding,
     *,
     shapes: Task | None = None,
     behind: Callable[[OnnxFile], Forward],
@@ -118,7 +73,8 @@ def quantize(
         folder: Where files may be written for a while.
         task: Gives calibration data, and the lengths at which the file is checked.
         reference: The PyTorch model.
-        options: Of the exporter.
+        options: Of the exporter; precision and tolerances count.
+        rounding: How.
         shapes: Gives the inputs with which files are compared; `task` where it is left out.
         behind: Puts a file behind the call of the model.
         stream: Where it is a step file: how that is run.
@@ -131,26 +87,26 @@ def quantize(
         ParityError: The file is not what it should be at some length.
     """
     name_by_parameters(proto, {name: part.detach().cpu().numpy() for name, part in reference.named_parameters()})
-    npu = options.quantize_for == "npu"
+    npu = rounding.for_npu
     if npu:
         proto = static.prepared(proto, "give `batch: 1`; a state that grows is nothing for NPUs" if stream else "")
-    matrices = find(proto, options.keep_float, 1 if npu else SMALLEST)
+    matrices = find(proto, rounding.keep_float, 1 if npu else SMALLEST)
     _refuse_nothing(matrices)
-    weights = Weights(proto, matrices, options.block)
-    data = _calibration(task, options.calibration_samples, seed, real=npu)
+    weights = Weights(proto, matrices, rounding.block)
+    data = _calibration(task, rounding.calibration_samples, seed, real=npu)
     writer: Writer = Rewriter(proto, weights)
     if npu:
         bar.advance(0, note="calibrate")
-        matrices = [*static.fit(proto, matrices), *static.operators(proto, matrices, options.keep_float)]
-        how = static.Calibration(options.calibration, options.activations, options.per_channel)
+        matrices = [*static.fit(proto, matrices), *static.operators(proto, matrices, rounding.keep_float)]
+        how = static.Calibration(rounding.calibration, rounding.activations, rounding.per_channel)
         same = {name: state.name for state in stream.states for name in (state.name, state.next_name)} if stream else {}
         feeds = _feeds(proto, folder, behind, data.seen)
         writer = static.Writer(proto, matrices, weights, how, feeds, folder, same)
-    _refuse_unused(options.keep_float, matrices)
+    _refuse_unused(rounding.keep_float, matrices)
     trials = choice.Trials(writer, folder, lambda path: behind(OnnxFile(path)), data.seen)
     if metric is not None:
         trials.metric = metric(trials.forward({}))
-    chosen = choice.choose(trials, matrices, options.precision, options.quantize_for, options.max_error, bar)
+    chosen = choice.choose(trials, matrices, options.precision, rounding.quantize_for, rounding.max_error, bar)
     bar.advance(0, note="compare the rounded file")
     made = writer.write(chosen.forms)
     constants = _constants(matrices, made) if npu else {}
@@ -158,16 +114,16 @@ def quantize(
     compared = [(*pair, (shapes or task).example(*pair)) for pair in parity.points(shapes or task)]
     if npu:  # ranges hold for data like the calibration's, and the task's examples may be random
         compared = [(_size(task, inputs, "batch"), _size(task, inputs, "time"), inputs) for inputs in data.unseen]
-    deviation = _deviation(trials.forward(chosen.forms), reference, compared, options)
+    deviation = _deviation(trials.forward(chosen.forms), reference, compared, rounding)
     return made, Quantization(
         precision="int4" if options.precision == "int4" else "int8",
-        target=options.quantize_for,
-        matrices=tuple(_fact(matrix, chosen, writer, options, constants) for matrix in matrices),
+        target=rounding.quantize_for,
+        matrices=tuple(_fact(matrix, chosen, writer, options.precision, rounding, constants) for matrix in matrices),
         samples=sum(_size(task, inputs, "batch") for inputs in trials.calibration),
-        calibration=options.calibration if npu else None,
-        activations=options.activations if npu else None,
+        calibration=rounding.calibration if npu else None,
+        activations=rounding.activations if npu else None,
         error=chosen.error,
-        max_error=options.max_error,
+        max_error=rounding.max_error,
         structure=structure,
         deviation=deviation,
         function=None if trials.metric is None else trials.metric.function,
@@ -329,7 +285,7 @@ def _structure(
     trials: choice.Trials,
     chosen: Chosen,
     task: Task,
-    options: Settings,
+    options: Options,
     seed: int,
 ) -> Parity:
     path = trials.folder / "restored.onnx"
@@ -355,12 +311,12 @@ def _deviation(
     forward: Forward,
     reference: nn.Module,
     compared: Sequence[tuple[int, int, tuple[Tensor, ...]]],
-    options: Settings,
+    rounding: Rounding,
 ) -> tuple[QuantizationPoint, ...]:
     """The file beside PyTorch on inputs of a batch size and a length."""
     from exporters.capture.program import plain_attention
 
-    limit, found = DEVIATION * options.max_error, []
+    limit, found = DEVIATION * rounding.max_error, []
     for batch, length, inputs in compared:
         with torch.no_grad(), plain_attention():
             wanted = reference(*inputs)
@@ -390,14 +346,19 @@ def _constants(matrices: Sequence[Matrix], made: onnx.ModelProto) -> dict[str, i
 
 
 def _fact(
-    matrix: Matrix, chosen: Chosen, writer: Writer, options: Settings, constants: Mapping[str, int]
+    matrix: Matrix,
+    chosen: Chosen,
+    writer: Writer,
+    precision: str,
+    rounding: Rounding,
+    constants: Mapping[str, int],
 ) -> QuantizedMatrix:
     form = chosen.forms[matrix.name]
     note = matrix.refused or chosen.notes.get(matrix.name, "") or matrix.unfit
-    asked: Literal["int4", "integer"] = "int4" if options.precision == "int4" else "integer"
-    if not note and form == "weights" and asked == "integer" and options.quantize_for == "cpu" and matrix.is_product:
+    asked: Literal["int4", "integer"] = "int4" if precision == "int4" else "integer"
+    if not note and form == "weights" and asked == "integer" and rounding.quantize_for == "cpu" and matrix.is_product:
         note = matrix.slower_as_integers
-    elif not note and form == "weights" and options.quantize_for == "cpu" and not matrix.is_product:
+    elif not note and form == "weights" and rounding.quantize_for == "cpu" and not matrix.is_product:
         which = "a table of rows" if matrix.is_table else ", ".join(dict.fromkeys(u.operator for u in matrix.uses))
         note = f"{which}: no {asked} form"
     bytes_after = writer.stored_bytes(matrix.name, form)

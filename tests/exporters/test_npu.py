@@ -16,10 +16,10 @@ from compressor.onnx_graphs import targets
 from compressor.onnx_graphs.partition import survey
 from compressor.runtimes.forward import open_forward
 from compressor.runtimes.steps import Steps
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
 from exporters.onnx_files.step import step_path
 from exporters.quantization.rounding import to_8_bits
-from tests.exporters.conftest import ShapedTask, lengths_for
 
 INPUT, HIDDEN, TIME = 5, 7, 4
 SHAPES = {"batch": 1, "time": TIME}
@@ -45,7 +45,7 @@ class Net(nn.Module):
 
 
 def npu_task(outputs=None, batches=None, **attributes):
-    task = ShapedTask(
+    task = RandomTask(
         {"features": {0: "batch", 1: "time"}},
         outputs or {"scores": {0: "batch", 1: "time"}, "last": {0: "batch"}},
         lambda batch, length: (torch.randn(batch, length, INPUT),),
@@ -59,10 +59,15 @@ def npu_task(outputs=None, batches=None, **attributes):
 SCORES = {"scores": {0: "batch", 1: "time"}}
 
 
-def quantized(tmp_path, model, task, **options):
+def npu(**rounding):
+    """Options of rounding."""
+    return {"quantize_for": "npu", "calibration_samples": 12, **rounding}
+
+
+def quantized(tmp_path, model, task, *, shapes=SHAPES, opset=18, **rounding):
     path = tmp_path / "model.onnx"
-    options = {"shapes": SHAPES, "calibration_samples": 12, **options}
-    return export(Job(model.eval(), task, path, Options(precision="int8", quantize_for="npu", **options))), path
+    options = Options(precision="int8", shapes=shapes, opset=opset, rounding=npu(**rounding))
+    return export(Job(model.eval(), task, path, options)), path
 
 
 def forms(artifact):
@@ -111,9 +116,9 @@ class WithLengths(nn.Module):
 @pytest.mark.parametrize("cls", [nn.GRU, nn.LSTM])
 def test_padding_and_initial_states_survive(tmp_path, cls):
     torch.manual_seed(0)
-    task = npu_task(SCORES, [(torch.randn(8, TIME, INPUT), lengths_for(8, TIME))])
+    task = npu_task(SCORES, [(torch.randn(8, TIME, INPUT), random_lengths(8, TIME))])
     task.inputs = {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
-    task._example = lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length))
+    task._example = lambda batch, length: (torch.randn(batch, length, INPUT), random_lengths(batch, length))
     artifact, path = quantized(tmp_path, WithLengths(cls), task)
     assert artifact.quantization.structure.passed
     output = open_forward(path, task)(torch.randn(1, TIME, INPUT), torch.tensor([3]))
@@ -281,7 +286,7 @@ def test_the_metric_decides_where_it_is_limited(tmp_path):
     features = torch.randn(8, TIME, INPUT)
     wanted = model(features).detach()
     task.evaluate = lambda forward: 1 - float((forward(features) - wanted).norm() / wanted.norm())
-    options = Options(precision="int8", quantize_for="npu", shapes=SHAPES, calibration_samples=12, max_error=1.0)
+    options = Options(precision="int8", shapes=SHAPES, rounding=npu(max_error=1.0))
     free = export(Job(model, task, tmp_path / "model.onnx", options, metric_drop=1.0)).quantization
     tight = export(Job(model, task, tmp_path / "model.onnx", options, metric_drop=0.6 * free.metric_drop)).quantization
     assert tight.metric_drop <= tight.metric_drop_allowed < free.metric_drop
@@ -327,24 +332,24 @@ def test_an_open_axis_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "rounding", "message"),
     [
-        ({}, "NPUs take fixed shapes only"),
-        ({"shapes": SHAPES, "activations": "uint16"}, "`activations: uint16` needs `opset: 21` or newer, not 18"),
-        ({"shapes": SHAPES, "precision": "int4"}, "4 bits need"),
-        ({"shapes": SHAPES, "quantize_for": "cpu", "calibration": "entropy"}, "is an option of `quantize_for: npu`"),
-        ({"shapes": SHAPES, "precision": "float32", "per_channel": False}, "is an option of rounding"),
+        ({"shapes": {}}, {}, "NPUs take fixed shapes only"),
+        ({}, {"activations": "uint16"}, "`activations: uint16` needs `opset: 21` or newer, not 18"),
+        ({"precision": "int4"}, {}, "4 bits need"),
+        ({}, {"quantize_for": "cpu", "calibration": "entropy"}, "`calibration` is an option of `quantize_for: npu`"),
+        ({"precision": "float32"}, {"per_channel": False}, "`rounding` needs integers to round to"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(options, message):
+def test_options_that_do_not_go_together_are_refused(options, rounding, message):
     with pytest.raises(ValidationError, match=message):
-        Options(**{"precision": "int8", "quantize_for": "npu", **options})
+        Options(**{"precision": "int8", "shapes": SHAPES, "rounding": npu(**rounding), **options})
 
 
 def test_a_step_file_in_calibrated_integers_hands_its_states_on_at_one_scale(tmp_path):
     torch.manual_seed(0)
     model, path = nn.Sequential(nn.GRU(INPUT, HIDDEN, batch_first=True), First()).eval(), tmp_path / "model.onnx"
-    options = Options(precision="int8", quantize_for="npu", stream=True, calibration_samples=12)
+    options = Options(precision="int8", stream=True, rounding=npu())
     artifact = export(Job(model, npu_task(SCORES), path, options))
     assert artifact.quantization is None
     assert "step file is the one" in artifact.notes[0]
@@ -362,7 +367,7 @@ def test_a_step_file_in_calibrated_integers_hands_its_states_on_at_one_scale(tmp
 
 
 def test_a_state_that_grows_is_refused(tmp_path):
-    options = Options(precision="int8", quantize_for="npu", stream=True)
+    options = Options(precision="int8", stream=True, rounding=npu())
     with pytest.raises(ExportError, match=r"axis `past` of the input .* is open") as caught:
         export(Job(Attention().eval(), npu_task(SCORES), tmp_path / "model.onnx", options))
     assert "a state that grows" in caught.value.hint

@@ -10,8 +10,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask, features_task, lengths_for
+from tests.exporters.conftest import features_task
 from tests.tolerances import EXPORTED_FLOAT32
 
 TIMED = {0: "batch", 1: "time"}
@@ -50,11 +51,11 @@ def task_for(model, *, states):
 
     def example(batch, length):
         given = [torch.randn(batch, length, INPUT)]
-        given += [lengths_for(batch, length)] if isinstance(model, Packed) else []
+        given += [random_lengths(batch, length)] if isinstance(model, Packed) else []
         given += [torch.randn(rows, batch, SIZE), torch.randn(rows, batch, HIDDEN)] if states else []
         return tuple(given)
 
-    return ShapedTask(inputs, {"y": TIMED, "h_n": {1: "batch"}, "c_n": {1: "batch"}}, example)
+    return RandomTask(inputs, {"y": TIMED, "h_n": {1: "batch"}, "c_n": {1: "batch"}}, example)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_its_weights_are_stored_once_and_nothing_else_is(tmp_path):
 def test_its_steps_equal_the_sequence_and_carry_a_small_h_and_a_large_c(tmp_path, cells, chunk):
     torch.manual_seed(0)
     model = Tagger(num_layers=2).eval()
-    options = Options(stream=True, cells=cells, chunk=chunk)
+    options = Options(stream={"cells": cells, "chunk": chunk})
     artifact = export(Job(model, features_task({"y": TIMED}), tmp_path / "model.onnx", options))
     states = {item.name: item.shape for item in artifact.step.stream.states}
     assert states == {"rnn.h.0": (1, 3), "rnn.c.0": (1, 11), "rnn.h.1": (1, 3), "rnn.c.1": (1, 11)}

@@ -11,12 +11,13 @@ from compressor.export import Job
 from compressor.measure import macs
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
 from exporters.onnx_files.step import step_path
 from exporters.quantization import matrices
 from exporters.quantization.matrices import SCAN_UNITS
 from exporters.quantization.rounding import to_4_bits, to_8_bits
-from tests.exporters.conftest import ShapedTask, features_task, lengths_for
+from tests.exporters.conftest import features_task
 
 INPUT, HIDDEN = 17, 23
 """Odd, so that a swapped axis or a missing padding shows, and large enough to be worth rounding."""
@@ -44,7 +45,7 @@ class Net(nn.Module):
 
 def wide_task(**attributes):
     outputs = {"scores": {0: "batch", 1: "time"}, "last": {0: "batch"}}
-    task = ShapedTask(
+    task = RandomTask(
         {"features": {0: "batch", 1: "time"}},
         outputs,
         lambda batch, length: (torch.randn(batch, length, INPUT),),
@@ -60,9 +61,9 @@ def _any_size(monkeypatch):
     monkeypatch.setattr(matrices, "SCAN_UNITS", {})
 
 
-def quantized(tmp_path, model, task, **options):
+def quantized(tmp_path, model, task, *, precision="int8", stream=False, **rounding):
     path = tmp_path / "model.onnx"
-    return export(Job(model, task, path, Options(precision=options.pop("precision", "int8"), **options))), path
+    return export(Job(model, task, path, Options(precision=precision, stream=stream, rounding=rounding))), path
 
 
 def forms(artifact):
@@ -135,10 +136,10 @@ class WithLengths(nn.Module):
 )
 def test_short_sequences_of_a_batch_end_where_they_end(tmp_path, cls, precision):
     torch.manual_seed(1)
-    task = ShapedTask(
+    task = RandomTask(
         {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}},
         {"output": {0: "batch", 1: "time"}, "last": {0: "batch"}},
-        lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
+        lambda batch, length: (torch.randn(batch, length, INPUT), random_lengths(batch, length)),
     )
     task.batches = lambda generator: [(task.example(8, 11), None)]
     artifact, path = quantized(tmp_path, WithLengths(cls).eval(), task, precision=precision, max_error=0.5)
@@ -163,7 +164,7 @@ class Words(nn.Module):
 
 
 def words_task():
-    task = ShapedTask(
+    task = RandomTask(
         {"words": {0: "batch", 1: "time"}},
         {"scores": {0: "batch", 1: "time"}},
         lambda batch, length: (torch.randint(0, 61, (batch, length)),),
@@ -264,7 +265,7 @@ def test_the_metric_decides_where_it_is_limited(tmp_path):
     features = torch.randn(8, 19, INPUT)
     wanted = model(features).detach()
     task.evaluate = lambda forward: 1 - float((forward(features) - wanted).norm() / wanted.norm())
-    options = Options(precision="int8", max_error=1.0)
+    options = Options(precision="int8", rounding={"max_error": 1.0})
     artifact = export(Job(model, task, tmp_path / "model.onnx", options, metric_drop=0.03))
     quantization = artifact.quantization
     assert quantization.function == "evaluate"
@@ -327,8 +328,8 @@ def test_rounding_to_4_bits_in_blocks(rows):
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"keep_float": ["a"]}, "is an option of rounding"),
-        ({"precision": "int4", "quantize_for": "anywhere"}, "MatMulNBits"),
+        ({"rounding": {"keep_float": ["a"]}}, "needs integers to round to"),
+        ({"precision": "int4", "rounding": {"quantize_for": "anywhere"}}, "MatMulNBits"),
     ],
 )
 def test_options_that_do_not_go_together(given, text):

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.recurrent.layers import cell_of, parts, recurrent_modules
+from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.surgery.rebuild import rebuild
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
 from compressor.surgery.units.scores import magnitude
+from compressor.testing import silence_units
 from tests.surgery.topologies import (
     CELL_KINDS,
     CELLS,
@@ -61,23 +62,6 @@ TIED = {"SummedDirections", "SummedView", "HandOver", "AttentionDecoder"}
 """Where the layers' units go together, the same ones must be dead in each."""
 
 
-def _kill_units(model, seed):
-    """Zero the rows and the recurrent column of random units in every layer, so that they are 0 at every step."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in recurrent_modules(model).values():
-            for part in parts(module):
-                if type(model).__name__ in TIED:
-                    generator.manual_seed(seed)
-                dead = torch.randperm(module.hidden_size, generator=generator)[:DEAD]
-                rows = torch.cat([dead + block * module.hidden_size for block in range(cell_of(module).gates.count)])
-                weights = part.weights(module)
-                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-                    if name in weights:
-                        weights[name][rows] = 0.0
-                weights.get("weight_hr", weights["weight_hh"])[:, dead] = 0.0
-
-
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("topology", SUPPORTED, ids=lambda t: t.__name__)
 def test_removed_units_leave_the_outputs_of_zeroed_ones(topology, cell):
@@ -102,7 +86,7 @@ def test_removed_units_leave_the_outputs_of_zeroed_ones(topology, cell):
 )
 def test_dead_units_go_and_nothing_changes(topology, cell):
     model = _model(topology, cell)
-    _kill_units(model, seed=1)
+    silence_units(model, DEAD, seed=1, same=topology.__name__ in TIED)
     result = prune(
         model, {}, _inputs((2, 3)), names=list(recurrent_modules(model)), amount=Amount(count=DEAD), scorer=magnitude(1)
     )
@@ -378,7 +362,7 @@ def test_compensation_brings_the_outputs_nearer_to_the_originals(topology, cell)
 @pytest.mark.parametrize("cell", CELLS)
 def test_compensation_of_dead_units_is_the_plain_removal(cell):
     model = _model(Stacked, cell)
-    _kill_units(model, seed=1)
+    silence_units(model, DEAD, seed=1)
     amount = Amount(count=DEAD)
     plain = prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=amount, scorer=magnitude(1)).model
     refitted = prune(

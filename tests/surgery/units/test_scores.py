@@ -9,6 +9,7 @@ from compressor.errors import MethodError
 from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.surgery.trace.tracer import trace
 from compressor.surgery.units import scores
+from compressor.testing import silence_units
 from tests.surgery.topologies import (
     CELLS,
     HIDDEN,
@@ -20,7 +21,7 @@ from tests.surgery.topologies import (
     Projected,
     Stacked,
 )
-from tests.surgery.units.test_removal import DEAD, _inputs, _kill_units, _model
+from tests.surgery.units.test_removal import DEAD, TIED, _inputs, _model
 
 
 class Features(nn.Module):
@@ -167,7 +168,7 @@ def test_sensitivity_is_the_expected_change_of_the_outputs():
 @pytest.mark.parametrize("kind", ["activation", "variance", "sensitivity", "taylor"])
 def test_units_that_are_always_zero_are_worth_nothing(topology, cell, kind):
     model, batches = _model(topology, cell), _inputs((4, 6), (2, 7))
-    _kill_units(model, seed=2)
+    silence_units(model, DEAD, seed=2, same=type(model).__name__ in TIED)
     generator = torch.Generator().manual_seed(0)
     scorer = {
         "activation": lambda: scores.activation(batches),
