@@ -37,3 +37,14 @@ def test_pytorch_is_left_as_it_was(traced):
 def test_another_pytorch_reads_its_library_every_time(traced, monkeypatch):
     monkeypatch.setattr(function_library, "_registry", lambda: object)
     assert program.translate(traced, 18).opset_imports[""] == 18
+
+
+def test_the_library_is_the_same_as_pytorch_reads_it(traced, monkeypatch):
+    monkeypatch.setattr(function_library, "_libraries", {})
+    program.translate(traced, 18)
+    ours, theirs = function_library._libraries[18].functions, ONNXRegistry.from_torchlib(opset_version=18).functions
+    assert ours.keys() == theirs.keys()
+    for operator, functions in theirs.items():
+        assert [(each.onnx_function, each.signature) for each in ours[operator]] == [
+            (each.onnx_function, each.signature) for each in functions
+        ]
