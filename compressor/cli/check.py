@@ -49,7 +49,7 @@ def check(
 ) -> None:
     """Show which nodes of a file a target takes, which not and why, and what makes it take them.
 
-    Exits with 1 where a node is not taken. A changed file is written only where ONNX Runtime gives the same for both.
+    Exits with 1 if a node is not taken. A changed file is written only if ONNX Runtime gives the same for both.
     """
     if (out is not None or shape) and not fix:
         raise UsageError("--out and --shape say how a file is changed", hint="add --fix")
@@ -107,7 +107,7 @@ def _read(path: Path) -> "onnx.ModelProto":
 def _fix(
     path: Path, proto: "onnx.ModelProto", target: "Target", sizes: dict[str, int], out: Path
 ) -> "tuple[Fixed, tuple[tuple[int, float], ...]]":
-    """Apply the remedies, compare, write; nothing is compared or written where no remedy applies."""
+    """Apply the remedies, compare, write; nothing is compared or written if no remedy applies."""
     import tempfile
 
     from compressor.files import write_whole

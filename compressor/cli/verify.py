@@ -59,17 +59,17 @@ def verify(
     atol: Annotated[
         float | None,
         typer.Option(
-            "--atol", min=0.0, help="Absolute tolerance. [default: 1e-5; where it rounds, 2e-2 of the largest output]"
+            "--atol", min=0.0, help="Absolute tolerance. [default: 1e-5; if it rounds, 2e-2 of the largest output]"
         ),
     ] = None,
     rtol: Annotated[
-        float | None, typer.Option("--rtol", min=0.0, help="Relative tolerance. [default: 1e-4; 1e-2 where it rounds]")
+        float | None, typer.Option("--rtol", min=0.0, help="Relative tolerance. [default: 1e-4; 1e-2 if it rounds]")
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """Run files with ONNX Runtime for another processor, emulated, and compare with what they give here.
 
-    Tells whether the numbers are right there, never how fast they come. Exits with 1 where a file disagrees.
+    Tells whether the numbers are right there, never how fast they come. Exits with 1 if a file disagrees.
     """
     if arch is None:
         raise UsageError("no processor given", hint="give --arch aarch64")

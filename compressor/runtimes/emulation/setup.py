@@ -89,7 +89,7 @@ def _need(program: str) -> None:
     if shutil.which(program) is None:
         raise UsageError(
             f"there is no `{program}` here, with which Debian packages are fetched and unpacked",
-            hint=f"on another system, install qemu-user {OLDEST_QEMU} or newer and lay a root file system of Debian "
+            hint=f"on another system, install qemu-user {OLDEST_QEMU} or newer and put a root file system of Debian "
             f"{_SUITE} with Python for {DEBIAN_ARCH} into {folder() / 'root'}; then `{SETUP}` gets the wheels alone",
         )
 
