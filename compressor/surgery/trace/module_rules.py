@@ -29,31 +29,36 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def wrapped_modules(trace: Trace) -> Iterator[None]:
-    """Let the rules stand in front of the modules' own `forward` while this lasts."""
-    wrapped = []
+def watched_modules(trace: Trace) -> Iterator[None]:
+    """Let the rules stand before PyTorch's own `forward` while this lasts.
+
+    They are set on PyTorch's classes, not on the modules: what counts is that PyTorch's `forward` is *called*. A
+    subclass with a `forward` of its own is followed through its code; its call of `super().forward` is the layer.
+    """
+    names = {id(module): name for name, module in trace.model.named_modules()}
+    originals = {kind: kind.forward for kind in _RULES}
+    for kind, rule in _RULES.items():
+        kind.forward = _watched(trace, names, originals[kind], rule)
     try:
-        for name, module in trace.model.named_modules():
-            for kind, rule in _RULES.items():
-                if isinstance(module, kind):
-                    module.forward = _watched(trace, name, module, rule)
-                    wrapped.append(module)
-                    break
         yield
     finally:
-        for module in wrapped:
-            del module.forward
+        for kind, original in originals.items():
+            kind.forward = original
 
 
-def _watched(trace: Trace, name: str, module: nn.Module, rule: Callable[..., None]) -> Callable[..., Any]:
-    original = module.forward
-
-    def forward(inputs: Tensor | PackedSequence, hx: Any = None) -> Any:
+def _watched(
+    trace: Trace, names: Mapping[int, str], original: Callable[..., Any], rule: Callable[..., None]
+) -> Callable[..., Any]:
+    def forward(self: nn.Module, input: Any, hx: Any = None) -> Any:  # noqa: A002 the layer's own argument name
+        call = (self, input) if hx is None else (self, input, hx)
+        name = names.get(id(self))
+        if name is None or trace.paused:
+            return original(*call)
         with trace.pause():
-            result = original(inputs) if hx is None else original(inputs, hx)
+            result = original(*call)
             trace.called.add(name)
-            trace.alive.append((inputs, hx, result))
-            rule(trace, name, module, inputs, _states(hx), result)
+            trace.alive.append((input, hx, result))
+            rule(trace, name, self, input, _states(hx), result)
         return result
 
     return forward
