@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
+from compressor import gates
 from compressor.onnx_graphs import walk
-from compressor.onnx_graphs.unrolled_nodes import GATES
+from compressor.onnx_graphs.recurrent_node import OPERATORS as RECURRENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,6 @@ blocks, `MatMulNBits`. `static`: 8 bits, and everything around the operator in i
 
 SMALLEST = 256
 """Elements below which nothing is gained: the scales and nodes cost as much as is saved."""
-RECURRENT = ("RNN", "GRU", "LSTM")
 SCAN_UNITS = {"RNN": 192, "GRU": 256}
 """From so many units on, the Scan of integers is at least as fast as the native node with 8 bits in front of it
 (`benchmarks/precision.py --any-size`)."""
@@ -78,8 +78,8 @@ class Matrix:
     def slower_as_integers(self) -> str:
         """Why products of integers would take longer than the native node; empty where they would not."""
         for use in self.uses:
-            gates, least = GATES.get(use.operator, 0), SCAN_UNITS.get(use.operator, 0)
-            units = self.shape[1] // gates if gates else 0
+            cell, least = gates.BY_OPERATOR.get(use.operator), SCAN_UNITS.get(use.operator, 0)
+            units = self.shape[1] // cell.count if cell is not None else 0
             if units < least:
                 return f"a {use.operator} of {units} units is faster as it is than as a Scan of integers (from {least})"
         return ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from compressor.onnx_graphs.unrolled_nodes import GATES
+from compressor.gates import BY_OPERATOR
 from exporters.quantization.nodes import DOMAIN, Names, Nodes
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class _Scan:
         self.backward = attributes.get("direction", b"forward") == b"reverse"
         self.activations = [word.decode() for word in attributes.get("activations", [])] or ["Tanh"] * self.directions
         bias = next((t for t in writer.proto.graph.initializer if t.name == self.b), None)
-        rows = GATES[node.op_type] * self.size
+        rows = BY_OPERATOR[node.op_type].count * self.size
         self.bias = np.zeros((self.directions, 2 * rows), np.float32)
         if bias is not None:
             self.bias = onnx.numpy_helper.to_array(bias)
@@ -140,7 +140,7 @@ class _Scan:
         import onnx
 
         made, kind = self.made, self.node.op_type
-        rows = GATES[kind] * self.size
+        rows = BY_OPERATOR[kind].count * self.size
         of_inputs: NDArray[Any] = self.bias[direction, :rows]
         of_state: NDArray[Any] | None = self.bias[direction, rows:]
         if kind != "GRU":  # of a GRU the reset gate scales the second one

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressor.errors import ExportError
-from compressor.onnx_graphs import unrolled_nodes
+from compressor.onnx_graphs.unrolling import recurrent as unrolling
 from exporters.quantization.matrices import RECURRENT, Matrix, Use
 from exporters.quantization.rewrite import rewrite
 
@@ -99,7 +99,7 @@ def fit(proto: onnx.ModelProto, matrices: Sequence[Matrix]) -> list[Matrix]:
     for node in ir.from_proto(_inferred(proto)).graph:
         if node.op_type in RECURRENT:
             first = next(value.name for value in node.outputs if value.name)
-            obstacles[first] = unrolled_nodes.obstacle(node)
+            obstacles[first] = unrolling.obstacle(node)
     firsts = {node.output[0]: next(name for name in node.output if name) for node in proto.graph.node if node.output}
     made = []
     for matrix in matrices:
@@ -202,7 +202,7 @@ class _Plain:
     """A float graph in which recurrent nodes were unrolled."""
 
     proto: onnx.ModelProto
-    pieces: Mapping[str, tuple[str, unrolled_nodes.Piece]]
+    pieces: Mapping[str, tuple[str, unrolling.Piece]]
     """Name of a constant -> the matrix of which it is a part, and which part."""
     layers: Mapping[str, str]
     """Name of a node that was made -> the recurrent matrix of its layer."""
@@ -306,7 +306,7 @@ class Writer:
         axis = channels[-1] if channels else None
         return _Scales(scale.astype(np.float32), axis, kind, 0 if kind == "int8" else 128)
 
-    def _piece(self, name: str, piece: unrolled_nodes.Piece) -> _Scales:
+    def _piece(self, name: str, piece: unrolling.Piece) -> _Scales:
         """Those of a part of a recurrent matrix, which is transposed."""
         whole = self._scales(name)
         if whole.axis is None:
@@ -323,18 +323,16 @@ class Writer:
         proto = _inferred(proto)
         _name_nodes(proto, "made")
         model = ir.from_proto(proto)
-        pieces: dict[str, tuple[str, unrolled_nodes.Piece]] = {}
+        pieces: dict[str, tuple[str, unrolling.Piece]] = {}
         layers: dict[str, str] = {}
         roles: dict[str, str] = {}
-        known = {node.name for node in model.graph}
         for node in list(model.graph):
             names = [str(value.name) if value is not None else "" for value in node.inputs]
             if node.op_type in RECURRENT and not static.isdisjoint(names):
-                made = unrolled_nodes.unroll(model.graph, node)
+                made = unrolling.unroll(model.graph, node)
                 pieces |= {piece.name: (names[piece.place], piece) for piece in made.pieces}
                 roles |= made.roles
-                layers |= {str(new.name): names[2] for new in model.graph if new.name not in known}
-                known |= set(layers)
+                layers |= {str(new.name): names[2] for new in made.nodes}
         RemoveUnusedNodesPass()(model)
         return _Plain(_inferred(ir.to_proto(model)), pieces, layers, roles)
 

@@ -54,7 +54,7 @@ def test_nothing_is_written_where_nothing_is_to_change(finished, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--target", "tpu"), "`tpu` is no target"),
+        (("--target", "tpu"), "unknown target `tpu`"),
         (("--target", "nnapi", "--out", "x.onnx"), "--out and --shape say how a file is changed"),
         (("--target", "nnapi", "--fix", "--shape", "time"), "--shape takes AXIS=SIZE, not `time`"),
         (("--target", "nnapi", "--fix", "--shape", "frames=3"), "`frames` is no open axis of the file"),
