@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -82,10 +83,12 @@ class Builder(Tape):
         *,
         domain: str = "",
         name: str | None = None,
-        **attributes: Any,
+        attributes: Mapping[str, Any] = MappingProxyType({}),
+        **more: Any,
     ) -> Any:
-        """Add a node; gives its output, or a list of them if there are several."""
+        """Add a node; gives its output, or a list of them if there are several. Attributes may come by keyword."""
         name = name if self._node_names else ""
+        attributes = {**attributes, **more}
         values = self.op_multi_out(operator, inputs, attributes, num_outputs=outputs, domain=domain, name=name)
         for value in values:
             value.name = self.new_name(operator)
@@ -93,8 +96,8 @@ class Builder(Tape):
 
     def constant(self, array: NDArray[Any], name: str = "") -> ir.Value:
         """Add an initializer; `name` gets a number if it is taken."""
-        unique = self.names.new(name) if name else self.new_name("constant")
-        return self.initializer(ir.tensor(np.asarray(array, order="C")), unique)
+        stem = name or self._stem.removesuffix("{operator}").removesuffix(".") + ".constant"
+        return self.initializer(ir.tensor(np.asarray(array, order="C")), self.names.new(stem))
 
     def integers(self, *numbers: int) -> ir.Value:
         """A vector of int64, such as sizes or axes; the same value for the same numbers."""

@@ -38,17 +38,14 @@ def scan(
     Returns:
         The last states, then all results, each (steps, ...).
     """
-    directions = {"scan_output_directions": list(results_backward)} if results_backward else {}
-    outputs = do(
-        "Scan",
-        [*states, *sequences],
-        len(states) + len(results_backward),
-        name=body.name,
-        body=body,
-        num_scan_inputs=len(sequences),
-        scan_input_directions=list(backward),
-        **directions,
-    )
+    attributes = {
+        "body": body,
+        "num_scan_inputs": len(sequences),
+        "scan_input_directions": list(backward),
+        **({"scan_output_directions": list(results_backward)} if results_backward else {}),
+    }
+    count = len(states) + len(results_backward)
+    outputs = do("Scan", [*states, *sequences], count, name=body.name, attributes=attributes)
     return outputs if isinstance(outputs, list) else [outputs]
 
 

@@ -1,23 +1,27 @@
 """What of a loop has feedback, as an ONNX `Scan`.
 
 While the rolled model is traced a placeholder stands for it, since an operator with a body cannot be emitted then. The
-body is a module of its own, traced and translated as any other; `expand` puts both together.
+body is a module of its own, traced and translated as any other; `ExpandLoops` puts both together.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import onnx_ir as ir
+
+from compressor.onnx_graphs.builder import Builder, Names, replace
+from compressor.onnx_graphs.scans import scan
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import onnx_ir
     from torch import Tensor
 
     from exporters.loops.plan import Group
     from exporters.loops.rolled import LoopRun, Results
 
-    Translate = Callable[["StepBody"], onnx_ir.Model]
+    Translate = Callable[["StepBody"], ir.Model]
 
 DOMAIN = "compressor"
 _PLACEHOLDER = "LoopScan"
@@ -113,71 +117,53 @@ def _is_size(node: Any) -> bool:
     return isinstance(node.values[0], (int, torch.SymInt))
 
 
-def expand(model: onnx_ir.Model, bodies: Sequence[StepBody], translate: Translate) -> None:
-    """Put a `Scan` in the place of every placeholder, in place.
+class ExpandLoops(ir.passes.InPlacePass):
+    """Replaces the placeholder of every loop by a `Scan`."""
 
-    Args:
-        model: The graph.
-        bodies: As the rolled model numbers them.
-        translate: Makes the graph of a body.
-    """
-    for node in list(model.graph):
-        if node.domain == DOMAIN and node.op_type == _PLACEHOLDER:
+    def __init__(self, bodies: Sequence[StepBody], translate: Translate) -> None:
+        """For the loops of one model.
+
+        Args:
+            bodies: As the rolled model numbers them.
+            translate: Makes the graph of a body.
+        """
+        super().__init__()
+        self._bodies, self._translate = bodies, translate
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """The pass."""
+        placeholders = [node for node in model.graph if node.domain == DOMAIN and node.op_type == _PLACEHOLDER]
+        for node in placeholders:
             number = node.attributes["number"].as_int()
-            _expand(model.graph, node, translate(bodies[number]), f"loop_{number}")
-    if not any(node.domain == DOMAIN for node in model.graph):
-        model.opset_imports.pop(DOMAIN, None)
+            _expand(model.graph, node, self._translate(self._bodies[number]).graph, f"loop_{number}")
+        if not any(node.domain == DOMAIN for node in model.graph):
+            model.opset_imports.pop(DOMAIN, None)
+        return ir.passes.PassResult(model, bool(placeholders))
 
 
-def _expand(graph: onnx_ir.Graph, node: onnx_ir.Node, body_model: onnx_ir.Model, prefix: str) -> None:
-    import onnx_ir as ir
-
-    body = body_model.graph
+def _expand(graph: ir.Graph, node: ir.Node, body: ir.Graph, prefix: str) -> None:
     states = node.attributes["states"].as_int()
-    backward = list(node.attributes["backward"].as_ints())
+    backward = node.attributes["backward"].as_ints()
+    results = node.attributes["results"].as_ints() if len(node.outputs) > states else ()
     count = states + len(backward)
     _rename(body, prefix)
     for inner, outer in zip(list(body.inputs[count:]), node.inputs[count:], strict=True):
         assert outer is not None
         ir.convenience.replace_all_uses_with(inner, outer)  # the body reads it where it is
     del body.inputs[count:]
-    taken = {value.name for each in graph.all_nodes() for value in each.outputs} | {
-        value.name for value in graph.inputs
-    }
-    for name in list(body.initializers):
-        _move(graph, body, body.initializers[name], taken)
+    names = Names.of(graph)
+    for name, weight in list(body.initializers.items()):  # a weight of the body becomes one of the graph
+        del body.initializers[name]
+        weight.name = names.new(name)
+        graph.register_initializer(weight)
     _separate(body)
     for value in (*body.inputs, *body.outputs):
         value.shape = None
-    made = ir.Node(
-        "",
-        "Scan",
-        node.inputs[:count],
-        [
-            ir.AttrGraph("body", body),
-            ir.AttrInt64("num_scan_inputs", len(backward)),
-            ir.AttrInt64s("scan_input_directions", backward),
-            *_directions(node, states),
-        ],
-        num_outputs=len(node.outputs),
-        name=prefix,
-    )
-    for old, value in zip(node.outputs, made.outputs, strict=True):
-        value.shape, value.type, value.name = old.shape, old.type, old.name
-    graph.insert_before(node, made)
-    ir.convenience.replace_all_uses_with(node.outputs, made.outputs, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
+    do = Builder(names, prefix)
+    replace(node, do, scan(do, body, node.inputs[:states], node.inputs[states:count], backward, results))
 
 
-def _directions(node: onnx_ir.Node, states: int) -> list[onnx_ir.Attr]:
-    import onnx_ir as ir
-
-    if len(node.outputs) == states:
-        return []
-    return [ir.AttrInt64s("scan_output_directions", list(node.attributes["results"].as_ints()))]
-
-
-def _rename(body: onnx_ir.Graph, prefix: str) -> None:
+def _rename(body: ir.Graph, prefix: str) -> None:
     """Names that nothing else in the file has."""
     values = [*body.inputs, *(value for node in body.all_nodes() for value in node.outputs)]
     for number, value in enumerate(dict.fromkeys(values)):
@@ -187,22 +173,9 @@ def _rename(body: onnx_ir.Graph, prefix: str) -> None:
     body.name = prefix
 
 
-def _move(graph: onnx_ir.Graph, body: onnx_ir.Graph, value: onnx_ir.Value, taken: set[str | None]) -> None:
-    """A weight of the body becomes one of the graph, under its name or another one."""
-    assert value.name is not None
-    del body.initializers[value.name]
-    name, number = value.name, 1
-    while name in graph.initializers or name in taken:
-        name, number = f"{value.name}.{number}", number + 1
-    value.name = name
-    graph.register_initializer(value)
-
-
-def _separate(body: onnx_ir.Graph) -> None:
+def _separate(body: ir.Graph) -> None:
     """Every output is the result of a node of its own."""
-    import onnx_ir as ir
-
-    seen: set[onnx_ir.Value] = set()
+    seen: set[ir.Value] = set()
     for index, value in enumerate(list(body.outputs)):
         node = value.producer()
         if node is None or value in seen or node.graph is not body:

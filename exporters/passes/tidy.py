@@ -6,130 +6,93 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
+from onnx_ir.passes import common
+
 from compressor.errors import ExportError
 from compressor.onnx_graphs import walk
 from compressor.report import TensorInfo
 from exporters.capture import factored_recurrent
 from exporters.loops import scan
-from exporters.passes import attention_masks, external_data, older_opsets, shared_weights
+from exporters.passes import external_data
+from exporters.passes.attention_masks import FIRST_WITH_ATTENTION, WidenAttentionMasks
+from exporters.passes.folding import FoldConstants
+from exporters.passes.shared_weights import ShareWeights
+from exporters.passes.single_entries import SqueezeSingleEntries
+from exporters.passes.split_sizes import FIRST_WITH_COUNTS, GiveSplitsSizes
+from exporters.passes.zero_states import DropZeroStates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import onnx
-    import onnx_ir
 
     from exporters.loops.scan import StepBody
 
     Axes = Mapping[str, Mapping[int, str]]
 
 _NO_LIMIT = 2**62
-_RECURRENT = ("RNN", "GRU", "LSTM")
-_STATE_INPUTS = (5, 6)
-"""Places of initial_h and, for the LSTM, initial_c."""
-_MOVES_VALUES = ("Expand", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Cast")
-"""Operators that give nothing but values of their first input."""
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 
 
+class ExpandFactored(ir.passes.InPlacePass):
+    """Replaces the placeholders of factored recurrent layers by a `Scan`."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """The pass."""
+        modified = factored_recurrent.PLACEHOLDER_DOMAIN in model.opset_imports
+        factored_recurrent.expand(model)
+        return ir.passes.PassResult(model, modified)
+
+
+def passes_for(
+    opset: int, bodies: Sequence[StepBody] = (), translate: Callable[[StepBody], ir.Model] | None = None
+) -> list[ir.passes.PassBase]:
+    """The passes that every graph of PyTorch goes through, in their order.
+
+    Args:
+        opset: Of the graph.
+        bodies: Of the loops for which the graph holds placeholders.
+        translate: Makes the graph of such a body; None if there are none.
+    """
+    return [
+        FoldConstants(),
+        *([scan.ExpandLoops(bodies, translate)] if translate is not None else []),
+        *([GiveSplitsSizes()] if opset < FIRST_WITH_COUNTS else []),
+        ExpandFactored(),
+        *([WidenAttentionMasks()] if opset >= FIRST_WITH_ATTENTION else []),
+        DropZeroStates(),
+        SqueezeSingleEntries(),
+        common.IdentityEliminationPass(),
+        common.DeduplicateInitializersPass(size_limit=_NO_LIMIT),
+        ShareWeights(),
+        common.CommonSubexpressionEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+        common.OutputFixPass(),
+        common.RemoveUnusedOpsetsPass(),
+        common.ClearMetadataAndDocStringPass(),
+    ]
+
+
 def tidy(
-    model: onnx_ir.Model,
+    model: ir.Model,
     bodies: Sequence[StepBody] = (),
-    translate: Callable[[StepBody], onnx_ir.Model] | None = None,
+    translate: Callable[[StepBody], ir.Model] | None = None,
 ) -> None:
     """Fold constants, merge equal initializers, drop what nothing uses and all debugging metadata, in place.
 
     Args:
         model: The graph.
-        bodies: Of the loops that placeholders in it stand for.
+        bodies: Of the loops for which it holds placeholders.
         translate: Makes the graph of such a body.
     """
-    import onnx_ir.passes.common as passes
-    from onnxscript import optimizer
-
-    limit = _NO_LIMIT  # with the optimizer's own limits products of large weights would be left to every run
-    optimizer.optimize_ir(model, input_size_limit=limit, output_size_limit=limit, should_fold=_should_fold)
-    if translate is not None:
-        scan.expand(model, bodies, translate)
-    older_opsets.mend(model)
-    factored_recurrent.expand(model)
-    attention_masks.widen(model)
-    _drop_zero_states(model)
-    _squeeze_only_entries(model)
-    passes.IdentityEliminationPass()(model)
-    passes.DeduplicateInitializersPass(size_limit=_NO_LIMIT)(model)
-    shared_weights.share(model)
-    for graph_pass in (
-        passes.CommonSubexpressionEliminationPass(),
-        passes.RemoveUnusedNodesPass(),
-        passes.OutputFixPass(),
-        passes.RemoveUnusedOpsetsPass(),
-        passes.ClearMetadataAndDocStringPass(),
-    ):
+    opset = model.opset_imports.get("")
+    assert opset is not None
+    for graph_pass in passes_for(opset, bodies, translate):  # one by one: `Sequential` would hide an ExportError
         graph_pass(model)
 
 
-def _should_fold(node: onnx_ir.Node) -> bool | None:
-    """Fold a Linear layer's transposed weight at any size, but not where the weight is used untransposed as well."""
-    if node.op_type != "Transpose" or node.inputs[0] is None:
-        return None
-    return all(use.node.op_type == "Transpose" for use in node.inputs[0].uses())
-
-
-def _drop_zero_states(model: onnx_ir.Model) -> None:
-    """Leave out initial states that are zero, which is the default; phone runtimes stumble over such constants."""
-    for node in model.graph.all_nodes():
-        if node.op_type not in _RECURRENT:
-            continue
-        for place in _STATE_INPUTS:
-            if place < len(node.inputs) and _is_zero(node.inputs[place]):
-                node.replace_input_with(place, None)
-        used = [place for place, value in enumerate(node.inputs) if value is not None]
-        node.resize_inputs(used[-1] + 1)
-
-
-def _squeeze_only_entries(model: onnx_ir.Model) -> None:
-    """`y[arange, lengths - 1]` of one sample and position, as in a step, becomes a Squeeze, which ncnn knows too."""
-    import numpy as np
-    import onnx_ir
-
-    for node in list(model.graph):
-        if node.op_type != "GatherND" or ("batch_dims" in node.attributes and node.attributes["batch_dims"].as_int()):
-            continue
-        data, index = node.inputs
-        places = None if index is None or index.const_value is None else index.const_value.numpy()
-        if data is None or data.shape is None or places is None or places.ndim != 2 or len(places) != 1:
-            continue
-        depth = places.shape[1]
-        if depth < 2 or any(size != 1 for size in list(data.shape)[:depth]):
-            continue
-        name = f"{node.outputs[0].name}.axes"
-        axes = onnx_ir.Value(name=name, const_value=onnx_ir.tensor(np.arange(1, depth), name=name))
-        model.graph.register_initializer(axes)
-        squeeze = onnx_ir.node("Squeeze", [data, axes])
-        onnx_ir.convenience.replace_nodes_and_values(
-            model.graph, node, [node], [squeeze], list(node.outputs), list(squeeze.outputs)
-        )
-
-
-def _is_zero(value: onnx_ir.Value | None) -> bool:
-    """True where every element of `value` is known to be 0."""
-    if value is None:
-        return False
-    if value.const_value is not None:
-        return not value.const_value.numpy().any()
-    node = value.producer()
-    if node is None:
-        return False
-    if node.op_type == "ConstantOfShape":
-        filling = node.attributes.get("value")
-        return filling is None or not filling.as_tensor().numpy().any()
-    if node.op_type == "Concat":
-        return all(_is_zero(part) for part in node.inputs)
-    return node.op_type in _MOVES_VALUES and _is_zero(node.inputs[0])
-
-
-def name_values(model: onnx_ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+def name_values(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> None:
     """Give the graph's inputs and outputs the task's names, in place; values inside that have such a name lose it."""
     graph = model.graph
     names = dict(zip((*graph.inputs, *graph.outputs), (*inputs, *outputs), strict=True))
@@ -142,11 +105,9 @@ def name_values(model: onnx_ir.Model, inputs: Iterable[str], outputs: Iterable[s
         value.name = name
 
 
-def to_proto(model: onnx_ir.Model, inputs: Axes, outputs: Axes, ir_version: int) -> onnx.ModelProto:
+def to_proto(model: ir.Model, inputs: Axes, outputs: Axes, ir_version: int) -> onnx.ModelProto:
     """The graph as it goes into the file: dynamic axes under the task's names, no shapes of intermediate values."""
-    import onnx_ir
-
-    proto = onnx_ir.to_proto(model)
+    proto = ir.to_proto(model)
     proto.ir_version = ir_version
     for graph in walk.graphs(proto.graph):
         del graph.value_info[:]

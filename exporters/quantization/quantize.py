@@ -19,11 +19,12 @@ from torch import Tensor
 
 from compressor.errors import ExportError, ParityError
 from compressor.measure import accuracy, parity
+from compressor.onnx_graphs.recurrent_node import OPERATORS as RECURRENT
 from compressor.report import Parity, Quantization, QuantizationPoint, QuantizedMatrix
 from compressor.runtimes.onnx_runtime import Feed, OnnxFile
 from compressor.task.fitted import FittedTask, whole
 from exporters.quantization import choice, static
-from exporters.quantization.matrices import RECURRENT, SMALLEST, find, name_by_parameters
+from exporters.quantization.matrices import SMALLEST, find, name_by_parameters
 from exporters.quantization.rewrite import Rewriter, Weights, restored
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from compressor.onnx_graphs import walk
+from compressor.onnx_graphs.recurrent_node import OPERATORS as RECURRENT
 from exporters.quantization import recurrent
-from exporters.quantization.matrices import RECURRENT, Form, is_plain
+from exporters.quantization.matrices import Form, is_plain
 from exporters.quantization.nodes import DOMAIN, Names, Nodes, block_product, float_product, integer_product
 from exporters.quantization.rounding import Blocks, Rounded, as_stored, to_4_bits, to_8_bits
 

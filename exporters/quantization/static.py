@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressor.errors import ExportError
+from compressor.onnx_graphs.recurrent_node import OPERATORS as RECURRENT
 from compressor.onnx_graphs.unrolling import recurrent as unrolling
-from exporters.quantization.matrices import RECURRENT, Matrix, Use
+from exporters.quantization.matrices import Matrix, Use
 from exporters.quantization.rewrite import rewrite
 
 if TYPE_CHECKING:

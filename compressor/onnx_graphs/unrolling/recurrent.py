@@ -113,12 +113,12 @@ class _Unroller:
     """One node."""
 
     def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
-        self.recurrent, prefix = RecurrentNode(node), node.name or first_name(node)
+        self.recurrent, self.prefix = RecurrentNode(node), node.name or first_name(node)
         x = node.inputs[0]
         assert x is not None
         assert x.shape is not None
         self.x, (self.length, self.batch) = x, (int(size) for size in list(x.shape)[:2])  # type: ignore[arg-type]
-        self.do = _Positions(Names.of(graph), prefix)
+        self.do = _Positions(Names.of(graph), self.prefix)
         self.pieces: list[Piece] = []
 
     def piece(self, matrix: NDArray[Any], name: str, direction: int, rows: slice) -> ir.Value:
@@ -188,8 +188,8 @@ def _step(
 
     def product(rows: slice) -> Callable[[ir.Value], ir.Value]:
         """U s + b of some rows (B, N)."""
-        weights, biases = unroller.piece(r, "R", index, rows), do.constant(bias[rows])
-        return lambda state: do("Gemm", [state, weights, biases])  # type: ignore[no-any-return]
+        weights, biases = unroller.piece(r, "R", index, rows), do.constant(bias[rows], f"{unroller.prefix}.bias")
+        return lambda state: do("Gemm", [state, weights, biases])
 
     if kind == "GRU":
         of_gates, of_new = product(slice(0, 2 * hidden)), product(slice(2 * hidden, 3 * hidden))
