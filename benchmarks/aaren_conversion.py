@@ -23,7 +23,6 @@ from compressor.methods import Aaren, Retrain
 from compressor.methods.base import Context, State
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.structure import replace_module
-from compressor.pipeline.run import MethodTask
 from compressor.progress import Silent
 from compressor.task.contract import Task
 from compressor.task.guard import GuardedTask
@@ -155,7 +154,7 @@ def main() -> None:
         originals.append(accuracy(task, model))
         for name, found in rows.items():
             generator = torch.Generator().manual_seed(seed)
-            context = Context(MethodTask(task), model, CPU, generator, Silent())
+            context = Context(task, model, CPU, generator, Silent())
             state, error = begin(name, model, context)
             trained = Retrain(epochs=options.retrain, lr=LR, schedule="cosine", distill=True).apply(state, context)
             found.append((error, accuracy(task, state.model), accuracy(task, trained.state.model)))

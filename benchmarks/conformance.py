@@ -27,19 +27,19 @@ from tests.exporters.pruned import TOPOLOGIES, UNSEEN_BATCHES, check_exported, p
 from tests.surgery.topologies import CELL_KINDS, CELLS, INPUT, REFUSED, SUPPORTED, CellLoop  # noqa: E402
 
 SHAPES = ((2, 3), (5, 7), (1, 1), (3, 11))
-HEADER = """# What `prune: units` follows
+HEADER = """# Supported topologies
 
 Made by `python benchmarks/conformance.py`. Each cell: a random model of the topology loses units of every recurrent
 layer; the smaller model must give what the original gives with the same units silenced (float64, at most 1e-9 apart) at
 batch sizes and lengths that were not traced. The models are in `tests/surgery/topologies.py`.
 """
 EXPORTED = """
-# What is exported after units are gone
+## Export after units are removed
 
 Each cell: a float32 model that lost a random half or third of its units is exported to ONNX; ONNX Runtime must give
 what PyTorch gives (atol 1e-5, rtol 1e-4) at batch sizes and lengths that the export did not see, among them one step,
-batch 1, and more steps than the task's longest. `no` is a refusal with the exporter's own words; no file is written
-then.
+batch 1, and more steps than the task's longest. `no` is a refusal, with the exporter's message; no file is
+written.
 """
 COLUMNS = "| topology | RNN tanh | RNN relu | GRU | LSTM |\n|---|---|---|---|---|"
 WRONG = "WRONG"

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from compressor.export import Job
 from compressor.task.contract import Task
 from exporters import onnx
 
@@ -49,7 +50,7 @@ STAGES = {
     "first load, in a process of its own": "compressor.runtimes.loading:ensure",
     "ONNX Runtime session": "compressor.runtimes.onnx_runtime:_open",
     "parity, without the session": "compressor.measure.parity:check",
-    "facts about the file": "exporters.onnx:_artifact",
+    "facts about the file": "exporters.onnx_files.facts:artifact",
 }
 
 
@@ -185,7 +186,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         runs = [
-            watch.run(lambda: onnx.export(model, task, path, options)) for _ in range(max(1, arguments.repeats) + 1)
+            watch.run(lambda: onnx.export(Job(model, task, path, options)))
+            for _ in range(max(1, arguments.repeats) + 1)
         ]
         size = path.stat().st_size
     first, *later = runs

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from compressor.export import Job
 from compressor.measure import latency
 from compressor.nn.graphs.layered import LayeredGraph
 from compressor.nn.graphs.random_graphs import watts_strogatz
@@ -100,7 +101,7 @@ def row(neighbours: int, options: argparse.Namespace) -> str:
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{index}.onnx" for index in range(len(models))]
         for path, model in zip(paths, models, strict=True):
-            onnx.export(model, task, path, onnx.Options(format="onnx"))
+            onnx.export(Job(model, task, path, onnx.Options(format="onnx")))
         sizes = [path.stat().st_size / 1024 for path in paths]
         times, faster = latency.compare(
             paths, [task.example(1, STEPS)] * 3, batch=1, length=STEPS, rounds=options.rounds, max_seconds=60

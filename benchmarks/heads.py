@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from compressor.export import Job
 from compressor.files import write_whole
 from compressor.measure import accuracy, latency, size
+from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, Method, State
 from compressor.methods.heads import Heads
 from compressor.methods.low_rank_attention import LowRankAttention
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
-from compressor.pipeline.run import MethodTask, torch_forward
 from compressor.progress import Silent
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.task.loading import load
@@ -122,7 +123,7 @@ def compare_files(task: GuardedTask, folder: Path, rows: dict[str, tuple[Method,
         record = path.with_suffix(".json")
         if not record.is_file() or not path.is_file():
             state = carried_out(task, model, steps)
-            export(copy.deepcopy(state.model), task, path, Options())
+            export(Job(copy.deepcopy(state.model), task, path, Options()))
             found = accuracy.score(task, OnnxFile(path))
             content = {"row": row(found), "parameters": size.count(state.model)[0]}
             write_whole(record, json.dumps(content).encode())
@@ -149,7 +150,7 @@ def timed(task: GuardedTask, labels: Sequence[str], paths: Sequence[Path], facts
 
 def carried_out(task: GuardedTask, model: torch.nn.Module, steps: Sequence[Method]) -> State:
     """The steps on a copy of the model, with the seed 0."""
-    context = Context(MethodTask(task), model, CPU, torch.Generator().manual_seed(0), Silent())
+    context = Context(task, model, CPU, torch.Generator().manual_seed(0), Silent())
     state = State(copy.deepcopy(model))
     for step in steps:
         state = step.apply(state, context).state

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from compressor.export import Job
 from compressor.measure import latency
 from compressor.nn.attention.lama import LamaAttention
 from compressor.nn.attention.pooling import PoolingReplacement
@@ -119,7 +120,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / "original.onnx", Path(folder) / "lama.onnx"]
             for path, module in zip(paths, pair, strict=True):
-                onnx.export(module.eval(), task, path, onnx.Options(format="onnx"))
+                onnx.export(Job(module.eval(), task, path, onnx.Options(format="onnx")))
             for length in LENGTHS:
                 inputs = task.example(1, length)
                 times, (ratio,) = latency.compare(

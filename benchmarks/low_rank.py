@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from compressor.export import Job
 from compressor.measure import latency, macs
 from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
@@ -120,7 +121,7 @@ def _measure(cell: str, hidden: int, options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{index}.onnx" for index in range(len(models))]
         for path, layer in zip(paths, models.values(), strict=True):
-            onnx.export(Net(layer).eval(), task, path, onnx.Options())
+            onnx.export(Job(Net(layer).eval(), task, path, onnx.Options()))
         counts = [macs.count(path, inputs) or 0 for path in paths]
         sizes = [path.stat().st_size for path in paths]
         times, ratios = latency.compare(

@@ -18,6 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters import onnx
 from tests.exporters.conftest import ShapedTask
@@ -40,7 +41,7 @@ def main() -> None:
     inputs = [task.example(*size)[0] for size in SIZES]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "encoder.onnx"
-        onnx.export(attentions.Encoder().eval(), task, path, onnx.Options())
+        onnx.export(Job(attentions.Encoder().eval(), task, path, onnx.Options()))
         right = OnnxFile(path)
         wanted = [right(x).numpy() for x in inputs]
         print(f"OpenVINO {openvino.__version__}; (batch, length): {' '.join(map(str, SIZES))}")

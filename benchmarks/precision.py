@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from compressor.export import Job
 from compressor.measure import latency
 from compressor.runtimes.steps import Steps
 from compressor.surgery.units.choice import Amount
@@ -25,6 +26,7 @@ from compressor.surgery.units.removal import prune
 from compressor.task.contract import Task
 from compressor.task.guard import GuardedTask
 from exporters import onnx
+from exporters.onnx_files.step import step_path
 from exporters.quantization import matrices
 
 if TYPE_CHECKING:
@@ -114,9 +116,9 @@ def compare(cell: str, options: argparse.Namespace) -> None:
         for number, (name, given) in enumerate(FORMS.items()):
             path = Path(folder) / f"{number}.onnx"
             net = smaller if name.startswith("half") else model
-            whole = onnx.export(net, task, path, onnx.Options(format="onnx", stream=options.step, **given))
+            whole = onnx.export(Job(net, task, path, onnx.Options(format="onnx", stream=options.step, **given)))
             artifacts.append(whole.step if options.step and whole.step else whole)
-            paths.append(onnx.step_path(path) if options.step else path)
+            paths.append(step_path(path) if options.step else path)
         inputs = [list(task.example(1, 1 if options.step else STEPS))] * len(paths)
         if options.step:
             inputs = [Steps(path).one_step(inputs[0], past=0) for path in paths]

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from compressor.methods import Retrain
 from compressor.methods.base import Context, State
 from compressor.progress import Silent
-from compressor.report import Score
 from compressor.task.contract import Task
 from compressor.task.guard import GuardedTask
 
@@ -84,22 +83,8 @@ class RandomTask(Task):
         return nn.functional.cross_entropy(outputs, target)
 
     def evaluate(self, forward: Callable[..., Any]) -> float:
-        """Nothing is measured."""
+        """A constant, which costs nothing: the bare loop computes no metric either."""
         return 0.0
-
-
-class MethodTask:
-    """The task as methods see it, with a metric that costs nothing: the bare loop computes none."""
-
-    def __init__(self, task: Task) -> None:
-        """Guard the task as a run does."""
-        guarded = GuardedTask(task, __file__)
-        self.higher_is_better = True
-        self.example, self.batches, self.loss = guarded.example, guarded.batches, guarded.loss
-
-    def validate_model(self, model: nn.Module, device: torch.device) -> Score:
-        """A constant."""
-        return Score(metric="none", value=0.0)
 
 
 def train_bare(model: nn.Module, task: RandomTask, masks: Mapping[str, Tensor], device: torch.device) -> None:
@@ -121,7 +106,7 @@ def train_bare(model: nn.Module, task: RandomTask, masks: Mapping[str, Tensor], 
 
 def train_ours(model: nn.Module, task: RandomTask, masks: Mapping[str, Tensor], device: torch.device) -> None:
     """The same by the method."""
-    context = Context(MethodTask(task), model, device, torch.Generator().manual_seed(0), Silent())
+    context = Context(GuardedTask(task, __file__), model, device, torch.Generator().manual_seed(0), Silent())
     Retrain(epochs=EPOCHS, lr=LR, clip=CLIP).apply(State(model, masks), context)
 
 

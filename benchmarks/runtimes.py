@@ -30,10 +30,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from compressor.errors import CompressorError, ExportError
-from compressor.recipe.choice import formats
-from exporters import onnx, phone
-from tests.exporters import test_aaren, test_heads, test_loops, test_models, test_streaming
+from compressor.export import EXPORTERS, Job, export
+from exporters import ort, source
+from exporters.checks import agreement
+from exporters.prepare import private_copy
+from tests.exporters import test_aaren, test_heads, test_loops, test_models
 from tests.exporters.conftest import ShapedTask, lengths_for
+from tests.exporters.stepping import test_graph as step_tests
 from tests.surgery import attentions, topologies
 
 if TYPE_CHECKING:
@@ -176,10 +179,10 @@ def every_topology() -> list[Topology]:
         attention("One GRU twice, an unused input", test_models.Repeated, _unused),
         attention("Aarens, padded", test_aaren.Sequence, lambda: _padded(5, ("y", "front", "encoded"))),
         attention(
-            "Causal encoder, Aaren and cache", test_streaming.Decoder, _features(5, {"states": TIMED}, max_length=29)
+            "Causal encoder, Aaren and cache", step_tests.Decoder, _features(5, {"states": TIMED}, max_length=29)
         ),
-        attention("Packed LSTM, uneven GRU, two outputs", test_streaming.Tagger, lambda: test_streaming.TAGGER),
-        attention("GRU cell from a learned state", test_streaming.Cells, _features(5, {"y": TIMED})),
+        attention("Packed LSTM, uneven GRU, two outputs", step_tests.Tagger, lambda: step_tests.TAGGER),
+        attention("GRU cell from a learned state", step_tests.Cells, _features(5, {"y": TIMED})),
         *(attention(f"Loop: {form.__name__}", form, partial(_loop, form)) for form in test_loops.FORMS),
     ]
 
@@ -190,10 +193,10 @@ def every_topology() -> list[Topology]:
 def examine(topology: Topology, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """All cells of one topology, those that are known already as they are."""
     found = {(cell["form"], cell["runtime"]): cell for cell in known}
-    runtimes = ("onnxruntime", *CHECKED, *(name for name in formats() if name != "onnx"))
+    runtimes = ("onnxruntime", *CHECKED, *(name for name in EXPORTERS if name != "onnx"))
     missing = [(form, runtime) for form in FORMS for runtime in runtimes if (form, runtime) not in found]
     built: tuple[nn.Module, Task] | None = None
-    with phone.shared_sources():
+    with source.shared_sources():
         for form, runtime in missing:
             first = found.get((form, "onnxruntime"), {})
             if first.get("state") == "refused":
@@ -234,25 +237,23 @@ def _exported(
 ) -> tuple[Path, str | None]:
     """The file, and the runtime where it is not its own."""
     if runtime == "onnxruntime" or runtime in CHECKED:
-        options = phone.PhoneOptions(form=form, **more)
-        path, _ = phone.onnx_file(model, task, folder, options, seed=0)
+        job = Job(model, task, folder / "model.ort", ort.Options(form=form, **more))
+        path, _ = source.onnx_file(job, folder)
         if runtime == "onnxruntime":
             return path, None
-        found, version = phone.agreement(onnx._private_copy(model), path, task, options, 0, runtime=runtime)
+        found, version = agreement(private_copy(model), path, job, runtime=runtime)
         if not found.passed:
             worst = max(found.points, key=lambda point: (not point.within, point.max_absolute))
             raise ExportError(f"{version}: {worst.note or f'off by {worst.max_absolute:.2g}'}")
         return path, runtime
-    import importlib
-
-    exporter = importlib.import_module(f"exporters.{runtime}")
-    artifact = exporter.export(model, task, folder / f"model.{runtime}", exporter.Options(form=form, **more), seed=0)
+    options = EXPORTERS[runtime].options(form=form, **more)
+    artifact = export(Job(model, task, folder / f"model.{runtime}", options))
     return folder / artifact.path, None
 
 
 def _at_one_length(model: nn.Module, task: Task, runtime: str) -> dict[str, Any]:
     """Whether a model that is refused at any length is right at one."""
-    fields = formats()[runtime].model_fields if runtime in formats() else {}
+    fields = EXPORTERS[runtime].options.model_fields if runtime in EXPORTERS else {}
     if "length" not in fields or task.min_length == task.max_length:
         return {}
     return {"fixed": _cell(model, task, "sequence", runtime, length=task.length) | {"length": task.length}}
@@ -263,17 +264,17 @@ def _judged(model: nn.Module, task: Task, path: Path, runtime: str | None) -> di
     from compressor.measure import parity
     from compressor.runtimes.forward import Fixed, open_forward
     from exporters.capture.program import plain_attention
-    from exporters.stepping.graph import SequenceTask
+    from exporters.stepping.sequences import Sequences
 
     forward = open_forward(path, task, runtime=runtime)
     try:
         alone, length = (forward.alone, forward.length) if isinstance(forward, Fixed) else (False, None)
         sizes = [(1 if alone else batch, _within(task, length or other)) for batch, other in UNSEEN]
-        own: Any = task if isinstance(forward, Fixed) else SequenceTask(task, forward.info.inputs)
+        own: Any = task if isinstance(forward, Fixed) else Sequences(task, forward.info.inputs)
         shaped = _Sizes(own, sizes)
         with torch.no_grad(), plain_attention():
             found = parity.check(
-                onnx._private_copy(model), forward, shaped, atol=1e-5, rtol=1e-4,
+                private_copy(model), forward, shaped, atol=1e-5, rtol=1e-4,
                 generator=torch.Generator().manual_seed(SEED), extra=sizes,
             )  # fmt: skip
     finally:

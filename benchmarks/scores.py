@@ -24,11 +24,11 @@ from torch import nn
 
 from compressor.files import write_whole
 from compressor.measure import accuracy, size
+from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, Method, State
 from compressor.methods.lattice import Lattice
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
-from compressor.pipeline.run import MethodTask, torch_forward
 from compressor.progress import Silent
 from compressor.task.loading import load
 
@@ -219,7 +219,7 @@ class Bench:
     def context(self, seed: int) -> Context:
         """The original is the teacher; everything random comes from the seed."""
         generator = torch.Generator().manual_seed(seed)
-        return Context(MethodTask(self.task), self.model, CPU, generator, Silent())
+        return Context(self.task, self.model, CPU, generator, Silent())
 
     def value(self, model: nn.Module) -> float:
         """The task's metric."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from compressor.export import Job
 from compressor.measure import latency
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.runtimes.steps import Steps, initial_state
@@ -110,7 +111,7 @@ def with_aaren(model: Encoder) -> Encoder:
 
 def exported(model: nn.Module, path: Path, **options: Any) -> Steps:
     """The step file of a model, checked."""
-    artifact = onnx.export(model, GuardedTask(Random(), __file__), path, onnx.Options(stream=True, **options))
+    artifact = onnx.export(Job(model, GuardedTask(Random(), __file__), path, onnx.Options(stream=True, **options)))
     assert artifact.step is not None
     longest = max(point.length for point in artifact.step.parity.points)
     largest = max(point.max_absolute for point in artifact.step.parity.points)

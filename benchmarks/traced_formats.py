@@ -10,7 +10,6 @@ chained steps. Needs `compressor runtimes install litert executorch`; the conver
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from compressor.export import EXPORTERS, Job, export
 from compressor.measure import latency
 from compressor.runtimes.steps import Steps
 from tests.exporters.conftest import ShapedTask
@@ -64,9 +64,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows = []
             for number, (form, more) in enumerate(FILES):
-                exporter = importlib.import_module(f"exporters.{form}")
-                chosen = exporter.Options(form="step", **more)
-                rows.append(exporter.export(model, task, Path(folder) / f"{number}.{form}", chosen))
+                chosen = EXPORTERS[form].options(form="step", **more)
+                rows.append(export(Job(model, task, Path(folder) / f"{number}.{form}", chosen)))
                 print(f"{cell} {form} {more}: {rows[-1].seconds:.0f} s", file=sys.stderr, flush=True)
             paths = [Path(folder) / row.path for row in rows]
             given = [Steps(path).one_step(task.example(1, 11), past=0) for path in paths]

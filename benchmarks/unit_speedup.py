@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from compressor.export import Job
 from compressor.measure import latency, macs
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
@@ -86,7 +87,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / "original.onnx", Path(folder) / "smaller.onnx"]
         for path, net in zip(paths, (model, smaller), strict=True):
-            onnx.export(net, task, path, onnx.Options(format="onnx"))
+            onnx.export(Job(net, task, path, onnx.Options(format="onnx")))
         counts = [macs.count(path, inputs) or 0 for path in paths]
         times, (ratio,) = latency.compare(
             paths, [inputs] * 2, batch=1, length=STEPS, rounds=options.rounds, max_seconds=120

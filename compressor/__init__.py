@@ -1,23 +1,54 @@
 """Shrinks trained sequence models and ships them to phones.
 
-`Task` is what a task file subclasses, `AttentionParts` how it names attention that is not PyTorch's; `load_weights`
-reads a checkpoint safely; `load` gives a compressed model back.
+`Task` is what a task file subclasses, `Call` a call of the model with keyword arguments, `AttentionParts` how it names
+attention that is not PyTorch's; `load_weights` reads a checkpoint safely; `load_task` loads a task file; `load` gives a
+compressed model back. Each is imported when it is first used: this package itself costs nothing.
 """
 
-from compressor.checkpoint import load
-from compressor.errors import CompressorError
-from compressor.nn.attention.parts import AttentionParts
-from compressor.task.contract import Evaluation, Task
-from compressor.task.weights import load_module, load_weights
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compressor.checkpoint import load
+    from compressor.errors import CompressorError
+    from compressor.nn.attention.parts import AttentionParts
+    from compressor.task.contract import Evaluation, Task
+    from compressor.task.loading import load as load_task
+    from compressor.task.signature import Call
+    from compressor.task.weights import load_module, load_weights
 
 __version__ = "0.1.0"
 __all__ = [
     "AttentionParts",
+    "Call",
     "CompressorError",
     "Evaluation",
     "Task",
     "__version__",
     "load",
     "load_module",
+    "load_task",
     "load_weights",
 ]
+
+_PLACES = {
+    "AttentionParts": "compressor.nn.attention.parts",
+    "Call": "compressor.task.signature",
+    "CompressorError": "compressor.errors",
+    "Evaluation": "compressor.task.contract",
+    "Task": "compressor.task.contract",
+    "load": "compressor.checkpoint",
+    "load_module": "compressor.task.weights",
+    "load_task": "compressor.task.loading",
+    "load_weights": "compressor.task.weights",
+}
+_OTHER_NAMES = {"load_task": "load"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, once."""
+    if name not in _PLACES:
+        raise AttributeError(f"module `compressor` has no attribute `{name}`")
+    value = getattr(import_module(_PLACES[name]), _OTHER_NAMES.get(name, name))
+    globals()[name] = value
+    return value

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CheckpointError
 from compressor.files import write_whole
+from compressor.task.signature import with_own_forward
 from compressor.task.weights import check_fit
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ RECORD_VERSION = 1
 
 
 def load(folder: str | Path, task: Task) -> nn.Module:
-    """Rebuild a compressed model from a run directory: the task's own class, resized, weights bit-equal; no pickle."""
+    """Rebuild a compressed model from a run folder: the task's own class, resized, weights bit-equal; no pickle.
+
+    It is called as the user's own model is, with all arguments that its `forward` takes.
+    """
     from safetensors.torch import load_file
 
     from compressor.surgery.rebuild import rebuild
@@ -34,7 +38,7 @@ def load(folder: str | Path, task: Task) -> nn.Module:
     state = dict(weights) | {alias: weights[name] for alias, name in record["aliases"].items()}
     check_fit(model.state_dict(), state, str(Path(folder) / WEIGHTS_FILE))
     model.load_state_dict(state)
-    return model.eval()
+    return with_own_forward(model).eval()
 
 
 def save(folder: Path, model: nn.Module, structure: Sequence[Mapping[str, Any]]) -> tuple[str, str]:

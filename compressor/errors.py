@@ -109,3 +109,9 @@ class ReportError(CompressorError):
 
 class TaskNote(UserWarning):
     """Something that was done for the user while the task was read, and that a report should say."""
+
+
+def first_line(error: BaseException) -> str:
+    """Kind and first line of an error, for a message that quotes it."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

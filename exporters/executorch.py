@@ -1,7 +1,7 @@
 """Files of ExecuTorch (`.pte`) for XNNPACK on the CPU, checked in ExecuTorch's own runtime.
 
 Whole sequences without recurrent layers take any length of the task; recurrent layers are written out cell by cell.
-A step is one part that XNNPACK runs from its first operator to the last, see `_plain_program`.
+A step is one part that XNNPACK runs from its first operator to the last, see `exporters.capture.plain_program`.
 """
 
 from __future__ import annotations
@@ -10,22 +10,18 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from compressor.progress import Progress, Silent
-from exporters import traced
+from exporters.options import ProgramOptions
+from exporters.programs import export as programs
+from exporters.programs.trace import Format
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from torch import nn
-
+    from compressor.export import Job
     from compressor.report import Artifact
-    from compressor.task.contract import Task
 
-_SILENT = Silent()
-_FORMAT = traced.Format("executorch", "ExecuTorch", open_length=True)
+_FORMAT = Format("executorch", "ExecuTorch", open_length=True)
 
 
-class Options(traced.TracedOptions):
+class Options(ProgramOptions):
     """Options of `format: executorch`."""
 
     ending: ClassVar[str] = "pte"
@@ -38,14 +34,12 @@ class Options(traced.TracedOptions):
     converter some seconds."""
 
 
-def export(
-    model: nn.Module, task: Task, path: Path, options: Options, *, progress: Progress = _SILENT, seed: int = 0
-) -> Artifact:
-    """Write `model` as a `.pte` file beside `path`, and its description.
+def export(job: Job[Options]) -> Artifact:
+    """Write `model` as a `.pte` file beside `job.path`, and its description.
 
     Raises:
         ExportError: ExecuTorch is not installed, the model has no such form, or the converter fails on it.
         ParityError: What ExecuTorch computes disagrees with PyTorch.
         OutputError: The file cannot be written.
     """
-    return traced.export(_FORMAT, model, task, path, options, progress=progress, seed=seed)
+    return programs.export(_FORMAT, job)

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from compressor.progress import Progress, Silent
-from exporters import traced
+from exporters.options import ProgramOptions
+from exporters.programs import export as programs
+from exporters.programs.trace import Format
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from torch import nn
-
+    from compressor.export import Job
     from compressor.report import Artifact
-    from compressor.task.contract import Task
 
-_SILENT = Silent()
-_FORMAT = traced.Format("litert", "LiteRT", open_length=False)
+_FORMAT = Format("litert", "LiteRT", open_length=False)
 
 
-class Options(traced.TracedOptions):
+class Options(ProgramOptions):
     """Options of `format: litert`."""
 
     ending: ClassVar[str] = "tflite"
@@ -31,14 +27,12 @@ class Options(traced.TracedOptions):
     """The recipe word of this exporter."""
 
 
-def export(
-    model: nn.Module, task: Task, path: Path, options: Options, *, progress: Progress = _SILENT, seed: int = 0
-) -> Artifact:
-    """Write `model` as a `.tflite` file beside `path`, and its description.
+def export(job: Job[Options]) -> Artifact:
+    """Write `model` as a `.tflite` file beside `job.path`, and its description.
 
     Raises:
         ExportError: LiteRT is not installed, the model has no such form, or the converter fails on it.
         ParityError: What LiteRT computes disagrees with PyTorch.
         OutputError: The file cannot be written.
     """
-    return traced.export(_FORMAT, model, task, path, options, progress=progress, seed=seed)
+    return programs.export(_FORMAT, job)

@@ -7,23 +7,21 @@ of tanh; an unrolled LSTM is wrong unless its optimizer is off. Hence the ways t
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from compressor.progress import Progress, Silent
 from compressor.runtimes import child, environments
-from exporters.phone import Candidate, ConvertedOptions, Way, by_first_right_way, describe, onnx_file, remedy, workshop
+from exporters.deliver import Candidate, Way, by_first_right_way, describe
+from exporters.options import FixedLengthOptions
+from exporters.prepare import workshop
+from exporters.source import onnx_file, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from torch import nn
-
+    from compressor.export import Job
     from compressor.report import Artifact
-    from compressor.task.contract import Task
 
-_SILENT = Silent()
 # The converter alone: MNN's console script, and the module behind it, install a package that reports use to its makers.
 _CONVERT = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
 _LOOPS = ("as its converter does by default", ())
@@ -31,30 +29,28 @@ _OWN_CELLS = ("with its own recurrent layers", ("--useOriginRNNImpl",))
 _UNOPTIMIZED = ("without its optimizer", ("--useOriginRNNImpl", "--optimizeLevel", "0"))
 
 
-class Options(ConvertedOptions):
+class Options(FixedLengthOptions):
     """Options of `format: mnn`."""
 
+    ending: ClassVar[str] = "mnn"
     format: Literal["mnn"] = "mnn"
     """The recipe word of this exporter."""
 
 
-def export(
-    model: nn.Module, task: Task, path: Path, options: Options, *, progress: Progress = _SILENT, seed: int = 0
-) -> Artifact:
-    """Write `model` to `path` in MNN's format, and its description beside it.
+def export(job: Job[Options]) -> Artifact:
+    """Write `model` to `job.path` in MNN's format, and its description beside it.
 
     Raises:
         ExportError: MNN is not installed, or its converter or MNN itself fails on the model.
         ParityError: What MNN computes disagrees with PyTorch.
         OutputError: The file cannot be written.
     """
-    started = time.perf_counter()
     python = environments.need("mnn").python
-    with workshop(path) as folder:
-        source, facts = onnx_file(model, task, folder, options, seed=seed, progress=progress)
+    with workshop(job.path) as folder:
+        source, facts = onnx_file(job, folder, length=job.options.length)
 
         def way(name: str, arguments: Sequence[str]) -> Way:
-            return Way(name, lambda own: _convert(source, own / path.name, python, arguments, options))
+            return Way(name, lambda own: _convert(source, own / job.path.name, python, arguments, job.options))
 
         ways = [_OWN_CELLS, _LOOPS] if "LSTM" in facts.operators else [_LOOPS, _OWN_CELLS]
         if not {"LSTM", "GRU", "RNN"} & set(facts.operators):
@@ -62,14 +58,8 @@ def export(
         return by_first_right_way(
             [way(*chosen) for chosen in (*ways, _UNOPTIMIZED)],
             folder,
-            model,
-            task,
-            path,
-            options,
-            seed=seed,
-            started=started,
-            remedy=remedy(source, "MNN", options, unrolls=True),
-            progress=progress,
+            job,
+            remedy=remedy(source, "MNN", job.options, unrolls=True),
         )
 
 

@@ -10,82 +10,74 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import time
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compressor.errors import ExportError
-from compressor.progress import Progress, Silent
 from compressor.report import TensorInfo
 from compressor.runtimes import child, environments
-from exporters.phone import Candidate, ConvertedOptions, Way, by_first_right_way, describe, onnx_file, remedy, workshop
+from exporters.deliver import Candidate, Way, by_first_right_way, describe
+from exporters.options import FixedLengthOptions
+from exporters.prepare import workshop
+from exporters.source import onnx_file, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
+    from compressor.export import Job
     from compressor.report import Artifact
     from compressor.runtimes.onnx_runtime import OnnxFile
-    from compressor.task.contract import Task
 
-_SILENT = Silent()
 _KEPT = 233
 """Stands in pnnx's example where a blob has every axis of the model."""
 _WORDS = {"float32": "f32", "float64": "f64", "float16": "f16", "int64": "i64", "int32": "i32", "bool": "u8"}
 
 
-class Options(ConvertedOptions):
+class Options(FixedLengthOptions):
     """Options of `format: ncnn`."""
 
+    ending: ClassVar[str] = "ncnn"
     format: Literal["ncnn"] = "ncnn"
     """The recipe word of this exporter."""
     route: Literal["auto", "onnx", "torch"] = "auto"
     """What pnnx reads; `auto`: ONNX, and where that is not right TorchScript."""
 
 
-def export(
-    model: nn.Module, task: Task, path: Path, options: Options, *, progress: Progress = _SILENT, seed: int = 0
-) -> Artifact:
-    """Write `model` to two files of ncnn, `path.param` and `path.bin`, and their description.
+def export(job: Job[Options]) -> Artifact:
+    """Write `model` to two files of ncnn, `job.path.param` and `job.path.bin`, and their description.
 
     Raises:
         ExportError: ncnn or pnnx is not installed, or fails on the model.
         ParityError: What ncnn computes disagrees with PyTorch.
         OutputError: The files cannot be written.
     """
-    started = time.perf_counter()
     program = _program(environments.need("ncnn"))
-    with workshop(path) as folder:
-        source, _ = onnx_file(model, task, folder, options, seed=seed, progress=progress)
-        build = _Build(source, model, task, path, options, program)
+    with workshop(job.path) as folder:
+        source, _ = onnx_file(job, folder, length=job.options.length)
+        build = _Build(source, job, program)
         return by_first_right_way(
             build.ways(),
             folder,
-            model,
-            task,
-            path,
-            options,
-            seed=seed,
-            started=started,
-            remedy=remedy(source, "ncnn", options, unrolls=True),
-            progress=progress,
+            job,
+            remedy=remedy(source, "ncnn", job.options, unrolls=True),
         )
 
 
 class _Build:
     """The ways from one model to ncnn."""
 
-    def __init__(self, source: Path, model: nn.Module, task: Task, path: Path, options: Options, program: Path) -> None:
+    def __init__(self, source: Path, job: Job[Options], program: Path) -> None:
         from compressor.runtimes.onnx_runtime import OnnxFile
         from compressor.runtimes.steps import Steps
 
-        self._source, self._model, self._task, self._path = source, model, task, path
-        self._options, self._program = options, program
+        self._source, self._model, self._task, self._path = source, job.model, job.task, job.path
+        self._options, self._program = job.options, program
         self._file: OnnxFile = OnnxFile(source)
-        self._steps = Steps(source, file=self._file) if options.form == "step" else None
+        self._steps = Steps(source, file=self._file) if self._options.form == "step" else None
 
     def ways(self) -> list[Way]:
         routes = ("onnx", "torch") if self._options.route == "auto" else (self._options.route,)
@@ -197,13 +189,13 @@ class _Build:
     def _trace(self, target: Path, example: Sequence[Tensor]) -> None:
         import torch
 
-        from exporters import onnx
         from exporters.capture.program import plain_attention
-        from exporters.stepping import graph
+        from exporters.prepare import private_copy
+        from exporters.stepping.find import step_module
 
-        own = onnx._private_copy(self._model)
+        own = private_copy(self._model)
         if self._options.form == "step":
-            own = graph.step_module(own, self._task, self._options)
+            own = step_module(own, self._task, chunk=self._options.chunk)
         try:
             with torch.no_grad(), plain_attention(), _quiet():
                 traced = torch.jit.trace(own, tuple(example), check_trace=False)

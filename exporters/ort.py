@@ -8,48 +8,45 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compressor.errors import ExportError
-from compressor.progress import Progress, Silent
 from compressor.runtimes import child
-from exporters.phone import Candidate, PhoneOptions, deliver, onnx_file, workshop
+from exporters.deliver import Candidate, deliver
+from exporters.options import ConvertedOptions
+from exporters.prepare import workshop
+from exporters.source import onnx_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import nn
-
+    from compressor.export import Job
     from compressor.report import Artifact
-    from compressor.task.contract import Task
 
-_SILENT = Silent()
 _CONVERTER = "onnxruntime.tools.convert_onnx_models_to_ort"
 
 
-class Options(PhoneOptions):
+class Options(ConvertedOptions):
     """Options of `format: ort`."""
 
+    ending: ClassVar[str] = "ort"
+    in_onnx_runtime: ClassVar[bool] = True
     format: Literal["ort"] = "ort"
     """The recipe word of this exporter."""
     optimization: Literal["fixed", "runtime"] = "fixed"
     """`fixed`: optimized for any processor beforehand; `runtime`: also records what the phone may still optimize."""
 
 
-def export(
-    model: nn.Module, task: Task, path: Path, options: Options, *, progress: Progress = _SILENT, seed: int = 0
-) -> Artifact:
-    """Write `model` to `path` in ONNX Runtime's format, and its required operators beside it.
+def export(job: Job[Options]) -> Artifact:
+    """Write `model` to `job.path` in ONNX Runtime's format, and its required operators beside it.
 
     Raises:
         ExportError: The model cannot be exported to ONNX, or the conversion fails.
         ParityError: The file disagrees with PyTorch.
         OutputError: The file cannot be written.
     """
-    started = time.perf_counter()
-    with workshop(path) as folder:
-        source, facts = onnx_file(model, task, folder, options, seed=seed, progress=progress)
+    with workshop(job.path) as folder:
+        source, facts = onnx_file(job, folder)
         made = folder / "made"
         given = folder / "given"
         given.mkdir()
@@ -64,14 +61,14 @@ def export(
                 str(made),
                 "--enable_type_reduction",
                 "--optimization_style",
-                options.optimization.capitalize(),
+                job.options.optimization.capitalize(),
             ],
-            seconds=options.seconds,
-            what=f"the conversion of {path.name}",
+            seconds=job.options.seconds,
+            what=f"the conversion of {job.path.name}",
             environment={"OMP_NUM_THREADS": "1"},
         )
-        converted = _only(made, "*.ort").rename(folder / path.name)
-        operators = _only(made, "*.config").rename(folder / f"{path.name}.config")
+        converted = _only(made, "*.ort").rename(folder / job.path.name)
+        operators = _only(made, "*.config").rename(folder / f"{job.path.name}.config")
         candidate = Candidate(
             path=converted,
             format="ort",
@@ -79,7 +76,7 @@ def export(
             operators=facts.operators,
             opset=facts.opset,
         )
-        return deliver(candidate, model, task, path, options, seed=seed, started=started)
+        return deliver(candidate, job)
 
 
 def _only(folder: Path, pattern: str) -> Path:

@@ -114,14 +114,15 @@ def owners(distributions: list[str]) -> Finding:
 
 
 def _exporters() -> Iterator[Finding]:
-    from compressor.recipe.choice import formats
+    from compressor.export import EXPORTERS
 
-    names = list(formats())
-    for name in names:
-        usable = callable(getattr(importlib.import_module(f"exporters.{name}"), "export", None))
-        yield Finding(f"format `{name}`", "ok" if usable else "problem", "ready" if usable else "has no `export`")
-    if not names:
-        yield Finding("formats", "problem", "no exporter found; install the package again")
+    for name, exporter in EXPORTERS.items():
+        try:
+            exporter.load()
+        except (ImportError, AttributeError) as error:
+            yield Finding(f"format `{name}`", "problem", f"cannot be loaded ({error}); install the package again")
+        else:
+            yield Finding(f"format `{name}`", "ok", "ready")
 
 
 def _runtimes() -> Iterator[Finding]:

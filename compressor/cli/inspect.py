@@ -154,12 +154,12 @@ def _modules_of(task: str, *, evaluate: bool, json: bool) -> None:
     import torch
 
     from compressor.cli.progress import Terminal
-    from compressor.pipeline import run
+    from compressor.pipeline.setting import try_forward
     from compressor.task import loading as tasks
 
     loaded = tasks.load(task)
     model = loaded.model()
-    run.try_forward(loaded, model, torch.device("cpu"))
+    try_forward(loaded, model, torch.device("cpu"))
     with Terminal() as progress, progress.bar("tracing the model", None):
         rows = modules(model, loaded.example(2, loaded.length))
     attention = attentions(model, loaded.attention)

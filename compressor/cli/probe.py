@@ -8,7 +8,7 @@ import typer
 
 from compressor.cli import completion
 from compressor.cli.arguments import JsonOption, SetOption
-from compressor.cli.output import data_console, emit, emit_json, say
+from compressor.cli.output import emit_json, emit_rich, say
 from compressor.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,8 +88,9 @@ def probe(
 
     from compressor.cli.progress import Terminal
     from compressor.probing import comparison as probing
+    from compressor.probing.plans import PLANS
 
-    plan = probing.PLANS["thorough" if thorough else "standard"]
+    plan = PLANS["thorough" if thorough else "standard"]
     plan = replace(plan, seeds=seeds or plan.seeds, first_seed=seed)
     with Terminal() as progress:
         conversions = (
@@ -123,14 +124,13 @@ def _of_recipe(recipe: "Recipe", task: str, progress: "Progress") -> "list[Conve
 
     from compressor.methods.base import Context, State
     from compressor.methods.retrain import Retrain
-    from compressor.pipeline.run import MethodTask
     from compressor.probing.conversions import between
     from compressor.task import loading as tasks
 
     loaded = tasks.load(task)
     model = loaded.model()
     generator = torch.Generator().manual_seed(recipe.seed)
-    context = Context(MethodTask(loaded), model, torch.device("cpu"), generator, progress, quick=True)
+    context = Context(loaded, model, torch.device("cpu"), generator, progress, quick=True)
     state, found = State(model), list["Conversion"]()
     for step in recipe.steps:
         if isinstance(step, Retrain):  # it leaves the layers what they are
@@ -171,12 +171,9 @@ def _give(found: "ProbeFile", out: Path | None, *, json: bool) -> None:
     if json:
         emit_json(found.model_dump(mode="json"))
         return
-    from compressor.render.probe import statements
-    from compressor.render.terminal import print_probe, print_statements
+    from compressor.render import terminal
+    from compressor.render.blocks import Statements
+    from compressor.render.sections.probes import group, statements
 
-    console = data_console()
-    with console.capture() as capture:
-        for part in found.probes:
-            print_probe(part, console)
-            print_statements(statements(part, part.converted), console)
-    emit(capture.get())
+    said = [(group(part), Statements(tuple(statements(part, part.converted)))) for part in found.probes]
+    emit_rich(*(part for blocks in said for part in terminal.draw(blocks)))

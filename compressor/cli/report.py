@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from compressor.cli.output import data_console, emit
+from compressor.cli.output import emit, emit_rich
 from compressor.errors import ReportError
 
 
@@ -25,18 +25,15 @@ def report(
         case "md":
             from compressor.render import markdown
 
-            emit(markdown(facts))
+            emit(markdown.page(facts))
         case "html":
             from compressor.render import html
 
-            emit(html(facts))
+            emit(html.page(facts))
         case "table":
-            from compressor.render.terminal import print_table
+            from compressor.render import terminal
 
-            console = data_console()
-            with console.capture() as capture:
-                print_table(facts, console)
-            emit(capture.get())
+            emit_rich(*terminal.page(facts))
 
 
 def _read(folder: Path) -> str:

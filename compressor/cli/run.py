@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compressor.cli.arguments import DeviceOption, RecipeArgument, SetOption, TaskOption, ThreadsOption
-from compressor.cli.output import data_console, emit, say
+from compressor.cli.output import emit_rich, say
 
 if TYPE_CHECKING:
     from compressor.report import Report
@@ -62,10 +62,7 @@ def run(
 
 
 def _show(result: "Report", out: Path) -> None:
-    from compressor.render.terminal import print_table
+    from compressor.render import terminal
 
-    console = data_console()
-    with console.capture() as capture:
-        print_table(result, console)
-    emit(capture.get())
+    emit_rich(*terminal.page(result))
     say(f"report: {out / 'report.html'}, {out / 'report.md'}, {out / 'report.json'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,40 +14,17 @@ from torch import Tensor
 from compressor.errors import TaskError
 from compressor.measure.statistics import bootstrap_mean
 from compressor.report import Drop, Score
+from compressor.task.contract import Evaluation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
+    from torch import nn
+
+    from compressor.task.contract import Task
 
 _MEAN_TOLERANCE = 1e-4
-
-
-class ScoredTask(Protocol):
-    """The part of a task that scoring uses."""
-
-    @property
-    def metric(self) -> str:
-        """What the number is called."""
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Which way the metric points."""
-
-    def evaluate(self, forward: Callable[..., Any]) -> Any:
-        """The metric on held-out data."""
-
-    def validate(self, forward: Callable[..., Any]) -> Any:
-        """The metric by which retraining stops early."""
-
-
-@runtime_checkable
-class _Evaluation(Protocol):
-    """The shape of `compressor.task.contract.Evaluation`."""
-
-    value: float | None
-    per_sample: Tensor | None
-    parts: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -58,15 +35,33 @@ class Examined:
     per_sample: NDArray[np.float64] | None
 
 
+def torch_forward(model: nn.Module, device: torch.device) -> Callable[..., Any]:
+    """The model as `evaluate` calls it: evaluation mode, tensors on the CPU in and out, no gradients."""
+
+    def forward(*inputs: Tensor) -> Any:
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                outputs = model(*(part.to(device) for part in inputs))
+        finally:
+            model.train(training)
+        if isinstance(outputs, Tensor):
+            return outputs.cpu()
+        return tuple(part.cpu() for part in outputs)
+
+    return forward
+
+
 def score(
-    task: ScoredTask, forward: Callable[..., Any], *, validation: bool = False, confidence: float = 0.95, seed: int = 0
+    task: Task, forward: Callable[..., Any], *, validation: bool = False, confidence: float = 0.95, seed: int = 0
 ) -> Score:
     """The task's metric on `forward`; see `examine`."""
     return examine(task, forward, validation=validation, confidence=confidence, seed=seed).score
 
 
 def examine(
-    task: ScoredTask, forward: Callable[..., Any], *, validation: bool = False, confidence: float = 0.95, seed: int = 0
+    task: Task, forward: Callable[..., Any], *, validation: bool = False, confidence: float = 0.95, seed: int = 0
 ) -> Examined:
     """Run `task.evaluate(forward)`, or `validate`, without gradients and check what comes back.
 
@@ -116,7 +111,7 @@ def _read(function: str, returned: object) -> tuple[float, NDArray[np.float64] |
     if isinstance(returned, Tensor) and returned.dim() == 1:
         samples = _per_sample(function, returned)
         return float(samples.mean()), samples, {}
-    if not isinstance(returned, _Evaluation):
+    if not isinstance(returned, Evaluation):
         return _number(f"`{function}`", returned), None, {}
     named = f"`{function}`'s Evaluation"
     parts = {str(name): _number(f"part `{name}` of {named}", part) for name, part in returned.parts.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,40 +12,19 @@ from compressor.errors import CompressorError, TaskError
 from compressor.report import Parity, ParityPoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
+
+    from compressor.task.contract import Task
 
 _BATCHES = (1, 2, 5, 3)
 """Batch 1 twice, at both ends of the lengths; otherwise primes, since equal sizes hide swapped axes."""
 _SEED_LIMIT = 2**63 - 1
 
 
-class ShapedTask(Protocol):
-    """The part of a task that parity uses."""
-
-    @property
-    def inputs(self) -> Mapping[str, Mapping[int, str]]:
-        """Input name -> {axis: name of the dynamic axis}."""
-
-    @property
-    def length(self) -> int:
-        """A typical length."""
-
-    @property
-    def min_length(self) -> int:
-        """Shortest length."""
-
-    @property
-    def max_length(self) -> int:
-        """Longest length."""
-
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
-        """Valid inputs at this batch size and length."""
-
-
 def check(
     torch_forward: Callable[..., Any],
     file_forward: Callable[..., Any],
-    task: ShapedTask,
+    task: Task,
     *,
     atol: float,
     rtol: float,
@@ -93,7 +72,7 @@ def table(parity: Parity) -> str:
     return "\n".join(rows)
 
 
-def points(task: ShapedTask) -> tuple[tuple[int, int], ...]:
+def points(task: Task) -> tuple[tuple[int, int], ...]:
     """The (batch, length) pairs at which a file is checked; the same for the same task.
 
     With both axes dynamic: the shortest and the longest length at batch 1, and two lengths between them, primes
@@ -132,7 +111,7 @@ def _is_prime(number: int) -> bool:
 def _point(
     torch_forward: Callable[..., Any],
     file_forward: Callable[..., Any],
-    task: ShapedTask,
+    task: Task,
     batch: int,
     length: int,
     *,

@@ -5,43 +5,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from compressor.errors import MethodError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     import torch
     from torch import Tensor, nn
 
-    from compressor.nn.attention.parts import AttentionParts
     from compressor.progress import Progress
-    from compressor.report import Change, Score, Skip
+    from compressor.report import Change, Skip
+    from compressor.task.contract import Task
 
 
-class TrainingTask(Protocol):
-    """The part of a task that methods use; `compressor.task.contract.Task` behind a guard fits it."""
-
-    higher_is_better: bool
-    length: int
-    """A typical length of the time axis."""
-    min_length: int
-    """The shortest length that the model takes."""
-    attention: Mapping[str, AttentionParts]
-    """Glob of module names -> the parts of attention that the model's author wrote."""
-
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
-        """Valid inputs at this batch size and length, on the CPU."""
-
-    def batches(self, generator: torch.Generator) -> Iterable[tuple[tuple[Tensor, ...], Any]]:
-        """One epoch of (inputs, target), on the CPU."""
-
-    def loss(self, outputs: Any, target: Any) -> Tensor:
-        """The training loss of a batch."""
-
-    def validate_model(self, model: nn.Module, device: torch.device) -> Score:
-        """The metric by which retraining stops early."""
+Batches = list[tuple[tuple["Tensor", ...], Any]]
+"""(inputs, target) of training batches."""
+_WITHOUT_BATCHES = "give batches, or set `compensate: false` and a score that is not measured on data"
 
 
 @dataclass(frozen=True)
@@ -72,7 +56,7 @@ class StepResult:
 class Context:
     """What a step may use beside the model."""
 
-    task: TrainingTask
+    task: Task
     original: nn.Module
     """The model before the first step, in evaluation mode, on `device`; never changed. The teacher of distillation."""
     device: torch.device
@@ -81,6 +65,28 @@ class Context:
     progress: Progress
     quick: bool = False
     """A rehearsal: a handful of batches instead of whole epochs."""
+
+    def restarted_generator(self) -> torch.Generator:
+        """A generator at the seed of the run; what is drawn from it leaves `generator` as it is."""
+        import torch
+
+        return torch.Generator().manual_seed(self.generator.initial_seed())
+
+    def first_batches(self, count: int, *, hint: str = _WITHOUT_BATCHES) -> Batches:
+        """The first training batches, from a generator of their own so that retraining is unaffected.
+
+        Raises:
+            MethodError: The task gives none.
+        """
+        batches = list(islice(self.task.batches(self.restarted_generator()), 2 if self.quick else count))
+        if not batches:
+            raise MethodError("the task's `batches` gave none, and this step measures on training batches", hint=hint)
+        return batches
+
+    def trace_examples(self) -> list[tuple[Tensor, ...]]:
+        """Inputs to trace at a short length, at which tracing is cheap, and to compare at the typical one too."""
+        task = self.task
+        return [task.example(2, min(task.length, max(task.min_length, 3))), task.example(3, task.length)]
 
 
 Control = Callable[[State, Context], StepResult]
@@ -99,20 +105,26 @@ class Method(BaseModel, ABC):
     summary: ClassVar[str]
     """One line for `compressor methods list`."""
     may_stream: ClassVar[bool] = False
-    """What comes out may be exported as a step where what went in may not."""
+    """The result may be exported as a step even if the original may not."""
     method: str
 
     def check(self, model: nn.Module) -> None:
-        """Raise `MethodError` where the model has nothing for this step; called before any work is done."""
+        """Raise `MethodError` if the model has nothing for this step; called before any work is done."""
 
-    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
-        """`check` for methods that need to know what the task says of the model; the pipeline calls this one."""
+    def check_task(self, model: nn.Module, task: Task) -> None:
+        """`check` for methods that need what the task says of the model; the pipeline calls this one."""
         self.check(model)
 
     def controls(self) -> Mapping[str, Control]:
         """Name -> what the report puts beside this step, the rest of the recipe carried out on it too."""
         return {}
 
+    def refuse_options(self, *names: str, why: str) -> None:
+        """Raise `ValueError` if one of these options differs from its default; a default written out is fine."""
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` {why}")
+
     @abstractmethod
     def apply(self, state: State, context: Context) -> StepResult:
-        """Carry the step out; raises `MethodError` where it would change nothing."""
+        """Carry the step out; raises `MethodError` if it would change nothing."""

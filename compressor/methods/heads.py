@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from compressor.methods.base import Context, Control, Method, State, StepResult
-from compressor.methods.removal import Batches, first_batches, refuse_non_finite, trace_examples
-from compressor.methods.targets import Selection, check_patterns, select_attention
+from compressor.methods.base import Batches, Context, Control, Method, State, StepResult
+from compressor.methods.patterns import Patterns
+from compressor.methods.scoring import unit_scorer
+from compressor.methods.targets import select_attention
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torch import nn
 
-    from compressor.methods.base import TrainingTask
-    from compressor.nn.attention.parts import AttentionParts
     from compressor.surgery.attention.head_scores import HeadScorer
+    from compressor.task.contract import Task
 
 Score = Literal["weight", "activation", "sensitivity", "taylor", "random"]
 
@@ -37,11 +37,11 @@ class Heads(Method):
     method: Literal["heads"] = "heads"
     """The recipe word."""
 
-    targets: tuple[str, ...] | None = None
+    targets: Patterns | None = None
     """Globs (or `re:` and a regular expression) on names of attentions or of modules that hold them; all of them where
     it is left out."""
 
-    ignore: tuple[str, ...] = ()
+    ignore: Patterns = ()
     """Globs (or `re:`) of what to leave alone though `targets` names it."""
 
     ratio: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
@@ -73,12 +73,6 @@ class Heads(Method):
     """Remove as many heads at random too, carry out the rest of the recipe on that, and put it beside in the report. It
     takes twice the time."""
 
-    @field_validator("targets", "ignore")
-    @classmethod
-    def _patterns_can_match(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        check_patterns(value or ())
-        return value
-
     @model_validator(mode="after")
     def _options_belong_together(self) -> Heads:
         if (self.ratio is None) == (self.keep is None):
@@ -87,9 +81,9 @@ class Heads(Method):
             raise ValueError("`scope: global` needs `ratio`: the fraction of all heads that is removed")
         return self
 
-    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+    def check_task(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without attention that `targets` names, and weights that are not finite."""
-        self._select(model, task.attention)
+        select_attention(model, task.attention, self.targets, self.ignore)
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Remove heads of a copy of the model."""
@@ -99,30 +93,18 @@ class Heads(Method):
         """As many heads at random."""
         return {"random": lambda state, context: self._remove(state, context, "random")} if self.compare else {}
 
-    def _select(self, model: nn.Module, declared: Mapping[str, AttentionParts]) -> Selection:
-        from compressor.surgery.attention.sites import attention_sites
-
-        selection = select_attention(model, declared, self.targets, self.ignore)
-        sites = [
-            site
-            for site in attention_sites(model, declared).found
-            if site.name in selection.names and site.reason is None
-        ]
-        refuse_non_finite(model, [name for site in sites for name in site.parameters])
-        return selection
-
     def _remove(self, state: State, context: Context, score: Score) -> StepResult:
-        from compressor.surgery.attention import heads
+        from compressor.surgery.attention import head_removal
         from compressor.surgery.units.choice import Amount
 
         declared = context.task.attention
-        selection = self._select(state.model, declared)
+        selection = select_attention(state.model, declared, self.targets, self.ignore)
         measured = score in ("activation", "sensitivity", "taylor")
-        calibration = first_batches(context, self.calibration_batches) if self.compensate or measured else []
-        done = heads.prune(
+        calibration = context.first_batches(self.calibration_batches) if self.compensate or measured else []
+        done = head_removal.prune(
             state.model,
             state.masks,
-            trace_examples(context),
+            context.trace_examples(),
             names=selection.names,
             declared=declared,
             amount=Amount(self.ratio, keep=self.keep, scope=self.scope),
@@ -141,18 +123,10 @@ class Heads(Method):
 
 
 def _scorer(score: Score, context: Context, calibration: Batches) -> HeadScorer:
-    import torch
-
     from compressor.surgery.attention import head_scores
-    from compressor.surgery.units import scores
 
-    inputs = [inputs for inputs, _ in calibration]
-    generator = torch.Generator().manual_seed(context.generator.initial_seed())
-    scorers: dict[Score, Callable[[], HeadScorer]] = {
-        "weight": head_scores.weight,
-        "activation": lambda: head_scores.activation(inputs),
-        "sensitivity": lambda: head_scores.of_units(scores.sensitivity(inputs, generator)),
-        "taylor": lambda: head_scores.of_units(scores.taylor(calibration, context.task.loss)),
-        "random": lambda: head_scores.of_units(scores.random(generator)),
-    }
-    return scorers[score]()
+    if score == "weight":
+        return head_scores.weight()
+    if score == "activation":
+        return head_scores.activation([inputs for inputs, _ in calibration])
+    return head_scores.of_units(unit_scorer(score, context, calibration))

@@ -1,4 +1,4 @@
-"""`lama`: put a compact multi-head pooling in the place of a self-attention pooling, fitted to what that one gives.
+"""`lama`: replace a self-attention pooling by a compact multi-head pooling, fitted to what that one gives.
 
 Source: arXiv 1912.00835 (LAMA); see `compressor.nn.attention.lama`.
 """
@@ -8,13 +8,11 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from compressor.errors import MethodError
 from compressor.methods.base import Context, Control, Method, State, StepResult
-from compressor.methods.removal import first_batches
-from compressor.methods.targets import Candidate, check_patterns, matches
-from compressor.report import Change
+from compressor.methods.patterns import Candidate, Pattern, listed, matches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,14 +21,11 @@ if TYPE_CHECKING:
 
     from compressor.nn.attention.lama import LamaAttention
     from compressor.nn.attention.pooling import MeanPooling, PoolingReplacement, Readout
-    from compressor.surgery.attention.pooling import Pooling
+    from compressor.surgery.attention.pooling_examination import Pooling
     from compressor.training.pooling_fitting import Sample
 
-_SHOWN = 12
 _QUICK_STEPS = 10
 """Optimizer steps of a rehearsal."""
-_HELD_OUT = 4
-"""One in so many calibration batches is held out to say how well the new pooling fits."""
 _NOT_ONE = "name the module that makes one vector (B, F) of a sequence (B, T, D)"
 
 
@@ -48,7 +43,7 @@ class Lama(Method):
     method: Literal["lama"] = "lama"
     """The recipe word."""
 
-    target: str
+    target: Pattern
     """Name of the module that is replaced (or a glob, or `re:` and a regular expression, that fits just one): it makes
     one vector of a sequence, such as a self-attentive pooling, or self-attention and a mean in one module."""
 
@@ -79,12 +74,6 @@ class Lama(Method):
     """Put mean pooling with a readout of the same kind beside it in the report, and carry out the rest of the recipe on
     it: is attention needed at all? It takes twice the time."""
 
-    @field_validator("target")
-    @classmethod
-    def _target_can_match(cls, value: str) -> str:
-        check_patterns((value,))
-        return value
-
     def check(self, model: nn.Module) -> None:
         """Refuse a model without exactly one module that `target` names."""
         self._find(model)
@@ -94,22 +83,20 @@ class Lama(Method):
         import torch
 
         from compressor.nn.attention.lama import LamaAttention
+        from compressor.surgery.changes import size_of
 
         name, old, samples = self._prepare(state, context)
-
-        def build() -> LamaAttention:
-            return LamaAttention(old.width, self.heads, context=self.context, mlp=self.mlp)
-
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(context.generator.initial_seed())
-            new, fitted = self._fitted(build(), old, self._readout(old), samples, context)
+            lama = LamaAttention(old.width, self.heads, context=self.context, mlp=self.mlp)
+            new, fitted = self._fitted(lama, old, self._readout(old), samples, context)
             mean, fitted_mean = self._fitted(*self._mean(old), samples, context)
         facts = {
             "explained_by_lama": fitted,
             "explained_by_mean": fitted_mean,
-            "pooling_parameters_before": float(_count(state.model.get_submodule(name))),
-            "pooling_parameters_after": float(_count(new)),
-            "parameters_of_mean": float(_count(mean)),
+            "pooling_parameters_before": float(size_of(state.model.get_submodule(name).parameters()).parameters),
+            "pooling_parameters_after": float(size_of(new.parameters()).parameters),
+            "parameters_of_mean": float(size_of(mean.parameters()).parameters),
         }
         return self._replace(state, context, name, new, self._notes(old, facts), facts)
 
@@ -122,25 +109,22 @@ class Lama(Method):
         new, _ = self._fitted(*self._mean(old), samples, context)
         return self._replace(state, context, name, new, (), {})
 
-    # --- parts -------------------------------------------------------------------------------------------------------
-
     def _find(self, model: nn.Module) -> str:
         """The name of the one module that is replaced."""
         every: list[str] = [name for name, _ in model.named_modules() if name]
-        found = [name for name in every if matches(self.target, Candidate(name, "other", (name,)))]
-        found = [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
-        if len(found) != 1:
-            shown = ", ".join(f"`{name}`" for name in every[:_SHOWN])
-            more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
+        fitting = [name for name in every if matches(self.target, Candidate(name, "other", (name,)))]
+        fitting = [name for name in fitting if not any(name.startswith(f"{other}.") for other in fitting)]
+        if len(fitting) != 1:
             raise MethodError(
-                f"`target: {self.target}` fits {len(found)} modules of the model, and one is replaced",
-                hint=f"{_NOT_ONE}; the model has {shown or 'none'}{more}",
+                f"`target: {self.target}` fits {len(fitting)} modules of the model, and one is replaced",
+                hint=f"{_NOT_ONE}; the model has {listed(every)}",
             )
-        return found[0]
+        return fitting[0]
 
     def _prepare(self, state: State, context: Context) -> tuple[str, Pooling, list[Sample]]:
         """The target, what was found out about it, and what went through it on calibration batches."""
-        from compressor.surgery.attention.pooling import examine, seen_calls
+        from compressor.surgery.attention.pooling_calls import seen_calls
+        from compressor.surgery.attention.pooling_examination import examine
         from compressor.surgery.refit.calibration import evaluating
         from compressor.training.pooling_fitting import Sample
 
@@ -150,7 +134,7 @@ class Lama(Method):
         old = examine(model, name, task.example, (task.length, shorter))
         samples = []
         with evaluating(model), context.progress.bar("running the old pooling", self.calibration_batches) as bar:
-            for inputs, _ in first_batches(context, self.calibration_batches):
+            for inputs, _ in context.first_batches(self.calibration_batches):
                 (seen,) = seen_calls(model, name, inputs)
                 sequence, real = old.call.read((), seen.arguments)
                 samples.append(Sample(sequence, real, seen.output))
@@ -178,31 +162,25 @@ class Lama(Method):
         context: Context,
     ) -> tuple[PoolingReplacement, float]:
         """A replacement, fitted, and the share of the held-out outputs' variance that it explains."""
-        import torch
-
         from compressor.nn.attention.pooling import PoolingReplacement
-        from compressor.training.pooling_fitting import explained, fit
+        from compressor.training.pooling_fitting import fit_and_measure
 
         like = samples[0].output
         new = PoolingReplacement(old.call, pool, old.output_size, readout).to(like.device, like.dtype)
-        held_out = samples[_HELD_OUT - 1 :: _HELD_OUT] or samples[-1:]
-        fitted_to = [sample for sample in samples if not any(sample is other for other in held_out)] or samples
         steps = min(self.fit_steps, _QUICK_STEPS) if context.quick else self.fit_steps
-        generator = torch.Generator().manual_seed(context.generator.initial_seed())
         try:
             with context.progress.bar("fitting the new pooling", steps) as bar:
-                fit(
+                explained = fit_and_measure(
                     new,
-                    fitted_to,
-                    held_out,
+                    samples,
                     steps=steps,
                     lr=self.fit_lr,
-                    generator=generator,
+                    generator=context.restarted_generator(),
                     report=lambda count, loss: bar.advance(count, f"loss {loss:.3g}"),
                 )
         except MethodError as error:
             raise MethodError(f"the fit of the new pooling failed: {error.message}", hint="lower `fit_lr`") from error
-        return new, explained(new, held_out)
+        return new, explained
 
     def _replace(
         self,
@@ -213,26 +191,22 @@ class Lama(Method):
         notes: tuple[str, ...],
         facts: Mapping[str, float],
     ) -> StepResult:
-        from compressor.nn.structure import replace_module, replace_record
+        from compressor.surgery.replacing import replace_in_copy
+        from compressor.surgery.trial import run_once
 
-        old = state.model.get_submodule(name)
         weight = next(state.model.parameters(), None)
-        new = new.to(None if weight is None else weight.device).train(old.training)
-        model = copy.deepcopy(state.model)
-        replace_module(model, name, new)
-        _try_out(model, name, context)
-        masks = {key: mask for key, mask in state.masks.items() if not key.startswith(f"{name}.")}
-        change = Change(
-            name=name,
-            action="replaced",
-            parameters_before=_count(old),
-            parameters_after=_count(new),
-            nonzeros_before=_nonzeros(old),
-            nonzeros_after=_nonzeros(new),
-            note=f"{new.pool.extra_repr()}; readout: {new.kind}",
+        new = new.to(None if weight is None else weight.device)
+        note = f"{new.pool.extra_repr()}; readout: {new.kind}"
+        replaced = replace_in_copy(state.model, state.masks, name, new, note=note)
+        run_once(
+            replaced.model,
+            context.task.example(2, context.task.length),
+            context.device,
+            problem=f"`{name}` cannot be replaced",
+            hint="the model may call the module, but must leave its weights and attributes alone",
         )
-        structure = (*state.structure, replace_record(name, new))
-        return StepResult(State(model, masks, structure), (change,), notes=notes, facts=facts)
+        after = State(replaced.model, replaced.masks, (*state.structure, replaced.record))
+        return StepResult(after, (replaced.change,), notes=notes, facts=facts)
 
     def _notes(self, old: Pooling, facts: Mapping[str, float]) -> tuple[str, ...]:
         notes = [
@@ -246,33 +220,10 @@ class Lama(Method):
         if after >= before:
             notes.append(
                 f"The new pooling is not smaller: {after:,.0f} parameters instead of {before:,.0f}. `readout: mix`, "
-                "where it fits, or fewer `heads` take less."
+                "if it fits, or fewer `heads` take less."
             )
         if self.heads == 1:
             notes.append("With one head every score is -1 or 1, and its weights have practically no gradient.")
         if old.ignored:
-            notes.append(f"Arguments that make no difference are left aside: {', '.join(old.ignored)}.")
+            notes.append(f"Arguments that make no difference are ignored: {', '.join(old.ignored)}.")
         return tuple(notes)
-
-
-def _try_out(model: nn.Module, name: str, context: Context) -> None:
-    """Run the model once; raises `MethodError` where it does not work with the new pooling."""
-    import torch
-
-    inputs = tuple(part.to(context.device) for part in context.task.example(2, context.task.length))
-    try:
-        with torch.no_grad():
-            copy.deepcopy(model).to(context.device).eval()(*inputs)
-    except Exception as error:
-        raise MethodError(
-            f"`{name}` cannot be replaced: without it the model raises {type(error).__name__}: {error}",
-            hint="the model may call the module, but must leave its weights and attributes alone",
-        ) from error
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _nonzeros(module: nn.Module) -> int:
-    return sum(int(parameter.count_nonzero()) for parameter in module.parameters())

@@ -7,30 +7,20 @@ readings; see `compressor.nn.lattice` and docs/concepts/lattice.md.
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from compressor.errors import MethodError
-from compressor.methods.base import Context, Control, Method, State, StepResult
-from compressor.methods.removal import (
-    Batches,
-    first_batches,
-    masked,
-    masked_changes,
-    refuse_non_finite,
-    remove_units,
-    trace_examples,
-    with_whole_masks,
-)
-from compressor.methods.targets import Selection, check_patterns, select_layers
+from compressor.methods.base import Batches, Context, Control, Method, State, StepResult
+from compressor.methods.patterns import Patterns, Selection
+from compressor.methods.pruning import changes_of_masks, masked, remove_units, with_whole_masks
+from compressor.methods.targets import refuse_non_finite, select_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from compressor.surgery.units.order import Reading, Settings
     from compressor.surgery.units.planning import Scorer
@@ -58,11 +48,11 @@ class Lattice(Method):
     """`weights` sets connections between units to zero and holds them there; `units` takes units out, whose tensors
     become smaller."""
 
-    targets: tuple[str, ...] | None = None
+    targets: Patterns | None = None
     """Globs (or `re:` and a regular expression) on names of recurrent layers and cells, or of modules that hold them;
     all of them where it is left out."""
 
-    ignore: tuple[str, ...] = ()
+    ignore: Patterns = ()
     """Globs (or `re:`) of what to leave alone though `targets` names it."""
 
     adjacency: Literal["binary", "continuous"] = "binary"
@@ -115,28 +105,17 @@ class Lattice(Method):
     """Do the same by magnitude and at random, as many of each layer, carry out the rest of the recipe on those too, and
     put the three side by side in the report. It takes three times the time."""
 
-    @field_validator("targets", "ignore")
-    @classmethod
-    def _patterns_can_match(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        check_patterns(value or ())
-        return value
-
     @model_validator(mode="after")
     def _options_belong_together(self) -> Lattice:
-        self._refuse(_WEIGHTS_ONLY if self.prune == "units" else _UNITS_ONLY, f"does not go with `prune: {self.prune}`")
+        of_the_other = _WEIGHTS_ONLY if self.prune == "units" else _UNITS_ONLY
+        self.refuse_options(*of_the_other, why=f"does not go with `prune: {self.prune}`")
         if self.adjacency == "continuous":
-            self._refuse(_BINARY_ONLY, "goes with `adjacency: binary`")
+            self.refuse_options(*_BINARY_ONLY, why="goes with `adjacency: binary`")
         else:
-            self._refuse(("tolerance",), "goes with `adjacency: continuous`")
+            self.refuse_options("tolerance", why="goes with `adjacency: continuous`")
         if self.threshold is not None:
-            self._refuse(("percentile",), "and `threshold` are two ways to say one thing: take one of them")
+            self.refuse_options("percentile", why="and `threshold` are two ways to say one thing: take one of them")
         return self
-
-    def _refuse(self, names: tuple[str, ...], why: str) -> None:
-        """Refuse options that differ from their default; a default written out is fine."""
-        for name in names:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"`{name}` {why}")
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model without recurrent layers, targets that are none, and weights that are not finite."""
@@ -178,7 +157,7 @@ class Lattice(Method):
 
         return {
             "magnitude": control(lambda context: scores.magnitude(2)),
-            "random": control(lambda context: scores.random(_generator(context))),
+            "random": control(lambda context: scores.random(context.restarted_generator())),
         }
 
     def _settings(self) -> Settings:
@@ -205,7 +184,7 @@ class Lattice(Method):
         from compressor.surgery.units.order import BELOW
 
         selection = self._select(state.model)
-        calibration: Batches = first_batches(context, self.calibration_batches) if self.compensate else []
+        calibration: Batches = context.first_batches(self.calibration_batches) if self.compensate else []
         return remove_units(
             state,
             context,
@@ -218,44 +197,21 @@ class Lattice(Method):
 
     def _mask(self, state: State, context: Context, by: Literal["lattice", "magnitude", "random"]) -> StepResult:
         """Zero connections: by the order, or as many by magnitude or at random."""
-        from compressor.surgery.trace.tracer import Tracer
-        from compressor.surgery.units.connections import connections
-        from compressor.surgery.units.order import read
+        from compressor.surgery.units.connection_masks import prune_connections, read_connections
 
         selection = self._select(state.model)
         self._refuse_projections(state.model, selection.names)
-        model = copy.deepcopy(state.model).cpu().eval()
-        tracer = Tracer(model)
-        tracer.run(tuple(part.cpu() for part in trace_examples(context)[0]))
-        settings = self._settings()
-        found = connections(model, tracer, selection.names, scope=self.scope, combine=settings.combine)
-        readings = [read(part, settings) for part in found]
-        current = with_whole_masks(state, [block.weight for part in found for block in part.blocks])
-        masks = dict(current.masks)
-        generator = _generator(context)
-        for reading in readings:
-            kept = _all_but_lowest(_ranks(reading, by, generator), reading.connections.present, self._number(reading))
-            for block in reading.connections.blocks:
-                part = kept[block.rows][:, block.sources].repeat(block.gates, 1)  # gate blocks one below the other
-                mask = masks[block.weight].clone()
-                mask[:, block.columns] &= part.to(mask.device)
-                masks[block.weight] = mask
-        after = masked(current, masks)
-        changes = masked_changes(state, after)
+        example = context.trace_examples()[0]
+        readings = read_connections(state.model, example, selection.names, self._settings(), self.scope)
+        weights = [block.weight for reading in readings for block in reading.connections.blocks]
+        current = with_whole_masks(state, weights)
+        generator = context.restarted_generator()
+        after = masked(current, prune_connections(readings, current.masks, by, self.sparsity, generator))
+        changes = changes_of_masks(state, after)
         if not changes:
             raise MethodError("the order keeps every connection", hint="ask for a `sparsity`, or raise `percentile`")
         notes = tuple(reading.facts for reading in readings) if by == "lattice" else ()
         return StepResult(after, changes, selection.skipped, notes=notes)
-
-    def _number(self, reading: Reading) -> int:
-        """How many connections go."""
-        from compressor.nn.masks import pruned_count
-        from compressor.surgery.units.order import keeping
-
-        present = reading.connections.present
-        if self.sparsity is not None:
-            return pruned_count(int(present.sum()), self.sparsity)
-        return int((present & ~keeping(reading)).sum())
 
     def _refuse_projections(self, model: nn.Module, names: Sequence[str]) -> None:
         for name in names:
@@ -264,35 +220,6 @@ class Lattice(Method):
                     f"`{name}` projects its units before they come back, so that no single weight connects two of them",
                     hint="use `prune: units`, or name it under `ignore`",
                 )
-
-
-def _ranks(reading: Reading, by: str, generator: torch.Generator) -> Tensor:
-    """What goes first (n, n), ascending."""
-    import torch
-
-    from compressor.surgery.units.order import keeping
-
-    strengths = reading.connections.strengths
-    if by == "random":
-        return torch.rand(strengths.shape, generator=generator)
-    if by == "magnitude":
-        return strengths
-    return keeping(reading).to(strengths.dtype) + strengths / (1.0 + strengths.max())
-
-
-def _all_but_lowest(ranks: Tensor, among: Tensor, count: int) -> Tensor:
-    """False at the `count` lowest of the marked entries, the first of equal ones."""
-    import torch
-
-    lowest = torch.argsort(ranks[among], stable=True)[:count]
-    stays = torch.ones(int(among.sum()), dtype=torch.bool).index_fill(0, lowest, value=False)
-    return torch.ones_like(among).masked_scatter(among, stays)
-
-
-def _generator(context: Context) -> torch.Generator:
-    import torch
-
-    return torch.Generator().manual_seed(context.generator.initial_seed())
 
 
 def _matrices(model: nn.Module, name: str) -> list[str]:

@@ -9,32 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from compressor.errors import MethodError, UsageError
+from compressor.errors import MethodError
 from compressor.methods.base import Context, Control, Method, State, StepResult
-from compressor.methods.removal import first_batches, refuse_non_finite
-from compressor.methods.targets import Candidate, Selection, check_patterns, select_matrices
-from compressor.report import Change, Skip
+from compressor.methods.patterns import Candidate, Patterns, Selection
+from compressor.methods.targets import refuse_non_finite, select_matrices
+from compressor.report import Skip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import nn
 
-    from compressor.methods.base import TrainingTask
     from compressor.nn.attention.parts import AttentionParts
-    from compressor.surgery.low_rank.factorise import Cut, Site
+    from compressor.surgery.low_rank.analysis import Cut
+    from compressor.surgery.low_rank.matrices import MatrixSite
+    from compressor.task.contract import Task
 
 _SHOWN = 6
 """How many reasons an error lists at most."""
-_AMOUNTS = ("energy", "rank", "parameters")
-
-PAYS: dict[str, tuple[int, float]] = {"LSTM": (384, 0.5), "GRU": (384, 0.5), "RNN": (128, 0.5)}
-"""Cell -> from how many units on a recurrent matrix of two factors was measured to run faster than the dense node, and
-up to which rank, as a part of the hidden size. See docs/concepts/low-rank.md."""
-PAYS_STEP: dict[str, tuple[int, float]] = {"LSTM": (256, 0.5), "GRU": (256, 0.5)}
-"""The same for a file of one step (the task's `length` is 1), which has no loop to pay for; an RNN never ran faster."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +42,9 @@ class _Chosen:
     """Parameters of everything that could be cut, what was left as it is included."""
 
     @property
-    def sites(self) -> list[Site]:
+    def sites(self) -> list[MatrixSite]:
         """What is cut."""
         return [cut.site for cut, _ in self.cuts]
-
-
-_ARTICLES = {"LSTM": "an LSTM", "GRU": "a GRU", "RNN": "an RNN"}
 
 
 class LowRankAttention(Method):
@@ -94,12 +85,12 @@ class LowRankAttention(Method):
     calibration_batches: Annotated[int, Field(ge=1, le=1000)] = 16
     """With `whiten`: how many training batches are used."""
 
-    targets: tuple[str, ...] | None = None
+    targets: Patterns | None = None
     """Globs (or `re:` and a regular expression) on names of matrices or of modules that hold them, such as `*.linear1`
     or `rnn.weight_hh_l0`; every attention where it is left out. Linear and recurrent matrices are cut only where named
     here. Attention has `q_proj`, `k_proj`, `v_proj` and `out_proj`, or `query_key` and `value_output` for heads."""
 
-    ignore: tuple[str, ...] = ()
+    ignore: Patterns = ()
     """Globs (or `re:`) of what to leave alone though `targets` names it."""
 
     recurrent: Literal["faster", "smaller"] = "faster"
@@ -110,29 +101,21 @@ class LowRankAttention(Method):
     """With `whiten`: put plain factors of the same ranks beside it in the report, and carry out the rest of the recipe
     on them. It takes twice the time."""
 
-    @field_validator("targets", "ignore")
-    @classmethod
-    def _patterns_can_match(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        check_patterns(value or ())
-        return value
-
     @model_validator(mode="after")
     def _options_belong_together(self) -> LowRankAttention:
-        if sum(getattr(self, name) is not None for name in _AMOUNTS) != 1:
+        if [self.energy, self.rank, self.parameters].count(None) != 2:
             raise ValueError("give one of `energy`, `rank` and `parameters`")
         if not self.whiten:
-            for name in ("calibration_batches", "compare"):
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"`{name}` has no effect without `whiten`")
+            self.refuse_options("calibration_batches", "compare", why="has no effect without `whiten`")
         return self
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model without anything that `targets` names, attention of PyTorch's alone considered."""
         self._select(model, {})
 
-    def check_task(self, model: nn.Module, task: TrainingTask) -> None:
+    def check_task(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without anything that `targets` names."""
-        from compressor.surgery.attention.sites import check_declared
+        from compressor.surgery.attention.declared_sites import check_declared
 
         check_declared(model, task.attention)
         self._select(model, task.attention)
@@ -146,7 +129,8 @@ class LowRankAttention(Method):
         return {"plain": self._plain} if self.compare else {}
 
     def _plain(self, state: State, context: Context) -> StepResult:
-        from compressor.surgery.low_rank.factorise import analyse, converted
+        from compressor.surgery.low_rank.analysis import analyse
+        from compressor.surgery.low_rank.replacement import converted
 
         chosen = self._choose(state, context)
         model = converted(state.model, state.masks, chosen.sites).model
@@ -154,8 +138,10 @@ class LowRankAttention(Method):
         cuts = tuple((cut, rank) for cut, (_, rank) in zip(plain, chosen.cuts, strict=True))
         return self._carry_out(state, context, _Chosen(cuts, chosen.skipped, False, chosen.considered))
 
-    def _select(self, model: nn.Module, declared: Mapping[str, AttentionParts]) -> tuple[Selection, dict[str, Site]]:
-        from compressor.surgery.low_rank.factorise import find_sites
+    def _select(
+        self, model: nn.Module, declared: Mapping[str, AttentionParts]
+    ) -> tuple[Selection, dict[str, MatrixSite]]:
+        from compressor.surgery.low_rank.matrices import find_sites
 
         sites = {site.name: site for site in find_sites(model, declared, self.mode)}
         candidates = [
@@ -171,18 +157,21 @@ class LowRankAttention(Method):
 
     def _choose(self, state: State, context: Context) -> _Chosen:
         """Decompose everything that is chosen, and give each matrix its rank."""
-        from compressor.surgery.low_rank.factorise import analyse, converted
+        from compressor.surgery.low_rank.analysis import analyse
+        from compressor.surgery.low_rank.ranks import choose_ranks, rank_limit
+        from compressor.surgery.low_rank.replacement import converted
 
         selection, found = self._select(state.model, context.task.attention)
         sites = [found[name] for name in selection.names]
         refuse_non_finite(state.model, [name for name, _ in state.model.named_parameters()])
-        batches = [inputs for inputs, _ in first_batches(context, self.calibration_batches)] if self.whiten else []
+        batches = [inputs for inputs, _ in context.first_batches(self.calibration_batches)] if self.whiten else []
         model = converted(state.model, state.masks, sites).model
         with context.progress.bar("decomposing", len(batches) + len(sites)) as bar:
             cuts, unseen = analyse(model, sites, self.mode, batches, bar)
         skipped = [*selection.skipped, *(Skip(name=name, reason=reason) for name, reason in unseen.items())]
-        limits = {cut.site.name: self._limit(model, cut, context.task.length) for cut in cuts}
-        ranks, idle = self._ranks(cuts, limits)
+        steps, only_faster = context.task.length, self.recurrent == "faster"
+        limits = {cut.site.name: rank_limit(model, cut, steps, only_faster=only_faster) for cut in cuts}
+        ranks, idle = choose_ranks(cuts, limits, rank=self.rank, energy=self.energy, parameters=self.parameters)
         skipped += [Skip(name=name, reason=reason) for name, reason in idle.items()]
         if not ranks:
             raise _nothing(skipped)
@@ -190,70 +179,25 @@ class LowRankAttention(Method):
         considered = sum(cut.dense for cut in cuts if limits[cut.site.name][0] >= 1)
         return _Chosen(chosen, tuple(skipped), self.whiten, considered)
 
-    def _ranks(
-        self, cuts: Sequence[Cut], limits: Mapping[str, tuple[int, str]]
-    ) -> tuple[dict[str, int], dict[str, str]]:
-        """Name -> rank of what is cut, and name -> reason of what is not."""
-        idle = {name: reason for name, (most, reason) in limits.items() if most < 1}
-        able = [cut for cut in cuts if cut.site.name not in idle]
-        wanted = self._by_budget(able, limits) if self.parameters is not None else self._each(able)
-        ranks: dict[str, int] = {}
-        for cut in able:
-            name, rank = cut.site.name, wanted[cut.site.name]
-            most, reason = limits[name]
-            if rank is None:
-                idle[name] = "the budget is better spent elsewhere: it stays as it is"
-            elif rank > most:
-                idle[name] = f"rank {rank} is wanted, and {reason}"
-            else:
-                ranks[name] = rank
-        return ranks, idle
-
-    def _limit(self, model: nn.Module, cut: Cut, steps: int) -> tuple[int, str]:
-        """The largest rank that makes sense, and why."""
-        saves = _why_not_smaller(cut)
-        if cut.site.kind != "recurrent" or self.recurrent == "smaller" or "weight_hh" not in cut.site.local:
-            return cut.most, saves
-        layer = model.get_submodule(cut.site.module)
-        pays, reason = fastest_rank(str(layer.mode), int(layer.hidden_size), steps)  # type: ignore[arg-type]
-        return (pays, reason) if pays < cut.most else (cut.most, saves)
-
-    def _each(self, cuts: Sequence[Cut]) -> dict[str, int | None]:
-        import torch
-
-        from compressor.nn.factorisation import rank_for_energy
-
-        if self.rank is not None:
-            return dict.fromkeys((cut.site.name for cut in cuts), self.rank)
-        assert self.energy is not None
-        return {cut.site.name: rank_for_energy(torch.tensor(cut.losses), self.energy) for cut in cuts}
-
-    def _by_budget(self, cuts: Sequence[Cut], limits: Mapping[str, tuple[int, str]]) -> dict[str, int | None]:
-        from compressor.nn.rank_budget import Candidate as Spendable
-        from compressor.nn.rank_budget import allocate_ranks
-
-        assert self.parameters is not None
-        candidates = {
-            cut.site.name: Spendable(cut.dense, cut.per_rank, cut.losses, limits[cut.site.name][0]) for cut in cuts
-        }
-        total = sum(cut.dense for cut in cuts)
-        try:
-            return allocate_ranks(candidates, int(self.parameters * total))
-        except UsageError as error:
-            raise MethodError(f"`parameters: {self.parameters:g}`: {error.message}", hint="raise it") from error
-
     def _carry_out(self, state: State, context: Context, chosen: _Chosen) -> StepResult:
-        from compressor.surgery.low_rank.factorise import converted, count, put_factors, try_out
+        from compressor.surgery.low_rank.replacement import converted, cut_change, put_factors, site_size
+        from compressor.surgery.trial import run_once
 
         factored = converted(state.model, state.masks, chosen.sites)
-        before = [count(factored.model, cut.site) for cut, _ in chosen.cuts]
-        put_factors(factored, chosen.cuts, lambda: first_batches(context, 1)[0][0])
-        after = [count(factored.model, cut.site) for cut, _ in chosen.cuts]
+        before = [site_size(factored.model, cut.site) for cut, _ in chosen.cuts]
+        put_factors(factored, chosen.cuts, lambda: context.first_batches(1)[0][0])
+        after = [site_size(factored.model, cut.site) for cut, _ in chosen.cuts]
         changes = tuple(
-            _change(cut, rank, sizes, whitened=chosen.whitened)
+            cut_change(cut, rank, *sizes, whitened=chosen.whitened)
             for (cut, rank), *sizes in zip(chosen.cuts, before, after, strict=True)
         )
-        try_out(factored.model, context.task.example(2, context.task.length))
+        run_once(
+            factored.model,
+            context.task.example(2, context.task.length),
+            next(factored.model.parameters()).device,
+            problem="the chosen matrices cannot be factored",
+            hint="the model has to call the layer as PyTorch's and leave its weights alone; name it under `ignore`",
+        )
         return StepResult(
             State(factored.model, factored.masks, (*state.structure, *factored.records)),
             changes,
@@ -278,41 +222,6 @@ class LowRankAttention(Method):
         return tuple(notes)
 
 
-def fastest_rank(mode: str, hidden: int, steps: int) -> tuple[int, str]:
-    """The largest rank of a recurrent matrix that was measured to run faster than dense, 0 where none is, and why.
-
-    Args:
-        mode: As `nn.RNNBase` has it.
-        hidden: H.
-        steps: Typical length of a sequence; 1 for a file of one step.
-    """
-    cell = mode.partition("_")[0]
-    found = (PAYS_STEP if steps == 1 else PAYS).get(cell)
-    if found is None or hidden < found[0]:
-        pays = "never in a file of one step" if found is None else f"from {found[0]} units on"
-        return 0, (
-            f"{_ARTICLES[cell]} of {hidden} units runs slower with two factors for its recurrent matrix, whatever the "
-            f"rank (measured; it pays {pays}, see docs/results/low-rank.md); `recurrent: smaller` takes it for the "
-            "size alone"
-        )
-    part = found[1]
-    rank = int(part * hidden)
-    return rank, (
-        f"{_ARTICLES[cell]} of {hidden} units was measured to run faster up to rank {rank} only ({part:g} x hidden "
-        "size, see docs/results/low-rank.md); `recurrent: smaller` takes it for the size alone"
-    )
-
-
-def _why_not_smaller(cut: Cut) -> str:
-    if cut.site.kind in ("query_key", "value_output"):
-        return f"a head has {cut.full} features"
-    rows, columns = cut.site.shape
-    return (
-        f"two factors of a {rows} x {columns} matrix have fewer parameters than it up to rank {cut.most} only "
-        "(r < m n / (m + n))"
-    )
-
-
 def _nothing(skipped: Sequence[Skip]) -> MethodError:
     """What was asked for is told, not what was never meant."""
     asked = [skip for skip in skipped if "not named in `targets`" not in skip.reason] or skipped
@@ -320,29 +229,6 @@ def _nothing(skipped: Sequence[Skip]) -> MethodError:
     looked_at = "; ".join(f"{skip.name}: {skip.reason}" for skip in asked[:_SHOWN]) + more
     return MethodError(
         f"nothing is cut ({looked_at})", hint="lower `energy`, `rank` or `parameters`, or change `targets`"
-    )
-
-
-def _change(cut: Cut, rank: int, sizes: Sequence[tuple[int, int]], *, whitened: bool) -> Change:
-    """`sizes`: parameters and how many are not zero, before and after."""
-    kept = 1.0 - cut.losses[rank]
-    what = "output energy on the calibration batches" if whitened else "energy"
-    heads = cut.site.kind in ("query_key", "value_output")
-    if heads:
-        width, count = cut.site.shape
-        note = f"{count} heads of {rank} features instead of {width}, {kept:.2%} of the {what} kept"
-    else:
-        rows, columns = cut.site.shape
-        note = f"rank {rank} of {cut.full}: {rows} x {rank} and {rank} x {columns}, {kept:.2%} of the {what} kept"
-    before, after = sizes
-    return Change(
-        name=cut.site.name,
-        action="heads narrowed" if heads else "factored",
-        parameters_before=before[0],
-        parameters_after=after[0],
-        nonzeros_before=before[1],
-        nonzeros_after=after[1],
-        note=note,
     )
 
 

@@ -5,36 +5,26 @@ Sources: arXiv 2407.20601 and section 2.3 of the thesis behind it; for the score
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from compressor.errors import MethodError
-from compressor.methods.base import Context, Method, State, StepResult
-from compressor.methods.removal import (
-    Batches,
-    first_batches,
-    masked,
-    masked_changes,
-    refuse_non_finite,
-    remove_units,
-    with_whole_masks,
-)
-from compressor.methods.retrain import Retrain, compare
-from compressor.methods.targets import Selection, check_patterns, layer_ratios, select_layers, select_weights
+from compressor.methods.base import Batches, Context, Method, State, StepResult
+from compressor.methods.patterns import Pattern, Patterns, Selection
+from compressor.methods.pruning import changes_of_masks, masked, refuse_idle, remove_units, with_whole_masks
+from compressor.methods.retrain import Retrain
+from compressor.methods.scoring import UnitScore, unit_scorer
+from compressor.methods.targets import layer_ratios, refuse_non_finite, select_layers, select_weights
 from compressor.report import Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from torch import Tensor, nn
+    from torch import nn
 
-    from compressor.surgery.units.planning import Scorer
+    from compressor.nn.weight_groups import WeightGroup
 
-Score = Literal["l1", "l2", "activation", "variance", "sensitivity", "taylor", "random"]
 _WEIGHTS_ONLY = ("sparsity", "matrices", "pattern", "schedule", "rounds", "retrain")
 _UNITS_ONLY = ("ratio", "ratios", "count", "round_to", "score", "compensate", "calibration_batches")
 _SCHEDULE_ONLY = ("rounds", "retrain")
@@ -56,12 +46,12 @@ class Magnitude(Method):
     """`weights` sets single weights to zero and holds them there; `units` takes hidden units out of recurrent layers,
     whose tensors become smaller."""
 
-    targets: tuple[str, ...] | None = None
+    targets: Patterns | None = None
     """Globs (or `re:` and a regular expression) on names of parameters or of modules that hold them; every recurrent
     layer where it is left out. Linear, convolution and embedding weights are pruned only where named here; biases
     never."""
 
-    ignore: tuple[str, ...] = ()
+    ignore: Patterns = ()
     """Globs (or `re:`) of what to leave alone though `targets` names it."""
 
     sparsity: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
@@ -95,7 +85,7 @@ class Magnitude(Method):
     ratio: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """With `prune: units`: fraction of the hidden units that is removed, from each layer or from all (`scope`)."""
 
-    ratios: Annotated[dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]], Field(min_length=1)] | None = None
+    ratios: Annotated[dict[Pattern, Annotated[float, Field(ge=0.0, lt=1.0)]], Field(min_length=1)] | None = None
     """With `prune: units`: name of a layer (or a glob, or `re:` and a regular expression) -> ratio of that layer; 0
     leaves it alone. A layer that no pattern fits keeps `ratio`, or is left alone where that is not given. A layer's own
     name goes before patterns. `compressor inspect --sensitivity --budget` finds ratios."""
@@ -106,23 +96,11 @@ class Magnitude(Method):
     round_to: Annotated[int, Field(ge=1)] | None = None
     """With `prune: units`: the number of units kept is rounded up to a multiple of this, for hardware that likes it."""
 
-    score: Score = "l2"
+    score: UnitScore = "l2"
     """With `prune: units`: what a unit is worth; the lowest go. `l1`, `l2`: norm of its incoming and outgoing weights
     over all gates. Measured on `calibration_batches` training batches: `activation`, the mean of its magnitude;
     `variance`, how much it varies; `sensitivity`, how far the outputs move when it is held at its mean; `taylor`, the
     effect of its weights on the training loss, gradient x weight, which needs labels. `random`: a control."""
-
-    @field_validator("targets", "ignore")
-    @classmethod
-    def _patterns_can_match(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        check_patterns(value or ())
-        return value
-
-    @field_validator("ratios")
-    @classmethod
-    def _ratios_can_match(cls, value: dict[str, float] | None) -> dict[str, float] | None:
-        check_patterns(tuple(value or ()))
-        return value
 
     compensate: bool = True
     """With `prune: units`: hand what a removed unit carried to the kept ones, by refitting the weights of every
@@ -144,16 +122,16 @@ class Magnitude(Method):
     @model_validator(mode="after")
     def _options_belong_together(self) -> Magnitude:
         if self.prune == "units":
-            self._refuse(_WEIGHTS_ONLY, "belongs to `prune: weights`, not to `prune: units`")
+            self.refuse_options(*_WEIGHTS_ONLY, why="belongs to `prune: weights`, not to `prune: units`")
             self._check_amount()
             return self
-        self._refuse(_UNITS_ONLY, "belongs to `prune: units`, not to `prune: weights`")
+        self.refuse_options(*_UNITS_ONLY, why="belongs to `prune: units`, not to `prune: weights`")
         if (self.sparsity is None) == (self.pattern is None):
             raise ValueError("`prune: weights` needs either `sparsity` or `pattern`")
         if self.pattern is not None:
-            self._refuse(("scope", "schedule", *_SCHEDULE_ONLY), "goes with `sparsity`, not with `pattern`")
+            self.refuse_options("scope", "schedule", *_SCHEDULE_ONLY, why="goes with `sparsity`, not with `pattern`")
         if self.schedule is None:
-            self._refuse(_SCHEDULE_ONLY, "has no effect without `schedule`")
+            self.refuse_options(*_SCHEDULE_ONLY, why="has no effect without `schedule`")
         elif self.rounds is None or self.retrain is None:
             raise ValueError(f"`schedule: {self.schedule}` needs `rounds` and `retrain`")
         return self
@@ -169,17 +147,12 @@ class Magnitude(Method):
         if self.scope == "global" and self.ratios is not None:
             raise ValueError("`ratios` are ratios of single layers, `scope: global` is one for all: take one of them")
 
-    def _refuse(self, names: tuple[str, ...], why: str) -> None:
-        """Refuse options that differ from their default; a default written out is fine."""
-        for name in names:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"`{name}` {why}")
-
     def check(self, model: nn.Module) -> None:
         """Refuse a model without anything that `targets` names, and weights that are not finite."""
         if self.prune == "units":
             names = self._select_layers(model)[0].names
-            refuse_non_finite(model, [name for name, _ in model.named_parameters() if _inside(name, names)])
+            prefixes = tuple(f"{name}." if name else "" for name in names)
+            refuse_non_finite(model, [name for name, _ in model.named_parameters() if name.startswith(prefixes)])
             return
         refuse_non_finite(model, select_weights(model, self.targets, self.ignore, self.matrices).names)
         if self.retrain is not None:
@@ -200,7 +173,7 @@ class Magnitude(Method):
             context,
             selection,
             Amount(self.ratio, self.count, self.round_to or 1, self.scope or "layer", ratios),
-            self._scorer(context, calibration),
+            unit_scorer(self.score, context, calibration),
             calibration=calibration if self.compensate else [],
             required=[name for name in selection.names if self.targets is None or name in {*self.targets, *ratios}],
         )
@@ -213,7 +186,7 @@ class Magnitude(Method):
         if self.ratio is None and self.count is None:
             idle |= dict.fromkeys(set(selection.names) - set(ratios), "no pattern of `ratios` fits it")
         skipped = [Skip(name=name, reason=idle[name]) for name in selection.names if name in idle]
-        _refuse_idle(skipped, len(selection.names), "raise a ratio")
+        refuse_idle(skipped, len(selection.names), "raise a ratio")
         names = tuple(name for name in selection.names if name not in idle)
         ratios = {name: ratio for name, ratio in ratios.items() if name in names}
         return Selection(names, (*selection.skipped, *skipped)), ratios
@@ -222,37 +195,25 @@ class Magnitude(Method):
         """Training batches, where the compensation or the score needs them."""
         if not self.compensate and self.score in ("l1", "l2", "random"):
             return []
-        return first_batches(context, self.calibration_batches)
-
-    def _scorer(self, context: Context, calibration: Batches) -> Scorer:
-        import torch
-
-        from compressor.surgery.units import scores
-
-        inputs = [inputs for inputs, _ in calibration]
-        generator = torch.Generator().manual_seed(context.generator.initial_seed())
-        scorers: dict[str, Callable[[], Scorer]] = {
-            "l1": lambda: scores.magnitude(1),
-            "l2": lambda: scores.magnitude(2),
-            "activation": lambda: scores.activation(inputs),
-            "variance": lambda: scores.variance(inputs),
-            "sensitivity": lambda: scores.sensitivity(inputs, generator),
-            "taylor": lambda: scores.taylor(calibration, context.task.loss),
-            "random": lambda: scores.random(generator),
-        }
-        return scorers[self.score]()
+        return context.first_batches(self.calibration_batches)
 
     def _prune_weights(self, state: State, context: Context) -> StepResult:
+        from compressor.nn.weight_groups import weight_groups
+        from compressor.surgery.changes import trained_changes
+
         selection = select_weights(state.model, self.targets, self.ignore, self.matrices)
         current = with_whole_masks(state, selection.names)
         if self.pattern is not None:
             current, skipped = self._by_pattern(current, selection.names)
-            return StepResult(current, masked_changes(state, current), (*selection.skipped, *skipped))
-        groups, skipped = self._groups(current, selection.names)
+            return StepResult(current, changes_of_masks(state, current), (*selection.skipped, *skipped))
+        assert self.sparsity is not None
+        groups, idle = weight_groups(current.masks, selection.names, self.sparsity, by_layer=self.scope == "layer")
+        skipped = [Skip(name=name, reason=reason) for name, reason in idle.items()]
+        refuse_idle(skipped, len(selection.names), "raise `sparsity`")
         current, history, notes = self._in_rounds(current, groups, context)
-        changes = masked_changes(state, current)
+        changes = changes_of_masks(state, current)
         if self.retrain is not None:
-            changes += compare(state.model, current.model, current.masks)[0]
+            changes += trained_changes(state.model, current.model, current.masks)[0]
         return StepResult(current, changes, (*selection.skipped, *skipped), history, notes)
 
     def _by_pattern(self, state: State, names: Sequence[str]) -> tuple[State, list[Skip]]:
@@ -262,40 +223,23 @@ class Magnitude(Method):
         masks = {name: n_of_m(state.model.get_parameter(name), state.masks[name], n, m) for name in names}
         idle = [name for name in names if masks[name].equal(state.masks[name])]
         skipped = [Skip(name=name, reason=f"no {m} consecutive weights have more than {n} left") for name in idle]
-        _refuse_idle(skipped, len(names), "take this step out of the recipe")
+        refuse_idle(skipped, len(names), "take this step out of the recipe")
         return masked(state, masks), skipped
 
-    def _groups(self, state: State, names: Sequence[str]) -> tuple[list[_Group], list[Skip]]:
-        """The sets of weights that share a threshold, those left out that have nothing to lose."""
-        from compressor.nn.masks import pruned_count
-
-        assert self.sparsity is not None
-        groups: list[_Group] = []
-        skipped: list[Skip] = []
-        for members in [(name,) for name in names] if self.scope == "layer" else [tuple(names)]:
-            total = sum(state.masks[name].numel() for name in members)
-            pruned = total - sum(int(state.masks[name].sum()) for name in members)
-            goal = pruned_count(total, self.sparsity)
-            if goal > pruned:
-                groups.append(_Group(members, pruned, goal))
-            else:
-                reason = f"{pruned} of {total} weights are pruned already, sparsity {self.sparsity} asks for {goal}"
-                skipped += [Skip(name=name, reason=reason) for name in members]
-        _refuse_idle(skipped, len(names), "raise `sparsity`")
-        return groups, skipped
-
     def _in_rounds(
-        self, state: State, groups: Sequence[_Group], context: Context
+        self, state: State, groups: Sequence[WeightGroup], context: Context
     ) -> tuple[State, tuple[dict[str, float], ...], tuple[str, ...]]:
         """Prune to the goal in one or more rounds, with retraining between; gives the history and notes of that."""
+        from compressor.nn.weight_groups import round_masks, sparsity_of
+
         rounds = self.rounds or 1
         history: list[dict[str, float]] = []
         notes: dict[str, None] = {}
         for done in range(1, rounds + 1):
-            state = masked(state, self._round_masks(state, groups, done / rounds))
+            state = masked(state, round_masks(state.model, state.masks, groups, done / rounds, self.schedule))
             if self.retrain is None:
                 continue
-            row = {"round": float(done), "sparsity": _sparsity(state, groups)}
+            row = {"round": float(done), "sparsity": sparsity_of(state.masks, groups)}
             if done == rounds:
                 history.append(row)
                 continue
@@ -305,48 +249,3 @@ class Magnitude(Method):
             history += [row | epoch for epoch in trained.history]
             notes |= dict.fromkeys(trained.notes)
         return state, tuple(history), tuple(notes)
-
-    def _round_masks(self, state: State, groups: Sequence[_Group], progress: float) -> dict[str, Tensor]:
-        from compressor.nn.masks import smallest_pruned
-
-        masks: dict[str, Tensor] = {}
-        for group in groups:
-            weights = [state.model.get_parameter(name) for name in group.names]
-            kept = [state.masks[name] for name in group.names]
-            count = group.count_at(progress, self.schedule)
-            masks |= zip(group.names, smallest_pruned(weights, kept, count), strict=True)
-        return masks
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Weights that share one threshold."""
-
-    names: tuple[str, ...]
-    pruned: int
-    """Before this step."""
-    goal: int
-    """Pruned weights after it."""
-
-    def count_at(self, progress: float, schedule: str | None) -> int:
-        """Pruned weights after the fraction `progress` = t / n of the rounds, exactly the goal after the last one.
-
-        s_t = s_f + (s_0 - s_f) (1 - t / n)^e with e = 3 (`cubic`) or 1 (`linear`), halves rounded up.
-        """
-        left = (1.0 - progress) ** (3 if schedule == "cubic" else 1)
-        return math.floor(self.goal + (self.pruned - self.goal) * left + 0.5)
-
-
-def _sparsity(state: State, groups: Sequence[_Group]) -> float:
-    masks = [state.masks[name] for group in groups for name in group.names]
-    return 1.0 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
-
-
-def _refuse_idle(skipped: Sequence[Skip], looked_at: int, hint: str) -> None:
-    if len(skipped) == looked_at:
-        reasons = "; ".join(f"{skip.name}: {skip.reason}" for skip in skipped)
-        raise MethodError(f"`magnitude` would change nothing ({reasons})", hint=hint)
-
-
-def _inside(name: str, modules: Sequence[str]) -> bool:
-    return any(not module or name.startswith(f"{module}.") for module in modules)

@@ -1,30 +1,26 @@
-"""`random_graph`: put a sparse stack laid out on a random graph in the place of a recurrent layer, to be trained next.
+"""`random_graph`: replace a recurrent layer by a sparse stack laid out on a random graph, to be trained next.
 
 Source: arXiv 2407.20601 (Darji, 2021), "randomly structured" networks; see `compressor.nn.recurrent.graph`.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from compressor.errors import MethodError, UsageError
 from compressor.methods.base import Context, Control, Method, State, StepResult
-from compressor.methods.targets import Candidate, check_patterns, matches
-from compressor.report import Change, Skip
+from compressor.methods.patterns import Candidate, Pattern, listed, matches
+from compressor.report import Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from compressor.nn.graphs.layered import LayeredGraph
-    from compressor.nn.recurrent.graph import Cell, GraphRecurrent
     from compressor.nn.recurrent.stack import RecurrentStack
-    from compressor.nn.recurrent.uneven import UnevenRecurrent
 
 Kind = Literal["watts_strogatz", "barabasi_albert", "erdos_renyi"]
 _NEEDED: dict[str, str] = {
@@ -54,7 +50,7 @@ class RandomGraph(Method):
     nodes: Annotated[int, Field(ge=2, le=1024)]
     """Number of nodes."""
 
-    target: str | None = None
+    target: Pattern | None = None
     """Name of the layer that is replaced (or a glob, or `re:` and a regular expression, that fits just one): an
     `nn.RNN`, `nn.GRU` or `nn.LSTM` that runs forward only. The model's only one where it is left out."""
 
@@ -91,12 +87,6 @@ class RandomGraph(Method):
     """Put a dense stack of as many parameters beside it in the report, from random weights too, and carry out the rest
     of the recipe on it. It takes twice the time."""
 
-    @field_validator("target")
-    @classmethod
-    def _target_can_match(cls, value: str | None) -> str | None:
-        check_patterns(() if value is None else (value,))
-        return value
-
     @model_validator(mode="after")
     def _options_belong_together(self) -> RandomGraph:
         for kind, name in _NEEDED.items():
@@ -125,23 +115,15 @@ class RandomGraph(Method):
     def apply(self, state: State, context: Context) -> StepResult:
         """Replace the layer in a copy of the model, and run it once."""
         from compressor.nn.graphs.properties import properties
-        from compressor.nn.recurrent.graph import GraphRecurrent
+        from compressor.surgery.graph_replacement import graph_stack
 
         self.check(state.model)
         with context.progress.bar("laying out the graph", None):
             graph = self.draw(context.generator.initial_seed())
             facts = properties(graph)
 
-        def build(old: nn.RNNBase) -> GraphRecurrent:
-            return GraphRecurrent(
-                _cell(old),
-                old.input_size,
-                graph,
-                self.units_per_node,
-                batch_first=old.batch_first,
-                skips=self.skips,
-                repeated_rows=self.repeated_rows,
-            )
+        def build(old: nn.RNNBase) -> RecurrentStack:
+            return graph_stack(old, graph, self.units_per_node, skips=self.skips, repeated_rows=self.repeated_rows)
 
         return self._replace(state, context, build, facts)
 
@@ -153,7 +135,7 @@ class RandomGraph(Method):
         """The graph.
 
         Args:
-            recipe_seed: Stands in for `graph_seed` where that is left out.
+            recipe_seed: Used if `graph_seed` is left out.
 
         Raises:
             MethodError: None that is connected was found.
@@ -172,53 +154,42 @@ class RandomGraph(Method):
 
     def _dense(self, state: State, context: Context) -> StepResult:
         """A stack of the original's cell and number of layers with about as many parameters as the graph's."""
-        from compressor.nn.recurrent.graph import parameter_count
-        from compressor.nn.recurrent.uneven import UnevenRecurrent
+        from compressor.surgery.graph_replacement import dense_stack
 
         graph = self.draw(context.generator.initial_seed())
-
-        def build(old: nn.RNNBase) -> UnevenRecurrent:
-            width, output_size = self.units_per_node * len(graph.layers[-1]), _output_size(old)
-            wanted = parameter_count(graph, _cell(old), old.input_size, self.units_per_node, skips=self.skips)
-            size = dense_size(old, wanted + _readout_parameters(width, output_size))
-            sizes = [[size]] * old.num_layers
-            return UnevenRecurrent(
-                old.mode, old.input_size, sizes, bias=old.bias, batch_first=old.batch_first, dropout=old.dropout
-            )
-
-        return self._replace(state, context, build, {})
+        return self._replace(
+            state, context, lambda old: dense_stack(old, graph, self.units_per_node, skips=self.skips), {}
+        )
 
     def _replace(
         self,
         state: State,
         context: Context,
-        build: Callable[[nn.RNNBase], GraphRecurrent | UnevenRecurrent],
+        build: Callable[[nn.RNNBase], RecurrentStack],
         facts: Mapping[str, float],
     ) -> StepResult:
-        """A copy of the model with what `build` makes of the old layer, and a readout, in that layer's place."""
+        """A copy of the model in which what `build` makes of the old layer replaces it."""
         import torch
 
         from compressor.nn.recurrent.gates import recurrent_modules
-        from compressor.nn.recurrent.stack import RecurrentStack
-        from compressor.nn.structure import replace_module, replace_record
+        from compressor.surgery.graph_replacement import stack_masks, stack_structure
+        from compressor.surgery.replacing import replace_in_copy
 
         name = self._find(state.model)
         layers = recurrent_modules(state.model)
         old = layers[name]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(context.generator.initial_seed())
-            new = RecurrentStack(build(old), _output_size(old))
+            new = build(old)
         weight = next(old.parameters())
-        new = new.to(weight.device, weight.dtype).train(old.training)
-        model = copy.deepcopy(state.model)
-        replace_module(model, name, new)
-        try_out(model, name, context)
-        masks = {key: mask for key, mask in state.masks.items() if not key.startswith(f"{name}.")}
-        masks |= {f"{name}.{key}": mask.to(weight.device) for key, mask in _masks(new).items()}
+        new = new.to(weight.device, weight.dtype)
+        replaced = replace_in_copy(state.model, state.masks, name, new, note=stack_structure(new))
+        _try_out(replaced.model, name, context)
+        masks = {f"{name}.{key}": mask.to(weight.device) for key, mask in stack_masks(new).items()}
         skipped = [Skip(name=other, reason="not the layer that `target` names") for other in layers if other != name]
         return StepResult(
-            State(model, masks, (*state.structure, replace_record(name, new))),
-            (_change(name, old, new),),
+            State(replaced.model, replaced.masks | masks, (*state.structure, replaced.record)),
+            (replaced.change,),
             tuple(skipped),
             notes=_notes(old),
             facts=facts,
@@ -235,64 +206,32 @@ class RandomGraph(Method):
                 hint="cells and layers that an earlier step replaced do not count",
             )
         target = self.target
-        found = (
-            every if target is None else [name for name in every if matches(target, Candidate(name, "layer", (name,)))]
-        )
-        if len(found) != 1:
+        fitting = [name for name in every if target is None or matches(target, Candidate(name, "layer", (name,)))]
+        if len(fitting) != 1:
             which = "the model has" if target is None else f"`target: {target}` fits"
-            hint = f"give `target`, one of {_listed(every)}"
-            raise MethodError(f"{which} {len(found)} recurrent layers, and one is replaced", hint=hint)
-        if not found[0]:
+            hint = f"give `target`, one of {listed(every)}"
+            raise MethodError(f"{which} {len(fitting)} recurrent layers, and one is replaced", hint=hint)
+        if not fitting[0]:
             raise MethodError(
                 "the model itself is the recurrent layer, which cannot be replaced in place",
                 hint="put it into a module of your own, as an attribute",
             )
-        return found[0]
+        return fitting[0]
 
 
-def dense_size(old: nn.RNNBase, parameters: int) -> int:
-    """Hidden size H >= 1 at which a dense stack comes nearest to so many parameters, the smaller one of two.
+def _try_out(model: nn.Module, name: str, context: Context) -> None:
+    """Run the model once on the task's example; refuses one that needs states of the layer called `name`."""
+    from compressor.surgery.graph_replacement import gives_out_states
+    from compressor.surgery.trial import run_once
 
-    The stack has the cell, the inputs I and the L layers of `old`, and a readout of H + 1 weights for each output
-    where H is not the size of its output. In layer l it has G * H * (I_l + H + 2), with G gates, I_0 = I, I_l = H, and
-    without the 2 where there are no biases.
-    """
-    from compressor.nn.recurrent.gates import gates
-
-    output_size, biases = _output_size(old), 2 if old.bias else 0
-
-    def count(size: int) -> int:
-        inputs = old.input_size + (old.num_layers - 1) * size
-        stack = gates(old) * size * (inputs + old.num_layers * (size + biases))
-        return stack + _readout_parameters(size, output_size)
-
-    largest = math.isqrt(parameters) + 1  # a layer alone has more than H^2
-    return min(range(1, largest + 1), key=lambda size: abs(count(size) - parameters))
-
-
-def try_out(model: nn.Module, name: str, context: Context) -> None:
-    """Run the model once on the task's example.
-
-    Raises:
-        MethodError: It uses the layer called `name` in a way in which a stack of another structure does not work.
-    """
-    import torch
-    from torch.utils._pytree import tree_leaves
-
-    from compressor.nn.recurrent.stack import NoStates
-
-    inputs = tuple(part.to(context.device) for part in context.task.example(2, context.task.length))
-    try:
-        with torch.no_grad():
-            outputs = copy.deepcopy(model).to(context.device).eval()(*inputs)
-    except MethodError as error:
-        raise MethodError(f"`{name}` cannot be replaced: {error.message}", hint=error.hint) from error
-    except Exception as error:
-        raise MethodError(
-            f"`{name}` cannot be replaced: without it the model raises {type(error).__name__}: {error}",
-            hint="it has to call the layer as `output, _ = layer(x)` and leave its weights and states alone",
-        ) from error
-    if any(isinstance(leaf, NoStates) for leaf in tree_leaves(outputs)):
+    outputs = run_once(
+        model,
+        context.task.example(2, context.task.length),
+        context.device,
+        problem=f"`{name}` cannot be replaced",
+        hint="the model has to call the layer as `output, _ = layer(x)` and leave its weights and states alone",
+    )
+    if gives_out_states(outputs):
         raise MethodError(
             f"`{name}` cannot be replaced: the model gives out its last states, and a stack of another structure has "
             "none to give",
@@ -300,51 +239,8 @@ def try_out(model: nn.Module, name: str, context: Context) -> None:
         )
 
 
-def _cell(old: nn.RNNBase) -> Cell:
-    return cast("Cell", old.mode.lower())
-
-
-def _output_size(old: nn.RNNBase) -> int:
-    return old.proj_size or old.hidden_size
-
-
-def _readout_parameters(width: int, output_size: int) -> int:
-    return 0 if width == output_size else (width + 1) * output_size
-
-
-def _masks(new: RecurrentStack) -> dict[str, Tensor]:
-    from compressor.nn.recurrent.graph import GraphRecurrent
-
-    stack = new.stack
-    return {f"stack.{key}": mask for key, mask in stack.masks().items()} if isinstance(stack, GraphRecurrent) else {}
-
-
-def _change(name: str, old: nn.Module, new: RecurrentStack) -> Change:
-    (before, before_nonzeros), (after, after_nonzeros) = _size(old), _size(new)
-    readout = "" if new.readout is None else f", readout {new.readout.in_features} -> {new.readout.out_features}"
-    return Change(
-        name=name,
-        action="replaced",
-        parameters_before=before,
-        parameters_after=after,
-        nonzeros_before=before_nonzeros,
-        nonzeros_after=after_nonzeros,
-        note=f"{new.stack.extra_repr()}{readout}",
-    )
-
-
-def _size(module: nn.Module) -> tuple[int, int]:
-    """Parameters and how many of them are not zero."""
-    parameters = list(module.parameters())
-    return sum(part.numel() for part in parameters), sum(int(part.count_nonzero()) for part in parameters)
-
-
 def _notes(old: nn.RNNBase) -> tuple[str, ...]:
     notes = ["The new weights are random: what the model knew is gone until a `retrain` step."]
     if old.dropout and old.num_layers > 1:
         notes.append(f"The dropout of {old.dropout:g} between the layers of the original is not used on a graph.")
     return tuple(notes)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)

@@ -1,30 +1,21 @@
-"""`retrain`: train the compressed model on the task, masks held exactly, the original as teacher where asked."""
+"""`retrain`: train the compressed model on the task, masks held exactly, the original as teacher if asked to."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import difflib
-import itertools
-import math
-import time
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from compressor.errors import CompressorError, MethodError, TaskError
+from compressor.errors import MethodError
 from compressor.methods.base import Context, Method, State, StepResult
-from compressor.report import Change, Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from torch import nn
 
-    import torch
-    from torch import Tensor, nn
-
-    from compressor.progress import Bar
     from compressor.training.distillation import Teacher
-    from compressor.training.trainer import Trainer
+    from compressor.training.epoch_batches import EpochBatches
 
 _QUICK_BATCHES = 4
 """Batches of a rehearsal."""
@@ -116,21 +107,15 @@ class Retrain(Method):
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"`momentum` belongs to `optimizer: sgd`, not to `{self.optimizer}`")
         if not self.distill:
-            self._need_default("distill_loss", "temperature", "distill_weight", "distill_hidden", needs="distill: true")
+            only_distilled = ("distill_loss", "temperature", "distill_weight", "distill_hidden")
+            self.refuse_options(*only_distilled, why="has no effect without `distill: true`")
         elif self.distill_loss != "kl":
-            self._need_default("temperature", needs="distill_loss: kl")
+            self.refuse_options("temperature", why="has no effect without `distill_loss: kl`")
         if self.quantize is None:
-            self._need_default("keep_float", needs="quantize: int8")
+            self.refuse_options("keep_float", why="has no effect without `quantize: int8`")
         if not self.noise_eta:
-            self._need_default("noise_gamma", needs="a `noise_eta` above 0")
+            self.refuse_options("noise_gamma", why="has no effect without a `noise_eta` above 0")
         return self
-
-    def _need_default(self, *names: str, needs: str) -> None:
-        """Refuse an option that would have no effect; a default written out is fine."""
-        for name in names:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                need = needs if needs.startswith("a ") else f"`{needs}`"
-                raise ValueError(f"`{name}` has no effect without {need}")
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model without trainable parameters and hidden modules that it does not have."""
@@ -148,14 +133,18 @@ class Retrain(Method):
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Train a copy of the model."""
+        from compressor.surgery.changes import trained_changes
+        from compressor.training.epochs import enough_memory, trainable_copy
+        from compressor.training.seeding import seeded
+
         self.check(state.model)
-        model = _trainable_copy(state, context.device)
-        with _seeded(context), _enough_memory():
+        model = trainable_copy(state.model, state.masks, context.device)
+        with seeded(context.generator, context.device), enough_memory():
             history, notes = self._train(model, state, context)
         model.eval()
         if self.bf16 and context.device.type != "cuda":
             notes.append("bf16 ignored: it needs CUDA")
-        changes, skipped = compare(state.model, model, state.masks)
+        changes, skipped = trained_changes(state.model, model, state.masks)
         if not changes:
             names = ", ".join(skip.name for skip in skipped)
             raise MethodError(f"retraining changed none of {names}", hint="raise `lr`, or prune fewer weights")
@@ -163,9 +152,14 @@ class Retrain(Method):
 
     def _train(self, model: nn.Module, state: State, context: Context) -> tuple[list[dict[str, float]], list[str]]:
         """Train `model` in place; gives a row an epoch, and notes."""
+        from compressor.measure import accuracy
+        from compressor.training.batch_loss import batch_loss
+        from compressor.training.epochs import Validation, train_epochs
         from compressor.training.rounding import Rounding
+        from compressor.training.seeding import device_generator
         from compressor.training.trainer import Noise, Trainer, lr_factor, make_optimizer
 
+        device, task = context.device, context.task
         rounding = None if self.quantize is None else Rounding(model, self.quantize, self.keep_float)
         around = contextlib.nullcontext if rounding is None else rounding.held
         with self._teacher(model, context) as teacher:
@@ -178,64 +172,60 @@ class Retrain(Method):
                 weight_decay=self.weight_decay,
                 momentum=self.momentum,
             )
-            batches = _Batches(self, context)
+            batches = self._batches(context)
             steps = batches.steps
+            noise = (
+                Noise(self.noise_eta, self.noise_gamma, device_generator(context.generator, device))
+                if self.noise_eta
+                else None
+            )
             trainer = Trainer(
                 parameters,
                 optimizer,
                 masks=state.masks,
                 clip=self.clip,
-                noise=Noise(self.noise_eta, self.noise_gamma, _device_generator(context)) if self.noise_eta else None,
+                noise=noise,
                 lr_at=None if steps is None else lambda t: self.lr * lr_factor(t, steps, self.schedule, self.warmup),
                 around=around,
             )
-            loss = self._loss(model, teacher, context)
-            history, notes = self._epochs(model, state, context, trainer, batches, loss, around)
+            history, notes = train_epochs(
+                model,
+                trainer,
+                batches,
+                batch_loss(model, task.loss, teacher, teacher_share=self.distill_weight, device=device, bf16=self.bf16),
+                Validation(
+                    lambda trained: (
+                        accuracy.score(task, accuracy.torch_forward(trained, device), validation=True).value
+                    ),
+                    task.higher_is_better,
+                    self.keep_best or self.early_stopping is not None,
+                    self.early_stopping,
+                ),
+                masks=state.masks,
+                progress=context.progress,
+                around=around,
+            )
         if rounding is not None:
             rounding.keep()
             notes.append(f"{len(rounding.parameters)} matrices trained and left rounded to {self.quantize}")
         return history, notes
 
-    def _epochs(
-        self,
-        model: nn.Module,
-        state: State,
-        context: Context,
-        trainer: Trainer,
-        batches: _Batches,
-        loss: Callable[[Any], Tensor],
-        around: Callable[[], contextlib.AbstractContextManager[None]],
-    ) -> tuple[list[dict[str, float]], list[str]]:
-        from compressor.nn.masks import prune_
-        from compressor.training.trainer import BestWeights
+    def _batches(self, context: Context) -> EpochBatches:
+        from compressor.training.epoch_batches import EpochBatches
 
-        keep = self.keep_best or self.early_stopping is not None
-        best = BestWeights(higher_is_better=context.task.higher_is_better, patience=self.early_stopping)
-        history: list[dict[str, float]] = []
-        with context.progress.bar("retrain", batches.total) as bar:
-            for epoch in range(1, batches.epochs + 1):
-                model.train()
-                started = time.perf_counter()
-                mean = trainer.epoch(batches.epoch(), loss, batches.reporter(bar, epoch), number=epoch)
-                seconds = time.perf_counter() - started
-                prune_(model, state.masks)  # they hold by themselves; a model that writes to its weights breaks them
-                batches.epoch_done(bar)
-                with around():
-                    metric = _metric(model.eval(), context, epoch)
-                history.append(
-                    {"epoch": float(epoch), "loss": mean, "metric": metric, "lr": trainer.lr, "seconds": seconds}
-                )
-                if keep and best.see(epoch, metric, model):
-                    break
-        if not keep:
-            return history, []
-        best.restore(model)
-        return history, [f"weights of epoch {best.epoch} of {len(history)} kept: the best validation metric"]
+        most = min(self.max_batches or _QUICK_BATCHES, _QUICK_BATCHES) if context.quick else self.max_batches
+        return EpochBatches(
+            lambda: context.task.batches(context.generator),
+            context.generator,
+            epochs=1 if context.quick else self.epochs,
+            most=most,
+            scheduled=self.schedule != "constant" or self.warmup > 0.0,
+        )
 
     def _teacher(self, model: nn.Module, context: Context) -> contextlib.AbstractContextManager[Teacher | None]:
-        """The original model, hooked where hidden outputs are matched; None where there is no distillation."""
+        """The original model, hooked if hidden outputs are matched; None without distillation."""
+        from compressor.training.batch_loss import to_device
         from compressor.training.distillation import Teacher
-        from compressor.training.trainer import to_device
 
         if not self.distill:
             return contextlib.nullcontext()
@@ -250,223 +240,6 @@ class Retrain(Method):
             hidden=self.distill_hidden,
             example=example,
         )
-
-    def _loss(self, model: nn.Module, teacher: Teacher | None, context: Context) -> Callable[[Any], Tensor]:
-        """Batch -> loss, with the model and the teacher run under autocast where it is asked for."""
-        import torch
-
-        from compressor.training.trainer import check_loss, to_device
-
-        device, task, share = context.device, context.task, self.distill_weight
-        move = device.type != "cpu"
-        bf16 = self.bf16 and device.type == "cuda"
-
-        def of_batch(batch: Any) -> Tensor:
-            inputs, target = _parts(batch)
-            if move:
-                inputs, target = to_device(inputs, device), to_device(target, device)
-            outputs = _run(model, inputs)
-            if teacher is None:
-                return task_loss(outputs, target)
-            distance = teacher.loss(inputs, outputs)
-            return distance if share == 1.0 else (1.0 - share) * task_loss(outputs, target) + share * distance
-
-        def task_loss(outputs: Any, target: Any) -> Tensor:
-            loss = task.loss(outputs, target)
-            check_loss(loss)
-            return loss
-
-        def of_batch_bf16(batch: Any) -> Tensor:
-            with torch.autocast("cuda", dtype=torch.bfloat16):
-                return of_batch(batch)
-
-        return of_batch_bf16 if bf16 else of_batch
-
-
-class _Batches:
-    """The task's batches, epoch after epoch, their number where it is known, and the bar that counts them."""
-
-    def __init__(self, options: Retrain, context: Context) -> None:
-        self._context = context
-        self._limit = options.max_batches
-        self.epochs = options.epochs
-        if context.quick:
-            self._limit = min(self._limit or _QUICK_BATCHES, _QUICK_BATCHES)
-            self.epochs = 1
-        scheduled = options.schedule != "constant" or options.warmup > 0.0
-        self._first, per_epoch = self._look_ahead(count=scheduled)
-        self.total = self.epochs if per_epoch is None else self.epochs * per_epoch
-        """Of the bar: batches, or epochs where the number of batches is not known."""
-        self._in_batches = per_epoch is not None
-        self.steps = self.epochs * per_epoch if scheduled and per_epoch is not None else None
-        """Optimizer steps of the learning-rate schedule; None where the rate is constant."""
-
-    def epoch(self) -> Iterable[Any]:
-        """The next epoch's batches."""
-        batches, self._first = self._first, None
-        return self._limited(self._draw() if batches is None else batches)
-
-    def reporter(self, bar: Bar, epoch: int) -> Callable[[int, float], None]:
-        """What the trainer calls with the number of batches done and the latest loss."""
-
-        def report(done: int, loss: float) -> None:
-            bar.advance(done if self._in_batches else 0, note=f"epoch {epoch}/{self.epochs}, loss {loss:.4g}")
-
-        return report
-
-    def epoch_done(self, bar: Bar) -> None:
-        """Advance a bar that counts epochs."""
-        if not self._in_batches:
-            bar.advance(1)
-
-    def _draw(self) -> Iterable[Any]:
-        return self._context.task.batches(self._context.generator)
-
-    def _limited(self, batches: Iterable[Any]) -> Iterable[Any]:
-        return batches if self._limit is None else itertools.islice(batches, self._limit)
-
-    def _look_ahead(self, *, count: bool) -> tuple[Iterable[Any] | None, int | None]:
-        """The first epoch's batches and how many there are.
-
-        Batches from a Python generator have no length. A schedule needs it, so they are counted once, from the
-        same state of the random generator.
-        """
-        state = self._context.generator.get_state()
-        first = self._draw()
-        try:
-            size = len(first)  # type: ignore[arg-type]
-        except TypeError:
-            if not count:
-                return first, None
-            size = sum(1 for _ in self._limited(first))
-            self._context.generator.set_state(state)
-            return None, size
-        return first, size if self._limit is None else min(size, self._limit)
-
-
-def compare(
-    before: nn.Module, after: nn.Module, masks: Mapping[str, Tensor]
-) -> tuple[tuple[Change, ...], tuple[Skip, ...]]:
-    """A `trained` change for each module whose own parameters differ, and the parameters that do not.
-
-    Pruned weights do not count as different.
-    """
-    import torch
-
-    old = dict(before.named_parameters())
-    skipped: list[Skip] = []
-    groups: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for name, parameter in after.named_parameters():
-        was = old[name].detach().to(parameter.device)
-        if name in masks:
-            was = was.masked_fill(~masks[name].to(parameter.device), 0.0)
-        if torch.equal(was, parameter):
-            frozen = "frozen: `requires_grad` is False"
-            idle = "unchanged: it received no gradient, or all of it is pruned"
-            skipped.append(Skip(name=name, reason=idle if parameter.requires_grad else frozen))
-        else:
-            groups.setdefault(name.rpartition(".")[0], []).append((was, parameter.detach()))
-    return tuple(_trained(name, pairs) for name, pairs in groups.items()), tuple(skipped)
-
-
-def _trained(module: str, pairs: list[tuple[Tensor, Tensor]]) -> Change:
-    count = sum(after.numel() for _, after in pairs)
-    largest = max(float((after - before).abs().max()) for before, after in pairs)
-    return Change(
-        name=module or "(model)",
-        action="trained",
-        parameters_before=count,
-        parameters_after=count,
-        nonzeros_before=sum(int(before.count_nonzero()) for before, _ in pairs),
-        nonzeros_after=sum(int(after.count_nonzero()) for _, after in pairs),
-        note=f"largest change {largest:.3g}",
-    )
-
-
-def _trainable_copy(state: State, device: torch.device) -> nn.Module:
-    """A copy on the device, pruned weights exactly zero, cuDNN's weights in one piece."""
-    from torch import nn
-
-    from compressor.nn.masks import prune_
-
-    model = copy.deepcopy(state.model).to(device)
-    prune_(model, state.masks)
-    for module in model.modules():
-        if isinstance(module, nn.RNNBase):
-            module.flatten_parameters()
-    return model
-
-
-@contextlib.contextmanager
-def _seeded(context: Context) -> Iterator[None]:
-    """Seed torch's global generators, from which dropout draws, and put them back afterwards."""
-    import torch
-
-    cuda = context.device.type == "cuda"
-    seed = _draw_seed(context.generator)
-    with torch.random.fork_rng(devices=[context.device] if cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(context.device):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
-@contextlib.contextmanager
-def _enough_memory() -> Iterator[None]:
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise MethodError(
-            f"retraining ran out of memory: {str(error).splitlines()[0]}",
-            hint="give smaller batches in `Task.batches`, or run with `--device cpu`",
-        ) from error
-
-
-def _device_generator(context: Context) -> torch.Generator:
-    """A generator on the device, seeded from the context's."""
-    import torch
-
-    return torch.Generator(context.device).manual_seed(_draw_seed(context.generator))
-
-
-def _draw_seed(generator: torch.Generator) -> int:
-    import torch
-
-    return int(torch.randint(2**62, (), generator=generator))
-
-
-def _metric(model: nn.Module, context: Context, epoch: int) -> float:
-    metric = context.task.validate_model(model, context.device).value
-    if not math.isfinite(metric):
-        raise MethodError(f"the task's validation metric is {metric} after epoch {epoch}", hint="lower `lr`")
-    return metric
-
-
-def _parts(batch: Any) -> tuple[tuple[Any, ...], Any]:
-    if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], (tuple, list)):
-        return tuple(batch[0]), batch[1]
-    raise TaskError(
-        "`Task.batches` gave something else than (inputs, target) with a tuple of inputs",
-        hint="yield `((x,), y)`, also where there is one input only",
-    )
-
-
-def _run(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
-    import torch
-
-    try:
-        return model(*inputs)
-    except (CompressorError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        shapes = ", ".join(str(tuple(item.shape)) if hasattr(item, "shape") else repr(item) for item in inputs)
-        raise MethodError(
-            f"the model raised {type(error).__name__} on a training batch of inputs {shapes}: {error}",
-            hint="`Task.batches` must give the inputs that the model's `forward` takes",
-        ) from error
 
 
 def _refuse_unknown_module(name: str, model: nn.Module) -> None:

@@ -1,67 +1,19 @@
-"""Which weights or layers `targets` and `ignore` name, and a clear refusal where they name nothing."""
+"""Which weights, layers or matrices of a model `targets` and `ignore` name."""
 
 from __future__ import annotations
 
-import difflib
-import re
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
 from compressor.errors import MethodError
-from compressor.report import Skip
+from compressor.methods.patterns import Candidate, Selection, listed, matches, refuse_unmatched, select
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
+    from compressor.methods.patterns import Kind
     from compressor.nn.attention.parts import AttentionParts
-
-Kind = Literal["i2h", "h2h", "other", "layer", "attention"]
-
-_SHOWN = 12
-"""How many names an error lists at most."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Something that a pattern may choose: a weight, or a recurrent layer."""
-
-    name: str
-    """As in `named_parameters` or `named_modules`: the first name of a shared one."""
-    kind: Kind
-    paths: tuple[str, ...]
-    """All its names and those of the modules that hold it."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What was chosen, in the model's order, and what was looked at and left alone."""
-
-    names: tuple[str, ...]
-    skipped: tuple[Skip, ...]
-
-
-def check_patterns(patterns: Sequence[str]) -> None:
-    """Raise `ValueError` on a pattern that can match nothing or is not a regular expression."""
-    for pattern in patterns:
-        expression = pattern.removeprefix("re:")
-        if not expression:
-            raise ValueError(f"`{pattern}` is an empty pattern")
-        if pattern.startswith("re:"):
-            try:
-                re.compile(expression)
-            except re.error as error:
-                raise ValueError(f"`{pattern}` is not a regular expression: {error}") from error
-
-
-def matches(pattern: str, candidate: Candidate) -> bool:
-    """True where the glob (or, after `re:`, the regular expression) fits a whole name of the candidate."""
-    if pattern.startswith("re:"):
-        expression = re.compile(pattern.removeprefix("re:"))
-        return any(expression.fullmatch(path) for path in candidate.paths)
-    return any(fnmatchcase(path, pattern) for path in candidate.paths)
 
 
 def select_weights(
@@ -77,18 +29,10 @@ def select_weights(
     if targets is None and not recurrent:
         raise MethodError(
             "the model has no recurrent layer (nn.RNN, nn.GRU, nn.LSTM or a cell of theirs) with plain weights",
-            hint=f"name other weights in `targets`: {_listed(item.name for item in candidates)}",
+            hint=f"name other weights in `targets`: {listed(item.name for item in candidates)}",
         )
-    _refuse_unmatched(targets or (), candidates, model)
-    chosen: list[str] = []
-    skipped: list[Skip] = []
-    for item in candidates:
-        reason = _reason(item, targets, ignore, matrices)
-        if reason is None:
-            chosen.append(item.name)
-        else:
-            skipped.append(Skip(name=item.name, reason=reason))
-    return _not_empty(chosen, skipped)
+    refuse_unmatched(targets or (), candidates, model)
+    return select(candidates, targets, ignore, matrices=matrices)
 
 
 def select_layers(model: nn.Module, targets: Sequence[str] | None, ignore: Sequence[str]) -> Selection:
@@ -101,12 +45,10 @@ def select_layers(model: nn.Module, targets: Sequence[str] | None, ignore: Seque
     if targets is None and all(item.kind == "other" for item in candidates):
         raise MethodError(
             "the model has no recurrent layer (nn.RNN, nn.GRU, nn.LSTM or a cell of theirs) to take units from",
-            hint=f"name Linear layers or convolutions in `targets`: {_listed(item.name for item in candidates)}",
+            hint=f"name Linear layers or convolutions in `targets`: {listed(item.name for item in candidates)}",
         )
-    _refuse_unmatched(targets or (), candidates, model)
-    reasons = [(item.name, _reason(item, targets, ignore, "both")) for item in candidates]
-    chosen = [name for name, reason in reasons if reason is None]
-    return _not_empty(chosen, [Skip(name=name, reason=reason) for name, reason in reasons if reason is not None])
+    refuse_unmatched(targets or (), candidates, model)
+    return select(candidates, targets, ignore)
 
 
 def select_matrices(
@@ -121,17 +63,10 @@ def select_matrices(
         raise MethodError(
             "the model has no multi-head attention whose matrices could be cut",
             hint="name Linear or recurrent matrices in `targets`, or attention of your own in the task's `attention`: "
-            f"{_listed(item.name for item in candidates)}",
+            f"{listed(item.name for item in candidates)}",
         )
-    _refuse_unmatched(targets or (), candidates, model, why="cannot be factored")
-    reasons = [(item.name, _reason(item, targets, ignore, "both")) for item in candidates]
-    left = "not a part of attention and not named in `targets`"
-    skipped = [
-        Skip(name=name, reason=reason if targets is not None or reason == "named in `ignore`" else left)
-        for name, reason in reasons
-        if reason is not None
-    ]
-    return _not_empty([name for name, reason in reasons if reason is None], skipped)
+    refuse_unmatched(targets or (), candidates, model, why="cannot be factored")
+    return select(candidates, targets, ignore, not_by_default="not a part of attention and not named in `targets`")
 
 
 def select_attention(
@@ -146,14 +81,15 @@ def select_attention(
         ignore: The same of those to leave alone.
 
     Raises:
-        MethodError: The model has none, a pattern matches nothing, or nothing is left.
+        MethodError: The model has none, a pattern matches nothing, nothing is left, or a weight is not finite.
     """
+    from compressor.nn.structure import with_holders
     from compressor.surgery.attention.sites import attention_sites
 
     sites = attention_sites(model, declared)
     paths: dict[int, tuple[str, ...]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        paths[id(module)] = (*paths.get(id(module), ()), *_paths(path))
+        paths[id(module)] = (*paths.get(id(module), ()), *with_holders(path))
     candidates = [Candidate(site.name, "layer", paths[id(model.get_submodule(site.name))]) for site in sites.found]
     if not candidates:
         changed = f" ({'; '.join(f'{skip.name}: {skip.reason}' for skip in sites.skipped)})" if sites.skipped else ""
@@ -161,11 +97,22 @@ def select_attention(
             f"the model has no multi-head attention{changed}",
             hint="nn.MultiheadAttention is found by itself; name attention of your own in the task's `attention`",
         )
-    _refuse_unmatched(targets or (), candidates, model, why="is no attention; name it in the task's `attention`")
-    reasons = [(item.name, _reason(item, targets, ignore, "both")) for item in candidates]
-    chosen = [name for name, reason in reasons if reason is None]
-    skipped = [Skip(name=name, reason=reason) for name, reason in reasons if reason is not None]
-    return _not_empty(chosen, [*sites.skipped, *skipped])
+    refuse_unmatched(targets or (), candidates, model, why="is no attention; name it in the task's `attention`")
+    selection = select(candidates, targets, ignore)
+    able = [site for site in sites.found if site.name in selection.names and site.reason is None]
+    refuse_non_finite(model, [name for site in able for name in site.parameters])
+    return Selection(selection.names, (*sites.skipped, *selection.skipped))
+
+
+def refuse_non_finite(model: nn.Module, names: Sequence[str]) -> None:
+    """Raise `MethodError` if a parameter holds NaN or infinity: its magnitudes have no order."""
+    for name in names:
+        parameter = model.get_parameter(name)
+        wrong = parameter.numel() - int(parameter.isfinite().sum())
+        if wrong:
+            raise MethodError(
+                f"`{name}` holds {wrong} values that are NaN or infinite", hint="check the checkpoint, or train again"
+            )
 
 
 def layer_ratios(model: nn.Module, names: Sequence[str], ratios: Mapping[str, float]) -> dict[str, float]:
@@ -180,7 +127,7 @@ def layer_ratios(model: nn.Module, names: Sequence[str], ratios: Mapping[str, fl
         MethodError: A pattern fits none of the chosen layers, or two of them give one layer different ratios.
     """
     candidates = [item for item in _layers(model) if item.name in names]
-    _refuse_unmatched(tuple(ratios), candidates, model, option="ratios", why="`targets` does not choose")
+    refuse_unmatched(tuple(ratios), candidates, model, option="ratios", why="`targets` does not choose")
     found: dict[str, float] = {}
     for item in candidates:
         fitting = {pattern: ratio for pattern, ratio in ratios.items() if matches(pattern, item)}
@@ -197,63 +144,10 @@ def layer_ratios(model: nn.Module, names: Sequence[str], ratios: Mapping[str, fl
     return found
 
 
-def _reason(item: Candidate, targets: Sequence[str] | None, ignore: Sequence[str], matrices: str) -> str | None:
-    """Why a candidate is left alone; None where it is chosen."""
-    if targets is None and item.kind == "other":
-        return "not in a recurrent layer and not named in `targets`"
-    if targets is not None and not any(matches(pattern, item) for pattern in targets):
-        return "not named in `targets`"
-    if any(matches(pattern, item) for pattern in ignore):
-        return "named in `ignore`"
-    if item.kind in ("i2h", "h2h") and matrices not in ("both", item.kind):
-        return f"`matrices: {matrices}` leaves {item.kind} weights alone"
-    return None
-
-
-def _not_empty(chosen: Sequence[str], skipped: Sequence[Skip]) -> Selection:
-    if not chosen:
-        looked_at = "; ".join(f"{skip.name}: {skip.reason}" for skip in skipped[:_SHOWN])
-        raise MethodError(f"nothing is left to prune ({looked_at})", hint="change `targets`, `ignore` or `matrices`")
-    return Selection(tuple(chosen), tuple(skipped))
-
-
-def _refuse_unmatched(
-    patterns: Sequence[str],
-    candidates: Sequence[Candidate],
-    model: nn.Module,
-    *,
-    option: str = "targets",
-    why: str = "cannot be pruned",
-) -> None:
-    """Every pattern has to match: one that does not is most likely a slip, and would prune less than was meant."""
-    for pattern in patterns:
-        if any(matches(pattern, item) for item in candidates):
-            continue
-        names = dict.fromkeys(path for item in candidates for path in item.paths)
-        near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.5)
-        wish = f"did you mean `{near[0]}`? " if near else ""
-        raise MethodError(
-            f"`{option}`: {_what_it_matches(pattern, model, why)}",
-            hint=f"{wish}candidates: {_listed(item.name for item in candidates)}",
-        )
-
-
-def _what_it_matches(pattern: str, model: nn.Module, why: str) -> str:
-    names = [name for name, _ in [*model.named_parameters(), *model.named_modules()] if name]
-    found = [name for name in names if matches(pattern, Candidate(name, "other", (name,)))]
-    if found:
-        return f"`{pattern}` matches only {_listed(found)}, which {why}"
-    return f"`{pattern}` matches nothing in the model"
-
-
-def _listed(names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-    return ", ".join(f"`{name}`" for name in every[:_SHOWN]) + more if every else "none"
-
-
 def _weights(model: nn.Module) -> list[Candidate]:
     """Every weight that magnitude can prune, a shared one once, under all its names."""
+    from compressor.nn.structure import with_holders
+
     found: dict[int, Candidate] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
@@ -263,13 +157,13 @@ def _weights(model: nn.Module) -> list[Candidate]:
             path = f"{prefix}.{local}" if prefix else local
             known = found.get(id(parameter))
             found[id(parameter)] = (
-                Candidate(path, kind, _paths(path))
+                Candidate(path, kind, with_holders(path))
                 if known is None
-                else Candidate(known.name, known.kind, (*known.paths, *_paths(path)))
+                else Candidate(known.name, known.kind, (*known.paths, *with_holders(path)))
             )
     # the canonical name of a parameter may lie in a module of another kind that shares it
     return [
-        Candidate(name, found[id(parameter)].kind, (*_paths(name), *found[id(parameter)].paths))
+        Candidate(name, found[id(parameter)].kind, (*with_holders(name), *found[id(parameter)].paths))
         for name, parameter in model.named_parameters()
         if id(parameter) in found
     ]
@@ -278,20 +172,16 @@ def _weights(model: nn.Module) -> list[Candidate]:
 def _layers(model: nn.Module) -> list[Candidate]:
     from torch import nn
 
+    from compressor.nn.structure import with_holders
+
     found: dict[int, Candidate] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         recurrent = isinstance(module, (nn.RNNBase, nn.RNNCellBase))
         if recurrent or isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             known = found.get(id(module))
             name, paths = (path, ()) if known is None else (known.name, known.paths)
-            found[id(module)] = Candidate(name, "layer" if recurrent else "other", (*paths, *_paths(path)))
+            found[id(module)] = Candidate(name, "layer" if recurrent else "other", (*paths, *with_holders(path)))
     return list(found.values())
-
-
-def _paths(path: str) -> tuple[str, ...]:
-    """A name and the modules that hold it: `a.b.c`, `a.b`, `a`."""
-    parts = path.split(".")
-    return tuple(".".join(parts[:end]) for end in range(len(parts), 0, -1))
 
 
 def _kind(module: nn.Module, local: str) -> Kind | None:

@@ -1,4 +1,4 @@
-"""Layers of this package that take the place of layers of PyTorch, and the records that say so.
+"""Layers of this package that replace layers of PyTorch, and the records that say so.
 
 A record is `{"kind": "replace", "module": "encoder.rnn", "with": "uneven_recurrent", "record": {...}}`.
 """
@@ -67,6 +67,22 @@ _KEYS = {"kind", "module", "with", "record"}
 def full_name(module: str, local: str) -> str:
     """The name that something called `local` inside of a module has in the whole model."""
     return f"{module}.{local}" if module else local
+
+
+def with_holders(name: str) -> tuple[str, ...]:
+    """A name and those of the modules that hold it: `a.b.c`, `a.b`, `a`."""
+    parts = name.split(".")
+    return tuple(".".join(parts[:end]) for end in range(len(parts), 0, -1))
+
+
+def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
+    """Identity of a parameter -> the names of the modules that hold it."""
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners.setdefault(id(parameter), []).append(name)
+    return owners
 
 
 def replace_record(name: str, layer: Layer) -> dict[str, Any]:

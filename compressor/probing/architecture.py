@@ -1,4 +1,4 @@
-"""What takes the place of what, as data, and a small network around it.
+"""What replaces what, as data.
 
 An architecture is what a layer of a model is, without its weights and its width. A probe builds it narrow, between an
 embedding and a linear readout that are the same on both sides, so that two networks differ in nothing else.
@@ -6,25 +6,21 @@ embedding and a linear readout that are the same on both sides, so that two netw
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.errors import UsageError
-from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.recurrent.graph import Cell, GraphRecurrent
 from compressor.nn.recurrent.stack import RecurrentStack
+from compressor.probing.network import EncoderStack, OutputsOnly
 
 if TYPE_CHECKING:
     from compressor.nn.graphs.layered import LayeredGraph
     from compressor.nn.recurrent.graph import Skips
-
-Mixer = Literal["attention", "aaren"]
-"""What mixes positions in a layer of a Transformer encoder."""
+    from compressor.probing.network import Mixer
 
 _MIXERS: dict[str, str] = {"attention": "causal attention", "aaren": "Aaren"}
 _CELLS: dict[str, str] = {"rnn_tanh": "tanh RNN", "rnn_relu": "ReLU RNN", "gru": "GRU", "lstm": "LSTM"}
@@ -34,8 +30,6 @@ WORDS: Final = (*_MIXERS, *_CELLS)
 MOST_LAYERS: Final = 2
 """Layers alike of a model that a probe stacks: what takes two layers, such as looking up a key, shows with two."""
 _LEAST_HEAD_WIDTH: Final = 8
-_LONGEST_WAVE: Final = 100.0
-"""Of the position encoding, over 2 pi: sequences of a probe are some ten to a hundred positions long."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,7 @@ class Encoder(Architecture):
 
     @property
     def label(self) -> str:
-        """`Aaren`, or `causal attention + Aaren` where layers differ."""
+        """`Aaren`, or `causal attention + Aaren` if layers differ."""
         names = [_MIXERS[mixer] for mixer in self.mixers]
         return names[0] if len(set(names)) == 1 else " + ".join(names)
 
@@ -107,8 +101,8 @@ class Encoder(Architecture):
         return replace(self, heads=heads)
 
     def build(self, width: int) -> nn.Module:
-        """PyTorch's encoder layers, their attention replaced where the layer has another mixer."""
-        return _EncoderStack(self.mixers, self.heads, width)
+        """PyTorch's encoder layers, their attention replaced if the layer has another mixer."""
+        return EncoderStack(self.mixers, self.heads, width)
 
 
 @dataclass(frozen=True)
@@ -133,7 +127,7 @@ class Recurrent(Architecture):
         kind, _, nonlinearity = self.cell.partition("_")
         options: dict[str, Any] = {"nonlinearity": nonlinearity} if nonlinearity else {}
         layer: nn.RNNBase = getattr(nn, kind.upper())(width, width, self.layers, batch_first=True, **options)
-        return _Outputs(layer)
+        return OutputsOnly(layer)
 
 
 @dataclass(frozen=True)
@@ -175,15 +169,15 @@ class GraphStack(Architecture):
             skips=self.skips,
             repeated_rows=self.repeated_rows,
         )
-        return _Outputs(RecurrentStack(stack, width))
+        return OutputsOnly(RecurrentStack(stack, width))
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a step of a recipe puts in the place of what."""
+    """What a step of a recipe replaces, and by what."""
 
     modules: tuple[str, ...]
-    """The layers of the user's model that are converted; empty where there is no model."""
+    """The layers of the user's model that are converted; empty without a model."""
     original: Architecture
     converted: Architecture
 
@@ -202,77 +196,7 @@ def named(word: str, *, layers: int = MOST_LAYERS, heads: int = 4) -> Architectu
         return Recurrent(word, layers)  # type: ignore[arg-type]
     if word in _MIXERS:
         return Encoder((word,) * layers, heads)  # type: ignore[arg-type]
-    raise UsageError(f"there is no architecture `{word}`", hint=f"architectures: {', '.join(WORDS)}")
-
-
-class Network(nn.Module):
-    """Embedding (and positions) -> an architecture -> linear readout: tokens (B, T) to scores (B, T, classes)."""
-
-    def __init__(self, architecture: Architecture, width: int, tokens: int, classes: int) -> None:
-        """With random weights from PyTorch's global generator; the architecture is one that `scaled(width)` gave."""
-        super().__init__()
-        self.embedding = nn.Embedding(tokens, width)
-        self.has_positions = architecture.has_positions
-        self.layers = architecture.build(width)
-        self.readout = nn.Linear(width, classes)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Scores of the classes at every position."""
-        x = self.embedding(tokens)  # (B, T, W)
-        if self.has_positions:
-            x = x + sinusoids(x.shape[1], x.shape[2])
-        scores: Tensor = self.readout(self.layers(x))  # (B, T, classes)
-        return scores
-
-
-def sinusoids(length: int, width: int) -> Tensor:
-    """Positions (T, W): sines, then cosines, of t * 100^(-2i / W) for i < W / 2 (Vaswani et al. 2017, section 3.5).
-
-    The longest wave there has 10,000 in the place of 100.
-    """
-    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(_LONGEST_WAVE) / width))  # (ceil(W / 2),)
-    angles = torch.arange(length)[:, None] * rates  # (T, ceil(W / 2))
-    return torch.cat((angles.sin(), angles.cos()), 1)[:, :width]
-
-
-class _EncoderStack(nn.Module):
-    def __init__(self, mixers: tuple[Mixer, ...], heads: int, width: int) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList()
-        for mixer in mixers:
-            block = nn.TransformerEncoderLayer(
-                width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-            )
-            if mixer == "aaren":
-                block.self_attn = _aaren(block.self_attn)  # type: ignore[assignment]
-            self.blocks.append(block)
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])  # (T, T)
-        for block in self.blocks:
-            x = block(x, src_mask=mask, is_causal=True)
-        normed: Tensor = self.norm(x)
-        return normed
-
-
-class _Outputs(nn.Module):
-    """A recurrent layer without its states."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        outputs: Tensor = self.layer(x)[0]
-        return outputs
-
-
-def _aaren(attention: nn.MultiheadAttention) -> AarenAttention:
-    """An Aaren with the initial weights of an attention, and a random query."""
-    aaren = AarenAttention.from_attention(attention)
-    nn.init.normal_(aaren.query)
-    return aaren
+    raise UsageError(f"unknown architecture `{word}`", hint=f"architectures: {', '.join(WORDS)}")
 
 
 def _counted(number: int, noun: str) -> str:

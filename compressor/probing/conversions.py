@@ -28,7 +28,7 @@ from compressor.report import Skip
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from compressor.probing.architecture import Mixer
+    from compressor.probing.network import Mixer
 
 RESIZED: Final = (UnevenRecurrent, CompactMultiheadAttention, WideLayerNorm, LowRankLinear, LowRankRecurrent)
 """The architecture of the layer in whose place they are, in sizes that PyTorch's cannot have."""

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from compressor.errors import MethodError
 from compressor.nn.recurrent.graph import GraphRecurrent
-from compressor.probing.architecture import Architecture, Network
+from compressor.probing.network import Network
 from compressor.probing.tasks import accuracy
 from compressor.training.trainer import Trainer, lr_factor, make_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from compressor.probing.architecture import Architecture
     from compressor.probing.tasks import ProbeTask
 
 _STEPS_A_LOOK = 50

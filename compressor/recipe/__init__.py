@@ -2,7 +2,7 @@
 
 from compressor.recipe.jsonschema import schema
 from compressor.recipe.loading import load
-from compressor.recipe.model import ExportOptions, Limits, Recipe
+from compressor.recipe.model import Limits, Recipe
 from compressor.recipe.source import library, names
 
-__all__ = ["ExportOptions", "Limits", "Recipe", "library", "load", "names", "schema"]
+__all__ = ["Limits", "Recipe", "library", "load", "names", "schema"]

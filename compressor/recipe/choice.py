@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -11,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from compressor.export import EXPORTERS
 from compressor.methods import METHODS
 
 if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
-
-FORMATS = ("executorch", "litert", "mnn", "ncnn", "onnx", "ort")
-"""Words of the exporters."""
 
 Models = Mapping[str, type[BaseModel]]
 
@@ -53,4 +50,4 @@ def methods() -> Models:
 @cache
 def formats() -> Models:
     """Options of every exporter by its format."""
-    return {word: importlib.import_module(f"exporters.{word}").Options for word in FORMATS}
+    return {word: exporter.options for word, exporter in EXPORTERS.items()}

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from compressor.export import ExportOptions
 from compressor.methods.base import Method
 from compressor.recipe.choice import ChosenBy, formats, methods
 
 MAX_STEPS: Final = 100
 MAX_EXPORTS: Final = 20
-
-
-class ExportOptions(Protocol):
-    """What the options model of every exporter has."""
-
-    @property
-    def format(self) -> str:
-        """Name of the exporter's module."""
-
-    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
-        """The options as plain values."""
 
 
 class Limits(BaseModel):
@@ -103,7 +93,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _something_is_compressed(self) -> Recipe:
-        if not self.steps and all(getattr(export, "precision", "float32") == "float32" for export in self.exports):
+        if not self.steps and not any(export.compresses for export in self.exports):
             raise ValueError("`steps` is empty and no export has a `precision`: nothing would be compressed")
         return self
 

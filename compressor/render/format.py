@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from compressor.report import Interval
+    from compressor.report import Interval, Latency, Score
 
 _SMALLEST_DECIMAL, _LARGEST_DECIMAL = 1e-3, 1e3
 _CALLED_SAME = 0.005
@@ -17,13 +18,14 @@ _CALLED_SAME = 0.005
 def significant(value: float, digits: int = 3) -> str:
     """`value` to so many significant digits, never in scientific form: 0.0832, 1.50, 1234."""
     if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
+        return f"{value + 0.0:g}"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f"{value:,.{decimals}f}"
 
 
 def metric(value: float) -> str:
-    """A metric with four decimals, or four significant digits where that says more."""
+    """A metric with four decimals, or four significant digits if that says more."""
+    value += 0.0  # no minus before a zero
     if value == 0 or _SMALLEST_DECIMAL <= abs(value) < _LARGEST_DECIMAL:
         return f"{value:.4f}"
     return f"{value:.4g}"
@@ -96,13 +98,46 @@ def confidence(interval: Interval) -> str:
     return f"{100 * interval.confidence:g} % interval"
 
 
+def score(value: Score) -> str:
+    """A metric with its interval: 0.9784 (0.9622 to 0.9919)."""
+    return metric(value.value) + ("" if value.interval is None else f" ({between(value.interval, metric)})")
+
+
+def median(latency: Latency | None) -> str:
+    """The median of a latency, or `not measured`."""
+    return "not measured" if latency is None else milliseconds(latency.p50)
+
+
+def spread(latency: Latency | None) -> str:
+    """Where the middle 80 % of a latency lie, or `not measured`."""
+    return "not measured" if latency is None else f"{significant(latency.p10)} to {milliseconds(latency.p90)}"
+
+
 def shape(value: tuple[int | str, ...]) -> str:
     """Axes with their sizes or names: batch × time × 12; `scalar` for none."""
     return " × ".join(str(size) for size in value) or "scalar"
 
 
+def arrow(before: str, after: str) -> str:
+    """`before → after`, or one of them if they are the same."""
+    return before if before == after else f"{before} → {after}"
+
+
+def plural(number: int, one: str, several: str = "") -> str:
+    """`1 thread`, `2 threads`; `several` if it does not end with an s."""
+    return f"{count(number)} {one if number == 1 else several or one + 's'}"
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 time to the minute, in UTC; another text as it is."""
+    try:
+        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except (ValueError, OverflowError):
+        return text
+
+
 def change(before: float | None, after: float | None, *, less: str, more: str) -> str:
-    """How many times less or more: `3.9x smaller`, `1.2x larger`, `same`; empty where either is not known."""
+    """How many times less or more: `3.9x smaller`, `1.2x larger`, `same`; empty if either is not known."""
     if not before or not after:
         return ""
     quotient = before / after

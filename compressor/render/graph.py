@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
-from compressor.render.plots import COMPRESSED, INK, MUTED, ZERO, alone, draw
+from compressor.render.svg import COMPRESSED, INK, MUTED, ZERO, alone, draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from compressor.render.plots import COMPRESSED, GRID, INK, ORIGINAL, alone, draw
+from compressor.render.svg import COMPRESSED, GRID, INK, ORIGINAL, alone, draw
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from compressor.render.plots import COMPRESSED, INK, alone, draw, short
+from compressor.render.svg import COMPRESSED, INK, alone, draw, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,76 +1,103 @@
-"""The table at the end of a run."""
+"""A report on the terminal: rich renderables, in which text of the user's can neither colour, move nor forge."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, assert_never
 
-from compressor.render import probe, view
-from compressor.render.blocks import MARKS
+from compressor.render.blocks import (
+    ALARMS,
+    MARKS,
+    Cards,
+    Code,
+    Details,
+    Figures,
+    Group,
+    Heading,
+    Items,
+    Links,
+    Statement,
+    Statements,
+    Table,
+    Text,
+)
+from compressor.render.sections import shown
+from compressor.render.text import one_line, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from rich.console import Console
+    import rich.text
+    from rich.console import RenderableType
 
-    from compressor.render.blocks import Statement
-    from compressor.render.blocks import Table as Cells
-    from compressor.report import Probe, Report
+    from compressor.render.blocks import Block, Tone
+    from compressor.report import Report
 
-_STYLES = {"good": "green", "bad": "bold red", "plain": "default"}
-
-
-def print_table(report: Report, console: Console) -> None:
-    """Print the comparison, the limits and the sentences that matter; text of the user's is printed as it is."""
-    from rich.text import Text
-
-    console.print(_rich(view.comparison(report), title=report.name))
-    for note in view.footnotes(report):
-        console.print(Text(note, style="dim"))
-    if (table := view.step_by_step(report)) is not None:
-        console.print(_rich(table, title="step by step"))
-        console.print(Text(view.step_footnote(report), style="dim"))
-    for step in report.steps:
-        if (others := view.beside(report, step)) is not None:
-            console.print(_rich(others))
-        for probed in step.probes:
-            print_probe(probed, console)
-    for artifact in view.files(report):
-        if (rounded := view.quantization(artifact)) is not None:
-            console.print(_rich(rounded, title=artifact.path))
-            for sentence in view.rounding(artifact):
-                console.print(Text(sentence, style="dim"))
-    wanted = view.limits(report)
-    if wanted is not None:
-        console.print(_rich(wanted))
-    print_statements(view.statements(report), console)
+_STYLES: Final[dict[Tone, str]] = {"good": "green", "bad": "bold red", "plain": ""}
 
 
-def print_statements(statements: Iterable[Statement], console: Console) -> None:
-    """Print sentences, each with the mark and the colour of its tone."""
-    from rich.text import Text
-
-    for statement in statements:
-        console.print(Text(f"{MARKS[statement.tone]} {statement.text}", style=_STYLES[statement.tone]))
-
-
-def print_probe(probed: Probe, console: Console) -> None:
-    """Print what a probe found, and how."""
-    from rich.text import Text
-
-    console.print(_rich(probe.table(probed), title=probe.title(probed)))
-    console.print(Text(probe.conditions(probed), style="dim"))
+def page(report: Report) -> list[RenderableType]:
+    """What the terminal shows of a report, to be printed one below the other."""
+    parts: list[RenderableType] = []
+    for section, blocks in shown(report, "terminal"):
+        if parts:
+            parts.append("")
+        if section.title:
+            parts.append(_text(section.title, "bold"))
+        parts += draw(blocks)
+    return parts
 
 
-def _rich(table: Cells, title: str | None = None) -> object:
+def draw(blocks: Iterable[Block]) -> Iterator[RenderableType]:
+    """Blocks as renderables; a plot has none."""
+    for block in blocks:
+        match block:
+            case Heading():
+                yield _text(block.text, "bold").append(" ").append(_statement(block.verdict))
+            case Text():
+                yield _text(block.text, "dim" if block.muted else "")
+            case Statements():
+                yield from map(_statement, block.items)
+            case Cards():
+                yield from (_text(f"{card.title}: {card.before} → {card.after}, {card.change}") for card in block.items)
+            case Table():
+                yield _table(block)
+            case Items():
+                yield from (_text(f"- {item}") for item in block.items)
+            case Links():
+                yield from (_text(f"- {file}") for file in block.files)
+            case Figures():
+                pass
+            case Code():
+                yield _literal(block.text)
+            case Group() | Details():
+                yield _text(block.title, "bold")
+                yield from draw(block.blocks)
+            case _:
+                assert_never(block)
+
+
+def _statement(statement: Statement) -> rich.text.Text:
+    return _text(f"{MARKS[statement.tone]} {statement.text}", _STYLES[statement.tone])
+
+
+def _table(table: Table) -> RenderableType:
     from rich import box
-    from rich.table import Table
+    from rich.table import Table as Grid
+
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=any(table.header))
+    for name, numeric in zip(table.header, table.numeric, strict=True):
+        grid.add_column(_text(name), justify="right" if numeric else "left", overflow="fold")
+    for row in table.rows:
+        grid.add_row(*(_text(cell, "bold red" if cell in ALARMS else "") for cell in row))
+    return grid
+
+
+def _text(value: str, style: str = "") -> rich.text.Text:
+    """`value` on one line, as it is: no markup of rich's, no control characters."""
+    return _literal(one_line(value), style)
+
+
+def _literal(value: str, style: str = "") -> rich.text.Text:
     from rich.text import Text
 
-    drawn = Table(
-        title=None if title is None else Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    for index, name in enumerate(table.header):
-        drawn.add_column(Text(name), justify="left" if index == 0 else "right", overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*(Text(cell) for cell in row))
-    return drawn
+    return Text(printable(value), style=style)

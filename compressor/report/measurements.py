@@ -62,3 +62,8 @@ class Measurement(Fact):
     """Against the original's file; None on the original."""
     step: StepMeasurement | None = None
     """Of the step file, `artifact.step`; None if there is none."""
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the parameters that are zero, 0..1."""
+        return 1 - self.nonzeros / self.parameters if self.parameters else 0.0

@@ -29,3 +29,8 @@ class Parity(Fact):
     def passed(self) -> bool:
         """True if every point is within the tolerances."""
         return all(point.within for point in self.points)
+
+    @property
+    def largest_error(self) -> float:
+        """Largest |file - torch| of all points."""
+        return max(point.max_absolute for point in self.points)

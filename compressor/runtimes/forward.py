@@ -124,6 +124,10 @@ class Fixed:
                 for part, axis in zip(inputs, self._batch_in, strict=True)
             )
 
+    def one_call(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The inputs of one call in the precision that the file takes."""
+        return self._file.cast(inputs)
+
     def close(self) -> None:
         """Free the file."""
         self._file.close()
@@ -133,11 +137,7 @@ class Fixed:
         return max(sizes, default=1)
 
     def _run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        given = [
-            part.half() if item.dtype == "float16" and part.dtype == torch.float32 else part
-            for item, part in zip(self._file.inputs, inputs, strict=False)
-        ]
-        outputs = self._file(*given, *inputs[len(given) :])
+        outputs = self._file(*self.one_call(inputs))
         flat = (outputs,) if isinstance(outputs, Tensor) else outputs
         return tuple(part.float() if part.dtype == torch.float16 else part for part in flat)
 

@@ -81,6 +81,14 @@ class ModelFile(ABC):
             declared.name: self._array(declared, value) for declared, value in zip(self.inputs, inputs, strict=True)
         }
 
+    def cast(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """`inputs`, in float16 where they are float32 and the file takes float16."""
+        taken = [item.dtype for item in self.inputs] + [""] * len(inputs)
+        return tuple(
+            part.half() if kind == "float16" and part.dtype == torch.float32 else part
+            for kind, part in zip(taken, inputs, strict=False)
+        )
+
     @abstractmethod
     def reload(self) -> None:
         """Load the file afresh; raises `ExportError` where it cannot be."""

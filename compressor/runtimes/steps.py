@@ -166,7 +166,7 @@ class Steps:
         """All inputs of one step, for a clock: the first positions of `inputs`, and states after `past` positions."""
         batch, length = self._size(inputs)
         states = [initial_state(state, batch, past=past) for state in self.info.states]
-        return [*self.step_inputs(inputs, 0, length), *states]
+        return [*self.file.cast(self.step_inputs(inputs, 0, length)), *states]
 
 
 def _padded(part: Tensor, axis: int, length: int) -> Tensor:

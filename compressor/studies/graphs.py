@@ -28,12 +28,12 @@ from torch import nn
 from compressor.errors import MethodError, OutputError, UsageError
 from compressor.files import write_whole, writing
 from compressor.measure import accuracy, size
+from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, State
 from compressor.methods.random_graph import RandomGraph
 from compressor.methods.retrain import Retrain
 from compressor.nn.graphs.properties import properties
 from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks
-from compressor.pipeline.run import MethodTask, torch_forward
 from compressor.progress import Silent
 from compressor.report import Fact
 from compressor.task import loading as tasks
@@ -222,7 +222,7 @@ def train(options: Study, kind: Kind, index: int) -> Row:
     task, cpu = _task(options.task), torch.device("cpu")
     original = task.model()
     seed = _seed(options, kind, index)
-    context = Context(MethodTask(task), original, cpu, torch.Generator().manual_seed(seed), Silent())
+    context = Context(task, original, cpu, torch.Generator().manual_seed(seed), Silent())
     state = draw(options, kind, index).apply(State(original), context).state
     reinitialise(state.model, seed)
     metric, note = None, ""

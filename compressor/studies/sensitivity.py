@@ -15,13 +15,14 @@ from torch import nn
 from compressor.errors import MethodError
 from compressor.files import cache_folder, write_whole, writing
 from compressor.measure import accuracy, size
+from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, State, StepResult
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.targets import select_layers
-from compressor.pipeline.run import MethodTask, torch_forward
 from compressor.progress import Silent
 from compressor.report import LayerSensitivity, Sensitivity, SensitivityPoint
 from compressor.surgery.units.choice import Amount
+from compressor.task.view import has_validation_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +44,7 @@ class Prober:
         self.step = step
         self.device = device
         self.names = select_layers(model, step.targets, step.ignore).names
-        self.validation = not task.validates_on_evaluation_data
+        self.validation = has_validation_data(task)
 
     def examine(self, model: nn.Module) -> Examined:
         """The metric on the task's validation data, or on its evaluation data where it has no other."""
@@ -58,9 +59,7 @@ class Prober:
         every = {name or "*": ratios.get(name, 0.0) for name in self.names}
         own = {"ratio": None, "count": None, "scope": None, "ratios": every}
         options = self.step.model_dump() | own | overrides
-        context = Context(
-            MethodTask(self.task), self.model, self.device, torch.Generator().manual_seed(0), Silent(), quick=False
-        )
+        context = Context(self.task, self.model, self.device, torch.Generator().manual_seed(0), Silent(), quick=False)
         return Magnitude.model_validate(options).apply(State(self.model), context)
 
     def parameters_left(self, ratios: Mapping[str, float]) -> int:

@@ -10,8 +10,8 @@ from torch import nn
 
 from compressor.errors import CheckpointError
 from compressor.nn.structure import REPLACE, apply_record
-from compressor.surgery.attention.heads import KIND as HEADS
-from compressor.surgery.attention.heads import apply_heads_record
+from compressor.surgery.attention.head_records import KIND as HEADS
+from compressor.surgery.attention.head_records import apply_heads_record
 from compressor.surgery.trace.edges import KIND as EDGES
 from compressor.surgery.units.resize import refresh, replace, tensor_of
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import torch
     from torch import Tensor, nn
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Inputs = tuple[Tensor, ...]
     Outputs = Tensor | tuple[Tensor, ...]
     Forward = Callable[..., Outputs]
-    """The model or an exported file: called with the model's inputs, all tensors on the CPU."""
+    """The model or an exported file, called as the model itself; all tensors on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,15 @@ class Task(ABC):
 
     metric: str = "accuracy"
     higher_is_better: bool = True
-    inputs: Mapping[str, Mapping[int, str]] = {"input": {0: "batch", 1: "time"}}
-    """Input name -> {axis: name of the dynamic axis}, in the order of `forward`'s arguments."""
-    outputs: Mapping[str, Mapping[int, str]] = {"output": {0: "batch"}}
-    """Output name -> {axis: name of the dynamic axis}, in the order of `forward`'s results."""
+    inputs: Mapping[str, Mapping[int, str]] = {}
+    """Name of each tensor that goes in -> {axis: name of the open axis}, in the order of `forward`'s parameters. Empty:
+    names come from the parameters and structure (`state.0`), axes are found by calling the model at several sizes."""
+    outputs: Mapping[str, Mapping[int, str]] = {}
+    """The same for the tensors that come out, in the order in which they stand in the result."""
+    batch_parts: Sequence[str] | None = None
+    """What each element of a batch is, if `batches` gives more than (inputs, target): `input`, `target` or `ignore`."""
+    target: str | None = None
+    """The key of the target, if `batches` gives dictionaries; the other entries are keyword arguments of the model."""
     length: int = 32
     """A typical length of the `time` axis: latency and MACs are given for it."""
     min_length: int = 1
@@ -60,15 +65,19 @@ class Task(ABC):
 
     @abstractmethod
     def example(self, batch: int, length: int) -> Inputs:
-        """Valid inputs of the model at this batch size and length (random or real), as a tuple of tensors."""
+        """Valid inputs of the model at this batch size and length, random or real.
+
+        A tensor, a tuple of positional arguments, a dictionary of keyword arguments, or `compressor.Call(x, mask=m)`
+        for both. An argument may be any container of tensors, numbers, text and None.
+        """
 
     @abstractmethod
     def batches(self, generator: torch.Generator) -> Iterable[tuple[Inputs, Any]]:
-        """One epoch of training batches, each (inputs, target); shuffle with `generator`."""
+        """One epoch of training batches, each (inputs, target); shuffle with `generator`. A `DataLoader` will do."""
 
     @abstractmethod
     def loss(self, outputs: Outputs, target: Any) -> Tensor:
-        """The training loss of one batch, a scalar."""
+        """The training loss of one batch, a scalar; `outputs` is what the model's own `forward` returns."""
 
     @abstractmethod
     def evaluate(self, forward: Forward) -> float | Tensor | Evaluation:

@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
-from compressor.errors import CompressorError, Place, TaskError
+from compressor.errors import CompressorError, Place, TaskError, TaskNote
 from compressor.nn.attention.parts import AttentionParts
-from compressor.task.contract import Task
+from compressor.nn.patterns import check_patterns
+from compressor.task.batches import split
+from compressor.task.calls import Calls, learn_calls
+from compressor.task.model_checks import check_model
+from compressor.task.signature import Call, as_call, flatten_calls
+from compressor.task.view import TaskView, ViewedBatches
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
     import torch
     from torch import Tensor, nn
 
-    from compressor.task.contract import Evaluation, Forward, Inputs, Outputs
+    from compressor.task.axes import Axes
+    from compressor.task.contract import Evaluation, Forward, Inputs, Outputs, Task
 
-_ATTRIBUTES = ("metric", "higher_is_better", "inputs", "outputs", "length", "min_length", "max_length", "attention")
 
-
-class GuardedTask(Task):
+class GuardedTask(TaskView):
     """A task whose functions may raise anything: what they raise becomes a `TaskError` that names file and line."""
 
     def __init__(self, task: Task, file: str) -> None:
         """Wrap `task`, which was defined in `file`."""
-        self.task = task
         self.file = file
-        for name in _ATTRIBUTES:
-            setattr(self, name, getattr(task, name))
+        self.calls: Calls | None = None
+        """How the model is called; known once it was built."""
+        super().__init__(task)
         self._check_attributes()
+
+    @property
+    def inputs(self) -> Axes:
+        """Name of each input -> {axis: name of the open axis}: what the task declares, or else what was found."""
+        return self._learned().inputs
+
+    @inputs.setter
+    def inputs(self, declared: Axes) -> None:
+        self._declared_inputs = declared
+
+    @property
+    def outputs(self) -> Axes:
+        """The same of each output."""
+        return self._learned().outputs
+
+    @outputs.setter
+    def outputs(self, declared: Axes) -> None:
+        self._declared_outputs = declared
 
     @property
     def name(self) -> str:
@@ -40,48 +64,52 @@ class GuardedTask(Task):
         return type(self.task).__name__
 
     def model(self) -> nn.Module:
-        """The task's `model`, checked to be a module with finite weights and the attention that the task names.
+        """The task's `model`, checked, in evaluation mode, computed weights folded; it takes and gives flat tensors."""
+        from compressor.nn.folding import fold
 
-        It is in evaluation mode.
-        """
-        from torch import nn
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", TaskNote)
+            model = self._call("model")
+        self.notes = tuple(str(note.message) for note in told if issubclass(note.category, TaskNote))
+        for note in told:
+            if not issubclass(note.category, TaskNote):
+                warnings.warn_explicit(note.message, note.category, note.filename, note.lineno)
+        with self._placed():
+            check_model(model, self.attention)
+            folded = fold(model.eval())
+        self.notes, self.masks = (*self.notes, *folded.notes), folded.masks
+        return flatten_calls(model, self._learned(model).signature)
 
-        model = self._call("model")
-        if not isinstance(model, nn.Module):
-            raise self._wrong("model", "a torch.nn.Module", model)
-        _refuse_broken_weights(model, self.file)
-        if self.attention:
-            from compressor.surgery.attention.sites import check_declared
+    def _learned(self, model: nn.Module | None = None) -> Calls:
+        """How the model is called, found when it is first asked for."""
+        if self.calls is None:
+            if model is None:
+                self.model()
+                assert self.calls is not None
+                return self.calls
+            with self._placed():
+                self.calls = learn_calls(self, model, self._declared_inputs, self._declared_outputs)
+        return self.calls
 
-            try:
-                check_declared(model, self.attention)
-            except TaskError as error:
-                raise TaskError(error.message, hint=error.hint, place=Place(self.file)) from error
-        return model.eval()
+    def arguments(self, batch: int, length: int) -> Call:
+        """The call of the model that the task's `example` stands for."""
+        example = self._call("example", batch, length)
+        with self._placed():
+            return as_call(example)
 
     def example(self, batch: int, length: int) -> Inputs:
-        """The task's `example`, checked to be a tuple of as many tensors as `inputs` has names."""
-        from torch import Tensor
-
-        example = self._call("example", batch, length)
-        if isinstance(example, Tensor):
-            example = (example,)
-        if not isinstance(example, tuple) or not all(isinstance(part, Tensor) for part in example):
-            raise self._wrong("example", "a tuple of tensors", example)
-        if len(example) != len(self.inputs):
-            raise TaskError(
-                f"`example` of {self.name} gives {len(example)} tensors, but `inputs` names {len(self.inputs)}",
-                hint="name every argument of the model's `forward`, in order",
-                place=Place(self.file),
-            )
-        return example
+        """The tensors of the task's `example`."""
+        call = self.arguments(batch, length)
+        with self._placed():
+            return self._learned().signature.flatten(call)
 
     def batches(self, generator: torch.Generator) -> Iterable[tuple[Inputs, Any]]:
-        """The task's `batches`, with their length where they have one; each is checked to be (inputs, target)."""
+        """The task's `batches` as (tensors, target), with their length if they have one."""
         with self._guard("batches"):
-            return _GuardedBatches(self.task.batches(generator), self._checked)
+            return ViewedBatches(self.task.batches(generator), self._checked)
 
-    def _checked(self, batches: Iterable[tuple[Inputs, Any]]) -> Iterator[tuple[Inputs, Any]]:
+    def _checked(self, batches: Iterable[Any]) -> Iterator[tuple[Inputs, Any]]:
+        signature = self._learned().signature
         with self._guard("batches"):
             iterator = iter(batches)
         while True:
@@ -90,34 +118,48 @@ class GuardedTask(Task):
                     batch = next(iterator)
                 except StopIteration:
                     return
-            if not isinstance(batch, tuple) or len(batch) != 2:
-                raise self._wrong("batches", "pairs (inputs, target)", batch)
-            inputs, target = batch
-            yield (inputs if isinstance(inputs, tuple) else (inputs,)), target
+            with self._placed():
+                call, target = split(batch, self.task.batch_parts, self.task.target)
+                yield signature.flatten(call), target
 
     def loss(self, outputs: Outputs, target: Any) -> Tensor:
-        """The task's `loss`."""
+        """The task's `loss` of what the model's own `forward` would give."""
+        results = self._learned().signature.results(outputs)
         with self._guard("loss"):
-            return self.task.loss(outputs, target)
+            return self.task.loss(results, target)
 
     def evaluate(self, forward: Forward) -> float | Tensor | Evaluation:
-        """The task's `evaluate`."""
+        """The task's `evaluate`; `forward` is called as the model itself there."""
+        structured = self._structured(forward)
         with self._guard("evaluate"):
-            return self.task.evaluate(forward)
+            return self.task.evaluate(structured)
 
     def validate(self, forward: Forward) -> float | Tensor | Evaluation:
-        """The task's `validate`."""
+        """The task's `validate`, in the same way."""
+        structured = self._structured(forward)
         with self._guard("validate"):
-            return self.task.validate(forward)
+            return self.task.validate(structured)
 
-    @property
-    def validates_on_evaluation_data(self) -> bool:
-        """True where the task has no `validate` of its own."""
-        return type(self.task).validate is Task.validate
+    def _structured(self, forward: Forward) -> Callable[..., Any]:
+        """A flat `forward` that is called as the user's own."""
+        signature = self._learned().signature
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return signature.results(forward(*signature.flatten(Call(*args, **kwargs))))
+
+        return call
 
     def _call(self, function: str, *arguments: Any) -> Any:
         with self._guard(function):
             return getattr(self.task, function)(*arguments)
+
+    @contextmanager
+    def _placed(self) -> Iterator[None]:
+        """Errors of the task name its file."""
+        try:
+            yield
+        except TaskError as error:
+            raise TaskError(error.message, hint=error.hint, place=error.place or Place(self.file)) from error
 
     @contextmanager
     def _guard(self, function: str) -> Iterator[None]:
@@ -132,18 +174,12 @@ class GuardedTask(Task):
                 place=place_in(self.file, error.__traceback__),
             ) from error
 
-    def _wrong(self, function: str, expected: str, found: Any) -> TaskError:
-        return TaskError(
-            f"`{function}` of {self.name} must give {expected}, not {type(found).__name__}", place=Place(self.file)
-        )
-
     def _check_attributes(self) -> None:
-        for name in ("inputs", "outputs"):
-            axes = getattr(self, name)
-            if not isinstance(axes, Mapping) or not axes or not all(isinstance(a, Mapping) for a in axes.values()):
+        for name, axes in (("inputs", self._declared_inputs), ("outputs", self._declared_outputs)):
+            if not isinstance(axes, Mapping) or not all(isinstance(words, Mapping) for words in axes.values()):
                 raise TaskError(
                     f"`{name}` of {self.name} must map each tensor's name to {{axis: axis name}}",
-                    hint='such as {"features": {0: "batch", 1: "time"}}',
+                    hint='such as {"features": {0: "batch", 1: "time"}}; left out, names and axes are found',
                     place=Place(self.file),
                 )
         if not isinstance(self.attention, Mapping) or not all(
@@ -164,26 +200,10 @@ class GuardedTask(Task):
             )
 
     def _check_patterns(self) -> None:
-        from compressor.methods.targets import check_patterns
-
         try:
             check_patterns(tuple(self.attention))
         except ValueError as error:
             raise TaskError(f"`attention` of {self.name}: {error}", place=Place(self.file)) from error
-
-
-class _GuardedBatches:
-    """Batches behind a guard; `len` works where it works on what the task gave, so that bars show what remains."""
-
-    def __init__(self, batches: Any, checked: Callable[[Any], Iterator[tuple[Inputs, Any]]]) -> None:
-        self._batches = batches
-        self._checked = checked
-
-    def __iter__(self) -> Iterator[tuple[Inputs, Any]]:
-        return self._checked(self._batches)
-
-    def __len__(self) -> int:
-        return len(self._batches)
 
 
 def place_in(file: str, traceback: TracebackType | None) -> Place:
@@ -194,17 +214,3 @@ def place_in(file: str, traceback: TracebackType | None) -> Place:
         return Place(file)
     frame = frames[-1]
     return Place(file, frame.lineno, None, frame.line)
-
-
-def _refuse_broken_weights(model: nn.Module, file: str) -> None:
-    broken = []
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            broken.append(name)
-    if broken:
-        raise TaskError(
-            f"the model's weights are not finite: {', '.join(f'`{name}`' for name in broken[:5])}"
-            + (f" and {len(broken) - 5} more" if len(broken) > 5 else ""),
-            hint="NaN or infinity in a checkpoint means that training diverged; take an earlier checkpoint",
-            place=Place(file),
-        )

@@ -16,6 +16,8 @@ from compressor.training.trainer import Trainer, lr_factor, make_optimizer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+_HELD_OUT = 4
+"""One in so many calibration batches is held out to say how well the new pooling fits."""
 MOST_REGRESSED = 4096
 """Inputs of a readout up to which it is solved for; the sums of more take too much memory."""
 
@@ -48,6 +50,22 @@ def explained(module: PoolingReplacement, samples: Sequence[Sample]) -> float:
             residual += float((sample.output - found).double().square().sum())
             total += float((sample.output - mean).double().square().sum())
     return 1.0 - residual / total if total else float("nan")
+
+
+def fit_and_measure(
+    module: PoolingReplacement,
+    samples: Sequence[Sample],
+    *,
+    steps: int,
+    lr: float,
+    generator: torch.Generator,
+    report: Callable[[int, float], None],
+) -> float:
+    """`fit` the module to three quarters of the samples, in place; the part of the others that it explains."""
+    held_out = samples[_HELD_OUT - 1 :: _HELD_OUT] or samples[-1:]
+    fitted_to = [sample for sample in samples if not any(sample is other for other in held_out)] or samples
+    fit(module, fitted_to, held_out, steps=steps, lr=lr, generator=generator, report=report)
+    return explained(module, held_out)
 
 
 def solve_readout(module: PoolingReplacement, samples: Sequence[Sample]) -> bool:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import MethodError
 from compressor.training.noise import add_noise_, noise_std
@@ -199,64 +198,6 @@ class _Readings:
         self._losses, self._norms = [], []
         self._report(len(losses), losses[-1])
         self._last = time.perf_counter()
-
-
-class BestWeights:
-    """Remembers the weights (and buffers) of the best epoch, and says when waiting for a better one is over."""
-
-    def __init__(self, *, higher_is_better: bool, patience: int | None) -> None:
-        """`patience` is the number of epochs without improvement after which to stop; None never stops."""
-        self._sign = 1.0 if higher_is_better else -1.0
-        self._patience = patience
-        self._best = -math.inf
-        self._since = 0
-        self._state: dict[str, Tensor] = {}
-        self.epoch = 0
-        """The best epoch so far, from 1; the earliest of equal ones."""
-
-    def see(self, epoch: int, metric: float, model: nn.Module) -> bool:
-        """Take note of an epoch; True where it is time to stop."""
-        if self._sign * metric > self._best:
-            self._best, self._since, self.epoch = self._sign * metric, 0, epoch
-            self._state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        else:
-            self._since += 1
-        return self._patience is not None and self._since >= self._patience
-
-    def restore(self, model: nn.Module) -> None:
-        """Put the best weights back, in place."""
-        model.load_state_dict(self._state)
-
-
-def check_loss(value: Any) -> None:
-    """Raise `MethodError` where the task's loss cannot be trained on: no tensor, no scalar, no gradient."""
-    if not isinstance(value, Tensor):
-        raise MethodError(f"the task's loss is a {type(value).__name__}", hint="`Task.loss` must give a scalar tensor")
-    if value.ndim != 0:
-        raise MethodError(
-            f"the task's loss has shape {tuple(value.shape)}, but a scalar is needed",
-            hint="`Task.loss` must reduce over the batch, with `.mean()` for instance",
-        )
-    if not value.requires_grad:
-        raise MethodError(
-            "the task's loss does not depend on any trainable parameter",
-            hint="compute `Task.loss` from the outputs, without `.detach()`, `.item()` or `torch.no_grad()`",
-        )
-
-
-def to_device(value: Any, device: torch.device) -> Any:
-    """`value` with every tensor in it (in tuples, lists, dictionaries) on the device; other things as they are."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, PackedSequence):
-        return value.to(device=device)  # type: ignore[call-arg]
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(to_device(item, device) for item in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(to_device(item, device) for item in value)
-    if isinstance(value, dict):
-        return {key: to_device(item, device) for key, item in value.items()}
-    return value
 
 
 def make_optimizer(

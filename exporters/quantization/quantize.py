@@ -22,7 +22,8 @@ from compressor.measure import accuracy, parity
 from compressor.onnx_graphs.recurrent_node import OPERATORS as RECURRENT
 from compressor.report import Parity, Quantization, QuantizationPoint, QuantizedMatrix
 from compressor.runtimes.onnx_runtime import Feed, OnnxFile
-from compressor.task.fitted import FittedTask, whole
+from compressor.task.fixed_axes import FixedAxes, dynamic
+from compressor.task.view import has_validation_data
 from exporters.quantization import choice, static
 from exporters.quantization.matrices import SMALLEST, find, name_by_parameters
 from exporters.quantization.rewrite import Rewriter, Weights, restored
@@ -104,7 +105,7 @@ def quantize(
     reference: nn.Module,
     options: Settings,
     *,
-    shapes: parity.ShapedTask | None = None,
+    shapes: Task | None = None,
     behind: Callable[[OnnxFile], Forward],
     stream: StreamInfo | None = None,
     metric: Callable[[Forward], Metric] | None,
@@ -178,7 +179,7 @@ def quantize(
 
 def metric_of(task: Task, allowed: float) -> Callable[[Forward], Metric]:
     """The task's metric as `quantize` takes it, on validation data where the task has some."""
-    validation = not getattr(task, "validates_on_evaluation_data", True)
+    validation = has_validation_data(task)
 
     def value(forward: Forward) -> float:
         return accuracy.score(task, forward, validation=validation).value
@@ -260,10 +261,10 @@ def _calibration(task: Task, samples: int, seed: int, *, real: bool) -> _Data:
 
 def _other_sizes(task: Task, inputs: tuple[Tensor, ...]) -> str:
     """The first axis that has another size than the file fixes, as `time 23`; empty where all are right."""
-    if isinstance(task, FittedTask):
-        for axes, part in zip(task.whole.inputs.values(), inputs, strict=True):
+    if isinstance(task, FixedAxes):
+        for axes, part in zip(task.task.inputs.values(), inputs, strict=True):
             for axis, word in axes.items():
-                if word != "batch" and task.shapes.get(word, part.shape[axis]) != part.shape[axis]:
+                if word != "batch" and task.sizes.get(word, part.shape[axis]) != part.shape[axis]:
                     return f"{word} {part.shape[axis]}"
     return ""
 
@@ -308,7 +309,7 @@ def _feeds(
 def _rows(task: Task, inputs: tuple[Tensor, ...], start: int, count: int) -> tuple[Tensor, ...]:
     """Samples of a batch from `start` on, `count` at most."""
     kept = []
-    for axes, part in zip(whole(task).inputs.values(), inputs, strict=True):
+    for axes, part in zip(dynamic(task).inputs.values(), inputs, strict=True):
         axis = next((axis for axis, word in axes.items() if word == "batch"), None)
         size = 0 if axis is None else min(count, part.shape[axis] - start)
         kept.append(part.cpu() if axis is None else part.cpu().narrow(axis, start, size))
@@ -317,7 +318,7 @@ def _rows(task: Task, inputs: tuple[Tensor, ...], start: int, count: int) -> tup
 
 def _size(task: Task, inputs: tuple[Tensor, ...], word: str) -> int:
     """Of the axis of that name."""
-    for axes, part in zip(whole(task).inputs.values(), inputs, strict=True):
+    for axes, part in zip(dynamic(task).inputs.values(), inputs, strict=True):
         for axis, name in axes.items():
             if name == word:
                 return int(part.shape[axis])
@@ -328,7 +329,7 @@ def _structure(
     proto: onnx.ModelProto,
     trials: choice.Trials,
     chosen: Chosen,
-    task: parity.ShapedTask,
+    task: Task,
     options: Settings,
     seed: int,
 ) -> Parity:

@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, Any, Literal
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 from compressor.files import write_whole  # noqa: E402
-from compressor.report import Score  # noqa: E402
+from compressor.task.contract import Evaluation  # noqa: E402
+from compressor.task.view import TaskView  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import torch
     from reber.task import Reber
     from torch import nn
 
     from compressor.methods.base import Context
+    from compressor.task.contract import Forward, Task
 
 Matrices = Literal["both", "i2h", "h2h"]
 Row = dict[str, Any]
@@ -84,37 +85,32 @@ PUBLISHED: dict[Matrices, dict[int, tuple[str, str, str, str]]] = {
 """Test accuracy in % after pruning → after one epoch of retraining, Tanh, ReLU, GRU, LSTM (the thesis's tables)."""
 
 
-def accuracies(task: Reber, model: nn.Module) -> list[float]:
+def accuracies(task: Task, forward: Forward) -> list[float]:
     """The accuracy on the test strings, then that of families 0..8."""
     import torch
 
-    model.eval()
     with torch.no_grad():
-        evaluation = task.evaluate(model)
+        evaluation = task.evaluate(forward)
+    assert isinstance(evaluation, Evaluation)
     assert evaluation.per_sample is not None
     return [round(value, 5) for value in (float(evaluation.per_sample.mean()), *evaluation.parts.values())]
 
 
-class Watched:
+class Watched(TaskView):
     """The task as a step sees it: an epoch of retraining is scored on the test strings, as in the thesis.
 
     Nothing is chosen by that score.
     """
 
     def __init__(self, task: Reber) -> None:
-        self.higher_is_better = task.higher_is_better
-        self.length, self.min_length = task.length, task.min_length
-        self.example = task.example
-        self.batches = task.batches
-        self.loss = task.loss
+        super().__init__(task)
         self.epochs: list[list[float]] = []
         """The accuracies after each epoch."""
-        self._task = task
 
-    def validate_model(self, model: nn.Module, device: torch.device) -> Score:
-        """The accuracy on the test strings; `device` is the CPU."""
-        self.epochs.append(accuracies(self._task, model))
-        return Score(metric=self._task.metric, value=self.epochs[-1][0])
+    def validate(self, forward: Forward) -> float:
+        """The accuracy on the test strings."""
+        self.epochs.append(accuracies(self.task, forward))
+        return self.epochs[-1][0]
 
 
 def prune_and_retrain(task: Reber, matrices: Matrices, percent: int, base: float) -> Row:
@@ -126,7 +122,7 @@ def prune_and_retrain(task: Reber, matrices: Matrices, percent: int, base: float
     context = make_context(watched, task.model().eval())
     magnitude = Magnitude(prune="weights", matrices=matrices, sparsity=percent / 100, scope="global")
     pruned = magnitude.apply(State(context.original), context).state
-    row: Row = {"percent": percent, "pruned": accuracies(task, pruned.model), "retrained": None, "later": []}
+    row: Row = {"percent": percent, "pruned": accuracies(task, pruned.model.eval()), "retrained": None, "later": []}
     if base - row["pruned"][0] > RETRAIN_ABOVE:
         epochs = NO_MEMORY_EPOCHS if (matrices, percent) == NO_MEMORY else 1
         Retrain(epochs=epochs, optimizer="adam", lr=1e-3, clip=5.0).apply(pruned, context)
@@ -164,7 +160,7 @@ def measure(cell: str) -> None:
     if result.get("sha256") != digest:
         with safe_open(task.checkpoint, "pt") as file:
             training = file.metadata()
-        base = accuracies(task, task.model())
+        base = accuracies(task, task.model().eval())
         result = {"epochs": int(training["epochs"]), "seed": int(training["seed"]), "sha256": digest, "base": base}
         result |= {matrices: [] for matrices in MATRICES}
     for matrices in MATRICES:

@@ -27,14 +27,15 @@ from task import TASKS, Series  # noqa: E402
 from train import train  # noqa: E402
 from weather import seasonal_naive, window_mean, windows  # noqa: E402
 
+from compressor.export import Job  # noqa: E402
 from compressor.files import write_whole  # noqa: E402
 from compressor.measure import accuracy  # noqa: E402
+from compressor.measure.accuracy import torch_forward  # noqa: E402
 from compressor.methods.aaren import Aaren  # noqa: E402
 from compressor.methods.base import Context, State  # noqa: E402
 from compressor.methods.retrain import Retrain  # noqa: E402
 from compressor.nn.attention.aaren import AarenAttention  # noqa: E402
 from compressor.nn.structure import replace_module  # noqa: E402
-from compressor.pipeline.run import MethodTask, torch_forward  # noqa: E402
 from compressor.progress import Silent  # noqa: E402
 from compressor.runtimes.onnx_runtime import OnnxFile  # noqa: E402
 from compressor.task.guard import GuardedTask  # noqa: E402
@@ -84,7 +85,7 @@ def steps(task: Series) -> tuple[Aaren, Retrain]:
 def converted(task: GuardedTask, original: nn.Module, methods: Sequence[Aaren | Retrain], seed: int) -> list[nn.Module]:
     """The model after each step."""
     context = Context(
-        task=MethodTask(task),
+        task=task,
         original=original,
         device=torch.device("cpu"),
         generator=torch.Generator().manual_seed(seed),
@@ -101,7 +102,7 @@ def on_file(task: GuardedTask, model: nn.Module) -> tuple[float, dict[str, float
     """The task's metric and its parts on the exported file, whose agreement with PyTorch is checked on the way."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        export(model, task, path, Options())
+        export(Job(model, task, path, Options()))
         score = accuracy.examine(task, OnnxFile(path)).score
     return score.value, dict(score.parts)
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from compressor.probing import comparison as probing
-from compressor.probing.tasks import StateTracking
+from compressor.probing.plans import PLANS, Plan
+from compressor.probing.state_tracking import StateTracking
 from compressor.probing.training import Effort
 from compressor.report import ProbeFile
 from tests.cli.conftest import call
@@ -25,8 +25,8 @@ exports:
 def small(tmp_path, monkeypatch):
     """A plan of seconds, and a cache of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    plan = probing.Plan(tasks=(StateTracking(length=11),), effort=Effort(width=8, steps=3, batch=5, scored=31))
-    monkeypatch.setitem(probing.PLANS, "standard", plan)
+    plan = Plan(tasks=(StateTracking(length=11),), effort=Effort(width=8, steps=3, batch=5, scored=31))
+    monkeypatch.setitem(PLANS, "standard", plan)
 
 
 def test_two_architectures_are_compared_and_the_result_is_written(tmp_path):
@@ -35,7 +35,7 @@ def test_two_architectures_are_compared_and_the_result_is_written(tmp_path):
     assert (result.code, result.err) == (0, f"wrote {out}\n")
     assert "LSTM (2 layers) → Aaren (2 layers, 1 head)" in result.out
     assert "state tracking (S3), 2 moves, length 11" in result.out
-    assert "neither learns it: says nothing" in result.out
+    assert "neither learns it: no conclusion" in result.out
     (found,) = ProbeFile.model_validate_json(out.read_text()).probes
     assert (found.original, found.converted, found.seeds, found.modules) == ("LSTM", "Aaren", 2, ())
 
@@ -69,7 +69,7 @@ def test_the_seed_counts():
         (["--architectures", "gru,lstm", "--task", "t.py"], "`--task` belongs to --recipe"),
         (["--architectures", "gru"], "--architectures takes two different words with a comma between, not `gru`"),
         (["--architectures", "gru,gru"], "--architectures takes two different words"),
-        (["--architectures", "gru,mamba"], "there is no architecture `mamba`\nhint: architectures: attention, aaren"),
+        (["--architectures", "gru,mamba"], "unknown architecture `mamba`\nhint: architectures: attention, aaren"),
         (["--recipe", "nowhere.yaml", "--task", "t.py"], "there is no file `nowhere.yaml`"),
     ],
 )

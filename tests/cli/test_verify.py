@@ -144,6 +144,7 @@ def test_a_file_that_rounds_may_be_off_by_a_part_of_its_largest_output_and_no_mo
 
 
 def test_a_step_file_is_compared_with_states_that_hold_something(tmp_path):
+    from compressor.export import Job
     from exporters.onnx import Options, export
     from tests.exporters.conftest import features_task
 
@@ -156,7 +157,7 @@ def test_a_step_file_is_compared_with_states_that_hold_something(tmp_path):
             return self.gru(x)[0]
 
     task = features_task({"y": {0: "batch", 1: "time"}})
-    export(Net().eval(), task, tmp_path / "model.onnx", Options(stream=True))
+    export(Job(Net().eval(), task, tmp_path / "model.onnx", Options(stream=True)))
     (case, _) = verify._cases(tmp_path / "model.step.onnx", None, 7)
     assert (case.batch, np.abs(case.arrays[-1]).max() > 0.01) == (1, True)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from compressor.export import Job
 from compressor.nn.recurrent.gates import recurrent_modules
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.surgery.trace.edges import KIND, Edges
@@ -58,7 +59,7 @@ def check_exported(model: nn.Module, task: ShapedTask, path: Path, sizes: tuple[
         CompressorError: The exporter refuses, or finds the file wrong.
         AssertionError: The file is wrong at one of `sizes`.
     """
-    assert export(model, task, path, Options()).parity.passed
+    assert export(Job(model, task, path, Options())).parity.passed
     file = OnnxFile(path)
     for batch, length in sizes:
         inputs = task.example(batch, length)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.export import Job
 from compressor.methods import Aaren
 from compressor.methods.base import State
 from compressor.nn.attention.aaren import AarenAttention
@@ -74,7 +75,7 @@ def sequence(tmp_path_factory):
     )
     torch.manual_seed(0)
     model, path = Sequence().eval(), tmp_path_factory.mktemp("aaren") / "model.onnx"
-    return model, task, path, export(model, task, path, Options())
+    return model, task, path, export(Job(model, task, path, Options()))
 
 
 def test_the_whole_sequence_agrees_with_pytorch_far_beyond_the_traced_length(sequence):
@@ -105,7 +106,7 @@ def test_a_step_carries_its_state_to_ten_times_the_traced_length(tmp_path, size)
         lambda batch, length: (torch.randn(batch, length, INPUT), *_some_state(model.own, batch)),
         length=size, min_length=1, max_length=1 if size == 1 else 11,
     )  # fmt: skip
-    artifact = export(model, task, path, Options())
+    artifact = export(Job(model, task, path, Options()))
     assert not {"CumSum", "Scan", "Loop", "If"} & set(artifact.operators)
     assert size > 1 or not {"Transpose", "Where", "ReduceMax"} & set(artifact.operators)  # one position is lean
     file, x, state, outputs = OnnxFile(path), torch.randn(2, 10 * 11, INPUT), model.own.initial_state(2), []
@@ -128,7 +129,7 @@ def test_attention_that_its_author_wrote_streams_once_its_query_is_learned(tmp_p
     task = ShapedTask({"x": TIMED}, {"y": TIMED}, lambda batch, length: (torch.randn(batch, length, WIDTH),))
     task.attention, task.batches = declared(kind), lambda generator: iter([(task.example(3, 7), None)] * 2)
     new = Aaren(query="mean", distill_steps=0).apply(State(model), make_context(model, task)).state.model
-    artifact = export(new, task, tmp_path / "model.onnx", Options(stream=True))
+    artifact = export(Job(new, task, tmp_path / "model.onnx", Options(stream=True)))
     whole, step = OnnxFile(tmp_path / "model.onnx"), Steps(tmp_path / "model.step.onnx")
     sizes = [(state.name.rpartition(".")[2], *state.shape[1:]) for state in step.info.states]
     assert artifact.step.parity.passed

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from compressor.export import Job
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.lama import LamaAttention
 from compressor.nn.attention.pooling import MeanPooling, PoolingReplacement
@@ -62,7 +63,7 @@ def recurrent(request, tmp_path_factory):
     torch.manual_seed(0)
     model, task = Recurrent(request.param).eval(), _recurrent_task(request.param)
     path = tmp_path_factory.mktemp("uneven") / "model.onnx"
-    return model, task, path, export(model, task, path, Options()), MODES[request.param]
+    return model, task, path, export(Job(model, task, path, Options())), MODES[request.param]
 
 
 def test_uneven_layers_agree_with_pytorch_at_an_unseen_size(recurrent):
@@ -115,7 +116,7 @@ def test_packed_sequences_become_lengths_of_the_nodes(tmp_path, mode):
     )
     torch.manual_seed(0)
     model, path = PackedUneven(mode).eval(), tmp_path / "model.onnx"
-    assert export(model, task, path, Options()).operators[mode] == 4
+    assert export(Job(model, task, path, Options())).operators[mode] == 4
     features, lengths = torch.randn(5, 17, INPUT), torch.tensor([3, 11, 1, 7, 2])
     with torch.no_grad():
         torch.testing.assert_close(OnnxFile(path)(features, lengths), model(features, lengths), **EXPORTED_FLOAT32)
@@ -149,7 +150,7 @@ def test_attention_agrees_with_pytorch_at_an_unseen_size(tmp_path):
     )
     torch.manual_seed(0)
     model, path = Attention().eval(), tmp_path / "model.onnx"
-    assert export(model, task, path, Options()).parity.passed
+    assert export(Job(model, task, path, Options())).parity.passed
     inputs = task.example(7, 23)
     with torch.no_grad():
         torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
@@ -163,7 +164,7 @@ def test_normalisation_becomes_plain_operators(tmp_path, features):
         norm.weight.normal_()
         norm.bias.normal_()
     model, path = nn.Sequential(nn.Linear(INPUT, features), norm), tmp_path / "model.onnx"
-    artifact = export(model, features_task({"y": TIMED}), path, Options())
+    artifact = export(Job(model, features_task({"y": TIMED}), path, Options()))
     assert set(artifact.operators) <= {"Add", "Div", "Gemm", "MatMul", "Mul", "ReduceSum", "Sqrt", "Sub", "Pow"}
     x = torch.randn(7, 23, INPUT)
     with torch.no_grad():
@@ -172,7 +173,7 @@ def test_normalisation_becomes_plain_operators(tmp_path, features):
 
 def test_exported_normalisation_is_accurate_in_float32_where_the_mean_is_large(tmp_path):
     norm, path = WideLayerNorm(INPUT, 13), tmp_path / "model.onnx"
-    export(norm, features_task({"y": TIMED}), path, Options())
+    export(Job(norm, features_task({"y": TIMED}), path, Options()))
     x = 10_000 + torch.randn(7, 23, INPUT)
     with torch.no_grad():
         exact = norm.double()(x.double())
@@ -218,7 +219,7 @@ def poolings(tmp_path_factory):
         lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
     )
     model, path = Poolings().eval(), tmp_path_factory.mktemp("poolings") / "model.onnx"
-    artifact = export(model, task, path, Options())
+    artifact = export(Job(model, task, path, Options()))
     return model, OnnxFile(path), path, artifact
 
 

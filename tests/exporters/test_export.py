@@ -16,6 +16,7 @@ from torch import nn
 
 import compressor.files
 from compressor.errors import ExportError, OutputError, ParityError
+from compressor.export import Job
 from compressor.report import Part
 from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export
@@ -29,6 +30,7 @@ AGAIN = """
 import sys
 from pathlib import Path
 import torch
+from compressor.export import Job
 from exporters.onnx import Options, export
 from tests.exporters.conftest import features_task
 from tests.exporters.test_export import Tagger
@@ -36,7 +38,7 @@ torch.set_num_threads(1)
 torch.manual_seed(0)
 model = Tagger()
 torch.manual_seed(1)
-print(export(model, features_task(), Path(sys.argv[1]), Options()).sha256)
+print(export(Job(model, features_task(), Path(sys.argv[1]), Options())).sha256)
 """
 
 
@@ -96,7 +98,7 @@ def tagger(tmp_path_factory):
     model, progress = Tagger().train(), Recorder()
     before = copy.deepcopy(model.state_dict())
     path = tmp_path_factory.mktemp("tagger") / "deep" / "tagger.onnx"
-    artifact = export(model, features_task(), path, Options(), progress=progress)
+    artifact = export(Job(model, features_task(), path, Options(), progress=progress))
     return model, before, path, artifact, progress
 
 
@@ -163,7 +165,7 @@ def test_the_file_has_the_opset_and_ir_version_that_were_asked_for(tmp_path, ops
     torch.manual_seed(0)
     path = tmp_path / "model.onnx"
     # The second width is beyond what the exporter folds by itself (8192 elements).
-    artifact = export(Tagger(wide=1201), features_task(), path, Options(opset=opset, ir_version=ir_version))
+    artifact = export(Job(Tagger(wide=1201), features_task(), path, Options(opset=opset, ir_version=ir_version)))
     model = onnx.load(path)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
     assert model.ir_version == artifact.ir_version == ir_version
@@ -173,7 +175,7 @@ def test_the_file_has_the_opset_and_ir_version_that_were_asked_for(tmp_path, ops
 def test_an_opset_that_the_operators_need_is_never_missed_silently(tmp_path):
     model = Fails(lambda self, x: x.max(1).values)  # ReduceMax takes its axes otherwise before opset 18
     with pytest.raises(ExportError, match="cannot be written in opset 17") as caught:
-        export(model, features_task(), tmp_path / "model.onnx", Options(opset=17))
+        export(Job(model, features_task(), tmp_path / "model.onnx", Options(opset=17)))
     assert caught.value.hint == "set opset to 18"
 
 
@@ -220,7 +222,7 @@ def unroll(self, x):
 )
 def test_a_model_that_cannot_be_exported_is_refused_with_the_reason(tmp_path, function, message, hint):
     with pytest.raises(ExportError, match=message) as caught:
-        export(Fails(function), features_task(), tmp_path / "model.onnx", Options())
+        export(Job(Fails(function), features_task(), tmp_path / "model.onnx", Options()))
     assert len(caught.value.message) < 500
     assert caught.value.hint is not None
     assert re.search(hint, caught.value.hint)
@@ -230,7 +232,7 @@ def test_a_model_that_cannot_be_exported_is_refused_with_the_reason(tmp_path, fu
 
 def test_a_model_in_double_precision_is_refused_by_the_name_of_its_weight(tmp_path):
     with pytest.raises(ExportError, match=r"`gru.weight_ih_l0` is float64, and only float32 models are exported"):
-        export(Tagger().double(), features_task(), tmp_path / "model.onnx", Options())
+        export(Job(Tagger().double(), features_task(), tmp_path / "model.onnx", Options()))
 
 
 def test_a_file_that_disagrees_is_not_kept_and_the_old_one_stays(tmp_path):
@@ -238,7 +240,7 @@ def test_a_file_that_disagrees_is_not_kept_and_the_old_one_stays(tmp_path):
     path.write_bytes(b"older")
     model = Fails(lambda self, x: x * 2 if x.size(1) > 20 else x)  # traced at 11: only one branch is in the file
     with pytest.raises(ParityError, match="disagrees with PyTorch") as caught:
-        export(model, features_task({"y": {0: "batch", 1: "time"}}), path, Options())
+        export(Job(model, features_task({"y": {0: "batch", 1: "time"}}), path, Options()))
     rows = caught.value.message.splitlines()[2:]
     assert [row.split()[1] for row in rows if "too large" in row] == ["29", "29"]
     assert len(rows) >= 4
@@ -255,7 +257,7 @@ def test_a_fixed_axis_is_exported_when_the_task_leaves_it_out(tmp_path):
         min_length=2,
         max_length=2,
     )
-    artifact = export(Fails(unroll), task, tmp_path / "model.onnx", Options())
+    artifact = export(Job(Fails(unroll), task, tmp_path / "model.onnx", Options()))
     assert artifact.inputs[0].shape == ("batch", 2, 5)
     assert artifact.parity.passed
 
@@ -264,7 +266,7 @@ def test_a_model_over_protobufs_limit_has_its_weights_in_a_file_beside_it(tmp_pa
     monkeypatch.setattr(external_data, "MAX_MESSAGE_BYTES", 1000)
     torch.manual_seed(0)
     model = Tagger(wide=65).eval()
-    artifact = export(model, features_task(), tmp_path / "model.onnx", Options())
+    artifact = export(Job(model, features_task(), tmp_path / "model.onnx", Options()))
     data = (tmp_path / "model.onnx.data").read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     assert artifact.parts == (Part(path="model.onnx.data", bytes=len(data), sha256=digest, purpose="weights"),)
@@ -278,7 +280,7 @@ def test_a_model_over_protobufs_limit_has_its_weights_in_a_file_beside_it(tmp_pa
 def test_a_model_over_protobufs_limit_is_refused_in_one_file(tmp_path, monkeypatch):
     monkeypatch.setattr(external_data, "MAX_MESSAGE_BYTES", 1000)
     with pytest.raises(ExportError, match=r"weights take [0-9]+ bytes, and one file holds at most 1000"):
-        export(Tagger(wide=65), features_task(), tmp_path / "model.onnx", Options(external_data=False))
+        export(Job(Tagger(wide=65), features_task(), tmp_path / "model.onnx", Options(external_data=False)))
     assert not list(tmp_path.iterdir())
 
 
@@ -292,7 +294,7 @@ def test_a_file_and_its_data_are_both_written_or_neither(tmp_path, monkeypatch):
 
     monkeypatch.setattr(compressor.files.os, "fsync", full_at_the_second)
     with pytest.raises(OutputError, match=r"cannot write .*: No space left on device"):
-        export(Tagger(wide=65), features_task(), tmp_path / "model.onnx", Options(external_data=True))
+        export(Job(Tagger(wide=65), features_task(), tmp_path / "model.onnx", Options(external_data=True)))
     assert not list(tmp_path.iterdir())
 
 
@@ -307,17 +309,19 @@ def test_a_disk_that_fills_up_leaves_no_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(compressor.files.os, "fsync", full)
     with pytest.raises(OutputError, match=r"cannot write .*model.onnx: No space left on device"):
-        export(nn.Sequential(nn.Linear(5, 3)), features_task(), tmp_path / "model.onnx", Options())
+        export(Job(nn.Sequential(nn.Linear(5, 3)), features_task(), tmp_path / "model.onnx", Options()))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot write .*model.onnx"):
-        export(nn.Sequential(nn.Linear(5, 3)), features_task(), tmp_path / "file" / "model.onnx", Options())
+        export(Job(nn.Sequential(nn.Linear(5, 3)), features_task(), tmp_path / "file" / "model.onnx", Options()))
 
 
 def test_a_model_with_length_one_only_is_exported_as_a_step(tmp_path):
-    artifact = export(Tagger(), features_task(length=1, min_length=1, max_length=1), tmp_path / "step.onnx", Options())
+    artifact = export(
+        Job(Tagger(), features_task(length=1, min_length=1, max_length=1), tmp_path / "step.onnx", Options())
+    )
     assert artifact.inputs[0].shape == ("batch", 1, 5)
     assert OnnxFile(tmp_path / "step.onnx")(torch.randn(4, 1, 5)).shape == (4, 1, 3)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from compressor.export import Job
 from compressor.measure.macs import survey
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.surgery.attention import head_scores
-from compressor.surgery.attention.heads import prune
+from compressor.surgery.attention.head_removal import prune
 from compressor.surgery.attention.sites import attention_sites
 from compressor.surgery.units.choice import Amount
 from exporters.onnx import Options, export
@@ -44,7 +45,7 @@ def test_fewer_heads_are_exported_and_agree_at_unseen_sizes(tmp_path, name):
     build, parts = CASES[name]
     torch.manual_seed(0)
     smaller, path = _fewer(randomized(build()), parts), tmp_path / "model.onnx"
-    assert export(smaller, _task(), path, Options()).parity.passed
+    assert export(Job(smaller, _task(), path, Options())).parity.passed
     inputs = _example(7, 23)
     with torch.no_grad():
         torch.testing.assert_close(OnnxFile(path)(*inputs), smaller(*inputs), **EXPORTED_FLOAT32)
@@ -56,7 +57,7 @@ def test_the_file_is_smaller_and_has_less_to_compute_by_three_quarters_of_the_at
     totals, length = [], 23
     for index, each in enumerate((model, _fewer(model, declared(Packed)))):
         path = tmp_path / f"{index}.onnx"
-        export(each, _task(), path, Options())
+        export(Job(each, _task(), path, Options()))
         totals.append((survey(path, _example(1, length)).total, path.stat().st_size))
     lost = 2 * (length * 4 * WIDTH * 9 + 2 * length * length * 9)  # projections, and scores with their sums
     assert totals[0][0] - totals[1][0] == lost

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compressor.errors import ExportError
+from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.loops import vectorized
 from exporters.onnx import Options, export
@@ -422,7 +423,7 @@ def test_loops_agree_at_lengths_that_were_never_traced(tmp_path, forms):
     torch.manual_seed(0)
     model = Together(forms).eval()
     task = task_for(model)
-    artifact = export(model, task, tmp_path / "model.onnx", Options())
+    artifact = export(Job(model, task, tmp_path / "model.onnx", Options()))
     agrees(model, task, tmp_path / "model.onnx")
     expected = sum((Counter(FORMS[form]) for form in forms), Counter())
     assert {kind: count for kind, count in artifact.operators.items() if kind in {*LOOPS, "Conv"}} == expected
@@ -451,7 +452,7 @@ def test_any_stack_of_cells_becomes_as_many_nodes(tmp_path_factory, data):
             return torch.stack(outputs, 1)
 
     model, path = Model().eval(), tmp_path_factory.mktemp("stack") / "model.onnx"
-    artifact = export(model, task_for(model), path, Options())
+    artifact = export(Job(model, task_for(model), path, Options()))
     agrees(model, task_for(model), path, SIZES[-2:])
     assert sum(artifact.operators.get(kind, 0) for kind in LOOPS) == len(kinds)
 
@@ -469,14 +470,14 @@ def test_a_scan_has_every_opset_and_precision(tmp_path, options):
     model = ByHand(hidden=29).eval()
     task = task_for(model)
     task.batches = lambda generator: iter([(task.example(4, 9), None)] * 3)
-    artifact = export(model, task, tmp_path / "model.onnx", Options(**options))
+    artifact = export(Job(model, task, tmp_path / "model.onnx", Options(**options)))
     assert artifact.operators["Scan"] == 1
     assert artifact.parity.passed
 
 
 def test_a_loop_of_cells_stores_each_weight_once(tmp_path):
     model = BothWays().eval()  # one cell in two loops
-    export(model, task_for(model), tmp_path / "model.onnx", Options())
+    export(Job(model, task_for(model), tmp_path / "model.onnx", Options()))
     initializers = onnx.load(tmp_path / "model.onnx").graph.initializer
     stored = sum(torch.Size(item.dims).numel() for item in initializers if len(item.dims) > 1)
     assert stored == sum(parameter.numel() for parameter in model.cell.parameters())
@@ -485,7 +486,7 @@ def test_a_loop_of_cells_stores_each_weight_once(tmp_path):
 def test_the_steps_of_a_loop_stream(tmp_path):
     model = EveryStep().eval()
     task = task_for(model)
-    artifact = export(model, task, tmp_path / "model.onnx", Options(stream=True))
+    artifact = export(Job(model, task, tmp_path / "model.onnx", Options(stream=True)))
     assert artifact.operators["LSTM"] == 1
     assert [state.name for state in artifact.step.stream.states] == ["cell.h", "cell.c"]
     assert artifact.step.chained.passed
@@ -562,7 +563,7 @@ class MiddleIsAnother(Parts):
 def test_a_loop_whose_steps_differ_is_refused_with_the_reason(tmp_path, form, reason):
     model = form().eval()
     with pytest.raises(ExportError) as caught:
-        export(model, task_for(model), tmp_path / "model.onnx", Options())
+        export(Job(model, task_for(model), tmp_path / "model.onnx", Options()))
     assert reason in caught.value.message
     assert caught.value.hint
     assert not list(tmp_path.iterdir())
@@ -631,7 +632,7 @@ def result(node, args, kwargs):
 
 def test_a_file_of_fixed_shapes_has_native_nodes_too(tmp_path):
     model = FromTheSecond().eval()
-    artifact = export(model, task_for(model), tmp_path / "model.onnx", Options(shapes={"batch": 1, "time": 6}))
+    artifact = export(Job(model, task_for(model), tmp_path / "model.onnx", Options(shapes={"batch": 1, "time": 6})))
     assert artifact.inputs[0].shape == (1, 6, INPUT)
     assert artifact.operators["LSTM"] == 1
     assert "Shape" not in artifact.operators
@@ -650,7 +651,7 @@ def test_scans_are_written_out_at_one_length(tmp_path):
     torch.manual_seed(0)
     model = Together([ByHandBackward, TwoBefore]).eval()
     task = task_for(model)
-    export(model, task, tmp_path / "model.onnx", Options())
+    export(Job(model, task, tmp_path / "model.onnx", Options()))
     file = fixed_shapes.write(tmp_path / "model.onnx", tmp_path / "fixed.onnx", task, 6)
     assert "Scan" not in {node.op_type for node in onnx.load(file).graph.node}
     agrees(model, task, file, [(1, 6)])

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from compressor.export import Job
 from compressor.measure import macs
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.factorisation import Spectrum
@@ -71,7 +72,7 @@ def recurrent(request, tmp_path_factory):
     torch.manual_seed(0)
     model, task = Recurrent(request.param).eval(), task_of(request.param)
     path = tmp_path_factory.mktemp("low_rank") / "model.onnx"
-    return model, task, path, export(model, task, path, Options()), request.param
+    return model, task, path, export(Job(model, task, path, Options())), request.param
 
 
 def test_factored_layers_agree_with_pytorch_at_an_unseen_size(recurrent):
@@ -108,7 +109,7 @@ def test_the_products_of_a_scan_are_counted_for_every_step(tmp_path, mode, hidde
     module = MODES[mode](INPUT, hidden, batch_first=True)
     layer = LowRankRecurrent.from_module(module, {"weight_hh_l0": Spectrum(module.weight_hh_l0).factors(RANK)})
     path = tmp_path / "model.onnx"
-    export(Outputs(layer), features_task({"y": TIMED}), path, Options())
+    export(Job(Outputs(layer), features_task({"y": TIMED}), path, Options()))
     rows = hidden * {"GRU": 3, "LSTM": 4}[mode]
     assert macs.count(path, [torch.randn(2, 11, INPUT)]) == 2 * 11 * (rows * INPUT + RANK * (hidden + rows))
 
@@ -144,7 +145,7 @@ def test_packed_sequences_end_at_their_lengths(tmp_path, mode):
     )
     torch.manual_seed(0)
     model, path = Packed(mode).eval(), tmp_path / "model.onnx"
-    assert export(model, task, path, Options()).operators["Scan"] == 4
+    assert export(Job(model, task, path, Options())).operators["Scan"] == 4
     features, lengths = torch.randn(5, 17, INPUT), torch.tensor([3, 11, 1, 7, 2])
     with torch.no_grad():
         torch.testing.assert_close(OnnxFile(path)(features, lengths), model(features, lengths), **EXPORTED_FLOAT32)
@@ -154,7 +155,7 @@ def test_a_linear_layer_of_factors_is_two_products(tmp_path):
     torch.manual_seed(0)
     linear = nn.Linear(INPUT, 11)
     layer, path = LowRankLinear.from_linear(linear, Spectrum(linear.weight).factors(RANK)), tmp_path / "model.onnx"
-    artifact = export(layer, features_task({"y": TIMED}), path, Options())
+    artifact = export(Job(layer, features_task({"y": TIMED}), path, Options()))
     assert artifact.operators.get("MatMul", 0) + artifact.operators.get("Gemm", 0) == 2
     assert macs.count(path, [torch.randn(2, 7, INPUT)]) == 14 * RANK * (INPUT + 11)
 
@@ -183,7 +184,7 @@ def test_a_graph_of_one_step_has_no_loop_and_carries_the_states_on(tmp_path, mod
     )
     torch.manual_seed(0)
     model, path = Step(mode).eval(), tmp_path / "model.onnx"
-    artifact = export(model, task, path, Options())
+    artifact = export(Job(model, task, path, Options()))
     assert not {"Scan", "Loop", "RNN", "GRU", "LSTM"} & set(artifact.operators)
     file, sequence = OnnxFile(path), torch.randn(3, 19, INPUT)
     states = [torch.zeros(2, 3, HIDDEN) for _ in names]
@@ -199,5 +200,7 @@ def test_a_graph_of_one_step_has_no_loop_and_carries_the_states_on(tmp_path, mod
 def test_a_scan_is_written_in_other_opsets_too(tmp_path, opset):
     torch.manual_seed(0)
     layer = Outputs(factored("GRU", ("weight_hh",), batch_first=True)).eval()
-    artifact = export(layer, features_task({"y": TIMED}), tmp_path / "model.onnx", Options(opset=opset, ir_version=10))
+    artifact = export(
+        Job(layer, features_task({"y": TIMED}), tmp_path / "model.onnx", Options(opset=opset, ir_version=10))
+    )
     assert (artifact.opset, artifact.operators["Scan"]) == (opset, 1)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask, features_task, lengths_for
@@ -77,7 +78,7 @@ def mixed(tmp_path_factory):
         lambda batch, length: (torch.randint(VOCABULARY, (batch, length)), lengths_for(batch, length)),
     )
     model, path = Mixed().eval(), tmp_path_factory.mktemp("mixed") / "mixed.onnx"
-    return model, path, export(model, task, path, Options())
+    return model, path, export(Job(model, task, path, Options()))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def repeated(tmp_path_factory):
         lambda batch, length: (torch.randn(batch, length, 5), torch.randn(batch)),
     )
     model, path = Repeated(), tmp_path_factory.mktemp("repeated") / "repeated.onnx"
-    return model, path, export(model, task, path, Options())
+    return model, path, export(Job(model, task, path, Options()))
 
 
 def test_a_mixed_model_agrees_with_pytorch_at_unseen_sizes(mixed):
@@ -153,6 +154,8 @@ class Product(nn.Module):
 
 
 def test_a_product_of_large_weights_is_computed_once_and_for_all(tmp_path):
-    artifact = export(Product(), features_task({"y": {0: "batch", 1: "time"}}), tmp_path / "m.onnx", Options(atol=1e-3))
+    artifact = export(
+        Job(Product(), features_task({"y": {0: "batch", 1: "time"}}), tmp_path / "m.onnx", Options(atol=1e-3))
+    )
     assert artifact.operators == {"MatMul": 1}
     assert artifact.bytes < 1000

@@ -11,11 +11,13 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressor.errors import ExportError
+from compressor.export import Job
 from compressor.onnx_graphs import targets
 from compressor.onnx_graphs.partition import survey
 from compressor.runtimes.forward import open_forward
 from compressor.runtimes.steps import Steps
-from exporters.onnx import Options, export, step_path
+from exporters.onnx import Options, export
+from exporters.onnx_files.step import step_path
 from exporters.quantization.rounding import to_8_bits
 from tests.exporters.conftest import ShapedTask, lengths_for
 
@@ -60,7 +62,7 @@ SCORES = {"scores": {0: "batch", 1: "time"}}
 def quantized(tmp_path, model, task, **options):
     path = tmp_path / "model.onnx"
     options = {"shapes": SHAPES, "calibration_samples": 12, **options}
-    return export(model.eval(), task, path, Options(precision="int8", quantize_for="npu", **options)), path
+    return export(Job(model.eval(), task, path, Options(precision="int8", quantize_for="npu", **options))), path
 
 
 def forms(artifact):
@@ -280,8 +282,8 @@ def test_the_metric_decides_where_it_is_limited(tmp_path):
     wanted = model(features).detach()
     task.evaluate = lambda forward: 1 - float((forward(features) - wanted).norm() / wanted.norm())
     options = Options(precision="int8", quantize_for="npu", shapes=SHAPES, calibration_samples=12, max_error=1.0)
-    free = export(model, task, tmp_path / "model.onnx", options, metric_drop=1.0).quantization
-    tight = export(model, task, tmp_path / "model.onnx", options, metric_drop=0.6 * free.metric_drop).quantization
+    free = export(Job(model, task, tmp_path / "model.onnx", options, metric_drop=1.0)).quantization
+    tight = export(Job(model, task, tmp_path / "model.onnx", options, metric_drop=0.6 * free.metric_drop)).quantization
     assert tight.metric_drop <= tight.metric_drop_allowed < free.metric_drop
     assert "static" in {matrix.form for matrix in tight.matrices if matrix.shape}
     assert any("limits.metric_drop" in matrix.note for matrix in tight.matrices)
@@ -343,7 +345,7 @@ def test_a_step_file_in_calibrated_integers_hands_its_states_on_at_one_scale(tmp
     torch.manual_seed(0)
     model, path = nn.Sequential(nn.GRU(INPUT, HIDDEN, batch_first=True), First()).eval(), tmp_path / "model.onnx"
     options = Options(precision="int8", quantize_for="npu", stream=True, calibration_samples=12)
-    artifact = export(model, npu_task(SCORES), path, options)
+    artifact = export(Job(model, npu_task(SCORES), path, options))
     assert artifact.quantization is None
     assert "step file is the one" in artifact.notes[0]
     assert set(forms(artifact.step).values()) == {"static"}
@@ -362,7 +364,7 @@ def test_a_step_file_in_calibrated_integers_hands_its_states_on_at_one_scale(tmp
 def test_a_state_that_grows_is_refused(tmp_path):
     options = Options(precision="int8", quantize_for="npu", stream=True)
     with pytest.raises(ExportError, match=r"axis `past` of the input .* is open") as caught:
-        export(Attention().eval(), npu_task(SCORES), tmp_path / "model.onnx", options)
+        export(Job(Attention().eval(), npu_task(SCORES), tmp_path / "model.onnx", options))
     assert "a state that grows" in caught.value.hint
 
 
@@ -371,6 +373,6 @@ def test_integers_within_fixed_sizes_for_the_cpu_too(tmp_path):
     task = npu_task(SCORES)
     path = tmp_path / "model.onnx"
     model = nn.Sequential(nn.Linear(INPUT, 64), nn.ReLU(), nn.Linear(64, 3)).eval()
-    artifact = export(model, task, path, Options(precision="int8", shapes=SHAPES))
+    artifact = export(Job(model, task, path, Options(precision="int8", shapes=SHAPES)))
     assert artifact.inputs[0].shape == (1, TIME, INPUT)
     assert "integer" in forms(artifact).values()

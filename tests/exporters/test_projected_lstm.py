@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask, features_task, lengths_for
@@ -68,7 +69,7 @@ def test_outputs_and_last_states_agree_at_an_unseen_size(tmp_path, cls, options,
     torch.manual_seed(0)
     model = cls(**options).eval()
     task = task_for(model, states=states)
-    artifact = export(model, task, tmp_path / "model.onnx", Options())
+    artifact = export(Job(model, task, tmp_path / "model.onnx", Options()))
     inputs = task.example(7, 31)
     with torch.no_grad():
         torch.testing.assert_close(OnnxFile(tmp_path / "model.onnx")(*inputs), model(*inputs), **EXPORTED_FLOAT32)
@@ -79,7 +80,7 @@ def test_outputs_and_last_states_agree_at_an_unseen_size(tmp_path, cls, options,
 
 def test_its_weights_are_stored_once_and_nothing_else_is(tmp_path):
     model = Projected(num_layers=2).eval()
-    export(model, task_for(model, states=False), tmp_path / "model.onnx", Options())
+    export(Job(model, task_for(model, states=False), tmp_path / "model.onnx", Options()))
     initializers = onnx.load(tmp_path / "model.onnx").graph.initializer
     stored = sum(torch.Size(item.dims).numel() for item in initializers if len(item.dims) > 1)
     assert stored == sum(weight.numel() for weight in model.parameters() if weight.dim() > 1)
@@ -90,7 +91,7 @@ def test_its_steps_equal_the_sequence_and_carry_a_small_h_and_a_large_c(tmp_path
     torch.manual_seed(0)
     model = Tagger(num_layers=2).eval()
     options = Options(stream=True, cells=cells, chunk=chunk)
-    artifact = export(model, features_task({"y": TIMED}), tmp_path / "model.onnx", options)
+    artifact = export(Job(model, features_task({"y": TIMED}), tmp_path / "model.onnx", options))
     states = {item.name: item.shape for item in artifact.step.stream.states}
     assert states == {"rnn.h.0": (1, 3), "rnn.c.0": (1, 11), "rnn.h.1": (1, 3), "rnn.c.1": (1, 11)}
     assert artifact.step.parity.passed

@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 from compressor.errors import ExportError, ParityError
+from compressor.export import Job
 from compressor.measure import macs
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
-from exporters.onnx import Options, export, step_path
+from exporters.onnx import Options, export
+from exporters.onnx_files.step import step_path
 from exporters.quantization import matrices
 from exporters.quantization.matrices import SCAN_UNITS
 from exporters.quantization.rounding import to_4_bits, to_8_bits
@@ -60,7 +62,7 @@ def _any_size(monkeypatch):
 
 def quantized(tmp_path, model, task, **options):
     path = tmp_path / "model.onnx"
-    return export(model, task, path, Options(precision=options.pop("precision", "int8"), **options)), path
+    return export(Job(model, task, path, Options(precision=options.pop("precision", "int8"), **options))), path
 
 
 def forms(artifact):
@@ -263,7 +265,7 @@ def test_the_metric_decides_where_it_is_limited(tmp_path):
     wanted = model(features).detach()
     task.evaluate = lambda forward: 1 - float((forward(features) - wanted).norm() / wanted.norm())
     options = Options(precision="int8", max_error=1.0)
-    artifact = export(model, task, tmp_path / "model.onnx", options, metric_drop=0.03)
+    artifact = export(Job(model, task, tmp_path / "model.onnx", options, metric_drop=0.03))
     quantization = artifact.quantization
     assert quantization.function == "evaluate"
     assert quantization.metric_drop <= quantization.metric_drop_allowed == 0.03

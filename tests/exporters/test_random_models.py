@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask, lengths_for
@@ -113,7 +114,7 @@ BLOCKS = st.one_of(
 def test_a_random_model_agrees_at_unseen_sizes(tmp_path, blocks, opset):
     torch.manual_seed(0)
     model = Composed([block() for block in blocks]).eval()
-    artifact = export(model, TASK, tmp_path / "model.onnx", Options(opset=opset))
+    artifact = export(Job(model, TASK, tmp_path / "model.onnx", Options(opset=opset)))
     assert artifact.opset == opset
     inputs = TASK.example(7, 37)
     with torch.no_grad():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 
 import pytest
@@ -10,11 +9,12 @@ import torch
 from torch import nn
 
 from compressor.errors import ExportError, ParityError, UsageError
+from compressor.export import EXPORTERS, Job
 from compressor.measure import latency, memory
 from compressor.runtimes.forward import Fixed, open_forward
 from compressor.runtimes.runtime_file import open_file
 from compressor.runtimes.steps import Steps
-from exporters import mnn, ncnn, ort, phone
+from exporters import mnn, ncnn, ort, source
 from exporters.onnx import Options as OnnxOptions
 from exporters.onnx import export as export_onnx
 from tests.exporters.conftest import ShapedTask, features_task, lengths_for
@@ -49,7 +49,7 @@ def _model(build=Tagger, **options):
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_onnx_file():
-    with phone.shared_sources():
+    with source.shared_sources():
         yield
 
 
@@ -66,9 +66,9 @@ def relu():
 @pytest.fixture(scope="module", params=[(name, form) for form in ("sequence", "step") for name in FORMATS])
 def exported(request, lstm, tmp_path_factory):
     name, form = request.param
-    exporter = importlib.import_module(f"exporters.{name}")
+    exporter = EXPORTERS[name]
     folder = tmp_path_factory.mktemp("files")
-    artifact = exporter.export(lstm, _task(), folder / f"model.{name}", exporter.Options(form=form))
+    artifact = exporter.export(Job(lstm, _task(), folder / f"model.{name}", exporter.options(form=form)))
     return lstm, folder / artifact.path, artifact
 
 
@@ -96,7 +96,7 @@ def test_files_of_several_runtimes_are_timed_in_turns_and_know_their_memory(lstm
     paths = []
     for exporter in (ort, mnn):
         name = exporter.__name__.rpartition(".")[2]
-        paths.append(tmp_path / exporter.export(lstm, task, tmp_path / f"model.{name}", exporter.Options()).path)
+        paths.append(tmp_path / exporter.export(Job(lstm, task, tmp_path / f"model.{name}", exporter.Options())).path)
     times, (ratio,) = latency.compare(paths, [inputs] * 2, batch=1, length=11, rounds=8, runs=2)
     assert [time.runtime.split()[0] for time in times] == ["ONNX", "MNN"]
     assert all(0 < time.p10 <= time.p50 <= time.p90 for time in times)
@@ -107,23 +107,23 @@ def test_files_of_several_runtimes_are_timed_in_turns_and_know_their_memory(lstm
 @pytest.mark.parametrize(("exporter", "title"), [(mnn, "MNN"), (ncnn, "ncnn")])
 def test_a_layer_of_relu_that_is_computed_as_tanh_is_refused_with_the_remedy(relu, exporter, title, tmp_path):
     with pytest.raises(ParityError, match="disagrees with PyTorch") as caught:
-        exporter.export(relu, _task(), tmp_path / "model", exporter.Options())
+        exporter.export(Job(relu, _task(), tmp_path / "model", exporter.Options()))
     assert f"{title} computes an RNN of relu as one of tanh" in caught.value.hint
     assert "`form: step`" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_remedies_work(relu, tmp_path):
-    fixed = mnn.export(relu, _task(), tmp_path / "fixed.mnn", mnn.Options(length=6))
+    fixed = mnn.export(Job(relu, _task(), tmp_path / "fixed.mnn", mnn.Options(length=6)))
     assert fixed.inputs[0].shape == (1, 6, 5)
-    step = ncnn.export(relu, _task(), tmp_path / "model.step.ncnn", ncnn.Options(form="step"))
+    step = ncnn.export(Job(relu, _task(), tmp_path / "model.step.ncnn", ncnn.Options(form="step")))
     assert (fixed.parity.passed, step.parity.passed) == (True, True)
 
 
 def test_one_length_is_unrolled_right_in_both_directions(tmp_path):
     model = nn.Sequential(nn.RNN(5, 4, 2, nonlinearity="relu", bidirectional=True, batch_first=True), _First())
     torch.manual_seed(0)
-    artifact = mnn.export(model.eval(), _task(), tmp_path / "model.mnn", mnn.Options(length=3))
+    artifact = mnn.export(Job(model.eval(), _task(), tmp_path / "model.mnn", mnn.Options(length=3)))
     assert max(point.max_absolute for point in artifact.parity.points) < 1e-5
 
 
@@ -133,7 +133,7 @@ class _First(nn.Module):
 
 
 def test_a_file_of_one_length_takes_samples_one_by_one_and_no_other_length(lstm, tmp_path):
-    mnn.export(lstm, _task(), tmp_path / "model.mnn", mnn.Options(length=6))
+    mnn.export(Job(lstm, _task(), tmp_path / "model.mnn", mnn.Options(length=6)))
     forward = open_forward(tmp_path / "model.mnn", _task())
     assert isinstance(forward, Fixed)
     features = torch.randn(3, 6, 5)
@@ -148,17 +148,17 @@ def test_a_file_of_one_length_takes_samples_one_by_one_and_no_other_length(lstm,
 
 def test_ncnn_gets_an_aaren_by_way_of_torchscript(tmp_path):
     task = features_task({"states": TIMED}, length=6, max_length=12)
-    artifact = ncnn.export(_model(Decoder), task, tmp_path / "model.step.ncnn", ncnn.Options(form="step"))
+    artifact = ncnn.export(Job(_model(Decoder), task, tmp_path / "model.step.ncnn", ncnn.Options(form="step")))
     assert artifact.parity.passed
     assert artifact.stream.grows
 
 
 def test_an_onnx_file_is_checked_in_other_runtimes(lstm, relu, tmp_path):
     options = OnnxOptions(check_in=("openvino", "tract"))
-    found = export_onnx(lstm, _task(), tmp_path / "model.onnx", options).checks
+    found = export_onnx(Job(lstm, _task(), tmp_path / "model.onnx", options)).checks
     assert [(check.runtime.split()[0], check.parity.passed) for check in found] == [("OpenVINO", True), ("tract", True)]
     with pytest.raises(ParityError, match="is right in ONNX Runtime and disagrees with PyTorch in tract") as caught:
-        export_onnx(relu, _task(), tmp_path / "relu.onnx", OnnxOptions(check_in=("tract",)))
+        export_onnx(Job(relu, _task(), tmp_path / "relu.onnx", OnnxOptions(check_in=("tract",))))
     assert "relu as one of tanh" in caught.value.hint
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -172,14 +172,14 @@ def test_what_openvino_computes_wrong_is_refused_with_what_is_known_of_it(tmp_pa
         lambda batch, length: (torch.randn(batch, length, topologies.INPUT), lengths_for(batch, length)),
     )
     with pytest.raises(ParityError, match="is right in ONNX Runtime and disagrees with PyTorch in OpenVINO") as caught:
-        export_onnx(model, task, tmp_path / "model.onnx", OnnxOptions(check_in=("openvino",)))
-    assert "where only some lengths are wrong, it is its cache of compiled subgraphs" in caught.value.hint
+        export_onnx(Job(model, task, tmp_path / "model.onnx", OnnxOptions(check_in=("openvino",))))
+    assert "if only some lengths are wrong, it is its cache of compiled subgraphs" in caught.value.hint
     assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_file_and_a_missing_description_are_errors(lstm, tmp_path, tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "model.mnn"
-    mnn.export(lstm, _task(), path, mnn.Options())
+    mnn.export(Job(lstm, _task(), path, mnn.Options()))
     (tmp_path / path.name).write_bytes(path.read_bytes()[:100])
     with pytest.raises(ExportError, match=r"has no description model\.mnn\.json beside it"):
         open_file(tmp_path / path.name)
@@ -195,4 +195,4 @@ def test_options_that_cannot_be_meant_are_refused(lstm, tmp_path):
     with pytest.raises(ValueError, match="`chunk` is an option of steps"):
         ort.Options(chunk=4)
     with pytest.raises(ExportError, match="length is 400, but the task's sequences have 1 to 29"):
-        mnn.export(lstm, _task(), tmp_path / "model.mnn", mnn.Options(length=400))
+        mnn.export(Job(lstm, _task(), tmp_path / "model.mnn", mnn.Options(length=400)))

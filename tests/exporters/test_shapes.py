@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressor.errors import ExportError, UsageError
+from compressor.export import Job
 from compressor.runtimes.forward import open_forward
 from exporters.onnx import Options, export
 from tests.exporters.conftest import features_task
@@ -34,7 +35,7 @@ TASK = features_task({"y": TIMED, "mean": {0: "batch"}})
 def fixed(tmp_path_factory):
     torch.manual_seed(0)
     path, model = tmp_path_factory.mktemp("fixed") / "model.onnx", Net().eval()
-    return model, path, export(model, TASK, path, Options(shapes={"batch": 2, "time": 13}))
+    return model, path, export(Job(model, TASK, path, Options(shapes={"batch": 2, "time": 13})))
 
 
 def test_no_axis_is_open_and_nothing_asks_for_a_shape(fixed):
@@ -63,7 +64,7 @@ def test_another_length_is_refused(fixed):
 
 def test_one_axis_alone_may_be_fixed(tmp_path):
     torch.manual_seed(0)
-    artifact = export(Net().eval(), TASK, tmp_path / "model.onnx", Options(shapes={"time": 4}))
+    artifact = export(Job(Net().eval(), TASK, tmp_path / "model.onnx", Options(shapes={"time": 4})))
     assert artifact.inputs[0].shape == ("batch", 4, 5)
     assert {(point.batch, point.length) for point in artifact.parity.points} == {(1, 4), (2, 4), (5, 4), (3, 4)}
 
@@ -77,7 +78,7 @@ def test_one_axis_alone_may_be_fixed(tmp_path):
 )
 def test_axes_and_lengths_that_the_task_does_not_have_are_refused(tmp_path, shapes, message):
     with pytest.raises(UsageError, match=message):
-        export(Net(), TASK, tmp_path / "model.onnx", Options(shapes=shapes))
+        export(Job(Net(), TASK, tmp_path / "model.onnx", Options(shapes=shapes)))
 
 
 @pytest.mark.parametrize(

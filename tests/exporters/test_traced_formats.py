@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 import torch
 from torch import nn
 
 from compressor.errors import ExportError, ParityError
+from compressor.export import EXPORTERS, Job
 from compressor.runtimes import environments
 from compressor.runtimes.forward import open_forward
 from compressor.runtimes.runtime_file import open_file
@@ -60,8 +59,8 @@ class Attends(nn.Module):
 
 def export(form, model, task, folder, /, **options):
     """The artifact, and its file opened as a task's `evaluate` would call it."""
-    module = importlib.import_module(f"exporters.{form}")
-    artifact = module.export(model.eval(), task, folder / f"model.{form}", module.Options(**options))
+    exporter = EXPORTERS[form]
+    artifact = exporter.export(Job(model.eval(), task, folder / f"model.{form}", exporter.options(**options)))
     return artifact, open_forward(folder / artifact.path, task)
 
 

@@ -15,8 +15,8 @@ from compressor.methods.base import State
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.structure import apply_record, replace_module
-from compressor.surgery.attention.aaren import carried_masks
 from compressor.surgery.attention.causality import evidence
+from compressor.surgery.attention.conversion_to_aaren import carried_masks
 from compressor.surgery.rebuild import rebuild
 from tests.methods.conftest import CHANNELS, CLASSES, SignTask, make_context, same, weights
 
@@ -108,7 +108,7 @@ def test_causal_attention_is_replaced_and_all_else_is_carried_over(mask, options
     assert all(new.get_parameter(name).equal(parameter) for name, parameter in old.named_parameters())
     assert [(change.name, change.action, change.parameters_after - change.parameters_before)
             for change in result.changes] == [("attention", "replaced", WIDTH)]  # fmt: skip
-    assert "not function-equivalent" in result.notes[0]
+    assert "does not compute the same function" in result.notes[0]
 
 
 def test_the_mean_query_is_the_mean_of_the_trained_queries():
@@ -215,7 +215,7 @@ def test_a_layer_that_looks_ahead_behind_a_causal_mask_is_found_out():
     model.attention = Peeking(WIDTH, HEADS, batch_first=True)
     seen = evidence(model, ["attention"], [(torch.randn(3, 4, CHANNELS),)])
     assert seen["attention"].reason == "its outputs change with later inputs, whatever its mask says"
-    with pytest.raises(MethodError, match="`Peeking` is code of its author's own"):
+    with pytest.raises(MethodError, match="`Peeking` is third-party code"):
         _convert(model)
 
 
@@ -241,7 +241,7 @@ def test_a_model_that_reads_attention_weights_cannot_do_without():
             return self.attention(y, y, y, attn_mask=mask)[1] @ y
 
     torch.manual_seed(0)
-    with pytest.raises(MethodError, match="in the place of its attention the model raises TypeError") as caught:
+    with pytest.raises(MethodError, match="cannot become an Aaren: the model then raises TypeError") as caught:
         _convert(Weighty())
     assert "`output, _ = layer(x, x, x, ...)`" in caught.value.hint
 

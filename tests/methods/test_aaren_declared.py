@@ -15,8 +15,7 @@ from compressor.nn.attention import prefix
 from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.structure import apply_record
 from compressor.probing.conversions import between
-from compressor.report import Score
-from compressor.surgery.attention.sites import check_declared
+from compressor.surgery.attention.declared_sites import check_declared
 from tests.methods.conftest import SignTask, make_context, same, weights
 from tests.surgery.attentions import HEADS, WIDTH, Nested, Packed, Stack, declared, later, randomized
 
@@ -74,11 +73,9 @@ class Task(SignTask):
     def loss(self, outputs, target):
         return nn.functional.cross_entropy(outputs[:, -1], target)
 
-    def validate_model(self, model, device):
-        (x, *rest), target = next(iter(self.batches(torch.Generator().manual_seed(1))))
-        with torch.no_grad():
-            right = model(x, *rest)[:, -1].argmax(-1) == target
-        return Score(metric="accuracy", value=float(right.float().mean()))
+    def evaluate(self, forward):
+        inputs, target = next(iter(self.batches(torch.Generator().manual_seed(1))))
+        return (forward(*inputs)[:, -1].argmax(-1) == target).float()
 
 
 def convert(model, parts, padded=False, masks=None, **options):

@@ -221,7 +221,7 @@ def test_retraining_goes_on_from_fewer_heads_and_keeps_them():
 
 
 def test_the_declaration_of_a_task_is_checked_against_its_model():
-    from compressor.surgery.attention.sites import check_declared
+    from compressor.surgery.attention.declared_sites import check_declared
 
     check_declared(Stack(Nested), declared(Nested))
     with pytest.raises(TaskError, match=r"no module of the model fits `blocks\.\*`"):

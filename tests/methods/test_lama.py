@@ -15,9 +15,9 @@ from compressor.methods import METHODS, Lama, Magnitude, Retrain
 from compressor.methods.base import State
 from compressor.nn.attention.lama import LamaAttention
 from compressor.nn.attention.pooling import MeanPooling, PoolingReplacement
-from compressor.report import Score
-from compressor.surgery.attention.pooling import examine
+from compressor.surgery.attention.pooling_examination import examine
 from compressor.surgery.rebuild import rebuild
+from compressor.task.contract import Task
 from tests.methods.conftest import make_context, same, weights
 
 CHANNELS, WIDTH, HOPS, HIDDEN = 5, 6, 3, 23
@@ -142,11 +142,13 @@ class Model(nn.Module):
         return self.head(self.call(self.pooling, self.rnn(features)[0], real))
 
 
-class Task:
+class Loudest(Task):
     """Which of two channels is larger at the loudest step?"""
 
-    higher_is_better = True
     length, min_length = 11, 2
+
+    def model(self):
+        return Model()
 
     def example(self, batch, length):
         generator = torch.Generator().manual_seed(3)
@@ -163,8 +165,8 @@ class Task:
     def loss(self, outputs, target):
         return nn.functional.cross_entropy(outputs, target)
 
-    def validate_model(self, model, device):
-        return Score(metric="scripted", value=0.0)
+    def evaluate(self, forward):
+        return 0.0
 
 
 def model_of(kind="Attentive", **options):
@@ -174,7 +176,7 @@ def model_of(kind="Attentive", **options):
 
 def replace(model, task=None, seed=0, **options):
     options = {"target": "pooling", "fit_steps": 20, "calibration_batches": 8} | options
-    return Lama(**options).apply(State(model), make_context(model, task or Task(), seed=seed))
+    return Lama(**options).apply(State(model), make_context(model, task or Loudest(), seed=seed))
 
 
 def pool_of(result):
@@ -187,7 +189,7 @@ def test_it_is_a_recipe_word():
 
 @pytest.mark.parametrize("kind", CALLS)
 def test_how_a_pooling_is_called_is_found_out_by_running_it(kind):
-    found = examine(model_of(kind), "pooling", Task().example, (11, 5))
+    found = examine(model_of(kind), "pooling", Loudest().example, (11, 5))
     assert (found.call.sequence, found.call.axes, found.call.mask, found.call.mask_kind, found.sums) == EXPECTED[kind]
     assert (found.width, found.output_size) == (WIDTH, WIDTH * (found.sums or 1))
 
@@ -197,7 +199,7 @@ def test_the_replacement_gives_the_same_shape_and_passes_over_the_same_padding(k
     result = replace(model_of(kind))
     assert isinstance(pool_of(result), PoolingReplacement)
     assert isinstance(pool_of(result).pool, LamaAttention)
-    features, lengths = Task().example(7, 13)
+    features, lengths = Loudest().example(7, 13)
     with torch.no_grad():
         first = result.state.model(features, lengths)
         behind = (torch.arange(13) >= lengths[:, None])[:, :, None]
@@ -252,7 +254,7 @@ def test_the_record_gives_the_users_own_class_the_same_structure(kind):
     after = replace(model_of(kind)).state
     rebuilt = rebuild(Model(kind), after.structure).eval()
     rebuilt.load_state_dict(after.model.state_dict())
-    inputs = Task().example(3, 7)
+    inputs = Loudest().example(3, 7)
     assert torch.equal(rebuilt(*inputs), after.model(*inputs))
 
 
@@ -261,26 +263,26 @@ def test_masks_of_the_old_pooling_go_and_those_of_others_stay():
     masks = {
         name: torch.ones_like(model.get_parameter(name)).bool() for name in ("pooling.first.weight", "head.weight")
     }
-    after = Lama(target="pooling", fit_steps=0).apply(State(model, masks), make_context(model, Task())).state
+    after = Lama(target="pooling", fit_steps=0).apply(State(model, masks), make_context(model, Loudest())).state
     assert list(after.masks) == ["head.weight"]
 
 
 def test_mean_pooling_is_put_beside_it():
     model = model_of()
     (control,) = Lama(target="pooling").controls().values()
-    after = control(State(model), make_context(model, Task())).state.model
+    after = control(State(model), make_context(model, Loudest())).state.model
     assert isinstance(after.pooling.pool, MeanPooling)
-    assert after(*Task().example(3, 7)).shape == (3, 2)
+    assert after(*Loudest().example(3, 7)).shape == (3, 2)
     assert Lama(target="pooling", compare=False).controls() == {}
 
 
 def test_retraining_taught_by_the_original_brings_the_outputs_nearer():
     model = model_of()
-    context = make_context(model, Task())
+    context = make_context(model, Loudest())
     replaced = replace(model, heads=2, readout="linear", fit_steps=0, calibration_batches=2).state
     retrain = Retrain(epochs=8, lr=3e-3, distill=True, distill_loss="mse", distill_weight=1.0)
     after = retrain.apply(replaced, context).state
-    inputs = Task().example(64, 11)
+    inputs = Loudest().example(64, 11)
     with torch.no_grad():
         goal, first, second = (found(*inputs) for found in (model, replaced.model, after.model))
     assert (second - goal).square().mean() < 0.5 * (first - goal).square().mean()
@@ -305,12 +307,12 @@ class Ignoring(Attentive):
 
 def test_an_argument_that_makes_no_difference_is_left_aside_and_named():
     kind = (Ignoring, lambda pool, states, real: pool(states, real, states[:, 0]))
-    assert "left aside: unused" in replace(model_of(kind)).notes[-1]
+    assert "ignored: unused" in replace(model_of(kind)).notes[-1]
 
 
 @pytest.mark.parametrize("lengths", [(11, 11), (3, 3)])
 def test_a_model_of_one_length_has_its_features_last(lengths):
-    found = examine(model_of("TimeFirst"), "pooling", Task().example, lengths)
+    found = examine(model_of("TimeFirst"), "pooling", Loudest().example, lengths)
     assert (found.call.axes, found.call.mask_kind) == ((1, 0, 2), "real")
 
 
@@ -405,19 +407,19 @@ def test_a_model_that_does_not_run_at_another_size_is_refused():
 
 def test_units_are_removed_before_the_pooling_is_replaced():
     model = model_of("Lengths")
-    context = make_context(model, Task())
+    context = make_context(model, Loudest())
     smaller = Magnitude(prune="units", ratio=0.5, targets=("rnn",)).apply(State(model), context).state
     after = Lama(target="pooling", fit_steps=0).apply(smaller, context).state
     assert after.model.pooling.pool.width == WIDTH // 2
     rebuilt = rebuild(Model("Lengths"), after.structure).eval()
     rebuilt.load_state_dict(after.model.state_dict())
-    assert torch.equal(rebuilt(*Task().example(3, 7)), after.model(*Task().example(3, 7)))
+    assert torch.equal(rebuilt(*Loudest().example(3, 7)), after.model(*Loudest().example(3, 7)))
 
 
 def test_a_rehearsal_is_short():
     model = model_of()
-    result = Lama(target="pooling").apply(State(model), make_context(model, Task(), quick=True))
-    assert result.state.model(*Task().example(3, 7)).shape == (3, 2)
+    result = Lama(target="pooling").apply(State(model), make_context(model, Loudest(), quick=True))
+    assert result.state.model(*Loudest().example(3, 7)).shape == (3, 2)
 
 
 def test_a_fit_that_breaks_down_names_its_own_option():
@@ -468,7 +470,7 @@ def test_a_readout_that_does_not_fit_the_sizes_is_refused(options, message):
 
 def test_a_model_that_reads_attributes_of_the_pooling_is_refused():
     kind = (Attentive, lambda pool, states, real: pool(states, real) * pool.second.out_features)
-    with pytest.raises(MethodError, match="`pooling` cannot be replaced: without it the model raises AttributeError"):
+    with pytest.raises(MethodError, match="`pooling` cannot be replaced: the model then raises AttributeError"):
         replace(model_of(kind))
 
 
@@ -494,7 +496,7 @@ def test_cuda_finds_and_fits_the_same(kind):
     expected = replace(model)
     moved = model_of(kind).cuda()
     options = {"target": "pooling", "fit_steps": 20, "calibration_batches": 8}
-    found = Lama(**options).apply(State(moved), make_context(moved, Task(), device="cuda"))
+    found = Lama(**options).apply(State(moved), make_context(moved, Loudest(), device="cuda"))
     assert next(found.state.model.pooling.parameters()).is_cuda
     assert found.state.structure == expected.state.structure
     assert found.facts["explained_by_lama"] == pytest.approx(expected.facts["explained_by_lama"], abs=1e-2)

@@ -16,12 +16,12 @@ from compressor import AttentionParts
 from compressor.errors import MethodError, SurgeryError
 from compressor.methods import METHODS, LowRankAttention, Magnitude, Retrain
 from compressor.methods.base import State
-from compressor.methods.low_rank_attention import PAYS, fastest_rank
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.pipeline.run import run
 from compressor.recipe import load
+from compressor.surgery.low_rank.ranks import PAYS, fastest_rank
 from compressor.surgery.rebuild import rebuild
 from compressor.task import loading as tasks
 from tests.methods.conftest import BATCH, CHANNELS, LENGTH, SignTask, make_context, same, weights
@@ -482,7 +482,7 @@ def test_a_model_that_reads_the_weights_of_a_layer_is_refused_in_the_step():
     model = Reading().double()
     with pytest.raises(MethodError) as caught:
         cut(model, rank=2, targets=("rnn*",), recurrent="smaller")
-    assert "with factors in it the model raises AttributeError" in caught.value.message
+    assert "the chosen matrices cannot be factored: the model then raises AttributeError" in caught.value.message
     assert type(model.rnn) is nn.GRU
 
 

@@ -16,7 +16,6 @@ import compressor
 from compressor.errors import MethodError
 from compressor.methods import METHODS, RandomGraph, Retrain
 from compressor.methods.base import State
-from compressor.methods.random_graph import dense_size
 from compressor.nn.graphs.properties import properties
 from compressor.nn.graphs.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
 from compressor.nn.recurrent.graph import GraphRecurrent, parameter_count
@@ -26,6 +25,7 @@ from compressor.pipeline.run import run
 from compressor.recipe import load
 from compressor.report import Report
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.surgery.graph_replacement import dense_size
 from compressor.surgery.rebuild import rebuild
 from compressor.task import loading as tasks
 from tests.methods.conftest import CHANNELS, CLASSES, HIDDEN, LENGTH, SignTask, Tagger, make_context, same, weights
@@ -397,7 +397,7 @@ def test_the_report_has_a_probe_of_what_the_step_converts(done):
     assert (probe.modules, probe.original, probe.converted, probe.seeds) == (("rnn",), "LSTM", "LSTM on a graph", 1)
     assert [result.trained.length for result in probe.results] == [12, 16, 32]
     assert report.steps[1].probes == ()
-    assert "Probed: LSTM" in (out / "report.md").read_text()
+    assert "→ LSTM on a graph" in (out / "report.md").read_text()
 
 
 def test_a_run_that_is_not_to_probe_says_which_layer_was_converted(done, tmp_path):
@@ -405,9 +405,7 @@ def test_a_run_that_is_not_to_probe_says_which_layer_was_converted(done, tmp_pat
     recipe = load(str(done[0].parent / "graph.yaml"), ["steps.0.compare=false"])
     report = run(recipe, task, tmp_path / "run", quick=True, device="cpu", probes=False)
     assert report.steps[0].probes == ()
-    assert [(skip.name, skip.reason) for skip in report.steps[0].unprobed] == [
-        ("rnn", "it was not wanted (`--no-probe`)")
-    ]
+    assert [(skip.name, skip.reason) for skip in report.steps[0].unprobed] == [("rnn", "skipped by `--no-probe`")]
 
 
 @pytest.mark.cuda

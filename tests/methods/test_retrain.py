@@ -222,7 +222,7 @@ def test_a_learning_rate_that_blows_up_is_an_error_with_a_remedy(state, context)
 
 def test_a_metric_that_is_not_finite_is_an_error(state, context, task):
     task.metrics = [math.nan]
-    with pytest.raises(MethodError, match="the task's validation metric is nan after epoch 1"):
+    with pytest.raises(TaskError, match="`validate` is nan"):
         Retrain().apply(state, context)
 
 

@@ -5,7 +5,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from compressor.errors import MethodError
-from compressor.methods.targets import check_patterns, select_layers, select_weights
+from compressor.methods.targets import select_layers, select_weights
+from compressor.nn.patterns import check_patterns
 
 
 class Speech(nn.Module):

@@ -14,7 +14,8 @@ import torch
 import compressor
 from compressor import recipe
 from compressor.errors import CompressorError, ExportError, MethodError, OutputError, ParityError, TaskError, UsageError
-from compressor.pipeline.run import check_limits, run
+from compressor.pipeline.limits import check_limits
+from compressor.pipeline.run import run
 from compressor.report import Report
 from compressor.task import loading as tasks
 
@@ -454,10 +455,10 @@ def test_every_error_of_ours_is_one_tree():
 
 
 def test_what_a_rounded_file_is_compared_with_is_float():
-    from compressor.pipeline.run import _for_originals
+    from compressor.pipeline.exporting import originals
     from exporters.onnx import Options
 
-    chosen = _for_originals([Options(precision="int8", quantize_for="anywhere", keep_float=("head.*",), stream=True)])
+    chosen = originals([Options(precision="int8", quantize_for="anywhere", keep_float=("head.*",), stream=True)])
     assert chosen == [Options(stream=True)]
 
 
@@ -499,5 +500,5 @@ def test_the_views_show_which_original_and_runtime_a_file_belongs_to(several):
     for name in ("report.md", "report.html"):
         text = (out / name).read_text()
         assert "original (mnn, step)" in text
-        assert "Refused: model.ncnn" in text
+        assert "Export failed: model.ncnn" in text
         assert "MNN 3" in text

@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from compressor.probing import comparison
 from compressor.probing.architecture import Conversion, Encoder, named
-from compressor.probing.comparison import PLANS, Job, Plan, compare, file, judge
-from compressor.probing.tasks import AssociativeRecall, StateTracking
+from compressor.probing.associative_recall import AssociativeRecall
+from compressor.probing.comparison import compare, file, judge
+from compressor.probing.plans import PLANS, Plan
+from compressor.probing.state_tracking import StateTracking
 from compressor.probing.training import Effort
+from compressor.probing.trainings import LONGER, Training
 from compressor.report import Drop, Interval, ProbeFile
 
 STATE = StateTracking(length=11)
@@ -101,7 +103,7 @@ def test_the_result_depends_neither_on_processes_nor_on_the_cache():
 
 def test_what_was_trained_before_is_read_and_not_trained_again(monkeypatch):
     before = compare(conversion("gru", "lstm"), TINY)
-    monkeypatch.setattr(Job, "run", lambda job: pytest.fail(f"{job} was trained again"))
+    monkeypatch.setattr(Training, "run", lambda job: pytest.fail(f"{job} was trained again"))
     assert timeless(compare(conversion("gru", "lstm"), TINY)) == timeless(before)
     assert compare(conversion("lstm", "gru"), TINY).results[0].trained.original == before.results[0].trained.converted
 
@@ -120,7 +122,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
 
 
 def test_a_job_is_known_by_all_that_its_result_depends_on():
-    job = Job(named("gru"), STATE, Effort(), 0)
+    job = Training(named("gru"), STATE, Effort(), 0)
     others = [
         replace(job, architecture=named("gru", layers=1)),
         replace(job, task=StateTracking(length=13)),
@@ -129,7 +131,7 @@ def test_a_job_is_known_by_all_that_its_result_depends_on():
         replace(job, seed=1),
     ]
     assert len({job.key(), *(other.key() for other in others)}) == 6
-    assert job.key() == Job(named("gru"), StateTracking(length=11), Effort(), 0).key()
+    assert job.key() == Training(named("gru"), StateTracking(length=11), Effort(), 0).key()
 
 
 def test_the_file_survives_json():
@@ -141,4 +143,4 @@ def test_the_file_survives_json():
 @pytest.mark.parametrize("budget", ["rehearsal", "standard", "thorough"])
 def test_every_plan_can_be_drawn_at_both_lengths(budget):
     for task in PLANS[budget].tasks:
-        assert 0 < task.chance(comparison.LONGER * task.length) <= task.chance(task.length) < 0.5
+        assert 0 < task.chance(LONGER * task.length) <= task.chance(task.length) < 0.5

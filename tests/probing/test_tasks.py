@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressor.errors import UsageError
-from compressor.probing.tasks import IGNORED, AssociativeRecall, LongGap, StateTracking, accuracy, scored
+from compressor.probing.associative_recall import AssociativeRecall
+from compressor.probing.long_gap import LongGap
+from compressor.probing.state_tracking import StateTracking
+from compressor.probing.tasks import IGNORED, accuracy, scored
 
 TASKS = [AssociativeRecall(), AssociativeRecall(6, 3, 4), StateTracking(), StateTracking(moves=6), LongGap()]
 SEEDS = st.integers(0, 2**32 - 1)

@@ -8,8 +8,11 @@ import torch
 from compressor.errors import UsageError
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.graphs.random_graphs import watts_strogatz
-from compressor.probing.architecture import WORDS, Encoder, GraphStack, Network, Recurrent, named, sinusoids
-from compressor.probing.tasks import AssociativeRecall, LongGap, StateTracking
+from compressor.probing.architecture import WORDS, Encoder, GraphStack, Recurrent, named
+from compressor.probing.associative_recall import AssociativeRecall
+from compressor.probing.long_gap import LongGap
+from compressor.probing.network import Network, sinusoids
+from compressor.probing.state_tracking import StateTracking
 from compressor.probing.training import Effort, train
 
 RECALL, STATE, GAP = AssociativeRecall(6, 1, 4), StateTracking(length=11), LongGap(length=13)
@@ -121,5 +124,7 @@ def test_positions_are_sines_and_cosines_and_differ():
 
 
 def test_a_word_that_is_no_architecture_is_refused():
-    with pytest.raises(UsageError, match=r"no architecture `mamba`\nhint: architectures: attention, aaren, rnn_tanh"):
+    with pytest.raises(
+        UsageError, match=r"unknown architecture `mamba`\nhint: architectures: attention, aaren, rnn_tanh"
+    ):
         named("mamba")

@@ -11,7 +11,6 @@ import torch
 from compressor.errors import TaskError
 from compressor.methods import Lama
 from compressor.methods.base import Context, State
-from compressor.pipeline.run import MethodTask
 from compressor.progress import Silent
 from compressor.task.loading import load
 
@@ -90,7 +89,7 @@ def test_the_checkpoint_has_the_accuracy_in_the_readme_and_lama_gives_nearly_wha
     model = task.model()
     with torch.no_grad():
         assert float(task.evaluate(model).mean()) == pytest.approx(0.8055, abs=0.002)
-    context = Context(MethodTask(task), model, torch.device("cpu"), torch.Generator().manual_seed(0), Silent())
+    context = Context(task, model, torch.device("cpu"), torch.Generator().manual_seed(0), Silent())
     result = Lama(target="pooling", fit_steps=60, calibration_batches=16).apply(State(model), context)
     (change,) = result.changes
     assert (change.parameters_before, change.parameters_after) == (46_200, 1_168)
@@ -105,7 +104,7 @@ def test_over_an_encoder_lama_gives_nearly_what_its_pooling_gave_and_so_does_a_m
     model = task.model()
     with torch.no_grad():
         assert float(task.evaluate(model.eval()).mean()) == pytest.approx(0.7775, abs=0.002)
-    context = Context(MethodTask(task), model, torch.device("cpu"), torch.Generator().manual_seed(0), Silent())
+    context = Context(task, model, torch.device("cpu"), torch.Generator().manual_seed(0), Silent())
     result = Lama(target="pooling", fit_steps=60, calibration_batches=16).apply(State(model), context)
     (change,) = result.changes
     assert (change.parameters_before, change.parameters_after) == (23_800, 592)

@@ -10,7 +10,7 @@ from compressor.methods import Magnitude
 from compressor.report import Drop, LayerSensitivity, Score, Sensitivity, SensitivityPoint
 from compressor.studies import sensitivity
 from compressor.studies.allocation import allocate, allocate_parameters, loss_at
-from compressor.task import contract
+from compressor.task.loading import load
 
 TASK = """
     import torch
@@ -60,7 +60,7 @@ TASK = """
 def loaded(tmp_path_factory):
     file = tmp_path_factory.mktemp("sensitivity") / "task.py"
     file.write_text(textwrap.dedent(TASK))
-    return contract.load(str(file))
+    return load(str(file))
 
 
 def prober(loaded, **options):

@@ -243,7 +243,7 @@ class UsedTwice(Base):
 
 
 class CellState(Base):
-    """A head on `c_n` (on `h_n` where there is no cell state)."""
+    """A head on `c_n` (on `h_n` if there is no cell state)."""
 
     def join(self, x, lengths):
         states = self.rnn(x)[1]

@@ -9,7 +9,9 @@ from torch import nn
 
 from compressor.errors import MethodError
 from compressor.nn.masks import prune_
-from compressor.training.trainer import BestWeights, Noise, Trainer, check_loss, lr_factor, make_optimizer, to_device
+from compressor.training.batch_loss import check_loss, to_device
+from compressor.training.best_weights import BestWeights
+from compressor.training.trainer import Noise, Trainer, lr_factor, make_optimizer
 
 OPTIMIZERS = [("adam", 0.0), ("adamw", 0.0), ("sgd", 0.0), ("sgd", 0.9)]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _TOLERANCE = 1e-5
 """Largest change of an earlier output, relative to the largest output, that counts as rounding."""
-_MOST_PERTURBED = 4
+MOST_PERTURBED = 4
 """Calls of a layer that are tried with other inputs."""
 
 
@@ -72,7 +72,7 @@ def _reason(module: nn.Module, found: Sequence[Arguments]) -> str | None:
         return "every call has one position only, which shows nothing about later ones"
     return _reason_of_masks([arguments.get("attn_mask") for arguments in telling]) or (
         "its outputs change with later inputs, whatever its mask says"
-        if any(_looks_ahead(module, arguments) for arguments in telling[:_MOST_PERTURBED])
+        if any(_call_looks_ahead(module, arguments) for arguments in telling[:MOST_PERTURBED])
         else None
     )
 
@@ -106,19 +106,34 @@ def _length(module: nn.Module, arguments: Arguments) -> int:
     return int(x.shape[time_axis(module, x)])
 
 
-def _looks_ahead(module: nn.Module, arguments: Arguments) -> bool:
-    """Whether outputs up to a position change with the inputs behind it; tried at the first, the middle, the last."""
-    x: Tensor = arguments["query"]
-    axis, length = time_axis(module, x), _length(module, arguments)
+def looks_ahead(run: Callable[[Tensor], Tensor], x: Tensor, axis: int, tolerance: float) -> bool:
+    """Whether outputs up to a position change with the inputs behind it; tried at the first, the middle, the last.
+
+    Args:
+        run: Inputs -> outputs, with positions along the same axis.
+        x: The inputs, of more than one position.
+        axis: Of the positions.
+        tolerance: Largest change, relative to the largest output, that counts as rounding.
+    """
+    length = x.shape[axis]
     generator = torch.Generator().manual_seed(0)
-    expected = module(**arguments)[0]
+    expected = run(x)
     for end in sorted({1, length // 2, length - 1}):
         noise = torch.randn(x.shape, generator=generator).to(x)
         behind = torch.arange(length, device=x.device) >= end
         behind = behind.view(*(-1 if axis == at else 1 for at in range(x.dim())))
-        changed = torch.where(behind, x + noise * x.abs().amax().clamp(min=1.0), x)
-        found = module(**{**arguments, "query": changed, "key": changed, "value": changed})[0]
-        before, after = (part.narrow(axis, 0, end).nan_to_num() for part in (expected, found))
-        if float((before - after).abs().max()) > _TOLERANCE * float(expected.nan_to_num().abs().max()):
+        outputs = run(torch.where(behind, x + noise * x.abs().amax().clamp(min=1.0), x))
+        before, after = (part.narrow(axis, 0, end).nan_to_num() for part in (expected, outputs))
+        if float((before - after).abs().max()) > tolerance * float(expected.nan_to_num().abs().max()):
             return True
     return False
+
+
+def _call_looks_ahead(module: nn.Module, arguments: Arguments) -> bool:
+    x: Tensor = arguments["query"]
+
+    def run(changed: Tensor) -> Tensor:
+        output: Tensor = module(**{**arguments, "query": changed, "key": changed, "value": changed})[0]
+        return output
+
+    return looks_ahead(run, x, time_axis(module, x), _TOLERANCE)

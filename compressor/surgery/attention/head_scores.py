@@ -19,7 +19,7 @@ from compressor.surgery.trace.tracer import Tracer
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compressor.surgery.attention.sites import AttentionSite
+    from compressor.surgery.attention.site import AttentionSite
     from compressor.surgery.units.choice import Scores
     from compressor.surgery.units.planning import Scorer
 

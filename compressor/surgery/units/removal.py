@@ -12,7 +12,7 @@ from compressor.errors import SurgeryError
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.structure import replace_record
 from compressor.report import Change, Skip
-from compressor.surgery.comparison import check_agreement, evaluating_on_cpu, forward
+from compressor.surgery.equivalence import check_agreement, evaluating_on_cpu, forward
 from compressor.surgery.rebuild import resize_record
 from compressor.surgery.refit.compensation import refit
 from compressor.surgery.trace.edges import NarrowingHook

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask
@@ -78,7 +79,7 @@ def exported(request, tmp_path_factory):
     model = Zoo(cls, extra).eval()
     task = zoo_task(2 if cls is nn.LSTM else 1)
     path = tmp_path_factory.mktemp("zoo") / "zoo.onnx"
-    artifact = export(model, task, path, Options())
+    artifact = export(Job(model, task, path, Options()))
     return model, task, path, artifact, operator
 
 

@@ -7,6 +7,7 @@ from torch.nn.utils import rnn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.errors import ExportError
+from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export
 from tests.exporters.conftest import ShapedTask, lengths_for
@@ -74,7 +75,7 @@ def packed(tmp_path_factory):
         lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
     )
     model, path = Packed().eval(), tmp_path_factory.mktemp("packed") / "packed.onnx"
-    return model, path, export(model, task, path, Options())
+    return model, path, export(Job(model, task, path, Options()))
 
 
 def test_unsorted_lengths_agree_with_pytorch_and_trim_to_the_longest(packed):
@@ -114,7 +115,7 @@ def test_repacking_residuals_and_every_padding_agree_with_pytorch(tmp_path):
         {name: {0: "time", 1: "batch"} for name in ("residual", "padded", "total", "longer", "straight")},
         example,
     )
-    artifact = export(Repacked(), task, tmp_path / "model.onnx", Options())
+    artifact = export(Job(Repacked(), task, tmp_path / "model.onnx", Options()))
     assert artifact.parity.passed
     assert artifact.operators["RNN"] == 3  # the last three are one computation, padded differently
 
@@ -150,6 +151,6 @@ def test_packing_that_cannot_be_exported_is_refused_with_the_remedy(tmp_path, mo
         lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
     )
     with pytest.raises(ExportError, match=message) as caught:
-        export(model, task, tmp_path / "model.onnx", Options())
+        export(Job(model, task, tmp_path / "model.onnx", Options()))
     assert hint in str(caught.value.hint)
     assert rnn.pack_padded_sequence(torch.randn(3, 2, 1), torch.tensor([3, 1])).data.shape == (4, 1)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ParityError
+from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export
 from exporters.passes.half import as_half
@@ -40,8 +41,8 @@ class Recurrent(nn.Module):
 def test_a_recurrent_model_is_half_as_large_and_agrees_at_unseen_sizes(tmp_path, cls):
     torch.manual_seed(0)
     model = Recurrent(cls).eval()
-    whole = export(model, features_task(OUT), tmp_path / "whole.onnx", Options())
-    half = export(model, features_task(OUT), tmp_path / "half.onnx", HALF)
+    whole = export(Job(model, features_task(OUT), tmp_path / "whole.onnx", Options()))
+    half = export(Job(model, features_task(OUT), tmp_path / "half.onnx", HALF))
     kinds = {tensor.data_type for tensor in onnx.load(tmp_path / "half.onnx").graph.initializer}
     weights = sum(4 * parameter.numel() for parameter in model.parameters())
     assert whole.bytes - half.bytes == pytest.approx(weights / 2, rel=0.1)
@@ -56,7 +57,7 @@ def test_a_scan_and_a_step_file_are_half_precision_too(tmp_path):
     torch.manual_seed(0)
     model = projected.Tagger(num_layers=2).eval()
     options = HALF.model_copy(update={"stream": True})
-    artifact = export(model, features_task(OUT), tmp_path / "model.onnx", options)
+    artifact = export(Job(model, features_task(OUT), tmp_path / "model.onnx", options))
     assert artifact.operators["Scan"] == 2
     assert artifact.step.parity.passed
     body = next(node for node in onnx.load(tmp_path / "model.onnx").graph.node if node.op_type == "Scan").attribute[0].g
@@ -66,20 +67,22 @@ def test_a_scan_and_a_step_file_are_half_precision_too(tmp_path):
 def test_native_nodes_in_a_step_file_with_packed_sequences(tmp_path):
     torch.manual_seed(0)
     options = HALF.model_copy(update={"stream": True, "cells": "native"})
-    assert export(Tagger().eval(), TAGGER, tmp_path / "model.onnx", options).step.chained.passed
+    assert export(Job(Tagger().eval(), TAGGER, tmp_path / "model.onnx", options)).step.chained.passed
 
 
 def test_inputs_and_outputs_are_half_where_they_are_asked_to_be(tmp_path):
     torch.manual_seed(0)
     options = HALF.model_copy(update={"float_io": False})
-    artifact = export(Recurrent().eval(), features_task(OUT), tmp_path / "model.onnx", options)
+    artifact = export(Job(Recurrent().eval(), features_task(OUT), tmp_path / "model.onnx", options))
     assert [item.dtype for item in (*artifact.inputs, *artifact.outputs)] == ["float16", "float16"]
     assert OnnxFile(tmp_path / "model.onnx")(torch.randn(1, 3, 5).half()).dtype == torch.float16
 
 
 def test_a_tolerance_that_half_precision_cannot_meet_is_an_error(tmp_path):
     with pytest.raises(ParityError, match=r"atol 1e-06"):
-        export(Recurrent().eval(), features_task(OUT), tmp_path / "m.onnx", Options(precision="float16", atol=1e-6))
+        export(
+            Job(Recurrent().eval(), features_task(OUT), tmp_path / "m.onnx", Options(precision="float16", atol=1e-6))
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from compressor.export import Job
 from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from exporters.onnx import Options, export
@@ -119,7 +120,7 @@ def test_random_ties_are_stored_once(tmp_path, kinds, data):
     for first, second in data.draw(st.lists(pairs, min_size=1, max_size=8)):
         tie(model, first, second)
     model.layers.append(model.layers[0])
-    artifact = export(model.eval(), TASK, tmp_path / "model.onnx", Options(opset=data.draw(st.integers(17, 23))))
+    artifact = export(Job(model.eval(), TASK, tmp_path / "model.onnx", Options(opset=data.draw(st.integers(17, 23)))))
     assert artifact.parity.passed
     assert stored(tmp_path / "model.onnx") <= unique(model) + biases(model)
 
@@ -150,7 +151,7 @@ def scans():
 def test_a_weight_in_several_layouts_is_stored_once(tmp_path, layers):
     torch.manual_seed(0)
     model = Tied(*layers()).eval()
-    artifact = export(model, TASK, tmp_path / "model.onnx", Options())
+    artifact = export(Job(model, TASK, tmp_path / "model.onnx", Options()))
     assert artifact.parity.passed
     assert stored(tmp_path / "model.onnx") <= unique(model) + biases(model)
 
@@ -159,7 +160,7 @@ def test_a_looped_block_and_a_tied_embedding_are_stored_once_also_in_the_step_fi
     torch.manual_seed(0)
     gru, block = nn.GRU(WIDTH, WIDTH, batch_first=True), nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.Tanh())
     model = Tied(*[gru, block] * 3).eval()
-    artifact = export(model, TASK, tmp_path / "model.onnx", Options(stream=True))
+    artifact = export(Job(model, TASK, tmp_path / "model.onnx", Options(stream=True)))
     assert artifact.operators["GRU"] == 3
     for name in ("model.onnx", "model.step.onnx"):
         assert unique(model) <= stored(tmp_path / name) <= unique(model) + biases(model)

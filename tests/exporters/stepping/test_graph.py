@@ -12,12 +12,13 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.errors import ExportError, ParityError, UsageError
+from compressor.export import Job
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import METADATA_KEY, Steps
 from exporters.onnx import Options, export
-from exporters.stepping import graph
+from exporters.stepping.find import find_plan
 from tests.cli.conftest import call
 from tests.exporters.conftest import ShapedTask, features_task, lengths_for
 from tests.tolerances import EXPORTED_FLOAT32
@@ -79,7 +80,7 @@ class Decoder(nn.Module):
 def _export(model, task, path, **options):
     torch.manual_seed(0)
     model = model() if isinstance(model, type) else model
-    return model.eval(), path, export(model, task, path, Options(stream=True, **options))
+    return model.eval(), path, export(Job(model, task, path, Options(stream=True, **options)))
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +317,7 @@ class Untouched(nn.Module):
 def test_what_mixes_positions_is_refused_with_the_place(model, outputs, options, message):
     torch.manual_seed(0)
     with pytest.raises(ExportError) as caught:
-        graph.plan(model().eval(), features_task({"y": outputs}), Options(stream=True, **options))
+        find_plan(model().eval(), features_task({"y": outputs}), **options)
     assert caught.value.message.startswith(message)
     assert "leave `stream` out" in caught.value.hint or "use chunk: 1" in caught.value.hint
 
@@ -328,7 +329,7 @@ def test_positions_that_are_an_input_stream():
         lambda batch, length: (torch.randn(batch, length, INPUT), torch.arange(length)),
     )
     torch.manual_seed(0)
-    planned = graph.plan(Decoder("given").eval(), task, Options(stream=True))
+    planned = find_plan(Decoder("given").eval(), task)
     assert [(item.name, item.batch_axis, item.time_axis) for item in planned.inputs] == [
         ("features", 0, 1), ("positions", None, 0),
     ]  # fmt: skip
@@ -337,4 +338,4 @@ def test_positions_that_are_an_input_stream():
 def test_a_task_without_an_axis_of_time_is_refused():
     task = ShapedTask({"x": LAST}, {"y": LAST}, lambda batch, length: (torch.randn(batch, INPUT),))
     with pytest.raises(ExportError, match="no input of the task has an axis called `time`"):
-        graph.plan(Untouched(), task, Options(stream=True))
+        find_plan(Untouched(), task)

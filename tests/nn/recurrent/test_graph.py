@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils._pytree import tree_leaves, tree_map
 
 from compressor.errors import CheckpointError, UsageError
+from compressor.export import Job
 from compressor.nn.graphs.layered import LayeredGraph
 from compressor.nn.graphs.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
 from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks, parameter_count
@@ -461,7 +462,7 @@ def test_an_exported_file_agrees_at_an_unseen_size_with_native_nodes_and_without
         {"output": timed} | {f"last_{name}": names for name, names in axes.items()},
         lambda batch, length: (torch.randn(batch, length, INPUT), *(torch.randn(1, batch, size) for size in sizes)),
     )
-    artifact = export(model, task, path, Options())
+    artifact = export(Job(model, task, path, Options()))
     inputs = task.example(7, 23)
     with torch.no_grad():
         torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)

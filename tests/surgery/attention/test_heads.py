@@ -15,7 +15,7 @@ from compressor.errors import CheckpointError, SurgeryError
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.masks import prune_
 from compressor.surgery.attention import head_scores
-from compressor.surgery.attention.heads import prune
+from compressor.surgery.attention.head_removal import prune
 from compressor.surgery.attention.sites import attention_sites
 from compressor.surgery.rebuild import rebuild
 from compressor.surgery.units.choice import Amount

@@ -9,7 +9,8 @@ from torch import nn
 from compressor import AttentionParts
 from compressor.errors import TaskError
 from compressor.nn.attention.compact import CompactMultiheadAttention
-from compressor.surgery.attention.sites import attention_sites, check_declared, set_heads
+from compressor.surgery.attention.declared_sites import check_declared, set_heads
+from compressor.surgery.attention.sites import attention_sites
 from tests.surgery.attentions import HEAD, HEADS, VALUE, WIDTH, Nested, Packed, Stack, declared, randomized, written_out
 from tests.tolerances import SAME_FLOAT64
 

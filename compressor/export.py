@@ -1,0 +1,169 @@
+"""The seam to the exporters: what an export is given, what its options answer, and where each format's exporter is.
+
+The core never imports `exporters`: `EXPORTERS` names the module of each format, which is imported when it is asked for.
+Such a module has `Options`, a subclass of `ExportOptions`, and `export(job)`, which gives an `Artifact`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from compressor.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from typing import Self
+
+    from torch import nn
+
+    from compressor.report import Artifact
+    from compressor.task.contract import Task
+
+_SILENT = Silent()
+
+
+class ExportOptions(BaseModel, ABC):
+    """One entry of a recipe's `exports`; its fields are the options of a format, its methods what the core asks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    ending: ClassVar[str]
+    """Of the file's name, without the dot."""
+    in_onnx_runtime: ClassVar[bool] = False
+    """Whether ONNX Runtime runs the file."""
+    format: str
+    """The recipe word of this exporter."""
+    name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the file, without its ending."""
+    atol: float = Field(default=1e-5, gt=0, le=1e-1, allow_inf_nan=False)
+    """Absolute tolerance of the comparison with PyTorch."""
+    rtol: float = Field(default=1e-4, gt=0, le=1e-1, allow_inf_nan=False)
+    """Relative tolerance of the comparison with PyTorch."""
+
+    @property
+    def is_step(self) -> bool:
+        """Whether the file takes a step of a sequence instead of a whole one."""
+        return False
+
+    @property
+    def streams(self) -> bool:
+        """Whether a step file is written beside the file of whole sequences."""
+        return False
+
+    @property
+    def compresses(self) -> bool:
+        """Whether the export alone makes the model smaller, by storing it in fewer bits."""
+        return False
+
+    @property
+    def fixed_shapes(self) -> Mapping[str, int]:
+        """Name of an axis in the task -> the size that the file fixes it to."""
+        return {}
+
+    @property
+    def kind(self) -> tuple[str, Literal["sequence", "step"]]:
+        """Format and form; files of one kind can be compared."""
+        return self.format, "step" if self.is_step else "sequence"
+
+    def file_name(self, stem: str | None = None) -> str:
+        """Name of the file; `stem` replaces `name`."""
+        return f"{stem or self.name}{'.step' if self.is_step else ''}.{self.ending}"
+
+    def file_names(self, stem: str | None = None) -> tuple[str, ...]:
+        """Names of all model files that an export writes."""
+        own = self.file_name(stem)
+        return (own, f"{own.removesuffix(f'.{self.ending}')}.step.{self.ending}") if self.streams else (own,)
+
+    def unrounded(self) -> Self:
+        """The same in float32."""
+        return self
+
+    def whole(self) -> Self:
+        """The same without a step file."""
+        return self
+
+    @abstractmethod
+    def fallback(self) -> ExportOptions:
+        """The same form for ONNX Runtime, for an original that this format cannot hold."""
+
+
+Options_co = TypeVar("Options_co", bound=ExportOptions, covariant=True)
+
+
+@dataclass(frozen=True)
+class Job(Generic[Options_co]):
+    """One export: everything that an exporter is given."""
+
+    model: nn.Module
+    """A float32 model; it is not changed."""
+    task: Task
+    """Gives the names of inputs, outputs and dynamic axes, and examples."""
+    path: Path
+    """Where the file goes; an older file is replaced once the new one has passed every check."""
+    options: Options_co
+    seed: int = 0
+    """Of the task's examples, and of the sizes at which the file is compared with PyTorch."""
+    progress: Progress = _SILENT
+    metric_drop: float | None = None
+    """What the task's metric may still lose by rounding, in its own unit; None: there is no limit."""
+    started: float = field(default_factory=time.perf_counter)
+    """`time.perf_counter()` when the export began."""
+
+    @property
+    def seconds(self) -> float:
+        """Since the export began."""
+        return time.perf_counter() - self.started
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """The exporter of one format."""
+
+    module: str
+    """Imported only if something of it is used."""
+
+    def load(self) -> tuple[type[ExportOptions], Callable[[Job[Any]], Artifact]]:
+        """Options and export function of the format."""
+        module = importlib.import_module(self.module)
+        return module.Options, module.export
+
+    @property
+    def options(self) -> type[ExportOptions]:
+        """The options of the format."""
+        return self.load()[0]
+
+    def export(self, job: Job[Any]) -> Artifact:
+        """Write the file of `job` and give the facts about it.
+
+        Raises:
+            ExportError: The model cannot be exported, or the converter or the runtime is missing or fails.
+            ParityError: The file disagrees with PyTorch; nothing is written.
+            OutputError: The file cannot be written.
+        """
+        return self.load()[1](job)
+
+
+EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
+    {
+        "executorch": Exporter("exporters.executorch"),
+        "litert": Exporter("exporters.litert"),
+        "mnn": Exporter("exporters.mnn"),
+        "ncnn": Exporter("exporters.ncnn"),
+        "onnx": Exporter("exporters.onnx"),
+        "ort": Exporter("exporters.ort"),
+    }
+)
+"""Recipe word -> exporter, in the order in which they are listed."""
+
+
+def export(job: Job[Any]) -> Artifact:
+    """Write the file of `job` by the exporter of its format; raises as `Exporter.export`."""
+    return EXPORTERS[job.options.format].export(job)

@@ -1,0 +1,37 @@
+"""The scorer that a recipe's word stands for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from compressor.methods.base import Batches, Context
+    from compressor.surgery.units.planning import Scorer
+
+UnitScore = Literal["l1", "l2", "activation", "variance", "sensitivity", "taylor", "random"]
+
+
+def unit_scorer(score: UnitScore, context: Context, calibration: Batches) -> Scorer:
+    """What a unit is worth; see `compressor.surgery.units.scores`.
+
+    Args:
+        score: The word.
+        context: Gives the loss and the random numbers.
+        calibration: Training batches, for scores that are measured.
+    """
+    from compressor.surgery.units import scores
+
+    inputs = [inputs for inputs, _ in calibration]
+    generator = context.restarted_generator()
+    scorers: dict[UnitScore, Callable[[], Scorer]] = {
+        "l1": lambda: scores.magnitude(1),
+        "l2": lambda: scores.magnitude(2),
+        "activation": lambda: scores.activation(inputs),
+        "variance": lambda: scores.variance(inputs),
+        "sensitivity": lambda: scores.sensitivity(inputs, generator),
+        "taylor": lambda: scores.taylor(calibration, context.task.loss),
+        "random": lambda: scores.random(generator),
+    }
+    return scorers[score]()

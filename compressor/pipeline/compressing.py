@@ -1,0 +1,144 @@
+"""The steps of a recipe, one after the other, and what the report puts beside them."""
+
+from __future__ import annotations
+
+import copy
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from compressor.errors import CompressorError, MethodError
+from compressor.measure import size
+from compressor.methods.base import Context, Method, State
+from compressor.probing import comparison
+from compressor.probing.conversions import between
+from compressor.probing.plans import PLANS
+from compressor.report import Beside, StepReport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import nn
+
+    from compressor.pipeline.setting import Setting
+
+
+def compress(run: Setting, original: nn.Module) -> tuple[State, list[StepReport]]:
+    """Carry out all steps on a copy of `original`; raises `MethodError` with the step in front."""
+    generator = torch.Generator().manual_seed(run.recipe.seed)
+    context = Context(
+        task=run.task,
+        original=original,
+        device=run.device,
+        generator=generator,
+        progress=run.progress,
+        quick=run.quick,
+    )
+    state = State(copy.deepcopy(original))
+    steps = []
+    befores = []
+    for index, step in enumerate(run.recipe.steps):
+        run.progress.say(f"step {index + 1} of {len(run.recipe.steps)}: {step.method}")
+        befores.append((state, replace(context, generator=generator.clone_state())))
+        state, report = _step(run, index, step, state, context)
+        steps.append(report)
+    models = [*(before.model for before, _ in befores), state.model]
+    learned = [_probed(run, index, *pair) for index, pair in enumerate(pairwise(models))]
+    besides = [_beside(run, index, *before) for index, before in enumerate(befores)]
+    return state, [
+        step.model_copy(update={"beside": beside, **probed})
+        for step, beside, probed in zip(steps, besides, learned, strict=True)
+    ]
+
+
+def _step(run: Setting, index: int, step: Method, before: State, context: Context) -> tuple[State, StepReport]:
+    """The state after a step, and what the report says of it."""
+    started = time.perf_counter()
+    with in_step(index, step):
+        result = step.apply(before, context)
+        _check_result(result.state, result.changes, step)
+    state = result.state
+    parameters, nonzeros = size.count(state.model)
+    return state, StepReport(
+        index=index,
+        method=step.method,
+        options=step.model_dump(mode="json", exclude={"method"}),
+        changes=result.changes,
+        skipped=result.skipped,
+        notes=result.notes,
+        history=result.history,
+        facts=dict(result.facts),
+        seconds=time.perf_counter() - started,
+        parameters=parameters,
+        nonzeros=nonzeros,
+        score=run.score(state.model),
+    )
+
+
+def _probed(run: Setting, index: int, before: nn.Module, after: nn.Module) -> dict[str, Any]:
+    """What the step report says of architectures that the step replaced."""
+    conversions, unprobed = between(before, after)
+    if conversions and run.probes:
+        run.progress.say(f"probing what step {index + 1} converts")
+    elif conversions:
+        conversions, unprobed = (), (*comparison.unwanted(conversions), *unprobed)
+    plan = PLANS["rehearsal" if run.quick else "standard"]
+    jobs = 1 if run.quick else run.jobs
+    probes = [
+        comparison.compare(conversion, plan, jobs=jobs, cache=not run.quick, progress=run.progress)
+        for conversion in conversions
+    ]
+    return {"probes": tuple(probes), "unprobed": unprobed}
+
+
+def _beside(run: Setting, index: int, before: State, context: Context) -> tuple[Beside, ...]:
+    """The step's controls and, on each, the rest of the recipe, from the same random numbers on."""
+    step = run.recipe.steps[index]
+    besides = []
+    for name, control in step.controls().items():
+        run.progress.say(f"beside step {index + 1}: {name}")
+        fresh = replace(context, generator=context.generator.clone_state())
+        try:
+            with torch.random.fork_rng():
+                state = control(before, fresh).state
+                parameters, nonzeros = size.count(state.model)
+                score = run.score(state.model)
+                for later in run.recipe.steps[index + 1 :]:
+                    state = later.apply(state, fresh).state
+                final = run.score(state.model)
+        except CompressorError as error:
+            besides.append(Beside(name=name, note=error.message))
+            continue
+        besides.append(Beside(name=name, parameters=parameters, nonzeros=nonzeros, score=score, final=final))
+    return tuple(besides)
+
+
+@contextmanager
+def in_step(index: int, step: Method) -> Iterator[None]:
+    """Put the step's number and method in front of what goes wrong in it."""
+    try:
+        yield
+    except MethodError as error:
+        label = f"`steps.{index}` ({step.method})"
+        raise MethodError(f"{label}: {error.message}", hint=error.hint, place=error.place) from error
+
+
+def _check_result(state: State, changes: Sequence[Any], step: Method) -> None:
+    """A step that changed nothing, or broke a mask, does not pass."""
+    if not changes:
+        looked_at = [name for name, _ in state.model.named_parameters()]
+        raise MethodError(
+            f"it changed nothing; it looked at {', '.join(f'`{name}`' for name in looked_at[:8])}",
+            hint="check `targets` and `ignore`",
+        )
+    parameters = dict(state.model.named_parameters(remove_duplicate=False))
+    for name, mask in state.masks.items():
+        if parameters[name].shape != mask.shape or bool(parameters[name].detach()[~mask].any()):
+            raise CompressorError(f"`{step.method}` did not hold the mask of `{name}`; this is a bug of the tool")
+    broken = [name for name, parameter in parameters.items() if not bool(parameter.isfinite().all())]
+    if broken:
+        raise MethodError(f"weights are not finite after it: {', '.join(broken[:5])}", hint="lower the learning rate")

@@ -1,0 +1,157 @@
+"""Measures exported files: metric, size, MACs, memory and latency, each beside its original."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from compressor.measure import accuracy, latency, macs, memory, size
+from compressor.report import Latency, Measurement, SpeedUp, StepMeasurement
+from compressor.runtimes.forward import open_forward
+from compressor.runtimes.steps import Steps
+from compressor.task.fixed_axes import dynamic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from compressor.pipeline.exporting import Exported
+    from compressor.pipeline.setting import Setting
+    from compressor.task.contract import Inputs
+
+
+QUICK_ROUNDS = 8
+
+
+def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measurement], list[SpeedUp | None]]:
+    """Everything about every file, and how much faster each is than its original (none for an original)."""
+    paths = [run.folder.staging / one.artifact.path for one in exported]
+    inputs = [one.task.example(1, one.task.length) for one in exported]
+    examined = []
+    for path, one in zip(paths, exported, strict=True):
+        run.progress.say(f"evaluating {path.name}")
+        with closing(open_forward(path, dynamic(one.task))) as forward:
+            examined.append(accuracy.examine(one.task, forward, seed=run.recipe.seed))
+            index = len(examined) - 1
+            if isinstance(forward, Steps):
+                past = max(0, run.task.length - forward.info.chunk)
+                inputs[index] = tuple(forward.one_step(inputs[index], past=past))
+            else:
+                inputs[index] = forward.one_call(inputs[index])
+    whole = [index for index, one in enumerate(exported) if one.artifact.stream is None]
+    stepping = [index for index, one in enumerate(exported) if one.artifact.stream is not None]
+    timed = {**_time(run, whole, paths, inputs, exported), **_time(run, stepping, paths, inputs, exported)}
+    steps = _measure_steps(run, exported, inputs)
+    measurements = []
+    for index, (path, one) in enumerate(zip(paths, exported, strict=True)):
+        parameters, nonzeros = size.count(one.model)
+        measurements.append(
+            Measurement(
+                label="compressed" if one.baseline != index else "original",
+                artifact=one.artifact,
+                parameters=parameters,
+                nonzeros=nonzeros,
+                macs=_macs(run, path, inputs[index]),
+                peak_memory_bytes=memory.peak(path, inputs[index]),
+                latency=timed[index][0],
+                score=examined[index].score,
+                drop=accuracy.drop(examined[one.baseline], examined[index]) if one.baseline != index else None,
+                torch_score=one.torch_score,
+                layers=size.layers(one.model),
+                step=steps.get(index),
+            )
+        )
+    return measurements, [timed[index][1] for index in range(len(exported))]
+
+
+def _time(
+    run: Setting, chosen: Sequence[int], paths: Sequence[Path], inputs: Sequence[Inputs], exported: Sequence[Exported]
+) -> dict[int, tuple[Latency, SpeedUp | None]]:
+    """Latency and speed-up of some of the files by their index, all of them interleaved."""
+    if not chosen:
+        return {}
+    streams = {index: exported[index].artifact.stream for index in chosen}
+    lengths = {
+        index: exported[index].task.length if stream is None else stream.chunk for index, stream in streams.items()
+    }
+    baselines = [chosen.index(exported[index].baseline) for index in chosen]
+    latencies, speedups = latency.compare(
+        [paths[index] for index in chosen],
+        [inputs[index] for index in chosen],
+        baselines=baselines,
+        batch=1,
+        length=run.task.length,
+        threads=run.threads,
+        seed=run.recipe.seed,
+        progress=run.progress,
+        max_seconds=latency.MAX_SECONDS * len({exported[index].artifact.format for index in chosen}),
+        **_rounds(run),
+    )
+    ratios, timed = iter(speedups), {}
+    for index, taken in zip(chosen, latencies, strict=True):
+        baseline = exported[index].baseline
+        ratio = next(ratios) if baseline != index else None
+        same = lengths[index] == lengths[baseline]
+        timed[index] = taken.model_copy(update={"length": lengths[index]}), ratio if same else None
+    return timed
+
+
+def _measure_steps(run: Setting, exported: Sequence[Exported], inputs: Sequence[Inputs]) -> dict[int, StepMeasurement]:
+    """Index of an artifact -> what was measured on its step file, compared with the original's if it has one."""
+    artifacts = {index: one.artifact.step for index, one in enumerate(exported)}
+    paths = {index: run.folder.staging / step.path for index, step in artifacts.items() if step is not None}
+    if not paths:
+        return {}
+    files, examined = {index: Steps(path) for index, path in paths.items()}, {}
+    for index, path in paths.items():
+        run.progress.say(f"evaluating {path.name} step by step")
+        examined[index] = accuracy.examine(exported[index].task, files[index], seed=run.recipe.seed)
+    chunks = {index: file.info.chunk for index, file in files.items()}
+    past = max(0, run.task.length - max(chunks.values()))
+    given = {index: file.one_step(inputs[index], past=past) for index, file in files.items()}
+    order = list(paths)  # one without a step file of the original to compare with stands for itself
+    baselines = {index: exported[index].baseline if exported[index].baseline in paths else index for index in paths}
+    latencies, speedups = latency.compare(
+        list(paths.values()),
+        list(given.values()),
+        baselines=[order.index(baselines[index]) for index in order],
+        batch=1,
+        length=chunks[order[0]],
+        threads=run.threads,
+        seed=run.recipe.seed,
+        progress=run.progress,
+        **_rounds(run),
+    )
+    ratios = iter(speedups)
+    measured = {}
+    for (index, path), timed in zip(paths.items(), latencies, strict=True):
+        baseline = baselines[index]
+        ratio = next(ratios) if baseline != index else None
+        measured[index] = StepMeasurement(
+            macs=_macs(run, path, given[index]),
+            peak_memory_bytes=memory.peak(path, given[index]),
+            latency=timed.model_copy(update={"length": chunks[index]}),
+            past=past,
+            score=examined[index].score,
+            drop=accuracy.drop(examined[baseline], examined[index]) if baseline != index else None,
+            speedup=ratio if chunks[index] == chunks[baseline] else None,
+        )
+    return measured
+
+
+def _rounds(run: Setting) -> dict[str, int]:
+    """How often a rehearsal times each file; the usual number otherwise."""
+    return {"rounds": QUICK_ROUNDS} if run.quick else {}
+
+
+def _macs(run: Setting, path: Path, inputs: Sequence[Tensor]) -> int | None:
+    """MACs of one run of an ONNX file, none of another; a note if they cannot be counted."""
+    if path.suffix != ".onnx":
+        return None
+    counted = macs.survey(path, inputs)
+    if counted.uncounted:
+        missing = ", ".join(counted.uncounted)
+        run.notes.append(f"MACs of {path.name} are not given: {missing} cannot be counted.")
+    return counted.total

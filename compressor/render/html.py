@@ -1,0 +1,46 @@
+"""`report.html`: one file with everything in it, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from compressor.render.blocks import ALARMS, MARKS
+from compressor.render.sections import shown
+from compressor.render.text import printable
+
+if TYPE_CHECKING:
+    from compressor.render.blocks import Block
+    from compressor.report import Report
+
+_TEMPLATE = "report.html.j2"
+
+
+def page(report: Report) -> str:
+    """The whole report as a self-contained page: all text of the report's escaped, plots as inline SVG."""
+    from jinja2 import Environment, StrictUndefined
+
+    source = resources.files("compressor.render").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
+    )
+    rendered: str = environment.from_string(source).render(
+        title=report.name, sections=shown(report, "html"), kind=_kind, link=_link, marks=MARKS, alarms=ALARMS
+    )
+    return rendered
+
+
+def _finalize(value: Any) -> Any:
+    """Text without control characters; what is HTML already stays."""
+    return printable(value) if type(value) is str else value
+
+
+def _kind(block: Block) -> str:
+    return type(block).__name__
+
+
+def _link(file: str) -> str:
+    """The address of a file that lies beside the page; empty for a name that leads elsewhere."""
+    inside = bool(file) and not file.startswith("/") and not {"", ".", ".."} & set(file.split("/"))
+    return f"./{quote(printable(file))}" if inside else ""

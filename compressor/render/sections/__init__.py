@@ -1,0 +1,56 @@
+"""The sections of a report, in the order in which every view shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from compressor.render.sections.comparison import COMPARISON
+from compressor.render.sections.controls import CONTROLS
+from compressor.render.sections.environment import ENVIRONMENT
+from compressor.render.sections.exported_files import EXPORTED_FILES
+from compressor.render.sections.figures import FIGURES
+from compressor.render.sections.header import HEADER
+from compressor.render.sections.headline import HEADLINE
+from compressor.render.sections.limits import LIMITS
+from compressor.render.sections.metric_parts import METRIC_PARTS
+from compressor.render.sections.notes import NOTES
+from compressor.render.sections.probes import PROBES
+from compressor.render.sections.recipe import RECIPE
+from compressor.render.sections.rounding import ROUNDING
+from compressor.render.sections.run_files import RUN_FILES
+from compressor.render.sections.step_files import STEP_FILES
+from compressor.render.sections.steps import STEPS
+from compressor.render.sections.summary import SUMMARY
+
+if TYPE_CHECKING:
+    from compressor.render.blocks import Block
+    from compressor.render.section import Section, View
+    from compressor.report import Report
+
+SECTIONS: Final[tuple[Section, ...]] = (
+    HEADER,
+    HEADLINE,
+    SUMMARY,
+    LIMITS,
+    COMPARISON,
+    STEP_FILES,
+    METRIC_PARTS,
+    FIGURES,
+    STEPS,
+    CONTROLS,
+    PROBES,
+    ROUNDING,
+    EXPORTED_FILES,
+    NOTES,
+    ENVIRONMENT,
+    RECIPE,
+    RUN_FILES,
+)
+
+
+def shown(report: Report, view: View) -> list[tuple[Section, tuple[Block, ...]]]:
+    """The sections that `view` has for this report, with their blocks; none of them is empty."""
+    chosen = [section for section in SECTIONS if view in section.views]
+    if view == "terminal":
+        chosen.sort(key=lambda section: section.last_on_terminal)  # stable
+    return [(section, blocks) for section in chosen if (blocks := tuple(section.blocks(report)))]

@@ -1,0 +1,129 @@
+"""Each exported file: what it is, its inputs and outputs, its agreement with PyTorch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compressor.render import format as form
+from compressor.render import labels
+from compressor.render.blocks import Details, Group, Table, Text
+from compressor.render.section import DOCUMENTS, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from compressor.render.blocks import Block
+    from compressor.report import Artifact, Report
+
+
+def facts(artifact: Artifact) -> Table:
+    """What a file is, its further files, and how it was made."""
+    rows = [
+        ("file", artifact.path),
+        ("size", f"{form.count(artifact.bytes)} B ({form.size(artifact.bytes)})"),
+        ("gzip -9", f"{form.count(artifact.gzip_bytes)} B ({form.size(artifact.gzip_bytes)})"),
+        ("SHA-256", artifact.sha256),
+    ]
+    for part in artifact.parts:
+        counted = "included in the size" if part.shipped else "not needed on the phone"
+        rows.append((f"with {part.path}", f"{form.count(part.bytes)} B: {part.purpose}; {counted}"))
+    if artifact.opset is not None and artifact.ir_version is not None:
+        rows.append(("opset, IR version", f"{artifact.opset}, {artifact.ir_version}"))
+    elif artifact.opset is not None:
+        rows.append(("opset", str(artifact.opset)))
+    if artifact.needs:
+        rows.append(("needs", f"{artifact.needs} or newer"))
+    if artifact.operators:
+        rows.append(("operators", operators(artifact)))
+    if artifact.runtime:
+        rows.append(("compared with PyTorch in", artifact.runtime))
+    for check in artifact.checks:
+        largest = form.error(check.parity.largest_error)
+        rows.append((f"also in {check.runtime}", f"agrees with PyTorch, largest absolute error {largest}"))
+    rows += [("how it was made", note) for note in artifact.notes]
+    return Table(("", ""), tuple(rows))
+
+
+def operators(artifact: Artifact) -> str:
+    """Operators and how many nodes of each: LSTM 2, Gemm 1."""
+    ordered = sorted(artifact.operators.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {nodes}" for name, nodes in ordered)
+
+
+def tensors(artifact: Artifact) -> Table:
+    """Inputs and outputs of a file."""
+    named = [("input", item) for item in artifact.inputs] + [("output", item) for item in artifact.outputs]
+    rows = tuple((kind, item.name, item.dtype, form.shape(item.shape)) for kind, item in named)
+    return Table(("", "name", "type", "shape"), rows)
+
+
+def parity(artifact: Artifact) -> Table:
+    """Agreement with PyTorch, point by point."""
+    rows = tuple(
+        (
+            str(point.batch),
+            str(point.length),
+            form.error(point.max_absolute),
+            form.error(point.max_relative),
+            point.note or ("yes" if point.within else "NO"),
+        )
+        for point in artifact.parity.points
+    )
+    return Table(("batch", "length", "largest absolute error", "largest relative error", "within"), rows)
+
+
+def states(artifact: Artifact) -> Table | None:
+    """The states of a step file; None if it is no step file."""
+    if artifact.stream is None:
+        return None
+    rows = tuple(
+        (
+            state.name,
+            state.next_name,
+            state.dtype,
+            form.shape(state.shape),
+            f"{state.initial:g}" if isinstance(state.initial, float) else f"{len(state.initial)} given numbers",
+        )
+        for state in artifact.stream.states
+    )
+    return Table(("state", "its next value", "type", "shape", "at the start"), rows)
+
+
+def chained(artifact: Artifact) -> str:
+    """Agreement of a step file with the whole-sequence file, in a sentence; empty if it was not compared."""
+    if artifact.chained is None:
+        return ""
+    largest = form.error(artifact.chained.largest_error)
+    lengths = ", ".join(str(length) for length in sorted({point.length for point in artifact.chained.points}))
+    return f"Chained steps agree with the whole-sequence file at lengths {lengths} (largest absolute error {largest})."
+
+
+def _blocks(artifact: Artifact) -> Iterator[Block]:
+    yield facts(artifact)
+    yield Group("Inputs and outputs", (tensors(artifact),))
+    if (kept := states(artifact)) is not None:
+        yield Group("States", (kept,))
+    judged = artifact.parity
+    rule = f"|file − PyTorch| ≤ {judged.atol:g} + {judged.rtol:g} × |PyTorch|, everywhere"
+    steps = [Text(chained(artifact), muted=True)] if artifact.chained is not None else []
+    yield Group("Agreement with PyTorch", (Text(rule, muted=True), parity(artifact), *steps))
+
+
+def _file(name: str, artifact: Artifact, *, unfolded: bool = False) -> Iterator[Details]:
+    passed = "passed" if artifact.parity.passed else "FAILED"
+    title = f"{name}: {artifact.path}, {form.size(artifact.bytes)}, parity {passed}"
+    yield Details(title, tuple(_blocks(artifact)), unfolded=unfolded)
+    if artifact.step is not None:
+        yield from _file(f"{name}, step by step", artifact.step)
+
+
+def _section(report: Report) -> tuple[Details, ...]:
+    compressed = [
+        _file(labels.compressed(report, index), measurement.artifact, unfolded=True)
+        for index, measurement in enumerate(report.compressed)
+    ]
+    originals = [_file(name, original.artifact) for name, original in labels.originals(report)]
+    return tuple(details for files in (*compressed, *originals) for details in files)
+
+
+EXPORTED_FILES = Section("Exported files", _section, views=DOCUMENTS)

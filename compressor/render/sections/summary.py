@@ -1,0 +1,133 @@
+"""The result in a few sentences, bad news included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from compressor.render import changes, labels
+from compressor.render import format as form
+from compressor.render.blocks import Statement, Statements
+from compressor.render.section import Section
+from compressor.render.sections import controls, limits, probes, rounding
+from compressor.render.sections.step_files import size_of_states
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from compressor.report import Artifact, Measurement, Report, SpeedUp
+
+_NOTICEABLE_ZEROS: Final = 0.005
+_NOTICEABLE_RATIO: Final = 1.05
+
+
+def statements(report: Report) -> Iterator[Statement]:
+    """Whether the run counts, each file, then what steps, exports and limits came to."""
+    if report.quick:
+        yield Statement("bad", "A rehearsal (--quick): training and measuring were cut short; no number here counts.")
+    for index, measurement in enumerate(report.compressed):
+        name = "" if len(report.compressed) == 1 else f"{labels.compressed(report, index)}: "
+        for statement in _about(report.original_of(index), measurement, report.speedups[index]):
+            yield Statement(statement.tone, name + statement.text)
+    for step in report.steps:
+        yield from probes.of_step(step)
+    yield from controls.statements(report)
+    for failed in report.refused:
+        yield Statement("bad", f"Export failed: {failed.name}: {failed.reason}")
+    yield from limits.statements(report)
+
+
+def _about(before: Measurement, after: Measurement, speedup: SpeedUp | None) -> Iterator[Statement]:
+    yield _metric(before, after)
+    yield _size(before.artifact.bytes, after.artifact.bytes)
+    if speedup is not None:
+        yield Statement(changes.tone_of_speed(speedup), _speed(speedup))
+    yield _parity(after.artifact)
+    files = [file for file in (after.artifact, after.artifact.step) if file is not None]
+    yield from (said for file in files if (said := rounding.statement(file)) is not None)
+    yield from _step_file(before, after)
+    if after.sparsity >= before.sparsity + _NOTICEABLE_ZEROS:
+        yield _zeros(before, after)
+
+
+def _metric(before: Measurement, after: Measurement) -> Statement:
+    drop = changes.drop(before, after)
+    values = f"{form.metric(before.score.value)} → {form.metric(after.score.value)}"
+    text = f"{before.score.metric} on the exported file: {values}, {changes.describe_drop(drop)}"
+    if drop.value == 0 or drop.interval is None:
+        return Statement(changes.tone_of_drop(drop), f"{text}.")
+    interval = f"{form.confidence(drop.interval)} of the drop: {form.between(drop.interval, form.metric)}"
+    chance = ""
+    if drop.interval.low <= 0 <= drop.interval.high:
+        chance = f"; the interval includes 0: with {after.score.samples} samples this may be chance"
+    return Statement(changes.tone_of_drop(drop), f"{text} ({interval}{chance}).")
+
+
+def _size(before: int, after: int) -> Statement:
+    changed = changes.describe_size(before, after)
+    text = "The file is as large as before" if changed == "same" else f"The file is {changed}"
+    return Statement(changes.tone_of_size(before, after), f"{text}: {form.size(before)} → {form.size(after)}.")
+
+
+def _speed(speedup: SpeedUp) -> str:
+    interval = f"{form.confidence(speedup.interval)} {form.between(speedup.interval, form.ratio)}"
+    if speedup.within_noise:
+        ratio = form.ratio(speedup.ratio)
+        return f"No measurable change in speed: {ratio}, within noise ({interval}, which includes 1)."
+    if speedup.ratio > 1:
+        return f"The file runs {form.ratio(speedup.ratio)} as fast ({interval})."
+    return f"The file is slower: {form.ratio(speedup.ratio)} as fast ({interval})."
+
+
+def _parity(artifact: Artifact) -> Statement:
+    if not artifact.parity.passed:
+        return Statement("bad", "The file disagrees with PyTorch; see the table of agreement.")
+    largest = form.error(artifact.parity.largest_error)
+    shapes = len({(point.batch, point.length) for point in artifact.parity.points})
+    sizes = f"{shapes} batch sizes and lengths" if shapes > 1 else "the one batch size and length that it takes"
+    runtime = "" if artifact.format == "onnx" or not artifact.runtime else f" in {artifact.runtime.partition(',')[0]}"
+    if artifact.parity.rtol == 0:  # of a rounded file: a bound in parts of the largest output, and no agreement
+        text = f"The rounded file is at most {largest} from PyTorch{runtime} at {sizes}"
+        return Statement("plain", f"{text} (allowed: {artifact.parity.atol:.2g}).")
+    subject = "The file" if artifact.quantization is None else "Before rounding, the file"
+    text = f"{subject} agrees with PyTorch{runtime} at {sizes} (largest absolute error {largest})."
+    return Statement("good", text)
+
+
+def _step_file(before: Measurement, after: Measurement) -> Iterator[Statement]:
+    artifact, step = after.artifact.step, after.step
+    if artifact is None or step is None or artifact.stream is None:
+        return
+    latency = f" in {form.median(step.latency)}" if step.latency else ""
+    length = max(point.length for point in artifact.parity.points)
+    yield Statement(
+        "good",
+        f"{artifact.path} takes {form.plural(artifact.stream.chunk, 'position')} at a time{latency} and keeps "
+        f"{size_of_states(artifact.stream)} for a stream; its steps agree with PyTorch over up to {length} positions "
+        f"(largest absolute error {form.error(artifact.parity.largest_error)}).",
+    )
+    if before.step is not None and step.score.value != after.score.value:
+        yield Statement(
+            "plain",
+            f"{before.score.metric} step by step is {form.metric(step.score.value)}, on the whole-sequence file "
+            f"{form.metric(after.score.value)}: the task's `evaluate` gives other sequences to the two, or counts "
+            "padded positions.",
+        )
+
+
+def _zeros(before: Measurement, after: Measurement) -> Statement:
+    text = (
+        f"{form.percent(after.sparsity)} of the parameters left are zero. Zeros alone do not make the file faster or "
+        "smaller: it stores and multiplies them like any other number."
+    )
+    packed = after.artifact.bytes / after.artifact.gzip_bytes
+    if packed > _NOTICEABLE_RATIO * before.artifact.bytes / before.artifact.gzip_bytes:
+        text += f" They do pack well: gzip makes this file {form.ratio(packed)} smaller."
+    return Statement("plain", text)
+
+
+def _section(report: Report) -> tuple[Statements, ...]:
+    said = tuple(statements(report))
+    return (Statements(said),) if said else ()
+
+
+SUMMARY = Section("", _section, last_on_terminal=True)

@@ -1,0 +1,36 @@
+"""Early stopping: the weights of the best epoch, and when to stop."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class BestWeights:
+    """Remembers the weights (and buffers) of the best epoch, and says when waiting for a better one is over."""
+
+    def __init__(self, *, higher_is_better: bool, patience: int | None) -> None:
+        """`patience` is the number of epochs without improvement after which to stop; None never stops."""
+        self._sign = 1.0 if higher_is_better else -1.0
+        self._patience = patience
+        self._best = -math.inf
+        self._since = 0
+        self._state: dict[str, Tensor] = {}
+        self.epoch = 0
+        """The best epoch so far, from 1; the earliest of equal ones."""
+
+    def see(self, epoch: int, metric: float, model: nn.Module) -> bool:
+        """Take note of an epoch; True where it is time to stop."""
+        if self._sign * metric > self._best:
+            self._best, self._since, self.epoch = self._sign * metric, 0, epoch
+            self._state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        else:
+            self._since += 1
+        return self._patience is not None and self._since >= self._patience
+
+    def restore(self, model: nn.Module) -> None:
+        """Put the best weights back, in place."""
+        model.load_state_dict(self._state)

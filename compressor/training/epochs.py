@@ -1,0 +1,111 @@
+"""Trains a model over epochs, with a metric after each, and keeps the best weights if asked to."""
+
+from __future__ import annotations
+
+import copy
+import time
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import MethodError
+from compressor.nn.masks import prune_
+from compressor.training.best_weights import BestWeights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from compressor.progress import Progress
+    from compressor.training.epoch_batches import EpochBatches
+    from compressor.training.trainer import Trainer
+
+History = list[dict[str, float]]
+"""A row an epoch."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How the model is measured after each epoch, and what follows from it."""
+
+    metric: Callable[[nn.Module], float]
+    higher_is_better: bool
+    keep_best: bool
+    """End with the weights of the best epoch."""
+    patience: int | None
+    """Stop after so many epochs without improvement."""
+
+
+def train_epochs(
+    model: nn.Module,
+    trainer: Trainer,
+    batches: EpochBatches,
+    loss: Callable[[Any], Tensor],
+    validation: Validation,
+    *,
+    masks: Mapping[str, Tensor],
+    progress: Progress,
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> tuple[History, list[str]]:
+    """Train in place; gives a row an epoch, and notes.
+
+    Args:
+        model: What `trainer` trains.
+        trainer: Takes the steps.
+        batches: Epoch after epoch.
+        loss: Batch -> scalar.
+        validation: What is measured.
+        masks: Parameter name -> boolean mask, True = kept.
+        progress: Where progress is told.
+        around: Entered around each measurement.
+
+    Raises:
+        MethodError: Training broke down.
+        TaskError: The metric is not finite.
+    """
+    best = BestWeights(higher_is_better=validation.higher_is_better, patience=validation.patience)
+    history: History = []
+    with progress.bar("retrain", batches.total) as bar:
+        for epoch in range(1, batches.epochs + 1):
+            model.train()
+            started = time.perf_counter()
+            mean = trainer.epoch(batches.epoch(), loss, batches.reporter(bar, epoch), number=epoch)
+            seconds = time.perf_counter() - started
+            prune_(model, masks)  # they hold by themselves; a model that writes to its weights breaks them
+            batches.epoch_done(bar)
+            with around():
+                metric = validation.metric(model.eval())
+            history.append(
+                {"epoch": float(epoch), "loss": mean, "metric": metric, "lr": trainer.lr, "seconds": seconds}
+            )
+            if validation.keep_best and best.see(epoch, metric, model):
+                break
+    if not validation.keep_best:
+        return history, []
+    best.restore(model)
+    return history, [f"weights of epoch {best.epoch} of {len(history)} kept: the best validation metric"]
+
+
+def trainable_copy(model: nn.Module, masks: Mapping[str, Tensor], device: torch.device) -> nn.Module:
+    """A copy on the device, pruned weights exactly zero, cuDNN's weights in one piece."""
+    model = copy.deepcopy(model).to(device)
+    prune_(model, masks)
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()
+    return model
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Say what to do if memory runs out."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MethodError(
+            f"retraining ran out of memory: {str(error).splitlines()[0]}",
+            hint="give smaller batches in `Task.batches`, or run with `--device cpu`",
+        ) from error

@@ -1,0 +1,1 @@
+"""ONNX files: their options, the graphs of both forms, fewer bits, and the facts about them."""

@@ -1,0 +1,96 @@
+"""A checked float graph in 8 or 4 bits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporters.onnx_files import facts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx
+    from torch import nn
+
+    from compressor.export import Job
+    from compressor.progress import Bar
+    from compressor.report import Artifact, Parity, StreamInfo
+    from exporters.onnx_files.options import Options
+
+_STREAMED = 8
+"""Most sequences on which rounding of a step file is measured."""
+_ACCELERATORS = ("qnn", "nnapi")
+"""Of whose tables the report says what they take of a file for NPUs."""
+
+
+def checked(
+    proto: onnx.ModelProto,
+    candidate: Path,
+    reference: nn.Module,
+    job: Job[Options],
+    parity: Parity,
+    bar: Bar,
+    stream: StreamInfo | None = None,
+) -> tuple[Artifact, dict[Path, bytes]]:
+    """The graph in fewer bits.
+
+    Args:
+        proto: The float graph.
+        candidate: Its file, which that of the rounded graph replaces.
+        reference: The PyTorch model.
+        job: The export.
+        parity: How far the float graph agrees with PyTorch.
+        bar: Told what is measured.
+        stream: How a step file is run.
+
+    Returns:
+        The facts about the file, and its contents.
+    """
+    from compressor.runtimes.forward import Fixed
+    from compressor.runtimes.steps import Steps
+    from compressor.task.fixed_axes import dynamic
+    from exporters.passes import tidy
+    from exporters.quantization import quantize
+    from exporters.quantization.nodes import DOMAIN
+    from exporters.stepping.sequences import Sequences
+
+    options, task, npu = job.options, job.task, job.options.quantize_for == "npu"
+    if stream is not None and not npu:  # every position of every sequence is a call
+        few = min(_STREAMED, options.calibration_samples)
+        options = options.model_copy(update={"calibration_samples": few})
+    rounded, quantization = quantize.quantize(
+        proto,
+        candidate.parent,
+        task,
+        reference,
+        options,
+        shapes=None if stream is None else Sequences(task, stream.inputs),
+        behind=lambda file: Fixed(file, dynamic(task)) if stream is None else Steps(file.path, file=file),
+        stream=stream,
+        metric=None if job.metric_drop is None else quantize.metric_of(task, job.metric_drop),
+        seed=job.seed,
+        bar=bar,
+    )
+    tidy.check(rounded, options.opset, {DOMAIN: 1} if options.quantize_for == "cpu" else {})
+    files = facts.contents(rounded, job.path, options)
+    facts.write_beside(candidate, files)
+    artifact = facts.artifact(candidate, files, parity, job.seconds)
+    notes = _taken(proto, candidate) if npu else ()
+    return artifact.model_copy(update={"quantization": quantization, "notes": notes}), files
+
+
+def _taken(before: onnx.ModelProto, candidate: Path) -> tuple[str, ...]:
+    """What accelerators take of a file, and took of the float graph, by the tables of `compressor check`."""
+    from compressor.onnx_graphs import targets
+    from compressor.onnx_graphs.partition import survey
+    from compressor.runtimes import loading
+
+    notes = []
+    for name in _ACCELERATORS:
+        target = targets.get(name)
+        old, new = (survey(proto, target) for proto in (before, loading.read(candidate)))
+        notes.append(
+            f"{target.title} takes {new.taken} of {new.nodes} nodes in {new.partitions} partitions "
+            f"({old.taken} of {old.nodes} in {old.partitions} of the float graph), by the table of `compressor check`"
+        )
+    return tuple(notes)

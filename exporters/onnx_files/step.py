@@ -1,0 +1,82 @@
+"""The step file beside a file of whole sequences: its graph, its checks, and the example of its loop.
+
+Recurrent layers at one position become plain MatMul, Add, Sigmoid and Tanh, which every phone runtime computes right
+and quantizers and accelerators accept; see the option `cells`. Attention keeps its keys and values.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from compressor.runtimes.steps import METADATA_KEY
+from exporters import checks
+from exporters.capture import native_recurrent
+from exporters.capture import program as torch_capture
+from exporters.onnx_files import facts, rounded
+from exporters.onnx_files.precision import finish
+from exporters.passes import tidy
+from exporters.stepping import chained, example
+from exporters.stepping.find import find_plan
+from exporters.stepping.module import traceable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx
+    from torch import nn
+
+    from compressor.export import Job
+    from compressor.progress import Bar
+    from compressor.report import Artifact, StreamInfo
+    from compressor.task.contract import Task
+    from exporters.onnx_files.options import Options
+
+
+def step_path(path: Path) -> Path:
+    """The step file beside a whole-sequence file: `model.step.onnx` beside `model.onnx`."""
+    return path.with_name(f"{path.stem}.step{path.suffix}")
+
+
+def checked(model: nn.Module, whole: Path, job: Job[Options], bar: Bar) -> tuple[Artifact, dict[Path, bytes]]:
+    """The step file of `model`, which agrees with PyTorch and with the file `whole`.
+
+    Returns:
+        The facts about it, and its contents with the example of its loop.
+    """
+    job = replace(job, path=step_path(job.path), started=time.perf_counter())
+    candidate = step_path(whole)
+    proto, stream = graph(model, job.task, job.options)
+    files = facts.contents(proto, job.path, job.options)
+    facts.write_beside(candidate, files)
+    bar.advance(note="compare chained steps")
+    parity, beside_file = chained.agreement(model, whole, candidate, job)
+    others = checks.in_other_runtimes(model, candidate, job, job.options.check_in)
+    artifact = facts.artifact(candidate, files, parity, job.seconds).model_copy(update={"checks": others})
+    if job.options.rounds:
+        bar.advance(0, note="quantize the step")
+        artifact, files = rounded.checked(proto, candidate, model, job, parity, bar, stream)
+    loop = {job.path.with_suffix(".py"): example.write(artifact, stream).encode()}
+    return artifact.model_copy(update={"stream": stream, "chained": beside_file}), {**files, **loop}
+
+
+def graph(model: nn.Module, task: Task, options: Options) -> tuple[onnx.ModelProto, StreamInfo]:
+    """The graph of a step and how it is run; raises `ExportError` as `find_plan` does, or if it cannot be written."""
+    planned = find_plan(model, task, chunk=options.chunk)
+    plain = options.cells == "plain" or (options.cells == "auto" and options.chunk == 1)
+    prepared = copy.deepcopy(model)
+    if not plain:
+        native_recurrent.prepare(prepared, parts=True)
+    step = traceable(prepared, planned, task, chunk=options.chunk, dynamic=options.batch == "dynamic", plain=plain)
+    program = torch_capture.capture(step.module, step.arguments, step.inputs)
+    built = torch_capture.translate(program, options.opset)
+    with torch_capture.quiet():
+        tidy.tidy(built)
+    tidy.name_values(built, step.inputs, step.outputs)
+    proto = tidy.to_proto(built, step.inputs, step.outputs, options.ir_version)
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, step.info.model_dump_json()
+    finish(proto, options)
+    return proto, step.info

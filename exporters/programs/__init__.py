@@ -1,0 +1,1 @@
+"""Formats whose converters read PyTorch programs: traced here, converted in another Python environment."""

@@ -1,0 +1,111 @@
+"""The ONNX file that converters start from."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from compressor.errors import ExportError
+from compressor.export import Job
+from compressor.report import Artifact
+from exporters import onnx
+from exporters.prepare import check_length
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from exporters.options import ConvertedOptions, FixedLengthOptions
+
+
+_Outcome = ExportError | tuple[Artifact, dict[str, bytes]]
+
+
+_SHARED: dict[tuple[int, str], tuple[Any, _Outcome]] | None = None
+
+
+def onnx_file(job: Job[ConvertedOptions], folder: Path, *, length: int | None = None) -> tuple[Path, Artifact]:
+    """The ONNX file of the wanted form, checked against PyTorch in ONNX Runtime, and its facts.
+
+    Args:
+        job: The export.
+        folder: A temporary folder, which the file is written into.
+        length: The one length that the file takes; any if it is left out.
+
+    Raises:
+        ExportError: As `exporters.onnx.export`.
+    """
+    options, task = job.options, job.task
+    step = options.is_step
+    own = onnx.Options(
+        name="source", stream=step, chunk=options.chunk if step else 1, atol=options.atol, rtol=options.rtol
+    )
+    path = folder / "source.onnx"
+    artifact = _shared(Job(job.model, task, path, own, seed=job.seed, progress=job.progress))
+    if step:
+        assert artifact.step is not None
+        return folder / artifact.step.path, artifact.step
+    if length is None:
+        return path, artifact
+    from exporters.passes import fixed_shapes
+
+    check_length(task, length)
+    return fixed_shapes.write(path, folder / "fixed.onnx", task, length), artifact
+
+
+@contextlib.contextmanager
+def shared_sources() -> Iterator[None]:
+    """Within it a model is exported to ONNX once for all formats; it must not change meanwhile."""
+    global _SHARED  # noqa: PLW0603  # one process exports one model after the other
+    _SHARED = {}
+    try:
+        yield
+    finally:
+        _SHARED = None
+
+
+def _shared(job: Job[Any]) -> Artifact:
+    """Export to ONNX, or write again what was exported of the same model before."""
+    if _SHARED is None:
+        return onnx.export(job)
+    key = id(job.model), job.options.model_dump_json()
+    if key not in _SHARED:
+        _SHARED[key] = job.model, _outcome(job)
+    outcome = _SHARED[key][1]
+    if isinstance(outcome, ExportError):
+        raise outcome
+    artifact, files = outcome
+    for name, content in files.items():
+        (job.path.parent / name).write_bytes(content)
+    return artifact
+
+
+def _outcome(job: Job[Any]) -> _Outcome:
+    """The artifact and its files, or the error."""
+    try:
+        artifact = onnx.export(job)
+    except ExportError as error:
+        return error
+    return artifact, {file.name: file.read_bytes() for file in job.path.parent.glob("source*.onnx")}
+
+
+def remedy(source: Path, title: str, options: FixedLengthOptions, *, unrolls: bool) -> str:
+    """What an error names if a runtime is not right with a model whose ONNX file is known.
+
+    Args:
+        source: The ONNX file.
+        title: Of the runtime.
+        options: Of the export.
+        unrolls: Whether the runtime is right with layers of relu as plain operations for every position.
+    """
+    from exporters.passes import fixed_shapes
+
+    if options.form == "step":
+        return "use `format: ort`, which runs every model that can be exported"
+    relu = ""
+    if fixed_shapes.has_relu(source):
+        relu = f"{title} computes an RNN of relu as one of tanh: "
+    fixed = ""
+    if options.length is None and (unrolls or not relu):
+        fixed = f"`length: N` (one length{', layers of relu as plain operations' if relu else ''}) or "
+    return f"{relu}use {fixed}`form: step`, whose cells are plain operations; or `format: ort`"

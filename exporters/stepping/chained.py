@@ -1,0 +1,76 @@
+"""Chained steps of a file beside whole sequences, far beyond the lengths that it was made at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from compressor.errors import ParityError
+from compressor.measure import parity
+from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.runtimes.steps import Steps
+from exporters.capture import program as torch_capture
+from exporters.stepping.sequences import Sequences
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from compressor.export import ExportOptions, Job
+    from compressor.report import Parity
+
+
+_LONGER = 10
+"""The longest comparison, in lengths of the task."""
+
+
+def agreement(reference: nn.Module, whole: Path, step: Path, job: Job[ExportOptions]) -> tuple[Parity, Parity]:
+    """Chained steps of the file beside PyTorch, also at ten times the task's length, and beside the whole file.
+
+    Raises:
+        ParityError: They disagree somewhere.
+    """
+    steps = Steps(step)
+    with_torch = beside_torch(reference, steps, job)
+    task, sequences = job.task, Sequences(job.task, steps.info.inputs)
+    long = (1, _LONGER * task.length)
+    with torch.no_grad(), torch_capture.plain_attention():
+        extra = [long] if task.min_length <= long[1] <= task.max_length else []
+        beside_file = _compare(OnnxFile(whole), steps, sequences, job, extra)
+    for name, compared in (("PyTorch", with_torch), ("the whole-sequence file", beside_file)):
+        if not compared.passed:
+            raise ParityError(
+                f"the chained steps of the step file disagree with {name} "
+                f"(atol {compared.atol:g}, rtol {compared.rtol:g}):\n" + parity.table(compared),
+                hint="if every point is close, raise atol and rtol; at the longest lengths a model may amplify "
+                "rounding from one position to the next",
+            )
+    return with_torch, beside_file
+
+
+def beside_torch(reference: nn.Module, steps: Steps, job: Job[ExportOptions]) -> Parity:
+    """Chained steps of a file, in whatever runtime, beside PyTorch's whole sequences, also at ten times the length."""
+    sequences = Sequences(job.task, steps.info.inputs)
+    long = (1, _LONGER * job.task.length)
+    with torch.no_grad(), torch_capture.plain_attention():
+        extra = [long] if _runs(reference, lambda: sequences.example(*long)) else []
+        return _compare(reference, steps, sequences, job, extra)
+
+
+def _runs(model: nn.Module, example: Callable[[], tuple[Tensor, ...]]) -> bool:
+    """Whether the model takes an input that the task does not promise, such as a longer one."""
+    try:
+        model(*example())
+    except Exception:  # whatever the model's code raises there is no fault of the file
+        return False
+    return True
+
+
+def _compare(
+    wanted: Callable[..., Any], steps: Steps, task: Sequences, job: Job[ExportOptions], extra: list[tuple[int, int]]
+) -> Parity:
+    options, generator = job.options, torch.Generator().manual_seed(job.seed)
+    return parity.check(wanted, steps, task, atol=options.atol, rtol=options.rtol, generator=generator, extra=extra)

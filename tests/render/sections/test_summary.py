@@ -1,0 +1,48 @@
+from compressor.render.sections.summary import statements
+from compressor.report import Drop, Interval, ParityPoint, SpeedUp
+from tests.render.views import changed, said
+
+
+def test_noise_is_called_noise(report):
+    noise = SpeedUp(ratio=1.004, interval=Interval(low=0.985, high=1.03), within_noise=True)
+    text = said(report.model_copy(update={"speedups": (noise,)}))
+    assert (
+        "No measurable change in speed: 1.00x, within noise (95 % interval 0.985x to 1.03x, which includes 1)." in text
+    )
+
+
+def test_slower_is_called_slower(report):
+    slower = SpeedUp(ratio=0.8, interval=Interval(low=0.78, high=0.83), within_noise=False)
+    assert "The file is slower: 0.800x as fast" in said(report.model_copy(update={"speedups": (slower,)}))
+
+
+def test_a_drop_that_may_be_chance_says_so_and_one_that_is_not_does_not(report):
+    assert "0.0054 worse" in said(report)
+    assert "with 370 samples this may be chance" in said(report)
+    sure = Drop(value=0.02, interval=Interval(low=0.01, high=0.03))
+    assert "chance" not in said(changed(report, drop=sure))
+
+
+def test_zeros_are_not_mentioned_where_there_are_none(report):
+    dense = changed(report, nonzeros=report.compressed[0].parameters)
+    assert "zero" not in said(dense)
+
+
+def test_disagreement_with_pytorch_is_told(report):
+    artifact = report.compressed[0].artifact
+    wrong = ParityPoint(batch=2, length=13, max_absolute=0.4, max_relative=3.0, within=False)
+    parity = artifact.parity.model_copy(update={"points": (*artifact.parity.points, wrong)})
+    assert "disagrees with PyTorch" in said(changed(report, artifact=artifact.model_copy(update={"parity": parity})))
+
+
+def test_a_rehearsal_is_told_before_anything_else(report):
+    assert next(statements(report.model_copy(update={"quick": True}))).text.startswith("A rehearsal (--quick)")
+
+
+def test_a_rounded_file_of_another_format_is_near_and_does_not_agree(report):
+    artifact = report.compressed[0].artifact
+    loose = artifact.parity.model_copy(update={"atol": 0.25, "rtol": 0.0})
+    text = said(changed(report, artifact=artifact.model_copy(update={"parity": loose})))
+    assert "The rounded file is at most" in text
+    assert "(allowed: 0.25)" in text
+    assert "agrees with PyTorch" not in text
