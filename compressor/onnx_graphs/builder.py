@@ -50,7 +50,7 @@ class Builder(Tape):
 
         do = Builder(Names.of(graph), "gates")
         product = do("MatMul", [x, do.constant(weight)])
-        left, right = do("Split", [product, do.integers(3, 3)], 2, axis=-1)
+        left, right = do.several("Split", [product, do.integers(3, 3)], 2, axis=-1)
         replace(node, do, [do("Add", [left, right])])
     """
 
@@ -76,23 +76,40 @@ class Builder(Tape):
         self._integers: dict[tuple[int, ...], ir.Value] = {}
 
     def __call__(
+        self, operator: str, inputs: Sequence[ir.Value | None], *, domain: str = "", **attributes: Any
+    ) -> ir.Value:
+        """Add a node with one output, and give that."""
+        return self.several(operator, inputs, 1, domain=domain, attributes=attributes)[0]
+
+    def several(
         self,
         operator: str,
         inputs: Sequence[ir.Value | None],
-        outputs: int = 1,
+        outputs: int,
         *,
         domain: str = "",
         name: str | None = None,
         attributes: Mapping[str, Any] = MappingProxyType({}),
         **more: Any,
-    ) -> Any:
-        """Add a node; gives its output, or a list of them if there are several. Attributes may come by keyword."""
-        name = name if self._node_names else ""
-        attributes = {**attributes, **more}
-        values = self.op_multi_out(operator, inputs, attributes, num_outputs=outputs, domain=domain, name=name)
+    ) -> list[ir.Value]:
+        """Add a node with several outputs.
+
+        Args:
+            operator: Its type.
+            inputs: None for one that is left out.
+            outputs: How many.
+            domain: Of the operator.
+            name: Of the node; the graph gives one if it is left out.
+            attributes: By name; more may come by keyword.
+            more: See `attributes`.
+        """
+        node_name = name if self._node_names else ""
+        values = self.op_multi_out(
+            operator, inputs, {**attributes, **more}, num_outputs=outputs, domain=domain, name=node_name
+        )
         for value in values:
             value.name = self.new_name(operator)
-        return values[0] if outputs == 1 else list(values)
+        return list(values)
 
     def constant(self, array: NDArray[Any], name: str = "") -> ir.Value:
         """Add an initializer; `name` gets a number if it is taken."""

@@ -40,11 +40,11 @@ def lstm(
         h' and c'.
     """
     if joint:
-        smooth, new = do("Split", [total, do.integers(3 * size, size)], 2, axis=1)
-        parts = do("Split", [do("Sigmoid", [smooth]), do.integers(size, size, size)], 3, axis=1)
+        smooth, new = do.several("Split", [total, do.integers(3 * size, size)], 2, axis=1)
+        parts = do.several("Split", [do("Sigmoid", [smooth]), do.integers(size, size, size)], 3, axis=1)
         gates = dict(zip(order, [*parts, do("Tanh", [new])], strict=True))
     else:
-        parts = do("Split", [total, do.integers(*[size] * 4)], 4, axis=1)
+        parts = do.several("Split", [total, do.integers(*[size] * 4)], 4, axis=1)
         activations = {gate.name: gate.activation for gate in LSTM.gates}
         gates = {name: do(activations[name], [part]) for name, part in zip(order, parts, strict=True)}
     new = do("Add", [do("Mul", [gates["forget"], cell]), do("Mul", [gates["input"], gates["cell"]])])
@@ -79,7 +79,7 @@ def gru(
     Returns:
         h'.
     """
-    parts = do("Split", [do("Sigmoid", [total]), do.integers(size, size)], 2, axis=1)
+    parts = do.several("Split", [do("Sigmoid", [total]), do.integers(size, size)], 2, axis=1)
     gates = dict(zip(order[:2], parts, strict=True))
     reset, update = gates["reset"], gates["update"]
     of_state = product(do("Mul", [reset, state])) if reset_first else do("Mul", [reset, product(state)])

@@ -47,10 +47,8 @@ def _other_outputs_are_used(node: ir.Node) -> bool:
 
 def _mean(do: Builder, x: ir.Value, axes: Sequence[int], opset: int, *, keep: int = 1) -> ir.Value:
     if opset >= _AXES_ARE_INPUTS:
-        mean: ir.Value = do("ReduceMean", [x, do.integers(*axes)], keepdims=keep)
-    else:
-        mean = do("ReduceMean", [x], axes=list(axes), keepdims=keep)
-    return mean
+        return do("ReduceMean", [x, do.integers(*axes)], keepdims=keep)
+    return do("ReduceMean", [x], axes=list(axes), keepdims=keep)
 
 
 def _layer_norm(do: Builder, node: ir.Node, opset: int) -> ir.Value | str:
@@ -64,12 +62,11 @@ def _layer_norm(do: Builder, node: ir.Node, opset: int) -> ir.Value | str:
     centred = do("Sub", [x, _mean(do, x, axes, opset)])
     variance = _mean(do, do("Mul", [centred, centred]), axes, opset)
     guard = do.constant(np.array(node.attributes.get_float("epsilon", 1e-5), x.dtype.numpy()))
-    scaled: ir.Value = do("Mul", [do("Div", [centred, do("Sqrt", [do("Add", [variance, guard])])]), scale])
+    scaled = do("Mul", [do("Div", [centred, do("Sqrt", [do("Add", [variance, guard])])]), scale])
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is None:
         return scaled
-    result: ir.Value = do("Add", [scaled, bias])
-    return result
+    return do("Add", [scaled, bias])
 
 
 def _attention(do: Builder, node: ir.Node, opset: int) -> ir.Value | str:
@@ -94,8 +91,7 @@ def _attention(do: Builder, node: ir.Node, opset: int) -> ir.Value | str:
         scores = do("Where", [mask, scores, do.constant(np.array(_MASKED, dtype))])
     elif mask is not None:
         scores = do("Add", [scores, mask])
-    result: ir.Value = do("MatMul", [do("Softmax", [scores], axis=-1), value])
-    return result
+    return do("MatMul", [do("Softmax", [scores], axis=-1), value])
 
 
 def _sum(do: Builder, node: ir.Node, opset: int) -> ir.Value | str:
@@ -111,8 +107,7 @@ def _sum(do: Builder, node: ir.Node, opset: int) -> ir.Value | str:
         return "its axes have no fixed size, or it sums whole numbers"
     count = do.constant(np.array(np.prod(sizes), x.dtype.numpy()))
     mean = _mean(do, x, axes, opset, keep=node.attributes.get_int("keepdims", 1))
-    result: ir.Value = do("Mul", [mean, count])
-    return result
+    return do("Mul", [mean, count])
 
 
 def _pick(do: Builder, node: ir.Node, opset: int) -> ir.Value | str:
@@ -123,11 +118,10 @@ def _pick(do: Builder, node: ir.Node, opset: int) -> ir.Value | str:
         return "its indices are computed, or several"
     place, axis = int(index.const_value.numpy().reshape(())), node.attributes.get_int("axis", 0)
     end = place + 1 if place != -1 else np.iinfo(np.int64).max
-    one: ir.Value = do("Slice", [x, do.integers(place), do.integers(end), do.integers(axis)])
+    one = do("Slice", [x, do.integers(place), do.integers(end), do.integers(axis)])
     if index.const_value.shape.rank():
         return one
-    result: ir.Value = do("Squeeze", [one, do.integers(axis)])
-    return result
+    return do("Squeeze", [one, do.integers(axis)])
 
 
 _REPLACEMENTS: dict[str, Callable[[Builder, ir.Node, int], ir.Value | str]] = {

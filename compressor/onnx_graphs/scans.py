@@ -45,8 +45,7 @@ def scan(
         **({"scan_output_directions": list(results_backward)} if results_backward else {}),
     }
     count = len(states) + len(results_backward)
-    outputs = do("Scan", [*states, *sequences], count, name=body.name, attributes=attributes)
-    return outputs if isinstance(outputs, list) else [outputs]
+    return do.several("Scan", [*states, *sequences], count, name=body.name, attributes=attributes)
 
 
 def layer_scan(

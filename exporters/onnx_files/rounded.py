@@ -51,7 +51,7 @@ def checked(
     from compressor.task.fixed_axes import dynamic
     from exporters.passes import tidy
     from exporters.quantization import quantize
-    from exporters.quantization.nodes import DOMAIN
+    from exporters.quantization.products import DOMAIN
     from exporters.stepping.sequences import Sequences
 
     options, task, npu = job.options, job.task, job.options.quantize_for == "npu"
@@ -64,6 +64,9 @@ def checked(
         task,
         reference,
         options,
+        precision="int4" if options.precision == "int4" else "int8",
+        atol=options.atol,
+        rtol=options.rtol,
         shapes=None if stream is None else Sequences(task, stream.inputs),
         behind=lambda file: Fixed(file, dynamic(task)) if stream is None else Steps(file.path, file=file),
         stream=stream,

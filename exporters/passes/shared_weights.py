@@ -105,7 +105,7 @@ def _derive(graph: ir.Graph, value: ir.Value, source: _Stored, *, transposed: bo
     if source.gates:
         count = len(source.gates)
         equal = do.integers(*[len(matrix) // count] * count)
-        parts = do("Split", [result, equal], count, axis=0)
+        parts = do.several("Split", [result, equal], count, axis=0)
         result = do("Concat", [parts[gate] for gate in source.gates], axis=0)
     if transposed:
         result = do("Transpose", [result], perm=[1, 0])

@@ -99,14 +99,14 @@ class _Positions(Builder):
         """What is built from here on belongs to one position; `role` is the same at each of them."""
         self._role, self._count = role, 0
 
-    def __call__(self, operator: str, inputs: Sequence[ir.Value | None], outputs: int = 1, **options: Any) -> Any:
+    def several(self, operator: str, inputs: Sequence[ir.Value | None], outputs: int, **options: Any) -> list[ir.Value]:
         """As every builder."""
-        result = super().__call__(operator, inputs, outputs, **options)
+        values = super().several(operator, inputs, outputs, **options)
         if self._role:
-            for index, value in enumerate(result if isinstance(result, list) else [result]):
+            for index, value in enumerate(values):
                 self.roles[str(value.name)] = f"{self._prefix}.{self._role}.{self._count}.{index}"
             self._count += 1
-        return result
+        return values
 
 
 class _Unroller:
@@ -162,8 +162,7 @@ class _Unroller:
         products = do("MatMul", [self.x, self.piece(w, "W", index, slice(0, len(w)))])
         if bias.any():
             products = do("Add", [products, do.constant(bias)])
-        positions = do("Split", [products, do.integers(*[1] * self.length)], self.length, axis=0)
-        positions = positions if isinstance(positions, list) else [positions]
+        positions = do.several("Split", [products, do.integers(*[1] * self.length)], self.length, axis=0)
         return [do("Squeeze", [position, do.integers(0)]) for position in positions]
 
     def _initial(self, index: int, hidden: int, dtype: Any) -> list[ir.Value]:
@@ -196,7 +195,7 @@ def _step(
         one = do.constant(np.ones(1, r.dtype))
 
         def gru(x: ir.Value, states: list[ir.Value]) -> list[ir.Value]:
-            gates, inputs = do("Split", [x, do.integers(2 * hidden, hidden)], 2, axis=1)
+            gates, inputs = do.several("Split", [x, do.integers(2 * hidden, hidden)], 2, axis=1)
             total = do("Add", [gates, of_gates(states[0])])
             reset_first = recurrent.reset_first
             return cells.gru(do, total, inputs, states[0], of_new, hidden, order, reset_first=reset_first, one=one)

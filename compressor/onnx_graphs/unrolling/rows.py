@@ -21,5 +21,4 @@ def joined(do: Builder, parts: Sequence[ir.Value], axis: int) -> ir.Value:
     """The parts one behind the other on an axis."""
     if len(parts) == 1:
         return parts[0]
-    value: ir.Value = do("Concat", parts, axis=axis)
-    return value
+    return do("Concat", parts, axis=axis)

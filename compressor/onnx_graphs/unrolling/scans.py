@@ -86,8 +86,10 @@ class _Scan:
         known: dict[ir.Value | None, ir.Value | None] = dict(zip(self._body.inputs, given, strict=True))
         for node in self._body:
             inputs = [known.get(value, value) for value in node.inputs]
-            outputs = do(node.op_type, inputs, len(node.outputs), domain=node.domain, attributes=node.attributes)
-            known |= zip(node.outputs, outputs if isinstance(outputs, list) else [outputs], strict=True)
+            outputs = do.several(
+                node.op_type, inputs, len(node.outputs), domain=node.domain, attributes=node.attributes
+            )
+            known |= zip(node.outputs, outputs, strict=True)
         copies = [known.get(value, value) for value in self._body.outputs]
         assert all(value is not None for value in copies)
         return copies  # type: ignore[return-value]
