@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from compressor.methods import Aaren, Retrain
+from compressor.methods.aaren import Aaren
 from compressor.methods.base import Context, State
+from compressor.methods.retrain import Retrain
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.structure import replace_module
 from compressor.progress import Silent

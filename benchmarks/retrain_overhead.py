@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from compressor.methods import Retrain
 from compressor.methods.base import Context, State
+from compressor.methods.retrain import Retrain
 from compressor.progress import Silent
 from compressor.task.contract import Task
 from compressor.task.guard import GuardedTask

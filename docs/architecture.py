@@ -29,7 +29,7 @@ RUN = (
 )
 """(room, what happens there) in the order of one run."""
 
-_WIDE, _LEFT, _ROW, _GAP = 1180, 700, 72, 10
+_WIDE, _LEFT, _GAP, _LINE = 1180, 700, 8, 13
 _LEGEND = _LEFT + 40
 _STYLE = (
     "text{font-family:Helvetica,Arial,sans-serif;font-size:12px;fill:#333}.name{font-weight:bold;font-size:14px}"
@@ -40,17 +40,21 @@ _STYLE = (
 
 def svg() -> str:
     """The picture as SVG text."""
-    rows = [["exporters"], *layers()]
-    high = 50 + len(rows) * (_ROW + _GAP) + 20
     parts = [_text(20, 28, "Rooms: each imports only what is below it", "title")]
-    for index, row in enumerate(rows):
+    y = 46
+    for row in (["exporters"], *layers()):
         width = (_LEFT - 20 - _GAP * (len(row) - 1)) / len(row)
-        for column, room in enumerate(row):
-            parts += _box(room, 20 + column * (width + _GAP), 46 + index * (_ROW + _GAP), width)
-    parts += _run()
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {high}" width="{_WIDE}" height="{high}">'
-    page = f'<rect width="{_WIDE}" height="{high}" fill="#fff"/>'
-    return "\n".join([head, f"<style>{_STYLE}</style>", page, *parts, "</svg>"]) + "\n"
+        texts = [textwrap.wrap(purpose(room), int((width - 30) / 5.9)) for room in row]
+        high = 32 + _LINE * max(map(len, texts))
+        for column, (room, lines) in enumerate(zip(row, texts, strict=True)):
+            parts += _box(room, lines, (20 + column * (width + _GAP), y, width, high))
+        y += high + _GAP
+    legend, end = _run()
+    size = f'width="{_WIDE}" height="{max(y, end) + 10}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {max(y, end) + 10}" {size}>'
+    return (
+        "\n".join([head, f"<style>{_STYLE}</style>", f'<rect {size} fill="#fff"/>', *parts, *legend, "</svg>"]) + "\n"
+    )
 
 
 def layers() -> list[list[str]]:
@@ -70,19 +74,18 @@ def purpose(room: str) -> str:
     return documentation.partition("\n")[0].partition(". ")[0].rstrip(".").replace("`", "")
 
 
-def _box(room: str, x: float, y: float, width: float) -> list[str]:
+def _box(room: str, lines: list[str], place: tuple[float, float, float, float]) -> list[str]:
+    x, y, width, high = place
     kind = "outside" if room == "exporters" else "room"
-    parts = [f'<rect class="{kind}" x="{x:g}" y="{y}" width="{width:g}" height="{_ROW}" rx="6"/>']
-    stops = [number for number, (where, _) in enumerate(RUN, start=1) if where == room]
-    for number in stops:
+    parts = [f'<rect class="{kind}" x="{x:g}" y="{y}" width="{width:g}" height="{high}" rx="6"/>']
+    for number in [number for number, (where, _) in enumerate(RUN, start=1) if where == room]:
         parts += _stop(x + width - 16, y + 16, number)
     parts.append(_text(x + 10, y + 20, f"{room}/" if (ROOT / "compressor" / room).is_dir() else room, "name"))
-    for line, text in enumerate(textwrap.wrap(purpose(room), int((width - 16) / 6.0))[:3]):
-        parts.append(_text(x + 10, y + 36 + line * 13, text))
-    return parts
+    return parts + [_text(x + 10, y + 36 + line * _LINE, text) for line, text in enumerate(lines)]
 
 
-def _run() -> list[str]:
+def _run() -> tuple[list[str], int]:
+    """The legend, and where it ends."""
     parts = [_text(_LEGEND, 28, "The way of one run", "title")]
     y = 60
     for number, (room, happens) in enumerate(RUN, start=1):
@@ -92,7 +95,7 @@ def _run() -> list[str]:
             y += 17
             parts.append(_text(_LEGEND + 34, y + 4, line))
         y += 40
-    return parts
+    return parts, y
 
 
 def _stop(x: float, y: float, number: int) -> list[str]:

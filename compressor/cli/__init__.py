@@ -41,11 +41,13 @@ def execute(arguments: Sequence[str]) -> int:
     from typer import Abort, BadParameter
 
     from compressor.cli.app import app
-    from compressor.cli.bench import with_serial
+    from compressor.cli.bench_phone import with_serial
+    from compressor.cli.moved import refuse_moved
 
     # the base of every usage error of click, which typer does not export under a name of its own
     usage_problem: type[Exception] = next(base for base in BadParameter.__mro__ if base.__name__ == "UsageError")
     try:
+        refuse_moved(arguments)
         code = app(with_serial(arguments), prog_name="compressor", standalone_mode=False) or 0
     except CompressorError as error:
         complain(error)

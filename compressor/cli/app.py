@@ -8,7 +8,7 @@ from compressor.cli import (
     bench,
     check,
     doctor,
-    graphs,
+    draw,
     inspect,
     methods,
     probe,
@@ -16,6 +16,8 @@ from compressor.cli import (
     report,
     run,
     runtimes,
+    sensitivity,
+    study,
     validate,
     verify,
 )
@@ -56,10 +58,12 @@ def top(
 app.command("run", short_help="Compress a model, export it, report.")(run.run)
 app.command("validate", short_help="Check recipes.")(validate.validate)
 app.command("inspect", short_help="Show a model and what of it can be pruned.")(inspect.inspect)
+app.command("sensitivity", short_help="Measure how much each layer's units matter.")(sensitivity.sensitivity)
 app.command("probe", short_help="Compare what two architectures can learn.")(probe.probe)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(methods.app, name="methods")
-app.add_typer(graphs.app, name="graphs")
+app.add_typer(draw.app, name="draw")
+app.add_typer(study.app, name="study")
 app.command("bench", short_help="Time exported files against each other.")(bench.bench)
 app.command("check", short_help="Show what a phone's runtime takes of an ONNX file.")(check.check)
 app.add_typer(runtimes.app, name="runtimes")

@@ -1,6 +1,6 @@
-"""`compressor bench`: latency of exported files of any format, in turns, on this machine or on a phone."""
+"""`compressor bench`: latency of exported files of any format, interleaved, on this machine or on a phone."""
 
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -8,6 +8,7 @@ import typer
 
 from compressor.cli import completion
 from compressor.cli.arguments import JsonOption, ThreadsOption
+from compressor.cli.bench_phone import COOL_DOWN, PhoneOptions, Repeats, time_on_phone
 from compressor.cli.output import columns, emit_json, emit_rich, say
 from compressor.errors import UsageError
 
@@ -16,14 +17,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from compressor.report import Latency, SpeedUp, TensorInfo
+    from compressor.report import Latency, SpeedUp
+    from compressor.task.contract import Task
 
 _DEFAULT_LENGTH: Final = 32
-_BATCH_NAMES: Final = ("batch", "b", "n")
 _ROUNDS: Final = 40
 _PHONE_ROUNDS: Final = 15
-_COOL_DOWN: Final = 2.0
-_ANY: Final = "any"
 
 
 def bench(
@@ -56,7 +55,7 @@ def bench(
         typer.Option(
             "--task",
             metavar="FILE.py[:NAME]",
-            help="Take the inputs from this task; they are made up otherwise.",
+            help="Task that gives the inputs. [default: random inputs]",
             autocompletion=completion.python_files,
         ),
     ] = None,
@@ -65,7 +64,7 @@ def bench(
         typer.Option(
             "--adb",
             metavar="[SERIAL]",
-            help="Time them on a phone that `adb` reaches; SERIAL where several are connected.",
+            help="Time them on a phone that `adb` reaches; SERIAL if several are connected.",
             show_default=False,
         ),
     ] = None,
@@ -80,7 +79,7 @@ def bench(
     ] = None,
     push: Annotated[
         list[str] | None,
-        typer.Option("--push", metavar="FILE", help="With --adb: lay this beside the runner too. Repeatable."),
+        typer.Option("--push", metavar="FILE", help="With --adb: copy this file beside the runner. Repeatable."),
     ] = None,
     shapes: Annotated[
         str | None,
@@ -92,184 +91,87 @@ def bench(
             "--cool-down",
             min=0.0,
             metavar="SECONDS",
-            help=f"With --adb: rest between rounds. [default: {_COOL_DOWN:g}]",
+            help=f"With --adb: rest between rounds. [default: {COOL_DOWN:g}]",
             show_default=False,
         ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Time exported files against each other, in turns, with an interval for the ratio: on this machine, or on a phone.
+    """Time exported files against each other, on this machine or on a phone.
 
-    ONNX Runtime runs in this process, every other runtime in one of its own, where its runs are timed.
+    Runs of the files are interleaved, and each speed-up comes with a 95 % confidence interval. ONNX Runtime runs in
+    this process, every other runtime in a process of its own.
 
-    Of a step file one step is timed; where its states grow, they are those of a sequence of the length given.
+    For a step file, one step is timed. States that grow have the size that they have at the end of --length.
     """
     paths = [Path(file) for file in files]
     for path in paths:
         if not path.is_file():
             raise UsageError(f"there is no file `{path}`", hint="give exported files, such as model.onnx or model.mnn")
-    if adb is None:
-        for name, given in (("runner", runner), ("push", push), ("shapes", shapes), ("cool-down", cool_down)):
-            if given is not None:
-                raise UsageError(f"`--{name}` is for a phone", hint="give --adb too, or leave it out")
-    else:
-        wish = _Wish(adb, runner, push or [], shapes, _COOL_DOWN if cool_down is None else cool_down)
-        _on_phone(paths, wish, task, batch, length, threads, rounds or _PHONE_ROUNDS, runs, json)
+    phone = {"runner": runner, "push": push, "shapes": shapes, "cool-down": cool_down}
+    for name, value in phone.items():
+        if adb is None and value is not None:
+            raise UsageError(f"`--{name}` is for a phone", hint="give --adb too, or leave it out")
+    loaded = None
+    if task is not None:
+        from compressor.task.loading import load
+
+        loaded = load(task)
+    inputs = partial(file_inputs, task=loaded, batch=batch, length=length)
+    if adb is not None:
+        rest = COOL_DOWN if cool_down is None else cool_down
+        options = PhoneOptions(adb, runner, tuple(map(Path, push or ())), shapes, rest)
+        repeats = Repeats(batch, length or _DEFAULT_LENGTH, threads, rounds or _PHONE_ROUNDS, runs)
+        timed, ratios, serial = time_on_phone(paths, options, inputs, repeats)
+        _give(paths, timed, ratios, json=json, device=serial)
         return
     from compressor.cli.progress import Terminal
     from compressor.measure import latency
 
-    found = [_inputs(path, task, batch, length) for path in paths]
+    feeds = [inputs(path) for path in paths]
     with Terminal() as progress:
         timed, ratios = latency.compare(
             paths,
-            [inputs for inputs, _ in found],
+            [tensors for tensors, _ in feeds],
             batch=batch,
-            length=found[0][1],
+            length=feeds[0][1],
             threads=threads,
             rounds=rounds or _ROUNDS,
             runs=runs,
             progress=progress,
         )
-    if json:
-        emit_json(_facts(paths, timed, ratios))
-    else:
-        _show(paths, timed, ratios)
+    _give(paths, timed, ratios, json=json)
 
 
-def with_serial(arguments: "Sequence[str]") -> list[str]:
-    """The arguments, `--adb` with a word for any phone behind it where no serial number is."""
-    found: list[str] = []
-    for index, argument in enumerate(arguments):
-        found.append(argument)
-        if argument == "--adb":
-            behind = arguments[index + 1] if index + 1 < len(arguments) else "-"
-            if behind.startswith("-") or Path(behind).is_file():
-                found.append(_ANY)
-    return found
-
-
-@dataclass(frozen=True)
-class _Wish:
-    """What is asked for of a phone."""
-
-    serial: str
-    runner: str | None
-    push: list[str]
-    shapes: str | None
-    cool_down: float
-
-
-def _on_phone(
-    paths: "Sequence[Path]",
-    wish: _Wish,
-    task: str | None,
-    batch: int,
-    length: int | None,
-    threads: int,
-    rounds: int,
-    runs: int,
-    json: bool,
-) -> None:
-    if wish.runner is None:
-        raise UsageError(
-            "a phone needs a program that runs the files",
-            hint="--runner onnxruntime_perf_test or benchncnn, built for the phone, or --runner python:COMMAND; see "
-            "docs/guides/on-a-phone.md",
-        )
-    extras = [Path(extra) for extra in wish.push]
-    for extra in extras:
-        if not extra.is_file():
-            raise UsageError(f"there is no file `{extra}`", hint="--push lays files beside the runner")
-    from compressor.cli.progress import Terminal
-    from compressor.measure import phone
-
-    program = phone.runner(wish.runner, wish.shapes)
-    for path in paths:
-        if path.suffix not in program.suffixes:
-            raise UsageError(
-                f"{program.name} does not run `{path}`", hint=f"it runs files in {' or '.join(program.suffixes)}"
-            )
-    device = phone.Phone.connect(None if wish.serial == _ANY else wish.serial)
-    subjects, positions = [], length or _DEFAULT_LENGTH
-    for path in paths:
-        feed = {}
-        if program.takes_inputs:
-            from compressor.runtimes.onnx_runtime import OnnxFile
-
-            inputs, positions = _inputs(path, task, batch, length)
-            feed = OnnxFile(path).feed(inputs)
-        subjects.append(phone.Subject(path, feed))
-    with Terminal() as progress:
-        timed, ratios = phone.compare(
-            device,
-            program,
-            subjects,
-            batch=batch,
-            length=positions,
-            threads=threads,
-            rounds=rounds,
-            runs=runs,
-            cool_down=wish.cool_down,
-            push=extras,
-            progress=progress,
-        )
-    if json:
-        emit_json([fact | {"device": device.serial} for fact in _facts(paths, timed, ratios)])
-    else:
-        _show(paths, timed, ratios)
-
-
-def _inputs(path: Path, task: str | None, batch: int, length: int | None) -> "tuple[tuple[Tensor, ...], int]":
-    """Inputs of a file, and how many positions one run takes; a step file runs behind `length` - that many others."""
+def file_inputs(path: Path, task: "Task | None", batch: int, length: int | None) -> "tuple[tuple[Tensor, ...], int]":
+    """Inputs of a file, and how many positions a run takes; of a step file a step late in a sequence of `length`."""
+    from compressor.measure.random_inputs import random_inputs
     from compressor.runtimes.runtime_file import open_file
     from compressor.runtimes.steps import Steps, initial_state, read_info
 
-    loaded = None
-    if task is not None:
-        from compressor.task import loading as tasks
-
-        loaded = tasks.load(task)
-        length = loaded.length if length is None else length
-    length = _DEFAULT_LENGTH if length is None else length
+    if length is None:
+        length = _DEFAULT_LENGTH if task is None else task.length
     file = open_file(path)
     file.close()  # what it says of itself is enough
     info = read_info(file)
     if info is None:
-        made = tuple(made_up(item, batch=batch, length=length) for item in file.inputs) if loaded is None else ()
-        return (made if loaded is None else loaded.example(batch, length)), length
+        whole = random_inputs(file, batch=batch, length=length) if task is None else task.example(batch, length)
+        return whole, length
     past = max(0, length - info.chunk)
-    if loaded is not None:
-        return tuple(Steps(path).one_step(loaded.example(batch, length), past=past)), info.chunk
-    own = [made_up(item, batch=batch, length=length) for item in file.inputs[: -len(info.states)]]
-    return (*own, *(initial_state(state, batch, past=past) for state in info.states)), info.chunk
+    if task is not None:
+        return tuple(Steps(path).one_step(task.example(batch, length), past=past)), info.chunk
+    inputs = random_inputs(file, batch=batch, length=length, states=len(info.states))
+    return (*inputs, *(initial_state(state, batch, past=past) for state in info.states)), info.chunk
 
 
-def made_up(info: "TensorInfo", *, batch: int, length: int) -> "Tensor":
-    """An input for a file about which nothing else is known.
-
-    Floats are standard normal, an integer input that is called after lengths is filled with `length`, other integers
-    are zeros, booleans are true. An axis named `batch`, or the first where no axis is, takes the batch size; other
-    dynamic axes take the length.
-
-    Raises:
-        UsageError: The input has a type that PyTorch does not have.
-    """
-    import torch
-
-    batch_axis = next((axis for axis, size in enumerate(info.shape) if str(size).lower() in _BATCH_NAMES), 0)
-    shape = [
-        size if isinstance(size, int) else batch if axis == batch_axis else length
-        for axis, size in enumerate(info.shape)
-    ]
-    dtype = getattr(torch, info.dtype, None)
-    if not isinstance(dtype, torch.dtype):
-        raise UsageError(f"no input can be made up for `{info.name}` of type {info.dtype}", hint="give --task")
-    if dtype.is_floating_point:
-        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
-    if dtype == torch.bool:
-        return torch.ones(shape, dtype=dtype)
-    return torch.full(shape, length if "len" in info.name.lower() else 0, dtype=dtype)
+def _give(
+    paths: "Sequence[Path]", timed: "Sequence[Latency]", ratios: "Sequence[SpeedUp]", *, json: bool, **more: Any
+) -> None:
+    """The latencies as a table or as JSON, there with `more` facts in each entry."""
+    if json:
+        emit_json([fact | more for fact in _facts(paths, timed, ratios)])
+    else:
+        _table(paths, timed, ratios)
 
 
 def _facts(paths: "Sequence[Path]", timed: "Sequence[Latency]", ratios: "Sequence[SpeedUp]") -> list[dict[str, Any]]:
@@ -292,7 +194,7 @@ def _bytes(path: "Path") -> int:
     return sum(size.file_bytes(part) for part in shipped(path))
 
 
-def _show(paths: "Sequence[Path]", timed: "Sequence[Latency]", ratios: "Sequence[SpeedUp]") -> None:
+def _table(paths: "Sequence[Path]", timed: "Sequence[Latency]", ratios: "Sequence[SpeedUp]") -> None:
     rows = [
         (
             str(path),

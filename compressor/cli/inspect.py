@@ -1,15 +1,12 @@
 """`compressor inspect`: what a task's model is made of, and what of it can be pruned."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressor.cli import lattice as ordering
-from compressor.cli import sensitivity as mapping
 from compressor.cli.arguments import JsonOption, TaskOption
 from compressor.cli.output import columns, emit, emit_json, emit_rich
-from compressor.errors import CompressorError, MethodError, UsageError
+from compressor.errors import CompressorError, MethodError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,142 +21,17 @@ def inspect(
     task: TaskOption,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Compute the task's metric on the model.")] = False,
     json: JsonOption = False,
-    sensitivity: Annotated[
-        bool,
-        typer.Option(
-            "--sensitivity", help="Measure how much worse the metric is with each layer's units pruned alone."
-        ),
-    ] = False,
-    targets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--targets", metavar="GLOB", help="Layers to measure, such as Linear ones. [default: recurrent] Repeatable."
-        ),
-    ] = None,
-    ratios: Annotated[
-        str | None,
-        typer.Option("--ratios", metavar="R,R...", help=f"Ratios to measure. [default: {mapping.DEFAULT_RATIOS}]"),
-    ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            "--budget", metavar="RATIO", help="Give ratios for a recipe by which this fraction goes at the least loss."
-        ),
-    ] = None,
-    budget_of: Annotated[
-        Literal["units", "parameters"] | None,
-        typer.Option("--budget-of", help="What --budget counts. [default: units]", show_default=False),
-    ] = None,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            "--max-drop", min=0.0, metavar="DROP", help="Most that the layers' losses may add up to before retraining."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="DIR",
-            help=f"Write {mapping.JSON_FILE} and {mapping.SVG_FILE}, or {ordering.SVG_FILE}, into this folder.",
-        ),
-    ] = None,
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Measure again what was measured before; when the task's data changed.")
-    ] = False,
-    lattice: Annotated[
-        bool, typer.Option("--lattice", help="Show the order of each recurrent layer's units, as `lattice` sees it.")
-    ] = False,
-    percentile: Annotated[
-        float | None,
-        typer.Option(
-            "--percentile",
-            min=0.0,
-            max=100.0,
-            metavar="P",
-            help="Leave out the weakest P per cent of the connections. [default: 50]",
-        ),
-    ] = None,
-    order: Annotated[
-        Literal["closure", "reachability"] | None,
-        typer.Option("--order", help="[default: closure]", show_default=False),
-    ] = None,
-    scope: Annotated[
-        Literal["layer", "global"] | None,
-        typer.Option("--scope", help="One order for each layer, or one over all. [default: layer]", show_default=False),
-    ] = None,
 ) -> None:
-    """Show a task's model: its layers, their size, what can be pruned and how, and on request the baseline metric.
-
-    With --sensitivity, measure which layers the metric depends on, and find ratios for each. With --lattice, show the
-    order of their units.
-    """
-    of_sensitivity = {
-        "--targets": targets,
-        "--ratios": ratios,
-        "--budget": budget,
-        "--budget-of": budget_of,
-        "--max-drop": max_drop,
-        "--no-cache": no_cache or None,
-    }
-    of_lattice = {"--percentile": percentile, "--order": order, "--scope": scope}
-    if sensitivity and lattice:
-        raise UsageError("--sensitivity and --lattice are two questions", hint="ask them one after the other")
-    if not sensitivity:
-        _refuse(of_sensitivity, "--sensitivity")
-    if not lattice:
-        _refuse(of_lattice, "--lattice")
-    if not sensitivity and not lattice:
-        _refuse({"--out": out}, "--sensitivity or --lattice")
-        _modules_of(task, evaluate=evaluate, json=json)
-        return
-    if lattice:
-        from compressor.task import loading as tasks
-
-        found = ordering.Options(
-            percentile=50.0 if percentile is None else percentile,
-            order=order or "closure",
-            scope=scope or "layer",
-            out=out,
-            json=json,
-        )
-        ordering.run(tasks.load(task), found)
-        return
-    if budget is not None and not 0.0 < budget < 1.0:
-        raise UsageError(f"--budget is {budget:g}, expected a fraction above 0 and below 1")
-    if budget_of is not None and budget is None:
-        raise UsageError("`--budget-of` belongs to --budget", hint="add --budget 0.5")
-    options = mapping.Options(
-        targets=tuple(targets) if targets else None,
-        ratios=mapping.read_ratios(ratios or mapping.DEFAULT_RATIOS),
-        budget=budget,
-        budget_of=budget_of or "units",
-        max_drop=max_drop,
-        out=out,
-        cache=not no_cache,
-        json=json,
-    )
-    from compressor.task import loading as tasks
-
-    mapping.run(tasks.load(task), options)
-
-
-def _refuse(given: dict[str, Any], owner: str) -> None:
-    for option, value in given.items():
-        if value is not None:
-            raise UsageError(f"`{option}` belongs to {owner}", hint=f"add {owner}")
-
-
-def _modules_of(task: str, *, evaluate: bool, json: bool) -> None:
+    """Show a task's model: its layers, their size, what can be pruned and how, and on request the baseline metric."""
     import torch
 
     from compressor.cli.progress import Terminal
-    from compressor.pipeline.setting import try_forward
-    from compressor.task import loading as tasks
+    from compressor.pipeline.dry_run import try_out
+    from compressor.task.loading import load
 
-    loaded = tasks.load(task)
+    loaded = load(task)
     model = loaded.model()
-    try_forward(loaded, model, torch.device("cpu"))
+    try_out(loaded, model, torch.device("cpu"))
     with Terminal() as progress, progress.bar("tracing the model", None):
         rows = modules(model, loaded.example(2, loaded.length))
     attention = attentions(model, loaded.attention)
@@ -179,8 +51,8 @@ def _modules_of(task: str, *, evaluate: bool, json: bool) -> None:
 def modules(model: "nn.Module", example: "tuple[Tensor, ...]") -> list[dict[str, Any]]:
     """One row for each module that owns parameters, a shared parameter under its first owner.
 
-    `weights` is `default`, `named` (only where `targets` names it) or none; `units` is the number of hidden units that
-    can be removed, or none with the reason under `units_refused`.
+    `weights` is `default`, `named` (only if `targets` names it) or none; `units` is the number of hidden units that can
+    be removed, or none with the reason under `units_refused`.
     """
     from compressor.nn.recurrent.gates import recurrent_modules
 
@@ -214,7 +86,7 @@ def modules(model: "nn.Module", example: "tuple[Tensor, ...]") -> list[dict[str,
 
 
 def attentions(model: "nn.Module", declared: "Mapping[str, AttentionParts]") -> list[dict[str, Any]]:
-    """One row for each multi-head attention, with the reason where its heads cannot go whatever it is called with."""
+    """One row for each multi-head attention, with the reason if its heads can never be removed."""
     from compressor.surgery.attention.sites import attention_sites
 
     return [
@@ -226,12 +98,12 @@ def attentions(model: "nn.Module", declared: "Mapping[str, AttentionParts]") -> 
             "value_head_width": site.value_head_width,
             "refused": site.reason,
         }
-        for site in attention_sites(model, declared).found
+        for site in attention_sites(model, declared).attentions
     ]
 
 
 def _prunable(model: "nn.Module") -> dict[str, str]:
-    """Parameter name -> whether `prune: weights` takes it by default or only where it is named."""
+    """Parameter name -> whether `prune: weights` takes it by default or only if it is named."""
     from compressor.methods.targets import select_weights
 
     found = {}

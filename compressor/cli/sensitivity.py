@@ -1,55 +1,120 @@
-"""`compressor inspect --sensitivity`: the map as a table, as files, and as ratios for a recipe."""
+"""`compressor sensitivity`: how much each layer's units matter to the metric, and ratios for a recipe."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
+import typer
+
+from compressor.cli.arguments import JsonOption, TaskOption
 from compressor.cli.output import columns, emit, emit_json, emit_rich, say
 from compressor.errors import CompressorError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from compressor.cli.progress import Terminal
-    from compressor.report import Drop, LayerSensitivity, Sensitivity
+    from compressor.report import LayerSensitivity, Sensitivity
     from compressor.studies.allocation import Allocation
-    from compressor.studies.sensitivity import Prober
-    from compressor.task.guard import GuardedTask
+    from compressor.studies.sensitivity import Prober, Together
 
 DEFAULT_RATIOS: Final = "0.25,0.5,0.75"
 JSON_FILE: Final = "sensitivity.json"
 SVG_FILE: Final = "sensitivity.svg"
 _WITHIN_NOISE: Final = " ~"
 
+Counted = Literal["units", "parameters"]
+
 
 @dataclass(frozen=True)
-class Options:
-    """What the command line asked for."""
+class _Goal:
+    """What the ratios have to reach."""
 
-    targets: tuple[str, ...] | None
-    ratios: tuple[float, ...]
     budget: float | None
-    budget_of: Literal["units", "parameters"]
+    counted: Counted
     max_drop: float | None
-    out: Path | None
-    cache: bool
-    json: bool
 
 
-@dataclass(frozen=True)
-class _Together:
-    """The allocation's layers pruned together, measured."""
+def sensitivity(
+    task: TaskOption,
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--targets", metavar="GLOB", help="Layers to measure, such as Linear ones. [default: recurrent] Repeatable."
+        ),
+    ] = None,
+    ratios: Annotated[str, typer.Option("--ratios", metavar="R,R...", help="Ratios to measure.")] = DEFAULT_RATIOS,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget", metavar="RATIO", help="Give ratios for a recipe that remove this fraction at the least loss."
+        ),
+    ] = None,
+    budget_of: Annotated[
+        Counted | None,
+        typer.Option("--budget-of", help="What --budget counts. [default: units]", show_default=False),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-drop",
+            min=0.0,
+            metavar="DROP",
+            help="Largest sum of the layers' losses of the metric, before retraining.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help=f"Write {JSON_FILE} and {SVG_FILE} into this folder."),
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Measure again, for example after the task's data changed.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Measure how much worse the metric is with each layer's units pruned alone.
 
-    parameters: int
-    value: float
-    drop: "Drop"
+    With --budget or --max-drop, give a ratio for each layer, as a step to paste into a recipe.
+    """
+    if budget is not None and not 0.0 < budget < 1.0:
+        raise UsageError(f"--budget is {budget:g}, expected a fraction above 0 and below 1")
+    if budget_of is not None and budget is None:
+        raise UsageError("`--budget-of` belongs to --budget", hint="add --budget 0.5")
+    levels = read_ratios(ratios)
+    chosen = tuple(targets) if targets else None
+    goal = _Goal(budget, budget_of or "units", max_drop)
+    # everything that can be said without torch is said before it is loaded
+    import torch
+
+    from compressor.cli.progress import Terminal
+    from compressor.methods.magnitude import Magnitude
+    from compressor.studies.sensitivity import Prober
+    from compressor.task.loading import load
+
+    loaded = load(task)
+    step = Magnitude(prune="units", targets=chosen, ratio=levels[0])
+    prober = Prober(loaded, loaded.model(), step, torch.device("cpu"))
+    with Terminal() as progress:
+        measured = _measured(prober, levels, progress, cache=not no_cache)
+        # written before ratios are looked for: the measurement is kept even if there are none
+        if out is not None:
+            _write(measured, out)
+        if not json:
+            _show(measured)
+        allocation = _allocation(prober, measured, goal)
+        together = None
+        if allocation is not None:
+            with progress.bar("pruning all layers together", None):
+                together = prober.together(allocation.ratios)
+    if json:
+        emit_json(_facts(measured, allocation, together))
+    elif allocation is not None and together is not None:
+        _show_allocation(measured, allocation, together, chosen)
 
 
 def read_ratios(text: str) -> tuple[float, ...]:
     """Rising ratios from `0.25,0.5`.
 
     Raises:
-        UsageError: It is no list of numbers above 0 and below 1.
+        UsageError: It is not a list of numbers above 0 and below 1.
     """
     try:
         ratios = tuple(sorted({float(part) for part in text.split(",")}))
@@ -63,77 +128,58 @@ def read_ratios(text: str) -> tuple[float, ...]:
     return ratios
 
 
-def run(task: "GuardedTask", options: Options) -> None:
-    """Measure the map or read it from the cache, then show, write and use it."""
-    import torch
+def _measured(prober: "Prober", ratios: tuple[float, ...], progress: "Terminal", *, cache: bool) -> "Sensitivity":
+    from compressor.studies import sensitivity as study
 
-    from compressor.cli.progress import Terminal
-    from compressor.methods import Magnitude
-    from compressor.studies.sensitivity import Prober
-
-    step = Magnitude(prune="units", targets=options.targets, ratio=options.ratios[0])
-    prober = Prober(task, task.model(), step, torch.device("cpu"))
-    with Terminal() as progress:
-        found = _sensitivity(prober, options, progress)
-        # written before ratios are looked for: the measurement is kept even where there are none
-        if options.out is not None:
-            _write(found, options.out)
-        if not options.json:
-            _show(found)
-        allocation = _allocation(prober, found, options)
-        together = None
-        if allocation is not None:
-            with progress.bar("pruning all layers together", None):
-                together = _together(prober, found, allocation.ratios)
-    if options.json:
-        emit_json(_facts(found, allocation, together))
-    elif allocation is not None and together is not None:
-        _show_allocation(found, allocation, together, options.targets)
-
-
-def _sensitivity(prober: "Prober", options: Options, progress: "Terminal") -> "Sensitivity":
-    from compressor.studies import sensitivity
-
-    path = sensitivity.cache_file(prober, options.ratios)
-    known = sensitivity.read_cache(path) if options.cache else None
+    path = study.cache_file(prober, ratios)
+    known = study.read_cache(path) if cache else None
     if known is not None:
         say(f"measured before, at {known.measured_at}, read from {path}; --no-cache measures again")
         return known
-    measured = sensitivity.measure(prober, options.ratios, progress=progress)
+    measured = study.measure(prober, ratios, progress=progress)
     try:
-        sensitivity.write_cache(path, measured)
+        study.write_cache(path, measured)
     except CompressorError as error:  # the measurement is good without it
         say(f"not kept for the next time: {error.message}")
     return measured
 
 
-def _write(sensitivity: "Sensitivity", out: Path) -> None:
+def _allocation(prober: "Prober", measured: "Sensitivity", goal: _Goal) -> "Allocation | None":
+    from compressor.studies import allocation
+
+    if goal.budget is None and goal.max_drop is None:
+        return None
+    if goal.budget is not None and goal.counted == "parameters":
+        return allocation.allocate_parameters(measured, goal.budget, goal.max_drop, prober.parameters_left)
+    return allocation.allocate(measured, budget=goal.budget, max_drop=goal.max_drop, of=goal.counted)
+
+
+def _write(measured: "Sensitivity", out: Path) -> None:
     from compressor.files import write_whole, writing
     from compressor.render.sensitivity import svg
 
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / JSON_FILE, (sensitivity.model_dump_json(indent=2) + "\n").encode())
-    if any(layer.points for layer in sensitivity.layers):
-        write_whole(out / SVG_FILE, svg(sensitivity).encode())
+    write_whole(out / JSON_FILE, (measured.model_dump_json(indent=2) + "\n").encode())
+    if any(layer.points for layer in measured.layers):
+        write_whole(out / SVG_FILE, svg(measured).encode())
     say(f"wrote {out / JSON_FILE} and {SVG_FILE}")
 
 
-def _show(sensitivity: "Sensitivity") -> None:
-    score = sensitivity.score
+def _show(measured: "Sensitivity") -> None:
+    score = measured.score
     interval = f" ({score.interval.low:.4f} to {score.interval.high:.4f})" if score.interval else ""
-    emit(f"{score.metric} {score.value:.4f}{interval} by `{sensitivity.function}`; below, how much worse it is with")
+    emit(f"{score.metric} {score.value:.4f}{interval} by `{measured.function}`; below, how much worse it is with")
     emit("each layer pruned alone and nothing retrained\n")
-    names = [f"{100 * ratio:g} % gone" for ratio in sensitivity.ratios]
+    names = [f"{100 * ratio:g} % gone" for ratio in measured.ratios]
     rows = [
-        (layer.label, f"{layer.units}", *(_cell(layer, ratio) for ratio in sensitivity.ratios))
-        for layer in sensitivity.layers
+        (layer.label, f"{layer.units}", *(_cell(layer, ratio) for ratio in measured.ratios))
+        for layer in measured.layers
     ]
     emit_rich(columns(("layer", "units", *names), rows, right=("units", *names)))
-    cells = [cell for row in rows for cell in row]
-    if any(cell.endswith(_WITHIN_NOISE) for cell in cells):
-        emit("\n~ within noise: the 95 % interval of the difference holds 0")
-    for layer in sensitivity.layers:
+    if any(cell.endswith(_WITHIN_NOISE) for row in rows for cell in row):
+        emit("\n~ within noise: the 95 % interval of the difference includes 0")
+    for layer in measured.layers:
         if layer.refused is not None:
             emit(f"\n{layer.label}: {layer.refused}")
 
@@ -146,37 +192,21 @@ def _cell(layer: "LayerSensitivity", ratio: float) -> str:
     return f"{drop.value:.4f}{_WITHIN_NOISE if noise else ''}"
 
 
-def _allocation(prober: "Prober", sensitivity: "Sensitivity", options: Options) -> "Allocation | None":
-    from compressor.studies import allocation
-
-    if options.budget is None and options.max_drop is None:
-        return None
-    if options.budget is not None and options.budget_of == "parameters":
-        return allocation.allocate_parameters(sensitivity, options.budget, options.max_drop, prober.parameters_left)
-    return allocation.allocate(sensitivity, budget=options.budget, max_drop=options.max_drop, of=options.budget_of)
-
-
-def _together(prober: "Prober", sensitivity: "Sensitivity", ratios: "Mapping[str, float]") -> _Together:
-    from compressor.measure import accuracy, size
-
-    model = prober.prune(ratios).state.model
-    examined = prober.examine(model)
-    drop = accuracy.drop(prober.examine(prober.model), examined)
-    return _Together(size.count(model)[0], examined.score.value, drop)
-
-
 def _show_allocation(
-    sensitivity: "Sensitivity", allocation: "Allocation", together: _Together, targets: tuple[str, ...] | None
+    measured: "Sensitivity", allocation: "Allocation", together: "Together", targets: tuple[str, ...] | None
 ) -> None:
+    from compressor.studies.allocation import units_removed
+
     emit(f"\n{_yaml(allocation, targets)}")
-    layers = [layer for layer in sensitivity.layers if layer.points]
-    units, removed = sum(layer.units for layer in layers), _removed(layers, allocation)
+    layers = [layer for layer in measured.layers if layer.points]
+    units = sum(layer.units for layer in layers)
+    removed = sum(units_removed(layer, allocation.ratios[layer.modules[0]]) for layer in layers)
     say(
         f"{removed} of {units} units go ({100 * removed / units:.1f} %), and with them "
-        f"{100 * (1 - together.parameters / sensitivity.parameters):.1f} % of the parameters"
+        f"{100 * (1 - together.parameters / measured.parameters):.1f} % of the parameters"
     )
     say(
-        f"before retraining, all together: {sensitivity.score.metric} {together.value:.4f}, a drop of "
+        f"before retraining, all together: {measured.score.metric} {together.value:.4f}, a drop of "
         f"{together.drop.value:.4f} (the layers' own drops add up to {allocation.drop:.4f})"
     )
 
@@ -193,14 +223,8 @@ def _yaml(allocation: "Allocation", targets: tuple[str, ...] | None) -> str:
     return "\n".join(["steps:", *(f"  {line}" for line in lines)])
 
 
-def _removed(layers: "list[LayerSensitivity]", allocation: "Allocation") -> int:
-    from compressor.studies.allocation import units_removed
-
-    return sum(units_removed(layer, allocation.ratios[layer.modules[0]]) for layer in layers)
-
-
-def _facts(sensitivity: "Sensitivity", allocation: "Allocation | None", together: _Together | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {"sensitivity": sensitivity.model_dump(mode="json"), "allocation": None}
+def _facts(measured: "Sensitivity", allocation: "Allocation | None", together: "Together | None") -> dict[str, Any]:
+    facts: dict[str, Any] = {"sensitivity": measured.model_dump(mode="json"), "allocation": None}
     if allocation is not None and together is not None:
         facts["allocation"] = {
             "ratios": allocation.ratios,

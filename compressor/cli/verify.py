@@ -51,13 +51,11 @@ def verify(
         typer.Option(
             "--task",
             metavar="FILE.py[:NAME]",
-            help="Take inputs, at several batch sizes and lengths, from this task; they are made up otherwise.",
+            help="Take inputs, at several batch sizes and lengths, from this task. [default: random inputs]",
             autocompletion=completion.python_files,
         ),
     ] = None,
-    length: Annotated[
-        int, typer.Option("--length", min=1, help="Length of inputs that are made up.")
-    ] = _DEFAULT_LENGTH,
+    length: Annotated[int, typer.Option("--length", min=1, help="Length of random inputs.")] = _DEFAULT_LENGTH,
     atol: Annotated[
         float | None,
         typer.Option(
@@ -74,7 +72,7 @@ def verify(
     Tells whether the numbers are right there, never how fast they come. Exits with 1 where a file disagrees.
     """
     if arch is None:
-        raise UsageError("on which processor?", hint="give --arch aarch64")
+        raise UsageError("no processor given", hint="give --arch aarch64")
     paths = [Path(file) for file in files or ()]
     for path in paths:
         if not path.is_file():
@@ -126,9 +124,9 @@ class _Case:
 
 def _cases(path: Path, task: "GuardedTask | None", length: int) -> list[_Case]:
     """What a file is run on."""
-    from compressor.cli.bench import made_up
     from compressor.errors import ExportError
     from compressor.measure import parity
+    from compressor.measure.random_inputs import random_inputs
     from compressor.runtimes.onnx_runtime import OnnxFile
     from compressor.runtimes.steps import Steps, initial_state, read_info
 
@@ -141,14 +139,10 @@ def _cases(path: Path, task: "GuardedTask | None", length: int) -> list[_Case]:
     found = []
     for batch, long in points:
         if info is None:
-            inputs = (
-                tuple(made_up(item, batch=batch, length=long) for item in file.inputs)
-                if task is None
-                else task.example(batch, long)
-            )
+            inputs = random_inputs(file, batch=batch, length=long) if task is None else task.example(batch, long)
         elif task is None:
-            own = [made_up(item, batch=batch, length=long) for item in file.inputs[: -len(info.states)]]
-            inputs = _warm(file, own, [initial_state(state, batch) for state in info.states])
+            features = random_inputs(file, batch=batch, length=long, states=len(info.states))
+            inputs = _warm(file, features, [initial_state(state, batch) for state in info.states])
         else:
             given = Steps(path).one_step(task.example(batch, long), past=0)
             inputs = _warm(file, given[: -len(info.states)], given[-len(info.states) :])
@@ -157,17 +151,17 @@ def _cases(path: Path, task: "GuardedTask | None", length: int) -> list[_Case]:
         except (ExportError, UsageError) as error:
             if task is not None:
                 raise
-            raise type(error)(error.message, hint="inputs that were made up do not suit it: give --task") from error
+            raise type(error)(error.message, hint="random inputs do not suit it: give --task") from error
     return found
 
 
-def _warm(file: "OnnxFile", own: "Sequence[Tensor]", states: "Sequence[Tensor]") -> "tuple[Tensor, ...]":
+def _warm(file: "OnnxFile", features: "Sequence[Tensor]", states: "Sequence[Tensor]") -> "tuple[Tensor, ...]":
     """The inputs of a step, its states those after some steps on the same inputs."""
     for _ in range(_STEPS):
-        given = file(*own, *states)
-        assert isinstance(given, tuple)
-        states = given[-len(states) :]
-    return (*own, *states)
+        outputs = file(*features, *states)
+        assert isinstance(outputs, tuple)
+        states = outputs[-len(states) :]
+    return (*features, *states)
 
 
 def _parity(

@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from compressor.methods.aaren import Aaren
-from compressor.methods.base import Method
 from compressor.methods.heads import Heads
 from compressor.methods.lama import Lama
 from compressor.methods.lattice import Lattice
@@ -17,6 +16,8 @@ from compressor.methods.retrain import Retrain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from compressor.methods.base import Method
 
 METHODS: Mapping[str, type[Method]] = MappingProxyType(
     {
@@ -32,15 +33,4 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType(
 )
 """Recipe word -> method, in the order in which they are listed."""
 
-__all__ = [
-    "METHODS",
-    "Aaren",
-    "Heads",
-    "Lama",
-    "Lattice",
-    "LowRankAttention",
-    "Magnitude",
-    "Method",
-    "RandomGraph",
-    "Retrain",
-]
+__all__ = ["METHODS"]

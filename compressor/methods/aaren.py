@@ -60,8 +60,8 @@ class Aaren(Method):
     """The recipe word."""
 
     targets: Patterns | None = None
-    """Globs (or `re:` and a regular expression) on names of attentions or of modules that hold them; all of them where
-    it is left out. One that is named in full has to be convertible, others are left alone where they are not."""
+    """Globs (or `re:` and a regular expression) on names of attentions or of modules that hold them; all of them if
+    left out. One that is named in full has to be convertible, others are left alone if they are not."""
 
     ignore: Patterns = ()
     """Globs (or `re:`) of what to leave alone though `targets` names it."""
@@ -154,7 +154,7 @@ class Aaren(Method):
 
         sites = {
             site.name: site
-            for site in attention_sites(model, context.task.attention).found
+            for site in attention_sites(model, context.task.attention).attentions
             if site.name in selection.names
         }
         reasons = {name: unfit(model.get_submodule(name), site) for name, site in sites.items()}

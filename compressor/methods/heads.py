@@ -29,7 +29,7 @@ class Heads(Method):
     """Remove whole heads of multi-head attention: their rows of queries, keys and values and their output columns.
 
     The width of the model stays; the number of heads and the four projections shrink, and with them the file and the
-    time. Attention that is not PyTorch's is found where the task names it in `attention`.
+    time. Attention that is not PyTorch's is found if the task names it in `attention`.
     """
 
     summary: ClassVar[str] = "remove whole heads of attention (smaller projections, fewer heads)"
@@ -38,8 +38,8 @@ class Heads(Method):
     """The recipe word."""
 
     targets: Patterns | None = None
-    """Globs (or `re:` and a regular expression) on names of attentions or of modules that hold them; all of them where
-    it is left out."""
+    """Globs (or `re:` and a regular expression) on names of attentions or of modules that hold them; all of them if
+    left out."""
 
     ignore: Patterns = ()
     """Globs (or `re:`) of what to leave alone though `targets` names it."""

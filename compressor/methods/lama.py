@@ -58,7 +58,7 @@ class Lama(Method):
 
     readout: Literal["auto", "mix", "linear", "rows"] = "auto"
     """How m means of D features become the old output of F: `mix`, F / D sums of them (m F / D parameters); `linear`, a
-    Linear layer (m D F + F parameters); or `rows`, the means themselves, where m D = F. `auto` is `mix` where the old
+    Linear layer (m D F + F parameters); or `rows`, the means themselves, if m D = F. `auto` is `mix` if the old
     output is found to be weighted sums of the steps too, else `linear`."""
 
     fit_steps: Annotated[int, Field(ge=0, le=100_000)] = 300

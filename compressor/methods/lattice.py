@@ -34,7 +34,7 @@ class Lattice(Method):
     """Prune a recurrent layer by the order that its recurrent weights put its units in.
 
     Meet-irreducible units stay, the others, which are meets of units above them, and their connections go; centrality
-    decides where a number is asked for. Only `prune: units` makes the file smaller and faster.
+    decides if a number is asked for. Only `prune: units` makes the file smaller and faster.
     """
 
     summary: ClassVar[str] = (
@@ -50,7 +50,7 @@ class Lattice(Method):
 
     targets: Patterns | None = None
     """Globs (or `re:` and a regular expression) on names of recurrent layers and cells, or of modules that hold them;
-    all of them where it is left out."""
+    all of them if left out."""
 
     ignore: Patterns = ()
     """Globs (or `re:`) of what to leave alone though `targets` names it."""
@@ -69,8 +69,8 @@ class Lattice(Method):
     """How a connection's strength comes of its weights in all gates: the largest magnitude, or their Euclidean norm."""
 
     order: Literal["closure", "reachability"] = "closure"
-    """`closure`: unit i is below j where all that i drives is driven by j too, and a unit is redundant where it drives
-    just what several others above it have in common. `reachability`: i is below j where j is reached from i; units that
+    """`closure`: unit i is below j if all that i drives is driven by j too, and a unit is redundant if it drives
+    just what several others above it have in common. `reachability`: i is below j if j is reached from i; units that
     reach each other are one element, so that it says nothing of dense layers."""
 
     scope: Literal["layer", "global"] = "layer"
@@ -86,11 +86,11 @@ class Lattice(Method):
 
     sparsity: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """With `prune: weights`: fraction of the connections that is zero afterwards, those with a kept unit going last,
-    weak ones first; as many as the order says where it is left out."""
+    weak ones first; as many as the order says if left out."""
 
     ratio: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """With `prune: units`: fraction of each layer's units that is removed, those that the order keeps going last; as
-    many as the order says where it is left out."""
+    many as the order says if left out."""
 
     round_to: Annotated[int, Field(ge=1)] | None = None
     """With `prune: units`: the number of units kept is rounded up to a multiple of this, for hardware that likes it."""
@@ -174,7 +174,7 @@ class Lattice(Method):
         for name in selection.names:
             if not isinstance(model.get_submodule(name), (nn.RNNBase, nn.RNNCellBase)):
                 raise MethodError(
-                    f"`{name}` is no recurrent layer: its units do not drive each other, so they have no order",
+                    f"`{name}` is not a recurrent layer: its units do not drive each other, so they have no order",
                     hint="use `magnitude` for it, and name recurrent layers here",
                 )
         return selection

@@ -48,7 +48,7 @@ class _Chosen:
 
 
 class LowRankAttention(Method):
-    """Replace trained matrices of attention, and Linear and recurrent ones where named, by ones of low rank.
+    """Replace trained matrices of attention, and Linear and recurrent ones if named, by ones of low rank.
 
     A matrix becomes two factors; the heads of attention can also be cut so that queries and keys, or values and the
     output, meet in fewer features, which gives smaller dense matrices. Nothing is trained: a `retrain` step trains the
@@ -64,7 +64,7 @@ class LowRankAttention(Method):
     """How attention is cut. `products`: queries and keys only meet in products, and so do values and output, so each
     head's product is cut and the heads become narrower. `heads`: the same, but each head's share of each projection is
     cut by itself. `projections`: each of the four matrices becomes two factors. Attention that the task names can be
-    narrowed where its code takes the width of the heads from the tensors; else `projections`."""
+    narrowed if its code takes the width of the heads from the tensors; else `projections`."""
 
     energy: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Each matrix gets the smallest rank that keeps this part of its squared singular values; of the outputs' energy on
@@ -87,15 +87,15 @@ class LowRankAttention(Method):
 
     targets: Patterns | None = None
     """Globs (or `re:` and a regular expression) on names of matrices or of modules that hold them, such as `*.linear1`
-    or `rnn.weight_hh_l0`; every attention where it is left out. Linear and recurrent matrices are cut only where named
+    or `rnn.weight_hh_l0`; every attention if left out. Linear and recurrent matrices are cut only if named
     here. Attention has `q_proj`, `k_proj`, `v_proj` and `out_proj`, or `query_key` and `value_output` for heads."""
 
     ignore: Patterns = ()
     """Globs (or `re:`) of what to leave alone though `targets` names it."""
 
     recurrent: Literal["faster", "smaller"] = "faster"
-    """Which recurrent matrices of an nn.RNN, nn.GRU or nn.LSTM are cut: those that ran faster for it where that was
-    measured (docs/results/low-rank.md), or all that have fewer parameters then, though the file may be slower."""
+    """Which recurrent matrices of an nn.RNN, nn.GRU or nn.LSTM are cut: those that were measured to run
+    faster (docs/results/low-rank.md), or all that have fewer parameters then, though the file may be slower."""
 
     compare: bool = False
     """With `whiten`: put plain factors of the same ranks beside it in the report, and carry out the rest of the recipe
@@ -161,8 +161,8 @@ class LowRankAttention(Method):
         from compressor.surgery.low_rank.ranks import choose_ranks, rank_limit
         from compressor.surgery.low_rank.replacement import converted
 
-        selection, found = self._select(state.model, context.task.attention)
-        sites = [found[name] for name in selection.names]
+        selection, matrices = self._select(state.model, context.task.attention)
+        sites = [matrices[name] for name in selection.names]
         refuse_non_finite(state.model, [name for name, _ in state.model.named_parameters()])
         batches = [inputs for inputs, _ in context.first_batches(self.calibration_batches)] if self.whiten else []
         model = converted(state.model, state.masks, sites).model

@@ -48,7 +48,7 @@ class Magnitude(Method):
 
     targets: Patterns | None = None
     """Globs (or `re:` and a regular expression) on names of parameters or of modules that hold them; every recurrent
-    layer where it is left out. Linear, convolution and embedding weights are pruned only where named here; biases
+    layer if left out. Linear, convolution and embedding weights are pruned only if named here; biases
     never."""
 
     ignore: Patterns = ()
@@ -87,8 +87,8 @@ class Magnitude(Method):
 
     ratios: Annotated[dict[Pattern, Annotated[float, Field(ge=0.0, lt=1.0)]], Field(min_length=1)] | None = None
     """With `prune: units`: name of a layer (or a glob, or `re:` and a regular expression) -> ratio of that layer; 0
-    leaves it alone. A layer that no pattern fits keeps `ratio`, or is left alone where that is not given. A layer's own
-    name goes before patterns. `compressor inspect --sensitivity --budget` finds ratios."""
+    leaves it alone. A layer that no pattern fits keeps `ratio`, or is left alone if that is not given. A layer's own
+    name goes before patterns. `compressor sensitivity --budget` finds ratios."""
 
     count: Annotated[int, Field(ge=1)] | None = None
     """With `prune: units`, instead of `ratio`: number of hidden units that is removed from each layer."""
@@ -192,7 +192,7 @@ class Magnitude(Method):
         return Selection(names, (*selection.skipped, *skipped)), ratios
 
     def _calibration(self, context: Context) -> Batches:
-        """Training batches, where the compensation or the score needs them."""
+        """Training batches, if the compensation or the score needs them."""
         if not self.compensate and self.score in ("l1", "l2", "random"):
             return []
         return context.first_batches(self.calibration_batches)

@@ -109,9 +109,9 @@ def refuse_unmatched(
 
 def _what_it_matches(pattern: str, model: nn.Module, why: str) -> str:
     names = [name for name, _ in [*model.named_parameters(), *model.named_modules()] if name]
-    found = [name for name in names if matches(pattern, Candidate(name, "other", (name,)))]
-    if found:
-        return f"`{pattern}` matches only {listed(found)}, which {why}"
+    matched = [name for name in names if matches(pattern, Candidate(name, "other", (name,)))]
+    if matched:
+        return f"`{pattern}` matches only {listed(matched)}, which {why}"
     return f"`{pattern}` matches nothing in the model"
 
 

@@ -53,7 +53,7 @@ def remove_units(
 
 
 def with_whole_masks(state: State, names: Sequence[str]) -> State:
-    """A copy of the model, and a mask for each of the weights, all True where there is none yet."""
+    """A copy of the model, and a mask for each of the weights, all True if there is none yet."""
     import torch
 
     model = copy.deepcopy(state.model)

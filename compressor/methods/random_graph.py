@@ -52,7 +52,7 @@ class RandomGraph(Method):
 
     target: Pattern | None = None
     """Name of the layer that is replaced (or a glob, or `re:` and a regular expression, that fits just one): an
-    `nn.RNN`, `nn.GRU` or `nn.LSTM` that runs forward only. The model's only one where it is left out."""
+    `nn.RNN`, `nn.GRU` or `nn.LSTM` that runs forward only. The model's only one if left out."""
 
     neighbours: Annotated[int, Field(ge=2)] | None = None
     """With `graph: watts_strogatz`: how many of its nearest each node of the ring is joined to, below `nodes`; an odd
@@ -72,7 +72,7 @@ class RandomGraph(Method):
     """Hidden units that stand for a node; an edge is a dense block of weights between those of its ends."""
 
     graph_seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
-    """Which graph is drawn; the recipe's `seed` where it is left out. The weights come of the recipe's seed."""
+    """Which graph is drawn; the recipe's `seed` if left out. The weights come of the recipe's seed."""
 
     repeated_rows: bool = False
     """Place the zeros of a GRU's or LSTM's gates as the code behind the paper's figures does, which confuses the order

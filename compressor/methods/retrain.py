@@ -37,7 +37,7 @@ class Retrain(Method):
     """Passes over the task's training batches."""
 
     max_batches: Annotated[int, Field(ge=1)] | None = None
-    """At most this many batches an epoch; all of them where it is left out."""
+    """At most this many batches an epoch; all of them if left out."""
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """`adam`, `adamw` (decoupled weight decay) or `sgd`; its state starts fresh with this step."""
@@ -70,7 +70,7 @@ class Retrain(Method):
     """Learn from the original model's outputs too."""
 
     distill_loss: Literal["kl", "mse", "cosine"] = "kl"
-    """Distance of the outputs (the first one, where there are several): `kl` of softmax over the last axis (logits),
+    """Distance of the outputs (the first one of several): `kl` of softmax over the last axis (logits),
     `mse`, or `cosine` distance over the last axis (embeddings)."""
 
     temperature: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 2.0
@@ -80,7 +80,7 @@ class Retrain(Method):
     """Share of the distillation loss; at 1 the task's loss is not computed and labels are not used."""
 
     distill_hidden: tuple[str, ...] = ()
-    """Names of modules whose outputs are matched by mean squared error. Where units were removed, a linear map from
+    """Names of modules whose outputs are matched by mean squared error. If units were removed, a linear map from
     the smaller to the larger output is learned beside the model and thrown away at the end."""
 
     noise_eta: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
@@ -93,7 +93,7 @@ class Retrain(Method):
     quantize: Literal["int8", "int4"] | None = None
     """Make rounding part of training: matrices of recurrent layers, Linear and Embedding are rounded in the forward
     pass, their gradients pass straight through (arXiv 1308.3432), and the step ends with rounded weights. For an export
-    with the same `precision`, where rounding alone costs too much. Embeddings stay in 8 bits."""
+    with the same `precision`, if rounding alone costs too much. Embeddings stay in 8 bits."""
 
     keep_float: tuple[str, ...] = ()
     """Globs of parameters (`lstm.weight_ih_l0`) that `quantize` leaves exact, as the export's `keep_float` does by the

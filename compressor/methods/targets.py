@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from compressor.errors import MethodError
 from compressor.methods.patterns import Candidate, Selection, listed, matches, refuse_unmatched, select
+from compressor.nn.names import with_holders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,23 +84,22 @@ def select_attention(
     Raises:
         MethodError: The model has none, a pattern matches nothing, nothing is left, or a weight is not finite.
     """
-    from compressor.nn.structure import with_holders
     from compressor.surgery.attention.sites import attention_sites
 
     sites = attention_sites(model, declared)
     paths: dict[int, tuple[str, ...]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         paths[id(module)] = (*paths.get(id(module), ()), *with_holders(path))
-    candidates = [Candidate(site.name, "layer", paths[id(model.get_submodule(site.name))]) for site in sites.found]
+    candidates = [Candidate(site.name, "layer", paths[id(model.get_submodule(site.name))]) for site in sites.attentions]
     if not candidates:
         changed = f" ({'; '.join(f'{skip.name}: {skip.reason}' for skip in sites.skipped)})" if sites.skipped else ""
         raise MethodError(
             f"the model has no multi-head attention{changed}",
             hint="nn.MultiheadAttention is found by itself; name attention of your own in the task's `attention`",
         )
-    refuse_unmatched(targets or (), candidates, model, why="is no attention; name it in the task's `attention`")
+    refuse_unmatched(targets or (), candidates, model, why="is not an attention; name it in the task's `attention`")
     selection = select(candidates, targets, ignore)
-    able = [site for site in sites.found if site.name in selection.names and site.reason is None]
+    able = [site for site in sites.attentions if site.name in selection.names and site.reason is None]
     refuse_non_finite(model, [name for site in able for name in site.parameters])
     return Selection(selection.names, (*sites.skipped, *selection.skipped))
 
@@ -128,7 +128,7 @@ def layer_ratios(model: nn.Module, names: Sequence[str], ratios: Mapping[str, fl
     """
     candidates = [item for item in _layers(model) if item.name in names]
     refuse_unmatched(tuple(ratios), candidates, model, option="ratios", why="`targets` does not choose")
-    found: dict[str, float] = {}
+    chosen: dict[str, float] = {}
     for item in candidates:
         fitting = {pattern: ratio for pattern, ratio in ratios.items() if matches(pattern, item)}
         if item.name in fitting:
@@ -140,48 +140,44 @@ def layer_ratios(model: nn.Module, names: Sequence[str], ratios: Mapping[str, fl
                 f"`ratios` gives `{item.name}` several ratios: {', '.join(f'{p}: {r:g}' for p, r in fitting.items())}",
                 hint=f"name `{item.name}` itself, which goes before patterns",
             )
-        found[item.name] = next(iter(fitting.values()))
-    return found
+        chosen[item.name] = next(iter(fitting.values()))
+    return chosen
 
 
 def _weights(model: nn.Module) -> list[Candidate]:
     """Every weight that magnitude can prune, a shared one once, under all its names."""
-    from compressor.nn.structure import with_holders
-
-    found: dict[int, Candidate] = {}
+    candidates: dict[int, Candidate] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             kind = _kind(module, local) if parameter.is_floating_point() else None
             if kind is None:
                 continue
             path = f"{prefix}.{local}" if prefix else local
-            known = found.get(id(parameter))
-            found[id(parameter)] = (
+            known = candidates.get(id(parameter))
+            candidates[id(parameter)] = (
                 Candidate(path, kind, with_holders(path))
                 if known is None
                 else Candidate(known.name, known.kind, (*known.paths, *with_holders(path)))
             )
     # the canonical name of a parameter may lie in a module of another kind that shares it
     return [
-        Candidate(name, found[id(parameter)].kind, (*with_holders(name), *found[id(parameter)].paths))
+        Candidate(name, candidates[id(parameter)].kind, (*with_holders(name), *candidates[id(parameter)].paths))
         for name, parameter in model.named_parameters()
-        if id(parameter) in found
+        if id(parameter) in candidates
     ]
 
 
 def _layers(model: nn.Module) -> list[Candidate]:
     from torch import nn
 
-    from compressor.nn.structure import with_holders
-
-    found: dict[int, Candidate] = {}
+    candidates: dict[int, Candidate] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         recurrent = isinstance(module, (nn.RNNBase, nn.RNNCellBase))
         if recurrent or isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            known = found.get(id(module))
+            known = candidates.get(id(module))
             name, paths = (path, ()) if known is None else (known.name, known.paths)
-            found[id(module)] = Candidate(name, "layer" if recurrent else "other", (*paths, *with_holders(path)))
-    return list(found.values())
+            candidates[id(module)] = Candidate(name, "layer" if recurrent else "other", (*paths, *with_holders(path)))
+    return list(candidates.values())
 
 
 def _kind(module: nn.Module, local: str) -> Kind | None:

@@ -54,7 +54,7 @@ class LowRankLinear(RecordedLayer):
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, factors: Factors) -> LowRankLinear:
-        """In the place of a Linear layer, which is left as it is; its bias takes up the shift of the factors."""
+        """Factors of a Linear layer, which is left as it is; its bias takes up the shift of the factors."""
         weight, bias = linear.weight, linear.bias
         module = cls(
             linear.in_features, linear.out_features, factors.rank, bias=bias is not None, device="meta",

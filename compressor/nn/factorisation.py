@@ -1,7 +1,7 @@
 r"""Low rank of trained matrices: what is lost at every rank, and the two factors.
 
 The best rank-r approximation of W (m, n) in the Frobenius and in the spectral norm keeps its r largest singular values
-(Eckart and Young, 1936); the errors are :math:`\sqrt{\sum_{i > r} \sigma_i^2}` and :math:`\sigma_{r+1}`. Where the
+(Eckart and Young, 1936); the errors are :math:`\sqrt{\sum_{i > r} \sigma_i^2}` and :math:`\sigma_{r+1}`. If the
 inputs x of the layer are known, what counts is the error of its *outputs*, :math:`\mathrm{E}|(W - W_r) x|^2`; with
 :math:`C = \mathrm{E}[x x^T] = L L^T` it is :math:`\|(W - W_r) L\|_F^2`, so the singular values of W L decide.
 
@@ -34,11 +34,11 @@ class Inputs:
     root: Tensor
     """L (n, n) with L L^T = C, float64."""
     mean: Tensor | None
-    """The mean of x (n,) where C is taken around it, because the layer has a bias that can take up the rest."""
+    """The mean of x (n,) if C is taken around it, because the layer has a bias that can take up the rest."""
 
     @classmethod
     def of(cls, moments: Moments, *, centred: bool) -> Inputs:
-        """From sums over samples; `centred` where the layer has a bias."""
+        """From sums over samples; `centred` if the layer has a bias."""
         return cls(root(moments.second_moment(centred=centred)), moments.mean if centred else None)
 
 
@@ -95,7 +95,7 @@ class Spectrum:
     def factors(self, rank: int) -> Factors:
         """The two factors of the best approximation at a rank of 1..min(m, n), balanced: down has the norms of up.
 
-        Rows of `down` and columns of `up` of one index have the same norm, so that gradients of both are alike.
+        Rows of `down` and columns of `up` of one index have the same norm, so that gradients of both are of one size.
         """
         left = self._left[:, :rank]  # (m, r)
         down = left.T @ self.weight  # (r, n)

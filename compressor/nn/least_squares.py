@@ -147,7 +147,7 @@ def _solve(matrix: Tensor, cross: Tensor, allowed: Tensor | None) -> Tensor:
 
 
 def _solve_all(matrix: Tensor, cross: Tensor) -> Tensor:
-    """For a symmetric positive matrix; its pseudo-inverse where it is not quite positive."""
+    """For a symmetric positive matrix; its pseudo-inverse if it is not quite positive."""
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if not int(failed):
         return torch.cholesky_solve(cross, factor).T

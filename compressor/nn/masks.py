@@ -36,7 +36,7 @@ def smallest_pruned(weights: Sequence[Tensor], kept: Sequence[Tensor], count: in
     Args:
         weights: Finite tensors of any shapes and float dtypes, on one device.
         kept: Their masks so far, True = kept.
-        count: Number of pruned weights in the result, 0..total, the already pruned ones included; where more than
+        count: Number of pruned weights in the result, 0..total, the already pruned ones included; if more than
             `count` are pruned already, the masks come back as they are.
 
     Returns:
@@ -74,7 +74,7 @@ def prune_(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 
 def _rank(weight: Tensor, kept: Tensor) -> Tensor:
-    """|weight| in a dtype that holds it exactly (so that tensors of several dtypes compare), -1 where pruned."""
+    """|weight| in a dtype that holds it exactly (so that tensors of several dtypes compare), -1 if pruned."""
     magnitude = weight.detach().abs()
     exact = magnitude if magnitude.dtype == torch.float64 else magnitude.float()
     return exact.masked_fill(~kept.to(exact.device), _PRUNED)

@@ -130,7 +130,7 @@ class WideLayerNorm(RecordedLayer):
         ).model_dump()
 
     def resize(self, features: int) -> None:
-        """Say how many features are left, after the weights were cut; matters where there are none."""
+        """Say how many features are left, after the weights were cut; matters if there are none."""
         self._features = features
 
     @property

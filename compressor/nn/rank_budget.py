@@ -1,4 +1,4 @@
-"""Which rank each matrix gets where all of them together may have so many parameters."""
+"""Which rank each matrix gets if all of them together may have so many parameters."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _MOST_PROBLEMS = 3
 
 
 class LayerRecord(BaseModel):
-    """Base of the records: JSON types as they are (`true` is no 1), no unknown keys, no missing ones."""
+    """Base of the records: JSON types as they are (`true` is not 1), no unknown keys, no missing ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

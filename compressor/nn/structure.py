@@ -38,56 +38,25 @@ Layer = (
     | PoolingReplacement
 )
 
-LAYERS: dict[str, type[Layer]] = {
-    "uneven_recurrent": UnevenRecurrent,
-    "compact_attention": CompactMultiheadAttention,
-    "wide_layer_norm": WideLayerNorm,
-    "recurrent_stack": RecurrentStack,
-    "aaren": AarenAttention,
-    "learned_query": LearnedQuery,
-    "pooling": PoolingReplacement,
-    "low_rank_linear": LowRankLinear,
-    "low_rank_recurrent": LowRankRecurrent,
+_Kinds = tuple[type[nn.Module], ...]
+LAYERS: dict[str, tuple[type[Layer], _Kinds]] = {
+    "uneven_recurrent": (UnevenRecurrent, (nn.RNNBase,)),
+    "compact_attention": (CompactMultiheadAttention, (nn.MultiheadAttention,)),
+    "wide_layer_norm": (WideLayerNorm, (nn.LayerNorm,)),
+    "recurrent_stack": (RecurrentStack, (nn.RNNBase,)),
+    "aaren": (AarenAttention, (nn.MultiheadAttention, CompactMultiheadAttention)),
+    "learned_query": (LearnedQuery, (nn.Linear,)),
+    "pooling": (PoolingReplacement, (nn.Module,)),  # it replaces third-party code, of any class
+    "low_rank_linear": (LowRankLinear, (nn.Linear,)),
+    "low_rank_recurrent": (LowRankRecurrent, (nn.RNNBase,)),
 }
-"""The word after `with` -> the class."""
-_PREDECESSORS: dict[type[nn.Module], type[nn.Module] | tuple[type[nn.Module], ...]] = {
-    UnevenRecurrent: nn.RNNBase,
-    CompactMultiheadAttention: nn.MultiheadAttention,
-    WideLayerNorm: nn.LayerNorm,
-    RecurrentStack: nn.RNNBase,
-    AarenAttention: (nn.MultiheadAttention, CompactMultiheadAttention),
-    LearnedQuery: nn.Linear,
-    PoolingReplacement: nn.Module,  # a pooling is code of the user's, of any class
-    LowRankLinear: nn.Linear,
-    LowRankRecurrent: nn.RNNBase,
-}
+"""The word after `with` -> the class, and what it may replace beside its own kind."""
 _KEYS = {"kind", "module", "with", "record"}
-
-
-def full_name(module: str, local: str) -> str:
-    """The name that something called `local` inside of a module has in the whole model."""
-    return f"{module}.{local}" if module else local
-
-
-def with_holders(name: str) -> tuple[str, ...]:
-    """A name and those of the modules that hold it: `a.b.c`, `a.b`, `a`."""
-    parts = name.split(".")
-    return tuple(".".join(parts[:end]) for end in range(len(parts), 0, -1))
-
-
-def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
-    """Identity of a parameter -> the names of the modules that hold it."""
-    owners: dict[int, list[str]] = {}
-    for name, module in model.named_modules():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                owners.setdefault(id(parameter), []).append(name)
-    return owners
 
 
 def replace_record(name: str, layer: Layer) -> dict[str, Any]:
     """The JSON record which says that the module called `name` is now `layer`."""
-    word = next(word for word, cls in LAYERS.items() if type(layer) is cls)
+    word = next(word for word, (cls, _) in LAYERS.items() if type(layer) is cls)
     return {"kind": REPLACE, "module": name, "with": word, "record": layer.record()}
 
 
@@ -95,7 +64,7 @@ def apply_record(model: nn.Module, record: Mapping[str, Any]) -> None:
     """Put the layer that a record describes into `model`, in place; that layer's weights are undefined afterwards.
 
     It gets the device, the type and the mode (training or evaluation) of the module that it replaces; device and type
-    are the model's where that module has no parameters.
+    are the model's if that module has no parameters.
 
     Raises:
         CheckpointError: The record is not valid or does not fit the model.
@@ -106,13 +75,14 @@ def apply_record(model: nn.Module, record: Mapping[str, Any]) -> None:
             hint="load it with the version that wrote it",
         )
     name, word = record["module"], record["with"]
-    cls = LAYERS.get(word) if isinstance(word, str) else None
-    if cls is None:
+    entry = LAYERS.get(word) if isinstance(word, str) else None
+    if entry is None:
         raise CheckpointError(
             f"the record replaces a module by {word!r}, which this version does not know",
             hint="load it with the version that wrote it",
         )
-    old = _find(model, name, cls)
+    cls, replaced = entry
+    old = _find(model, name, cls, replaced)
     tensor = next(old.parameters(), next(model.parameters(), None))
     device, dtype = (None, None) if tensor is None else (tensor.device, tensor.dtype)
     new = cls.from_record(record["record"], device=device, dtype=dtype)
@@ -144,14 +114,14 @@ def _holds(module: nn.Module, part: nn.Module) -> bool:
     return any(child is part for child in module.modules())
 
 
-def _find(model: nn.Module, name: Any, cls: type[Layer]) -> nn.Module:
-    """The module that is replaced; it has to be of the kind that `cls` stands in for."""
+def _find(model: nn.Module, name: Any, cls: type[Layer], replaced: _Kinds) -> nn.Module:
+    """The module that is replaced; it has to be of the kind that `cls` replaces."""
     modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     old = modules.get(name) if isinstance(name, str) and name else None
-    if not isinstance(old, (cls, _PREDECESSORS[cls])):
-        found = "no module" if old is None else f"a `{type(old).__name__}`"
+    if old is None or not isinstance(old, (cls, *replaced)):
+        kind = "no module" if old is None else f"a `{type(old).__name__}`"
         raise CheckpointError(
-            f"the record puts a `{cls.__name__}` in place of `{name}`, which is {found} in this model",
+            f"the record replaces `{name}` by a `{cls.__name__}`, and that is {kind} in this model",
             hint="load it with the task that it was made from",
         )
     return old

@@ -17,7 +17,7 @@ from compressor.methods.base import Context, Method, State
 from compressor.probing import comparison
 from compressor.probing.conversions import between
 from compressor.probing.plans import PLANS
-from compressor.report import Beside, StepReport
+from compressor.report import Control, StepReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ def compress(run: Setting, original: nn.Module) -> tuple[State, list[StepReport]
         progress=run.progress,
         quick=run.quick,
     )
-    state = State(copy.deepcopy(original))
+    state = State(copy.deepcopy(original), run.task.masks)
     steps = []
     befores = []
     for index, step in enumerate(run.recipe.steps):
@@ -95,7 +95,7 @@ def _probed(run: Setting, index: int, before: nn.Module, after: nn.Module) -> di
     return {"probes": tuple(probes), "unprobed": unprobed}
 
 
-def _beside(run: Setting, index: int, before: State, context: Context) -> tuple[Beside, ...]:
+def _beside(run: Setting, index: int, before: State, context: Context) -> tuple[Control, ...]:
     """The step's controls and, on each, the rest of the recipe, from the same random numbers on."""
     step = run.recipe.steps[index]
     besides = []
@@ -111,9 +111,9 @@ def _beside(run: Setting, index: int, before: State, context: Context) -> tuple[
                     state = later.apply(state, fresh).state
                 final = run.score(state.model)
         except CompressorError as error:
-            besides.append(Beside(name=name, note=error.message))
+            besides.append(Control(name=name, note=error.message))
             continue
-        besides.append(Beside(name=name, parameters=parameters, nonzeros=nonzeros, score=score, final=final))
+        besides.append(Control(name=name, parameters=parameters, nonzeros=nonzeros, score=score, final=final))
     return tuple(besides)
 
 

@@ -9,12 +9,13 @@ import torch
 
 from compressor import checkpoint
 from compressor.pipeline.compressing import compress, in_step
+from compressor.pipeline.dry_run import try_out
 from compressor.pipeline.environment import environment, find_device
 from compressor.pipeline.exporting import export_compressed, export_originals, refuse_same_names
 from compressor.pipeline.folder import REPORT_FILE, RunFolder
 from compressor.pipeline.limits import check_limits
 from compressor.pipeline.measuring import measure
-from compressor.pipeline.setting import Setting, try_forward
+from compressor.pipeline.setting import Setting
 from compressor.progress import Progress, Silent
 from compressor.report import Report, StepReport
 from compressor.task.narrowed_states import NarrowedStates
@@ -75,7 +76,9 @@ def _carry_out(run: Setting) -> Report:
     recipe, task = run.recipe, run.task
     refuse_same_names(recipe.exports)
     original = task.model().to(run.device).eval()
-    try_forward(task, original, run.device)
+    run.progress.say("trying the task")
+    try_out(task, original, run.device, trains=bool(recipe.steps))
+    run.notes += task.notes
     run.progress.say("evaluating the original model")
     original_score = run.score(original)
     for index, step in enumerate(recipe.steps):

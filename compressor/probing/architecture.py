@@ -28,7 +28,7 @@ WORDS: Final = (*_MIXERS, *_CELLS)
 """Architectures that can be named without a model."""
 
 MOST_LAYERS: Final = 2
-"""Layers alike of a model that a probe stacks: what takes two layers, such as looking up a key, shows with two."""
+"""Identical layers of a model that a probe stacks: what takes two layers, such as looking up a key, shows with two."""
 _LEAST_HEAD_WIDTH: Final = 8
 
 

@@ -1,6 +1,6 @@
-"""Finds what took the place of what: two models, before and after a step, compared layer by layer.
+"""Finds what replaced what: two models, before and after a step, compared layer by layer.
 
-So no step can convert an architecture without being seen: a layer of this package that stands in for one of PyTorch is
+So no step can convert an architecture without being seen: a layer of this package that replaces one of PyTorch is
 either the same architecture in other sizes (`RESIZED`), or a conversion that can be probed, or one that is said not to
 have been.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from compressor.probing.network import Mixer
 
 RESIZED: Final = (UnevenRecurrent, CompactMultiheadAttention, WideLayerNorm, LowRankLinear, LowRankRecurrent)
-"""The architecture of the layer in whose place they are, in sizes that PyTorch's cannot have."""
+"""The architecture of the layer that they replace, in sizes that PyTorch's cannot have."""
 _ATTENTION: Final = (nn.MultiheadAttention, CompactMultiheadAttention, AarenAttention)
 _MOST_MIXED: Final = 4
 
@@ -80,8 +80,8 @@ def _of_graph(name: str, old: nn.RNNBase, stack: GraphRecurrent) -> Conversion:
 def _encoders(model: nn.Module, converted: Mapping[str, int]) -> Iterator[Conversion]:
     """For every stack of attention layers of which some become Aaren (name -> heads), the stack before and after.
 
-    Layers are of one stack where their names differ in numbers only. The heads are those of its first. Where all are
-    converted, two stand for them; else, of more than four, the first of each run of layers alike.
+    Layers are of one stack if their names differ in numbers only. The heads are those of its first. If all are
+    converted, two represent them; else, of more than four, the first of each run of identical layers.
     """
     stacks: dict[str, list[str]] = {}
     for name, module in model.named_modules():

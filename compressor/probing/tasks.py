@@ -90,6 +90,6 @@ def accuracy(
     """Share of the scored targets of `count` new sequences that a network, tokens to (B, T, classes), gets right."""
     tokens, targets = task.draw(generator, count, length)
     with torch.no_grad():
-        found = network(tokens).argmax(-1)  # (B, T)
+        predicted = network(tokens).argmax(-1)  # (B, T)
     counts = scored(targets)
-    return float((found == targets)[counts].double().mean())
+    return float((predicted == targets)[counts].double().mean())

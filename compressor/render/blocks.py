@@ -13,12 +13,12 @@ Tone = Literal["good", "bad", "plain"]
 MARKS: Final[dict[Tone, str]] = {"good": "✓", "bad": "✗", "plain": "•"}
 ALARMS: Final = frozenset({"MISSED", "NO", "LOST"})
 """Cells of a table that every view makes stand out."""
-_NUMBER: Final = re.compile(r"[-−]?\d")
+_NUMBER: Final = re.compile(r"[-−]?\d.{,29}")
 
 
 @dataclass(frozen=True)
 class Heading:
-    """The name of the page, with a verdict beside it."""
+    """The name of the page, and the verdict."""
 
     text: str
     verdict: Statement
@@ -74,7 +74,7 @@ class Table:
 
     @property
     def numeric(self) -> tuple[bool, ...]:
-        """For each column whether it is aligned to the right: most of its cells start like a number."""
+        """For each column whether it is aligned to the right: most of its cells are short and start like a number."""
         columns = zip(*self.rows, strict=True) if self.rows else ((),) * len(self.header)
         return tuple(index > 0 and _mostly_numbers(cells) for index, cells in enumerate(columns))
 
@@ -87,7 +87,7 @@ class Table:
 
 def _mostly_numbers(cells: tuple[str, ...]) -> bool:
     filled = [cell for cell in cells if cell]
-    return 2 * sum(_NUMBER.match(cell) is not None for cell in filled) > len(filled)
+    return 2 * sum(_NUMBER.fullmatch(cell) is not None for cell in filled) > len(filled)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Links:
-    """Files that lie beside the page, by their relative names."""
+    """Files in the same folder as the page, by their relative names."""
 
     files: tuple[str, ...]
 
@@ -130,7 +130,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Group:
-    """Blocks under a title of their own."""
+    """Blocks under a title."""
 
     title: str
     blocks: tuple[Block, ...]

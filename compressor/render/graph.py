@@ -1,4 +1,4 @@
-"""A layered graph as an SVG file that stands on its own."""
+"""A layered graph as a stand-alone SVG file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from compressor.nn.graphs.layered import LayeredGraph
 
 _MOST_NAMED: Final = 64
-"""Nodes of a graph, at most, that have their number beside them."""
+"""Nodes of a graph, at most, that are numbered."""
 _SWEEPS: Final = 8
 
 
@@ -33,16 +33,16 @@ def svg(graph: LayeredGraph, title: str) -> str:
 
 
 def places(graph: LayeredGraph) -> dict[int, tuple[float, float]]:
-    """Where each node stands: its layer, and beside its neighbours in it."""
-    beside: dict[int, list[int]] = {}
+    """Position of each node: its layer, and in it close to its neighbours."""
+    neighbours: dict[int, list[int]] = {}
     for source, target in graph.edges:
-        beside.setdefault(source, []).append(target)
-        beside.setdefault(target, []).append(source)
+        neighbours.setdefault(source, []).append(target)
+        neighbours.setdefault(target, []).append(source)
     up = {node: index - (len(nodes) - 1) / 2 for nodes in graph.layers for index, node in enumerate(nodes)}
     for sweep in range(_SWEEPS):
         # Each layer in the order of its neighbours' mean place, forwards and backwards in turn: fewer crossings.
         for nodes in graph.layers[:: -1 if sweep % 2 else 1]:
-            ordered = sorted((fmean(up[other] for other in beside.get(node, [node])), node) for node in nodes)
+            ordered = sorted((fmean(up[other] for other in neighbours.get(node, [node])), node) for node in nodes)
             up |= {node: index - (len(nodes) - 1) / 2 for index, (_, node) in enumerate(ordered)}
     return {node: (float(layer), up[node]) for node, layer in enumerate(graph.layer)}
 
@@ -50,13 +50,13 @@ def places(graph: LayeredGraph) -> dict[int, tuple[float, float]]:
 def _diagram(axes: Axes, graph: LayeredGraph, title: str) -> None:
     from matplotlib.patches import FancyArrowPatch
 
-    found = places(graph)
+    positions = places(graph)
     for source, target in graph.edges:
         skip = graph.layer[target] - graph.layer[source] > 1
         axes.add_patch(
             FancyArrowPatch(
-                found[source],
-                found[target],
+                positions[source],
+                positions[target],
                 arrowstyle="-",
                 connectionstyle=f"arc3,rad={0.18 if skip else 0}",
                 color=ZERO if skip else MUTED,
@@ -67,11 +67,11 @@ def _diagram(axes: Axes, graph: LayeredGraph, title: str) -> None:
                 zorder=1,
             )
         )
-    axes.plot(*zip(*found.values(), strict=True), "o", color=COMPRESSED, markersize=6, zorder=2)
+    axes.plot(*zip(*positions.values(), strict=True), "o", color=COMPRESSED, markersize=6, zorder=2)
     if graph.nodes <= _MOST_NAMED:
-        for node, place in found.items():
+        for node, place in positions.items():
             axes.annotate(f"{node}", place, (4, 4), textcoords="offset points", fontsize=6.5, color=INK, zorder=3)
-    lowest = min(y for _, y in found.values())
+    lowest = min(y for _, y in positions.values())
     for layer, nodes in enumerate(graph.layers):
         axes.annotate(
             f"layer {layer}\n{len(nodes)}", (layer, lowest - 0.8), ha="center", va="top", fontsize=7, color=INK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from compressor.render.blocks import ALARMS, MARKS
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from compressor.render.blocks import Block
     from compressor.report import Report
 
-_TEMPLATE = "report.html.j2"
+_TEMPLATE: Final = "report.html.j2"
+_MOST_COLUMNS: Final = 4
+"""A table with more of them is drawn row by row on a phone."""
 
 
 def page(report: Report) -> str:
@@ -26,7 +28,13 @@ def page(report: Report) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
     )
     rendered: str = environment.from_string(source).render(
-        title=report.name, sections=shown(report, "html"), kind=_kind, link=_link, marks=MARKS, alarms=ALARMS
+        title=report.name,
+        sections=shown(report, "html"),
+        kind=_kind,
+        link=_link,
+        marks=MARKS,
+        alarms=ALARMS,
+        most_columns=_MOST_COLUMNS,
     )
     return rendered
 
@@ -41,6 +49,6 @@ def _kind(block: Block) -> str:
 
 
 def _link(file: str) -> str:
-    """The address of a file that lies beside the page; empty for a name that leads elsewhere."""
+    """The address of a file in the page's folder; empty for a name that leads elsewhere."""
     inside = bool(file) and not file.startswith("/") and not {"", ".", ".."} & set(file.split("/"))
     return f"./{quote(printable(file))}" if inside else ""

@@ -1,4 +1,4 @@
-"""The order of a recurrent layer's units as a Hasse diagram: an SVG file that stands on its own."""
+"""The order of a recurrent layer's units as a Hasse diagram: a stand-alone SVG file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from compressor.surgery.units.order import Reading
 
 _MOST_NAMED: Final = 48
-"""Classes in a diagram, at most, that have the number of their first unit beside them."""
+"""Classes in a diagram, at most, that show the number of their first unit."""
 _SWEEPS: Final = 6
 _COLUMNS: Final = 32
 """Of the block of units that are comparable to no other."""
@@ -43,25 +43,27 @@ def svg(readings: Sequence[Reading]) -> str:
 
 
 def places(order: Order) -> tuple[dict[int, tuple[float, float]], list[int]]:
-    """Where each comparable class stands, by its height and beside its covers, and the classes comparable to none."""
+    """Position of each comparable class, by its height and close to its covers, and the classes comparable to none."""
     edges = order.covers.unpack().nonzero().tolist()
-    beside: dict[int, list[int]] = {}
+    neighbours: dict[int, list[int]] = {}
     for low, high in edges:
-        beside.setdefault(low, []).append(high)
-        beside.setdefault(high, []).append(low)
+        neighbours.setdefault(low, []).append(high)
+        neighbours.setdefault(high, []).append(low)
     levels: dict[int, list[int]] = {}
     for item, height in enumerate(order.heights.tolist()):
-        if item in beside:
+        if item in neighbours:
             levels.setdefault(height, []).append(item)
     across = {item: index / len(items) for items in levels.values() for index, item in enumerate(items)}
     for sweep in range(_SWEEPS):
         # Each level in the order of its neighbours' mean place, upwards and downwards in turn: fewer crossings.
         for height in sorted(levels, reverse=bool(sweep % 2)):
             items = levels[height]
-            items.sort(key=lambda item: (sum(across[other] for other in beside[item]) / len(beside[item]), item))
+            items.sort(
+                key=lambda item: (sum(across[other] for other in neighbours[item]) / len(neighbours[item]), item)
+            )
             across |= {item: (index + 0.5) / len(items) for index, item in enumerate(items)}
-    found = {item: (across[item], float(height)) for height, items in levels.items() for item in items}
-    return found, [item for item in range(order.count) if item not in beside]
+    positions = {item: (across[item], float(height)) for height, items in levels.items() for item in items}
+    return positions, [item for item in range(order.count) if item not in neighbours]
 
 
 def _inches(order: Order) -> float:
@@ -70,16 +72,16 @@ def _inches(order: Order) -> float:
 
 
 def _diagram(axes: Axes, order: Order, reading: Reading) -> None:
-    found, lonely = places(order)
+    positions, lonely = places(order)
     rows = {item: (index % _COLUMNS, index // _COLUMNS) for index, item in enumerate(lonely)}
     block = {item: ((x + 0.5) / _COLUMNS, -0.55 - 0.24 * y) for item, (x, y) in rows.items()}
     for low, high in order.covers.unpack().nonzero().tolist():
-        (x, y), (above_x, above_y) = found[low], found[high]
+        (x, y), (above_x, above_y) = positions[low], positions[high]
         axes.plot([x, above_x], [y, above_y], color=GRID, linewidth=0.6, zorder=1)
     sizes = order.classes.bincount().tolist()
     kept = order.irreducible.tolist()
     first = {label: unit for unit, label in reversed(list(enumerate(order.classes.tolist())))}
-    for item, (x, y) in (found | block).items():
+    for item, (x, y) in (positions | block).items():
         colour = COMPRESSED if kept[item] else ORIGINAL
         face = colour if kept[item] else "none"
         axes.plot(
@@ -91,7 +93,7 @@ def _diagram(axes: Axes, order: Order, reading: Reading) -> None:
             markersize=min(14.0, 2.5 + 1.2 * sizes[item] ** 0.5),
             zorder=2,
         )
-        if len(found) <= _MOST_NAMED and item in found:
+        if len(positions) <= _MOST_NAMED and item in positions:
             more = f" +{sizes[item] - 1}" if sizes[item] > 1 else ""
             axes.annotate(
                 f"{first[item]}{more}", (x, y), (4, 3), textcoords="offset points", fontsize=6.5, color=INK, zorder=3
@@ -102,5 +104,5 @@ def _diagram(axes: Axes, order: Order, reading: Reading) -> None:
         )
     axes.set_title(reading.facts.replace("; ", "\n"), fontsize=8, parse_math=False)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(min(y for _, y in (found | block).values()) - 0.3, int(order.heights.max()) + 0.3)
+    axes.set_ylim(min(y for _, y in (positions | block).values()) - 0.3, int(order.heights.max()) + 0.3)
     axes.set_axis_off()

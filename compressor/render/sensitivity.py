@@ -1,4 +1,4 @@
-"""A sensitivity map as an SVG file that stands on its own, light or dark as its viewer is."""
+"""A sensitivity map as a stand-alone SVG file, light or dark as its viewer is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROW: Final = 0.62
 
 
 def svg(sensitivity: Sensitivity) -> str:
-    """One row a layer, one point a ratio: how much worse the metric is, with its interval where there is one."""
+    """One row a layer, one point a ratio: how much worse the metric is, with its interval if there is one."""
     shown = [layer for layer in sensitivity.layers if layer.points]
     lines = sum(len(layer.points) for layer in shown)
 
@@ -42,7 +42,7 @@ def svg(sensitivity: Sensitivity) -> str:
 
 
 def _points(axes: Axes, layer: LayerSensitivity, ratios: tuple[float, ...], row: int) -> None:
-    """From light (small ratio) to dark (large ratio), one below the other, each with its ratio beside it."""
+    """From light (small ratio) to dark (large ratio), one below the other, each with its ratio next to it."""
     for point in layer.points:
         index = ratios.index(point.ratio)
         place = row + _ROW * ((index + 0.5) / len(ratios) - 0.5)

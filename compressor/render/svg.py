@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from compressor.render.text import one_line, printable
 
@@ -34,7 +34,9 @@ svg { background: #fbfaf7; font-family: system-ui, sans-serif;
 @media (prefers-color-scheme: dark) { svg { background: #14181a;
   --ink: #e6e8e6; --muted: #9ca8ac; --line: #353d41; --original: #8796a5; --compressed: #3fb8a9; --zero: #b98f3b; } }
 """
-_WIDTH_INCHES = 5.2
+_WIDTH_INCHES: Final = 5.2
+ON_A_PAGE: Final = 4.3
+"""Width of plots on a page, in inches: narrow, so that a phone shows their text large enough."""
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "compressor",
@@ -61,7 +63,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def draw(height_inches: float, fill: Callable[[Figure], None]) -> str:
+def draw(height_inches: float, fill: Callable[[Figure], None], *, width_inches: float = _WIDTH_INCHES) -> str:
     """The SVG of a figure that `fill` draws on."""
     from io import StringIO
 
@@ -72,7 +74,7 @@ def draw(height_inches: float, fill: Callable[[Figure], None]) -> str:
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         # Names in any script are drawn by the browser's fonts, so matplotlib's own lacking a glyph does not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=(_WIDTH_INCHES, height_inches))
+        figure = Figure(figsize=(width_inches, height_inches))
         fill(figure)
         FigureCanvasSVG(figure)
         sink = StringIO()
@@ -81,7 +83,7 @@ def draw(height_inches: float, fill: Callable[[Figure], None]) -> str:
 
 
 def alone(drawn: str, sentence: str) -> str:
-    """What `draw` gave as a file that stands on its own, light or dark as its viewer is; the sentence is its title."""
+    """What `draw` gave as a stand-alone file, light or dark as its viewer is; the sentence is its title."""
     head, rest = drawn.split(">", 1)
     head = head.replace(' aria-hidden="true"', ' xmlns="http://www.w3.org/2000/svg" role="img"')
     return f"{head}>\n<title>{escape(sentence)}</title>\n<style>{_OWN_COLOURS}</style>{rest}\n"

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from compressor.render.blocks import Block, Tone
     from compressor.report import Report
 
+_NAME_COLUMNS: Final = 28
+"""Names of rows up to this length are not broken, however narrow the terminal is."""
 _STYLES: Final[dict[Tone, str]] = {"good": "green", "bad": "bold red", "plain": ""}
 
 
@@ -85,8 +87,9 @@ def _table(table: Table) -> RenderableType:
     from rich.table import Table as Grid
 
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=any(table.header))
-    for name, numeric in zip(table.header, table.numeric, strict=True):
-        grid.add_column(_text(name), justify="right" if numeric else "left", overflow="fold")
+    for index, (name, numeric) in enumerate(zip(table.header, table.numeric, strict=True)):
+        names = 0 if index else min(_NAME_COLUMNS, max((len(one_line(row[0])) for row in table.rows), default=0))
+        grid.add_column(_text(name), justify="right" if numeric else "left", overflow="fold", min_width=names)
     for row in table.rows:
         grid.add_row(*(_text(cell, "bold red" if cell in ALARMS else "") for cell in row))
     return grid

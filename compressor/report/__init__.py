@@ -16,13 +16,13 @@ from compressor.report.quantization import Quantization, QuantizationPoint, Quan
 from compressor.report.report import Limit, Report
 from compressor.report.scores import Drop, Interval, Score
 from compressor.report.sensitivity import LayerSensitivity, Sensitivity, SensitivityPoint
-from compressor.report.steps import Beside, Change, Skip, StepReport
+from compressor.report.steps import Change, Control, Skip, StepReport
 from compressor.report.streaming import StateInfo, StreamInfo, StreamInput, StreamOutput
 
 __all__ = [
     "Artifact",
-    "Beside",
     "Change",
+    "Control",
     "Drop",
     "Environment",
     "Fact",

@@ -33,7 +33,7 @@ class Skip(Fact):
     reason: str
 
 
-class Beside(Fact):
+class Control(Fact):
     """Another way to do what a step did, to the same amount, with the rest of the recipe carried out on it."""
 
     name: str
@@ -65,8 +65,8 @@ class StepReport(Fact):
     nonzeros: int = 0
     score: Score | None = None
     """The metric of the PyTorch model right after this step."""
-    beside: tuple[Beside, ...] = ()
-    """Controls."""
+    beside: tuple[Control, ...] = ()
+    """What else was done in its stead, for comparison."""
     probes: tuple[Probe, ...] = ()
     """Of the architectures by which the step replaces others."""
     unprobed: tuple[Skip, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,9 +30,20 @@ if TYPE_CHECKING:
 
     from compressor.measure.accuracy import Examined
     from compressor.progress import Progress
+    from compressor.report import Drop
     from compressor.task.guard import GuardedTask
 
 RATIOS: Final = (0.25, 0.5, 0.75)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Layers pruned together, measured."""
+
+    parameters: int
+    value: float
+    """Of the metric."""
+    drop: Drop
 
 
 class Prober:
@@ -61,6 +73,13 @@ class Prober:
         options = self.step.model_dump() | own | overrides
         context = Context(self.task, self.model, self.device, torch.Generator().manual_seed(0), Silent(), quick=False)
         return Magnitude.model_validate(options).apply(State(self.model), context)
+
+    def together(self, ratios: Mapping[str, float]) -> Together:
+        """The metric with all layers pruned by these ratios at once, compared with the original's."""
+        model = self.prune(ratios).state.model
+        examined = self.examine(model)
+        drop = accuracy.drop(self.examine(self.model), examined)
+        return Together(size.count(model)[0], examined.score.value, drop)
 
     def parameters_left(self, ratios: Mapping[str, float]) -> int:
         """Parameters of the model pruned by these ratios."""

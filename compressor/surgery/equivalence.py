@@ -32,7 +32,7 @@ _UNEVEN = (
 
 @contextmanager
 def evaluating_on_cpu(model: nn.Module) -> Iterator[nn.Module]:
-    """The model itself where it lies on the CPU (a copy would double the memory), as it was again afterwards."""
+    """The model itself if it lies on the CPU (a copy would double the memory), as it was again afterwards."""
     if any(tensor.device.type != "cpu" for tensor in [*model.parameters(), *model.buffers()]):
         yield copy.deepcopy(model).cpu().eval()
         return
@@ -76,7 +76,7 @@ def _where(error: Exception) -> str:
 
 
 def check_agreement(
-    found: list[Tensor],
+    outputs: list[Tensor],
     expected: list[Tensor],
     example: tuple[Tensor, ...],
     *,
@@ -89,12 +89,12 @@ def check_agreement(
         SurgeryError: They differ by more than `TOLERANCE`.
     """
     shapes = [tuple(part.shape) for part in example]
-    if [part.shape for part in found] != [part.shape for part in expected]:
+    if [part.shape for part in outputs] != [part.shape for part in expected]:
         raise SurgeryError(
             f"the smaller model's outputs have other shapes at inputs of shapes {shapes}",
             hint="the model is untouched",
         )
-    for index, (new, old) in enumerate(zip(found, expected, strict=True)):
+    for index, (new, old) in enumerate(zip(outputs, expected, strict=True)):
         if not old.is_floating_point() or not old.numel():
             continue
         error = float(((new - old).abs() / old.abs().clamp(min=1.0)).max())

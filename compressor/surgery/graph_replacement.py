@@ -53,8 +53,8 @@ def dense_size(old: nn.RNNBase, parameters: int) -> int:
     """Hidden size H >= 1 at which a dense stack comes nearest to so many parameters, the smaller one of two.
 
     The stack has the cell, the inputs I and the L layers of `old`, and a readout of H + 1 weights for each output
-    where H is not the size of its output. In layer l it has G * H * (I_l + H + 2), with G gates, I_0 = I, I_l = H, and
-    without the 2 where there are no biases.
+    if H is not the size of its output. In layer l it has G * H * (I_l + H + 2), with G gates, I_0 = I, I_l = H, and
+    without the 2 if there are no biases.
     """
     outputs, biases = output_size(old), 2 if old.bias else 0
 

@@ -37,6 +37,10 @@ class GuardedTask(TaskView):
         self.file = file
         self.calls: Calls | None = None
         """How the model is called; known once it was built."""
+        self.notes: tuple[str, ...] = ()
+        """What was done to the model when it was built: prefixes taken off names, computed weights folded."""
+        self.masks: Mapping[str, Tensor] = {}
+        """Parameter -> where it is kept (True), if the model came pruned."""
         super().__init__(task)
         self._check_attributes()
 

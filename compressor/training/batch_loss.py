@@ -64,7 +64,7 @@ def batch_loss(
 
 
 def check_loss(value: Any) -> None:
-    """Raise `MethodError` where the task's loss cannot be trained on: no tensor, no scalar, no gradient."""
+    """Raise `MethodError` if the task's loss cannot be trained on: no tensor, no scalar, no gradient."""
     if not isinstance(value, Tensor):
         raise MethodError(f"the task's loss is a {type(value).__name__}", hint="`Task.loss` must give a scalar tensor")
     if value.ndim != 0:
@@ -99,7 +99,7 @@ def _parts(batch: Any) -> tuple[tuple[Any, ...], Any]:
         return tuple(batch[0]), batch[1]
     raise TaskError(
         "`Task.batches` gave something else than (inputs, target) with a tuple of inputs",
-        hint="yield `((x,), y)`, also where there is one input only",
+        hint="yield `((x,), y)`, also if there is one input only",
     )
 
 

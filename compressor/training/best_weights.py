@@ -23,7 +23,7 @@ class BestWeights:
         """The best epoch so far, from 1; the earliest of equal ones."""
 
     def see(self, epoch: int, metric: float, model: nn.Module) -> bool:
-        """Take note of an epoch; True where it is time to stop."""
+        """Take note of an epoch; True if it is time to stop."""
         if self._sign * metric > self._best:
             self._best, self._since, self.epoch = self._sign * metric, 0, epoch
             self._state = {name: tensor.clone() for name, tensor in model.state_dict().items()}

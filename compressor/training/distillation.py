@@ -66,9 +66,9 @@ def first_tensor(outputs: Any) -> Tensor | None:
 class Teacher:
     """The model to learn from, and what is compared; a context manager, since it hooks both models meanwhile.
 
-    loss = output loss + mean over the hidden modules of mean squared error. Where a hidden output of the student is
+    loss = output loss + mean over the hidden modules of mean squared error. If a hidden output of the student is
     narrower (or wider) than the teacher's, a linear map S -> T without bias stands between; it is trained along
-    (`parameters`) and is no part of the student.
+    (`parameters`) and is not a part of the student.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ MOST_REGRESSED = 4096
 """Inputs of a readout up to which it is solved for; the sums of more take too much memory."""
 
 _RIDGES = (1e-8, 1e-6, 1e-4, *RIDGES)
-"""Rows are alike, since their weights are flat, and it is their small differences that a readout has to enlarge."""
+"""Rows are similar, since their weights are flat, and it is their small differences that a readout has to enlarge."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Sample:
 def explained(module: PoolingReplacement, samples: Sequence[Sample]) -> float:
     """R^2 = 1 - sum |y - y'|^2 / sum |y - mean y|^2 over all outputs y of the samples.
 
-    1 is perfect, 0 no better than always the mean output; NaN where y is always the same.
+    1 is perfect, 0 no better than always the mean output; NaN if y is always the same.
     """
     residual = total = 0.0
     mean = torch.cat([sample.output for sample in samples]).mean(0)
     with torch.no_grad():
         for sample in samples:
-            found = module.read_out(module.pool(sample.sequence, sample.real))
-            residual += float((sample.output - found).double().square().sum())
+            outputs = module.read_out(module.pool(sample.sequence, sample.real))
+            residual += float((sample.output - outputs).double().square().sum())
             total += float((sample.output - mean).double().square().sum())
     return 1.0 - residual / total if total else float("nan")
 
@@ -69,7 +69,7 @@ def fit_and_measure(
 
 
 def solve_readout(module: PoolingReplacement, samples: Sequence[Sample]) -> bool:
-    """Put the readout in place that fits best in ridge regression, the ridge chosen by halves; False where none can be.
+    """Put the readout in place that fits best in ridge regression, the ridge chosen by halves; False if none can be.
 
     A linear readout has a constant, sums of rows have none.
     """
@@ -127,9 +127,9 @@ def fit(
 
     def consider() -> None:
         nonlocal best, kept
-        found = explained(module, held_out)
-        if not kept or found > best:
-            best, kept = found, {name: value.clone() for name, value in module.state_dict().items()}
+        share = explained(module, held_out)
+        if not kept or share > best:
+            best, kept = share, {name: value.clone() for name, value in module.state_dict().items()}
 
     consider()
     if solve_readout(module, samples):
@@ -159,8 +159,8 @@ def _descend(
     )
 
     def loss(sample: Sample) -> Tensor:
-        found = module.read_out(module.pool(sample.sequence, sample.real))
-        return (found - sample.output).square().mean() / variance
+        outputs = module.read_out(module.pool(sample.sequence, sample.real))
+        return (outputs - sample.output).square().mean() / variance
 
     drawn = torch.randint(len(samples), (steps,), generator=generator).tolist()
     trainer.epoch((samples[index] for index in drawn), loss, report, number=1)

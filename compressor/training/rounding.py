@@ -52,7 +52,7 @@ def _rounded(weight: Tensor, largest: int) -> Tensor:
 
 def rounded_parameters(model: nn.Module, precision: Precision) -> dict[str, tuple[nn.Parameter, Precision]]:
     """Matrices of recurrent layers, Linear, multi-head attention and Embedding; the latter in 8 bits in any case."""
-    found: dict[str, tuple[nn.Parameter, Precision]] = {}
+    parameters: dict[str, tuple[nn.Parameter, Precision]] = {}
     known: set[int] = set()
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -65,8 +65,8 @@ def rounded_parameters(model: nn.Module, precision: Precision) -> dict[str, tupl
             else:
                 continue
             known.add(id(parameter))
-            found[f"{path}.{name}" if path else name] = (parameter, chosen)
-    return found
+            parameters[f"{path}.{name}" if path else name] = (parameter, chosen)
+    return parameters
 
 
 class Rounding:
@@ -83,23 +83,23 @@ class Rounding:
         Raises:
             MethodError: There are none, none is left, or a glob fits none.
         """
-        found = rounded_parameters(model, precision)
-        if not found:
+        every = rounded_parameters(model, precision)
+        if not every:
             raise MethodError(
                 f"`quantize: {precision}`: the model has no matrix of a recurrent layer, Linear or Embedding",
                 hint="leave `quantize` out",
             )
         for pattern in keep_float:
-            if not any(fnmatchcase(name, pattern) for name in found):
+            if not any(fnmatchcase(name, pattern) for name in every):
                 raise MethodError(
-                    f"`keep_float`: {pattern!r} fits no matrix that would be rounded", hint=f"there are {_some(found)}"
+                    f"`keep_float`: {pattern!r} fits no matrix that would be rounded", hint=f"there are {_some(every)}"
                 )
         self.parameters = {
-            name: item for name, item in found.items() if not any(fnmatchcase(name, pattern) for pattern in keep_float)
+            name: item for name, item in every.items() if not any(fnmatchcase(name, pattern) for pattern in keep_float)
         }
         if not self.parameters:
             raise MethodError(
-                f"`keep_float` leaves nothing to round of {_some(found)}", hint="leave `quantize` out, or keep fewer"
+                f"`keep_float` leaves nothing to round of {_some(every)}", hint="leave `quantize` out, or keep fewer"
             )
 
     @contextmanager

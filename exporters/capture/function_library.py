@@ -35,11 +35,19 @@ def kept() -> Iterator[None]:
             _libraries[opset_version] = read(opset_version=opset_version)
         return _libraries[opset_version]
 
-    registry.from_torchlib = staticmethod(from_torchlib)
+    with replaced(registry, "from_torchlib", staticmethod(from_torchlib)):
+        yield
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Within the block, a module or class has another attribute of a name that it has."""
+    before = vars(owner)[name]
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        registry.from_torchlib = reader
+        setattr(owner, name, before)
 
 
 def _registry() -> Any:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CompressorError, ExportError
-from exporters.capture import function_library
+from exporters.capture import decomposition, function_library
 from exporters.capture.native_recurrent import native_nodes
 from exporters.capture.packed_sequence import traceable_packing
 
@@ -68,7 +68,7 @@ def _dimension(smallest: int | None = None, largest: int | None = None) -> Any:
 
 
 def translate(program: torch.export.ExportedProgram, opset: int) -> onnx_ir.Model:
-    """The ONNX graph of a traced model, not optimized yet.
+    """The ONNX graph of a traced model, not optimized yet; the program may be changed and cannot be used again.
 
     Raises:
         ExportError: An operator has no ONNX form, or the graph cannot be written in `opset`.
@@ -76,7 +76,7 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> onnx_ir.Mode
     import torch
 
     try:
-        with quiet(), function_library.kept():
+        with quiet(), function_library.kept(), decomposition.left_out():
             onnx_program = torch.onnx.export(
                 program,
                 dynamo=True,

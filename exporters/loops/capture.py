@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CompressorError, ExportError
 from exporters.capture import program as torch_capture
+from exporters.loops.detection import steps_by_length
 from exporters.loops.find import NotRolledError
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Captured:
     bodies: Sequence[StepBody] = ()
 
 
-_FIXED = ExportError("the length is fixed")
+class _UntracedError(Exception):
+    """There are no two lengths to trace at, or a trace fails at them: a loop over time is not the reason."""
 
 
 def has_cells(program: torch.export.ExportedProgram) -> bool:
@@ -50,52 +52,79 @@ def has_cells(program: torch.export.ExportedProgram) -> bool:
     return any(node.target in CELLS for node in program.graph.nodes)
 
 
-def capture(
-    model: nn.Module, task: Task, inputs: Sequence[Tensor], axes: Axes, error: ExportError = _FIXED
-) -> Captured:
-    """Trace a model whose loops over time fix the length.
+def capture(model: nn.Module, task: Task, inputs: Sequence[Tensor], axes: Axes) -> Captured:
+    """Trace a model at an open length; Python loops over time are rolled up.
 
     Args:
         model: In evaluation mode, on the CPU, prepared for native nodes.
         task: Gives examples at two lengths, and says what its axes are.
         inputs: An example with all open axes at least 2 long.
-        axes: Input name -> {axis: name} of the axes that are open in the file; where that of time is not, at least two
-            steps long in `inputs`.
-        error: What came of tracing it at an open length.
+        axes: Input name -> {axis: name} of the axes that are open in the file.
 
     Raises:
-        ExportError: The loops cannot be written for any length; the message says why.
+        ExportError: The model cannot be traced, or its loops cannot be written for any length; the message says why.
     """
+    lengths = _lengths(task)
+    reason: Exception | None = None
+    if lengths is not None and steps_by_length(model, task, lengths):  # no trace at an open length will succeed
+        try:
+            return _rolled(model, task, inputs, axes)
+        except (NotRolledError, _UntracedError) as refusal:
+            reason = refusal
+    try:
+        return Captured(torch_capture.capture(model, inputs, axes))
+    except ExportError as failure:
+        error = failure
+    if reason is None:
+        try:
+            return _rolled(model, task, inputs, axes)
+        except (NotRolledError, _UntracedError) as refusal:
+            reason = refusal
+    raise (refused(error, reason) if isinstance(reason, NotRolledError) else error) from reason
+
+
+def capture_rolled(model: nn.Module, task: Task, inputs: Sequence[Tensor], axes: Axes) -> Captured | None:
+    """Trace a model with its loops over time rolled up; None if it has none that can be.
+
+    Args:
+        model: See `capture`.
+        task: See `capture`.
+        inputs: An example, at least two steps long.
+        axes: Input name -> {axis: name} of the axes that are open in the file, not that of time.
+    """
+    try:
+        return _rolled(model, task, inputs, axes)
+    except (NotRolledError, _UntracedError):
+        return None
+
+
+def _rolled(model: nn.Module, task: Task, inputs: Sequence[Tensor], axes: Axes) -> Captured:
     from exporters.loops.graph import Graph
     from exporters.loops.rolled import Rolled
     from exporters.loops.unify import unify
 
     lengths = _lengths(task)
     if lengths is None or not any("time" in words.values() for words in task.inputs.values()):
-        raise error
+        raise _UntracedError
     fixed = {
         name: {axis: word for axis, word in words.items() if word != "time"} for name, words in task.inputs.items()
     }
-    graphs = [Graph(_at_length(model, task, length, fixed, error), length) for length in lengths]
+    graphs = [Graph(_at_length(model, task, length, fixed), length) for length in lengths]
     try:
         rolled = Rolled(model, unify(*graphs), task.inputs, task.min_length).eval()
         return Captured(torch_capture.capture(rolled, inputs, axes), rolled.bodies)
-    except NotRolledError as reason:
-        raise refused(error, reason) from reason
-    except ExportError as second:
-        if isinstance(second.__cause__, NotRolledError):
-            raise refused(error, second.__cause__) from second
-        raise refused(error, NotRolledError(second.message, second.hint)) from second
+    except ExportError as error:
+        if isinstance(error.__cause__, NotRolledError):
+            raise error.__cause__ from error
+        raise NotRolledError(error.message, error.hint) from error
 
 
-def _at_length(
-    model: nn.Module, task: Task, length: int, axes: Axes, error: ExportError
-) -> torch.export.ExportedProgram:
-    """The trace at one length; where there is none, a loop is not what stood in the way."""
+def _at_length(model: nn.Module, task: Task, length: int, axes: Axes) -> torch.export.ExportedProgram:
+    """The trace at one length."""
     try:
         return torch_capture.capture(model, task.example(_BATCH, length), axes)
-    except ExportError as second:
-        raise error from second
+    except ExportError as error:
+        raise _UntracedError from error
 
 
 def refused(error: ExportError, reason: NotRolledError) -> ExportError:

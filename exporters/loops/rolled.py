@@ -398,7 +398,7 @@ class LoopRun:
         rank = x.dim()
         width = 1 if self.body.targets[place] is _OPS.select.int else slice_width(args)
         assert width is not None
-        x = x.movedim(axis % rank, 0)
+        x = scan.first(x, axis % rank)
         whole = (
             width == 1
             and abs(index.step) == 1
@@ -464,9 +464,9 @@ class LoopRun:
         lowest = index.start if index.step > 0 else _plus(index.start, _plus(self.body.count, Affine(0, -1)), -1)
         if lowest == Affine(0, 0) and self._covers(base, axis):
             return written
-        x = self.run.value(base).movedim(axis, 0)
+        x = scan.first(self.run.value(base), axis)
         start = lowest.at(self.run.length)
-        parts = [x[:start].movedim(0, axis), written, x[start + count :].movedim(0, axis)]
+        parts = [scan.stacked(x[:start], axis), written, scan.stacked(x[start + count :], axis)]
         return torch.cat(parts, axis)
 
     def _appended(self, place: int) -> Tensor:

@@ -27,9 +27,14 @@ DOMAIN = "compressor"
 _PLACEHOLDER = "LoopScan"
 
 
+def first(x: Tensor, axis: int) -> Tensor:
+    """`x.movedim(axis, 0)`, as an operator that has an ONNX form."""
+    return x.permute(axis, *(other for other in range(x.dim()) if other != axis)) if axis else x
+
+
 def stacked(rows: Tensor, axis: int) -> Tensor:
     """`torch.stack` of the rows of a tensor (K, ...)."""
-    return rows.movedim(0, axis) if axis else rows
+    return rows.permute(*range(1, axis + 1), 0, *range(axis + 1, rows.dim())) if axis else rows
 
 
 def joined(rows: Tensor, axis: int) -> Tensor:

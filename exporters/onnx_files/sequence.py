@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
@@ -56,17 +55,17 @@ def _captured(model: nn.Module, task: Task, inputs: tuple[Tensor, ...], axes: Ax
     from exporters.capture import program as torch_capture
     from exporters.loops import capture as loops
 
+    if task.min_length < task.max_length:
+        return loops.capture(model, task, inputs, axes), axes
     try:
         program = torch_capture.capture(model, inputs, axes)
-    except ExportError as error:
-        if task.min_length < task.max_length:
-            return loops.capture(model, task, inputs, axes, error), axes
+    except ExportError:
         axes = _without_time(task.inputs)  # cells in a loop are unrolled, which does for a task of one length
         return loops.Captured(torch_capture.capture(model, inputs, axes)), axes
-    if isinstance(task, FixedAxes) and task.min_length == task.max_length and loops.has_cells(program):
-        with contextlib.suppress(ExportError):  # at a fixed length a loop is written out if it cannot be rolled up
-            return loops.capture(model, task.task, inputs, axes), axes
-    return loops.Captured(program), axes
+    rolled = None
+    if isinstance(task, FixedAxes) and loops.has_cells(program):
+        rolled = loops.capture_rolled(model, task.task, inputs, axes)
+    return rolled or loops.Captured(program), axes
 
 
 def _tracing_length(task: Task) -> tuple[int, Axes]:

@@ -115,8 +115,9 @@ class Watched(TaskView):
 
 def prune_and_retrain(task: Reber, matrices: Matrices, percent: int, base: float) -> Row:
     """One row: the saved network, pruned, scored, retrained for an epoch where that lost accuracy, scored again."""
-    from compressor.methods import Magnitude, Retrain
     from compressor.methods.base import State
+    from compressor.methods.magnitude import Magnitude
+    from compressor.methods.retrain import Retrain
 
     watched = Watched(task)
     context = make_context(watched, task.model().eval())

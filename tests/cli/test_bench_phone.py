@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from compressor.cli.bench import with_serial
+from compressor.cli.bench_phone import with_serial
 from tests.cli.conftest import call
 
 FEW = ("--rounds", "6", "--runs", "2", "--cool-down", "0")

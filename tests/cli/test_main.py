@@ -25,13 +25,27 @@ def start(*arguments, **options):
 def test_help_names_every_command():
     result = call("--help")
     assert result.code == 0
-    for command in ("run", "validate", "inspect", "recipes", "methods", "bench", "report", "doctor"):
+    for command in (
+        "run",
+        "validate",
+        "inspect",
+        "sensitivity",
+        "draw",
+        "recipes",
+        "methods",
+        "bench",
+        "report",
+        "doctor",
+    ):
         assert f"\n  {command} " in result.out
 
 
-@pytest.mark.parametrize("command", ["run", "validate", "inspect", "bench", "report", "doctor"])
+@pytest.mark.parametrize(
+    "command",
+    ["run", "validate", "inspect", "sensitivity", "draw lattice", "study graphs", "bench", "report", "doctor"],
+)
 def test_every_command_has_help(command):
-    assert call(command, "--help").out.startswith(f"Usage: compressor {command} ")
+    assert call(*command.split(), "--help").out.startswith(f"Usage: compressor {command} ")
 
 
 def test_version():
@@ -48,6 +62,7 @@ def test_no_command_is_a_usage_error_with_the_help_on_standard_error():
     ("arguments", "message", "command"),
     [
         (["runn"], "no such command 'runn'. Did you mean 'run'?", "compressor"),
+        (["draw", "latice"], "no such command 'latice'. Did you mean 'lattice'?", "compressor draw"),
         (["recipes", "liste"], "no such command 'liste'. Did you mean 'list'?", "compressor recipes"),
         (["doctor", "extra"], "got unexpected extra argument(s) (extra)", "compressor doctor"),
     ],

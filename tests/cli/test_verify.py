@@ -165,7 +165,7 @@ def test_a_step_file_is_compared_with_states_that_hold_something(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "on which processor?"),
+        ((), "no processor given"),
         (("--arch", "aarch64"), "no file to verify"),
         (("--arch", "aarch64", "none.onnx"), "there is no file `none.onnx`"),
     ],

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from compressor.export import Job
-from compressor.methods import Aaren
+from compressor.methods.aaren import Aaren
 from compressor.methods.base import State
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.runtimes.onnx_runtime import OnnxFile

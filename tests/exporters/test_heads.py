@@ -35,7 +35,7 @@ def _task():
 
 
 def _fewer(model, parts):
-    names = [site.name for site in attention_sites(model, parts).found]
+    names = [site.name for site in attention_sites(model, parts).attentions]
     return prune(model, {}, [_example(3, 7)], names=names, declared=parts, amount=Amount(count=3),
                  scorer=head_scores.weight()).model  # fmt: skip
 

@@ -10,8 +10,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressor.errors import MethodError
-from compressor.methods import Aaren, Magnitude, Retrain
+from compressor.methods.aaren import Aaren
 from compressor.methods.base import State
+from compressor.methods.magnitude import Magnitude
+from compressor.methods.retrain import Retrain
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.structure import apply_record, replace_module

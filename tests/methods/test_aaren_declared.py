@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from compressor.errors import CheckpointError, MethodError, TaskError
-from compressor.methods import Aaren, Retrain
+from compressor.methods.aaren import Aaren
 from compressor.methods.base import State
+from compressor.methods.retrain import Retrain
 from compressor.nn.attention import prefix
 from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.structure import apply_record

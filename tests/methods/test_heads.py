@@ -9,8 +9,10 @@ from torch import nn
 
 from compressor import checkpoint
 from compressor.errors import MethodError, SurgeryError, TaskError
-from compressor.methods import METHODS, Heads, Magnitude
+from compressor.methods import METHODS
 from compressor.methods.base import State
+from compressor.methods.heads import Heads
+from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.surgery.attention.sites import attention_sites
 from tests.methods.conftest import CHANNELS, SignTask, Tagger, make_context, same, weights
@@ -47,7 +49,7 @@ def _apply(state, task, *, seed=0, **options):
 
 
 def _counts(result, task):
-    return [site.heads for site in attention_sites(result.state.model, task.attention).found]
+    return [site.heads for site in attention_sites(result.state.model, task.attention).attentions]
 
 
 def test_the_word_is_known_and_says_what_it_does():
@@ -70,7 +72,7 @@ def test_every_score_takes_the_same_number_and_the_same_heads_again(kind, score)
 @pytest.mark.parametrize("score", SCORES[:-1])
 def test_a_head_that_gives_nothing_is_the_first_to_go(kind, score):
     state, task = _state(kind)
-    for site in attention_sites(state.model, task.attention).found:
+    for site in attention_sites(state.model, task.attention).attentions:
         for part in site.projections:
             part.by_head(state.model)[1] = 0.0
         site.value.bias_by_head(state.model)[1] = 0.0
@@ -100,7 +102,7 @@ def test_targets_and_ignore_choose_attentions_or_what_holds_them():
 
 def test_a_name_that_is_no_attention_is_refused_with_the_candidates():
     state, task = _state()
-    with pytest.raises(MethodError, match="`embed` matches only `embed`, which is no attention") as caught:
+    with pytest.raises(MethodError, match="`embed` matches only `embed`, which is not an attention") as caught:
         _apply(state, task, keep=1, targets=("embed",))
     assert "`encoder.encoder.layers.0.self_attn`" in caught.value.hint
     with pytest.raises(MethodError, match=r"`encoder\.encoder\.layer\.0` matches nothing"):
@@ -206,7 +208,7 @@ def test_steps_of_magnitude_before_and_after_hold(first):
         state = step.apply(state, context).state
         for name, mask in state.masks.items():
             assert not state.model.get_parameter(name)[~mask].any()
-    assert [site.heads for site in attention_sites(state.model).found] == [2, 2]
+    assert [site.heads for site in attention_sites(state.model).attentions] == [2, 2]
     assert state.model.encoder.encoder.layers[1].linear1.out_features == 12
     masked = {name.rpartition(".")[0].rpartition(".")[2] for name in state.masks}
     assert masked == {"q_proj", "k_proj", "v_proj", "out_proj", "linear1"}

@@ -6,8 +6,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressor.errors import MethodError, SurgeryError
-from compressor.methods import METHODS, Lattice
+from compressor.methods import METHODS
 from compressor.methods.base import State
+from compressor.methods.lattice import Lattice
 from compressor.nn.masks import prune_
 from tests.methods.conftest import CHANNELS, CLASSES, HIDDEN, SignTask, Tagger, make_context, same, weights
 from tests.surgery.units.test_connections import strengths
@@ -137,7 +138,7 @@ def test_the_random_control_is_the_same_for_the_same_seed(state):
 
 
 def test_a_linear_layer_has_no_order(state, context):
-    with pytest.raises(MethodError, match="`head` is no recurrent layer"):
+    with pytest.raises(MethodError, match="`head` is not a recurrent layer"):
         lattice(state, context, prune="units", targets=("head",), ratio=0.5)
 
 

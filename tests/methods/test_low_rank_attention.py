@@ -14,14 +14,16 @@ from torch import nn
 import compressor
 from compressor import AttentionParts
 from compressor.errors import MethodError, SurgeryError
-from compressor.methods import METHODS, LowRankAttention, Magnitude, Retrain
+from compressor.methods import METHODS
 from compressor.methods.base import State
+from compressor.methods.low_rank_attention import LowRankAttention
+from compressor.methods.magnitude import Magnitude
+from compressor.methods.retrain import Retrain
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.pipeline.run import run
 from compressor.recipe import load
-from compressor.surgery.low_rank.ranks import PAYS, fastest_rank
 from compressor.surgery.rebuild import rebuild
 from compressor.task import loading as tasks
 from tests.methods.conftest import BATCH, CHANNELS, LENGTH, SignTask, make_context, same, weights
@@ -225,15 +227,6 @@ def test_a_recurrent_matrix_that_would_run_slower_is_refused_with_the_numbers_un
     assert "exported as an ONNX Scan" in result.notes[-1]
 
 
-@pytest.mark.parametrize(("cell", "mode"), [("LSTM", "LSTM"), ("GRU", "GRU"), ("RNN", "RNN_TANH")])
-def test_from_which_size_and_up_to_which_rank_a_recurrent_matrix_pays(cell, mode):
-    least, part = PAYS[cell]
-    assert fastest_rank(mode, least - 1, 2)[0] == 0
-    rank, reason = fastest_rank(mode, least + 1, 2)
-    assert rank == int(part * (least + 1))
-    assert f"up to rank {rank} only ({part:g} x hidden size" in reason
-
-
 def test_in_a_graph_of_one_step_smaller_layers_pay():
     model = nn.Sequential(nn.GRU(CHANNELS, 256), Last()).double()
     task = DoubleTask()
@@ -242,9 +235,6 @@ def test_in_a_graph_of_one_step_smaller_layers_pay():
     task.length = 1
     result = cut(model, task, rank=64, targets=("0.weight_hh_l0",), whiten=False)
     assert result.state.model[0].part(0, 0).ranks == (None, 64)
-    rank, reason = fastest_rank("RNN_TANH", 1024, 1)
-    assert rank == 0
-    assert "it pays never in a file of one step" in reason
 
 
 def test_a_large_layer_is_cut_up_to_the_rank_that_pays():

@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressor.errors import MethodError
-from compressor.methods import METHODS, Magnitude, Retrain
+from compressor.methods import METHODS
 from compressor.methods.base import State
+from compressor.methods.magnitude import Magnitude
+from compressor.methods.retrain import Retrain
 from tests.methods.conftest import HIDDEN, Tagger, make_context, same, weights
 
 I2H = ["rnn.weight_ih_l0", "rnn.weight_ih_l1"]

@@ -6,26 +6,24 @@ import textwrap
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
 import compressor
 from compressor.errors import MethodError
-from compressor.methods import METHODS, RandomGraph, Retrain
+from compressor.methods import METHODS
 from compressor.methods.base import State
+from compressor.methods.random_graph import RandomGraph
+from compressor.methods.retrain import Retrain
 from compressor.nn.graphs.properties import properties
 from compressor.nn.graphs.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
 from compressor.nn.recurrent.graph import GraphRecurrent, parameter_count
 from compressor.nn.recurrent.stack import RecurrentStack
-from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.pipeline.run import run
 from compressor.recipe import load
 from compressor.report import Report
 from compressor.runtimes.onnx_runtime import OnnxFile
-from compressor.surgery.graph_replacement import dense_size
 from compressor.surgery.rebuild import rebuild
 from compressor.task import loading as tasks
 from tests.methods.conftest import CHANNELS, CLASSES, HIDDEN, LENGTH, SignTask, Tagger, make_context, same, weights
@@ -257,27 +255,6 @@ def test_retraining_with_distillation_keeps_the_zeros_exactly_and_trains_the_res
         kept = after.masks.get(f"rnn.{name}", torch.ones_like(parameter).bool())
         assert not parameter[~kept].any()
         assert not torch.equal(parameter, old[f"rnn.{name}"])
-
-
-LAYERS = st.builds(
-    lambda kind, inputs, size, layers, bias: kind(inputs, size, layers, bias=bias),
-    st.sampled_from([nn.RNN, nn.GRU, nn.LSTM]),
-    st.integers(1, 7),
-    st.integers(1, 13),
-    st.integers(1, 3),
-    st.booleans(),
-)
-
-
-@settings(deadline=None, max_examples=30)
-@given(LAYERS, st.integers(1, 2000))
-def test_the_dense_control_comes_nearest_to_the_number_of_parameters(old, parameters):
-    def count(size):
-        stack = UnevenRecurrent(old.mode, old.input_size, [[size]] * old.num_layers, bias=old.bias)
-        return counted(RecurrentStack(stack, old.hidden_size))
-
-    nearest = min(range(1, 46), key=lambda size: abs(count(size) - parameters))
-    assert dense_size(old, parameters) == nearest
 
 
 def test_the_control_is_a_dense_stack_of_the_same_cell_and_number_of_layers(state, context):

@@ -5,8 +5,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressor.errors import MethodError
-from compressor.methods import Magnitude
 from compressor.methods.base import State
+from compressor.methods.magnitude import Magnitude
 from tests.methods.conftest import CHANNELS, SignTask, make_context
 
 

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressor.errors import MethodError, TaskError
-from compressor.methods import Retrain
 from compressor.methods.base import State
+from compressor.methods.retrain import Retrain
 from compressor.training.rounding import rounded
 from tests.methods.conftest import BATCHES, SignTask, Tagger, make_context, same, weights
 

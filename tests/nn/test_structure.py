@@ -147,10 +147,10 @@ def test_a_module_that_is_held_twice_is_replaced_in_both_places():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"module": "rnn2"}, "in place of `rnn2`, which is no module in this model"),
-        ({"module": ""}, "in place of ``, which is no module"),
-        ({"module": ["rnn"]}, "which is no module"),
-        ({"module": "norm"}, "in place of `norm`, which is a `LayerNorm` in this model"),
+        ({"module": "rnn2"}, "replaces `rnn2` by a `UnevenRecurrent`, and that is no module in this model"),
+        ({"module": ""}, "replaces `` by a `UnevenRecurrent`, and that is no module"),
+        ({"module": ["rnn"]}, "and that is no module"),
+        ({"module": "norm"}, "replaces `norm` by a `UnevenRecurrent`, and that is a `LayerNorm` in this model"),
         ({"with": "os.system"}, "replaces a module by 'os.system', which this version does not know"),
         ({"with": ["uneven_recurrent"]}, "which this version does not know"),
         ({"record": None}, "the record of a layer is a NoneType"),

@@ -165,3 +165,11 @@ def test_an_evaluation_of_many_calls_is_only_begun():
 
     tried(evaluate=evaluate)
     assert len(calls) == 4
+
+
+def test_a_task_may_say_that_it_has_no_loss_or_batches():
+    def missing(self, *arguments):
+        raise NotImplementedError
+
+    tried(loss=missing)
+    tried(batches=missing)

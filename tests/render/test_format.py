@@ -37,6 +37,15 @@ from compressor.render import format as form
         (form.seconds(185), "3 min 05 s"),
         (form.shape(("batch", 12)), "batch × 12"),
         (form.shape(()), "scalar"),
+        (form.metric(-0.0), "0.0000"),
+        (form.significant(-0.0), "0"),
+        (form.arrow("4", "2"), "4 → 2"),
+        (form.arrow("4", "4"), "4"),
+        (form.plural(1, "matrix", "matrices"), "1 matrix"),
+        (form.plural(1200, "matrix", "matrices"), "1,200 matrices"),
+        (form.moment("2026-11-28T17:52:13+00:00"), "2026-11-28 17:52 UTC"),
+        (form.moment("2026-11-28T17:52:13Z"), "2026-11-28 17:52 UTC"),
+        (form.moment("yesterday"), "yesterday"),
     ],
 )
 def test_numbers_read_well(text, expected):

@@ -95,11 +95,11 @@ def test_task_file_is_under_60_lines_and_its_first_task_is_the_gru():
     assert load(str(FOLDER / "task.py")).name == "Gru"
 
 
-def test_quickstart_asks_for_half_of_the_units_and_a_file_three_times_smaller():
+def test_quickstart_asks_for_a_quarter_of_the_units_and_a_file_25_times_smaller():
     recipe = load_recipe("quickstart")
-    assert recipe.steps[0].ratio >= 0.5
+    assert recipe.steps[0].ratio == 0.75
     assert recipe.limits.metric_drop == 0.01
-    assert recipe.limits.file_ratio >= 3
+    assert recipe.limits.file_ratio == 25
 
 
 def test_the_padded_task_has_one_length_and_the_same_score(gru):

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from compressor.errors import TaskError
-from compressor.methods import Lama
 from compressor.methods.base import Context, State
+from compressor.methods.lama import Lama
 from compressor.progress import Silent
 from compressor.task.loading import load
 

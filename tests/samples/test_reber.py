@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from compressor.studies import graphs
+from compressor.studies.graphs.analysis import correlations, summaries
+from compressor.studies.graphs.facts import Study
+from compressor.studies.graphs.study import read
 from compressor.task.loading import load
 
 ROOT = Path(__file__).parents[2]
@@ -192,11 +194,11 @@ def test_a_row_of_the_table_is_measured_by_the_tool_itself(monkeypatch, data):
     ("cell", "means", "of_sources"), [("LSTM", (96.14, 87.22), 0.54), ("GRU", (93.18, 81.3), 0.67)]
 )
 def test_the_rows_of_the_study_are_those_that_the_page_shows(cell, means, of_sources):
-    options = graphs.Study(task=f"samples/reber/study.py:{cell}", count=30, epochs=15)
-    results = graphs.read(FOLDER / f"graphs_{cell.lower()}.json", options)
-    shown = {kind: (part.count, round(100 * part.mean, 2)) for kind, part in graphs.summaries(results).items()}
+    options = Study(task=f"samples/reber/study.py:{cell}", count=30, epochs=15)
+    results = read(FOLDER / f"graphs_{cell.lower()}.json", options)
+    shown = {kind: (part.count, round(100 * part.mean, 2)) for kind, part in summaries(results).items()}
     assert shown == {"ws": (30, means[0]), "ba": (30, means[1])}
-    assert round(graphs.correlations(results.metrics())["source_nodes"], 2) == of_sources
+    assert round(correlations(results.metrics())["source_nodes"], 2) == of_sources
 
 
 def test_the_tasks_of_the_study_learn_from_every_third_string_once_an_epoch():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compressor.errors import MethodError
-from compressor.methods import Magnitude
+from compressor.methods.magnitude import Magnitude
 from compressor.report import Drop, LayerSensitivity, Score, Sensitivity, SensitivityPoint
 from compressor.studies import sensitivity
 from compressor.studies.allocation import allocate, allocate_parameters, loss_at

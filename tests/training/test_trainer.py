@@ -9,8 +9,6 @@ from torch import nn
 
 from compressor.errors import MethodError
 from compressor.nn.masks import prune_
-from compressor.training.batch_loss import check_loss, to_device
-from compressor.training.best_weights import BestWeights
 from compressor.training.trainer import Noise, Trainer, lr_factor, make_optimizer
 
 OPTIMIZERS = [("adam", 0.0), ("adamw", 0.0), ("sgd", 0.0), ("sgd", 0.9)]
@@ -186,39 +184,3 @@ def test_sparse_gradients_are_refused():
     model = nn.Embedding(5, 3, sparse=True)
     with pytest.raises(MethodError, match="sparse gradient"):
         run(trainer_of(model), [torch.tensor([1, 2])], lambda x: model(x).sum())
-
-
-@pytest.mark.parametrize(
-    ("loss", "message"),
-    [
-        (0.5, "the task's loss is a float"),
-        (torch.ones(3, requires_grad=True), r"the task's loss has shape \(3,\), but a scalar is needed"),
-        (torch.tensor(1.0), "the task's loss does not depend on any trainable parameter"),
-    ],
-)
-def test_a_loss_that_cannot_be_trained_on_is_refused(loss, message):
-    with pytest.raises(MethodError, match=message):
-        check_loss(loss)
-
-
-@pytest.mark.parametrize(("higher", "best"), [(True, 3), (False, 2)])
-def test_the_best_weights_come_back_and_the_wait_is_counted_in_epochs(higher, best):
-    model = nn.Linear(1, 1)
-    memory = BestWeights(higher_is_better=higher, patience=2)
-    stops = []
-    for epoch, metric in enumerate([0.5, 0.3, 0.8, 0.8, 0.4], start=1):
-        nn.init.constant_(model.weight, epoch)
-        stops.append(memory.see(epoch, metric, model))
-    memory.restore(model)
-    assert memory.epoch == best
-    assert model.weight.item() == best
-    assert stops == ([False, False, False, False, True] if higher else [False, False, False, True, True])
-
-
-def test_every_tensor_of_a_nested_target_is_moved():
-    packed = nn.utils.rnn.pack_sequence([torch.zeros(2, 3)])
-    moved = to_device({"a": [torch.zeros(2), (packed, 5)], "b": "text"}, torch.device("meta"))
-    assert moved["a"][0].device.type == "meta"
-    assert moved["a"][1][0].data.device.type == "meta"
-    assert moved["a"][1][1] == 5
-    assert moved["b"] == "text"

@@ -87,8 +87,8 @@ def value_output_pairs(weights: HeadWeights, moments: Moments | None, *, joint: 
         folded = weights.output_bias is not None
         values = _with_bias(weights.value, None if folded else weights.value_bias, weights.heads)
         return HeadPairs(outputs, values, joint=joint)
-    given = moments.second_moment(centred=weights.output_bias is not None)
-    return HeadPairs(outputs, _roots(given, weights.heads), joint=joint)
+    moment = moments.second_moment(centred=weights.output_bias is not None)
+    return HeadPairs(outputs, _roots(moment, weights.heads), joint=joint)
 
 
 def cut_query_key(weights: HeadWeights, maps: Maps) -> HeadWeights:
@@ -107,7 +107,7 @@ def cut_query_key(weights: HeadWeights, maps: Maps) -> HeadWeights:
 def cut_value_output(weights: HeadWeights, maps: Maps, moments: Moments | None) -> HeadWeights:
     """Values of r features, and an output layer that takes them in.
 
-    The output's bias takes up the values' and, where the mean of what the heads give is known, that of what is lost.
+    The output's bias takes up the values' and, if the mean of what the heads give is known, that of what is lost.
     """
     heads, bias, output_bias = weights.heads, weights.value_bias, weights.output_bias
     first, second = maps
@@ -136,16 +136,16 @@ def narrowed(attention: CompactMultiheadAttention, weights: HeadWeights) -> Comp
         "value_head_width": len(weights.value) // weights.heads,
     }
     like = attention.q_proj.weight
-    made = allocate(CompactMultiheadAttention(**record, device="meta", dtype=like.dtype), like.device)
+    narrow = allocate(CompactMultiheadAttention(**record, device="meta", dtype=like.dtype), like.device)
     for name, pair in zip(("q_proj", "k_proj", "v_proj", "out_proj"), weights.tensors, strict=True):
-        old, new = getattr(attention, name), getattr(made, name)
+        old, new = getattr(attention, name), getattr(narrow, name)
         for kind, tensor in zip(("weight", "bias"), pair, strict=True):
             if tensor is not None:
                 parameter = getattr(new, kind)
                 with torch.no_grad():
                     parameter.copy_(tensor)
                 parameter.requires_grad_(getattr(old, kind).requires_grad)
-    return made.train(attention.training)
+    return narrow.train(attention.training)
 
 
 def _rows(tensor: Tensor, heads: int) -> Tensor:

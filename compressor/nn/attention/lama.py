@@ -1,7 +1,7 @@
 """Compact multi-head pooling of a sequence by rank-1 heads, one query for the whole sequence.
 
 After Mehta, Rangwala and Ramakrishnan, "Low Rank Factorization for Compact Multi-Head Self-Attention" (LAMA, arXiv
-1912.00835), from the formulas of its Figure 1. Where the figure is silent, a docstring says what was chosen.
+1912.00835), from the formulas of its Figure 1. If the figure is silent, a docstring says what was chosen.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class LamaAttention(RecordedLayer):
         Args:
             sequence: H (B, T, D), T >= 1.
             real: (B, T) bool, True = no padding; or lengths (B,) of any integer type, the real steps being the first
-                ones. All steps are real where it is left out.
+                ones. All steps are real if left out.
 
         Returns:
             S (B, m, D).
@@ -156,7 +156,7 @@ class LamaAttention(RecordedLayer):
 
 
 def mean_of_steps(sequence: Tensor, real: Tensor | None) -> Tensor:
-    """The mean (B, D) over the real steps of (B, T, D), whose padded ones hold zeros; zeros where none is real."""
+    """The mean (B, D) over the real steps of (B, T, D), whose padded ones hold zeros; zeros if none is real."""
     if real is None:
         return sequence.mean(1)
     count = real.sum(1, keepdim=True).clamp(min=1).to(sequence.dtype)  # (B, 1)

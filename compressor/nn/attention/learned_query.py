@@ -29,7 +29,7 @@ class LearnedQueryRecord(HeadsRecord):
 
     input_width: Size
     key: Path | None
-    """Of the layer that makes the keys; None where this layer makes keys and values too."""
+    """Of the layer that makes the keys; None if this layer makes keys and values too."""
     value: Path | None
     output: Path
 
@@ -41,10 +41,10 @@ class LearnedQueryRecord(HeadsRecord):
 
 
 class LearnedQuery(RecordedLayer):
-    r"""In the place of the `nn.Linear` that made the queries (h * d, E), or queries, keys and values one after another.
+    r"""Replaces the `nn.Linear` that made the queries (h * d, E), or queries, keys and values one after another.
 
     Its `weight` and `bias` are that layer's; `query` (E,) is the one parameter more. The queries that it gives are
-    :math:`W_q q + b_q` at every position; keys and values, where it makes them, come from its input as before.
+    :math:`W_q q + b_q` at every position; keys and values, if it makes them, come from its input as before.
     """
 
     record_type: ClassVar[type[LayerRecord]] = LearnedQueryRecord
@@ -96,12 +96,12 @@ class LearnedQuery(RecordedLayer):
         return self._record.batch_first
 
     def paths(self) -> dict[str, str]:
-        """Names in the model of the layers that make keys and values, where they are others, and of the output."""
-        found = {"key": self._record.key, "value": self._record.value, "output": self._record.output}
-        return {role: path for role, path in found.items() if path is not None}
+        """Names in the model of the layers that make keys and values, if they are others, and of the output."""
+        paths = {"key": self._record.key, "value": self._record.value, "output": self._record.output}
+        return {role: path for role, path in paths.items() if path is not None}
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., E) -> (..., h * d), the same at every position; with keys and values behind where they are its own."""
+        """(..., E) -> (..., h * d), the same at every position; with keys and values behind if they are its own."""
         rows = self._query_rows()
         query = projected_query(self.query, self.weight[:rows], self._part(0, rows), x.dtype)
         queries = query.expand(*x.shape[:-1], -1)
@@ -124,7 +124,7 @@ class LearnedQuery(RecordedLayer):
         Args:
             x: What the keys are made of (B, n, E).
             values: (B, n, h * d_v).
-            key: The layer that makes the keys; None where it is this one.
+            key: The layer that makes the keys; None if it is this one.
             state: (a, c, m) after the positions before.
 
         Returns:
@@ -140,7 +140,7 @@ class LearnedQuery(RecordedLayer):
         return context.transpose(1, 2).flatten(2).to(values.dtype), state
 
     def own_values(self, x: Tensor) -> Tensor:
-        """The values (..., h * d_v) of x (..., E), where this layer makes them."""
+        """The values (..., h * d_v) of x (..., E), if this layer makes them."""
         start = 2 * self._query_rows()
         return nn.functional.linear(x, self.weight[start:], self._part(start, None))
 
@@ -167,6 +167,6 @@ class LearnedQuery(RecordedLayer):
 
     def extra_repr(self) -> str:
         """The structure in one line."""
-        found = self._record
-        widths = f"{found.num_heads} heads of {found.head_width}, {found.value_head_width} for values"
-        return f"{widths}, scale={found.scale:.6g}"
+        record = self._record
+        widths = f"{record.num_heads} heads of {record.head_width}, {record.value_head_width} for values"
+        return f"{widths}, scale={record.scale:.6g}"

@@ -1,4 +1,4 @@
-"""How a task names the parts of attention that its author wrote. No torch here: `compressor` itself exports this."""
+"""How a task names the parts of third-party attention. No torch here: `compressor` itself exports this."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class AttentionParts:
 
     All paths are dotted and start at the module, such as `self.query` for the layer that the module's own code calls
     `self.self.query`. The heads lie one behind the other: with h heads of d features, rows i * d to (i + 1) * d of
-    `query`, `key` and `value` belong to head i, and so do these columns of `output`. Where `query`, `key` and `value`
+    `query`, `key` and `value` belong to head i, and so do these columns of `output`. If `query`, `key` and `value`
     are one path, that layer holds the rows of all queries, then of all keys, then of all values.
 
     Example:
@@ -45,7 +45,7 @@ class AttentionParts:
     output: str
     """Path of the layer (E_o, h * d_v) that takes the heads in."""
     heads: str | tuple[str, ...]
-    """Path of the attribute that holds the number of heads h, an int; of all of them where there are several."""
+    """Path of the attribute that holds the number of heads h, an int; of all of them if there are several."""
     widths: tuple[str, ...] = ()
     """Paths of the attributes that hold heads times width, h * d or h * d_v, such as `self.all_head_size`."""
 
@@ -53,7 +53,7 @@ class AttentionParts:
         """Refuse what cannot be paths.
 
         Raises:
-            TaskError: A path is no text or empty, or two of the three inputs are one layer and the third is another.
+            TaskError: A path is not text or is empty, or two of the three inputs are one layer, the third another.
         """
         fields = {name: (getattr(self, name),) for name in LAYERS}
         for name in ("heads", "widths"):
@@ -64,7 +64,7 @@ class AttentionParts:
                 if not isinstance(path, str) or not all(
                     part.isidentifier() or part.isdigit() for part in path.split(".")
                 ):
-                    raise TaskError(f"`{name}` of AttentionParts is {path!r}, which is no path", hint=_HINT)
+                    raise TaskError(f"`{name}` of AttentionParts is {path!r}, which is not a path", hint=_HINT)
         if not fields["heads"]:
             raise TaskError("`heads` of AttentionParts names no attribute", hint=_HINT)
         if len({self.query, self.key, self.value}) == 2 or self.output in (self.query, self.key, self.value):

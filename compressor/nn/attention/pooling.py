@@ -39,7 +39,7 @@ class PoolingRecord(LayerRecord):
 
 
 def readout_problem(rows: int, width: int, output_size: int, readout: Readout) -> str | None:
-    """Why m rows of D features cannot be read out in this way to F; None where they can."""
+    """Why m rows of D features cannot be read out in this way to F; None if they can."""
     if rows * width >= 1 << 24:
         return f"{rows} rows of {width} features are too many"
     if readout == "mix" and output_size % width:
@@ -91,7 +91,7 @@ class PoolingReplacement(RecordedLayer):
     """Rows pooled from a sequence and a readout of them to what consumers expect: (B, F).
 
     `mix` makes F / D weighted sums of the m rows (m * F / D parameters); `linear` is a Linear layer from m * D to F
-    features; `rows` gives them as they are, one after the other, where m * D = F. Its weights are called `pool.*`,
+    features; `rows` gives them as they are, one after the other, if m * D = F. Its weights are called `pool.*`,
     `readout.weight` and `readout.bias`.
     """
 
@@ -144,12 +144,12 @@ class PoolingReplacement(RecordedLayer):
         Raises:
             CheckpointError: The record is not valid.
         """
-        found = parse(PoolingRecord, record)
-        pool: LamaAttention | MeanPooling = MeanPooling(found.width)
-        if found.lama is not None:
-            pool = LamaAttention.from_record(found.lama.model_dump(), device=device, dtype=dtype)
-        call = PoolingCall.from_record(found.call.model_dump())
-        module = cls(call, pool, found.output_size, found.readout, device="meta", dtype=dtype)
+        fields = parse(PoolingRecord, record)
+        pool: LamaAttention | MeanPooling = MeanPooling(fields.width)
+        if fields.lama is not None:
+            pool = LamaAttention.from_record(fields.lama.model_dump(), device=device, dtype=dtype)
+        call = PoolingCall.from_record(fields.call.model_dump())
+        module = cls(call, pool, fields.output_size, fields.readout, device="meta", dtype=dtype)
         if module.readout is not None:
             allocate(module.readout, device)
         return module

@@ -47,7 +47,7 @@ class PoolingCall:
     axes: tuple[int, int, int] = (0, 1, 2)
     """Where the sequence has its batch, its steps and its features."""
     mask: str | None = None
-    """The one that says which steps are real; all are where it is left out or None."""
+    """The one that says which steps are real; all are if left out or None."""
     mask_kind: MaskKind | None = None
     """`real` (not 0: a real step), `padding` (not 0: a padded step, so -inf too), both (B, T) once axes of size 1 are
     left out; `lengths` (B,); `zeros`: no argument says it, and steps that are all zeros are padding; None: all real."""
@@ -59,9 +59,9 @@ class PoolingCall:
         Raises:
             CheckpointError: The record is not valid.
         """
-        found = parse(PoolingCallRecord, record)
-        first, second, third = found.axes
-        return cls(tuple(found.arguments), found.sequence, (first, second, third), found.mask, found.mask_kind)
+        fields = parse(PoolingCallRecord, record)
+        first, second, third = fields.axes
+        return cls(tuple(fields.arguments), fields.sequence, (first, second, third), fields.mask, fields.mask_kind)
 
     def record(self) -> dict[str, Any]:
         """JSON from which `from_record` builds the same."""
@@ -79,18 +79,20 @@ class PoolingCall:
         Raises:
             MethodError: The call has no such sequence.
         """
-        given = dict(zip(self.arguments, args, strict=False)) | kwargs
-        sequence = given.get(self.sequence)
+        arguments = dict(zip(self.arguments, args, strict=False)) | kwargs
+        sequence = arguments.get(self.sequence)
         if not isinstance(sequence, Tensor) or sequence.dim() != 3:
-            found = type(sequence).__name__ if not isinstance(sequence, Tensor) else f"tensor of {sequence.dim()} axes"
+            described = (
+                type(sequence).__name__ if not isinstance(sequence, Tensor) else f"tensor of {sequence.dim()} axes"
+            )
             raise MethodError(
-                f"a pooling was put in the place of one whose `{self.sequence}` had 3 axes, and is given a {found}",
+                f"a pooling replaced one whose `{self.sequence}` had 3 axes, and is given a {described}",
                 hint="let the model call it in one way only",
             )
         sequence = sequence.permute(self.axes)  # (B, T, D)
         if self.mask_kind == "zeros":
             return sequence, (sequence != 0).any(-1)
-        mask = None if self.mask is None else given.get(self.mask)
+        mask = None if self.mask is None else arguments.get(self.mask)
         if mask is None:
             return sequence, None
         if self.mask_kind == "lengths":

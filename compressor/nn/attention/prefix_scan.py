@@ -87,7 +87,7 @@ def _prefix(scores: Tensor, maxima: Tensor, w: Tensor, u: Tensor | None) -> tupl
         scores: s.
         maxima: m.
         w: (G, N, d).
-        u: (G, N); all of them 1 where None.
+        u: (G, N); all of them 1 if None.
 
     Returns:
         (G, N, d) and (G, N).
@@ -141,7 +141,7 @@ def _weights(scores: Tensor, maxima: Tensor) -> Tensor:
 
 
 def _blocks(x: Tensor, fill: float | None) -> Tensor:
-    """(G, N, ...) -> (G, C, b, ...), `fill` behind the end, or what is last where that is None; b <= `BLOCK`."""
+    """(G, N, ...) -> (G, C, b, ...), `fill` behind the end, or what is last if that is None; b <= `BLOCK`."""
     length = x.shape[1]
     size = min(BLOCK, length)
     missing = -length % size

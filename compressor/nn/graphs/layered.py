@@ -48,7 +48,7 @@ class GraphRecord(LayerRecord):
 class LayeredGraph:
     """A directed acyclic graph whose nodes lie in layers: every edge goes to a higher number and a higher layer.
 
-    The layer of a node is 1 + the highest layer of its predecessors, and 0 where it has none: the length of the longest
+    The layer of a node is 1 + the highest layer of its predecessors, and 0 if it has none: the length of the longest
     path that ends in it (arXiv 2407.20601; `CachedLayeredGraph` of deepstruct).
     """
 
@@ -58,7 +58,7 @@ class LayeredGraph:
     """Each from the lower to the higher number, none twice; kept in ascending order."""
 
     def __post_init__(self) -> None:
-        """Sort the edges; raises `UsageError` where they are not edges of such a graph."""
+        """Sort the edges; raises `UsageError` if they are not edges of such a graph."""
         problem = _problem(self.nodes, self.edges)
         if problem is not None:
             raise UsageError(f"not a layered graph: {problem}", hint="edges can be oriented by `from_undirected`")
@@ -80,8 +80,8 @@ class LayeredGraph:
         Raises:
             CheckpointError: The record is not valid.
         """
-        found = parse(GraphRecord, record)
-        return cls(found.nodes, tuple((source, target) for source, target in found.edges))
+        fields = parse(GraphRecord, record)
+        return cls(fields.nodes, tuple((source, target) for source, target in fields.edges))
 
     def record(self) -> dict[str, Any]:
         """JSON from which `from_record` builds an equal graph."""
@@ -132,7 +132,7 @@ class LayeredGraph:
 
 
 def _problem(nodes: int, edges: Sequence[Edge]) -> str | None:
-    """Why these are not the edges of a layered graph; None where they are."""
+    """Why these are not the edges of a layered graph; None if they are."""
     if not 1 <= nodes <= _MOST_NODES or len(edges) > _MOST_EDGES:
         return f"it has {nodes} nodes and {len(edges)} edges; 1 to {_MOST_NODES} and up to {_MOST_EDGES} are possible"
     seen: set[Edge] = set()

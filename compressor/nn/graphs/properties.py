@@ -16,10 +16,10 @@ def properties(graph: LayeredGraph) -> dict[str, float]:
 
     `layers`, `nodes`, `edges`, `source_nodes`, `sink_nodes`, `diameter`, `density`, `avg_shortest_path_length`, and
     `_mean`, `_var` and `_std` of `eccentricity`, `degree`, `closeness`, `nodes_betweenness` and `edge_betweenness`:
-    networkx's eccentricity and centralities, with the variance and standard deviation of a sample (0 where there are
+    networkx's eccentricity and centralities, with the variance and standard deviation of a sample (0 if there are
     fewer than two values).
 
-    From `diameter` on they are of the undirected graph, but density is m / (n (n - 1)). Where it is not connected,
+    From `diameter` on they are of the undirected graph, but density is m / (n (n - 1)). If it is not connected,
     diameter, path length and eccentricity are those of its largest component (of several the one with the smallest
     node), and the centralities those of the whole graph as networkx defines them. `sink_nodes` is the size of the last
     layer, as in the paper's data; a node without successor in an earlier layer does not count.
@@ -36,7 +36,7 @@ def properties(graph: LayeredGraph) -> dict[str, float]:
     whole.add_nodes_from(range(n))
     largest = whole.subgraph(max(nx.connected_components(whole), key=lambda nodes: (len(nodes), -min(nodes))))
     eccentricity = nx.eccentricity(largest)
-    found = {
+    facts = {
         "layers": float(len(graph.layers)),
         "nodes": float(n),
         "edges": float(len(graph.edges)),
@@ -54,8 +54,8 @@ def properties(graph: LayeredGraph) -> dict[str, float]:
         "edge_betweenness": nx.edge_betweenness_centrality(whole),
     }
     for name, values in per_item.items():
-        found |= _moments(name, list(values.values()))
-    return found
+        facts |= _moments(name, list(values.values()))
+    return facts
 
 
 def _moments(name: str, values: list[float]) -> dict[str, float]:

@@ -60,7 +60,7 @@ def percentile(matrix: Tensor, percent: float) -> Tensor:
         UsageError: a percentile outside 0..100.
     """
     if not 0 <= percent <= 100:
-        raise UsageError(f"there is no percentile {percent}", hint="choose one in 0..100; 50 is the median")
+        raise UsageError(f"the percentile {percent} is out of range", hint="choose one in 0..100; 50 is the median")
     entries = matrix.flatten()
     position = Decimal(str(percent)) * (len(entries) - 1) / 100
     below = int(position)
@@ -76,6 +76,6 @@ def binary(matrix: Tensor, threshold: float | Tensor) -> Tensor:
 
 
 def continuous(matrix: Tensor) -> Tensor:
-    """A = S / max(S), in 0..1, (n, n); zeros where all of S is zero."""
+    """A = S / max(S), in 0..1, (n, n); zeros if all of S is zero."""
     largest = matrix.max()
     return matrix / torch.where(largest > 0, largest, torch.ones_like(largest))

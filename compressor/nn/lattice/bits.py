@@ -80,7 +80,7 @@ class Bits:
         return Bits(~self.words & everything.words, self.columns)
 
     def __matmul__(self, other: Bits) -> Bits:
-        """Boolean product: (i, j) is True where (i, k) of this and (k, j) of the other are True for some k."""
+        """Boolean product: (i, j) is True if (i, k) of this and (k, j) of the other are True for some k."""
         if self.columns != len(other):
             raise UsageError(
                 f"a relation of {self.columns} columns cannot be composed with one of {len(other)} rows",

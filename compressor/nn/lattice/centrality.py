@@ -1,6 +1,6 @@
-"""Centralities of the directed graph with an edge j -> i where A[i, j], equal to those of networkx.
+"""Centralities of the directed graph with an edge j -> i for each A[i, j], equal to those of networkx.
 
-All sources of a block are searched level by level together, a matrix product a level: quick where paths are short, as
+All sources of a block are searched level by level together, a matrix product a level: quick if paths are short, as
 in the graphs of recurrent layers; a graph of diameter d takes d products forwards and d backwards.
 """
 
@@ -37,7 +37,7 @@ def closeness(adjacency: Tensor) -> Tensor:
 
     .. math:: c_i = \frac{r_i}{n - 1} \cdot \frac{r_i}{\sum_j d(j, i)}
 
-    over the :math:`r_i` other units j from which i is reached; 0 where there is none (Wasserman and Faust, Social
+    over the :math:`r_i` other units j from which i is reached; 0 if there is none (Wasserman and Faust, Social
     Network Analysis, p. 201).
 
     Args:
@@ -87,7 +87,7 @@ def _searches(matrix: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         matrix: A (n, n), float64.
 
     Yields:
-        For s sources: the distance (s, n) of every unit, -1 where it is not reached, and the number (s, n) of shortest
+        For s sources: the distance (s, n) of every unit, -1 if it is not reached, and the number (s, n) of shortest
         paths to it, float64.
     """
     for sources in torch.arange(len(matrix), device=matrix.device).split(_SOURCES):

@@ -21,7 +21,7 @@ _PIVOTS = 64
 
 @dataclass(frozen=True, eq=False)
 class FuzzyOrder:
-    """Which of n columns are alike, and which are not the minimum of others."""
+    """Which of n columns are equal, and which are not the minimum of others."""
 
     classes: Tensor
     """The class (n,) of each column, 0..k-1, numbered by their first column."""
@@ -65,12 +65,12 @@ def max_min_closure(degrees: Tensor) -> Tensor:
 def fuzzy_order(degrees: Tensor, tolerance: float = 0.0) -> FuzzyOrder:
     r"""Which columns are minima of the columns above them.
 
-    Column y dominates column j where :math:`A_{iy} \ge A_{ij} - \varepsilon` for every i and the two are not equal
-    within :math:`\varepsilon`. Column j is reducible where it equals, within :math:`\varepsilon`, the elementwise
+    Column y dominates column j if :math:`A_{iy} \ge A_{ij} - \varepsilon` for every i and the two are not equal
+    within :math:`\varepsilon`. Column j is reducible if it equals, within :math:`\varepsilon`, the elementwise
     minimum of all the columns that dominate it; that of none is 1, so a column of ones is reducible. Columns that are
     equal within :math:`\varepsilon`, or joined by a chain of such ones, form a class.
 
-    In a max-min closure column y is above column j only where :math:`C_{jy} \ge 1 - \varepsilon`, because
+    In a max-min closure column y is above column j only if :math:`C_{jy} \ge 1 - \varepsilon`, because
     :math:`C_{jj} = 1`: without a tolerance nearly every column of a trained layer's closure is irreducible.
 
     Args:
@@ -100,15 +100,15 @@ def fuzzy_order(degrees: Tensor, tolerance: float = 0.0) -> FuzzyOrder:
 def _dominators(columns: Tensor, tolerance: float) -> Tensor:
     """Where row j of `columns` (n, m) is at most row y everywhere, within the tolerance: (n, n), entry [j, y].
 
-    Only those y are compared in full that are high enough where row j is highest, few unless most rows are alike.
+    Only those y are compared in full that are high enough where row j is highest, few unless most rows are similar.
     """
     highest, where = columns.max(1)  # (n,)
-    found = highest[:, None] - columns[:, where].T <= tolerance  # (n, n)
+    below = highest[:, None] - columns[:, where].T <= tolerance  # (n, n)
     for j, row in enumerate(columns):
-        candidates = found[j].nonzero().flatten()
+        candidates = below[j].nonzero().flatten()
         for part in row_slices(len(candidates), len(row), columns.device):
-            found[j, candidates[part]] = (row - columns[candidates[part]]).amax(1) <= tolerance
-    return found
+            below[j, candidates[part]] = (row - columns[candidates[part]]).amax(1) <= tolerance
+    return below
 
 
 def _take_paths(tile: Tensor, given: Iterable[Tensor], pivots: Tensor) -> None:

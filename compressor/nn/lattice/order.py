@@ -28,7 +28,7 @@ class Order:
     leq: Bits
     """(k, k): row x holds the y with x <= y."""
     extents: Bits
-    """(k, m): x <= y where row x is a subset of row y; down-sets, or what the relation says of the units."""
+    """(k, m): x <= y if row x is a subset of row y; down-sets, or what the relation says of the units."""
 
     @property
     def count(self) -> int:
@@ -73,7 +73,7 @@ class Order:
     def irreducible(self) -> Tensor:
         r"""Which classes (k,) are meet-irreducible.
 
-        Class x is so where its extent is not the intersection of all the extents strictly above it,
+        Class x is so if its extent is not the intersection of all the extents strictly above it,
 
         .. math:: E_x \ne \bigcap_{y > x} E_y,
 
@@ -86,14 +86,14 @@ class Order:
         return (outside.words != (~self.extents).words).any(1)
 
     def meet(self, first: int, second: int) -> int | None:
-        """The greatest lower bound of two classes within this order; None where there is none."""
+        """The greatest lower bound of two classes within this order; None if there is none."""
         lower = self.geq.words[first] & self.geq.words[second]  # (words,)
-        found = (self.geq.words == lower).all(1).nonzero().flatten()
-        return int(found) if len(found) else None
+        greatest = (self.geq.words == lower).all(1).nonzero().flatten()
+        return int(greatest) if len(greatest) else None
 
 
 def reachability_order(adjacency: Bits) -> Order:
-    """Strongly connected components, x <= y where y is reached from x along edges j -> i where A[i, j].
+    """Strongly connected components, x <= y if y is reached from x along edges j -> i, one for each A[i, j].
 
     Args:
         adjacency: A (n, n), row i = target, column j = source.
@@ -108,7 +108,7 @@ def reachability_order(adjacency: Bits) -> Order:
 
 
 def closure_order(adjacency: Bits) -> Order:
-    """Formal concept analysis of the relation: i <= j where extent(i) is a subset of extent(j) = {i : A[i, j]}.
+    """Formal concept analysis of the relation: i <= j if extent(i) is a subset of extent(j) = {i : A[i, j]}.
 
     Args:
         adjacency: A (m, n); its columns are the extents of n units.
@@ -137,7 +137,7 @@ def equivalence_classes(preorder: Bits) -> tuple[Tensor, Tensor]:
 
 
 def degenerate(classes: Tensor, irreducible: Tensor) -> str | None:
-    """Why an order cannot guide pruning, or None where it can.
+    """Why an order cannot guide pruning, or None if it can.
 
     Args:
         classes: The class (n,) of each unit.
@@ -152,8 +152,8 @@ def degenerate(classes: Tensor, irreducible: Tensor) -> str | None:
 
 
 def describe(classes: Tensor, irreducible: Tensor) -> str:
-    """The facts of an order in one line, also where every class is irreducible; arguments as for `degenerate`."""
-    count, found = len(irreducible), int(irreducible.sum())
-    share = "all" if found == count else f"{found}"
+    """The facts of an order in one line, also if every class is irreducible; arguments as for `degenerate`."""
+    count, kept = len(irreducible), int(irreducible.sum())
+    share = "all" if kept == count else f"{kept}"
     largest = int(classes.bincount().max())
     return f"{len(classes)} units in {count} classes, the largest of {largest}; {share} meet-irreducible"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from compressor.render.blocks import Figure
-from compressor.render.svg import COMPRESSED, ZERO, draw, short
+from compressor.render.svg import COMPRESSED, ON_A_PAGE, ZERO, draw, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def figure(report: Report) -> Figure | None:
     return Figure(
         "Metric and size by step",
         "The metric and the number of parameters, from the original over each step to the exported file.",
-        draw(3.9, fill),
+        draw(3.9, fill, width_inches=ON_A_PAGE),
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from compressor.render import format as form
 from compressor.render import labels
 from compressor.render.blocks import Figure
-from compressor.render.svg import COMPRESSED, INK, ORIGINAL, draw, short
+from compressor.render.svg import COMPRESSED, INK, ON_A_PAGE, ORIGINAL, draw, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ def figure(report: Report) -> Figure | None:
     return Figure(
         "Latency",
         "How the timed runs of each file are spread; the line is the median, the band goes from p10 to p90.",
-        draw(0.6 + 1.15 * len(timed), fill),
+        draw(0.6 + 1.15 * len(timed), fill, width_inches=ON_A_PAGE),
     )
 
 

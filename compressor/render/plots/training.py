@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compressor.render.blocks import Figure
-from compressor.render.svg import COMPRESSED, draw, short
+from compressor.render.svg import COMPRESSED, ON_A_PAGE, draw, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -37,5 +37,7 @@ def figure(step: StepReport) -> Figure | None:
         panels[-1].xaxis.get_major_locator().set_params(integer=True)
 
     return Figure(
-        title, f"What the step recorded of itself: {', '.join(quantities)}.", draw(0.5 + 1.3 * len(quantities), fill)
+        title,
+        f"What the step recorded of itself: {', '.join(quantities)}.",
+        draw(0.5 + 1.3 * len(quantities), fill, width_inches=ON_A_PAGE),
     )

@@ -35,6 +35,7 @@ def table(report: Report) -> Table:
 
 def footnotes(report: Report) -> Iterator[str]:
     """What the numbers are and under what conditions they were taken."""
+    yield "All measured on the exported files, unless the row says PyTorch."
     yield _about_the_metric(report)
     yield _about_latency(report)
     ratios = [speedup for speedup in report.speedups if speedup is not None]
@@ -141,6 +142,6 @@ def _conditions(measurement: Measurement) -> tuple[int, str] | None:
 
 
 COMPARISON = Section(
-    "Original and compressed, measured on the exported files",
+    "Original and compressed",
     lambda report: (table(report), *(Text(note, muted=True) for note in footnotes(report))),
 )

@@ -1,4 +1,4 @@
-"""Each step beside its controls: other ways to do the same amount, with the rest of the recipe carried out on them."""
+"""Each step compared with its controls: other ways to do the same amount, followed by the rest of the recipe."""
 
 from __future__ import annotations
 

@@ -102,9 +102,12 @@ def statements(probe: Probe, who: str) -> list[Statement]:
 def of_step(step: StepReport) -> list[Statement]:
     """What the probes of a step of a run say, or that there were none."""
     said = [statement for probe in step.probes for statement in statements(probe, f"`{step.method}`")]
+    names: dict[str, list[str]] = {}
     for skip in step.unprobed:
-        text = f"`{step.method}` replaced the architecture of {skip.name}. What the new one can no longer learn was"
-        said.append(Statement("plain", f"{text} not probed: {skip.reason}."))
+        names.setdefault(skip.reason, []).append(skip.name)
+    for reason, layers in names.items():
+        text = f"`{step.method}` replaced the architecture of {', '.join(layers)}. What the new one can no longer learn"
+        said.append(Statement("plain", f"{text} was not probed: {reason}."))
     return said
 
 

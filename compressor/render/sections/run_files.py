@@ -1,4 +1,4 @@
-"""Every file that the run wrote, beside the page."""
+"""Every file that the run wrote."""
 
 from __future__ import annotations
 

@@ -78,10 +78,10 @@ def _blocks(step: StepReport) -> Iterator[Block]:
         ("facts", facts(step), False),
         ("touched", changes(step), len(step.changes) <= _MOST_UNFOLDED),
         ("skipped", skipped(step), len(step.skipped) <= _MOST_UNFOLDED),
-        ("history", history(step), False),
+        ("rows of history", history(step), False),
     ):
         if table.rows:
-            yield Details(f"{title}: {len(table.rows)}", (table,), unfolded=unfolded)
+            yield Details(f"{len(table.rows)} {title}", (table,), unfolded=unfolded)
 
 
 def _defaults(method: str) -> dict[str, str]:

@@ -32,7 +32,7 @@ class Evidence:
     calls: tuple[Arguments, ...]
     """Its arguments by name, call by call."""
     reason: str | None
-    """Why it is not causal self-attention; None where it is."""
+    """Why it is not causal self-attention; None if it is."""
 
 
 def evidence(
@@ -40,8 +40,8 @@ def evidence(
 ) -> dict[str, Evidence]:
     """Watch the attentions of a model at work.
 
-    A layer is causal self-attention where every call of it has one sequence for queries, keys and values and a mask
-    that hides just what lies behind, and where its outputs up to a position stay as they are when the inputs behind
+    A layer is causal self-attention if every call of it has one sequence for queries, keys and values and a mask
+    that hides just what lies behind, and if its outputs up to a position stay as they are when the inputs behind
     that position change.
 
     Args:
@@ -59,15 +59,18 @@ def evidence(
             for name, call in calls(model, names, inputs):
                 seen[name].append(call.arguments)
             advance()
-        return {name: Evidence(tuple(found), _reason(model.get_submodule(name), found)) for name, found in seen.items()}
+        return {
+            name: Evidence(tuple(arguments), _reason(model.get_submodule(name), arguments))
+            for name, arguments in seen.items()
+        }
 
 
-def _reason(module: nn.Module, found: Sequence[Arguments]) -> str | None:
-    if not found:
+def _reason(module: nn.Module, seen: Sequence[Arguments]) -> str | None:
+    if not seen:
         return "it is never called as a module, so its masks cannot be seen"
-    if not all(_one_sequence(arguments) for arguments in found):
+    if not all(_one_sequence(arguments) for arguments in seen):
         return "it attends from one sequence to another (cross-attention)"
-    telling = [arguments for arguments in found if _length(module, arguments) > 1]
+    telling = [arguments for arguments in seen if _length(module, arguments) > 1]
     if not telling:
         return "every call has one position only, which shows nothing about later ones"
     return _reason_of_masks([arguments.get("attn_mask") for arguments in telling]) or (

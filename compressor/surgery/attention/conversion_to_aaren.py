@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.causal_masks import hidden
 from compressor.nn.attention.learned_query import LearnedQuery, LearnedQueryRecord
-from compressor.nn.structure import full_name, replace_module, replace_record
+from compressor.nn.names import full_name
+from compressor.nn.structure import replace_module, replace_record
 from compressor.surgery.attention.causality import time_axis
 from compressor.surgery.attention.projection_watch import call_by_name
 from compressor.surgery.refit.calibration import evaluating
@@ -61,18 +62,18 @@ def convert_multihead(model: nn.Module, name: str, seen: Evidence) -> Conversion
     return Conversion(Student(new, "query", names, forward), samples, name, replace_record(name, new))
 
 
-def convert_declared(model: nn.Module, site: AttentionSite, found: Finding) -> Conversion:
+def convert_declared(model: nn.Module, site: AttentionSite, finding: Finding) -> Conversion:
     """Replace the layer of the queries in third-party attention by a `LearnedQuery`, in place.
 
     Args:
         model: The model.
         site: Of kind `declared`.
-        found: What was found out about it; `reason` is None.
+        finding: What was found out about it; `reason` is None.
     """
     parts = site.parts
     assert parts is not None
     module = model.get_submodule(site.name)
-    samples = tuple(_declared_samples(module, parts.output, found.calls))
+    samples = tuple(_declared_samples(module, parts.output, finding.calls))
     path = full_name(site.name, parts.query)
     layer = model.get_submodule(path)
     assert isinstance(layer, nn.Linear)
@@ -81,9 +82,9 @@ def convert_declared(model: nn.Module, site: AttentionSite, found: Finding) -> C
         input_width=layer.in_features,
         head_width=site.head_width,
         value_head_width=site.value_head_width,
-        scale=found.scale,
+        scale=finding.scale,
         bias=layer.bias is not None,
-        batch_first=found.batch_first,
+        batch_first=finding.batch_first,
         key=None if parts.packed else full_name(site.name, parts.key),
         value=None if parts.packed else full_name(site.name, parts.value),
         output=full_name(site.name, parts.output),

@@ -54,7 +54,7 @@ class Finding:
     batch_first: bool
     """Sequences are (B, T, E), not (T, B, E)."""
     reason: str | None
-    """Why it is not causal self-attention; None where it is."""
+    """Why it is not causal self-attention; None if it is."""
 
 
 def examine(
@@ -62,9 +62,9 @@ def examine(
 ) -> Finding:
     """Watch an attention that the task names at work, and try it out.
 
-    It is causal self-attention where queries, keys and values are made of one sequence, each head's weights are the
+    It is causal self-attention if queries, keys and values are made of one sequence, each head's weights are the
     softmax of s q k^T over the positions up to each one (but for padding, which is the same for all), for one s, and
-    where its heads' outputs up to a position stay as they are when the sequence behind it changes.
+    if its heads' outputs up to a position stay as they are when the sequence behind it changes.
 
     Args:
         model: The model.
@@ -130,17 +130,17 @@ class _Probe:
         weights = self._all_weights(arguments, seen)
         if weights is None:
             return
-        queries, keys = (self._heads(seen.made[role]) for role in ("query", "key"))
-        # A position is real where any head of it or of a later position looks at it.
+        queries, keys = (self._heads(seen.outputs[role]) for role in ("query", "key"))
+        # A position is real if any head of it or of a later position looks at it.
         looked = weights.amax(1) > 0.0  # (B, T, T)
         real = looked.tril().any(1)  # (B, T)
         self._weights.append((queries @ keys.mT, weights, real))
         self._calls.append(Attended(arguments, x, real))
 
     def _refuse_other_order(self, arguments: Arguments, seen: Seen) -> None:
-        """Values that are the same at every position have to come out as they are, but where nothing is looked at."""
-        told = torch.rand(seen.made["value"].shape[-1], generator=torch.Generator().manual_seed(0)) + 1.0
-        told = told.to(seen.made["value"]).expand_as(seen.made["value"])
+        """Values that are the same at every position have to come out as they are, except if nothing is looked at."""
+        told = torch.rand(seen.outputs["value"].shape[-1], generator=torch.Generator().manual_seed(0)) + 1.0
+        told = told.to(seen.outputs["value"]).expand_as(seen.outputs["value"])
         context = self._watch.run(arguments, value=told).context.nan_to_num()
         same = (context - told).abs() < _TOLERANCE if context.shape == told.shape else torch.zeros(1).bool()
         if not bool((same | (context == 0.0)).all()) or not bool(same.any()):
@@ -151,7 +151,7 @@ class _Probe:
     def _all_weights(self, arguments: Arguments, seen: Seen) -> Tensor | None:
         """(B, h, T, T): how much each position looks at each; settles the order of the axes.
 
-        Along the wrong axis each looks at itself only, since samples do not see each other: None where that is so along
+        Along the wrong axis each looks at itself only, since samples do not see each other: None if that is so along
         both, as with one position.
         """
         for axis in (1, 0) if self._axis is None else (self._axis,):
@@ -163,7 +163,7 @@ class _Probe:
         return None
 
     def _weights_along(self, axis: int, arguments: Arguments, seen: Seen) -> Tensor:
-        values = seen.made["value"] if axis == 1 else seen.made["value"].transpose(0, 1)  # (B, T, h * d_v)
+        values = seen.outputs["value"] if axis == 1 else seen.outputs["value"].transpose(0, 1)  # (B, T, h * d_v)
         (batch, length, _), heads, width = values.shape, self._site.heads, self._site.value_head_width
         weights = values.new_zeros(batch, heads, length, length)
         for start in range(0, length, width):
@@ -195,8 +195,8 @@ class _Probe:
             up += float((share * x * (logs - (share * logs).sum(-1, keepdim=True))).sum())
             down += float((share * x.square()).sum())
         usual = self._site.head_width**-0.5
-        found = up / down if down > 1e-8 else usual
-        return usual if abs(found - usual) < 1e-4 * usual or found <= 0.0 else found
+        estimate = up / down if down > 1e-8 else usual
+        return usual if abs(estimate - usual) < 1e-4 * usual or estimate <= 0.0 else estimate
 
     def _looks_ahead(self, call: Attended) -> bool:
         """Whether heads' outputs up to a position change with what lies behind."""
@@ -207,7 +207,7 @@ class _Probe:
 
 
 def _fault(scale: float, products: Tensor, weights: Tensor, real: Tensor) -> str | None:
-    """What is wrong with weights (B, h, T, T); None where they are the softmax of s q k^T over earlier positions."""
+    """What is wrong with weights (B, h, T, T); None if they are the softmax of s q k^T over earlier positions."""
     length = weights.shape[-1]
     earlier = torch.ones(length, length, dtype=torch.bool, device=weights.device).tril()
     counted = real[:, None, :, None]  # what padded positions look at does not matter

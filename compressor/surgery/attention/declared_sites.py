@@ -9,8 +9,8 @@ from torch import nn
 
 from compressor.errors import TaskError
 from compressor.nn.attention.parts import LAYERS, AttentionParts
+from compressor.nn.names import full_name
 from compressor.nn.patterns import fits
-from compressor.nn.structure import full_name
 from compressor.surgery.attention.site import AttentionSite, Projection
 
 if TYPE_CHECKING:
@@ -108,28 +108,28 @@ def declared_site(name: str, module: nn.Module, parts: AttentionParts) -> Attent
 
 def declared_modules(model: nn.Module, declared: Mapping[str, AttentionParts]) -> dict[int, AttentionParts]:
     """Identity of a module -> its parts, for modules that the task names and that are not this package's by now."""
-    found: dict[int, AttentionParts] = {}
+    modules: dict[int, AttentionParts] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if type(module).__module__.startswith(_OURS):
             continue
         for pattern, parts in declared.items():
             if fits(pattern, name):
-                found.setdefault(id(module), parts)
-    return found
+                modules.setdefault(id(module), parts)
+    return modules
 
 
 def _layer(name: str, module: nn.Module, role: str, path: str) -> nn.Linear:
-    found: Any = module
+    layer: Any = module
     for done, part in enumerate(path.split(".")):
-        if not isinstance(found, nn.Module) or not hasattr(found, part):
-            raise _missing(name, role, path, found, part, ".".join(path.split(".")[:done]))
-        found = getattr(found, part)
-    if not isinstance(found, nn.Linear):
+        if not isinstance(layer, nn.Module) or not hasattr(layer, part):
+            raise _missing(name, role, path, layer, part, ".".join(path.split(".")[:done]))
+        layer = getattr(layer, part)
+    if not isinstance(layer, nn.Linear):
         raise TaskError(
-            f"`{path}`, the `{role}` of {label(name)}, is a `{type(found).__name__}`, not an nn.Linear",
+            f"`{path}`, the `{role}` of {label(name)}, is a `{type(layer).__name__}`, not an nn.Linear",
             hint="heads are taken out of nn.Linear layers only",
         )
-    return found
+    return layer
 
 
 def _number(name: str, module: nn.Module, role: str, path: str) -> int:
@@ -140,11 +140,11 @@ def _number(name: str, module: nn.Module, role: str, path: str) -> int:
             f"`{path}` of {label(name)} is {number!r}, a `{type(number).__name__}`, not an int",
             hint=f"`{role}` names attributes that hold whole numbers",
         )
-    found = getattr(type(owner), attribute, None)
-    if isinstance(found, property) and found.fset is None:
+    descriptor = getattr(type(owner), attribute, None)
+    if isinstance(descriptor, property) and descriptor.fset is None:
         raise TaskError(
             f"`{path}` of {label(name)} is a property that cannot be set",
-            hint="name the attribute that it is computed from; leave it out where it is computed from the layers",
+            hint="name the attribute that it is computed from; leave it out if it is computed from the layers",
         )
     return number
 

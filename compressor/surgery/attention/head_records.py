@@ -50,21 +50,21 @@ def apply_heads_record(model: nn.Module, record: Mapping[str, Any], declared: Ma
     Raises:
         CheckpointError: The record is not valid, or the task names no such attention.
     """
-    found = parse(HeadCountRecord, record)
-    site = next((site for site in attention_sites(model, declared).found if site.name == found.module), None)
-    if found.kind != KIND or site is None or site.kind != "declared" or site.reason or found.heads > site.heads:
+    fields = parse(HeadCountRecord, record)
+    site = next((site for site in attention_sites(model, declared).attentions if site.name == fields.module), None)
+    if fields.kind != KIND or site is None or site.kind != "declared" or site.reason or fields.heads > site.heads:
         has = "is none" if site is None or site.kind != "declared" else f"has {site.heads} heads"
         raise CheckpointError(
-            f"the record leaves {found.heads} heads of the attention `{found.module}`, which {has} by the task's "
+            f"the record leaves {fields.heads} heads of the attention `{fields.module}`, which {has} by the task's "
             "`attention`",
             hint="load it with the task that it was made from",
         )
     replacements: dict[int, Tensor] = {}
-    for (name, axis), stays in site.kept(model, torch.arange(site.heads) < found.heads).items():
+    for (name, axis), stays in site.kept(model, torch.arange(site.heads) < fields.heads).items():
         old = model.get_parameter(name)
         shape = list(replacements.get(id(old), old).shape)
         shape[axis] = int(stays.sum())
         replacements[id(old)] = torch.empty(shape, dtype=old.dtype, device=old.device)
     resize.replace(model, replacements)
     resize.refresh(model)
-    set_heads(model, site, found.heads)
+    set_heads(model, site, fields.heads)

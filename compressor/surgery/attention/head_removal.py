@@ -88,7 +88,7 @@ def prune(
     """
     inputs = [tuple(part.cpu() for part in example) for example in examples]
     with evaluating_on_cpu(model) as original:
-        every = attention_sites(original, declared).found
+        every = attention_sites(original, declared).attentions
         named = [site for site in every if site.name in names]
         movable, skipped = flexible(original, masks, named, declared, inputs[0], amount, required)
         heads, left_alone = _choose(movable, amount, scorer, required)

@@ -51,7 +51,7 @@ def groups(site: AttentionSite, tracer: Tracer) -> np.ndarray:
 def weight() -> HeadScorer:
     r"""The norm of what a head does to its values, :math:`s_i = |W^O_i W^V_i|_F`, without biases.
 
-    With :math:`W^V_i` (d_v, E_v) and :math:`W^O_i` (E_o, d_v). Where every key got the same attention, that would be
+    With :math:`W^V_i` (d_v, E_v) and :math:`W^O_i` (E_o, d_v). If every key got the same attention, that would be
     all that the head adds to the output.
     """
 

@@ -43,8 +43,8 @@ def _averaging(module: CompactMultiheadAttention, stays: Tensor) -> Iterator[Non
     signature = inspect.signature(original)
 
     def averaged(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        given = signature.bind(*args, **kwargs).arguments
-        output, weights = original(**(given | {"average_attn_weights": False}))
+        arguments = signature.bind(*args, **kwargs).arguments
+        output, weights = original(**(arguments | {"average_attn_weights": False}))
         return output, None if weights is None else weights[..., stays, :, :].mean(-3)
 
     module.forward = averaged  # type: ignore[method-assign]

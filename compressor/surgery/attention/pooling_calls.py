@@ -117,20 +117,20 @@ def output_size(name: str, calls: Sequence[SeenCall], batches: Sequence[int]) ->
 def find_sequence(name: str, calls: Sequence[SeenCall]) -> tuple[str, tuple[int, int, int]]:
     """The argument that is the sequence, and its axes of batch, steps and features."""
     first = calls[0].arguments
-    found = {
+    sequences = {
         key: value
         for key, value in first.items()
         if isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 3 and not _is_mask(value, first)
     }
-    values = list(found.values())
-    if not found or not all(same_tensor(values[0], other) for other in values[1:]):
-        given = ", ".join(f"`{key}` ({described(value)})" for key, value in first.items())
-        which = "several sequences" if found else "no sequence with 3 axes, padded and not packed,"
+    values = list(sequences.values())
+    if not sequences or not all(same_tensor(values[0], other) for other in values[1:]):
+        listed = ", ".join(f"`{key}` ({described(value)})" for key, value in first.items())
+        which = "several sequences" if sequences else "no sequence with 3 axes, padded and not packed,"
         raise SurgeryError(
-            f"`{name}` is given {which} among its arguments: {given}",
+            f"`{name}` is given {which} among its arguments: {listed}",
             hint="name a module that makes one vector of one sequence (B, T, D)",
         )
-    key = next(iter(found))
+    key = next(iter(sequences))
     shapes = [tuple(seen.arguments[key].shape) for seen in calls]
     batch = [axis for axis in range(3) if (shapes[0][axis], shapes[1][axis]) == BATCHES]
     if len(shapes) == 3:

@@ -51,7 +51,7 @@ class Pooling:
     output_size: int
     """F."""
     sums: int | None
-    """r where the output is r weighted sums of the steps, one after the other (F = r * D); None where it is not."""
+    """r if the output is r weighted sums of the steps, one after the other (F = r * D); None if it is not."""
     ignored: tuple[str, ...]
     """Arguments that make no difference."""
 
@@ -65,7 +65,7 @@ def examine(
         model: Its mode stays as it is.
         name: The module.
         example: (batch size, length) -> inputs of the model.
-        lengths: A typical length and another one; the same where the model takes one length only.
+        lengths: A typical length and another one; the same if the model takes one length only.
 
     Raises:
         SurgeryError: It is not called just once, gives no (B, F), is not given one sequence, or depends on something
@@ -110,14 +110,14 @@ class _Probe:
 
     def find_mask(self) -> tuple[PoolingCall, tuple[str, ...]]:
         """The call with the argument that says which steps are real, and the arguments that make no difference."""
-        found: list[tuple[str, MaskKind]] = []
+        masks: list[tuple[str, MaskKind]] = []
         ignored = []
         for key, value in self._arguments.items():
             if key in self._copies or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(value)):
                 continue
             kind = self._mask_kind(key, value) if isinstance(value, Tensor) else None
             if kind is not None:
-                found.append((key, kind))
+                masks.append((key, kind))
             elif isinstance(value, Tensor) and not self._matters(key, value):
                 ignored.append(key)
             else:
@@ -127,13 +127,13 @@ class _Probe:
                     hint="a mask has to be (B, T), whatever the order of the sequence's axes, or lengths (B,); masked "
                     "steps must make no difference at all",
                 )
-        if len(found) > 1:
-            names = " and ".join(f"`{key}`" for key, _ in found)
+        if len(masks) > 1:
+            names = " and ".join(f"`{key}`" for key, _ in masks)
             raise SurgeryError(f"`{self._name}` is given several masks, {names}", hint="give it one of them")
-        if not found:
+        if not masks:
             return self._call, tuple(ignored)
         call = self._call
-        return PoolingCall(call.arguments, call.sequence, call.axes, *found[0]), tuple(ignored)
+        return PoolingCall(call.arguments, call.sequence, call.axes, *masks[0]), tuple(ignored)
 
     def passes_over_zeros(self) -> bool:
         """Whether steps of zeros behind the sequence make no difference, while other steps do."""
@@ -143,7 +143,7 @@ class _Probe:
         return self._same(longer, self._output) and self._differs(changed, self._output)
 
     def sums(self, call: PoolingCall, *, free: bool) -> int | None:
-        """Give r where the output is r weighted sums of the steps; tried on few steps, which do not span all features.
+        """Give r if the output is r weighted sums of the steps; tried on few steps, which do not span all features.
 
         Args:
             call: How the module is called, with the mask.
@@ -168,7 +168,7 @@ class _Probe:
     # --- trying out --------------------------------------------------------------------------------------------------
 
     def _mask_kind(self, key: str, value: Tensor) -> MaskKind | None:
-        """What the argument says about steps; None where it is no mask of them."""
+        """What the argument says about steps; None if it is not a mask of them."""
         batch, steps, _ = self.sequence.shape
         if steps == 1:
             return None
@@ -194,10 +194,10 @@ class _Probe:
         return any(not self._same(self._run(changed={key: other}), self._output) for other in others)
 
     def _run(self, sequence: Tensor | None = None, changed: dict[str, Tensor] | None = None) -> Any:
-        """The output with another sequence (B, T, D) and other arguments; None where that raises or gives no tensor."""
+        """The output with another sequence (B, T, D) and other arguments; None if that raises or gives no tensor."""
         order = [self._call.axes.index(axis) for axis in range(3)]
-        given = (self.sequence if sequence is None else sequence).permute(order)
-        arguments = self._arguments | dict.fromkeys(self._copies, given) | (changed or {})
+        as_called = (self.sequence if sequence is None else sequence).permute(order)
+        arguments = self._arguments | dict.fromkeys(self._copies, as_called) | (changed or {})
         bound = inspect.BoundArguments(inspect.signature(self._module.forward), arguments)
         clones: dict[int, Tensor] = {}  # arguments that are one tensor stay one
 
@@ -225,7 +225,7 @@ class _Probe:
 
     @staticmethod
     def _distance(first: Any, second: Any) -> float:
-        """Largest difference relative to the largest value; infinite where there is something that is no number."""
+        """Largest difference relative to the largest value; infinite if there is a NaN."""
         if first is None or second is None or first.shape != second.shape:
             return math.inf
         largest = torch.maximum(first.abs().max(), second.abs().max()).clamp(min=torch.finfo(first.dtype).tiny)

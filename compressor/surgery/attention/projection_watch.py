@@ -31,7 +31,7 @@ class Seen:
 
     inputs: dict[str, list[Tensor]] = field(default_factory=dict)
     """Role -> what the layer was given, call by call."""
-    made: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, Tensor] = field(default_factory=dict)
     """Role of queries, keys and values -> what came out."""
 
     @property
@@ -91,7 +91,7 @@ class ProjectionWatch:
                 parts = dict(zip(roles_of_layer, result.split(sizes, -1), strict=True))
                 if value is not None and "value" in roles_of_layer:
                     parts["value"] = value
-                seen.made.update(parts)
+                seen.outputs.update(parts)
                 return torch.cat([parts[role] for role in roles_of_layer], -1)
 
             return forward

@@ -35,10 +35,10 @@ class HeadCut:
 
     def kept(self) -> dict[tuple[str, int], Tensor]:
         """(parameter name, axis) -> which positions stay."""
-        found: dict[tuple[str, int], Tensor] = {}
+        positions: dict[tuple[str, int], Tensor] = {}
         for name, site in self.sites.items():
-            found |= site.kept(self.model, self.heads[name])
-        return found
+            positions |= site.kept(self.model, self.heads[name])
+        return positions
 
 
 def flexible(
@@ -78,7 +78,7 @@ def _too_few(site: AttentionSite, amount: Amount) -> str | None:
 
 
 def _uses(cut: HeadCut, example: tuple[Tensor, ...]) -> dict[str, str]:
-    """Name of a site -> how the model calls it, where its heads cannot go because of that.
+    """Name of a site -> how the model calls it, if its heads cannot go because of that.
 
     Looked at with the converted layers: PyTorch's fused encoder layer does not call its attention.
     """
@@ -111,7 +111,7 @@ def converted(
     """A copy of the model in which the named sites are made of `nn.Linear` layers."""
     of_torch = [name for name in names if isinstance(model.get_submodule(name), nn.MultiheadAttention)]
     done = convert(model, masks, of_torch)
-    sites = {site.name: site for site in attention_sites(done.model, declared).found}
+    sites = {site.name: site for site in attention_sites(done.model, declared).attentions}
     return HeadCut(done.model, done.masks, {name: sites[name] for name in names}, {})
 
 

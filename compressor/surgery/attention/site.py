@@ -93,7 +93,7 @@ class AttentionSite:
     parts: AttentionParts | None = None
     """What the task says of it; only of kind `declared`."""
     reason: str | None = None
-    """Why its weights cannot be changed; None where they can."""
+    """Why its weights cannot be changed; None if they can."""
 
     @property
     def query(self) -> Projection:
@@ -132,7 +132,7 @@ class AttentionSite:
         return tuple(dict.fromkeys(names))
 
     def kept(self, model: nn.Module, heads: Tensor) -> dict[tuple[str, int], Tensor]:
-        """(parameter name, axis) -> which positions stay (boolean) where `heads` (h,), True = stays, do."""
+        """(parameter name, axis) -> which positions stay (boolean) if those of `heads` (h,), True, do."""
         masks: dict[tuple[str, int], Tensor] = {}
         for part in self.projections:
             positions = heads.repeat_interleave(part.width)

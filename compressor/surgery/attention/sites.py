@@ -10,7 +10,7 @@ from torch import nn
 from compressor.errors import TaskError
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.factored_linear import LowRankLinear
-from compressor.nn.structure import full_name, parameter_owners
+from compressor.nn.names import full_name, parameter_owners
 from compressor.report import Skip
 from compressor.surgery.attention.declared_sites import declared_modules, declared_site, label
 from compressor.surgery.attention.site import AttentionSite, Projection
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Sites:
     """What was found."""
 
-    found: tuple[AttentionSite, ...]
+    attentions: tuple[AttentionSite, ...]
     """In the model's order; also those that cannot be changed, with the reason."""
     skipped: tuple[Skip, ...]
     """Modules that the task names and that are not as it says any more, since an earlier step changed them."""
@@ -36,15 +36,15 @@ def attention_sites(model: nn.Module, declared: Mapping[str, AttentionParts] | N
 
     Args:
         model: The model, as it is now.
-        declared: What the task says of attention that its author wrote: glob of module names (or `re:` and a regular
+        declared: What the task says of third-party attention: glob of module names (or `re:` and a regular
             expression) -> its parts. The first pattern that fits a module counts.
     """
-    found: list[AttentionSite] = []
+    attentions: list[AttentionSite] = []
     skipped: list[Skip] = []
     parts_of = declared_modules(model, declared or {})
     for name, module in model.named_modules():
         if isinstance(module, nn.MultiheadAttention):
-            found.append(_of_torch(name, module))
+            attentions.append(_of_torch(name, module))
         elif isinstance(module, CompactMultiheadAttention):
             foreign = [
                 f"its `{path}` is a `{type(part).__name__}`, not an nn.Linear"
@@ -54,13 +54,13 @@ def attention_sites(model: nn.Module, declared: Mapping[str, AttentionParts] | N
             if foreign:
                 skipped.append(Skip(name=name, reason=foreign[0]))
             else:
-                found.append(_of_ours(name, module))
+                attentions.append(_of_ours(name, module))
         elif id(module) in parts_of:
             try:
-                found.append(declared_site(name, module, parts_of[id(module)]))
+                attentions.append(declared_site(name, module, parts_of[id(module)]))
             except TaskError as error:
                 skipped.append(Skip(name=name, reason=error.message))
-    return Sites(tuple(_with_reasons(model, found)), tuple(skipped))
+    return Sites(tuple(_with_reasons(model, attentions)), tuple(skipped))
 
 
 def _of_torch(name: str, module: nn.MultiheadAttention) -> AttentionSite:

@@ -54,10 +54,10 @@ def analyse(
     batches: Sequence[tuple[Tensor, ...]],
     bar: Bar | None = None,
 ) -> tuple[list[Cut], dict[str, str]]:
-    """Decompose the matrices of the sites, as they are seen by the batches where there are any.
+    """Decompose the matrices of the sites, as they are seen by the batches if there are any.
 
     Args:
-        model: Without `nn.MultiheadAttention` where a site is a part of attention, see `converted`.
+        model: Without `nn.MultiheadAttention` if a site is a part of attention, see `converted`.
         sites: Which may be factored.
         mode: How attention is.
         batches: Inputs of the model.
@@ -70,10 +70,10 @@ def analyse(
     cuts, unseen = [], {}
     for site in sites:
         of_site = [moments.get(key) for key in _keys(site)]
-        if batches and any(found is None or not found.samples for found in of_site):
+        if batches and any(moment is None or not moment.samples for moment in of_site):
             unseen[site.name] = "the model did not call it on the calibration batches"
         else:
-            cuts.append(_cut(model, site, mode, [found for found in of_site if found is not None]))
+            cuts.append(_cut(model, site, mode, [moment for moment in of_site if moment is not None]))
         if bar is not None:
             bar.advance(note=site.name)
     return cuts, unseen

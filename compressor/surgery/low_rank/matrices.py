@@ -9,11 +9,11 @@ from torch import nn
 
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.factored_linear import LowRankLinear
+from compressor.nn.names import full_name, parameter_owners, with_holders
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.gates import layer_names
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.uneven import UnevenRecurrent
-from compressor.nn.structure import full_name, parameter_owners, with_holders
 from compressor.surgery.attention.sites import attention_sites
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ class MatrixSite:
 
 def find_sites(model: nn.Module, declared: Mapping[str, AttentionParts], mode: Mode) -> list[MatrixSite]:
     """Everything that may be factored, in the model's order, also what cannot be for a reason."""
-    attentions = attention_sites(model, declared)
+    every = attention_sites(model, declared).attentions
     sites: list[MatrixSite] = []
     taken: set[int] = set()
-    for attention in attentions.found:
+    for attention in every:
         sites += _attention_sites(model, attention, mode)
         if attention.kind != "declared":
             taken |= {id(part) for part in model.get_submodule(attention.name).modules()}
@@ -66,7 +66,7 @@ def find_sites(model: nn.Module, declared: Mapping[str, AttentionParts], mode: M
             taken |= {id(model.get_submodule(layer)) for layer in _declared_names(attention)}
     declared_layers = {
         name.rpartition(".")[0]: attention
-        for attention in attentions.found
+        for attention in every
         if attention.kind == "declared" and mode == "projections"
         for name in (part.weight for part in attention.projections)
     }
@@ -80,12 +80,12 @@ def find_sites(model: nn.Module, declared: Mapping[str, AttentionParts], mode: M
     for name, module in model.named_modules():
         if id(module) in taken or _is_factor(model, name):
             continue
-        found = (*paths[id(module)],)
+        holders = (*paths[id(module)],)
         if isinstance(module, nn.Linear):
             of = declared_layers.get(name)
-            sites.append(_linear_site(name, module, found, owners, of))
+            sites.append(_linear_site(name, module, holders, owners, of))
         elif isinstance(module, nn.RNNBase):
-            sites += _recurrent_sites(name, module, found, owners, inside.get(id(module)))
+            sites += _recurrent_sites(name, module, holders, owners, inside.get(id(module)))
     order = {name: index for index, (name, _) in enumerate(model.named_modules())}
     return sorted(sites, key=lambda site: order.get(site.attention or site.module, -1))
 

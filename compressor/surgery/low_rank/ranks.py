@@ -99,7 +99,7 @@ def _by_budget(cuts: Sequence[Cut], limits: Mapping[str, Limit], parameters: flo
 
 
 def fastest_rank(mode: str, hidden: int, steps: int) -> tuple[int, str]:
-    """The largest rank of a recurrent matrix that was measured to run faster than dense, 0 where none is, and why.
+    """The largest rank of a recurrent matrix that was measured to run faster than dense, 0 if none was, and why.
 
     Args:
         mode: As `nn.RNNBase` has it.
@@ -107,15 +107,15 @@ def fastest_rank(mode: str, hidden: int, steps: int) -> tuple[int, str]:
         steps: Typical length of a sequence; 1 for a file of one step.
     """
     cell = mode.partition("_")[0]
-    found = (PAYS_STEP if steps == 1 else PAYS).get(cell)
-    if found is None or hidden < found[0]:
-        pays = "never in a file of one step" if found is None else f"from {found[0]} units on"
+    measured = (PAYS_STEP if steps == 1 else PAYS).get(cell)
+    if measured is None or hidden < measured[0]:
+        pays = "never in a file of one step" if measured is None else f"from {measured[0]} units on"
         return 0, (
             f"{_ARTICLES[cell]} of {hidden} units runs slower with two factors for its recurrent matrix, whatever the "
             f"rank (measured; it pays {pays}, see docs/results/low-rank.md); `recurrent: smaller` takes it for the "
             "size alone"
         )
-    part = found[1]
+    part = measured[1]
     rank = int(part * hidden)
     return rank, (
         f"{_ARTICLES[cell]} of {hidden} units was measured to run faster up to rank {rank} only ({part:g} x hidden "

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import SurgeryError
+from compressor.nn.names import full_name
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.gates import CELL_GATES, directions, gates, layer_names
-from compressor.nn.structure import full_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

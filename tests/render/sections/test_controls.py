@@ -1,7 +1,7 @@
 import pytest
 
 from compressor.render.sections.controls import statements, table
-from compressor.report import Beside
+from compressor.report import Control
 from tests.render.views import VIEWS, with_step
 from tests.report.sample import score
 
@@ -11,9 +11,9 @@ def controlled(report):
     return with_step(
         report,
         beside=(
-            Beside(name="magnitude", parameters=7, nonzeros=5, score=score(0.61), final=score(0.99)),
-            Beside(name="random", parameters=7, nonzeros=5, score=score(0.35), final=score(0.11)),
-            Beside(name="other", note="it could not"),
+            Control(name="magnitude", parameters=7, nonzeros=5, score=score(0.61), final=score(0.99)),
+            Control(name="random", parameters=7, nonzeros=5, score=score(0.35), final=score(0.11)),
+            Control(name="other", note="it could not"),
         ),
     )
 

@@ -5,6 +5,7 @@ import matplotlib
 import pytest
 
 from compressor.render.sections.figures import figures
+from tests.render.views import changed
 
 
 def test_a_full_report_has_a_plot_of_every_kind(report):
@@ -75,3 +76,15 @@ def test_history_with_gaps_is_drawn(report):
     step = report.steps[2].model_copy(update={"history": rows})
     (drawn,) = [plot for plot in figures(report.model_copy(update={"steps": (step,)})) if "retrain" in plot.title]
     assert "metric" in drawn.svg
+
+
+def test_a_legend_names_only_what_is_in_the_plot(report):
+    dense = changed(report, nonzeros=14283).model_copy(update={"steps": report.steps[:1]})
+    (by_step, _, layers) = figures(dense)
+    assert ">zero<" not in by_step.svg
+    assert all(f">{name}<" in layers.svg for name in ("kept", "zero", "removed"))
+
+
+def test_a_model_that_kept_every_element_has_no_plot_of_them(report):
+    same = changed(report, layers=report.original.layers)
+    assert "Sparsity by layer" not in [figure.title for figure in figures(same)]

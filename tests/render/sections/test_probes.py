@@ -84,7 +84,7 @@ def test_every_view_shows_both_accuracies_the_verdicts_and_the_conditions(probed
 
 
 def test_the_page_marks_a_loss(probed):
-    assert '<td class="bad">LOST</td>' in html.page(probed)
+    assert '<td data-name="verdict" class="bad">LOST</td>' in html.page(probed)
 
 
 def test_what_is_lost_is_said_as_bad_news_with_what_it_means_for_data(probed):
@@ -129,3 +129,9 @@ def test_a_step_that_was_not_probed_says_so(report):
 def test_small_negative_drops_are_not_printed_as_minus_zero():
     even = result(LongGap(), (0.99, 0.9901, "kept"), (0.99, 0.9901, "kept"))
     assert shown.table(probe_of(even)).rows[0][4].startswith("0.000 ±")
+
+
+def test_layers_that_were_not_probed_for_the_same_reason_share_a_sentence(report):
+    unprobed = (Skip(name="one", reason="not wanted"), Skip(name="two", reason="not wanted"))
+    (statement,) = shown.of_step(report.steps[0].model_copy(update={"unprobed": unprobed}))
+    assert statement.text.startswith("`magnitude` replaced the architecture of one, two. What")

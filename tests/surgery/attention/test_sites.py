@@ -26,7 +26,7 @@ def test_the_heads_of_pytorch_and_of_this_package_are_where_the_site_says(option
     inputs = [torch.randn(2, 5, size, dtype=torch.float64) for size in (WIDTH, module.kdim, module.vdim)]
     expected = module(*inputs)[0]
     module = CompactMultiheadAttention.from_module(module) if compact else module
-    (site,) = attention_sites(module).found
+    (site,) = attention_sites(module).attentions
     assert (site.kind, site.heads, site.reason) == ("compact" if compact else "multihead", HEADS, None)
     torch.testing.assert_close(written_out(site, module, *inputs), expected, **SAME_FLOAT64)
 
@@ -35,20 +35,20 @@ def test_the_heads_of_pytorch_and_of_this_package_are_where_the_site_says(option
 def test_the_heads_of_a_declared_packed_layer_are_where_the_site_says(bias):
     model = randomized(Stack(Packed, bias=bias).double())
     x = torch.randn(2, 5, WIDTH, dtype=torch.float64)
-    sites = attention_sites(model, declared(Packed)).found
+    sites = attention_sites(model, declared(Packed)).attentions
     assert [site.name for site in sites] == ["layers.0", "layers.1"]
     torch.testing.assert_close(x + written_out(sites[0], model, x, x, x), model.layers[0](x), **SAME_FLOAT64)
 
 
 def test_a_declared_attention_may_have_values_of_another_width():
-    (site, _) = attention_sites(Stack(Nested), declared(Nested)).found
+    (site, _) = attention_sites(Stack(Nested), declared(Nested)).attentions
     assert (site.kind, site.head_width, site.value_head_width) == ("declared", HEAD, VALUE)
     assert site.output.weight == "layers.0.output.dense.weight"
 
 
 def test_what_stays_of_the_heads_is_told_for_each_parameter():
     model = Stack(Packed)
-    (site, _) = attention_sites(model, declared(Packed)).found
+    (site, _) = attention_sites(model, declared(Packed)).attentions
     kept = site.kept(model, torch.tensor([True, False, True, True]))
     gone = {key: (~mask).nonzero().flatten().tolist() for key, mask in kept.items()}
     rows = [3, 4, 5, 15, 16, 17, 27, 28, 29]
@@ -61,7 +61,7 @@ def test_what_stays_of_the_heads_is_told_for_each_parameter():
 
 def test_all_attributes_that_hold_the_heads_are_set():
     model = Stack(Packed)
-    (site, _) = attention_sites(model, declared(Packed)).found
+    (site, _) = attention_sites(model, declared(Packed)).attentions
     set_heads(model, site, 3)
     assert (model.layers[0].h, model.layers[0].groups, model.layers[0].inner) == (3, 3, 9)
     assert model.layers[1].h == HEADS
@@ -70,7 +70,7 @@ def test_all_attributes_that_hold_the_heads_are_set():
 def test_weights_that_belong_to_two_attentions_cannot_be_changed():
     model = Stack(Nested)
     model.layers[1].self.key = model.layers[0].self.key
-    reasons = [site.reason for site in attention_sites(model, declared(Nested)).found]
+    reasons = [site.reason for site in attention_sites(model, declared(Nested)).attentions]
     assert reasons[0] == "its weight `layers.0.self.key.weight` belongs to `layers.1` as well"
     assert reasons[1] is not None
 
@@ -78,13 +78,13 @@ def test_weights_that_belong_to_two_attentions_cannot_be_changed():
 def test_weights_that_belong_to_another_layer_too_cannot_be_changed():
     model = nn.Sequential(_torch(), nn.Linear(WIDTH, WIDTH))
     model[1].weight = model[0].out_proj.weight
-    (site,) = attention_sites(model).found
+    (site,) = attention_sites(model).attentions
     assert site.reason == "its weight `0.out_proj.weight` belongs to `0.out_proj`, `1` as well"
 
 
 @pytest.mark.parametrize("option", ["add_bias_kv", "add_zero_attn"])
 def test_an_attention_with_added_keys_says_so(option):
-    (site,) = attention_sites(nn.MultiheadAttention(WIDTH, HEADS, **{option: True})).found
+    (site,) = attention_sites(nn.MultiheadAttention(WIDTH, HEADS, **{option: True})).attentions
     assert site.reason == f"it has {option}=True"
 
 
@@ -96,7 +96,7 @@ def test_a_class_with_a_forward_of_its_own_and_computed_weights_say_so():
 
     computed = nn.MultiheadAttention(WIDTH, HEADS)
     nn.utils.parametrizations.weight_norm(computed.out_proj)
-    reasons = [site.reason for site in attention_sites(nn.ModuleList([Own(WIDTH, HEADS), computed])).found]
+    reasons = [site.reason for site in attention_sites(nn.ModuleList([Own(WIDTH, HEADS), computed])).attentions]
     assert reasons[0] == "it is a `Own` with a `forward` of its own"
     assert reasons[1] == "its weight `1.out_proj.weight` is computed from other parameters"
 
@@ -105,13 +105,13 @@ def test_an_attention_of_this_package_whose_layers_were_replaced_is_skipped_with
     compact = CompactMultiheadAttention.from_module(_torch())
     compact.k_proj = nn.Sequential(nn.Linear(WIDTH, 2), nn.Linear(2, WIDTH))
     sites = attention_sites(compact)
-    assert (sites.found, sites.skipped[0].reason) == ((), "its `k_proj` is a `Sequential`, not an nn.Linear")
+    assert (sites.attentions, sites.skipped[0].reason) == ((), "its `k_proj` is a `Sequential`, not an nn.Linear")
 
 
 def test_a_module_used_twice_is_one_site_and_any_of_its_names_is_known():
     model = Stack(Nested)
     model.layers[1] = model.layers[0]
-    sites = attention_sites(model, {"layers.1": Nested.PARTS}).found
+    sites = attention_sites(model, {"layers.1": Nested.PARTS}).attentions
     assert [site.name for site in sites] == ["layers.0"]
 
 
@@ -119,7 +119,7 @@ def test_what_an_earlier_step_changed_is_skipped_with_the_reason():
     model = Stack(Nested)
     model.layers[0].self.value = nn.Sequential(nn.Linear(WIDTH, 2), nn.Linear(2, HEADS * VALUE))
     sites = attention_sites(model, declared(Nested))
-    assert [site.name for site in sites.found] == ["layers.1"]
+    assert [site.name for site in sites.attentions] == ["layers.1"]
     assert "is a `Sequential`, not an nn.Linear" in sites.skipped[0].reason
 
 

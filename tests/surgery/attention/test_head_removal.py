@@ -59,7 +59,7 @@ def _examples(dtype=torch.float64):
 
 
 def _fewer(model, parts=None, *, masks=None, scorer=None, required=(), calibration=(), **amount):
-    names = [site.name for site in attention_sites(model, parts).found]
+    names = [site.name for site in attention_sites(model, parts).attentions]
     amount = Amount(**(amount or {"count": 1}))
     scorer = scorer or head_scores.weight()
     examples = _examples(next(model.parameters()).dtype)
@@ -69,7 +69,7 @@ def _fewer(model, parts=None, *, masks=None, scorer=None, required=(), calibrati
 
 def _kill(model, parts, head, what):
     """One head of every attention gives nothing: its values are 0, or nobody takes them."""
-    for site in attention_sites(model, parts).found:
+    for site in attention_sites(model, parts).attentions:
         if what == "output":
             site.output.by_head(model)[head] = 0.0
         else:
@@ -94,7 +94,7 @@ def test_dead_heads_go_without_loss(name, what, dtype, tolerance):
     _kill(model, parts, 2, what)
     result = _fewer(model, parts)
     assert all("kept 0, 1, 3" in change.note for change in result.changes)
-    assert {site.heads for site in attention_sites(result.model, parts).found} == {HEADS - 1}
+    assert {site.heads for site in attention_sites(result.model, parts).attentions} == {HEADS - 1}
     for example in _examples(dtype):
         found, expected = _outputs(result.model, example)[0], _outputs(model, example)[0]
         torch.testing.assert_close(found, expected, atol=tolerance * float(expected.abs().max()), rtol=0.0)
@@ -117,7 +117,7 @@ def test_what_is_left_is_the_sum_over_the_kept_heads_written_out(kind, count, se
     model, parts = randomized(kind().double(), seed), {"attention": Packed.PARTS} if kind is One else {}
     result = _fewer(model, parts, scorer=head_scores.of_units(random(torch.Generator().manual_seed(seed))), count=count)
     stays = [int(part) for part in result.changes[0].note.partition("kept ")[2].split(", ")]
-    (site,), (x,) = attention_sites(model, parts).found, _examples()[1]
+    (site,), (x,) = attention_sites(model, parts).attentions, _examples()[1]
     expected = written_out(site, model, x, x, x, heads=stays) + (x if kind is One else 0.0)
     assert len(stays) == HEADS - count
     torch.testing.assert_close(_outputs(result.model, (x,))[0], expected, **SAME_FLOAT64)
@@ -131,7 +131,7 @@ def test_a_fresh_model_rebuilt_from_the_record_takes_the_weights(name):
     structure = (*_fewer(model, parts).structure, *twice.structure)
     rebuilt = rebuild(randomized(MODELS[name]().double(), seed=1), structure, parts).eval()
     rebuilt.load_state_dict(twice.model.state_dict())
-    assert {site.heads for site in attention_sites(rebuilt, parts).found} == {HEADS - 2}
+    assert {site.heads for site in attention_sites(rebuilt, parts).attentions} == {HEADS - 2}
     for example in _examples():
         for found, expected in zip(_outputs(rebuilt, example), _outputs(twice.model, example), strict=True):
             torch.testing.assert_close(found, expected, **SAME_FLOAT64)
@@ -224,7 +224,7 @@ def _reference_scores(model, site, batches):
 
 def test_scores_are_those_written_out_head_by_head():
     model, parts = randomized(Stack(Nested).double()), declared(Nested)
-    sites = attention_sites(model, parts).found
+    sites = attention_sites(model, parts).attentions
     tracer = head_scores.trace(model, sites)
     found = [score(model, sites, tracer) for score in (head_scores.weight(), head_scores.activation(_examples()))]
     for site in sites:
@@ -235,17 +235,17 @@ def test_scores_are_those_written_out_head_by_head():
 def test_over_all_attentions_the_lowest_go_and_one_head_stays_in_each():
     model = randomized(Encoder().double())
     with torch.no_grad():  # of equal means, so that the spread decides: all but one head of layer 1 are small
-        value = attention_sites(model).found[1].value.by_head(model)
+        value = attention_sites(model).attentions[1].value.by_head(model)
         value[:3] *= 1e-3
     result = _fewer(model, ratio=0.5, scope="global")
-    assert [site.heads for site in attention_sites(result.model).found] == [3, 1]
+    assert [site.heads for site in attention_sites(result.model).attentions] == [3, 1]
     assert result.changes[1].note.endswith("kept 3")
 
 
 def test_an_attention_that_loses_nothing_stays_what_it_was():
     model = randomized(Encoder().double())
     with torch.no_grad():
-        attention_sites(model).found[1].value.by_head(model)[0] *= 1e-3
+        attention_sites(model).attentions[1].value.by_head(model)[0] *= 1e-3
     result = _fewer(model, ratio=0.125, scope="global")
     assert type(result.model.encoder.layers[0].self_attn) is nn.MultiheadAttention
     assert [skip.name for skip in result.skipped] == ["encoder.layers.0.self_attn"]
@@ -289,7 +289,7 @@ def test_a_number_to_keep_skips_what_has_no_more_and_asks_for_fewer_otherwise():
     model = randomized(Stack(Nested).double())
     model.layers[1] = randomized(Nested(heads=2).double())
     result = _fewer(model, declared(Nested), keep=2)
-    assert [site.heads for site in attention_sites(result.model, declared(Nested)).found] == [2, 2]
+    assert [site.heads for site in attention_sites(result.model, declared(Nested)).attentions] == [2, 2]
     assert result.skipped[0].reason == "it has 2 heads, and `keep` asks for 2"
     with pytest.raises(SurgeryError, match=r"`layers\.0`: 0\.2 of its 4 heads, rounded down, is none"):
         _fewer(model, declared(Nested), ratio=0.2)
@@ -337,7 +337,7 @@ def test_the_model_that_went_in_is_untouched():
         assert model.training
         assert str(model) == str(before)
         torch.testing.assert_close(model.state_dict(), before.state_dict(), rtol=0.0, atol=0.0)
-        site = attention_sites(model, PARTS.get(name)).found[0]
+        site = attention_sites(model, PARTS.get(name)).attentions[0]
         assert site.heads == HEADS
 
 

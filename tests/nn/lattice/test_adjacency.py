@@ -52,7 +52,7 @@ def test_a_percentile_that_falls_on_an_entry_is_that_entry():
 
 @pytest.mark.parametrize("percent", [-1, 100.5, float("nan")])
 def test_percentiles_outside_the_range_are_refused(percent):
-    with pytest.raises(UsageError, match="no percentile"):
+    with pytest.raises(UsageError, match="is out of range"):
         percentile(torch.zeros(3), percent)
 
 

@@ -1,0 +1,9 @@
+"""`compressor draw`: figures of what a model or a recipe holds."""
+
+import typer
+
+from compressor.cli.draw import graph, lattice
+
+app = typer.Typer(no_args_is_help=True, help="Draw the order of a model's units, or the graphs of a recipe.")
+app.command("lattice")(lattice.lattice)
+app.command("graph")(graph.graph)

@@ -1,0 +1,48 @@
+"""Random inputs for a file about which nothing else is known than what it declares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from compressor.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compressor.report import TensorInfo
+    from compressor.runtimes.onnx_runtime import ModelFile
+
+_BATCH_NAMES: Final = ("batch", "b", "n")
+
+
+def random_input(info: TensorInfo, *, batch: int, length: int) -> Tensor:
+    """One input of a file, the same every time.
+
+    Floats are standard normal, an integer input whose name contains `len` is filled with `length`, other integers are
+    zeros, booleans are true. An axis named `batch`, or else the first, takes the batch size; other dynamic axes take
+    the length.
+
+    Raises:
+        UsageError: The input has a type that PyTorch does not have.
+    """
+    batch_axis = next((axis for axis, size in enumerate(info.shape) if str(size).lower() in _BATCH_NAMES), 0)
+    shape = [
+        size if isinstance(size, int) else batch if axis == batch_axis else length
+        for axis, size in enumerate(info.shape)
+    ]
+    dtype = getattr(torch, info.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise UsageError(f"no random input for `{info.name}` of type {info.dtype}", hint="give --task")
+    if dtype.is_floating_point:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    if dtype == torch.bool:
+        return torch.ones(shape, dtype=dtype)
+    return torch.full(shape, length if "len" in info.name.lower() else 0, dtype=dtype)
+
+
+def random_inputs(file: ModelFile, *, batch: int, length: int, states: int = 0) -> tuple[Tensor, ...]:
+    """All inputs of a file but its last `states`."""
+    count = len(file.inputs) - states
+    return tuple(random_input(info, batch=batch, length=length) for info in file.inputs[:count])

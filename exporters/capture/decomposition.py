@@ -1,0 +1,105 @@
+"""Leaves out PyTorch's decomposition of traced programs that it would not change.
+
+Before `torch.onnx.export` translates a program, it traces it once more to replace the operators that ONNX has no
+function for by others. That takes longer than the first trace, and most recurrent models have no such operator. Here
+the simplest of them are replaced in place, and the second trace is left out if no other remains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from exporters.capture.function_library import replaced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import fx
+
+    Program = torch.export.ExportedProgram
+
+_OPS = torch.ops.aten
+_DROPOUTS = (_OPS.dropout.default, _OPS.feature_dropout.default, _OPS.alpha_dropout.default)
+"""With the arguments x, p and train."""
+_SAME = (_OPS.contiguous.default, _OPS.detach.default, _OPS.alias.default)
+"""Operators that give the values of their only tensor."""
+_tables: dict[int, dict[Any, Any]] = {}
+"""Opset -> operator -> how it is decomposed."""
+
+
+@contextlib.contextmanager
+def left_out() -> Iterator[None]:
+    """Within the block, `torch.onnx.export` decomposes only programs that this changes; it may change its program.
+
+    It has no public argument for this. With a version of PyTorch that decomposes elsewhere nothing is left out.
+    """
+    try:
+        from torch._export.utils import _is_preservable_cia_op as keeps_whole
+        from torch.onnx._internal.exporter import _decomp, _fx_passes
+    except ImportError:
+        yield
+        return
+
+    def decomposed(program: Program, registry: Any) -> Program:
+        opset: int = registry.opset_version
+        if opset not in _tables:
+            known = set(_decomp.get_onnx_implemented_overloads(registry))
+            _tables[opset] = _decomp.create_onnx_friendly_decomposition_table(known)
+        table = _tables[opset]
+        return program if unchanged(program, table, keeps_whole) else program.run_decompositions(dict(table))
+
+    with replaced(_fx_passes, "decompose_with_registry", decomposed):
+        yield
+
+
+def unchanged(program: Program, table: dict[Any, Any], keeps_whole: Callable[[Any], bool]) -> bool:
+    """Whether decomposition leaves a program as it is, once the simplest operators are replaced in it, in place.
+
+    Args:
+        program: Traced by `torch.export`.
+        table: The operators that have a decomposition.
+        keeps_whole: Whether an operator that PyTorch itself defines by others can be kept.
+    """
+    signature, graph = program.graph_signature, program.graph
+    if signature.buffers_to_mutate or signature.user_inputs_to_mutate:
+        return False
+    _simplify(graph)
+    return all(
+        node.op in ("placeholder", "output")
+        or (node.op == "call_function" and _is_plain(node.target, table, keeps_whole))
+        for node in graph.nodes
+    )
+
+
+def _is_plain(target: Any, table: dict[Any, Any], keeps_whole: Callable[[Any], bool]) -> bool:
+    """Whether an operator stays; functions of Python such as `getitem` compute sizes or take one of several results."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return not isinstance(target, torch._ops.HigherOrderOperator)
+    if target in table or target._schema.is_mutable:
+        return False
+    return not _is_defined_by_others(target.name()) or keeps_whole(target)
+
+
+@functools.cache
+def _is_defined_by_others(name: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
+
+
+def _simplify(graph: fx.Graph) -> None:
+    """Replace operators that only rename a tensor or its axes, and drop what nothing reads."""
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target in _SAME or (node.target in _DROPOUTS and node.args[2] is False):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+        elif node.target is _OPS.numpy_T.default:
+            rank = node.meta["val"].dim()
+            node.target, node.args = _OPS.permute.default, (node.args[0], [*reversed(range(rank))])
+        elif node.target is _OPS.reshape.default and -1 not in node.args[1]:
+            node.target = _OPS.view.default  # to ONNX a copy is none
+    graph.eliminate_dead_code()

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from exporters.capture import decomposition, program
+
+OPS = torch.ops.aten
+
+
+class Computes(nn.Module):
+    """Calls `function` on an input of two rows."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.linear = function, nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def traced(function):
+    return program.capture(Computes(function).eval(), [torch.ones(2, 3)], {"x": {0: "batch"}})
+
+
+def targets(graph):
+    return [node.target for node in graph.nodes if node.op == "call_function" and "sym_size" not in str(node.target)]
+
+
+@pytest.fixture
+def retraced(monkeypatch):
+    """The programs that PyTorch decomposes."""
+    programs = []
+    original = torch.export.ExportedProgram.run_decompositions
+
+    def run_decompositions(self, table=None, **options):
+        programs.append(self)
+        return original(self, table, **options)
+
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", run_decompositions)
+    return programs
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda self, x: self.linear(x).relu().softmax(-1),
+        lambda self, x: nn.functional.dropout(x, 0.5, training=False) + 1,
+        lambda self, x: x.contiguous() @ self.linear.weight.T,
+        lambda self, x: x.reshape(x.shape[0], 3, 1),
+        lambda self, x: x.max(1).values + x.shape[0],
+    ],
+)
+def test_a_program_of_operators_with_an_onnx_form_is_traced_once(function, retraced):
+    ours = program.translate(traced(function), 18)
+    assert not retraced
+    assert len(ours.graph) > 0
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda self, x: x.chunk(3, 1)[0],
+        lambda self, x: x.clone().add_(1),
+        lambda self, x: x.flatten(),
+        lambda self, x: x.reshape(-1, 1),
+        lambda self, x: torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,)),
+    ],
+)
+def test_other_programs_are_decomposed(function, retraced):
+    program.translate(traced(function), 18)
+    assert retraced
+
+
+def test_only_renaming_operators_are_replaced(retraced):
+    def function(self, x):
+        dropped = nn.functional.dropout(x.contiguous(), 0.5, training=False)
+        return dropped.T.reshape(3, x.shape[0], 1)
+
+    given = traced(function)
+    assert decomposition.unchanged(given, {}, lambda target: True)
+    assert targets(given.graph) == [OPS.permute.default, OPS.view.default]
+
+
+def test_dropout_in_training_is_no_renaming():
+    given = traced(lambda self, x: nn.functional.dropout(x, 0.5, training=True))
+    assert not decomposition.unchanged(given, {}, lambda target: False)
+    assert OPS.dropout.default in targets(given.graph)

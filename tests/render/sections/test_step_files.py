@@ -1,0 +1,56 @@
+import pytest
+
+from compressor.render.sections.step_files import footnote, size_of_states, table
+from compressor.report import StateInfo, StepMeasurement, StreamInfo
+
+
+def state(shape, growing_axis=None):
+    return StateInfo(name="h", next_name="h_next", dtype="float32", shape=shape, growing_axis=growing_axis)
+
+
+def stream(*states):
+    return StreamInfo(chunk=1, inputs=(), outputs=(), states=states)
+
+
+@pytest.mark.parametrize(
+    ("states", "text"),
+    [
+        ([state(("batch", 64))], "256 B"),
+        ([state(("batch", "past", 5), growing_axis=1)], "20 B a position"),
+        ([state(("batch", 64)), state(("batch", "past", 5), growing_axis=1)], "256 B and 20 B a position"),
+    ],
+)
+def test_the_size_of_states_says_what_grows(states, text):
+    assert size_of_states(stream(*states)) == text
+
+
+@pytest.fixture
+def streamed(report):
+    """The report with a step file of each model."""
+
+    def with_step(measurement):
+        step_file = measurement.artifact.model_copy(
+            update={"path": f"{measurement.label}.step.onnx", "stream": stream(state(("batch", 64)))}
+        )
+        step = StepMeasurement(
+            macs=31, peak_memory_bytes=1 << 20, latency=measurement.latency, past=0, score=measurement.score
+        )
+        artifact = measurement.artifact.model_copy(update={"step": step_file})
+        return measurement.model_copy(update={"artifact": artifact, "step": step})
+
+    compressed = (with_step(report.compressed[0]),)
+    return report.model_copy(update={"original": with_step(report.original), "compressed": compressed})
+
+
+def test_both_step_files_and_their_change_are_columns(streamed):
+    assert table(streamed).header == ("", "original", "compressed", "change")
+    assert table(streamed).rows[0] == ("step file", "original.step.onnx", "compressed.step.onnx", "")
+    assert "400 timed runs a file" in footnote(streamed)
+
+
+def test_without_a_step_file_of_the_original_there_is_no_change(streamed, report):
+    assert table(streamed.model_copy(update={"original": report.original})).header == ("", "compressed")
+
+
+def test_without_step_files_there_is_no_table(report):
+    assert (table(report).header, footnote(report)) == (("",), "")
