@@ -49,7 +49,7 @@ def checked(
     from compressor.runtimes.forward import Fixed
     from compressor.runtimes.steps import Steps
     from compressor.task.fixed_axes import dynamic
-    from exporters.passes import tidy
+    from exporters.passes import validity
     from exporters.quantization import quantize
     from exporters.quantization.products import DOMAIN
     from exporters.stepping.sequences import Sequences
@@ -74,7 +74,7 @@ def checked(
         seed=job.seed,
         bar=bar,
     )
-    tidy.check(rounded, options.opset, {DOMAIN: 1} if options.quantize_for == "cpu" else {})
+    validity.check(rounded, options.opset, {DOMAIN: 1} if options.quantize_for == "cpu" else {})
     files = facts.contents(rounded, job.path, options)
     facts.write_beside(candidate, files)
     artifact = facts.artifact(candidate, files, parity, job.seconds)
