@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPEN_SIZE = "the size of an input is open"
-VARIABLE_WEIGHT = "its second input is no constant"
+VARIABLE_WEIGHT = "its second input is not constant"
 """Reasons of refusals."""
 TOO_NEW = "written in opset"
 """Part of the reason if the opset of the file is too new."""
@@ -81,8 +81,8 @@ def survey(proto: onnx.ModelProto, target: Target) -> Partition:
 
 
 def _has_relu(node: onnx.NodeProto) -> bool:
-    given = [attribute for attribute in node.attribute if attribute.name == "activations"]
-    return any(word.lower() == b"relu" for attribute in given for word in attribute.strings)
+    activations = [attribute for attribute in node.attribute if attribute.name == "activations"]
+    return any(word.lower() == b"relu" for attribute in activations for word in attribute.strings)
 
 
 def _kinds(node: onnx.NodeProto) -> list[str]:

@@ -98,10 +98,10 @@ def _sum(do: Builder, node: ir.Node, opset: int) -> ir.Value | str:
     """The mean times the number of what is summed."""
     x = node.inputs[0]
     assert x is not None
-    given = node.inputs[1] if len(node.inputs) > 1 else None
-    if x.shape is None or x.dtype is None or given is None or given.const_value is None:
+    summed = node.inputs[1] if len(node.inputs) > 1 else None
+    if x.shape is None or x.dtype is None or summed is None or summed.const_value is None:
         return "its axes are not constant"
-    axes = [int(axis) for axis in given.const_value.numpy()]
+    axes = [int(axis) for axis in summed.const_value.numpy()]
     sizes = [size for size in (x.shape[axis] for axis in axes) if isinstance(size, int)]
     if not x.dtype.is_floating_point() or not axes or len(sizes) < len(axes):
         return "its axes have no fixed size, or it sums whole numbers"

@@ -97,7 +97,7 @@ def fix(proto: onnx.ModelProto, target: Target, shapes: Mapping[str, int]) -> Fi
     unknown = sorted(set(shapes) - set(sizes))
     if unknown:
         raise UsageError(
-            f"`{unknown[0]}` is no open axis of the file, which has {', '.join(sizes) or 'none'}",
+            f"`{unknown[0]}` is not an open axis of the file, which has {', '.join(sizes) or 'none'}",
             hint="give --shape AXIS=SIZE with one of these names",
         )
     sizes |= shapes

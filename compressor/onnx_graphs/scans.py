@@ -87,8 +87,8 @@ def layer_scan(
     graph = ir.Graph(
         [*inner_states, *elements, *masks], outputs, nodes=body.nodes, initializers=body.initializers, name=name
     )
-    given = [*sequences, *([valid] if masks else [])]
-    return scan(do, graph, states, given, [int(backward)] * len(given), [int(backward)])
+    inputs = [*sequences, *([valid] if masks else [])]
+    return scan(do, graph, states, inputs, [int(backward)] * len(inputs), [int(backward)])
 
 
 def _input(body: Builder, kind: ir.DataType) -> ir.Value:

@@ -97,13 +97,13 @@ def _table(path: Path) -> dict[str, str]:
         raise UsageError(
             f"the installed onnxruntime has no table {path.name}", hint="install the plain onnxruntime package"
         )
-    found = {}
+    notes = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         cells = line.strip().split("|")
         if len(cells) == 4 and cells[1].startswith(("ai.onnx", "com.")):
             domain, _, operator = cells[1].replace("ai.onnx.", "ai.onnx:").partition(":")
-            found[operator if domain == "ai.onnx" else cells[1]] = cells[2].replace("<br/>", " ")
-    return found
+            notes[operator if domain == "ai.onnx" else cells[1]] = cells[2].replace("<br/>", " ")
+    return notes
 
 
 _WRONG_RELU = "it is computed as if it were tanh, with no warning (off by 0.4)"

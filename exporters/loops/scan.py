@@ -70,8 +70,8 @@ class StepBody:
             leaf = self.time[0]
         if isinstance(leaf, At) or (isinstance(leaf, Node) and not is_constant(leaf)):
             if isinstance(leaf, Node) and _is_size(leaf):
-                for given in leaves((leaf.args, leaf.kwargs)):
-                    self._need(given)
+                for argument in leaves((leaf.args, leaf.kwargs)):
+                    self._need(argument)
             elif leaf not in self.invariants:
                 self.invariants.append(leaf)
 
@@ -80,7 +80,7 @@ class StepBody:
     def node(
         self, number: int, states: Sequence[Tensor], steps: Sequence[Results]
     ) -> tuple[list[Tensor], list[Results]]:
-        """The last states and all results, where the node stands."""
+        """The node: the last states and all results."""
         import torch
 
         from exporters.loops.rolled import Results
@@ -90,7 +90,7 @@ class StepBody:
         outputs = [self.body.values[place] for place in self.group.outputs]
         count = steps[0].value.shape[0]
         sizes = [[run.size(pair) for pair in zip(one.shape, other.shape, strict=True)] for one, other in outputs]
-        found = torch.onnx.ops.symbolic_multi_out(
+        results = torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::{_PLACEHOLDER}",
             (*states, *(step.value for step in steps), *(run.value(leaf) for leaf in self.invariants)),
             {
@@ -104,8 +104,8 @@ class StepBody:
             version=1,
         )
         del self._loop  # nothing of the tracer is kept
-        sequences = [Results(value, backward) for value in found[len(states) :]]
-        return list(found[: len(states)]), sequences
+        sequences = [Results(value, backward) for value in results[len(states) :]]
+        return list(results[: len(states)]), sequences
 
     # --- of its own ---
 

@@ -56,6 +56,6 @@ def _name_axes(graph: onnx.GraphProto, inputs: Axes, outputs: Axes) -> None:
     for value in graph.output:
         for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
             if dimension.HasField("dim_param"):
-                given = outputs[value.name].get(axis)
+                named = outputs[value.name].get(axis)
                 traced = _SYMBOL.sub(lambda symbol: names.get(symbol[0], symbol[0]), dimension.dim_param)
-                dimension.dim_param = given or traced
+                dimension.dim_param = named or traced

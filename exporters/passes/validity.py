@@ -22,11 +22,16 @@ def check(proto: onnx.ModelProto, opset: int, domains: Mapping[str, int] | None 
         opset: Version of the standard operators.
         domains: Other operator sets that it may use, and their versions; nothing but these.
     """
-    found = {entry.domain: entry.version for entry in proto.opset_import}
+    versions = {entry.domain: entry.version for entry in proto.opset_import}
     used = {node.domain for node in walk.nodes(proto.graph)} - set(walk.STANDARD)
-    if found.get("") != opset or {*found.items()} - {("", opset), *(domains or {}).items()} or used - set(found):
+    if (
+        versions.get("") != opset
+        or {*versions.items()} - {("", opset), *(domains or {}).items()}
+        or used - set(versions)
+    ):
         raise ExportError(
-            f"the file needs the operator sets {found}, not opset {opset} alone", hint="try another opset, such as 18"
+            f"the file needs the operator sets {versions}, not opset {opset} alone",
+            hint="try another opset, such as 18",
         )
     try:
         with external_data.small(proto) as path:

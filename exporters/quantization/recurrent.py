@@ -50,17 +50,17 @@ def replacement(do: Builder, node: ir.Node, products: Products) -> list[ir.Value
 
 def _dynamic_lstm(do: Builder, node: ir.Node, products: Products) -> list[ir.Value | None]:
     """`DynamicQuantizeLSTM`: weights (D, I, 4 * H), and for each direction and row a scale and a zero point."""
-    given = [*node.inputs, *[None] * (8 - len(node.inputs))]
+    inputs = [*node.inputs, *[None] * (8 - len(node.inputs))]
     scales = []
     for place in (1, 2):
-        value = given[place]
+        value = inputs[place]
         assert value is not None
         low = products.weights.low(str(value.name))
-        given[place] = do.constant(low.values.swapaxes(1, 2), f"{value.name}.int8")
+        inputs[place] = do.constant(low.values.swapaxes(1, 2), f"{value.name}.int8")
         scale = low.scale[..., 0]  # (D, 4 * H)
         scales += [products.scale(do, scale, f"{value.name}.scale"), products.zeros(scale.shape)]
     count = len(node.outputs)
-    return [*do.several("DynamicQuantizeLSTM", [*given, *scales], count, domain=DOMAIN, attributes=node.attributes)]
+    return [*do.several("DynamicQuantizeLSTM", [*inputs, *scales], count, domain=DOMAIN, attributes=node.attributes)]
 
 
 class _Layer:

@@ -63,7 +63,7 @@ def obstacle(node: ir.Node) -> str:
     if int(x.shape[0]) > LONGEST:  # type: ignore[arg-type]
         return f"its length is {x.shape[0]}, and {LONGEST} is the most that is unrolled"
     if any(recurrent.input(name) is not None and recurrent.array(name) is None for name in "WRB"):
-        return "its weights are no constants"
+        return "its weights are not constant"
     if recurrent.input("P") is not None or "clip" in node.attributes or recurrent.layout:
         return "it has peepholes, a clip or another layout"
     allowed = [["Tanh"], ["Relu"]] if node.op_type == "RNN" else [list(recurrent.gates.activations)]
@@ -169,12 +169,12 @@ class _Unroller:
         """The states (B, H) in front of the first position."""
         do, states = self.do, []
         for name in self.recurrent.gates.states:
-            given = self.recurrent.input(name)
-            if given is None:
+            initial = self.recurrent.input(name)
+            if initial is None:
                 states.append(do.constant(np.zeros((self.batch, hidden), dtype)))
             else:
                 bounds = [do.integers(number) for number in (index, index + 1, 0)]
-                states.append(do("Squeeze", [do("Slice", [given, *bounds]), bounds[2]]))
+                states.append(do("Squeeze", [do("Slice", [initial, *bounds]), bounds[2]]))
         return states
 
 

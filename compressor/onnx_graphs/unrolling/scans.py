@@ -81,13 +81,13 @@ class _Scan:
         pairs = zip(self._node.outputs, outputs, strict=True)
         replace(self._node, do, [new if old.name else None for old, new in pairs])
 
-    def _copy(self, do: Builder, given: Sequence[ir.Value | None]) -> list[ir.Value]:
-        """A copy of the body's nodes for given inputs; the values that stand for its outputs."""
-        known: dict[ir.Value | None, ir.Value | None] = dict(zip(self._body.inputs, given, strict=True))
+    def _copy(self, do: Builder, inputs: Sequence[ir.Value | None]) -> list[ir.Value]:
+        """A copy of the body's nodes on these inputs; gives the values of its outputs."""
+        known: dict[ir.Value | None, ir.Value | None] = dict(zip(self._body.inputs, inputs, strict=True))
         for node in self._body:
-            inputs = [known.get(value, value) for value in node.inputs]
+            arguments = [known.get(value, value) for value in node.inputs]
             outputs = do.several(
-                node.op_type, inputs, len(node.outputs), domain=node.domain, attributes=node.attributes
+                node.op_type, arguments, len(node.outputs), domain=node.domain, attributes=node.attributes
             )
             known |= zip(node.outputs, outputs, strict=True)
         copies = [known.get(value, value) for value in self._body.outputs]

@@ -27,7 +27,7 @@ class Plain:
     pieces: Mapping[str, tuple[str, recurrent.Piece]]
     """Name of a constant -> the matrix of which it is a part, and which part."""
     layers: Mapping[str, str]
-    """Name of a node that was made -> the recurrent matrix of its layer."""
+    """Name of a new node -> the recurrent matrix of its layer."""
     roles: Mapping[str, str]
     """Name of a value at one position -> what it is at every position."""
 

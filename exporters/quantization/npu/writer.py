@@ -50,7 +50,7 @@ class NpuWriter:
             calibration: How to calibrate.
             feeds: Inputs of the graph, one call each.
             folder: Where files may be written for a while.
-            same: Name of a value -> what it is, where others are the same at another step, so that they have one range.
+            same: Name of a value -> what it is at every step, for values that are to have one range at all of them.
 
         Raises:
             ExportError: A tensor is not finite on the calibration data, or the calibration fails.
@@ -66,8 +66,8 @@ class NpuWriter:
         whole, alone = unrolled(proto, every), inferred(proto)
         self._ranges = unified(unmasked(alone, calibrate(alone, calibration, feeds, folder)), same)
         if whole.pieces:
-            found = unmasked(whole.proto, calibrate(whole.proto, calibration, feeds, folder))
-            self._ranges |= unified(found, {**whole.roles, **same})
+            ranges = unmasked(whole.proto, calibrate(whole.proto, calibration, feeds, folder))
+            self._ranges |= unified(ranges, {**whole.roles, **same})
 
     def values(self, name: str, form: Form) -> NDArray[Any]:
         """The float values that a matrix in a form stands for."""
@@ -91,13 +91,13 @@ class NpuWriter:
         key = tuple(sorted((name, form) for name, form in forms.items() if form != "float"))
         if self._last is None or self._last[0] != key:
             plain = unrolled(rewrite(self._proto, self._weights, others), static)
-            made = self._quantized(plain, static) if static else plain.proto
-            self._last = key, plain, made
-        _, plain, made = self._last
+            rounded = self._quantized(plain, static) if static else plain.proto
+            self._last = key, plain, rounded
+        _, plain, rounded = self._last
         if exact:
-            return without_activations(made, plain.proto, {*static, *plain.pieces})
+            return without_activations(rounded, plain.proto, {*static, *plain.pieces})
         graph = self._proto.graph
-        short = compact(made, {value.name for value in (*graph.input, *graph.output)} | set(self._matrices))
+        short = compact(rounded, {value.name for value in (*graph.input, *graph.output)} | set(self._matrices))
         del short.metadata_props[:]
         short.metadata_props.extend(self._proto.metadata_props)
         return short
@@ -144,9 +144,9 @@ class NpuWriter:
             )
             quantizer.quantize_model()
             quantizer.model.topological_sort()
-        made: onnx.ModelProto = quantizer.model.model
-        del made.graph.value_info[:]
-        return made
+        quantized: onnx.ModelProto = quantizer.model.model
+        del quantized.graph.value_info[:]
+        return quantized
 
     def _left_float(self, plain: Plain, static: set[str]) -> list[str]:
         """Names of the nodes that are not in integers."""
@@ -166,7 +166,7 @@ class NpuWriter:
         return [name for name, is_integer in integer.items() if not is_integer]
 
     def _is_integer(self, node: onnx.NodeProto, plain: Plain, static: set[str]) -> bool | None:
-        """Whether a node is in integers; None where its neighbours say so."""
+        """Whether a node is in integers; None if its neighbours decide."""
         if node.op_type in LEFT_OUT:
             return False
         inside = [plain.pieces[name] for name in node.input if name in plain.pieces]
