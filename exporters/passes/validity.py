@@ -24,11 +24,8 @@ def check(proto: onnx.ModelProto, opset: int, domains: Mapping[str, int] | None 
     """
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     used = {node.domain for node in walk.nodes(proto.graph)} - set(walk.STANDARD)
-    if (
-        versions.get("") != opset
-        or {*versions.items()} - {("", opset), *(domains or {}).items()}
-        or used - set(versions)
-    ):
+    allowed = {("", opset), *(domains or {}).items()}
+    if versions.get("") != opset or set(versions.items()) - allowed or used - set(versions):
         raise ExportError(
             f"the file needs the operator sets {versions}, not opset {opset} alone",
             hint="try another opset, such as 18",

@@ -110,9 +110,7 @@ def find(proto: onnx.ModelProto, keep_float: Sequence[str] = (), smallest: int =
                 plain = channels is not None and is_plain(node)
                 uses.setdefault(name, []).append(Use(node.op_type, place, node.output[0], plain, channels))
     outputs = {value.name for value in proto.graph.output}
-    return [
-        _matrix(name, sizes[name], places, keep_float, name in outputs, smallest) for name, of_matrix in uses.items()
-    ]
+    return [_matrix(name, sizes[name], places, keep_float, name in outputs, smallest) for name, places in uses.items()]
 
 
 def name_by_parameters(proto: onnx.ModelProto, parameters: Mapping[str, NDArray[Any]]) -> None:
@@ -163,9 +161,8 @@ def is_plain(node: onnx.NodeProto) -> bool:
 
     attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
     if node.op_type == "Gemm":
-        return bool(
-            attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0 and not attributes.get("transA", 0)
-        )
+        scaled = attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0
+        return not scaled and not attributes.get("transA", 0)
     if node.op_type == "Gather":
         return bool(attributes.get("axis", 0) == 0)
     if node.op_type in RECURRENT:
