@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -171,13 +172,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, default="gru")
     parser.add_argument("--repeats", type=int, default=5, help="exports after the first one")
-    parser.add_argument("--set", nargs="*", default=[], metavar="OPTION=VALUE", help="export options, such as chunk=2")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="export options, such as opset=21 or 'stream={chunk: 2}'",
+    )
     parser.add_argument("--json", type=Path, help="also write the stages here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model, task = MODELS[arguments.model](), Random()
-    options = onnx.Options.model_validate(dict(item.split("=", 1) for item in arguments.set))
+    options = onnx.Options.model_validate(
+        {key: yaml.safe_load(text) for key, text in (item.split("=", 1) for item in arguments.set)}
+    )
     watch = Stopwatch()
     started = time.process_time()
     for stage, place in STAGES.items():

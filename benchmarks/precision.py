@@ -36,11 +36,11 @@ INPUT, CLASSES, STEPS = 40, 10, 100
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 FORMS: dict[str, dict[str, Any]] = {
     "float": {},
-    "int8, cpu": {"precision": "int8", "max_error": 0.5},
-    "int8, anywhere": {"precision": "int8", "quantize_for": "anywhere", "max_error": 0.5},
-    "int4": {"precision": "int4", "max_error": 1.0},
+    "int8, cpu": {"precision": "int8", "rounding": {"max_error": 0.5}},
+    "int8, anywhere": {"precision": "int8", "rounding": {"quantize_for": "anywhere", "max_error": 0.5}},
+    "int4": {"precision": "int4", "rounding": {"max_error": 1.0}},
     "half of the units": {},
-    "half of the units, int8": {"precision": "int8", "max_error": 0.5},
+    "half of the units, int8": {"precision": "int8", "rounding": {"max_error": 0.5}},
 }
 
 

@@ -36,7 +36,7 @@ from exporters.checks import agreement
 from exporters.prepare import private_copy
 from tests.exporters import test_aaren, test_heads, test_loops, test_models
 from tests.exporters.conftest import ShapedTask, lengths_for
-from tests.exporters.stepping import test_graph as step_tests
+from tests.exporters.onnx_files import test_step as step_tests
 from tests.surgery import attentions, topologies
 
 if TYPE_CHECKING:

@@ -111,7 +111,7 @@ def with_aaren(model: Encoder) -> Encoder:
 
 def exported(model: nn.Module, path: Path, **options: Any) -> Steps:
     """The step file of a model, checked."""
-    artifact = onnx.export(Job(model, GuardedTask(Random(), __file__), path, onnx.Options(stream=True, **options)))
+    artifact = onnx.export(Job(model, GuardedTask(Random(), __file__), path, onnx.Options(stream=options or True)))
     assert artifact.step is not None
     longest = max(point.length for point in artifact.step.parity.points)
     largest = max(point.max_absolute for point in artifact.step.parity.points)

@@ -79,8 +79,8 @@ class ExportOptions(BaseModel, ABC):
 
     def file_names(self, stem: str | None = None) -> tuple[str, ...]:
         """Names of all model files that an export writes."""
-        own = self.file_name(stem)
-        return (own, f"{own.removesuffix(f'.{self.ending}')}.step.{self.ending}") if self.streams else (own,)
+        name = self.file_name(stem)
+        return (name, f"{name.removesuffix(f'.{self.ending}')}.step.{self.ending}") if self.streams else (name,)
 
     def unrounded(self) -> Self:
         """The same in float32."""

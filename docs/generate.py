@@ -23,7 +23,7 @@ from compressor.cli import EXIT_CODES
 from compressor.cli.app import app
 from compressor.methods import METHODS
 from compressor.recipe import schema
-from compressor.recipe.words import expected, resolve
+from compressor.recipe.words import alternatives, expected, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -164,7 +164,7 @@ def _options_and_groups(options: Mapping[str, Any]) -> Iterator[str]:
 def _group(field: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The model that a field holds, if it holds one."""
     definitions = schema()["$defs"]
-    for choice in (field, *field.get("anyOf", ()), *field.get("allOf", ())):
+    for choice in (field, *alternatives(field)):
         target = resolve(choice, definitions)
         if "properties" in target:
             return target

@@ -62,9 +62,9 @@ def agreement(
         if isinstance(forward, Steps):
             return chained.beside_torch(reference, forward, job), forward.runtime
         sizes = {"batch": 1 if forward.alone else None, "time": forward.length}
-        taken = fixed(job.task, {axis: size for axis, size in sizes.items() if size is not None})
+        fitting = fixed(job.task, {axis: size for axis, size in sizes.items() if size is not None})
         with torch.no_grad(), plain_attention():
-            compared = parity.check(reference, forward, taken, **_settings(job))
+            compared = parity.check(reference, forward, fitting, **_settings(job))
         return compared, forward.runtime
     finally:
         forward.close()

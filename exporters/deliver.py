@@ -137,7 +137,7 @@ def by_first_right_way(ways: Sequence[Way], folder: Path, job: Job[Any], *, reme
     Args:
         ways: In the order in which they are tried.
         folder: A temporary folder.
-        job: The export; its progress is told of each way that is given up.
+        job: The export; its progress shows each way that failed.
         remedy: What an error names if no way is right.
 
     Returns:
@@ -153,8 +153,8 @@ def by_first_right_way(ways: Sequence[Way], folder: Path, job: Job[Any], *, reme
         inside.mkdir()
         try:
             candidate = way.convert(inside)
-            told = tuple(f"{name} was not right: {_reason(error)}" for name, error in failures)
-            notes = (*candidate.notes, *((f"Made {way.name}.", *told) if len(ways) > 1 else ()))
+            failed = tuple(f"{name} was not right: {_reason(error)}" for name, error in failures)
+            notes = (*candidate.notes, *((f"Made {way.name}.", *failed) if len(ways) > 1 else ()))
             return deliver(replace(candidate, notes=notes), job)
         except ExportError as error:
             failures.append((way.name, error))
@@ -172,8 +172,8 @@ def _reason(error: ExportError) -> str:
     lines = error.message.splitlines()
     if isinstance(error, Disagreement):
         worst = max(error.parity.points, key=lambda point: (not point.within, point.max_absolute))
-        where = f"at batch {worst.batch} and length {worst.length}"
-        return f"{lines[0].partition(' (atol')[0]} {where}: {worst.note or f'off by {worst.max_absolute:.2g}'}"
+        place = f"at batch {worst.batch} and length {worst.length}"
+        return f"{lines[0].partition(' (atol')[0]} {place}: {worst.note or f'off by {worst.max_absolute:.2g}'}"
     return " ".join([lines[0], *(line.strip() for line in lines[-1:] if len(lines) > 1)])[:300]
 
 

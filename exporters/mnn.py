@@ -1,6 +1,6 @@
 """Files of MNN (`.mnn`), converted from ONNX by MNN's own converter and checked in MNN.
 
-Known of MNN 3.6: an LSTM whose states are no inputs crashes the converter unless it is told to keep its own LSTM; a
+Known of MNN 3.6: an LSTM whose states are no inputs crashes the converter unless it keeps its own LSTM; a
 GRU kept that way is up to five times slower than the loop that it makes otherwise; an RNN of relu is computed as one
 of tanh; an unrolled LSTM is wrong unless its optimizer is off. Hence the ways that are tried, each checked.
 """
@@ -50,7 +50,7 @@ def export(job: Job[Options]) -> Artifact:
         source, facts = onnx_file(job, folder, length=job.options.length)
 
         def way(name: str, arguments: Sequence[str]) -> Way:
-            return Way(name, lambda own: _convert(source, own / job.path.name, python, arguments, job.options))
+            return Way(name, lambda inside: _convert(source, inside / job.path.name, python, arguments, job.options))
 
         ways = [_OWN_CELLS, _LOOPS] if "LSTM" in facts.operators else [_LOOPS, _OWN_CELLS]
         if not {"LSTM", "GRU", "RNN"} & set(facts.operators):

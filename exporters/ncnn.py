@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import warnings
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compressor.errors import ExportError
@@ -21,20 +19,18 @@ from compressor.runtimes import child, environments
 from exporters.deliver import Candidate, Way, by_first_right_way, describe
 from exporters.options import FixedLengthOptions
 from exporters.prepare import workshop
+from exporters.programs import pnnx
 from exporters.source import onnx_file, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
     from compressor.export import Job
     from compressor.report import Artifact
     from compressor.runtimes.onnx_runtime import OnnxFile
-
-_KEPT = 233
-"""Stands in pnnx's example where a blob has every axis of the model."""
-_WORDS = {"float32": "f32", "float64": "f64", "float16": "f16", "int64": "i64", "int32": "i32", "bool": "u8"}
 
 
 class Options(FixedLengthOptions):
@@ -44,7 +40,7 @@ class Options(FixedLengthOptions):
     format: Literal["ncnn"] = "ncnn"
     """The recipe word of this exporter."""
     route: Literal["auto", "onnx", "torch"] = "auto"
-    """What pnnx reads; `auto`: ONNX, and where that is not right TorchScript."""
+    """What pnnx reads; `auto`: ONNX, and TorchScript if that is wrong."""
 
 
 def export(job: Job[Options]) -> Artifact:
@@ -55,7 +51,7 @@ def export(job: Job[Options]) -> Artifact:
         ParityError: What ncnn computes disagrees with PyTorch.
         OutputError: The files cannot be written.
     """
-    program = _program(environments.need("ncnn"))
+    program = pnnx.find_program(environments.need("ncnn"))
     with workshop(job.path) as folder:
         source, _ = onnx_file(job, folder, length=job.options.length)
         build = _Build(source, job, program)
@@ -81,30 +77,31 @@ class _Build:
 
     def ways(self) -> list[Way]:
         routes = ("onnx", "torch") if self._options.route == "auto" else (self._options.route,)
-        found = []
+        ways = []
         for route in routes:
             if self._open:
-                found.append(Way(f"from {_TITLES[route]}", partial(self._convert, route=route, lengths=2)))
+                ways.append(Way(f"from {_TITLES[route]}", partial(self._convert, route=route, lengths=2)))
             name = f"from {_TITLES[route]}, traced at one length"
-            found.append(Way(name, partial(self._convert, route=route, lengths=1)))
-        return found
+            ways.append(Way(name, partial(self._convert, route=route, lengths=1)))
+        return ways
 
     def _convert(self, folder: Path, route: str, lengths: int) -> Candidate:
-        given = folder / "model.onnx" if route == "onnx" else folder / "model.pt"
+        model = folder / "model.onnx" if route == "onnx" else folder / "model.pt"
         examples = [self._example(number) for number in range(lengths)]
         if route == "onnx":
-            given.write_bytes(self._source.read_bytes())
+            model.write_bytes(self._source.read_bytes())
         else:
-            self._trace(given, examples[0])
+            self._trace(model, examples[0])
         param = folder / f"{self._path.name}.param"
         binary = param.with_suffix(".bin")
         shapes = [
-            f"inputshape{'' if number == 0 else number + 1}={_shapes(own)}" for number, own in enumerate(examples)
+            f"inputshape{'' if number == 0 else number + 1}={pnnx.shapes_of(own)}"
+            for number, own in enumerate(examples)
         ]
         child.run(
             [
                 str(self._program),
-                str(given),
+                str(model),
                 *shapes,
                 "fp16=0",
                 f"ncnnparam={param}",
@@ -126,15 +123,15 @@ class _Build:
             name for layer in layers if layer for name in layer[4 + int(layer[2]) : 4 + int(layer[2]) + int(layer[3])]
         }
         inputs, outputs = self._file.inputs, self._file.outputs
-        taken = [f"in{number}" if f"in{number}" in blobs | names else None for number in range(len(inputs))]
-        given = [f"out{number}" for number in range(len(outputs))]
-        missing = [name for name in given if name not in names]
+        inputs_taken = [f"in{number}" if f"in{number}" in blobs | names else None for number in range(len(inputs))]
+        outputs_given = [f"out{number}" for number in range(len(outputs))]
+        missing = [name for name in outputs_given if name not in names]
         if missing or len(blobs) > len(inputs):
             raise ExportError(f"pnnx wrote a net whose inputs and outputs are not those of the model ({missing})")
         from compressor.runtimes.steps import METADATA_KEY
 
         kept = {key: value for key, value in self._file.metadata.items() if key == METADATA_KEY}
-        dropped = _dropped_axes(example.read_text(encoding="utf-8"))
+        dropped = pnnx.dropped_axes(example.read_text(encoding="utf-8"))
         beside = describe(
             param,
             "ncnn",
@@ -143,10 +140,10 @@ class _Build:
             [self._alone(item, self._batch(item, self._task.outputs)) for item in outputs],
             metadata=kept,
             details={
-                "blobs_in": json.dumps(taken),
-                "blobs_out": json.dumps(given),
-                "dropped_in": json.dumps([dropped.get(name or "") for name in taken]),
-                "dropped_out": json.dumps([dropped.get(name) for name in given]),
+                "blobs_in": json.dumps(inputs_taken),
+                "blobs_out": json.dumps(outputs_given),
+                "dropped_in": json.dumps([dropped.get(name or "") for name in inputs_taken]),
+                "dropped_out": json.dumps([dropped.get(name) for name in outputs_given]),
             },
         )
         operators: dict[str, int] = {}
@@ -178,7 +175,7 @@ class _Build:
         return self._options.length is None and self._task.min_length < self._task.max_length
 
     def _example(self, number: int) -> tuple[Tensor, ...]:
-        """Inputs of one sample, as the ONNX file takes them; of another size where `number` is 1."""
+        """Inputs of one sample, as the ONNX file takes them; of another size if `number` is 1."""
         task = self._task
         typical = self._options.length or max(min(2, task.max_length), min(task.length, task.max_length))
         if self._steps is not None:
@@ -193,12 +190,12 @@ class _Build:
         from exporters.prepare import private_copy
         from exporters.stepping.find import step_module
 
-        own = private_copy(self._model)
+        model = private_copy(self._model)
         if self._options.form == "step":
-            own = step_module(own, self._task, chunk=self._options.chunk)
+            model = step_module(model, self._task, chunk=self._options.chunk)
         try:
             with torch.no_grad(), plain_attention(), _quiet():
-                traced = torch.jit.trace(own, tuple(example), check_trace=False)
+                traced = torch.jit.trace(model, tuple(example), check_trace=False)
                 if self._options.form == "step":
                     # pnnx crashes on modules of ours; whole models stay as they are, for it knows `nn.LSTM` by name
                     traced = torch.jit.freeze(traced)
@@ -210,37 +207,6 @@ class _Build:
 
 
 _TITLES = {"onnx": "ONNX", "torch": "TorchScript"}
-
-
-def _program(found: environments.Found) -> Path:
-    """Pnnx itself; its Python module would want PyTorch in that environment."""
-    where = child.run(
-        [str(found.python), "-P", "-c", "import importlib.util; print(importlib.util.find_spec('pnnx').origin)"],
-        seconds=60,
-        what="the search for pnnx",
-    ).strip()
-    for name in ("pnnx", "bin/pnnx", "pnnx.exe"):
-        program = Path(where).parent / name
-        if program.is_file():
-            return program
-    raise ExportError(f"there is no program pnnx in {Path(where).parent}", hint="`compressor runtimes install ncnn`")
-
-
-def _dropped_axes(example: str) -> dict[str, int]:
-    """Blob -> the axis of samples that the net does not have, from pnnx's own example; those that keep all are missing.
-
-    Whether pnnx leaves that axis out depends on the operators of the net.
-    """
-    found = re.findall(r"ex\.input\(\"(in\d+)\", .*batch_index=(\d+)\)|(out\d+)\.numpy\(batch_index=(\d+)\)", example)
-    named = {blob or other: int(first or second) for blob, first, other, second in found}
-    return {blob: axis for blob, axis in named.items() if axis != _KEPT}
-
-
-def _shapes(example: Sequence[Tensor]) -> str:
-    """Shapes and types as pnnx takes them: [1,20,40]f32,[1]i64."""
-    return ",".join(
-        f"[{','.join(map(str, part.shape))}]{_WORDS[str(part.dtype).removeprefix('torch.')]}" for part in example
-    )
 
 
 @contextlib.contextmanager

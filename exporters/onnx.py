@@ -47,7 +47,7 @@ def export(job: Job[Options]) -> Artifact:
     job = replace(job, task=fixed(job.task, job.options.shapes), options=job.options.with_tolerances())
     with (
         torch.random.fork_rng(devices=[]),
-        job.progress.bar(f"export {job.path.name}", total=6 if job.options.stream else 4) as bar,
+        job.progress.bar(f"export {job.path.name}", total=6 if job.options.streams else 4) as bar,
         workshop(job.path) as folder,  # first of all, so that a folder that cannot be written is known at once
     ):
         torch.manual_seed(job.seed)
@@ -73,12 +73,12 @@ def _checked(job: Job[Options], candidate: Path, bar: Bar) -> tuple[Artifact, di
     artifact = facts.artifact(candidate, files, parity, job.seconds).model_copy(update={"checks": others})
     beside: Artifact | None = None
     more: dict[Path, bytes] = {}
-    if options.stream:
+    if options.step is not None:
         bar.advance(note="step by step")
-        beside, more = step.checked(private_copy(job.model), candidate, job, bar)
-    if options.stream and options.quantize_for == "npu":
+        beside, more = step.checked(private_copy(job.model), candidate, job, options.step, bar)
+    if options.rounding is not None and options.rounding.for_npu and options.streams:
         artifact = artifact.model_copy(update={"notes": (_FOR_STEPS_ONLY,)})
-    elif options.rounds:
+    elif options.rounding is not None:
         bar.advance(0, note="quantize")
-        artifact, files = rounded.checked(proto, candidate, reference, job, parity, bar)
+        artifact, files = rounded.checked(proto, candidate, reference, job, options.rounding, parity, bar)
     return artifact.model_copy(update={"step": beside}), {**files, **more}

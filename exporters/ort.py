@@ -47,18 +47,18 @@ def export(job: Job[Options]) -> Artifact:
     """
     with workshop(job.path) as folder:
         source, facts = onnx_file(job, folder)
-        made = folder / "made"
-        given = folder / "given"
-        given.mkdir()
-        shutil.copy(source, given / "model.onnx")
+        converted_folder = folder / "converted"
+        source_folder = folder / "source"
+        source_folder.mkdir()
+        shutil.copy(source, source_folder / "model.onnx")
         child.run(
             [
                 sys.executable,
                 "-m",
                 _CONVERTER,
-                str(given),
+                str(source_folder),
                 "--output_dir",
-                str(made),
+                str(converted_folder),
                 "--enable_type_reduction",
                 "--optimization_style",
                 job.options.optimization.capitalize(),
@@ -67,8 +67,8 @@ def export(job: Job[Options]) -> Artifact:
             what=f"the conversion of {job.path.name}",
             environment={"OMP_NUM_THREADS": "1"},
         )
-        converted = _only(made, "*.ort").rename(folder / job.path.name)
-        operators = _only(made, "*.config").rename(folder / f"{job.path.name}.config")
+        converted = _only(converted_folder, "*.ort").rename(folder / job.path.name)
+        operators = _only(converted_folder, "*.config").rename(folder / f"{job.path.name}.config")
         candidate = Candidate(
             path=converted,
             format="ort",
@@ -80,9 +80,9 @@ def export(job: Job[Options]) -> Artifact:
 
 
 def _only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
+    matches = sorted(folder.glob(pattern))
+    if len(matches) != 1:
         raise ExportError(
-            f"the converter of ONNX Runtime wrote {len(found)} files {pattern}", hint="try another version of it"
+            f"the converter of ONNX Runtime wrote {len(matches)} files {pattern}", hint="try another version of it"
         )
-    return found[0]
+    return matches[0]

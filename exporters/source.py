@@ -10,6 +10,7 @@ from compressor.export import Job
 from compressor.report import Artifact
 from exporters import onnx
 from exporters.prepare import check_length
+from exporters.stepping.options import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,13 +37,11 @@ def onnx_file(job: Job[ConvertedOptions], folder: Path, *, length: int | None = 
         ExportError: As `exporters.onnx.export`.
     """
     options, task = job.options, job.task
-    step = options.is_step
-    own = onnx.Options(
-        name="source", stream=step, chunk=options.chunk if step else 1, atol=options.atol, rtol=options.rtol
-    )
+    stream = Stream(chunk=options.chunk) if options.is_step else False
+    exact = onnx.Options(name="source", stream=stream, atol=options.atol, rtol=options.rtol)
     path = folder / "source.onnx"
-    artifact = _shared(Job(job.model, task, path, own, seed=job.seed, progress=job.progress))
-    if step:
+    artifact = _shared(Job(job.model, task, path, exact, seed=job.seed, progress=job.progress))
+    if options.is_step:
         assert artifact.step is not None
         return folder / artifact.step.path, artifact.step
     if length is None:

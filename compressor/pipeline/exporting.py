@@ -107,7 +107,7 @@ def _export_original(run: Setting, original: nn.Module, options: ExportOptions) 
         if not options.streams or not any(step.may_stream for step in run.recipe.steps):
             raise
         artifact = _export(run, original, run.task, options.whole(), "original")
-        run.notes.append(f"There is no step file of the original: {error.message}.")
+        run.notes.append(f"The original has no step file: {error.message}.")
         return artifact
 
 
@@ -132,7 +132,7 @@ def _export(
 
 
 def _refused(run: Setting, options: ExportOptions, error: ExportError) -> Skip:
-    """An export that did not work out, told at once: the others go on."""
+    """An export that failed; it is said at once, and the others go on."""
     name = options.file_name()
     remedy = f" ({error.hint})" if error.hint else ""
     run.progress.say(f"{name} is refused: {error.message}{remedy}")

@@ -27,8 +27,8 @@ _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 class RunFolder:
     """`with RunFolder(out, ...) as folder:` write into `folder.staging`, then `commit()`.
 
-    A run that fails removes its staging folder and leaves `out` as it was (and not there where it was not there), but
-    for what it was told to keep.
+    A run that fails removes its staging folder and leaves `out` as it was, missing if it was missing, except
+    for the files of `keeping`.
     """
 
     def __init__(self, out: Path, recipe_sha256: str, *, quick: bool, force: bool) -> None:
@@ -62,7 +62,7 @@ class RunFolder:
 
     @contextmanager
     def keeping(self, *names: str) -> Iterator[None]:
-        """Where what follows fails, keep these staged files in `out/unfinished`; an error of ours says so."""
+        """If the block fails, keep these staged files in `out/unfinished`; an error of ours says so."""
         try:
             yield
         except BaseException as error:

@@ -49,7 +49,7 @@ def check_limits(
 
 
 def _against(limits: Limits, reached: Mapping[str, float], label: str) -> Iterator[Limit]:
-    """The limits that are set, of what was reached by one file; NaN where nothing was."""
+    """The limits that are set, against what one file reached; NaN if it was not measured."""
     at_most = {"metric_drop", "file_bytes", "latency_ms"}
     for name, value in reached.items():
         limit = getattr(limits, name)

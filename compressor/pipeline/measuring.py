@@ -90,11 +90,11 @@ def _time(
         **_rounds(run),
     )
     ratios, timed = iter(speedups), {}
-    for index, taken in zip(chosen, latencies, strict=True):
+    for index, measured in zip(chosen, latencies, strict=True):
         baseline = exported[index].baseline
         ratio = next(ratios) if baseline != index else None
         same = lengths[index] == lengths[baseline]
-        timed[index] = taken.model_copy(update={"length": lengths[index]}), ratio if same else None
+        timed[index] = measured.model_copy(update={"length": lengths[index]}), ratio if same else None
     return timed
 
 
@@ -110,12 +110,12 @@ def _measure_steps(run: Setting, exported: Sequence[Exported], inputs: Sequence[
         examined[index] = accuracy.examine(exported[index].task, files[index], seed=run.recipe.seed)
     chunks = {index: file.info.chunk for index, file in files.items()}
     past = max(0, run.task.length - max(chunks.values()))
-    given = {index: file.one_step(inputs[index], past=past) for index, file in files.items()}
-    order = list(paths)  # one without a step file of the original to compare with stands for itself
+    steps = {index: file.one_step(inputs[index], past=past) for index, file in files.items()}
+    order = list(paths)  # one without a step file of the original to compare with is its own baseline
     baselines = {index: exported[index].baseline if exported[index].baseline in paths else index for index in paths}
     latencies, speedups = latency.compare(
         list(paths.values()),
-        list(given.values()),
+        list(steps.values()),
         baselines=[order.index(baselines[index]) for index in order],
         batch=1,
         length=chunks[order[0]],
@@ -130,8 +130,8 @@ def _measure_steps(run: Setting, exported: Sequence[Exported], inputs: Sequence[
         baseline = baselines[index]
         ratio = next(ratios) if baseline != index else None
         measured[index] = StepMeasurement(
-            macs=_macs(run, path, given[index]),
-            peak_memory_bytes=memory.peak(path, given[index]),
+            macs=_macs(run, path, steps[index]),
+            peak_memory_bytes=memory.peak(path, steps[index]),
             latency=timed.model_copy(update={"length": chunks[index]}),
             past=past,
             score=examined[index].score,
@@ -153,5 +153,5 @@ def _macs(run: Setting, path: Path, inputs: Sequence[Tensor]) -> int | None:
     counted = macs.survey(path, inputs)
     if counted.uncounted:
         missing = ", ".join(counted.uncounted)
-        run.notes.append(f"MACs of {path.name} are not given: {missing} cannot be counted.")
+        run.notes.append(f"MACs of {path.name} are unknown: {missing} cannot be counted.")
     return counted.total

@@ -18,7 +18,7 @@ def schema() -> dict[str, Any]:
 
 
 def _without_titles(value: Any, *, names: bool = False) -> Any:
-    """Drop pydantic's generated titles; `names` where the keys are names of properties and not words of the schema."""
+    """Drop pydantic's generated titles; `names`: the keys are names of properties and not words of the schema."""
     if isinstance(value, list):
         return [_without_titles(item) for item in value]
     if not isinstance(value, dict):

@@ -80,7 +80,7 @@ class Recipe(BaseModel):
         tuple[Annotated[Method, ChosenBy("method", methods)], ...],
         Field(max_length=MAX_STEPS, examples=[[{"method": "retrain"}]]),
     ]
-    """Methods, carried out in this order; empty where an export alone makes the model smaller, by its `precision`."""
+    """Methods, carried out in this order; empty if an export alone makes the model smaller, by its `precision`."""
 
     exports: Annotated[
         tuple[Annotated[ExportOptions, ChosenBy("format", formats)], ...],

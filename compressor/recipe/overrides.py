@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+SET = "--set "
+"""In front of an override, in its place."""
+
+
 @dataclass(frozen=True)
 class Override:
     """One `--set`, read but not applied."""
@@ -24,7 +28,7 @@ class Override:
     @property
     def place(self) -> Place:
         """What errors point to."""
-        return Place(f"--set {self.text}")
+        return Place(f"{SET}{self.text}")
 
 
 def read(text: str) -> Override:
@@ -33,7 +37,7 @@ def read(text: str) -> Override:
     Raises:
         RecipeError: No `=`, an empty key, or a value that is not YAML.
     """
-    place = Place(f"--set {text}")
+    place = Place(f"{SET}{text}")
     dotted, equals, value = text.partition("=")
     keys = tuple(dotted.strip().split("."))
     if not equals:
@@ -88,8 +92,8 @@ def _put(root: Any, override: Override) -> list[Path]:
         if depth == len(override.keys) - 1:
             container[step] = override.value
             break
-        if isinstance(container, dict) and container.get(key) is None:
-            container[key] = {}  # an optional part that the file leaves out, such as `limits`
+        if isinstance(container, dict) and (container.get(key) is None or container[key] is True):
+            container[key] = {}  # an optional part that the file leaves out or only switches on: `limits`, `stream`
             created.append(path)
         container = container[step]
     return [*created, path]

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from compressor.errors import Place, RecipeError
-from compressor.recipe.choice import formats, methods
+from compressor.errors import RecipeError
+from compressor.plain_yaml import dump
 from compressor.recipe.jsonschema import schema
-from compressor.recipe.words import Schema, expected, found, resolve
+from compressor.recipe.lookup import (
+    LISTS,
+    called,
+    group_of,
+    is_entry,
+    is_in_entry,
+    options_at,
+    owner_of,
+    place_of,
+    schema_at,
+    value_at,
+)
+from compressor.recipe.overrides import SET
+from compressor.recipe.words import Schema, alternatives, expected, found
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
     from compressor.recipe.yaml12 import Document, Path
 
-_LISTS = {"steps": ("method", methods), "exports": ("format", formats)}
 _YAML_1_1_BOOLS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 _MOST_NAMES = 12
 
@@ -40,30 +53,29 @@ def translate(error: ValidationError, document: Document) -> tuple[RecipeError, 
 
 
 def _follows_from_others(detail: ErrorDetails) -> bool:
-    """A list counts as too short where its entries are wrong; those have errors of their own."""
+    """A list counts as too short if its entries are wrong; those have errors of their own."""
     return detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]
 
 
 def _order(problem: RecipeError) -> tuple[int, int, int]:
     place = problem.place
     if place is None or place.line is None:
-        return (0 if place is None or not place.file.startswith("--set") else 1, 0, 0)
+        return (0 if place is None or not place.file.startswith(SET) else 1, 0, 0)
     return (0, place.line, place.column or 0)
 
 
 def _path_in_file(detail: ErrorDetails, root: Any) -> Path:
     """Pydantic's location without the words that are not in the file: names of union members and of tags."""
     location = detail["loc"]
-    if len(location) > 2 and location[0] in _LISTS:
+    if len(location) > 2 and location[0] in LISTS:
         location = (*location[:2], *location[3:])
     path: Path = ()
     value = root
     for part in location:
-        if not _has(value, part):
-            return (*path, part) if detail["type"] == "missing" else path
-        value = value[part]
-        path = (*path, part)
-    return path
+        if _has(value, part):
+            value = value[part]
+            path = (*path, part)
+    return (*path, location[-1]) if detail["type"] == "missing" else path
 
 
 def _has(value: Any, part: str | int) -> bool:
@@ -76,81 +88,95 @@ def _problem(detail: ErrorDetails, path: Path, document: Document) -> RecipeErro
     kind = detail["type"]
     if kind in ("value_error", "assertion_error"):
         return _rule(detail, path, document)
-    if kind in _NO_MAPPING and _is_entry(path):
+    if kind in _NO_MAPPING and is_entry(path):
         return _not_an_entry(path, document)
     return _BY_TYPE.get(kind, _wrong_value)(path, document)
 
 
 def _unknown_key(path: Path, document: Document) -> RecipeError:
     owner, key = path[:-1], str(path[-1])
-    known = list(_schema_at(owner, document.value).get("properties", {}))
-    name = _owner(owner, document.value)
-    message = f"{name} has no {'option' if _is_step(owner) else 'key'} `{key}`"
+    group = group_of(key, owner, document.value)
+    if group is not None:
+        return _in_a_group(path, group, document)
+    known = list(options_at(owner, document.value))
+    name = owner_of(owner, document.value)
+    message = f"{name} has no {'option' if is_in_entry(owner) else 'key'} `{key}`"
     hint = _did_you_mean(key, known) or (f"it has {_names(known)}" if len(known) <= _MOST_NAMES else None)
     if hint is None and owner[0] == "steps":
         hint = f"{name.replace('`', '')} has many options: `compressor methods show {name.strip('`')}` lists them"
     return RecipeError(message, place=document.keys.get(path), hint=hint)
 
 
+def _in_a_group(path: Path, group: str, document: Document) -> RecipeError:
+    """An option that belongs into a group of options beside it; the hint is the line to write."""
+    owner, key = path[:-1], str(path[-1])
+    place = document.keys.get(path)
+    entry = value_at(owner, document.value)
+    if place is not None and place.file.startswith(SET):
+        line = f"{SET}{'.'.join(map(str, (*owner, group, key)))}={_flow(entry[key])}"
+    else:
+        beside = {name: value for name, value in entry.items() if group_of(name, owner, document.value) == group}
+        inside = entry[group] if isinstance(entry.get(group), dict) else {}
+        line = f"{group}: {_flow({**inside, **beside})}"
+    message = f"`{key}` of {owner_of(owner, document.value)} is an option of `{group}`"
+    return RecipeError(message, place=place, hint=f"write `{line}`")
+
+
 def _missing_key(path: Path, document: Document) -> RecipeError:
     owner, key = path[:-1], str(path[-1])
-    here = _schema_at(path, document.value)
+    here = schema_at(path, document.value)
     example = f", for example `{key}: {_flow(here['examples'][0])}`" if "examples" in here else ""
-    message = f"{_owner(owner, document.value)} needs `{key}`"
+    message = f"{owner_of(owner, document.value)} needs `{key}`"
     hint = f"`{key}` is {expected(here, schema()['$defs'])}{example}"
-    return RecipeError(message, place=_place(document, owner), hint=hint)
+    return RecipeError(message, place=place_of(document, owner), hint=hint)
 
 
 def _flow(value: Any) -> str:
     """A value as one line of YAML."""
-    if isinstance(value, list):
-        return f"[{', '.join(_flow(item) for item in value)}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {_flow(item)}' for key, item in value.items())}}}"
-    return str(value)
+    return dump([value], default_flow_style=True, width=math.inf).strip()[1:-1]
 
 
 def _no_word(path: Path, document: Document) -> RecipeError:
-    word, choices = _LISTS[str(path[0])]
-    message = f"{_owner(path, document.value)} has no `{word}`"
-    return RecipeError(message, place=_place(document, path), hint=f"{word}s: {_names(choices())}")
+    word, choices = LISTS[str(path[0])]
+    message = f"{owner_of(path, document.value)} has no `{word}`"
+    return RecipeError(message, place=place_of(document, path), hint=f"{word}s: {_names(choices())}")
 
 
 def _unknown_word(path: Path, document: Document) -> RecipeError:
-    word, choices = _LISTS[str(path[0])]
-    value = _at(path, document.value)[word]
+    word, choices = LISTS[str(path[0])]
+    value = value_at(path, document.value)[word]
     place = document.values.get((*path, word))
     listing = f"{word}s: {_names(choices())}"
     if not isinstance(value, str):
         return RecipeError(f"`{word}` is {found(value)}, expected a name", place=place, hint=listing)
-    message = f"there is no {word} `{value}`"
+    message = f"unknown {word} `{value}`"
     return RecipeError(message, place=place, hint=_did_you_mean(value, choices()) or listing)
 
 
 def _not_an_entry(path: Path, document: Document) -> RecipeError:
-    word, choices = _LISTS[str(path[0])]
-    value = _at(path, document.value)
+    word, choices = LISTS[str(path[0])]
+    value = value_at(path, document.value)
     message = f"entry {path[1]} of `{path[0]}` is {found(value)}, expected a mapping with a `{word}`"
     hint = f"write `- {word}: {value if value in choices() else next(iter(choices()))}`" if choices() else None
-    return RecipeError(message, place=_place(document, path), hint=hint)
+    return RecipeError(message, place=place_of(document, path), hint=hint)
 
 
 def _rule(detail: ErrorDetails, path: Path, document: Document) -> RecipeError:
-    """A rule of a model's own; where its text names an option of the file, that is the place."""
+    """A rule of a model's own; if its text names an option of the file, that is the place."""
     message = str(detail.get("ctx", {}).get("error", detail["msg"]))
-    value = _at(path, document.value)
+    value = value_at(path, document.value)
     for name in re.findall(r"`(\w+)", message):
         if isinstance(value, dict) and name in value:
             return RecipeError(message, place=document.keys.get((*path, name)))
-    return RecipeError(message, place=_place(document, path))
+    return RecipeError(message, place=place_of(document, path))
 
 
 def _wrong_value(path: Path, document: Document) -> RecipeError:
-    value = _at(path, document.value)
-    here = _schema_at(path, document.value)
+    value = value_at(path, document.value)
+    here = schema_at(path, document.value)
     wanted = expected(here, schema()["$defs"])
-    message = f"{_called(path)} is {_found(value, here)}, expected {wanted}"
-    return RecipeError(message, place=_place(document, path), hint=_hint(value, here, wanted))
+    message = f"{called(path)} is {_found(value, here)}, expected {wanted}"
+    return RecipeError(message, place=place_of(document, path), hint=_hint(value, here, wanted))
 
 
 _NO_MAPPING = ("model_attributes_type", "model_type", "dict_type")
@@ -177,7 +203,10 @@ def _hint(value: Any, here: Schema, wanted: str) -> str | None:
         return _did_you_mean(value, [str(word) for word in here.get("enum", [here.get("const")])])
     if here.get("type") == "array":
         return f"write `[{value}]`"
-    if here.get("type") == "boolean" and value.lower() in _YAML_1_1_BOOLS:
+    if (
+        any(option.get("type") == "boolean" for option in (here, *alternatives(here)))
+        and value.lower() in _YAML_1_1_BOOLS
+    ):
         return f"write `{_YAML_1_1_BOOLS[value.lower()]}`: in YAML 1.2 `{value}` is text"
     if "number" in wanted and _is_number(value):
         return "write the number without quotes, underscores or spaces"
@@ -199,78 +228,3 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str | None:
 
 def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
-
-
-def _is_entry(path: Path) -> bool:
-    return len(path) == 2 and path[0] in _LISTS
-
-
-def _is_step(path: Path) -> bool:
-    return len(path) >= 2 and path[0] in _LISTS
-
-
-def _called(path: Path) -> str:
-    if not path:
-        return "the recipe"
-    last = path[-1]
-    return f"entry {last} of `{path[-2]}`" if isinstance(last, int) else f"`{last}`"
-
-
-def _owner(path: Path, root: Any) -> str:
-    """What an option belongs to: a method or format by its word, a part of the recipe by its key."""
-    if not path:
-        return "a recipe"
-    if _is_entry(path):
-        entry = _at(path, root)
-        word = entry.get(_LISTS[str(path[0])][0]) if isinstance(entry, dict) else None
-        if isinstance(word, str):
-            return f"`{word}`"
-    return _called(path)
-
-
-def _at(path: Sequence[str | int], root: Any) -> Any:
-    for part in path:
-        root = root[part]
-    return root
-
-
-def _place(document: Document, path: Path) -> Place | None:
-    """Where the value stands, or the nearest thing around it."""
-    for length in range(len(path), -1, -1):
-        place = document.values.get(path[:length])
-        if place is not None:
-            return place
-    return None
-
-
-def _schema_at(path: Sequence[str | int], root: Any) -> Schema:
-    """The part of the JSON Schema that speaks about this place of the file; empty where none does."""
-    definitions = schema()["$defs"]
-    here: Schema = schema()
-    for depth, part in enumerate(path):
-        here = _inside(here, part, definitions)
-        if depth == 1 and path[0] in _LISTS:
-            word = _at(path[:2], root)
-            chosen = word.get(_LISTS[str(path[0])][0]) if isinstance(word, dict) else None
-            reference = here.get("discriminator", {}).get("mapping", {}).get(chosen)
-            here = resolve({"$ref": reference}, definitions) if reference else {}
-    return _without_null(here, definitions)
-
-
-def _without_null(here: Schema, definitions: Schema) -> Schema:
-    """What an optional value is where it is given."""
-    options = [option for option in here.get("anyOf", ()) if option.get("type") != "null"]
-    return resolve(options[0] if len(options) == 1 else here, definitions)
-
-
-def _inside(here: Schema, part: str | int, definitions: Schema) -> Schema:
-    here = resolve(here, definitions)
-    options = [resolve(option, definitions) for option in (here, *here.get("anyOf", ()))]
-    for option in options:
-        if isinstance(part, int) and "items" in option:
-            return dict(option["items"])
-        if part in option.get("properties", {}):
-            return dict(option["properties"][part])
-        if isinstance(option.get("additionalProperties"), dict):
-            return dict(option["additionalProperties"])
-    return {}

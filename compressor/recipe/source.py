@@ -47,7 +47,7 @@ def find(path_or_name: str) -> Path:
     if path.exists():
         return path
     bare = path.suffix not in _SUFFIXES and len(path.parts) <= 1
-    message = f"there is no recipe `{path_or_name}`" if bare else f"there is no file `{path_or_name}`"
+    message = f"unknown recipe `{path_or_name}`" if bare else f"there is no file `{path_or_name}`"
     raise RecipeError(message, hint=_nearest(path))
 
 

@@ -37,13 +37,13 @@ def found(value: Any) -> str:
 def expected(schema: Schema, definitions: Schema) -> str:
     """What a JSON Schema asks for, in words: `a number above 0 and below 1`, `` `units` or `weights` ``.
 
-    That null stands for leaving a key out is not said.
+    Null, which means that a key is left out, is not mentioned.
     """
     schema = resolve(schema, definitions)
     literals = [schema["const"]] if "const" in schema else schema.get("enum")
     if literals is not None:
         return any_of(_literal(value) for value in literals)
-    options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
+    options = alternatives(schema)
     if options:
         return any_of(expected(option, definitions) for option in options)
     kind = schema.get("type", "")
@@ -60,6 +60,12 @@ def _details(kind: str, schema: Schema, definitions: Schema) -> str:
         word = schema.get("properties", {}).get("method", {}).get("const")
         return f" of options of `{word}`" if word else ""
     return _entries(schema, definitions) if kind == "array" else ""
+
+
+def alternatives(schema: Schema) -> list[Schema]:
+    """What a value may be, if it may be several things; without null, which means that a key is left out."""
+    options = (*schema.get("anyOf", ()), *schema.get("oneOf", ()))
+    return [option for option in options if option.get("type") != "null"]
 
 
 def resolve(schema: Schema, definitions: Schema) -> Schema:

@@ -36,11 +36,11 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Document:
-    """A value and where its parts stand."""
+    """A value and the places of its parts."""
 
     value: Any
     keys: Mapping[Path, Place]
-    """Path of an entry -> where its key stands (its value, in a list)."""
+    """Path of an entry -> the place of its key (of its value, in a list)."""
     values: Mapping[Path, Place]
     errors: tuple[RecipeError, ...] = ()
     """Mistakes that left a value to go on with: repeated keys and numbers that are none."""
@@ -151,7 +151,7 @@ for _tag, _pattern, _first in PLAIN_RULES:
 
 
 def parse(text: str, file: str) -> Document | None:
-    """Read one YAML document; None where there is nothing but comments.
+    """Read one YAML document; None if there is nothing but comments.
 
     Args:
         text: The whole text.
@@ -175,7 +175,7 @@ def parse(text: str, file: str) -> Document | None:
         raise _bad_character(error, text, builder) from None
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, builder) from None
-    assert root is not None  # a document has a node, an empty one where nothing stands
+    assert root is not None  # a document has a node, an empty one where nothing is
     value = builder.build(root, ())
     return Document(value, builder.keys, builder.values, tuple(builder.errors))
 
@@ -194,6 +194,6 @@ def _syntax_error(error: yaml.MarkedYAMLError, builder: _Builder) -> RecipeError
     place = builder.place(mark) if mark is not None else Place(builder.file)
     problem = error.problem or "unreadable"
     if "'\\t'" in problem:
-        return RecipeError("a tab where YAML wants spaces", place=place, hint="indent with spaces")
+        return RecipeError("a tab, but YAML needs spaces", place=place, hint="indent with spaces")
     context = f" {error.context}" if error.context else ""
     return RecipeError(f"not valid YAML:{context}{',' if context else ''} {problem}", place=place)

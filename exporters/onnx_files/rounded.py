@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from compressor.progress import Bar
     from compressor.report import Artifact, Parity, StreamInfo
     from exporters.onnx_files.options import Options
+    from exporters.quantization.options import Rounding
 
 _STREAMED = 8
 """Most sequences on which rounding of a step file is measured."""
@@ -28,6 +29,7 @@ def checked(
     candidate: Path,
     reference: nn.Module,
     job: Job[Options],
+    rounding: Rounding,
     parity: Parity,
     bar: Bar,
     stream: StreamInfo | None = None,
@@ -39,6 +41,7 @@ def checked(
         candidate: Its file, which that of the rounded graph replaces.
         reference: The PyTorch model.
         job: The export.
+        rounding: How.
         parity: How far the float graph agrees with PyTorch.
         bar: Told what is measured.
         stream: How a step file is run.
@@ -54,16 +57,16 @@ def checked(
     from exporters.quantization.products import DOMAIN
     from exporters.stepping.sequences import Sequences
 
-    options, task, npu = job.options, job.task, job.options.quantize_for == "npu"
-    if stream is not None and not npu:  # every position of every sequence is a call
-        few = min(_STREAMED, options.calibration_samples)
-        options = options.model_copy(update={"calibration_samples": few})
+    options, task = job.options, job.task
+    if stream is not None and not rounding.for_npu:  # every position of every sequence is a call
+        few = min(_STREAMED, rounding.calibration_samples)
+        rounding = rounding.model_copy(update={"calibration_samples": few})
     rounded, quantization = quantize.quantize(
         proto,
         candidate.parent,
         task,
         reference,
-        options,
+        rounding,
         precision="int4" if options.precision == "int4" else "int8",
         atol=options.atol,
         rtol=options.rtol,
@@ -74,11 +77,11 @@ def checked(
         seed=job.seed,
         bar=bar,
     )
-    validity.check(rounded, options.opset, {DOMAIN: 1} if options.quantize_for == "cpu" else {})
+    validity.check(rounded, options.opset, {DOMAIN: 1} if rounding.quantize_for == "cpu" else {})
     files = facts.contents(rounded, job.path, options)
     facts.write_beside(candidate, files)
     artifact = facts.artifact(candidate, files, parity, job.seconds)
-    notes = _taken(proto, candidate) if npu else ()
+    notes = _taken(proto, candidate) if rounding.for_npu else ()
     return artifact.model_copy(update={"quantization": quantization, "notes": notes}), files
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from compressor.report import Artifact, StreamInfo
     from compressor.task.contract import Task
     from exporters.onnx_files.options import Options
+    from exporters.stepping.options import Stream
 
 
 def step_path(path: Path) -> Path:
@@ -40,7 +41,9 @@ def step_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.step{path.suffix}")
 
 
-def checked(model: nn.Module, whole: Path, job: Job[Options], bar: Bar) -> tuple[Artifact, dict[Path, bytes]]:
+def checked(
+    model: nn.Module, whole: Path, job: Job[Options], stream: Stream, bar: Bar
+) -> tuple[Artifact, dict[Path, bytes]]:
     """The step file of `model`, which agrees with PyTorch and with the file `whole`.
 
     Returns:
@@ -48,28 +51,29 @@ def checked(model: nn.Module, whole: Path, job: Job[Options], bar: Bar) -> tuple
     """
     job = replace(job, path=step_path(job.path), started=time.perf_counter())
     candidate = step_path(whole)
-    proto, stream = graph(model, job.task, job.options)
+    proto, info = graph(model, job.task, job.options, stream)
     files = facts.contents(proto, job.path, job.options)
     facts.write_beside(candidate, files)
     bar.advance(note="compare chained steps")
     parity, beside_file = chained.agreement(model, whole, candidate, job)
     others = checks.in_other_runtimes(model, candidate, job, job.options.check_in)
     artifact = facts.artifact(candidate, files, parity, job.seconds).model_copy(update={"checks": others})
-    if job.options.rounds:
+    rounding = job.options.rounding
+    if rounding is not None:
         bar.advance(0, note="quantize the step")
-        artifact, files = rounded.checked(proto, candidate, model, job, parity, bar, stream)
-    loop = {job.path.with_suffix(".py"): example.write(artifact, stream).encode()}
-    return artifact.model_copy(update={"stream": stream, "chained": beside_file}), {**files, **loop}
+        artifact, files = rounded.checked(proto, candidate, model, job, rounding, parity, bar, info)
+    loop = {job.path.with_suffix(".py"): example.write(artifact, info).encode()}
+    return artifact.model_copy(update={"stream": info, "chained": beside_file}), {**files, **loop}
 
 
-def graph(model: nn.Module, task: Task, options: Options) -> tuple[onnx.ModelProto, StreamInfo]:
+def graph(model: nn.Module, task: Task, options: Options, stream: Stream) -> tuple[onnx.ModelProto, StreamInfo]:
     """The graph of a step and how it is run; raises `ExportError` as `find_plan` does, or if it cannot be written."""
-    planned = find_plan(model, task, chunk=options.chunk)
-    plain = options.cells == "plain" or (options.cells == "auto" and options.chunk == 1)
+    planned = find_plan(model, task, chunk=stream.chunk)
     prepared = copy.deepcopy(model)
-    if not plain:
+    if not stream.plain:
         native_recurrent.prepare(prepared, parts=True)
-    step = traceable(prepared, planned, task, chunk=options.chunk, dynamic=options.batch == "dynamic", plain=plain)
+    dynamic = stream.batch == "dynamic"
+    step = traceable(prepared, planned, task, chunk=stream.chunk, dynamic=dynamic, plain=stream.plain)
     program = torch_capture.capture(step.module, step.arguments, step.inputs)
     built = torch_capture.translate(program, options.opset)
     with torch_capture.quiet():

@@ -80,9 +80,9 @@ def _sequence(model: nn.Module, task: Task, options: ProgramOptions, form: Forma
 
     length = options.length if options.length is not None else task.length
     check_length(task, length)
-    given = task.example(1, length)
-    check_outputs(model, given, task)
-    cells = plain_program.recurrent_cells(model, given)
+    example = task.example(1, length)
+    check_outputs(model, example, task)
+    cells = plain_program.recurrent_cells(model, example)
     if cells > options.unroll:
         raise ExportError(
             f"{form.title} has no recurrent layers for PyTorch's, so a sequence of {length} positions would be written "
@@ -96,20 +96,20 @@ def _sequence(model: nn.Module, task: Task, options: ProgramOptions, form: Forma
         bounds = {"time": (task.min_length, task.max_length)}
     axes = _open_axes(task, bounds)
     try:
-        program = plain_program.capture(model, given, axes, bounds)
+        program = plain_program.capture(model, example, axes, bounds)
     except ExportError as error:
         if not bounds:
             raise
         notes.append(f"One length, {length}: with any length, {error.message.splitlines()[0]}")
         bounds, axes = {}, _open_axes(task, {})
-        program = plain_program.capture(model, given, axes, bounds)
+        program = plain_program.capture(model, example, axes, bounds)
     results = {
         name: {axis: word for axis, word in words.items() if word in bounds} for name, words in task.outputs.items()
     }
     return Traced(
         program,
-        inputs=_infos(axes, given),
-        outputs=_infos(results, _results(program, given)),
+        inputs=_infos(axes, example),
+        outputs=_infos(results, _results(program, example)),
         open_axes=tuple({axis: bounds[word] for axis, word in words.items()} for words in axes.values()),
         notes=tuple(notes),
     )
@@ -119,11 +119,11 @@ def _open_axes(task: Task, bounds: dict[str, tuple[int, int]]) -> dict[str, dict
     return {name: {axis: word for axis, word in axes.items() if word in bounds} for name, axes in task.inputs.items()}
 
 
-def _results(program: torch.export.ExportedProgram, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _results(program: torch.export.ExportedProgram, example: Sequence[Tensor]) -> tuple[Tensor, ...]:
     import torch
 
     with torch.no_grad():
-        results = program.module(check_guards=False)(*given)
+        results = program.module(check_guards=False)(*example)
     return (results,) if isinstance(results, torch.Tensor) else tuple(results)
 
 

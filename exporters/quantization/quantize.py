@@ -12,7 +12,7 @@ batch and length at which a file is checked:
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from compressor.errors import ExportError
 from compressor.measure import accuracy, parity
@@ -41,44 +41,9 @@ if TYPE_CHECKING:
     from compressor.task.contract import Task
     from exporters.quantization.calibration import Data
     from exporters.quantization.matrices import Matrix
+    from exporters.quantization.options import Rounding
     from exporters.quantization.trials import Forward
     from exporters.quantization.writing import Writer
-
-
-class Rounding(Protocol):
-    """The exporter's options of rounding."""
-
-    @property
-    def quantize_for(self) -> str:
-        """`cpu`, `anywhere` or `npu`."""
-
-    @property
-    def keep_float(self) -> tuple[str, ...]:
-        """Globs of matrices."""
-
-    @property
-    def calibration_samples(self) -> int:
-        """How many sequences errors are measured on."""
-
-    @property
-    def max_error(self) -> float:
-        """Of the outputs."""
-
-    @property
-    def block(self) -> int:
-        """Weights with a common scale in 4 bits."""
-
-    @property
-    def activations(self) -> str:
-        """For NPUs: `uint8` or `uint16`."""
-
-    @property
-    def calibration(self) -> str:
-        """For NPUs: `minmax`, `percentile` or `entropy`."""
-
-    @property
-    def per_channel(self) -> bool:
-        """For NPUs: a scale for each output of a matrix."""
 
 
 def quantize(
@@ -121,7 +86,7 @@ def quantize(
         ParityError: The file is not what it should be at some length.
     """
     name_by_parameters(proto, {name: part.detach().cpu().numpy() for name, part in reference.named_parameters()})
-    npu = rounding.quantize_for == "npu"
+    npu = rounding.for_npu
     if npu:
         proto = prepare.prepared(proto, "give `batch: 1`; NPUs cannot run a state that grows" if stream else "")
     matrices = find(proto, rounding.keep_float, 1 if npu else SMALLEST)

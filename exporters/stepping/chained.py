@@ -64,7 +64,7 @@ def _runs(model: nn.Module, example: Callable[[], tuple[Tensor, ...]]) -> bool:
     """Whether the model takes an input that the task does not promise, such as a longer one."""
     try:
         model(*example())
-    except Exception:  # whatever the model's code raises there is no fault of the file
+    except Exception:  # whatever the model's code raises, the file is not to blame
         return False
     return True
 

@@ -74,7 +74,7 @@ def write(artifact: Artifact, info: StreamInfo) -> str:
     """The text of the example for a step file."""
     from compressor.runtimes.steps import METADATA_KEY
 
-    given = artifact.inputs[: len(artifact.inputs) - len(info.states)]
+    inputs = artifact.inputs[: len(artifact.inputs) - len(info.states)]
     results = artifact.outputs[: len(info.outputs)]
     growing = info.state_bytes(1) - info.state_bytes(0)
     start = info.state_bytes(0)
@@ -82,16 +82,16 @@ def write(artifact: Artifact, info: StreamInfo) -> str:
         file=artifact.path,
         script=artifact.path.removesuffix(".onnx") + ".py",
         positions="one position" if info.chunk == 1 else f"{info.chunk} positions",
-        inputs=_listed(given),
+        inputs=_listed(inputs),
         outputs=_listed(results),
-        states=_listed(artifact.inputs[len(given) :]),
+        states=_listed(artifact.inputs[len(inputs) :]),
         bytes=f"{start:,} bytes",
         growth=f" and {growing:,} more with every position" if growing else "",
         key=METADATA_KEY,
         next=".next",
         names=[item.name for item in results],
         initial="\n".join(f"    {state.name!r}: {_initial(state)}," for state in info.states),
-        made_up="\n".join(f"            **{{{item.name!r}: {_made_up(item)}}}," for item in given),
+        made_up="\n".join(f"            **{{{item.name!r}: {_made_up(item)}}}," for item in inputs),
     )
 
 

@@ -1,4 +1,4 @@
-"""Steps of one position, chained in PyTorch before any file is written: where do they go another way?"""
+"""Steps of one position, chained in PyTorch before any file is written: where do they first differ?"""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _TRIED = 12
 
 
 def try_steps(model: nn.Module, planned: Plan, task: Sequences) -> None:
-    """Chain steps of one position in PyTorch; raises `ExportError` with the place where they go another way."""
+    """Chain steps of one position in PyTorch; raises `ExportError` with the place where they first differ."""
     length = max(task.min_length, min(task.max_length, _TRIED))
-    given = task.example(2, length)
-    step = Step(streaming.StepModel(model, planned.survey), planned.inputs, [part.dtype for part in given], 1)
+    inputs = task.example(2, length)
+    step = Step(streaming.StepModel(model, planned.survey), planned.inputs, [part.dtype for part in inputs], 1)
     with torch.no_grad(), torch_capture.plain_attention():
-        whole = model(*given)
-        run = _Chain(step, planned, given)
+        whole = model(*inputs)
+        run = _Chain(step, planned, inputs)
         try:
             results = [run(position) for position in range(length)]
         except Exception as error:
@@ -43,21 +43,21 @@ def try_steps(model: nn.Module, planned: Plan, task: Sequences) -> None:
         for index, (output, wanted) in enumerate(zip(planned.outputs, expected, strict=True)):
             position = _first_apart(output, wanted, [result[index] for result in results])
             if position is not None:
-                fresh = _Chain(step, planned, given)
-                different = streaming.first_difference(model, fresh, lambda: model(*given), length, tolerance=1e-4)
+                fresh = _Chain(step, planned, inputs)
+                different = streaming.first_difference(model, fresh, lambda: model(*inputs), length, tolerance=1e-4)
                 raise _differs(model, output, position, different)
 
 
 class _Chain:
-    """Chained steps of one position over given inputs."""
+    """Chained steps of one position over whole sequences."""
 
-    def __init__(self, step: Step, planned: Plan, given: Inputs) -> None:
+    def __init__(self, step: Step, planned: Plan, inputs: Inputs) -> None:
         batch = next(
             part.shape[item.batch_axis]
-            for item, part in zip(planned.inputs, given, strict=True)
+            for item, part in zip(planned.inputs, inputs, strict=True)
             if item.batch_axis is not None
         )
-        self._step, self._inputs, self._given = step, planned.inputs, given
+        self._step, self._inputs, self._given = step, planned.inputs, inputs
         self._count = len(planned.survey.states)
         self._states = step.step.initial_states(batch)
 

@@ -461,7 +461,7 @@ def test_any_stack_of_cells_becomes_as_many_nodes(tmp_path_factory, data):
     "options",
     [
         {"opset": 17, "precision": "float16"},
-        {"opset": 23, "precision": "int8", "max_error": 0.5},
+        {"opset": 23, "precision": "int8", "rounding": {"max_error": 0.5}},
     ],
     ids=str,
 )

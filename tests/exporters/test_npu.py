@@ -59,10 +59,15 @@ def npu_task(outputs=None, batches=None, **attributes):
 SCORES = {"scores": {0: "batch", 1: "time"}}
 
 
-def quantized(tmp_path, model, task, **options):
+def npu(**rounding):
+    """Options of rounding."""
+    return {"quantize_for": "npu", "calibration_samples": 12, **rounding}
+
+
+def quantized(tmp_path, model, task, *, shapes=SHAPES, opset=18, **rounding):
     path = tmp_path / "model.onnx"
-    options = {"shapes": SHAPES, "calibration_samples": 12, **options}
-    return export(Job(model.eval(), task, path, Options(precision="int8", quantize_for="npu", **options))), path
+    options = Options(precision="int8", shapes=shapes, opset=opset, rounding=npu(**rounding))
+    return export(Job(model.eval(), task, path, options)), path
 
 
 def forms(artifact):
@@ -281,7 +286,7 @@ def test_the_metric_decides_where_it_is_limited(tmp_path):
     features = torch.randn(8, TIME, INPUT)
     wanted = model(features).detach()
     task.evaluate = lambda forward: 1 - float((forward(features) - wanted).norm() / wanted.norm())
-    options = Options(precision="int8", quantize_for="npu", shapes=SHAPES, calibration_samples=12, max_error=1.0)
+    options = Options(precision="int8", shapes=SHAPES, rounding=npu(max_error=1.0))
     free = export(Job(model, task, tmp_path / "model.onnx", options, metric_drop=1.0)).quantization
     tight = export(Job(model, task, tmp_path / "model.onnx", options, metric_drop=0.6 * free.metric_drop)).quantization
     assert tight.metric_drop <= tight.metric_drop_allowed < free.metric_drop
@@ -327,24 +332,24 @@ def test_an_open_axis_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "rounding", "message"),
     [
-        ({}, "NPUs take fixed shapes only"),
-        ({"shapes": SHAPES, "activations": "uint16"}, "`activations: uint16` needs `opset: 21` or newer, not 18"),
-        ({"shapes": SHAPES, "precision": "int4"}, "4 bits need"),
-        ({"shapes": SHAPES, "quantize_for": "cpu", "calibration": "entropy"}, "is an option of `quantize_for: npu`"),
-        ({"shapes": SHAPES, "precision": "float32", "per_channel": False}, "is an option of rounding"),
+        ({"shapes": {}}, {}, "NPUs take fixed shapes only"),
+        ({}, {"activations": "uint16"}, "`activations: uint16` needs `opset: 21` or newer, not 18"),
+        ({"precision": "int4"}, {}, "4 bits need"),
+        ({}, {"quantize_for": "cpu", "calibration": "entropy"}, "`calibration` is an option of `quantize_for: npu`"),
+        ({"precision": "float32"}, {"per_channel": False}, "`rounding` needs integers to round to"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(options, message):
+def test_options_that_do_not_go_together_are_refused(options, rounding, message):
     with pytest.raises(ValidationError, match=message):
-        Options(**{"precision": "int8", "quantize_for": "npu", **options})
+        Options(**{"precision": "int8", "shapes": SHAPES, "rounding": npu(**rounding), **options})
 
 
 def test_a_step_file_in_calibrated_integers_hands_its_states_on_at_one_scale(tmp_path):
     torch.manual_seed(0)
     model, path = nn.Sequential(nn.GRU(INPUT, HIDDEN, batch_first=True), First()).eval(), tmp_path / "model.onnx"
-    options = Options(precision="int8", quantize_for="npu", stream=True, calibration_samples=12)
+    options = Options(precision="int8", stream=True, rounding=npu())
     artifact = export(Job(model, npu_task(SCORES), path, options))
     assert artifact.quantization is None
     assert "step file is the one" in artifact.notes[0]
@@ -362,7 +367,7 @@ def test_a_step_file_in_calibrated_integers_hands_its_states_on_at_one_scale(tmp
 
 
 def test_a_state_that_grows_is_refused(tmp_path):
-    options = Options(precision="int8", quantize_for="npu", stream=True)
+    options = Options(precision="int8", stream=True, rounding=npu())
     with pytest.raises(ExportError, match=r"axis `past` of the input .* is open") as caught:
         export(Job(Attention().eval(), npu_task(SCORES), tmp_path / "model.onnx", options))
     assert "a state that grows" in caught.value.hint

@@ -7,6 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from exporters.onnx import Options
+from exporters.quantization.options import Rounding
+from exporters.stepping.options import Stream
 
 
 def test_the_defaults_are_what_phones_read():
@@ -29,10 +31,16 @@ def test_the_defaults_are_what_phones_read():
         {"format": "ort"},
         {"opsett": 18},
         {"chunk": 4},
-        {"stream": False, "batch": "dynamic"},
-        {"stream": True, "chunk": 0},
-        {"stream": True, "batch": 2},
-        {"stream": True, "cells": "scan"},
+        {"stream": "yes"},
+        {"stream": 1},
+        {"stream": {"chunk": 0}},
+        {"stream": {"batch": 2}},
+        {"stream": {"cells": "scan"}},
+        {"stream": {"form": "step"}},
+        {"rounding": {"max_error": 0.2}},
+        {"precision": "float16", "rounding": {}},
+        {"precision": "int8", "rounding": {"max_error": 0}},
+        {"precision": "int8", "rounding": {"activations": "uint16"}},
     ],
 )
 def test_options_outside_their_bounds_are_refused(wrong):
@@ -40,8 +48,19 @@ def test_options_outside_their_bounds_are_refused(wrong):
         Options(**wrong)
 
 
+def test_a_switch_is_the_defaults_of_its_options():
+    assert Options(stream=True) == Options(stream={"chunk": 1})
+    assert Options(stream=False) == Options()
+    assert Options(stream=True).step == Stream()
+
+
+def test_rounding_is_there_if_and_only_if_there_are_integers():
+    assert Options(precision="int8").rounding == Rounding()
+    assert Options(precision="float16").rounding is None
+
+
 def test_every_option_is_documented():
-    assert all(field.description for field in Options.model_fields.values())
+    assert all(field.description for model in (Options, Stream, Rounding) for field in model.model_fields.values())
 
 
 def test_the_options_load_neither_torch_nor_onnx():

@@ -90,7 +90,7 @@ def test_its_weights_are_stored_once_and_nothing_else_is(tmp_path):
 def test_its_steps_equal_the_sequence_and_carry_a_small_h_and_a_large_c(tmp_path, cells, chunk):
     torch.manual_seed(0)
     model = Tagger(num_layers=2).eval()
-    options = Options(stream=True, cells=cells, chunk=chunk)
+    options = Options(stream={"cells": cells, "chunk": chunk})
     artifact = export(Job(model, features_task({"y": TIMED}), tmp_path / "model.onnx", options))
     states = {item.name: item.shape for item in artifact.step.stream.states}
     assert states == {"rnn.h.0": (1, 3), "rnn.c.0": (1, 11), "rnn.h.1": (1, 3), "rnn.c.1": (1, 11)}

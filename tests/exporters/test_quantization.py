@@ -60,9 +60,9 @@ def _any_size(monkeypatch):
     monkeypatch.setattr(matrices, "SCAN_UNITS", {})
 
 
-def quantized(tmp_path, model, task, **options):
+def quantized(tmp_path, model, task, *, precision="int8", stream=False, **rounding):
     path = tmp_path / "model.onnx"
-    return export(Job(model, task, path, Options(precision=options.pop("precision", "int8"), **options))), path
+    return export(Job(model, task, path, Options(precision=precision, stream=stream, rounding=rounding))), path
 
 
 def forms(artifact):
@@ -264,7 +264,7 @@ def test_the_metric_decides_where_it_is_limited(tmp_path):
     features = torch.randn(8, 19, INPUT)
     wanted = model(features).detach()
     task.evaluate = lambda forward: 1 - float((forward(features) - wanted).norm() / wanted.norm())
-    options = Options(precision="int8", max_error=1.0)
+    options = Options(precision="int8", rounding={"max_error": 1.0})
     artifact = export(Job(model, task, tmp_path / "model.onnx", options, metric_drop=0.03))
     quantization = artifact.quantization
     assert quantization.function == "evaluate"
@@ -327,8 +327,8 @@ def test_rounding_to_4_bits_in_blocks(rows):
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"keep_float": ["a"]}, "is an option of rounding"),
-        ({"precision": "int4", "quantize_for": "anywhere"}, "MatMulNBits"),
+        ({"rounding": {"keep_float": ["a"]}}, "needs integers to round to"),
+        ({"precision": "int4", "rounding": {"quantize_for": "anywhere"}}, "MatMulNBits"),
     ],
 )
 def test_options_that_do_not_go_together(given, text):

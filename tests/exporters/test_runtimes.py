@@ -18,7 +18,7 @@ from exporters import mnn, ncnn, ort, source
 from exporters.onnx import Options as OnnxOptions
 from exporters.onnx import export as export_onnx
 from tests.exporters.conftest import ShapedTask, features_task, lengths_for
-from tests.exporters.stepping.test_graph import Decoder
+from tests.exporters.onnx_files.test_step import Decoder
 from tests.surgery import topologies
 from tests.tolerances import EXPORTED_FLOAT32
 

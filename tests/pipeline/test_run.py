@@ -413,7 +413,7 @@ def test_where_only_a_step_makes_the_model_stream_the_original_is_exported_whole
     assert (before.step, before.artifact.step, after.step.drop, after.step.speedup) == (None, None, None, None)
     assert [state.name for state in after.artifact.step.stream.states] == ["0.qkv.a", "0.qkv.c", "0.qkv.m"]
     assert after.artifact.step.parity.passed
-    assert any(note.startswith("There is no step file of the original: no layer of the model") for note in report.notes)
+    assert any(note.startswith("The original has no step file: no layer of the model") for note in report.notes)
     assert "model.step.onnx" in (tmp_path / "out" / "report.md").read_text().partition("Step by step")[2]
 
 
@@ -456,14 +456,6 @@ def test_the_report_is_valid_json_with_the_resolved_recipe(done):
 def test_every_error_of_ours_is_one_tree():
     assert issubclass(OutputError, CompressorError)
     assert issubclass(MethodError, CompressorError)
-
-
-def test_what_a_rounded_file_is_compared_with_is_float():
-    from compressor.pipeline.exporting import originals
-    from exporters.onnx import Options
-
-    chosen = originals([Options(precision="int8", quantize_for="anywhere", keep_float=("head.*",), stream=True)])
-    assert chosen == [Options(stream=True)]
 
 
 @pytest.fixture(scope="module")

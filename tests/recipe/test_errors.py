@@ -221,7 +221,7 @@ def test_an_empty_list_of_steps(write, refused):
 
 def test_an_unknown_method_names_the_nearest_one(with_steps, refused):
     assert refused(with_steps("- method: magnitud")) == (
-        "error: there is no method `magnitud`\n"
+        "error: unknown method `magnitud`\n"
         " --> recipe.yaml:4:13\n"
         "4 |   - method: magnitud\n"
         "  |             ^\n"
@@ -232,12 +232,60 @@ def test_an_unknown_method_names_the_nearest_one(with_steps, refused):
 def test_an_unknown_format_lists_the_known_ones(with_steps, refused):
     text = refused(with_steps("- method: retrain", "exports:\n  - format: coreml\n"))
     assert text == (
-        "error: there is no format `coreml`\n"
+        "error: unknown format `coreml`\n"
         " --> recipe.yaml:6:13\n"
         "6 |   - format: coreml\n"
         "  |             ^\n"
         "hint: formats: `executorch`, `litert`, `mnn`, `ncnn`, `onnx`, `ort`"
     )
+
+
+FLAT = """exports:
+  - format: onnx
+    precision: int8
+    quantize_for: anywhere
+    stream: true
+    chunk: 4
+    keep_float: ["*.W_l0", head]
+"""
+
+
+def test_an_option_of_a_group_names_the_line_that_says_it(with_steps):
+    with pytest.raises(RecipeErrors) as caught:
+        load(with_steps("- method: retrain", FLAT))
+    rounding = 'write `rounding: {quantize_for: anywhere, keep_float: ["*.W_l0", head]}`'.replace('"', "'")
+    assert [(error.place.line, error.message, error.hint) for error in caught.value.errors] == [
+        (8, "`quantize_for` of `onnx` is an option of `rounding`", rounding),
+        (10, "`chunk` of `onnx` is an option of `stream`", "write `stream: {chunk: 4}`"),
+        (11, "`keep_float` of `onnx` is an option of `rounding`", rounding),
+    ]
+
+
+def test_the_line_that_an_error_names_is_valid_and_keeps_what_the_group_has(with_steps, refused):
+    text = refused(
+        with_steps("- method: retrain", "exports: [{format: onnx, stream: {batch: dynamic}, cells: native}]\n")
+    )
+    assert text.endswith("hint: write `stream: {batch: dynamic, cells: native}`")
+    right = "exports: [{format: onnx, stream: {batch: dynamic, cells: native}}]\n"
+    assert load(with_steps("- method: retrain", right)).exports[0].step.cells == "native"
+
+
+@pytest.mark.parametrize(
+    ("value", "message", "hint"),
+    [
+        (
+            "yes",
+            "`stream` is the text `yes`, expected true or false or a mapping",
+            "write `true`: in YAML 1.2 `yes` is text",
+        ),
+        ("{chunk: 0}", "`chunk` is the number 0, expected a whole number from 1 to 256", None),
+        ("{chunks: 4}", "`stream` has no option `chunks`", "did you mean `chunk`?"),
+    ],
+)
+def test_a_switch_with_options_has_errors_at_their_place(with_steps, value, message, hint):
+    with pytest.raises(RecipeErrors) as caught:
+        load(with_steps("- method: retrain", f"exports: [{{format: onnx, stream: {value}}}]\n"))
+    assert [(error.message, error.hint) for error in caught.value.errors] == [(message, hint)]
 
 
 def test_a_step_without_a_method(with_steps, refused):
@@ -330,7 +378,7 @@ def test_a_missing_file(refused):
 
 
 def test_a_misspelt_shipped_name(refused):
-    assert refused("quickstrt") == "error: there is no recipe `quickstrt`\nhint: did you mean `quickstart`?"
+    assert refused("quickstrt") == "error: unknown recipe `quickstrt`\nhint: did you mean `quickstart`?"
 
 
 def test_a_folder(tmp_path, refused):

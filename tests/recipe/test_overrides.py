@@ -2,6 +2,7 @@
 
 import pytest
 
+from compressor.errors import RecipeErrors
 from compressor.recipe import load
 
 STEPS = """
@@ -24,6 +25,8 @@ def name(with_steps):
         ("steps.0.ratio=0.7", ("steps", 0, "ratio"), 0.7),
         ("steps.1.lr=1e-4", ("steps", 1, "lr"), 1e-4),
         ("steps.0.targets=[a, b]", ("steps", 0, "targets"), ["a", "b"]),
+        ("exports.0.stream=true", ("exports", 0, "stream"), {"chunk": 1, "batch": 1, "cells": "auto"}),
+        ("exports.0.stream.chunk=4", ("exports", 0, "stream", "chunk"), 4),
         ("exports.0.opset=19", ("exports", 0, "opset"), 19),
         ("limits.metric_drop=0.02", ("limits", "metric_drop"), 0.02),
         ("description='a=b: c'", ("description",), "a=b: c"),
@@ -38,6 +41,24 @@ def test_any_key_can_be_set_given_in_the_file_or_not(name, override, path, value
     assert found == value
 
 
+def test_an_option_of_a_group_is_set_below_it(name):
+    export = load(name, ["exports.0.precision=int8", "exports.0.rounding.max_error=0.2"]).exports[0]
+    assert export.rounding.max_error == 0.2
+    export = load(name, ["exports.0.stream=true", "exports.0.stream.chunk=4"]).exports[0]
+    assert export.step.chunk == 4
+
+
+def test_an_option_beside_its_group_names_the_override_to_write(name):
+    with pytest.raises(RecipeErrors) as caught:
+        load(name, ["exports.0.precision=int8", "exports.0.quantize_for=npu"])
+    (error,) = caught.value.errors
+    assert (error.place.file, error.message, error.hint) == (
+        "--set exports.0.quantize_for=npu",
+        "`quantize_for` of `onnx` is an option of `rounding`",
+        "write `--set exports.0.rounding.quantize_for=npu`",
+    )
+
+
 def test_the_last_override_of_a_key_wins(name):
     assert load(name, ["seed=1", "seed=2"]).seed == 2
 
@@ -47,7 +68,7 @@ def test_an_override_of_one_alias_leaves_the_others_alone(with_steps):
     assert [step["epochs"] for step in load(name, ["steps.1.epochs=5"]).resolved()["steps"]] == [2, 5]
 
 
-def test_an_override_mends_a_mistake_of_the_file(with_steps):
+def test_an_override_replaces_a_mistake_of_the_file(with_steps):
     assert (
         load(with_steps("- {method: retrain, epochs: x}"), ["steps.0.epochs=3"]).resolved()["steps"][0]["epochs"] == 3
     )

@@ -122,7 +122,7 @@ def test_a_second_document_is_refused_where_it_begins():
 
 def test_a_tab_is_named():
     error = refusal("a:\n\t- b\n")
-    assert (error.message, error.hint) == ("a tab where YAML wants spaces", "indent with spaces")
+    assert (error.message, error.hint) == ("a tab, but YAML needs spaces", "indent with spaces")
 
 
 def test_a_control_character_is_named_with_its_place():

@@ -15,7 +15,7 @@ from exporters.onnx import Options, export
 from exporters.passes.half import as_half
 from tests.exporters import test_projected_lstm as projected
 from tests.exporters.conftest import features_task
-from tests.exporters.stepping.test_graph import TAGGER, Tagger
+from tests.exporters.onnx_files.test_step import TAGGER, Tagger
 
 HALF = Options(precision="float16")
 TIMED = {0: "batch", 1: "time"}
@@ -56,7 +56,7 @@ def test_a_recurrent_model_is_half_as_large_and_agrees_at_unseen_sizes(tmp_path,
 def test_a_scan_and_a_step_file_are_half_precision_too(tmp_path):
     torch.manual_seed(0)
     model = projected.Tagger(num_layers=2).eval()
-    options = HALF.model_copy(update={"stream": True})
+    options = Options(precision="float16", stream=True)
     artifact = export(Job(model, features_task(OUT), tmp_path / "model.onnx", options))
     assert artifact.operators["Scan"] == 2
     assert artifact.step.parity.passed
@@ -66,7 +66,7 @@ def test_a_scan_and_a_step_file_are_half_precision_too(tmp_path):
 
 def test_native_nodes_in_a_step_file_with_packed_sequences(tmp_path):
     torch.manual_seed(0)
-    options = HALF.model_copy(update={"stream": True, "cells": "native"})
+    options = Options(precision="float16", stream={"cells": "native"})
     assert export(Job(Tagger().eval(), TAGGER, tmp_path / "model.onnx", options)).step.chained.passed
 
 

@@ -18,7 +18,6 @@ from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import METADATA_KEY, Steps
 from exporters.onnx import Options, export
-from exporters.stepping.find import find_plan
 from tests.cli.conftest import call
 from tests.exporters.conftest import ShapedTask, features_task, lengths_for
 from tests.tolerances import EXPORTED_FLOAT32
@@ -77,10 +76,10 @@ class Decoder(nn.Module):
         return self.encoder(x, mask=mask, is_causal=True)
 
 
-def _export(model, task, path, **options):
+def _export(model, task, path, **stream):
     torch.manual_seed(0)
     model = model() if isinstance(model, type) else model
-    return model.eval(), path, export(Job(model, task, path, Options(stream=True, **options)))
+    return model.eval(), path, export(Job(model, task, path, Options(stream=stream or True)))
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +212,7 @@ def test_aaren_steps_hold_at_ten_times_the_length_without_cumulative_sums(decode
 
 
 def test_a_chunk_of_native_nodes_reaches_over_the_end_of_a_sequence(tmp_path):
-    model = nn.Sequential(UnevenRecurrent("LSTM", INPUT, [[7], [3]], batch_first=True), _First())
+    model = nn.Sequential(UnevenRecurrent("LSTM", INPUT, [[7], [3]], batch_first=True), First())
     _, path, artifact = _export(model, features_task({"y": TIMED}), tmp_path / "model.onnx", chunk=4)
     assert artifact.step.operators["LSTM"] == 2
     assert artifact.step.inputs[0].shape == (1, 4, INPUT)
@@ -222,7 +221,7 @@ def test_a_chunk_of_native_nodes_reaches_over_the_end_of_a_sequence(tmp_path):
     torch.testing.assert_close(found, OnnxFile(path)(features), **EXPORTED_FLOAT32)
 
 
-class _First(nn.Module):
+class First(nn.Module):
     def forward(self, both):
         return both[0]
 
@@ -268,74 +267,3 @@ def test_a_step_file_that_disagrees_is_not_left_behind_and_neither_is_the_other(
         _export(Longer, features_task({"y": TIMED}), tmp_path / "model.onnx")
     assert "  29  " in caught.value.message
     assert list(tmp_path.iterdir()) == []
-
-
-class Convolution(nn.Module):
-    """Looks one position ahead."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv, self.rnn = nn.Conv1d(INPUT, INPUT, 3, padding=1), nn.GRU(INPUT, 3, batch_first=True)
-
-    def forward(self, features):
-        return self.rnn(self.conv(features.transpose(1, 2)).transpose(1, 2))[0]
-
-
-class Mean(nn.Module):
-    """Pools over time."""
-
-    def __init__(self):
-        super().__init__()
-        self.rnn = nn.GRU(INPUT, 3, batch_first=True)
-
-    def forward(self, features):
-        return self.rnn(features)[0].mean(1)
-
-
-class Untouched(nn.Module):
-    """Looks at no other position."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(INPUT, 3)
-
-    def forward(self, features):
-        return self.linear(features)
-
-
-@pytest.mark.parametrize(
-    ("model", "outputs", "options", "message"),
-    [
-        (Convolution, TIMED, {}, "step by step, `conv` (Conv1d) gives something else"),
-        (Mean, LAST, {}, "step by step, output `y` is another one at position 11"),
-        (lambda: Decoder("counted"), TIMED, {}, "step by step, `table` (Embedding) is given something else"),
-        (Untouched, TIMED, {}, "no layer of the model carries a state"),
-        (lambda: nn.Sequential(nn.GRU(INPUT, 3, bidirectional=True), _First()), TIMED, {}, "`0` is bidirectional"),
-        (Mean, LAST, {"chunk": 4}, "output `y` has no axis of time, so with chunk: 4"),
-    ],
-)
-def test_what_mixes_positions_is_refused_with_the_place(model, outputs, options, message):
-    torch.manual_seed(0)
-    with pytest.raises(ExportError) as caught:
-        find_plan(model().eval(), features_task({"y": outputs}), **options)
-    assert caught.value.message.startswith(message)
-    assert "leave `stream` out" in caught.value.hint or "use chunk: 1" in caught.value.hint
-
-
-def test_positions_that_are_an_input_stream():
-    task = ShapedTask(
-        {"features": TIMED, "positions": {0: "time"}},
-        {"y": TIMED},
-        lambda batch, length: (torch.randn(batch, length, INPUT), torch.arange(length)),
-    )
-    torch.manual_seed(0)
-    planned = find_plan(Decoder("given").eval(), task)
-    assert [(item.name, item.batch_axis, item.time_axis) for item in planned.inputs] == [
-        ("features", 0, 1), ("positions", None, 0),
-    ]  # fmt: skip
-
-
-def test_a_task_without_an_axis_of_time_is_refused():
-    task = ShapedTask({"x": LAST}, {"y": LAST}, lambda batch, length: (torch.randn(batch, INPUT),))
-    with pytest.raises(ExportError, match="no input of the task has an axis called `time`"):
-        find_plan(Untouched(), task)

@@ -1,0 +1,51 @@
+"""The option `rounding`: how matrices become integers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_OF_NPUS = {"activations", "calibration", "per_channel"}
+
+
+class Rounding(BaseModel):
+    """How `precision: int8` and `int4` round: for whom, within which error, and what stays float."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    quantize_for: Literal["cpu", "anywhere", "npu"] = "cpu"
+    """`cpu`: products of integers, for ONNX Runtime on a CPU: small and fast. `anywhere`: 8 bits in the file, float
+    again in front of each operator (DequantizeLinear): as small, no faster, exact activations, plain ONNX. `npu`:
+    pairs of QuantizeLinear and DequantizeLinear of calibrated scales around everything, recurrent layers as plain
+    operations, for the fixed sizes of `shapes`: what accelerators of phones run in integers (QNN, NNAPI)."""
+    keep_float: tuple[str, ...] = ()
+    """Globs of matrices that stay float, by their names in the report."""
+    calibration_samples: int = Field(default=64, ge=1, le=10_000)
+    """Sequences of the task's training data on which the error of rounding is measured."""
+    max_error: float = Field(default=0.1, gt=0, le=1, allow_inf_nan=False)
+    """Largest relative error of the outputs by rounding, ||quantized - float|| / ||float||, on this data; and a third
+    of the largest one at any of the lengths at which the file is compared with PyTorch."""
+    block: Literal[16, 32, 64, 128] = 32
+    """Weights with a common scale in 4 bits."""
+    activations: Literal["uint8", "uint16"] = "uint8"
+    """For NPUs: what is rounded between the operators. Every NPU has `uint8`; `uint16` is closer, slower, known to QNN
+    and not to NNAPI, and needs `opset: 21`."""
+    calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
+    """For NPUs: the range of a tensor from calibration data: all of it, all but its furthest hundred-thousandth, or
+    that whose rounded histogram diverges least (Kullback and Leibler) from the histogram."""
+    per_channel: bool = True
+    """For NPUs: a scale for each output of a matrix. With `false` one for each matrix, all that NNAPI has for products,
+    and QNN's provider before its version 2."""
+
+    @model_validator(mode="after")
+    def _options_of_npus_only_for_them(self) -> Rounding:
+        changed = list(self.model_dump(include=_OF_NPUS, exclude_defaults=True))
+        if changed and not self.for_npu:
+            raise ValueError(f"`{changed[0]}` is an option of `quantize_for: npu`")
+        return self
+
+    @property
+    def for_npu(self) -> bool:
+        """Whether the file is for accelerators that compute in integers."""
+        return self.quantize_for == "npu"
