@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -28,12 +28,13 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from compressor.export import Job
-from compressor.task.contract import Task
+from compressor.testing import RandomTask, normal
 from exporters import onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
+TIMED = {0: "batch", 1: "time"}
 INPUT, HIDDEN, CLASSES = 5, 7, 3
 REST, TOTAL = "the rest", "total"
 STAGES = {
@@ -88,34 +89,6 @@ class Loop(nn.Module):
 
 
 MODELS: dict[str, type[nn.Module]] = {"gru": Tagger, "loop": Loop}
-
-
-class Random(Task):
-    """Random features; rounding is calibrated on them."""
-
-    length, min_length, max_length = 11, 1, 29
-    inputs: ClassVar = {"features": {0: "batch", 1: "time"}}
-    outputs: ClassVar = {"scores": {0: "batch", 1: "time"}}
-
-    def model(self) -> nn.Module:
-        """Not used."""
-        raise NotImplementedError
-
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
-        """Normal features."""
-        return (torch.randn(batch, length, INPUT),)
-
-    def batches(self, generator: torch.Generator) -> Iterable[Any]:
-        """Eight sequences, twice."""
-        return (((torch.randn(8, 11, INPUT, generator=generator),), torch.zeros(8)) for _ in range(2))
-
-    def loss(self, outputs: Any, target: Any) -> Tensor:
-        """Nothing to train on."""
-        raise NotImplementedError
-
-    def evaluate(self, forward: Any) -> float:
-        """Nothing to score."""
-        raise NotImplementedError
 
 
 class Stopwatch:
@@ -183,7 +156,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model, task = MODELS[arguments.model](), Random()
+    model, task = MODELS[arguments.model](), RandomTask({"features": TIMED}, {"scores": TIMED}, normal(INPUT))
     options = onnx.Options.model_validate(
         {key: yaml.safe_load(text) for key, text in (item.split("=", 1) for item in arguments.set)}
     )

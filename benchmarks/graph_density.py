@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,14 @@ from compressor.export import Job
 from compressor.measure import latency
 from compressor.nn.graphs.layered import LayeredGraph
 from compressor.nn.graphs.random_graphs import watts_strogatz
-from compressor.nn.recurrent.graph import GraphRecurrent, Skips
-from compressor.task.contract import Task
-from compressor.task.guard import GuardedTask
+from compressor.nn.recurrent.graph import GraphRecurrent
+from compressor.testing import RandomTask, normal
 from exporters import onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from compressor.nn.recurrent.graph_layout import Skips
 
+TIMED = {0: "batch", 1: "time"}
 INPUT, STEPS = 32, 50
 
 
@@ -43,33 +43,6 @@ class Outputs(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, INPUT) -> (B, T, H)."""
         return self.stack(features)[0]
-
-
-class Random(Task):
-    """Random features; nothing is trained or scored."""
-
-    outputs: Mapping[str, Mapping[int, str]] = {"states": {0: "batch", 1: "time"}}
-    length, max_length = STEPS, 2 * STEPS
-
-    def model(self) -> nn.Module:
-        """Not used."""
-        raise NotImplementedError
-
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
-        """Normal features."""
-        return (torch.randn(batch, length, INPUT),)
-
-    def batches(self, generator: torch.Generator) -> Iterable[Any]:
-        """Nothing to train on."""
-        return ()
-
-    def loss(self, outputs: Any, target: Any) -> Tensor:
-        """Not used."""
-        raise NotImplementedError
-
-    def evaluate(self, forward: Any) -> float:
-        """Not used."""
-        raise NotImplementedError
 
 
 def filled(graph: LayeredGraph) -> LayeredGraph:
@@ -96,7 +69,7 @@ def forms(graph: LayeredGraph, options: argparse.Namespace) -> list[Outputs]:
 def row(neighbours: int, options: argparse.Namespace) -> str:
     """All forms of one graph."""
     graph = watts_strogatz(options.nodes, neighbours, 1.0, 0)
-    task = GuardedTask(Random(), __file__)
+    task = RandomTask({"features": TIMED}, {"states": TIMED}, normal(INPUT), length=STEPS, max_length=2 * STEPS)
     models = forms(graph, options)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{index}.onnx" for index in range(len(models))]

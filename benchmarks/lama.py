@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,13 @@ from compressor.measure import latency
 from compressor.nn.attention.lama import LamaAttention
 from compressor.nn.attention.pooling import PoolingReplacement
 from compressor.nn.attention.pooling_call import PoolingCall
-from compressor.task.contract import Task
-from compressor.task.guard import GuardedTask
+from compressor.testing import RandomTask
 from exporters import onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
+TIMED = {0: "batch", 1: "time"}
 HIDDEN = 350
 LENGTHS = (20, 100, 500)
 
@@ -63,37 +63,15 @@ class Query(nn.Module):
         return self.attention(query, states, states, key_padding_mask=~real, need_weights=False)[0][:, 0]
 
 
-class Random(Task):
-    """Random sequences; nothing is trained or scored."""
+def padded(width: int) -> Callable[[int, int], tuple[Tensor, ...]]:
+    """Normal features (B, T, width); all but the first step of every second sequence is padding."""
 
-    inputs = {"states": {0: "batch", 1: "time"}, "real": {0: "batch", 1: "time"}}  # noqa: RUF012
-    length, max_length = 100, 500
-
-    def __init__(self, width: int) -> None:
-        """For D = `width` features."""
-        self.width = width
-
-    def model(self) -> nn.Module:
-        """Not used."""
-        raise NotImplementedError
-
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
-        """Normal features; the last step of every second sequence is padding."""
+    def example(batch: int, length: int) -> tuple[Tensor, ...]:
         real = torch.ones(batch, length, dtype=torch.bool)
         real[1::2, 1:] = False
-        return torch.randn(batch, length, self.width), real
+        return torch.randn(batch, length, width), real
 
-    def batches(self, generator: torch.Generator) -> Iterable[Any]:
-        """Nothing to train on."""
-        return ()
-
-    def loss(self, outputs: Any, target: Any) -> Tensor:
-        """Not used."""
-        raise NotImplementedError
-
-    def evaluate(self, forward: Any) -> float:
-        """Not used."""
-        raise NotImplementedError
+    return example
 
 
 def main() -> None:
@@ -105,7 +83,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     width, heads = options.width, options.heads
-    task = GuardedTask(Random(width), __file__)
+    task = RandomTask(
+        {"states": TIMED, "real": TIMED}, {"output": {0: "batch"}}, padded(width), length=100, max_length=500
+    )
     call = PoolingCall(("states", "real"), "states", mask="real", mask_kind="real")
     pairs: list[tuple[nn.Module, nn.Module]] = [
         (

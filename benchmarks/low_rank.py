@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +21,10 @@ from compressor.export import Job
 from compressor.measure import latency, macs
 from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
-from compressor.task.contract import Task
-from compressor.task.guard import GuardedTask
+from compressor.testing import RandomTask, normal
 from exporters import onnx
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+TIMED = {0: "batch", 1: "time"}
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
@@ -45,37 +41,11 @@ class Net(nn.Module):
         return self.rnn(features)[0]
 
 
-class Random(Task):
-    """Random features; nothing is trained or scored."""
-
-    outputs = {"output": {0: "batch", 1: "time"}}  # noqa: RUF012
-
-    def __init__(self, features: int, steps: int) -> None:
-        """`steps` long."""
-        self.features, self.length = features, steps
-        self.max_length = 1 if steps == 1 else 2 * steps
-        if steps == 1:
-            self.outputs = {"output": {0: "batch"}}
-
-    def model(self) -> nn.Module:
-        """Not used."""
-        raise NotImplementedError
-
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
-        """Normal features."""
-        return (torch.randn(batch, length, self.features),)
-
-    def batches(self, generator: torch.Generator) -> Iterable[Any]:
-        """Nothing to train on."""
-        return ()
-
-    def loss(self, outputs: Any, target: Any) -> Tensor:
-        """Not used."""
-        raise NotImplementedError
-
-    def evaluate(self, forward: Any) -> float:
-        """Not used."""
-        raise NotImplementedError
+def random_task(features: int, steps: int) -> RandomTask:
+    """Random features, up to twice as long; one step for a single one."""
+    output = {0: "batch"} if steps == 1 else TIMED
+    longest = 1 if steps == 1 else 2 * steps
+    return RandomTask({"input": TIMED}, {"output": output}, normal(features), length=steps, max_length=longest)
 
 
 def factored(rnn: nn.RNNBase, rank: int, *, both: bool) -> nn.Module:
@@ -112,7 +82,7 @@ def _measure(cell: str, hidden: int, options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     features = options.inputs or hidden
     rnn = CELLS[cell](features, hidden, options.layers, batch_first=True)
-    task = GuardedTask(Random(features, options.steps), __file__)
+    task = random_task(features, options.steps)
     inputs = task.example(options.batch, options.steps)
     models = {"dense": rnn}
     for rank in (rank for rank in options.ranks if rank < hidden):

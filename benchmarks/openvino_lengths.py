@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.testing import RandomTask
 from exporters import onnx
-from tests.exporters.conftest import ShapedTask
 from tests.surgery import attentions
 
 SIZES = ((1, 1), (2, 5), (3, 9), (5, 4), (1, 29), (3, 29))
@@ -37,7 +37,7 @@ def main() -> None:
     """Export, run, print one line a setting."""
     torch.manual_seed(0)
     timed = {0: "batch", 1: "time"}
-    task = ShapedTask({"features": timed}, {"scores": timed}, lambda b, t: (torch.randn(b, t, attentions.WIDTH),))
+    task = RandomTask({"features": timed}, {"scores": timed}, lambda b, t: (torch.randn(b, t, attentions.WIDTH),))
     inputs = [task.example(*size)[0] for size in SIZES]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "encoder.onnx"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +23,12 @@ from compressor.measure import latency
 from compressor.runtimes.steps import Steps
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
-from compressor.task.contract import Task
-from compressor.task.guard import GuardedTask
+from compressor.testing import RandomTask, normal
 from exporters import onnx
 from exporters.onnx_files.step import step_path
 from exporters.quantization import matrices
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+TIMED = {0: "batch", 1: "time"}
 INPUT, CLASSES, STEPS = 40, 10, 100
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 FORMS: dict[str, dict[str, Any]] = {
@@ -58,33 +55,6 @@ class Net(nn.Module):
         return self.head(self.rnn(features)[0])
 
 
-class Random(Task):
-    """Random features; nothing is trained or scored."""
-
-    length, max_length = STEPS, 2 * STEPS
-    outputs = {"scores": {0: "batch", 1: "time"}}  # noqa: RUF012
-
-    def model(self) -> nn.Module:
-        """Not used."""
-        raise NotImplementedError
-
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
-        """Normal features."""
-        return (torch.randn(batch, length, INPUT),)
-
-    def batches(self, generator: torch.Generator) -> Iterable[Any]:
-        """Two sequences to calibrate on."""
-        return [((torch.randn(2, STEPS, INPUT, generator=generator),), None)]
-
-    def loss(self, outputs: Any, target: Any) -> Tensor:
-        """Not used."""
-        raise NotImplementedError
-
-    def evaluate(self, forward: Any) -> float:
-        """Not used."""
-        raise NotImplementedError
-
-
 def main() -> None:
     """Export, time, print one line a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,7 +78,7 @@ def main() -> None:
 def compare(cell: str, options: argparse.Namespace) -> None:
     """All files of one cell."""
     torch.manual_seed(0)
-    task = GuardedTask(Random(), __file__)
+    task = RandomTask({"features": TIMED}, {"scores": TIMED}, normal(INPUT), length=STEPS, max_length=2 * STEPS)
     model = Net(cell, options.hidden, options.layers).eval()
     smaller = prune(model, {}, [task.example(2, 3)], names=["rnn"], amount=Amount(ratio=0.5)).model
     with tempfile.TemporaryDirectory() as folder:

@@ -31,11 +31,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from compressor.errors import CompressorError, ExportError
 from compressor.export import EXPORTERS, Job, export
+from compressor.testing import RandomTask, random_lengths
 from exporters import ort, source
 from exporters.checks import agreement
 from exporters.prepare import private_copy
 from tests.exporters import test_aaren, test_heads, test_loops, test_models
-from tests.exporters.conftest import ShapedTask, lengths_for
 from tests.exporters.onnx_files import test_step as step_tests
 from tests.surgery import attentions, topologies
 
@@ -77,7 +77,7 @@ def recurrent(kind: type[nn.Module], cell: str) -> Topology:
 
         def example(batch: int, length: int) -> tuple[torch.Tensor, ...]:
             given = tuple(torch.randn(size[0], batch, size[1]) for _ in range(states))
-            return torch.randn(batch, length, topologies.INPUT), lengths_for(batch, length), *given
+            return torch.randn(batch, length, topologies.INPUT), random_lengths(batch, length), *given
 
         whole = example(2, 5)
         reads = states > 0 or not _runs(model, whole[0])
@@ -90,9 +90,9 @@ def recurrent(kind: type[nn.Module], cell: str) -> Topology:
         }
         outward = {"scores": TIMED if first.dim() == 3 else LAST} | {f"{name}_out": {1: "batch"} for name in names}
         if reads:
-            return model, ShapedTask(inputs, outward, example)
+            return model, RandomTask(inputs, outward, example)
         alone = _WithoutLengths(model)
-        return alone, ShapedTask({"features": TIMED}, outward, lambda b, t: example(b, t)[:1])
+        return alone, RandomTask({"features": TIMED}, outward, lambda b, t: example(b, t)[:1])
 
     return Topology(f"{kind.__name__}, {cell}", build)
 
@@ -123,16 +123,16 @@ def attention(name: str, model: Callable[[], nn.Module], task: Callable[[], Task
 
 
 def _features(width: int, outputs: dict[str, dict[int, str]], **attributes: Any) -> Callable[[], Task]:
-    return lambda: ShapedTask(
+    return lambda: RandomTask(
         {"features": TIMED}, outputs, lambda batch, length: (torch.randn(batch, length, width),), **attributes
     )
 
 
 def _words() -> Task:
-    return ShapedTask(
+    return RandomTask(
         {"words": TIMED, "lengths": LAST},
         {"logits": TIMED, "mean": LAST, "at_last_step": LAST, "last": LAST},
-        lambda batch, length: (torch.randint(test_models.VOCABULARY, (batch, length)), lengths_for(batch, length)),
+        lambda batch, length: (torch.randint(test_models.VOCABULARY, (batch, length)), random_lengths(batch, length)),
     )
 
 
@@ -142,7 +142,7 @@ def _loop(form: type[nn.Module]) -> Task:
 
 
 def _unused() -> Task:
-    return ShapedTask(
+    return RandomTask(
         {"features": TIMED, "unused": LAST},
         {"hidden": TIMED, "again": TIMED},
         lambda batch, length: (torch.randn(batch, length, 5), torch.randn(batch)),
@@ -150,10 +150,10 @@ def _unused() -> Task:
 
 
 def _padded(width: int, outputs: tuple[str, ...]) -> Task:
-    return ShapedTask(
+    return RandomTask(
         {"features": TIMED, "lengths": LAST},
         dict.fromkeys(outputs, TIMED),
-        lambda batch, length: (torch.randn(batch, length, width), lengths_for(batch, length)),
+        lambda batch, length: (torch.randn(batch, length, width), random_lengths(batch, length)),
     )
 
 

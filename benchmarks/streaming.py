@@ -23,15 +23,13 @@ from compressor.export import Job
 from compressor.measure import latency
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.runtimes.steps import Steps, initial_state
-from compressor.task.contract import Task
-from compressor.task.guard import GuardedTask
+from compressor.testing import RandomTask, normal
 from exporters import onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from compressor.report import Latency, SpeedUp
 
+TIMED = {0: "batch", 1: "time"}
 INPUT = 16
 LENGTH = 64
 PAST = (16, 64, 256, 1024, 4096)
@@ -72,33 +70,6 @@ class Recurrent(nn.Module):
         return output
 
 
-class Random(Task):
-    """Random features; nothing is trained or scored."""
-
-    length, max_length = LENGTH, 2 * LENGTH
-    outputs: Mapping[str, Mapping[int, str]] = {"output": {0: "batch", 1: "time"}}
-
-    def model(self) -> nn.Module:
-        """Not used."""
-        raise NotImplementedError
-
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
-        """Normal features."""
-        return (torch.randn(batch, length, INPUT),)
-
-    def batches(self, generator: torch.Generator) -> Iterable[Any]:
-        """Nothing to train on."""
-        return ()
-
-    def loss(self, outputs: Any, target: Any) -> Tensor:
-        """Not used."""
-        raise NotImplementedError
-
-    def evaluate(self, forward: Any) -> float:
-        """Not used."""
-        raise NotImplementedError
-
-
 def with_aaren(model: Encoder) -> Encoder:
     """The same encoder with Aarens that have a query of random numbers."""
     model = copy.deepcopy(model)
@@ -111,7 +82,8 @@ def with_aaren(model: Encoder) -> Encoder:
 
 def exported(model: nn.Module, path: Path, **options: Any) -> Steps:
     """The step file of a model, checked."""
-    artifact = onnx.export(Job(model, GuardedTask(Random(), __file__), path, onnx.Options(stream=options or True)))
+    task = RandomTask({"features": TIMED}, {"output": TIMED}, normal(INPUT), length=LENGTH, max_length=2 * LENGTH)
+    artifact = onnx.export(Job(model, task, path, onnx.Options(stream=options or True)))
     assert artifact.step is not None
     longest = max(point.length for point in artifact.step.parity.points)
     largest = max(point.max_absolute for point in artifact.step.parity.points)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from compressor.export import EXPORTERS, Job, export
 from compressor.measure import latency
 from compressor.runtimes.steps import Steps
-from tests.exporters.conftest import ShapedTask
+from compressor.testing import RandomTask
 
 INPUT, CLASSES = 40, 10
 FILES = (
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=40)
     options = parser.parse_args()
-    task = ShapedTask(
+    task = RandomTask(
         {"x": {0: "batch", 1: "time"}}, {"y": {0: "batch", 1: "time"}}, lambda b, t: (torch.randn(b, t, INPUT),)
     )
     for cell in ("LSTM", "GRU"):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +18,10 @@ from compressor.export import Job
 from compressor.measure import latency, macs
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
-from compressor.task.contract import Task
-from compressor.task.guard import GuardedTask
+from compressor.testing import RandomTask, normal
 from exporters import onnx
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+TIMED = {0: "batch", 1: "time"}
 INPUT, CLASSES, STEPS = 64, 10, 100
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -44,32 +40,6 @@ class Net(nn.Module):
         return self.head(self.rnn(features)[0][:, -1])
 
 
-class Random(Task):
-    """Random features; nothing is trained or scored."""
-
-    length, max_length = STEPS, 2 * STEPS
-
-    def model(self) -> nn.Module:
-        """Not used."""
-        raise NotImplementedError
-
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
-        """Normal features."""
-        return (torch.randn(batch, length, INPUT),)
-
-    def batches(self, generator: torch.Generator) -> Iterable[Any]:
-        """Nothing to train on."""
-        return ()
-
-    def loss(self, outputs: Any, target: Any) -> Tensor:
-        """Not used."""
-        raise NotImplementedError
-
-    def evaluate(self, forward: Any) -> float:
-        """Not used."""
-        raise NotImplementedError
-
-
 def main() -> None:
     """Build, prune, export, time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,7 +50,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     options = parser.parse_args()
     torch.manual_seed(0)
-    task = GuardedTask(Random(), __file__)
+    task = RandomTask({"features": TIMED}, {"output": {0: "batch"}}, normal(INPUT), length=STEPS, max_length=2 * STEPS)
     model = Net(options.cell, options.hidden, options.layers).eval()
     smaller = prune(model, {}, [task.example(2, 3)], names=["rnn"], amount=Amount(ratio=options.ratio)).model
     inputs = task.example(1, STEPS)

@@ -7,6 +7,10 @@ G blocks of H rows, one for each gate.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["RNN_TANH", "RNN_RELU", "GRU", "LSTM"]
+"""The name of a cell, as `torch.nn.RNNBase.mode`."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,7 @@ class Gate:
 class CellGates:
     """What PyTorch and ONNX have to agree on for one type of recurrent cell."""
 
-    mode: str
-    """As `torch.nn.RNNBase.mode`."""
+    mode: Mode
     gates: tuple[Gate, ...]
     """In PyTorch's order."""
     states: tuple[str, ...]
@@ -57,7 +60,7 @@ class CellGates:
         return tuple(self.onnx_gates.index(gate.name) for gate in self.gates)
 
 
-def _rnn(mode: str, activation: str) -> CellGates:
+def _rnn(mode: Mode, activation: str) -> CellGates:
     return CellGates(
         mode=mode,
         gates=(Gate("new", activation),),
@@ -87,6 +90,6 @@ LSTM = CellGates(
     activations=("Sigmoid", "Tanh", "Tanh"),
 )
 
-BY_MODE = {cell.mode: cell for cell in (RNN_TANH, RNN_RELU, GRU, LSTM)}
+BY_MODE: dict[str, CellGates] = {cell.mode: cell for cell in (RNN_TANH, RNN_RELU, GRU, LSTM)}
 BY_OPERATOR = {cell.operator: cell for cell in (RNN_TANH, GRU, LSTM)}
 """ONNX operator -> its gates; of `RNN`, those with the default activation."""

@@ -54,7 +54,7 @@ def modules(model: "nn.Module", example: "tuple[Tensor, ...]") -> list[dict[str,
     `weights` is `default`, `named` (only if `targets` names it) or none; `units` is the number of hidden units that can
     be removed, or none with the reason under `units_refused`.
     """
-    from compressor.nn.recurrent.gates import recurrent_modules
+    from compressor.nn.recurrent.layers import recurrent_modules
 
     total = _total(model)["parameters"]
     recurrent = recurrent_modules(model)

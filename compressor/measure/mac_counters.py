@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from compressor.gates import BY_OPERATOR
 from compressor.onnx_graphs.walk import STANDARD
 
 if TYPE_CHECKING:
@@ -137,9 +138,7 @@ _COUNTERS: dict[str, Callable[[NodeShapes], int]] = {
     "ConvInteger": _convolution(weight=1),
     "QLinearConv": _convolution(weight=3),
     "ConvTranspose": _transposed_convolution,
-    "RNN": _recurrent(1),
-    "GRU": _recurrent(3),
-    "LSTM": _recurrent(4),
+    **{operator: _recurrent(gates.count) for operator, gates in BY_OPERATOR.items()},
     "Einsum": _einsum,
     "Attention": _attention,
 }

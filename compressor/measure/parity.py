@@ -29,6 +29,7 @@ def check(
     atol: float,
     rtol: float,
     generator: torch.Generator,
+    at: Sequence[tuple[int, int]] | None = None,
     extra: Sequence[tuple[int, int]] = (),
 ) -> Parity:
     """Compare both at the `points` of the task, with inputs from `task.example`.
@@ -43,7 +44,8 @@ def check(
         atol: absolute tolerance.
         rtol: relative tolerance.
         generator: seeds the random numbers that `task.example` may draw; the global state is left as it was.
-        extra: more (batch, length) pairs to compare at.
+        at: (batch, length) pairs to compare at; the `points` of the task by default.
+        extra: more of them.
 
     Returns:
         One `ParityPoint` a point. Disagreement, and a file that fails at a point, are recorded, not raised.
@@ -56,7 +58,7 @@ def check(
         torch.manual_seed(seed)
         found = tuple(
             _point(torch_forward, file_forward, task, batch, length, atol=atol, rtol=rtol)
-            for batch, length in (*points(task), *extra)
+            for batch, length in (*(points(task) if at is None else at), *extra)
         )
     return Parity(atol=atol, rtol=rtol, points=found)
 

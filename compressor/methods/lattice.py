@@ -168,11 +168,11 @@ class Lattice(Method):
         )
 
     def _select(self, model: nn.Module) -> Selection:
-        from torch import nn
+        from compressor.nn.recurrent.layers import RECURRENT
 
         selection = select_layers(model, self.targets, self.ignore)
         for name in selection.names:
-            if not isinstance(model.get_submodule(name), (nn.RNNBase, nn.RNNCellBase)):
+            if not isinstance(model.get_submodule(name), RECURRENT):
                 raise MethodError(
                     f"`{name}` is not a recurrent layer: its units do not drive each other, so they have no order",
                     hint="use `magnitude` for it, and name recurrent layers here",

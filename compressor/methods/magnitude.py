@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from compressor.methods.base import Batches, Context, Method, State, StepResult
+from compressor.methods.base import Context, Method, State, StepResult
 from compressor.methods.patterns import Pattern, Patterns, Selection
 from compressor.methods.pruning import changes_of_masks, masked, refuse_idle, remove_units, with_whole_masks
 from compressor.methods.retrain import Retrain
@@ -167,7 +167,8 @@ class Magnitude(Method):
         from compressor.surgery.units.choice import Amount
 
         selection, ratios = self._select_layers(state.model)
-        calibration = self._calibration(context)
+        measured = self.compensate or self.score not in ("l1", "l2", "random")
+        calibration = context.first_batches(self.calibration_batches) if measured else []
         return remove_units(
             state,
             context,
@@ -188,14 +189,8 @@ class Magnitude(Method):
         skipped = [Skip(name=name, reason=idle[name]) for name in selection.names if name in idle]
         refuse_idle(skipped, len(selection.names), "raise a ratio")
         names = tuple(name for name in selection.names if name not in idle)
-        ratios = {name: ratio for name, ratio in ratios.items() if name in names}
-        return Selection(names, (*selection.skipped, *skipped)), ratios
-
-    def _calibration(self, context: Context) -> Batches:
-        """Training batches, if the compensation or the score needs them."""
-        if not self.compensate and self.score in ("l1", "l2", "random"):
-            return []
-        return context.first_batches(self.calibration_batches)
+        chosen = {name: ratio for name, ratio in ratios.items() if name in names}
+        return Selection(names, (*selection.skipped, *skipped)), chosen
 
     def _prune_weights(self, state: State, context: Context) -> StepResult:
         from compressor.nn.weight_groups import weight_groups

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compressor.nn.graphs.layered import LayeredGraph
+    from compressor.nn.recurrent.cells import RecurrentLayer
     from compressor.nn.recurrent.stack import RecurrentStack
 
 Kind = Literal["watts_strogatz", "barabasi_albert", "erdos_renyi"]
@@ -122,7 +123,7 @@ class RandomGraph(Method):
             graph = self.draw(context.generator.initial_seed())
             facts = properties(graph)
 
-        def build(old: nn.RNNBase) -> RecurrentStack:
+        def build(old: RecurrentLayer) -> RecurrentStack:
             return graph_stack(old, graph, self.units_per_node, skips=self.skips, repeated_rows=self.repeated_rows)
 
         return self._replace(state, context, build, facts)
@@ -165,13 +166,13 @@ class RandomGraph(Method):
         self,
         state: State,
         context: Context,
-        build: Callable[[nn.RNNBase], RecurrentStack],
+        build: Callable[[RecurrentLayer], RecurrentStack],
         facts: Mapping[str, float],
     ) -> StepResult:
         """A copy of the model in which what `build` makes of the old layer replaces it."""
         import torch
 
-        from compressor.nn.recurrent.gates import recurrent_modules
+        from compressor.nn.recurrent.layers import recurrent_modules
         from compressor.surgery.graph_replacement import stack_masks, stack_structure
         from compressor.surgery.replacing import replace_in_copy
 
@@ -197,7 +198,7 @@ class RandomGraph(Method):
 
     def _find(self, model: nn.Module) -> str:
         """The name of the one layer that is replaced."""
-        from compressor.nn.recurrent.gates import recurrent_modules
+        from compressor.nn.recurrent.layers import recurrent_modules
 
         every = list(recurrent_modules(model))
         if not every:
@@ -239,7 +240,7 @@ def _try_out(model: nn.Module, name: str, context: Context) -> None:
         )
 
 
-def _notes(old: nn.RNNBase) -> tuple[str, ...]:
+def _notes(old: RecurrentLayer) -> tuple[str, ...]:
     notes = ["The new weights are random: what the model knew is gone until a `retrain` step."]
     if old.dropout and old.num_layers > 1:
         notes.append(f"The dropout of {old.dropout:g} between the layers of the original is not used on a graph.")

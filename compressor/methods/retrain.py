@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -124,8 +123,10 @@ class Retrain(Method):
                 "the model has no parameter to train",
                 hint="parameters with `requires_grad=False` are left alone: unfreeze some of them",
             )
-        for name in self.distill_hidden:
-            _refuse_unknown_module(name, model)
+        if self.distill_hidden:
+            from compressor.training.distillation import refuse_unknown
+
+            refuse_unknown(self.distill_hidden, model)
         if self.quantize is not None:
             from compressor.training.rounding import Rounding
 
@@ -174,11 +175,13 @@ class Retrain(Method):
             )
             batches = self._batches(context)
             steps = batches.steps
-            noise = (
-                Noise(self.noise_eta, self.noise_gamma, device_generator(context.generator, device))
-                if self.noise_eta
-                else None
-            )
+
+            def metric(trained: nn.Module) -> float:
+                return accuracy.score(task, accuracy.torch_forward(trained, device), validation=True).value
+
+            noise = None
+            if self.noise_eta:
+                noise = Noise(self.noise_eta, self.noise_gamma, device_generator(context.generator, device))
             trainer = Trainer(
                 parameters,
                 optimizer,
@@ -194,9 +197,7 @@ class Retrain(Method):
                 batches,
                 batch_loss(model, task.loss, teacher, teacher_share=self.distill_weight, device=device, bf16=self.bf16),
                 Validation(
-                    lambda trained: (
-                        accuracy.score(task, accuracy.torch_forward(trained, device), validation=True).value
-                    ),
+                    metric,
                     task.higher_is_better,
                     self.keep_best or self.early_stopping is not None,
                     self.early_stopping,
@@ -225,12 +226,11 @@ class Retrain(Method):
     def _teacher(self, model: nn.Module, context: Context) -> contextlib.AbstractContextManager[Teacher | None]:
         """The original model, hooked if hidden outputs are matched; None without distillation."""
         from compressor.training.batch_loss import to_device
-        from compressor.training.distillation import Teacher
+        from compressor.training.distillation import Teacher, refuse_unknown
 
         if not self.distill:
             return contextlib.nullcontext()
-        for name in self.distill_hidden:
-            _refuse_unknown_module(name, context.original)
+        refuse_unknown(self.distill_hidden, context.original)
         example = to_device(context.task.example(2, context.task.length), context.device) if self.distill_hidden else ()
         return Teacher(
             context.original,
@@ -240,14 +240,3 @@ class Retrain(Method):
             hidden=self.distill_hidden,
             example=example,
         )
-
-
-def _refuse_unknown_module(name: str, model: nn.Module) -> None:
-    names = [path for path, _ in model.named_modules() if path]
-    if name in names:
-        return
-    near = difflib.get_close_matches(name, names, n=1)
-    raise MethodError(
-        f"`distill_hidden`: the model has no module `{name}`",
-        hint=f"did you mean `{near[0]}`?" if near else f"modules: {', '.join(names) or 'none'}",
-    )

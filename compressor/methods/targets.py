@@ -170,9 +170,11 @@ def _weights(model: nn.Module) -> list[Candidate]:
 def _layers(model: nn.Module) -> list[Candidate]:
     from torch import nn
 
+    from compressor.nn.recurrent.layers import RECURRENT
+
     candidates: dict[int, Candidate] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        recurrent = isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+        recurrent = isinstance(module, RECURRENT)
         if recurrent or isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             known = candidates.get(id(module))
             name, paths = (path, ()) if known is None else (known.name, known.paths)
@@ -184,7 +186,9 @@ def _kind(module: nn.Module, local: str) -> Kind | None:
     """Which weight of which module this is; None for what magnitude never prunes (biases, norms, unknown layers)."""
     from torch import nn
 
-    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+    from compressor.nn.recurrent.layers import RECURRENT
+
+    if isinstance(module, RECURRENT):
         if local.startswith("weight_ih"):
             return "i2h"
         return "h2h" if local.startswith(("weight_hh", "weight_hr")) else None

@@ -17,6 +17,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from compressor.errors import TaskError
+from compressor.nn.recurrent.layers import is_layer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +88,7 @@ def _hooks(module: nn.Module, prefix: str, masks: dict[str, Tensor]) -> list[tup
 
 def _restore_order(module: nn.Module) -> None:
     """Parameters in the order in which PyTorch made them; what was folded is the last one otherwise."""
-    if isinstance(module, nn.RNNBase):
+    if is_layer(module):
         order = [name for name in module._flat_weights_names if name in module._parameters]
     else:
         order = [name for name in ("weight", "bias") if name in module._parameters]
@@ -97,7 +98,7 @@ def _restore_order(module: nn.Module) -> None:
 
 def _refuse_computed(module: nn.Module, name: str) -> None:
     """A recurrent layer whose weights are set from outside, before each call, has none that could be changed."""
-    if not isinstance(module, nn.RNNBase):
+    if not is_layer(module):
         return
     missing = [local for local in module._flat_weights_names if local not in module._parameters]
     if missing:

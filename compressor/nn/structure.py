@@ -17,6 +17,7 @@ from compressor.nn.attention.pooling import PoolingReplacement
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.factored import LowRankRecurrent
+from compressor.nn.recurrent.layers import LAYERS as RECURRENT_LAYERS
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 
@@ -40,15 +41,15 @@ Layer = (
 
 _Kinds = tuple[type[nn.Module], ...]
 LAYERS: dict[str, tuple[type[Layer], _Kinds]] = {
-    "uneven_recurrent": (UnevenRecurrent, (nn.RNNBase,)),
+    "uneven_recurrent": (UnevenRecurrent, RECURRENT_LAYERS),
     "compact_attention": (CompactMultiheadAttention, (nn.MultiheadAttention,)),
     "wide_layer_norm": (WideLayerNorm, (nn.LayerNorm,)),
-    "recurrent_stack": (RecurrentStack, (nn.RNNBase,)),
+    "recurrent_stack": (RecurrentStack, RECURRENT_LAYERS),
     "aaren": (AarenAttention, (nn.MultiheadAttention, CompactMultiheadAttention)),
     "learned_query": (LearnedQuery, (nn.Linear,)),
     "pooling": (PoolingReplacement, (nn.Module,)),  # it replaces third-party code, of any class
     "low_rank_linear": (LowRankLinear, (nn.Linear,)),
-    "low_rank_recurrent": (LowRankRecurrent, (nn.RNNBase,)),
+    "low_rank_recurrent": (LowRankRecurrent, RECURRENT_LAYERS),
 }
 """The word after `with` -> the class, and what it may replace beside its own kind."""
 _KEYS = {"kind", "module", "with", "record"}

@@ -10,16 +10,17 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from torch import nn
-
 from compressor.errors import UsageError
-from compressor.nn.recurrent.graph import Cell, GraphRecurrent
+from compressor.nn.recurrent.cells import CELLS
+from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.probing.network import EncoderStack, OutputsOnly
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from compressor.nn.graphs.layered import LayeredGraph
-    from compressor.nn.recurrent.graph import Skips
+    from compressor.nn.recurrent.graph_layout import CellWord, Skips
     from compressor.probing.network import Mixer
 
 _MIXERS: dict[str, str] = {"attention": "causal attention", "aaren": "Aaren"}
@@ -109,7 +110,7 @@ class Encoder(Architecture):
 class Recurrent(Architecture):
     """A stack of PyTorch's recurrent layers that runs forward."""
 
-    cell: Cell
+    cell: CellWord
     layers: int = 1
 
     @property
@@ -123,18 +124,15 @@ class Recurrent(Architecture):
         return _counted(self.layers, "layer")
 
     def build(self, width: int) -> nn.Module:
-        """`nn.RNN`, `nn.GRU` or `nn.LSTM`."""
-        kind, _, nonlinearity = self.cell.partition("_")
-        options: dict[str, Any] = {"nonlinearity": nonlinearity} if nonlinearity else {}
-        layer: nn.RNNBase = getattr(nn, kind.upper())(width, width, self.layers, batch_first=True, **options)
-        return OutputsOnly(layer)
+        """A recurrent layer of PyTorch."""
+        return OutputsOnly(CELLS[self.cell.upper()].layer(width, width, num_layers=self.layers, batch_first=True))
 
 
 @dataclass(frozen=True)
 class GraphStack(Architecture):
     """A sparse recurrent stack on a graph and its readout; see `compressor.nn.recurrent.graph`."""
 
-    cell: Cell
+    cell: CellWord
     graph: LayeredGraph
     units_per_node: int
     width: int

@@ -20,6 +20,7 @@ from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.graph import GraphRecurrent
+from compressor.nn.recurrent.layers import is_layer
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.probing.architecture import MOST_LAYERS, Conversion, Encoder, GraphStack, Recurrent
@@ -28,6 +29,7 @@ from compressor.report import Skip
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from compressor.nn.recurrent.cells import RecurrentLayer
     from compressor.probing.network import Mixer
 
 RESIZED: Final = (UnevenRecurrent, CompactMultiheadAttention, WideLayerNorm, LowRankLinear, LowRankRecurrent)
@@ -50,7 +52,7 @@ def between(before: nn.Module, after: nn.Module) -> tuple[tuple[Conversion, ...]
     graphs = [
         _of_graph(name, layer, new.stack)
         for name, layer, new in changed
-        if isinstance(layer, nn.RNNBase) and isinstance(new, RecurrentStack) and isinstance(new.stack, GraphRecurrent)
+        if is_layer(layer) and isinstance(new, RecurrentStack) and isinstance(new.stack, GraphRecurrent)
     ]
     aaren = {name: new.num_heads for name, _, new in changed if isinstance(new, (AarenAttention, LearnedQuery))}
     poolings = [
@@ -65,7 +67,7 @@ def between(before: nn.Module, after: nn.Module) -> tuple[tuple[Conversion, ...]
     return (*graphs, *_encoders(before, aaren)), tuple(poolings)
 
 
-def _of_graph(name: str, old: nn.RNNBase, stack: GraphRecurrent) -> Conversion:
+def _of_graph(name: str, old: RecurrentLayer, stack: GraphRecurrent) -> Conversion:
     new = GraphStack(
         stack.cell,
         stack.graph,

@@ -20,6 +20,7 @@ from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, State, StepResult
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.targets import select_layers
+from compressor.nn.recurrent.layers import is_layer, parts
 from compressor.progress import Silent
 from compressor.report import LayerSensitivity, Sensitivity, SensitivityPoint
 from compressor.surgery.units.choice import Amount
@@ -162,8 +163,8 @@ def _point(
 
 def _sizes(module: nn.Module) -> list[int]:
     """Units of each layer and direction of a recurrent module; features or channels of another one."""
-    if isinstance(module, nn.RNNBase):
-        return [module.hidden_size] * (module.num_layers * (1 + module.bidirectional))
+    if is_layer(module):
+        return [module.hidden_size] * len(parts(module))
     for attribute in ("hidden_size", "out_features", "out_channels"):
         if hasattr(module, attribute):
             return [int(getattr(module, attribute))]

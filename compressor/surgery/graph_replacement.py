@@ -7,26 +7,28 @@ from typing import TYPE_CHECKING, cast
 
 from torch.utils._pytree import tree_leaves
 
-from compressor.nn.recurrent.gates import gates
-from compressor.nn.recurrent.graph import GraphRecurrent, parameter_count
+from compressor.nn.recurrent.graph import GraphRecurrent
+from compressor.nn.recurrent.graph_layout import parameter_count
+from compressor.nn.recurrent.layers import cell_of
 from compressor.nn.recurrent.stack import NoStates, RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from compressor.nn.graphs.layered import LayeredGraph
-    from compressor.nn.recurrent.graph import Cell, Skips
+    from compressor.nn.recurrent.cells import RecurrentLayer
+    from compressor.nn.recurrent.graph_layout import CellWord, Skips
 
 
 def graph_stack(
-    old: nn.RNNBase, graph: LayeredGraph, units_per_node: int, *, skips: Skips, repeated_rows: bool
+    old: RecurrentLayer, graph: LayeredGraph, units_per_node: int, *, skips: Skips, repeated_rows: bool
 ) -> RecurrentStack:
     """A stack on the graph with the cell, the inputs and the outputs of `old`, from random weights."""
     stack = GraphRecurrent(
-        cell_of(old),
+        cell_word(old),
         old.input_size,
         graph,
         units_per_node,
@@ -37,10 +39,10 @@ def graph_stack(
     return RecurrentStack(stack, output_size(old))
 
 
-def dense_stack(old: nn.RNNBase, graph: LayeredGraph, units_per_node: int, *, skips: Skips) -> RecurrentStack:
+def dense_stack(old: RecurrentLayer, graph: LayeredGraph, units_per_node: int, *, skips: Skips) -> RecurrentStack:
     """A dense stack of the cell and number of layers of `old`, with about as many parameters as `graph_stack` has."""
     width = units_per_node * len(graph.layers[-1])
-    wanted = parameter_count(graph, cell_of(old), old.input_size, units_per_node, skips=skips)
+    wanted = parameter_count(graph, cell_word(old), old.input_size, units_per_node, skips=skips)
     size = dense_size(old, wanted + _readout_parameters(width, output_size(old)))
     sizes = [[size]] * old.num_layers
     stack = UnevenRecurrent(
@@ -49,7 +51,7 @@ def dense_stack(old: nn.RNNBase, graph: LayeredGraph, units_per_node: int, *, sk
     return RecurrentStack(stack, output_size(old))
 
 
-def dense_size(old: nn.RNNBase, parameters: int) -> int:
+def dense_size(old: RecurrentLayer, parameters: int) -> int:
     """Hidden size H >= 1 at which a dense stack comes nearest to so many parameters, the smaller one of two.
 
     The stack has the cell, the inputs I and the L layers of `old`, and a readout of H + 1 weights for each output
@@ -60,19 +62,19 @@ def dense_size(old: nn.RNNBase, parameters: int) -> int:
 
     def count(size: int) -> int:
         inputs = old.input_size + (old.num_layers - 1) * size
-        stack = gates(old) * size * (inputs + old.num_layers * (size + biases))
+        stack = cell_of(old).gates.count * size * (inputs + old.num_layers * (size + biases))
         return stack + _readout_parameters(size, outputs)
 
     largest = math.isqrt(parameters) + 1  # a layer alone has more than H^2
     return min(range(1, largest + 1), key=lambda size: abs(count(size) - parameters))
 
 
-def cell_of(old: nn.RNNBase) -> Cell:
+def cell_word(old: RecurrentLayer) -> CellWord:
     """`rnn_tanh`, `rnn_relu`, `gru` or `lstm`."""
-    return cast("Cell", old.mode.lower())
+    return cast("CellWord", old.mode.lower())
 
 
-def output_size(old: nn.RNNBase) -> int:
+def output_size(old: RecurrentLayer) -> int:
     """Features of an output of the layer."""
     return old.proj_size or old.hidden_size
 

@@ -5,6 +5,7 @@ Gradients flow into the student only if the teacher's tensors were computed with
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -61,6 +62,18 @@ def first_tensor(outputs: Any) -> Tensor | None:
     while isinstance(outputs, (tuple, list)) and outputs:
         outputs = outputs[0]
     return outputs if isinstance(outputs, Tensor) else None
+
+
+def refuse_unknown(names: Sequence[str], model: nn.Module) -> None:
+    """Raise `MethodError` on a hidden module that the model does not have, with the nearest name."""
+    known = [path for path, _ in model.named_modules() if path]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise MethodError(
+                f"`distill_hidden`: the model has no module `{name}`",
+                hint=f"did you mean `{near[0]}`?" if near else f"modules: {', '.join(known) or 'none'}",
+            )
 
 
 class Teacher:

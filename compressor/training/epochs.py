@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from compressor.errors import MethodError
 from compressor.nn.masks import prune_
+from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.training.best_weights import BestWeights
 
 if TYPE_CHECKING:
@@ -93,9 +94,8 @@ def trainable_copy(model: nn.Module, masks: Mapping[str, Tensor], device: torch.
     """A copy on the device, pruned weights exactly zero, cuDNN's weights in one piece."""
     model = copy.deepcopy(model).to(device)
     prune_(model, masks)
-    for module in model.modules():
-        if isinstance(module, nn.RNNBase):
-            module.flatten_parameters()
+    for module in recurrent_modules(model).values():
+        module.flatten_parameters()
     return model
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import MethodError
+from compressor.nn.recurrent.layers import RECURRENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,7 +61,7 @@ def rounded_parameters(model: nn.Module, precision: Precision) -> dict[str, tupl
                 continue
             if isinstance(module, nn.Embedding):
                 chosen: Precision = "int8"
-            elif isinstance(module, (nn.RNNBase, nn.RNNCellBase, nn.Linear, nn.MultiheadAttention)):
+            elif isinstance(module, (*RECURRENT, nn.Linear, nn.MultiheadAttention)):
                 chosen = precision
             else:
                 continue

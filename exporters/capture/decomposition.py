@@ -67,12 +67,23 @@ def unchanged(program: Program, table: dict[Any, Any], keeps_whole: Callable[[An
     signature, graph = program.graph_signature, program.graph
     if signature.buffers_to_mutate or signature.user_inputs_to_mutate:
         return False
-    _simplify(graph)
-    return all(
+    plain = all(
         node.op in ("placeholder", "output")
-        or (node.op == "call_function" and _is_plain(node.target, table, keeps_whole))
+        or (node.op == "call_function" and (_is_simple(node) or _is_plain(node.target, table, keeps_whole)))
         for node in graph.nodes
     )
+    if plain:  # what is decomposed needs its own operators: without `contiguous` a `view` behind it fails
+        _simplify(graph)
+    return plain
+
+
+def _is_simple(node: fx.Node) -> bool:
+    """Whether `_simplify` replaces an operator, or drops it."""
+    if node.target in _DROPOUTS:
+        return node.args[2] is False
+    if node.target is _OPS.reshape.default:
+        return -1 not in node.args[1]  # type: ignore[operator]
+    return node.target in _SAME or node.target is _OPS.numpy_T.default
 
 
 def _is_plain(target: Any, table: dict[Any, Any], keeps_whole: Callable[[Any], bool]) -> bool:
@@ -92,14 +103,14 @@ def _is_defined_by_others(name: str) -> bool:
 def _simplify(graph: fx.Graph) -> None:
     """Replace operators that only rename a tensor or its axes, and drop what nothing reads."""
     for node in list(graph.nodes):
-        if node.op != "call_function":
+        if node.op != "call_function" or not _is_simple(node):
             continue
-        if node.target in _SAME or (node.target in _DROPOUTS and node.args[2] is False):
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-        elif node.target is _OPS.numpy_T.default:
+        if node.target is _OPS.numpy_T.default:
             rank = node.meta["val"].dim()
             node.target, node.args = _OPS.permute.default, (node.args[0], [*reversed(range(rank))])
-        elif node.target is _OPS.reshape.default and -1 not in node.args[1]:
+        elif node.target is _OPS.reshape.default:
             node.target = _OPS.view.default  # to ONNX a copy is none
+        else:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
     graph.eliminate_dead_code()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CompressorError, ExportError
 from exporters.capture import decomposition, function_library
-from exporters.capture.native_recurrent import native_nodes
+from exporters.capture.native_layers import native_nodes
 from exporters.capture.packed_sequence import traceable_packing
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from exporters.capture.native_recurrent import native_nodes
+from exporters.capture.native_layers import native_nodes
 from exporters.capture.packed_sequence import traceable_packing
 from exporters.capture.program import plain_attention
 

@@ -21,22 +21,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from compressor.nn.recurrent import cells as recurrent
 from exporters.loops import vectorized
 from exporters.loops.find import NotRolledError, Same
 from exporters.loops.graph import CONSTANT, leaves, map_tree
 from exporters.loops.unify import Affine, At, Iteration, Node, Other, Steps
 
 if TYPE_CHECKING:
+    from compressor.nn.recurrent.cells import Cell
     from exporters.loops.unify import Body, Program
 
 _OPS = torch.ops.aten
-CELLS = {
-    _OPS.lstm_cell.default: ("LSTM", "LSTM"),
-    _OPS.gru_cell.default: ("GRU", "GRU"),
-    _OPS.rnn_tanh_cell.default: ("RNN", "RNN_TANH"),
-    _OPS.rnn_relu_cell.default: ("RNN", "RNN_RELU"),
-}
-"""Operator of PyTorch -> node of ONNX and mode of the layer."""
+CELLS: dict[Any, Cell] = {cell.step_operator: cell for cell in recurrent.CELLS.values() if cell.gates.operator}
+"""PyTorch's function for one step -> the cell, if ONNX has an operator for it."""
 _TRIED = 7
 """Steps on which rules are tried."""
 
@@ -295,7 +292,7 @@ class _Planner:
         inside = isinstance(sequence, Same) and sequence.place in members
         if kwargs or value.dim() != 2 or not constant or inside or not isinstance(sequence, (Same, Other)):
             return False
-        if self._body.targets[cell] is not _OPS.lstm_cell.default:
+        if len(CELLS[self._body.targets[cell]].states) == 1:
             return members == [cell] and states == Same(cell, 1)
         return self._is_lstm(cell, members, states, padded=padded)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from exporters.capture import native_recurrent
+from exporters.capture.native_node import prepare_node, recurrent_node
 from exporters.loops import scan, vectorized
 from exporters.loops.find import NotRolledError, Same
 from exporters.loops.graph import CONSTANT, leaves, map_tree
@@ -18,6 +18,7 @@ from exporters.loops.unify import Affine, At, Iteration, Node, Other, Steps, thr
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from compressor.nn.recurrent.cells import Cell
     from exporters.loops.plan import Group
     from exporters.loops.unify import Program
 
@@ -94,22 +95,19 @@ class Rolled(nn.Module):
         assert isinstance(found, Tensor)
         return found
 
-    def _prepare_cell(self, planned: Plan, place: int, index: int) -> tuple[str, nn.Module, str]:
+    def _prepare_cell(self, planned: Plan, place: int, index: int) -> tuple[str, nn.Module, Cell]:
         """Weights of a cell as its node wants them: suffix of the names of the buffers, and where they are."""
-        operator_, _ = CELLS[planned.body.targets[place]]
+        cell = CELLS[planned.body.targets[place]]
         _, _, *weights = planned.body.arguments[place][0]
-        given = [None if node is None else self._value(node) for node in (*weights, None, None)[:4]]
+        parameters = zip((parameter.name for parameter in cell.parameters), weights, strict=False)
+        values = {name: self._value(node) for name, node in parameters if node is not None}
         names = [node.name for node in weights[:2]]
         owners = {self._names.get(name, "").rpartition(".")[0] for name in names}
         named = len(owners) == 1 and all(node.target == CONSTANT for node in weights[:2])
         owner = self.get_submodule(owners.pop()) if named else self
         suffix = "cell" if named else f"cell_{index}_{place}"
-        assert given[0] is not None
-        assert given[1] is not None
-        native_recurrent.prepare_cell(
-            owner, suffix, operator_, given[0], given[1], [b for b in given[2:] if b is not None]
-        )
-        return suffix, owner, operator_
+        prepare_node(owner, suffix, cell.gates, [values])
+        return suffix, owner, cell
 
     def _value(self, node: Node) -> Tensor:
         """The numbers of what depends on constants alone."""
@@ -486,14 +484,13 @@ class LoopRun:
             return self._cell(body.arguments[place][0][0].place)
         if place in self._done:
             return None
-        suffix, owner, operator_ = self.run.rolled._cells[self.index, place]
+        suffix, owner, cell = self.run.rolled._cells[self.index, place]
         x = self.operand(body.arguments[place][0][0])
         states = [place]
-        if operator_ == "LSTM":
+        if len(cell.states) > 1:
             states = [leaf.place for leaf in body.arguments[place][0][1]]
         given = [self.initial(state, 1).unsqueeze(0) for state in states]
-        mode = CELLS[body.targets[place]][1]
-        y, *last = native_recurrent.cell_node(owner, suffix, operator_, mode, x.turned(False), given, backward=False)
+        y, *last = recurrent_node(owner, suffix, cell.gates, x.turned(False), given)
         self._done.update({place, *states})
         self._sequences[states[0]] = Results(y.squeeze(1))
         if not self.planned.padded:

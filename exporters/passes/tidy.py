@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
 from onnx_ir.passes import common
 
-from exporters.capture import factored_recurrent
+from exporters.capture.factored_scan import ExpandFactored
 from exporters.loops import scan
 from exporters.passes.attention_masks import FIRST_WITH_ATTENTION, WidenAttentionMasks
 from exporters.passes.folding import FoldConstants
@@ -19,19 +18,11 @@ from exporters.passes.zero_states import DropZeroStates
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import onnx_ir as ir
+
     from exporters.loops.scan import StepBody
 
 _NO_LIMIT = 2**62
-
-
-class ExpandFactored(ir.passes.InPlacePass):
-    """Replaces the placeholders of factored recurrent layers by a `Scan`."""
-
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """The pass."""
-        modified = factored_recurrent.PLACEHOLDER_DOMAIN in model.opset_imports
-        factored_recurrent.expand(model)
-        return ir.passes.PassResult(model, modified)
 
 
 def passes_for(

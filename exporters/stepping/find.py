@@ -9,7 +9,8 @@ import torch
 
 from compressor.errors import CompressorError, ExportError
 from compressor.report import StreamOutput
-from compressor.streaming import step as streaming
+from compressor.streaming.step import StepModel, explained
+from compressor.streaming.survey import survey
 from exporters.capture import program as torch_capture
 from exporters.stepping.module import Step
 from exporters.stepping.plan import Plan, axis_named, describe_inputs, refuse_late_outputs
@@ -19,7 +20,7 @@ from exporters.stepping.trial import try_steps
 if TYPE_CHECKING:
     from torch import nn
 
-    from compressor.streaming.step import Survey
+    from compressor.streaming.survey import Survey
     from compressor.task.contract import Task
 
 
@@ -55,7 +56,7 @@ def step_module(model: nn.Module, task: Task, *, chunk: int = 1) -> nn.Module:
     """
     planned = find_plan(model, task, chunk=chunk)
     example = task.example(1, max(task.min_length, min(task.length, task.max_length)))
-    step = streaming.StepModel(copy.deepcopy(model), planned.survey, chunk=chunk, plain=True)
+    step = StepModel(copy.deepcopy(model), planned.survey, chunk=chunk, plain=True)
     return Step(step, planned.inputs, [part.dtype for part in example], chunk).eval()
 
 
@@ -66,11 +67,11 @@ def _survey(model: nn.Module, task: Sequences) -> Survey:
         first, second = task.min_length, task.min_length + 1
     try:
         with torch_capture.plain_attention():
-            found = streaming.survey(model, task.example, (first, second))
+            found = survey(model, task.example, (first, second))
     except CompressorError:
         raise
     except Exception as error:
-        raise streaming.explained(error) from error
+        raise explained(error) from error
     if not found.states:
         raise ExportError(
             "no layer of the model carries a state from one position to the next (RNN, GRU, LSTM, their cells, causal "

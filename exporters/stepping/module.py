@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from compressor.report import StateInfo, StreamInfo, StreamInput
 from compressor.runtimes.steps import initial_state
-from compressor.streaming import step as streaming
+from compressor.streaming.step import StepModel
 from exporters.capture import packed_sequence
 from exporters.stepping.sequences import Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compressor.streaming.step import StateSpec, StepModel
+    from compressor.streaming.survey import StateSpec
     from compressor.task.contract import Task
     from exporters.stepping.plan import Plan
 
@@ -98,7 +98,7 @@ def traceable(
         for item, part in zip(inputs, whole, strict=True)
     ]
     step = Step(
-        streaming.StepModel(model, planned.survey, chunk=chunk, plain=plain),
+        StepModel(model, planned.survey, chunk=chunk, plain=plain),
         inputs,
         [part.dtype for part in whole],
         chunk,

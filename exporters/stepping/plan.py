@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from compressor.streaming.step import Survey
+    from compressor.streaming.survey import Survey
     from compressor.task.contract import Task
 
     Inputs = tuple[Tensor, ...]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import ExportError
-from compressor.streaming import step as streaming
+from compressor.streaming.difference import Difference, first_difference
+from compressor.streaming.step import StepModel, explained
 from exporters.capture import program as torch_capture
 from exporters.stepping.module import Step
 from exporters.stepping.plan import LEAVE_OUT
@@ -31,20 +32,20 @@ def try_steps(model: nn.Module, planned: Plan, task: Sequences) -> None:
     """Chain steps of one position in PyTorch; raises `ExportError` with the place where they first differ."""
     length = max(task.min_length, min(task.max_length, _TRIED))
     inputs = task.example(2, length)
-    step = Step(streaming.StepModel(model, planned.survey), planned.inputs, [part.dtype for part in inputs], 1)
+    step = Step(StepModel(model, planned.survey), planned.inputs, [part.dtype for part in inputs], 1)
     with torch.no_grad(), torch_capture.plain_attention():
         whole = model(*inputs)
         run = _Chain(step, planned, inputs)
         try:
             results = [run(position) for position in range(length)]
         except Exception as error:
-            raise streaming.explained(error) from error
+            raise explained(error) from error
         expected = (whole,) if isinstance(whole, Tensor) else tuple(whole)
         for index, (output, wanted) in enumerate(zip(planned.outputs, expected, strict=True)):
             position = _first_apart(output, wanted, [result[index] for result in results])
             if position is not None:
                 fresh = _Chain(step, planned, inputs)
-                different = streaming.first_difference(model, fresh, lambda: model(*inputs), length, tolerance=1e-4)
+                different = first_difference(model, fresh, lambda: model(*inputs), length, tolerance=1e-4)
                 raise _differs(model, output, position, different)
 
 
@@ -90,9 +91,7 @@ def _close(ours: Tensor, theirs: Tensor) -> bool:
     return torch.allclose(ours, theirs, atol=1e-4, rtol=1e-3, equal_nan=True)
 
 
-def _differs(
-    model: nn.Module, output: StreamOutput, position: int, different: streaming.Difference | None
-) -> ExportError:
+def _differs(model: nn.Module, output: StreamOutput, position: int, different: Difference | None) -> ExportError:
     """The refusal of a model whose steps do not agree with its whole sequences."""
     general = (
         "what depends on the number of the position can be given as an input with a `time` axis; what pools over the "

@@ -9,13 +9,12 @@ import torch
 from torch import nn
 
 from compressor.export import Job
-from compressor.nn.recurrent.gates import recurrent_modules
-from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.surgery.trace.edges import KIND, Edges
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
+from compressor.testing import RandomTask, check_file, random_lengths
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask, lengths_for
 from tests.surgery.topologies import CELL_KINDS, CELLS, HIDDEN, INPUT, SUPPORTED, CellLoop, Streaming
 from tests.tolerances import EXPORTED_FLOAT32
 
@@ -33,7 +32,7 @@ UNSEEN_BATCHES = ((4, FIXED_LENGTH), (7, FIXED_LENGTH))
 """The same where the length is fixed in the file."""
 
 
-def pruned(topology: type[nn.Module], cell: str, seed: int = 0) -> tuple[nn.Module, ShapedTask]:
+def pruned(topology: type[nn.Module], cell: str, seed: int = 0) -> tuple[nn.Module, RandomTask]:
     """A float32 model that lost a random half (or third, for odd seeds) of the units of each recurrent layer."""
     torch.manual_seed(seed)
     model = topology((CELL_KINDS if topology is CellLoop else CELLS)[cell]).eval()
@@ -52,34 +51,29 @@ def pruned(topology: type[nn.Module], cell: str, seed: int = 0) -> tuple[nn.Modu
     return result.model, _task(result.model, states, edges)
 
 
-def check_exported(model: nn.Module, task: ShapedTask, path: Path, sizes: tuple[tuple[int, int], ...] = UNSEEN) -> None:
+def check_exported(model: nn.Module, task: RandomTask, path: Path, sizes: tuple[tuple[int, int], ...] = UNSEEN) -> None:
     """Export with every check of the exporter's own, then compare at sizes that nothing has seen yet.
 
     Raises:
-        CompressorError: The exporter refuses, or finds the file wrong.
-        AssertionError: The file is wrong at one of `sizes`.
+        ExportError: The exporter refuses.
+        ParityError: The file is wrong, as the exporter finds or at one of `sizes`.
     """
     assert export(Job(model, task, path, Options())).parity.passed
-    file = OnnxFile(path)
-    for batch, length in sizes:
-        inputs = task.example(batch, length)
-        with torch.no_grad():
-            expected = model(*inputs)
-        torch.testing.assert_close(file(*inputs), expected, **EXPORTED_FLOAT32)
+    check_file(path, model, task, sizes, **EXPORTED_FLOAT32)
 
 
-def without_time(task: ShapedTask) -> ShapedTask:
+def without_time(task: RandomTask) -> RandomTask:
     """The same task with its length fixed in the file."""
     inputs = {name: {axis: word for axis, word in axes.items() if word != "time"} for name, axes in task.inputs.items()}
-    return ShapedTask(inputs, task.outputs, task.example, length=FIXED_LENGTH)
+    return RandomTask(inputs, task.outputs, task.example, length=FIXED_LENGTH)
 
 
 def _example(batch: int, length: int, states: int) -> tuple[torch.Tensor, ...]:
     given = (torch.randn(2, batch, HIDDEN) for _ in range(states))
-    return torch.randn(batch, length, INPUT), lengths_for(batch, length), *given
+    return torch.randn(batch, length, INPUT), random_lengths(batch, length), *given
 
 
-def _task(model: nn.Module, states: int, edges: list[Edges]) -> ShapedTask:
+def _task(model: nn.Module, states: int, edges: list[Edges]) -> RandomTask:
     """Inputs and outputs as a user would declare them, states cut to the kept units."""
 
     def example(batch: int, length: int) -> tuple[torch.Tensor, ...]:
@@ -94,7 +88,7 @@ def _task(model: nn.Module, states: int, edges: list[Edges]) -> ShapedTask:
     names = [f"state_{index}" for index in range(states)]
     inputs = {"features": TIMED, "lengths": LAST} | {name: {1: "batch"} for name in names}
     outward = {"scores": TIMED if first.dim() == 3 else LAST} | {f"{name}_out": {1: "batch"} for name in names}
-    return ShapedTask(inputs, outward, example)
+    return RandomTask(inputs, outward, example)
 
 
 def _randomise_normalisations(model: nn.Module) -> None:

@@ -13,8 +13,8 @@ from compressor.methods.base import State
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask, lengths_for
 from tests.methods.conftest import make_context
 from tests.surgery.attentions import HEAD, VALUE, WIDTH, Nested, Packed, Stack, declared, randomized
 from tests.surgery.attentions import HEADS as OWN_HEADS
@@ -68,10 +68,10 @@ class Step(nn.Module):
 
 @pytest.fixture(scope="module")
 def sequence(tmp_path_factory):
-    task = ShapedTask(
+    task = RandomTask(
         {"features": TIMED, "lengths": LAST},
         {"y": TIMED, "front": TIMED, "encoded": TIMED},
-        lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
+        lambda batch, length: (torch.randn(batch, length, INPUT), random_lengths(batch, length)),
     )
     torch.manual_seed(0)
     model, path = Sequence().eval(), tmp_path_factory.mktemp("aaren") / "model.onnx"
@@ -81,7 +81,7 @@ def sequence(tmp_path_factory):
 def test_the_whole_sequence_agrees_with_pytorch_far_beyond_the_traced_length(sequence):
     model, _, path, artifact = sequence
     assert artifact.parity.passed
-    inputs = torch.randn(7, 290, INPUT), lengths_for(7, 290)
+    inputs = torch.randn(7, 290, INPUT), random_lengths(7, 290)
     with torch.no_grad():
         torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
 
@@ -100,7 +100,7 @@ def test_a_step_carries_its_state_to_ten_times_the_traced_length(tmp_path, size)
     torch.manual_seed(0)
     model, path = Step().eval(), tmp_path / "step.onnx"
     states = {"a": LAST, "c": LAST, "m": LAST}
-    task = ShapedTask(
+    task = RandomTask(
         {"x": LAST if size == 1 else TIMED} | states,
         {"y": LAST if size == 1 else TIMED} | {f"{name}_next": axes for name, axes in states.items()},
         lambda batch, length: (torch.randn(batch, length, INPUT), *_some_state(model.own, batch)),
@@ -126,7 +126,7 @@ def _some_state(layer, batch):
 @pytest.mark.parametrize("kind", [Nested, Packed])
 def test_attention_that_its_author_wrote_streams_once_its_query_is_learned(tmp_path, kind):
     model = randomized(Stack(kind, causal=True))
-    task = ShapedTask({"x": TIMED}, {"y": TIMED}, lambda batch, length: (torch.randn(batch, length, WIDTH),))
+    task = RandomTask({"x": TIMED}, {"y": TIMED}, lambda batch, length: (torch.randn(batch, length, WIDTH),))
     task.attention, task.batches = declared(kind), lambda generator: iter([(task.example(3, 7), None)] * 2)
     new = Aaren(query="mean", distill_steps=0).apply(State(model), make_context(model, task)).state.model
     artifact = export(Job(new, task, tmp_path / "model.onnx", Options(stream=True)))

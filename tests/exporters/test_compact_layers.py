@@ -16,8 +16,9 @@ from compressor.nn.attention.pooling_call import PoolingCall
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask, features_task, lengths_for
+from tests.exporters.conftest import features_task
 from tests.tolerances import EXPORTED_FLOAT32
 
 INPUT = 5
@@ -50,7 +51,7 @@ def _recurrent_task(mode):
     count = 2 if mode == "LSTM" else 1
     sizes = [7] * count + [3] * count
     names = [f"state_{index}" for index in range(2 * count)]
-    return ShapedTask(
+    return RandomTask(
         {"features": TIMED} | dict.fromkeys(names, LAST),
         {"output": TIMED, "both": {0: "time", 1: "batch"}, "single": {0: "time"}, "summary": LAST}
         | {f"last_{name}": LAST for name in names},
@@ -109,10 +110,10 @@ class PackedUneven(nn.Module):
 
 @pytest.mark.parametrize("mode", ["GRU", "LSTM"])
 def test_packed_sequences_become_lengths_of_the_nodes(tmp_path, mode):
-    task = ShapedTask(
+    task = RandomTask(
         {"features": TIMED, "lengths": LAST},
         {"output": {0: "batch", 1: "longest"}, "last": LAST},
-        lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
+        lambda batch, length: (torch.randn(batch, length, INPUT), random_lengths(batch, length)),
     )
     torch.manual_seed(0)
     model, path = PackedUneven(mode).eval(), tmp_path / "model.onnx"
@@ -143,10 +144,10 @@ class Attention(nn.Module):
 
 
 def test_attention_agrees_with_pytorch_at_an_unseen_size(tmp_path):
-    task = ShapedTask(
+    task = RandomTask(
         {"features": TIMED, "lengths": LAST},
         {"y": TIMED, "weights": {0: "batch", 2: "time", 3: "time"}, "plain": TIMED, "encoded": TIMED},
-        lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
+        lambda batch, length: (torch.randn(batch, length, INPUT), random_lengths(batch, length)),
     )
     torch.manual_seed(0)
     model, path = Attention().eval(), tmp_path / "model.onnx"
@@ -213,10 +214,10 @@ class Poolings(nn.Module):
 @pytest.fixture(scope="module")
 def poolings(tmp_path_factory):
     torch.manual_seed(0)
-    task = ShapedTask(
+    task = RandomTask(
         {"features": TIMED, "lengths": LAST},
         dict.fromkeys(("marked", "padded", "counted", "zeros", "mean"), LAST),
-        lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
+        lambda batch, length: (torch.randn(batch, length, INPUT), random_lengths(batch, length)),
     )
     model, path = Poolings().eval(), tmp_path_factory.mktemp("poolings") / "model.onnx"
     artifact = export(Job(model, task, path, Options()))
@@ -226,7 +227,7 @@ def poolings(tmp_path_factory):
 @pytest.mark.parametrize(("batch", "length"), [(7, 23), (1, 1), (13, 2), (1, 101)])
 def test_poolings_agree_with_pytorch_at_unseen_sizes(poolings, batch, length):
     model, file, *_ = poolings
-    inputs = torch.randn(batch, length, INPUT), lengths_for(batch, length)
+    inputs = torch.randn(batch, length, INPUT), random_lengths(batch, length)
     with torch.no_grad():
         torch.testing.assert_close(file(*inputs), model(*inputs), **EXPORTED_FLOAT32)
 

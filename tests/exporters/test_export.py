@@ -19,9 +19,10 @@ from compressor.errors import ExportError, OutputError, ParityError
 from compressor.export import Job
 from compressor.report import Part
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.testing import RandomTask
 from exporters.onnx import Options, export
 from exporters.passes import external_data
-from tests.exporters.conftest import ShapedTask, features_task
+from tests.exporters.conftest import features_task
 from tests.tolerances import EXPORTED_FLOAT32
 
 ROOT = Path(__file__).parents[2]
@@ -249,7 +250,7 @@ def test_a_file_that_disagrees_is_not_kept_and_the_old_one_stays(tmp_path):
 
 
 def test_a_fixed_axis_is_exported_when_the_task_leaves_it_out(tmp_path):
-    task = ShapedTask(
+    task = RandomTask(
         {"features": {0: "batch"}},
         {"state": {0: "batch"}},
         lambda batch, length: (torch.randn(batch, length, 5),),

@@ -12,8 +12,8 @@ from compressor.surgery.attention import head_scores
 from compressor.surgery.attention.head_removal import prune
 from compressor.surgery.attention.sites import attention_sites
 from compressor.surgery.units.choice import Amount
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask, lengths_for
 from tests.surgery.attentions import WIDTH, Decoder, Encoder, Nested, Packed, Stack, declared, randomized
 from tests.tolerances import EXPORTED_FLOAT32
 
@@ -26,12 +26,12 @@ CASES = {
 
 
 def _example(batch, length):
-    return torch.randn(batch, length, WIDTH), torch.arange(length) < lengths_for(batch, length)[:, None]
+    return torch.randn(batch, length, WIDTH), torch.arange(length) < random_lengths(batch, length)[:, None]
 
 
 def _task():
     axes = {0: "batch", 1: "time"}
-    return ShapedTask({"features": axes, "mask": axes}, {"scores": axes}, _example)
+    return RandomTask({"features": axes, "mask": axes}, {"scores": axes}, _example)
 
 
 def _fewer(model, parts):

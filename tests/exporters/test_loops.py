@@ -16,10 +16,10 @@ from torch import nn
 from compressor.errors import ExportError
 from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.testing import RandomTask, random_lengths
 from exporters.loops import vectorized
 from exporters.onnx import Options, export
 from exporters.passes import fixed_shapes
-from tests.exporters.conftest import ShapedTask, lengths_for
 from tests.tolerances import EXPORTED_FLOAT32
 
 INPUT, HIDDEN, WORDS, CLASSES = 5, 7, 11, 3
@@ -393,7 +393,7 @@ def examples(batch, length):
     return {
         "x": torch.randn(batch, length, INPUT),
         "words": torch.randint(WORDS, (batch, length)),
-        "lengths": lengths_for(batch, length),
+        "lengths": random_lengths(batch, length),
     }
 
 
@@ -403,7 +403,7 @@ def task_for(model, **attributes):
     with torch.no_grad():
         outputs = model(*(examples(2, 4)[name] for name in names))
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    return ShapedTask(
+    return RandomTask(
         {name: axes[name] for name in names},
         {f"y{index}": TIMED if part.dim() == 3 else {0: "batch"} for index, part in enumerate(outputs)},
         lambda batch, length: tuple(examples(batch, length)[name] for name in names),

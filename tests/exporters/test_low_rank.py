@@ -14,8 +14,9 @@ from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask, features_task, lengths_for
+from tests.exporters.conftest import features_task
 from tests.tolerances import EXPORTED_FLOAT32
 
 INPUT, HIDDEN, RANK = 5, 13, 3
@@ -56,7 +57,7 @@ class Recurrent(nn.Module):
 def task_of(mode):
     count = 2 if mode == "LSTM" else 1
     names = [f"state_{index}" for index in range(count)]
-    return ShapedTask(
+    return RandomTask(
         {"features": TIMED} | {name: {1: "batch"} for name in names},
         {"output": TIMED, "both": {0: "time", 1: "batch"}, "single": {0: "time"}, "summary": LAST, "plain": TIMED}
         | {f"last_{name}": {1: "batch"} for name in names},
@@ -138,10 +139,10 @@ class Packed(nn.Module):
 
 @pytest.mark.parametrize("mode", ["GRU", "LSTM"])
 def test_packed_sequences_end_at_their_lengths(tmp_path, mode):
-    task = ShapedTask(
+    task = RandomTask(
         {"features": TIMED, "lengths": LAST},
         {"output": {0: "batch", 1: "longest"}, "last": LAST},
-        lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
+        lambda batch, length: (torch.randn(batch, length, INPUT), random_lengths(batch, length)),
     )
     torch.manual_seed(0)
     model, path = Packed(mode).eval(), tmp_path / "model.onnx"
@@ -175,7 +176,7 @@ class Step(nn.Module):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_graph_of_one_step_has_no_loop_and_carries_the_states_on(tmp_path, mode):
     names = ["h", "c"] if mode == "LSTM" else ["h"]
-    task = ShapedTask(
+    task = RandomTask(
         {"features": TIMED} | {name: {1: "batch"} for name in names},
         {"output": TIMED} | {f"next_{name}": {1: "batch"} for name in names},
         lambda batch, _: (torch.randn(batch, 1, INPUT), *(torch.randn(2, batch, HIDDEN) for _ in names)),

@@ -7,8 +7,9 @@ from torch import nn
 
 from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask, features_task, lengths_for
+from tests.exporters.conftest import features_task
 
 WIDTH, VOCABULARY = 8, 13
 
@@ -72,10 +73,10 @@ class Repeated(nn.Module):
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
     torch.manual_seed(0)
-    task = ShapedTask(
+    task = RandomTask(
         {"words": {0: "batch", 1: "time"}, "lengths": {0: "batch"}},
         {"logits": {0: "batch", 1: "time"}, "mean": {0: "batch"}, "at_last_step": {0: "batch"}, "last": {0: "batch"}},
-        lambda batch, length: (torch.randint(VOCABULARY, (batch, length)), lengths_for(batch, length)),
+        lambda batch, length: (torch.randint(VOCABULARY, (batch, length)), random_lengths(batch, length)),
     )
     model, path = Mixed().eval(), tmp_path_factory.mktemp("mixed") / "mixed.onnx"
     return model, path, export(Job(model, task, path, Options()))
@@ -84,7 +85,7 @@ def mixed(tmp_path_factory):
 @pytest.fixture(scope="module")
 def repeated(tmp_path_factory):
     torch.manual_seed(0)
-    task = ShapedTask(
+    task = RandomTask(
         {"features": {0: "batch", 1: "time"}, "unused": {0: "batch"}},
         {"hidden": {0: "batch", 1: "time"}, "again": {0: "batch", 1: "time"}},
         lambda batch, length: (torch.randn(batch, length, 5), torch.randn(batch)),
@@ -95,7 +96,7 @@ def repeated(tmp_path_factory):
 
 def test_a_mixed_model_agrees_with_pytorch_at_unseen_sizes(mixed):
     model, path, artifact = mixed
-    words, lengths = torch.randint(VOCABULARY, (7, 37)), lengths_for(7, 37)
+    words, lengths = torch.randint(VOCABULARY, (7, 37)), random_lengths(7, 37)
     with torch.no_grad():
         torch.testing.assert_close(OnnxFile(path)(words, lengths), model(words, lengths), atol=1e-5, rtol=1e-4)
     assert artifact.operators["GRU"] == 1

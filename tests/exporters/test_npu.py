@@ -16,10 +16,10 @@ from compressor.onnx_graphs import targets
 from compressor.onnx_graphs.partition import survey
 from compressor.runtimes.forward import open_forward
 from compressor.runtimes.steps import Steps
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
 from exporters.onnx_files.step import step_path
 from exporters.quantization.rounding import to_8_bits
-from tests.exporters.conftest import ShapedTask, lengths_for
 
 INPUT, HIDDEN, TIME = 5, 7, 4
 SHAPES = {"batch": 1, "time": TIME}
@@ -45,7 +45,7 @@ class Net(nn.Module):
 
 
 def npu_task(outputs=None, batches=None, **attributes):
-    task = ShapedTask(
+    task = RandomTask(
         {"features": {0: "batch", 1: "time"}},
         outputs or {"scores": {0: "batch", 1: "time"}, "last": {0: "batch"}},
         lambda batch, length: (torch.randn(batch, length, INPUT),),
@@ -116,9 +116,9 @@ class WithLengths(nn.Module):
 @pytest.mark.parametrize("cls", [nn.GRU, nn.LSTM])
 def test_padding_and_initial_states_survive(tmp_path, cls):
     torch.manual_seed(0)
-    task = npu_task(SCORES, [(torch.randn(8, TIME, INPUT), lengths_for(8, TIME))])
+    task = npu_task(SCORES, [(torch.randn(8, TIME, INPUT), random_lengths(8, TIME))])
     task.inputs = {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
-    task._example = lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length))
+    task._example = lambda batch, length: (torch.randn(batch, length, INPUT), random_lengths(batch, length))
     artifact, path = quantized(tmp_path, WithLengths(cls), task)
     assert artifact.quantization.structure.passed
     output = open_forward(path, task)(torch.randn(1, TIME, INPUT), torch.tensor([3]))

@@ -10,8 +10,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask, features_task, lengths_for
+from tests.exporters.conftest import features_task
 from tests.tolerances import EXPORTED_FLOAT32
 
 TIMED = {0: "batch", 1: "time"}
@@ -50,11 +51,11 @@ def task_for(model, *, states):
 
     def example(batch, length):
         given = [torch.randn(batch, length, INPUT)]
-        given += [lengths_for(batch, length)] if isinstance(model, Packed) else []
+        given += [random_lengths(batch, length)] if isinstance(model, Packed) else []
         given += [torch.randn(rows, batch, SIZE), torch.randn(rows, batch, HIDDEN)] if states else []
         return tuple(given)
 
-    return ShapedTask(inputs, {"y": TIMED, "h_n": {1: "batch"}, "c_n": {1: "batch"}}, example)
+    return RandomTask(inputs, {"y": TIMED, "h_n": {1: "batch"}, "c_n": {1: "batch"}}, example)
 
 
 @pytest.mark.parametrize(

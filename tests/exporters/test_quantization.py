@@ -11,12 +11,13 @@ from compressor.export import Job
 from compressor.measure import macs
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
 from exporters.onnx_files.step import step_path
 from exporters.quantization import matrices
 from exporters.quantization.matrices import SCAN_UNITS
 from exporters.quantization.rounding import to_4_bits, to_8_bits
-from tests.exporters.conftest import ShapedTask, features_task, lengths_for
+from tests.exporters.conftest import features_task
 
 INPUT, HIDDEN = 17, 23
 """Odd, so that a swapped axis or a missing padding shows, and large enough to be worth rounding."""
@@ -44,7 +45,7 @@ class Net(nn.Module):
 
 def wide_task(**attributes):
     outputs = {"scores": {0: "batch", 1: "time"}, "last": {0: "batch"}}
-    task = ShapedTask(
+    task = RandomTask(
         {"features": {0: "batch", 1: "time"}},
         outputs,
         lambda batch, length: (torch.randn(batch, length, INPUT),),
@@ -135,10 +136,10 @@ class WithLengths(nn.Module):
 )
 def test_short_sequences_of_a_batch_end_where_they_end(tmp_path, cls, precision):
     torch.manual_seed(1)
-    task = ShapedTask(
+    task = RandomTask(
         {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}},
         {"output": {0: "batch", 1: "time"}, "last": {0: "batch"}},
-        lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
+        lambda batch, length: (torch.randn(batch, length, INPUT), random_lengths(batch, length)),
     )
     task.batches = lambda generator: [(task.example(8, 11), None)]
     artifact, path = quantized(tmp_path, WithLengths(cls).eval(), task, precision=precision, max_error=0.5)
@@ -163,7 +164,7 @@ class Words(nn.Module):
 
 
 def words_task():
-    task = ShapedTask(
+    task = RandomTask(
         {"words": {0: "batch", 1: "time"}},
         {"scores": {0: "batch", 1: "time"}},
         lambda batch, length: (torch.randint(0, 61, (batch, length)),),

@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask, lengths_for
 from tests.tolerances import EXPORTED_FLOAT32
 
 INPUT, WIDTH = 5, 8
@@ -88,10 +88,10 @@ class Composed(nn.Module):
         return x, x.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, WIDTH)).squeeze(1)
 
 
-TASK = ShapedTask(
+TASK = RandomTask(
     {"features": TIMED, "lengths": LAST, "start": LAST},
     {"y": TIMED, "last": LAST},
-    lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length), torch.randn(batch, 6)),
+    lambda batch, length: (torch.randn(batch, length, INPUT), random_lengths(batch, length), torch.randn(batch, 6)),
 )
 BLOCKS = st.one_of(
     st.builds(

@@ -14,10 +14,11 @@ from compressor.measure import latency, memory
 from compressor.runtimes.forward import Fixed, open_forward
 from compressor.runtimes.runtime_file import open_file
 from compressor.runtimes.steps import Steps
+from compressor.testing import RandomTask, random_lengths
 from exporters import mnn, ncnn, ort, source
 from exporters.onnx import Options as OnnxOptions
 from exporters.onnx import export as export_onnx
-from tests.exporters.conftest import ShapedTask, features_task, lengths_for
+from tests.exporters.conftest import features_task
 from tests.exporters.onnx_files.test_step import Decoder
 from tests.surgery import topologies
 from tests.tolerances import EXPORTED_FLOAT32
@@ -166,10 +167,10 @@ def test_an_onnx_file_is_checked_in_other_runtimes(lstm, relu, tmp_path):
 def test_what_openvino_computes_wrong_is_refused_with_what_is_known_of_it(tmp_path):
     torch.manual_seed(0)
     model = topologies.Packed(topologies.CELLS["rnn_tanh"]).eval()
-    task = ShapedTask(
+    task = RandomTask(
         {"features": TIMED, "lengths": {0: "batch"}},
         {"scores": TIMED},
-        lambda batch, length: (torch.randn(batch, length, topologies.INPUT), lengths_for(batch, length)),
+        lambda batch, length: (torch.randn(batch, length, topologies.INPUT), random_lengths(batch, length)),
     )
     with pytest.raises(ParityError, match="is right in ONNX Runtime and disagrees with PyTorch in OpenVINO") as caught:
         export_onnx(Job(model, task, tmp_path / "model.onnx", OnnxOptions(check_in=("openvino",))))

@@ -11,7 +11,8 @@ from compressor.export import EXPORTERS, Job
 from compressor.runtimes import environments
 from compressor.runtimes.forward import open_forward
 from compressor.runtimes.runtime_file import open_file
-from tests.exporters.conftest import ShapedTask, features_task
+from compressor.testing import RandomTask
+from tests.exporters.conftest import features_task
 
 PER_STEP = {"scores": {0: "batch", 1: "time"}}
 
@@ -94,7 +95,7 @@ def test_words_go_through_a_chunk_of_cells_in_a_loop(form, tmp_path):
                 found.append(state)
             return torch.stack(found, 1)
 
-    task = ShapedTask(
+    task = RandomTask(
         {"words": {0: "batch", 1: "time"}}, PER_STEP, lambda b, t: (torch.randint(11, (b, t)),), min_length=2
     )
     model, words = Words(), torch.randint(11, (2, 5))

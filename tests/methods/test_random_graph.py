@@ -18,7 +18,8 @@ from compressor.methods.random_graph import RandomGraph
 from compressor.methods.retrain import Retrain
 from compressor.nn.graphs.properties import properties
 from compressor.nn.graphs.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
-from compressor.nn.recurrent.graph import GraphRecurrent, parameter_count
+from compressor.nn.recurrent.graph import GraphRecurrent
+from compressor.nn.recurrent.graph_layout import parameter_count
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.pipeline.run import run
 from compressor.recipe import load

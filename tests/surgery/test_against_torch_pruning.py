@@ -12,7 +12,7 @@ import torch
 import torch_pruning
 from torch import nn
 
-from compressor.surgery.trace.tracer import Tracer
+from compressor.surgery.trace.tracer import trace
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
@@ -131,10 +131,10 @@ class Halves(nn.Module):
 MODELS = [ResidualPerceptron, Network, Concatenation, Depthwise, Transposed, OverTime, Halves]
 
 
-def _ours(tracer, name, indices):
+def _ours(seen, name, indices):
     """(parameter or buffer, axis) -> the positions that go with `indices` of the layer's outputs."""
-    atoms = tracer.atoms
-    axis = _axis(tracer.model.get_submodule(name), "weight", outwards=True)
+    atoms = seen.atoms
+    axis = _axis(seen.model.get_submodule(name), "weight", outwards=True)
     removed = atoms.roots(atoms.axes[f"{name}.weight", axis][indices])
     found = {key: np.isin(atoms.roots(ids), removed).nonzero()[0].tolist() for key, ids in atoms.axes.items()}
     return {key: positions for key, positions in found.items() if positions}
@@ -173,8 +173,7 @@ def test_the_same_positions_of_the_same_parameters_go_together_and_only_outputs_
     model = kind().eval()
     example = torch.randn(kind.shape)
     graph = torch_pruning.DependencyGraph().build_dependency(model, example)
-    tracer = Tracer(model)
-    tracer.run((example,))
+    seen = trace(model, (example,))
     generator = np.random.default_rng(0)
     for name, module in model.named_modules():
         if not isinstance(module, LAYERS):
@@ -182,6 +181,6 @@ def test_the_same_positions_of_the_same_parameters_go_together_and_only_outputs_
         size = module.bias.numel() if module.bias is not None else module.weight.shape[0]
         several = [generator.permutation(size)[: size // 2].tolist() for _ in range(3)]
         for indices in [*([index] for index in range(size)), *several, list(range(size))]:
-            assert _ours(tracer, name, indices) == _theirs(graph, model, name, indices), (name, indices)
-        groups = tracer.atoms.roots(tracer.atoms.axes[f"{name}.weight", _axis(module, "weight", outwards=True)])
-        assert set(groups.tolist()).isdisjoint(tracer.atoms.reasons()) == (name != "head"), name
+            assert _ours(seen, name, indices) == _theirs(graph, model, name, indices), (name, indices)
+        groups = seen.atoms.roots(seen.atoms.axes[f"{name}.weight", _axis(module, "weight", outwards=True)])
+        assert set(groups.tolist()).isdisjoint(seen.atoms.reasons()) == (name != "head"), name

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from compressor.measure import size
-from compressor.nn.recurrent.gates import recurrent_modules
+from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.planning import make_plan

@@ -63,7 +63,7 @@ def _read(task: "GuardedTask", settings: "Settings", scope: Scope) -> "tuple[lis
     """The orders of a model's layers, and layer -> why its order cannot guide pruning."""
     from compressor.cli.progress import Terminal
     from compressor.errors import MethodError
-    from compressor.surgery.trace.tracer import Tracer
+    from compressor.surgery.trace.tracer import trace
     from compressor.surgery.units.connections import connections
     from compressor.surgery.units.order import read
 
@@ -71,9 +71,8 @@ def _read(task: "GuardedTask", settings: "Settings", scope: Scope) -> "tuple[lis
     readings: list[Reading] = []
     refused: dict[str, str] = {}
     with Terminal() as progress, progress.bar("ordering the units", None):
-        tracer = Tracer(model)
-        tracer.run(task.example(2, min(task.length, max(task.min_length, _STEPS))))
-        layers = connections(model, tracer, None, scope=scope, combine=settings.combine)
+        seen = trace(model, task.example(2, min(task.length, max(task.min_length, _STEPS))))
+        layers = connections(model, seen, None, scope=scope, combine=settings.combine)
         for layer in layers:
             try:
                 readings.append(read(layer, settings))

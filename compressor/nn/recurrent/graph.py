@@ -8,197 +8,28 @@ set to zero once, and held there by training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from compressor.errors import UsageError
-from compressor.nn.graphs.layered import GraphRecord, LayeredGraph
+from compressor.nn.graphs.layered import LayeredGraph
 from compressor.nn.masks import prune_
-from compressor.nn.record import LayerRecord, Size, allocate, parse
-from compressor.nn.recurrent.gates import GATES
+from compressor.nn.record import allocate, parse
+from compressor.nn.recurrent.cells import CELLS
+from compressor.nn.recurrent.graph_layer import GraphLayer
+from compressor.nn.recurrent.graph_layout import CellWord, GraphRecurrentRecord, Skips, check_arguments, connections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
-Cell = Literal["rnn_tanh", "rnn_relu", "gru", "lstm"]
-Skips = Literal["inputs", "layers", "full_layers"]
-"""How an edge over a layer is laid out; see `GraphRecurrent`."""
 State = list[Tensor] | tuple[list[Tensor], list[Tensor]]
 """h, or (h, c) for an LSTM: one (1, B, H_i) for each recurrent layer, the layers first and then the skips."""
 
-_MOST_UNITS_PER_NODE = 1 << 12
-_MODULES: dict[str, Callable[..., nn.RNNBase]] = {
-    "rnn_tanh": partial(nn.RNN, nonlinearity="tanh"),
-    "rnn_relu": partial(nn.RNN, nonlinearity="relu"),
-    "gru": nn.GRU,
-    "lstm": nn.LSTM,
-}
-
-
-class GraphRecurrentRecord(LayerRecord):
-    """What a `GraphRecurrent` is built from."""
-
-    cell: Cell
-    input_size: Size
-    graph: GraphRecord
-    units_per_node: Annotated[int, Field(gt=0, le=_MOST_UNITS_PER_NODE)]
-    batch_first: bool
-    skips: Skips
-    repeated_rows: bool
-
-
-@dataclass(frozen=True)
-class Connection:
-    """What one recurrent layer of the stack reads, and which nodes it computes."""
-
-    sources: tuple[int, ...]
-    """The layers of the graph that it reads, side by side; none where it reads the input of the stack."""
-    target: int
-    """The layer of the graph whose output it makes or adds to."""
-    reads: tuple[int, ...]
-    """Places in the source layers, side by side, of the nodes that it reads; empty where it reads the input."""
-    targets: tuple[int, ...]
-    """Places in the target layer of the nodes that it computes."""
-    mask: Tensor
-    """(len(targets), len(reads)), True = edge."""
-    extra: bool = False
-    """Whether it is an extra layer, whose output is added to that of another."""
-
-
-def connections(graph: LayeredGraph, *, skips: Skips = "inputs") -> list[Connection]:
-    """The recurrent layers of a stack on `graph`: one for each layer, and then the extra ones of skip pairs."""
-    blocks = graph.blocks()
-    first = tuple(range(len(graph.layers[0])))
-    found = [Connection((), 0, (), first, torch.zeros(len(first), 0, dtype=torch.bool))]
-    for target in range(1, len(graph.layers)):
-        sources = tuple(source for source, end in graph.pairs if end == target)
-        found.append(_connection(blocks, sources if skips == "inputs" else (target - 1,), target))
-    for source, target in () if skips == "inputs" else graph.skip_pairs:
-        connection = _connection(blocks, (source,), target, extra=True, whole=skips == "full_layers")
-        if skips == "full_layers" or not _ends_unread(graph, connection):
-            found.append(connection)
-    return found
-
-
-def _connection(
-    blocks: Mapping[tuple[int, int], Tensor],
-    sources: tuple[int, ...],
-    target: int,
-    *,
-    extra: bool = False,
-    whole: bool = True,
-) -> Connection:
-    """What reads these layers; it computes all nodes of the target layer (`whole`) or those with an edge."""
-    block = torch.cat([blocks[source, target] for source in sources], 1)  # (targets, nodes of all sources)
-    reads = block.any(0).nonzero().flatten()
-    targets = torch.arange(len(block)) if whole else block.any(1).nonzero().flatten()
-    mask = block[targets][:, reads]
-    return Connection(sources, target, tuple(reads.tolist()), tuple(targets.tolist()), mask, extra)
-
-
-def _ends_unread(graph: LayeredGraph, connection: Connection) -> bool:
-    """Whether nobody reads what an extra layer adds: all its nodes are without successor, below the last layer."""
-    if connection.target == len(graph.layers) - 1:
-        return False
-    read = {source for source, _ in graph.edges}
-    nodes = graph.layers[connection.target]
-    return not any(nodes[place] in read for place in connection.targets)
-
-
-def parameter_count(
-    graph: LayeredGraph, cell: Cell, input_size: int, units_per_node: int, *, skips: Skips = "inputs"
-) -> int:
-    """Number of parameters of a `GraphRecurrent`, those that `masks` hold at zero included.
-
-    The sum over its recurrent layers of G * H * (I + H + 2), with G gates, H = units_per_node * computed nodes, and
-    I = units_per_node * nodes read (`input_size` in layer 0).
-    """
-    total = 0
-    for connection in connections(graph, skips=skips):
-        hidden = units_per_node * len(connection.targets)
-        inputs = units_per_node * len(connection.reads) if connection.sources else input_size
-        total += GATES[cell.upper()] * hidden * (inputs + hidden + 2)
-    return total
-
-
-class GraphLayer(nn.Module):
-    """One recurrent layer of a stack: a native one, behind a choice of its inputs and before a place for its outputs.
-
-    `recurrent` is a one-layer, one-direction `nn.RNN`, `nn.GRU` or `nn.LSTM`, time first.
-    """
-
-    columns: Tensor | None
-    """Units (I,) of the source layers' outputs, side by side, that are read; None where all are."""
-    places: Tensor | None
-    """For each unit of the target layer its place in this layer's output, H where it has none; None where all have."""
-
-    def __init__(
-        self,
-        cell: Cell,
-        connection: Connection,
-        input_size: int,
-        units_per_node: int,
-        widths: tuple[int, int],
-        options: dict[str, Any],
-    ) -> None:
-        """Build it with PyTorch's initial weights.
-
-        Args:
-            cell: What kind of layer it is.
-            connection: What it reads and computes.
-            input_size: Features of the stack's input, which a connection without a source layer reads.
-            units_per_node: Units that stand for a node.
-            widths: Nodes of all source layers together (0 where there is none) and of the target layer.
-            options: `device` and `dtype` of the weights.
-        """
-        super().__init__()
-        self.connection = connection
-        self._units_per_node = units_per_node
-        self._widths = widths
-        inputs = units_per_node * len(connection.reads) if connection.sources else input_size
-        self.recurrent = _MODULES[cell](inputs, units_per_node * len(connection.targets), **options)
-        self.place_indices(options["device"])
-
-    def place_indices(self, device: torch.device | str | None) -> None:
-        """Compute the buffers `columns` and `places`, which are no part of the state dict, on a device."""
-        sources, targets = self._widths
-        columns = places = None
-        if len(self.connection.reads) < sources:
-            columns = _units(torch.tensor(self.connection.reads), self._units_per_node).to(device)
-        if len(self.connection.targets) < targets:
-            own = _units(torch.tensor(self.connection.targets), self._units_per_node)
-            places = torch.full((targets * self._units_per_node,), len(own))
-            places[own] = torch.arange(len(own))
-            places = places.to(device)
-        self.register_buffer("columns", columns, persistent=False)
-        self.register_buffer("places", places, persistent=False)
-
-    def forward(self, sources: Sequence[Tensor], state: Any) -> tuple[Tensor, Any]:
-        """Run over the outputs of its sources, each (T, B, units): (T, B, units of the target layer), states."""
-        sequence = sources[0] if len(sources) == 1 else torch.cat(list(sources), -1)
-        inputs = sequence if self.columns is None else sequence.index_select(-1, self.columns)  # (T, B, I)
-        output, last = self.recurrent(inputs, state)  # (T, B, H)
-        if self.places is not None:
-            output = nn.functional.pad(output, (0, 1)).index_select(-1, self.places)  # a zero for units without place
-        return output, last
-
-    def mask(self, *, repeated_rows: bool) -> Tensor | None:
-        """The mask (G * H, I) of `weight_ih`; None where it keeps everything."""
-        block, k = self.connection.mask, self._units_per_node
-        if bool(block.all()):  # the mask of layer 0 is empty
-            return None
-        units = block.repeat_interleave(k, 0).repeat_interleave(k, 1)  # (H, I)
-        gates = GATES[self.recurrent.mode]
-        return units.repeat_interleave(gates, 0) if repeated_rows else units.repeat(gates, 1)
-
 
 class GraphRecurrent(nn.Module):
-    """A recurrent stack with the structure of a graph, called as a one-way `nn.RNN`, `nn.GRU` or `nn.LSTM` of layers.
+    """A recurrent stack with the structure of a graph, called as a one-way recurrent layer of PyTorch's.
 
     Each node stands for k units and each edge for a dense k x k block of `weight_ih`. Layer 0 reads the input densely,
     layer l > 0 through the edges the nodes of lower layers; `weight_hh` is dense in every layer. The output is that of
@@ -214,7 +45,7 @@ class GraphRecurrent(nn.Module):
     - `skips="layers"`: as in arXiv 2407.20601 ("randomly structured"), a recurrent layer of its own for each pair
       (s, l) reads the output of layer s, and its output is added to that of layer l, behind the non-linearity;
       whatever reads layer l reads the sum. It computes those nodes of layer l that have an edge in the pair, and is
-      left out where nobody reads what it would add.
+      left out if no layer reads what it would add.
     - `skips="full_layers"`: the same, with all nodes of layer l in every extra layer, as in the paper: those without an
       edge read nothing and run on their biases and the extra layer's hidden state, so they cost parameters and add
       something to the sum that depends on the edges only through `weight_hh`.
@@ -225,7 +56,7 @@ class GraphRecurrent(nn.Module):
 
     States are lists of tensors (1, B, H_i), never stacked: first h of every layer, then of every extra layer, each
     what that layer itself ended with. So the state of the last layer, `h[len(layers) - 1]`, is its last output only
-    where no skip ends there: a model that classifies by the last hidden state should take the last output instead.
+    if no skip ends there: a model that classifies by the last hidden state should take the last output instead.
     """
 
     bidirectional = False
@@ -233,7 +64,7 @@ class GraphRecurrent(nn.Module):
 
     def __init__(
         self,
-        cell: Cell,
+        cell: CellWord,
         input_size: int,
         graph: LayeredGraph,
         units_per_node: int = 1,
@@ -261,7 +92,7 @@ class GraphRecurrent(nn.Module):
             UsageError: An argument is out of range.
         """
         super().__init__()
-        _check_arguments(cell, input_size, units_per_node)
+        check_arguments(cell, input_size, units_per_node)
         self.cell = cell
         self.input_size = input_size
         self.graph = graph
@@ -288,9 +119,9 @@ class GraphRecurrent(nn.Module):
         Raises:
             CheckpointError: The record is not valid.
         """
-        found = parse(GraphRecurrentRecord, record).model_dump()
-        found["graph"] = LayeredGraph.from_record(found["graph"])
-        module = allocate(cls(**found, device="meta", dtype=dtype), device)
+        arguments = parse(GraphRecurrentRecord, record).model_dump()
+        graph = LayeredGraph.from_record(arguments.pop("graph"))
+        module = allocate(cls(**arguments, graph=graph, device="meta", dtype=dtype), device)
         for layer in module.all_layers:
             layer.place_indices(next(layer.parameters()).device)
         return module
@@ -380,20 +211,20 @@ class GraphRecurrent(nn.Module):
         count = len(self.layers) + len(self.skips)
         if state is None:
             return [None] * count
-        kinds: Sequence[Any] = state if self.cell == "lstm" else [state]
-        expected = 2 if self.cell == "lstm" else 1
-        if len(kinds) != expected or any(not _are_states(parts, count) for parts in kinds):
-            pair = "a pair (h, c) of lists" if self.cell == "lstm" else "a list"
+        cell = CELLS[self.cell.upper()]
+        kinds: Sequence[Any] = cell.unpack(state)
+        if len(kinds) != len(cell.states) or any(not _are_states(parts, count) for parts in kinds):
+            pair = "a pair (h, c) of lists" if len(cell.states) > 1 else "a list"
             raise UsageError(
                 f"the state is not {pair} of {count} tensors (1, B, H)", hint="hand over what an earlier call gave"
             )
-        return list(zip(*kinds, strict=True)) if self.cell == "lstm" else list(kinds[0])
+        return [cell.pack(parts) for parts in zip(*kinds, strict=True)]
 
     def _last(self, states: list[Any]) -> State:
         """The last states of all recurrent layers in the form in which they are given out."""
-        if self.cell == "lstm":
-            return [h for h, _ in states], [c for _, c in states]
-        return states
+        cell = CELLS[self.cell.upper()]
+        kinds = zip(*(cell.unpack(state) for state in states), strict=True)
+        return cell.pack([list(kind) for kind in kinds])  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         """The structure in one line."""
@@ -409,21 +240,6 @@ def apply_masks(module: nn.Module) -> None:
             prune_(part, part.masks())
 
 
-def _units(nodes: Tensor, units_per_node: int) -> Tensor:
-    """The units of nodes, by their places: (N,) -> (N * k,)."""
-    return (nodes[:, None] * units_per_node + torch.arange(units_per_node)).flatten()
-
-
 def _are_states(parts: Any, count: int) -> bool:
     """Whether it is a sequence of that many tensors with three axes."""
     return len(parts) == count and all(isinstance(part, Tensor) and part.dim() == 3 for part in parts)
-
-
-def _check_arguments(cell: str, input_size: int, units_per_node: int) -> None:
-    if cell not in get_args(Cell):
-        raise UsageError(f"there is no cell `{cell}`", hint=f"cells: {', '.join(get_args(Cell))}")
-    if input_size < 1 or not 1 <= units_per_node <= _MOST_UNITS_PER_NODE:
-        raise UsageError(
-            f"input_size is {input_size} and units_per_node {units_per_node}",
-            hint=f"both have to be at least 1, and units_per_node at most {_MOST_UNITS_PER_NODE}",
-        )

@@ -10,48 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from compressor.nn.recurrent.layers import cell_of, parts, state_widths
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-_RUN = {"RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu, "GRU": torch.gru, "LSTM": torch.lstm}
-
-
-@dataclass(frozen=True)
-class LayerWeights:
-    """The parameters of one layer in one direction: G gates, H units, I inputs; S is H, or P with a projection."""
-
-    weight_ih: nn.Parameter
-    """(G * H, I)"""
-    weight_hh: nn.Parameter
-    """(G * H, S)"""
-    bias_ih: nn.Parameter | None
-    bias_hh: nn.Parameter | None
-    """(G * H,) each, or None."""
-    weight_hr: nn.Parameter | None
-    """(P, H), or None."""
-
-    @property
-    def present(self) -> list[Tensor]:
-        """Those that there are, in PyTorch's order."""
-        every = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, self.weight_hr)
-        return [weight.detach() for weight in every if weight is not None]
-
-
-def layer_weights(module: nn.RNNBase, layer: int, direction: int) -> LayerWeights:
-    """The weights of one layer in one direction, the module's own parameters."""
-    suffix = f"l{layer}" + ("_reverse" if direction else "")
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-    return LayerWeights(*(module._parameters.get(f"{name}_{suffix}") for name in names))  # type: ignore[arg-type]
+    from compressor.nn.recurrent.cells import RecurrentLayer, Weights
+    from compressor.nn.recurrent.layers import Part
 
 
 @dataclass(frozen=True)
 class LayerRun:
     """One layer in one direction on one batch; time runs as this direction sees it, padding comes last."""
 
-    mode: str
-    layer: int
-    direction: int
-    weights: LayerWeights
+    part: Part
+    weights: Weights
     sequence: Tensor
     """(T, B, I)"""
     initial: tuple[Tensor, ...]
@@ -62,11 +35,7 @@ class LayerRun:
     @cached_property
     def outputs(self) -> Tensor:
         """h_t (T, B, S); what comes past the end of a sequence does not touch what comes before."""
-        hx: Any = list(self.initial) if self.mode == "LSTM" else self.initial[0]
-        biased = self.weights.bias_ih is not None
-        run: Any = _RUN[self.mode]
-        outputs: Tensor = run(self.sequence, hx, self.weights.present, biased, 1, 0.0, False, False, False)[0]
-        return outputs
+        return self.part.cell.run(self.sequence, self.initial, self.weights)
 
     @property
     def inputs(self) -> Tensor:
@@ -80,24 +49,18 @@ class LayerRun:
 
     @property
     def projected(self) -> Tensor:
-        """What `weight_hr` of an LSTM is applied to, o_t * tanh(c_t), at every valid step (N, H).
-
-        i, f, g, o = blocks of W_ih x_t + W_hh h_{t-1} + b;  c_t = sigmoid(f) * c_{t-1} + sigmoid(i) * tanh(g).
-        """
-        weights = self.weights
+        """What `weight_hr` of an LSTM is applied to, o_t * tanh(c_t), at every valid step (N, H)."""
         before = torch.cat([self.initial[0], self.outputs[:-1]])  # (T, B, S)
-        gates = nn.functional.linear(self.sequence, weights.weight_ih, weights.bias_ih)  # (T, B, 4 H)
-        gates = gates + nn.functional.linear(before, weights.weight_hh, weights.bias_hh)
-        enter, forget, new, out = gates.chunk(4, dim=-1)
-        kept, added = forget.sigmoid(), enter.sigmoid() * new.tanh()
-        cell, hidden = self.initial[1][0], []
-        for step in range(len(gates)):
-            cell = kept[step] * cell + added[step]  # (B, H)
-            hidden.append(out[step].sigmoid() * cell.tanh())
+        from_input = nn.functional.linear(self.sequence, self.weights["weight_ih"], self.weights.get("bias_ih"))
+        from_state = nn.functional.linear(before, self.weights["weight_hh"], self.weights.get("bias_hh"))
+        states, hidden = [state[0] for state in self.initial], []
+        for step in range(len(before)):
+            states = self.part.cell.update(from_input[step], from_state[step], states)  # (B, H) each
+            hidden.append(states[0])
         return torch.stack(hidden)[self.valid]
 
 
-def unroll(module: nn.RNNBase, inputs: Tensor | PackedSequence, hx: Any = None) -> Iterator[LayerRun]:
+def unroll(module: RecurrentLayer, inputs: Tensor | PackedSequence, hx: Any = None) -> Iterator[LayerRun]:
     """The runs of every layer and direction of one call, in the order of `h_n`, without dropout.
 
     A layer is computed no sooner than the next one, or the caller, asks for its outputs.
@@ -108,29 +71,20 @@ def unroll(module: nn.RNNBase, inputs: Tensor | PackedSequence, hx: Any = None) 
     valid = time < lengths  # (T, B)
     backwards = torch.where(valid, lengths - 1 - time, time)  # where each step of a reversed sequence comes from
     states = _initial_states(module, hx, unbatched=isinstance(inputs, Tensor) and inputs.dim() == 2)
-    directions = 2 if module.bidirectional else 1
-    for layer in range(module.num_layers):
-        outputs = []
-        for direction in range(directions):
-            weights = layer_weights(module, layer, direction)
-            given = [kind[layer * directions + direction] for kind in states]
-            run = LayerRun(
-                module.mode,
-                layer,
-                direction,
-                weights,
-                _reordered(sequence, backwards) if direction else sequence,
-                tuple(given) if given else _zeros(module.mode, weights, sequence, batch),
-                valid,
-            )
-            yield run
-            outputs.append((run, direction))
-        if layer + 1 < module.num_layers:
-            parts = [_reordered(run.outputs, backwards) if back else run.outputs for run, back in outputs]
-            sequence = torch.cat(parts, dim=-1)
+    runs: list[LayerRun] = []
+    for index, part in enumerate(parts(module)):
+        if part.layer and not part.direction:
+            sequence = torch.cat([_forward_in_time(run, backwards) for run in runs], dim=-1)
+            runs = []
+        initial = [kind[index] for kind in states] or [
+            sequence.new_zeros(1, batch, width) for width in state_widths(module)
+        ]
+        turned = _reordered(sequence, backwards) if part.direction else sequence
+        runs.append(LayerRun(part, part.weights(module), turned, tuple(initial), valid))
+        yield runs[-1]
 
 
-def _padded(module: nn.RNNBase, inputs: Tensor | PackedSequence) -> tuple[Tensor, Tensor]:
+def _padded(module: RecurrentLayer, inputs: Tensor | PackedSequence) -> tuple[Tensor, Tensor]:
     """The batch (T, B, I) and its lengths (B,)."""
     if isinstance(inputs, PackedSequence):
         sequence, lengths = pad_packed_sequence(inputs)
@@ -143,20 +97,17 @@ def _padded(module: nn.RNNBase, inputs: Tensor | PackedSequence) -> tuple[Tensor
     return inputs, torch.full((batch,), steps, device=inputs.device)
 
 
-def _initial_states(module: nn.RNNBase, hx: Any, *, unbatched: bool) -> list[list[Tensor]]:
-    """For h and, in an LSTM, c: the given states (1, B, S) of every layer and direction; empty where none are given."""
+def _initial_states(module: RecurrentLayer, hx: Any, *, unbatched: bool) -> list[list[Tensor]]:
+    """For every kind of state, those (1, B, S) of every layer and direction; empty if none are given."""
     if hx is None:
         return []
-    kinds: Sequence[Any] = hx if module.mode == "LSTM" else [hx]
+    kinds = cell_of(module).unpack(hx)
     return [[part[None, None] if unbatched else part[None] for part in kind] for kind in kinds]
 
 
-def _zeros(mode: str, weights: LayerWeights, like: Tensor, batch: int) -> tuple[Tensor, ...]:
-    state = like.new_zeros(1, batch, weights.weight_hh.size(1))
-    if mode != "LSTM":
-        return (state,)
-    units = weights.weight_hh.size(0) // 4
-    return (state, like.new_zeros(1, batch, units))
+def _forward_in_time(run: LayerRun, backwards: Tensor) -> Tensor:
+    """The outputs (T, B, S) in the order of the sequence."""
+    return _reordered(run.outputs, backwards) if run.part.direction else run.outputs
 
 
 def _reordered(sequence: Tensor, order: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class RecurrentStackRecord(LayerRecord):
 class RecurrentStack(nn.Module):
     """A stack and a linear readout of its outputs to the size that consumers expect; none where the sizes are equal.
 
-    It is called as the one-way `nn.RNN`, `nn.GRU` or `nn.LSTM` whose place it takes, with a batch of sequences and no
+    It is called as the one-way layer of PyTorch's that it replaces, with a batch of sequences and no
     initial state. The second result is `NoStates`. Weights are called `stack.layers.0...`, `readout.weight`.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, overload
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree
 
@@ -55,7 +56,7 @@ class States(Sequence[Tensor]):
         return States([function(part) for part in self._parts])
 
     def __getattr__(self, name: str) -> NoReturn:
-        """Say what to do instead where a model treats the states as one tensor."""
+        """Say what to do instead if a model treats the states as one tensor."""
         if name.startswith("_"):
             raise AttributeError(name)
         sizes = ", ".join(str(part.shape[-1]) for part in self._parts)
@@ -66,6 +67,13 @@ class States(Sequence[Tensor]):
 
     def __repr__(self) -> str:
         return f"States({list(self._parts)!r})"
+
+
+def stack_states(parts: Sequence[Tensor]) -> Tensor | States:
+    """Last states (1, ..., H_i), one for each part, as a model reads them: (L * D, ..., H) if all H_i are equal."""
+    if len({part.shape[-1] for part in parts}) == 1:
+        return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+    return States([part.squeeze(0) for part in parts])
 
 
 def _flatten(states: States) -> tuple[list[Tensor], None]:

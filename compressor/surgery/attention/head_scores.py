@@ -14,7 +14,7 @@ import torch
 
 from compressor.errors import SurgeryError
 from compressor.surgery.refit.calibration import Batches, calls, evaluating
-from compressor.surgery.trace.tracer import Tracer
+from compressor.surgery.trace.state import Trace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from compressor.surgery.units.choice import Scores
     from compressor.surgery.units.planning import Scorer
 
-HeadScorer = Callable[["nn.Module", Sequence["AttentionSite"], Tracer], "Scores"]
+HeadScorer = Callable[["nn.Module", Sequence["AttentionSite"], Trace], "Scores"]
 
 
-def trace(model: nn.Module, sites: Sequence[AttentionSite]) -> Tracer:
+def trace(model: nn.Module, sites: Sequence[AttentionSite]) -> Trace:
     """A trace in which nothing was run and each head is one group: its share of all four projections."""
-    tracer = Tracer(model)
+    tracer = Trace(model)
     for site in sites:
         heads = tracer.atoms.new(site.heads)
         for part in site.projections:
@@ -41,7 +41,7 @@ def trace(model: nn.Module, sites: Sequence[AttentionSite]) -> Tracer:
     return tracer
 
 
-def groups(site: AttentionSite, tracer: Tracer) -> np.ndarray:
+def groups(site: AttentionSite, tracer: Trace) -> np.ndarray:
     """The group of each head (h,)."""
     part = site.output
     ids = tracer.atoms.axes[part.weight, part.axis][part.start : part.stop : part.width]
@@ -55,7 +55,7 @@ def weight() -> HeadScorer:
     all that the head adds to the output.
     """
 
-    def score(model: nn.Module, sites: Sequence[AttentionSite], tracer: Tracer) -> Scores:
+    def score(model: nn.Module, sites: Sequence[AttentionSite], tracer: Trace) -> Scores:
         def of(site: AttentionSite) -> Tensor:
             value, output = site.value.by_head(model).double(), site.output.by_head(model).double()
             # |O V|^2 = tr(O^T O V V^T): the products are d_v wide instead of E.
@@ -72,7 +72,7 @@ def activation(batches: Batches) -> HeadScorer:
     With :math:`c_{it}` (d_v,) what head i gives at position t, over all positions of all batches.
     """
 
-    def score(model: nn.Module, sites: Sequence[AttentionSite], tracer: Tracer) -> Scores:
+    def score(model: nn.Module, sites: Sequence[AttentionSite], tracer: Trace) -> Scores:
         owners = {site.output.weight.rpartition(".")[0]: site for site in sites}
         moments: dict[str, Tensor] = {}
         samples = dict.fromkeys(owners, 0)
@@ -105,7 +105,7 @@ def of_units(scorer: Scorer) -> HeadScorer:
     return lambda model, sites, tracer: scorer(model, tracer)
 
 
-def _by_site(sites: Sequence[AttentionSite], tracer: Tracer, of: Callable[[AttentionSite], Tensor]) -> Scores:
+def _by_site(sites: Sequence[AttentionSite], tracer: Trace, of: Callable[[AttentionSite], Tensor]) -> Scores:
     totals = np.zeros(tracer.atoms.count)
     for site in sites:
         totals[groups(site, tracer)] = of(site).cpu().numpy()

@@ -11,8 +11,8 @@ from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.names import full_name, parameter_owners, with_holders
 from compressor.nn.recurrent.factored import LowRankRecurrent
-from compressor.nn.recurrent.gates import layer_names
 from compressor.nn.recurrent.graph import GraphRecurrent
+from compressor.nn.recurrent.layers import LAYERS, is_layer, parts
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.surgery.attention.sites import attention_sites
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from compressor.nn.attention.parts import AttentionParts
+    from compressor.nn.recurrent.cells import RecurrentLayer
     from compressor.surgery.attention.site import AttentionSite
 
 Mode = Literal["projections", "heads", "products"]
@@ -84,7 +85,7 @@ def find_sites(model: nn.Module, declared: Mapping[str, AttentionParts], mode: M
         if isinstance(module, nn.Linear):
             of = declared_layers.get(name)
             sites.append(_linear_site(name, module, holders, owners, of))
-        elif isinstance(module, nn.RNNBase):
+        elif is_layer(module):
             sites += _recurrent_sites(name, module, holders, owners, inside.get(id(module)))
     order = {name: index for index, (name, _) in enumerate(model.named_modules())}
     return sorted(sites, key=lambda site: order.get(site.attention or site.module, -1))
@@ -155,7 +156,7 @@ def _linear_site(
 
 
 def _recurrent_sites(
-    name: str, module: nn.RNNBase, paths: tuple[str, ...], owners: Mapping[int, list[str]], holder: nn.Module | None
+    name: str, module: RecurrentLayer, paths: tuple[str, ...], owners: Mapping[int, list[str]], holder: nn.Module | None
 ) -> list[MatrixSite]:
     reason = None
     if not name:
@@ -164,11 +165,11 @@ def _recurrent_sites(
         reason = f"it is a part of a `{type(holder).__name__}`, which holds native layers only"
     elif module.proj_size:
         reason = f"an LSTM with proj_size={module.proj_size} has its recurrent matrix in low rank already"
-    elif type(module).forward not in (nn.RNN.forward, nn.GRU.forward, nn.LSTM.forward):
+    elif type(module).forward not in [kind.forward for kind in LAYERS]:
         reason = f"a `{type(module).__name__}` has a `forward` of its own"
     sites = []
-    for names in layer_names(module):
-        for local in (names.weight_ih, names.weight_hh):
+    for part in parts(module):
+        for local in (part.names["weight_ih"], part.names["weight_hh"]):
             weight = module._parameters.get(local)
             why = reason
             if weight is None:

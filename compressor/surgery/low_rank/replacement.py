@@ -12,6 +12,7 @@ from compressor.nn.attention.head_factorisation import narrowed
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.factorisation import Factors, Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
+from compressor.nn.recurrent.layers import is_layer
 from compressor.nn.structure import replace_module, replace_record
 from compressor.surgery.changes import Size, change, size_of
 from compressor.surgery.low_rank.analysis import head_weights
@@ -91,7 +92,7 @@ def _tensors_of(model: nn.Module, site: MatrixSite) -> list[Tensor]:
     module: Any = model.get_submodule(site.module)
     if site.kind == "linear":
         return _weights(module)
-    if isinstance(module, nn.RNNBase):
+    if is_layer(module):
         return [module.get_parameter(site.local)]
     layer, _, backward = site.local.rpartition("_l")[2].partition("_")
     part = module.part(int(layer), int(bool(backward)))
@@ -105,7 +106,7 @@ def _weights(module: nn.Module) -> list[Tensor]:
 def _replacement(model: nn.Module, old: Any, cuts: Sequence[tuple[Cut, int]]) -> Any:
     if isinstance(old, nn.Linear):
         return LowRankLinear.from_linear(old, _factors(*cuts[0]))
-    if isinstance(old, nn.RNNBase):
+    if is_layer(old):
         return LowRankRecurrent.from_module(old, {cut.site.local: _factors(cut, rank) for cut, rank in cuts})
     return narrowed(old, cut_weights(head_weights(model, cuts[0][0].site), cuts))
 

@@ -7,13 +7,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from compressor.nn.recurrent.layers import cell_of, is_layer, is_step_module
 from compressor.nn.recurrent.replay import unroll
+
+if TYPE_CHECKING:
+    from compressor.nn.recurrent.cells import StepModule
 
 Batches = Sequence[tuple[Tensor, ...]]
 """Inputs of the model; gone through several times, in order."""
@@ -90,17 +94,16 @@ def consumed(module: nn.Module, call: Call) -> Iterator[tuple[str, Tensor]]:
         yield "weight", arguments[0].reshape(-1, module.in_features)
     elif isinstance(module, CONVOLUTIONS):
         yield "weight", arguments[0].movedim(-1 - len(module.kernel_size), -1).reshape(-1, module.in_channels)
-    elif isinstance(module, nn.RNNCellBase):
-        inputs, hidden = cell_inputs(module, call)
+    elif is_step_module(module):
+        inputs, hidden = step_inputs(module, call)
         yield "weight_ih", inputs
         yield "weight_hh", hidden
-    elif isinstance(module, nn.RNNBase):
+    elif is_layer(module):
         for run in unroll(module, *arguments):
-            suffix = f"l{run.layer}" + ("_reverse" if run.direction else "")
-            yield f"weight_ih_{suffix}", run.inputs
-            yield f"weight_hh_{suffix}", run.previous
-            if run.weights.weight_hr is not None:
-                yield f"weight_hr_{suffix}", run.projected
+            yield run.part.names["weight_ih"], run.inputs
+            yield run.part.names["weight_hh"], run.previous
+            if "weight_hr" in run.part.names:
+                yield run.part.names["weight_hr"], run.projected
 
 
 def produced(module: Any, call: Call) -> Tensor:
@@ -110,16 +113,14 @@ def produced(module: Any, call: Call) -> Tensor:
     return result.movedim(axis, -1).flatten(0, -2)
 
 
-def cell_inputs(module: nn.RNNCellBase, call: Call) -> tuple[Tensor, Tensor]:
-    """Inputs x (B, I) and states h (B, H) of one step of a cell."""
+def step_inputs(module: StepModule, call: Call) -> tuple[Tensor, Tensor]:
+    """Inputs x (B, I) and states h (B, H) of one step."""
     inputs = call.arguments["input"]
-    hidden = call.arguments.get("hx")
-    if isinstance(hidden, (tuple, list)):
-        hidden = hidden[0]
+    hx = call.arguments.get("hx")
     inputs = inputs.reshape(-1, module.input_size)
-    return inputs, inputs.new_zeros(len(inputs), module.hidden_size) if hidden is None else hidden.reshape(
-        -1, module.hidden_size
-    )
+    if hx is None:
+        return inputs, inputs.new_zeros(len(inputs), module.hidden_size)
+    return inputs, cell_of(module).unpack(hx)[0].reshape(-1, module.hidden_size)
 
 
 def patches(module: Any, call: Call) -> Iterator[Tensor]:

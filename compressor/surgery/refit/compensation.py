@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from compressor.progress import Silent
 from compressor.report import Skip
 from compressor.surgery.refit.calibration import Batches, calls, evaluating
-from compressor.surgery.refit.consumers import CONSUMERS, Models, Stage, stages, why_not
+from compressor.surgery.refit.consumers import CONSUMERS, stages, why_not
+from compressor.surgery.refit.terms import Models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compressor.progress import Progress
-    from compressor.surgery.refit.consumers import Kept
+    from compressor.surgery.refit.stage import Stage
+    from compressor.surgery.refit.terms import Kept
     from compressor.surgery.trace.atoms import Role
 
 TURNS = 2

@@ -17,24 +17,26 @@ from torch.nn.utils.rnn import PackedSequence
 from compressor.errors import SurgeryError
 from compressor.nn.names import full_name
 from compressor.nn.norm import WideLayerNorm
-from compressor.nn.recurrent.gates import CELL_GATES, directions, gates, layer_names
+from compressor.nn.recurrent.layers import LAYERS, STEP_MODULES, Part, directions, parts
+from compressor.surgery.trace.products import join_inner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from compressor.nn.recurrent.cells import Axis, RecurrentLayer, StepModule
     from compressor.surgery.trace.atoms import Ids
-    from compressor.surgery.trace.tracer import Tracer
+    from compressor.surgery.trace.state import Trace
 
 
 @contextmanager
-def wrapped_modules(tracer: Tracer) -> Iterator[None]:
+def wrapped_modules(trace: Trace) -> Iterator[None]:
     """Let the rules stand in front of the modules' own `forward` while this lasts."""
     wrapped = []
     try:
-        for name, module in tracer.model.named_modules():
+        for name, module in trace.model.named_modules():
             for kind, rule in _RULES.items():
                 if isinstance(module, kind):
-                    module.forward = _watched(tracer, name, module, rule)
+                    module.forward = _watched(trace, name, module, rule)
                     wrapped.append(module)
                     break
         yield
@@ -43,15 +45,15 @@ def wrapped_modules(tracer: Tracer) -> Iterator[None]:
             del module.forward
 
 
-def _watched(tracer: Tracer, name: str, module: nn.Module, rule: Callable[..., None]) -> Callable[..., Any]:
+def _watched(trace: Trace, name: str, module: nn.Module, rule: Callable[..., None]) -> Callable[..., Any]:
     original = module.forward
 
     def forward(inputs: Tensor | PackedSequence, hx: Any = None) -> Any:
-        with tracer.pause():
+        with trace.pause():
             result = original(inputs) if hx is None else original(inputs, hx)
-            tracer.called.add(name)
-            tracer.alive.append((inputs, hx, result))
-            rule(tracer, name, module, inputs, _states(hx), result)
+            trace.called.add(name)
+            trace.alive.append((inputs, hx, result))
+            rule(trace, name, module, inputs, _states(hx), result)
         return result
 
     return forward
@@ -64,9 +66,9 @@ def _states(hx: Any) -> tuple[Tensor, ...]:
 
 
 def _recurrent(
-    tracer: Tracer,
+    trace: Trace,
     name: str,
-    module: nn.RNNBase,
+    module: RecurrentLayer,
     inputs: Tensor | PackedSequence,
     given: Sequence[Tensor],
     result: tuple[Any, Any],
@@ -79,42 +81,50 @@ def _recurrent(
     output, states = result
     data_in = inputs.data if isinstance(inputs, PackedSequence) else inputs
     data_out = output.data if isinstance(output, PackedSequence) else output
-    cells, outs = _bind_layers(tracer, name, module)
-    count = directions(module)
-    for index, names in enumerate(layer_names(module)):
-        weight = module.get_parameter(names.weight_ih)
-        if index < count:
-            consume(tracer, data_in, full_name(name, names.weight_ih), weight)
+    every, count = parts(module), directions(module)
+    bound = [_bind(trace, name, module, part) for part in every]
+    for part in every:
+        local = part.names["weight_ih"]
+        weight = module.get_parameter(local)
+        if part.layer == 0:
+            consume(trace, data_in, full_name(name, local), weight)
         else:
-            layer = index // count
-            below = np.concatenate(outs[(layer - 1) * count : layer * count])
-            tracer.atoms.join(below, tracer.atoms.axis(full_name(name, names.weight_ih), 1, weight.size(1), "in"))
-    top = torch.from_numpy(np.concatenate(outs[-count:]))
-    tracer.write(data_out, top.expand(data_out.size()))
-    for state, ids in zip(_states(states), (outs, cells), strict=False):
-        labels = torch.from_numpy(np.stack(ids))
-        tracer.write(state, (labels.unsqueeze(1) if state.dim() == 3 else labels).expand(state.size()))
-    for state, ids in zip(given, (outs, cells), strict=False):
-        labels = torch.from_numpy(np.stack(ids))
-        _join_initial_state(tracer, name, state, labels.unsqueeze(1) if state.dim() == 3 else labels)
+            below = _outputs(bound[(part.layer - 1) * count : part.layer * count])
+            trace.atoms.join(below, trace.atoms.axis(full_name(name, local), 1, weight.size(1), "in"))
+    trace.write(data_out, torch.from_numpy(_outputs(bound[-count:])).expand(data_out.size()))
+    carried = [np.stack([part[kind] for part in bound]) for kind in ("outputs", "units")]
+    for state, ids in zip(_states(states), carried, strict=False):
+        trace.write(state, _labels(ids, state).expand(state.size()))
+    for state, ids in zip(given, carried, strict=False):
+        _join_initial_state(trace, name, state, _labels(ids, state))
 
 
-def _cell(
-    tracer: Tracer, name: str, module: nn.RNNCellBase, inputs: Tensor, given: Sequence[Tensor], result: Any
+def _labels(ids: Ids, state: Tensor) -> Tensor:
+    """Atoms (L * D, H) as labels of a state (L * D, B, H) or (L * D, H)."""
+    labels = torch.from_numpy(ids)
+    return labels.unsqueeze(1) if state.dim() == 3 else labels
+
+
+def _outputs(bound: Sequence[Mapping[Axis, Ids]]) -> Ids:
+    """What the directions of a layer give out, side by side."""
+    return np.concatenate([part["outputs"] for part in bound])
+
+
+def _step_module(
+    trace: Trace, name: str, module: StepModule, inputs: Tensor, given: Sequence[Tensor], result: Any
 ) -> None:
     """One step of one layer; the states that come back carry its units into the next step."""
-    units = _bind_units(
-        tracer, name, module, ("weight_ih", "weight_hh", "bias_ih", "bias_hh"), CELL_GATES[type(module)]
-    )
-    consume(tracer, inputs, full_name(name, "weight_ih"), module.weight_ih)
+    [part] = parts(module)
+    units = torch.from_numpy(_bind(trace, name, module, part)["units"])
+    consume(trace, inputs, full_name(name, part.names["weight_ih"]), module.weight_ih)
     for state in _states(result):
-        tracer.write(state, torch.from_numpy(units).expand(state.size()))
+        trace.write(state, units.expand(state.size()))
     for state in given:
-        _join_initial_state(tracer, name, state, torch.from_numpy(units))
+        _join_initial_state(trace, name, state, units)
 
 
 def _layer_norm(
-    tracer: Tracer,
+    trace: Trace,
     name: str,
     module: nn.LayerNorm | WideLayerNorm,
     inputs: Tensor,
@@ -122,96 +132,82 @@ def _layer_norm(
     result: Tensor,
 ) -> None:
     """The statistics run over all features; what is removed counts on as zeros (see `WideLayerNorm`)."""
-    labels = tracer.read(inputs)
+    labels = trace.read(inputs)
     if labels is None:
         return
     rows = labels.reshape(-1, labels.size(-1))
     if len(module.normalized_shape) != 1 or bool((rows != rows[:1]).any()):
-        tracer.atoms.pin(labels.numpy(), f"`{name}` takes its mean over it and others")
+        trace.atoms.pin(labels.numpy(), f"`{name}` takes its mean over it and others")
         return
     positions = rows[0].numpy()
-    tracer.norms[name] = positions
+    trace.norms[name] = positions
     for local, parameter in (("weight", module.weight), ("bias", module.bias)):
         if parameter is not None:
-            tracer.atoms.join(tracer.atoms.axis(full_name(name, local), 0, parameter.numel(), "out"), positions)
-    tracer.write(result, labels)
+            trace.atoms.join(trace.atoms.axis(full_name(name, local), 0, parameter.numel(), "out"), positions)
+    trace.write(result, labels)
 
 
-def consume(tracer: Tracer, data: Tensor, weight_name: str, weight: Tensor) -> None:
+def consume(trace: Trace, data: Tensor, weight_name: str, weight: Tensor) -> None:
     """Join the features of `data` (..., K) with the input positions of a weight (O, K)."""
-    consumed = tracer.atoms.axis(weight_name, 1, weight.size(1), "in")
-    labels = tracer.read(data)
+    consumed = trace.atoms.axis(weight_name, 1, weight.size(1), "in")
+    labels = trace.read(data)
     if labels is not None:
         flat = labels.reshape(-1, data.size(-1))
-        tracer.join_inner(data.reshape(flat.size()), flat, weight.t(), torch.from_numpy(consumed)[None])
+        join_inner(trace, data.reshape(flat.size()), flat, weight.t(), torch.from_numpy(consumed)[None])
 
 
-def _join_initial_state(tracer: Tracer, name: str, state: Tensor, expected: Tensor) -> None:
-    labels = tracer.read(state)
+def _join_initial_state(trace: Trace, name: str, state: Tensor, expected: Tensor) -> None:
+    labels = trace.read(state)
     if labels is None:
-        labels = tracer.label_input(state)
+        labels = trace.label_input(state)
     expected = expected.expand(state.size())
     if labels is not None:
-        tracer.atoms.join(labels.numpy(), expected.numpy())
+        trace.atoms.join(labels.numpy(), expected.numpy())
         alone = expected[labels == 0]
-        tracer.atoms.pin(alone.numpy(), f"the initial state of `{name}` is partly of fixed size")
+        trace.atoms.pin(alone.numpy(), f"the initial state of `{name}` is partly of fixed size")
     elif bool((state != 0).any()):
-        tracer.atoms.pin(expected.numpy(), f"the initial state of `{name}` is given from outside with a fixed size")
+        trace.atoms.pin(expected.numpy(), f"the initial state of `{name}` is given from outside with a fixed size")
 
 
-def _bind_layers(tracer: Tracer, name: str, module: nn.RNNBase) -> tuple[list[Ids], list[Ids]]:
-    """The atoms of the cells and of the outputs (the same without a projection), layer by layer."""
-    cells, outs = [], []
-    for names in layer_names(module):
-        locals_ = (names.weight_ih, names.weight_hh, names.bias_ih, names.bias_hh)
-        key = (names.layer, names.direction)
-        projection = names.weight_hr
-        units = _bind_units(tracer, name, module, locals_, gates(module), key, projection)
-        cells.append(units)
-        outs.append(units if projection is None else tracer.atoms.axes[full_name(name, projection), 0])
-    return cells, outs
+def _bind(trace: Trace, name: str, module: nn.Module, part: Part) -> dict[Axis, Ids]:
+    """Bind the units of a part to the axes of its parameters that hold them; gives the atoms of each kind of axis."""
+    atoms, key = trace.atoms, (name, part.layer, part.direction)
+    projection = part.names.get("weight_hr")
+    if key not in trace.units:
+        _refuse_shared(trace, name, module, part.names["weight_hh"])
+        units = trace.units[key] = atoms.new(module.hidden_size)  # type: ignore[arg-type]
+        _bind_axes(trace, name, module, part, {"gates": np.tile(units, part.cell.gates.count)})
+        outputs = units
+        if projection is not None:
+            outputs = atoms.axis(full_name(name, projection), 0, module.proj_size, "out")  # type: ignore[arg-type]
+        _bind_axes(trace, name, module, part, {"units": units, "outputs": outputs})
+    units = trace.units[key]
+    outputs = units if projection is None else atoms.axes[full_name(name, projection), 0]
+    return {"units": units, "outputs": outputs}
 
 
-def _bind_units(
-    tracer: Tracer,
-    name: str,
-    module: Any,
-    parameters: Sequence[str | None],
-    blocks: int,
-    layer: tuple[int, int] = (0, 0),
-    projection: str | None = None,
-) -> Ids:
-    """The atoms of the units of one layer, bound to its gate rows, its recurrent columns and its biases."""
-    key = (name, *layer)
-    if key in tracer.units:
-        return tracer.units[key]
-    weight_ih, weight_hh, *biases = parameters
-    assert weight_ih is not None
-    assert weight_hh is not None
-    canonical = tracer.parameter_name(module.get_parameter(weight_hh))
-    if canonical != full_name(name, weight_hh):
+def _bind_axes(trace: Trace, name: str, module: nn.Module, part: Part, ids: Mapping[Axis, Ids]) -> None:
+    for parameter in part.cell.parameters:
+        local = part.names.get(parameter.name, "")
+        if module._parameters.get(local) is None:
+            continue
+        for axis, kind in enumerate(parameter.axes):
+            if kind in ids:
+                trace.atoms.bind(full_name(name, local), axis, ids[kind], "in" if axis else "out")
+
+
+def _refuse_shared(trace: Trace, name: str, module: nn.Module, local: str) -> None:
+    canonical = trace.parameter_name(module.get_parameter(local))
+    if canonical != full_name(name, local):
         raise SurgeryError(
             f"`{name}` shares its weights with `{canonical}`",
             hint="name it under `ignore`; tied recurrent layers are not handled yet",
         )
-    atoms = tracer.atoms
-    units = tracer.units[key] = atoms.new(module.hidden_size)
-    rows = np.tile(units, blocks)
-    for local in (weight_ih, weight_hh, *biases):
-        if local is not None and module._parameters.get(local) is not None:
-            atoms.bind(full_name(name, local), 0, rows, "out")
-    if projection is None:
-        atoms.bind(full_name(name, weight_hh), 1, units, "in")
-    else:
-        projected = atoms.axis(full_name(name, projection), 0, module.proj_size, "out")
-        atoms.bind(full_name(name, projection), 1, units, "in")
-        atoms.bind(full_name(name, weight_hh), 1, projected, "in")
-    return units
 
 
 _RULES: dict[type[nn.Module], Any] = {
-    nn.RNNBase: _recurrent,
-    nn.RNNCellBase: _cell,
+    **dict.fromkeys(LAYERS, _recurrent),
+    **dict.fromkeys(STEP_MODULES, _step_module),
     nn.LayerNorm: _layer_norm,
     WideLayerNorm: _layer_norm,
 }

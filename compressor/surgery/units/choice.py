@@ -75,11 +75,9 @@ class Amount:
 
     def of(self, module: str) -> Amount:
         """The amount for one module."""
-        return (
-            replace(self, ratio=self.ratios[module], count=None, keep=None, ratios={})
-            if module in self.ratios
-            else self
-        )
+        if module not in self.ratios:
+            return self
+        return replace(self, ratio=self.ratios[module], count=None, keep=None, ratios={})
 
     def renamed(self, names: Mapping[str, Sequence[str]]) -> Amount:
         """The same amount after modules were replaced by several, each of which takes over the ratio."""

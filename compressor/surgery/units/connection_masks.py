@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from compressor.nn.masks import pruned_count
-from compressor.surgery.trace.tracer import Tracer
+from compressor.surgery.trace.tracer import trace
 from compressor.surgery.units.connections import connections
 from compressor.surgery.units.order import keeping, read
 
@@ -39,9 +39,8 @@ def read_connections(
         scope: One order for each layer and direction, or one over all of them.
     """
     model = copy.deepcopy(model).cpu().eval()
-    tracer = Tracer(model)
-    tracer.run(tuple(part.cpu() for part in example))
-    return [read(part, settings) for part in connections(model, tracer, names, scope=scope, combine=settings.combine)]
+    seen = trace(model, tuple(part.cpu() for part in example))
+    return [read(part, settings) for part in connections(model, seen, names, scope=scope, combine=settings.combine)]
 
 
 def prune_connections(

@@ -8,20 +8,21 @@ said the step before) all become blocks of one matrix, without a rule for any of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compressor.nn.lattice.adjacency import strengths
-from compressor.nn.recurrent.gates import CELL_GATES, gates, layer_names
+from compressor.nn.names import full_name
+from compressor.nn.recurrent.layers import is_layer, parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from compressor.surgery.trace.atoms import Ids
-    from compressor.surgery.trace.tracer import Tracer
+    from compressor.surgery.trace.state import Trace
 
 Combine = Literal["max", "l2"]
 
@@ -70,7 +71,7 @@ class _Layer:
 
 def connections(
     model: nn.Module,
-    tracer: Tracer,
+    trace: Trace,
     names: Sequence[str] | None,
     *,
     scope: Literal["layer", "global"],
@@ -80,20 +81,20 @@ def connections(
 
     Args:
         model: The traced model.
-        tracer: Its trace.
+        trace: Its trace.
         names: Recurrent modules and cells; None for all of them.
         scope: `layer`: one matrix for each layer and direction, of its recurrent weights; `global`: one matrix of all
             of them, with the input weights between layers as further blocks. Tied units are one element there.
         combine: See `lattice.adjacency.strengths`.
     """
-    layers = list(_layers(model, tracer, names))
+    layers = list(_layers(model, trace, names))
     if scope == "layer":
-        return [_connect(model, tracer, [layer], layer.label, combine, inputs=False) for layer in layers]
-    return [_connect(model, tracer, layers, f"the {len(layers)} recurrent layers", combine, inputs=True)]
+        return [_connect(model, trace, [layer], layer.label, combine, inputs=False) for layer in layers]
+    return [_connect(model, trace, layers, f"the {len(layers)} recurrent layers", combine, inputs=True)]
 
 
 def _connect(
-    model: nn.Module, tracer: Tracer, layers: Sequence[_Layer], label: str, combine: Combine, *, inputs: bool
+    model: nn.Module, trace: Trace, layers: Sequence[_Layer], label: str, combine: Combine, *, inputs: bool
 ) -> Connections:
     groups = np.unique(np.concatenate([layer.groups for layer in layers]))
     total = torch.zeros(len(groups), len(groups))
@@ -101,10 +102,10 @@ def _connect(
     blocks = []
     for layer in layers:
         for weight in (layer.weight_ih, layer.weight_hh) if inputs else (layer.weight_hh,):
-            found = _block(model, tracer, layer, weight, groups, combine)
-            if found is None:
+            taken = _block(model, trace, layer, weight, groups, combine)
+            if taken is None:
                 continue
-            block, strength = found
+            block, strength = taken
             place = block.rows[:, None], block.sources[None, :]
             total = total.to(torch.promote_types(total.dtype, strength.dtype))
             total[place] = torch.maximum(total[place], strength.to(total.dtype))
@@ -114,15 +115,15 @@ def _connect(
 
 
 def _block(
-    model: nn.Module, tracer: Tracer, layer: _Layer, weight: str, groups: Ids, combine: Combine
+    model: nn.Module, trace: Trace, layer: _Layer, weight: str, groups: Ids, combine: Combine
 ) -> tuple[Block, Tensor] | None:
-    """The part of a weight that takes some of `groups` in, and its strengths; None where it takes none of them in."""
+    """The part of a weight that takes some of `groups` in, and its strengths; None if it takes none of them in."""
     matrix = model.get_parameter(weight).detach()
     if weight == layer.weight_hh and layer.weight_hr is not None:
         # What comes back is a projection of the units, so that the product drives them.
         matrix, ids = matrix @ model.get_parameter(layer.weight_hr).detach(), layer.groups
     else:
-        ids = tracer.atoms.roots(tracer.atoms.axes.get((weight, 1), np.zeros(matrix.size(1), np.int64)))
+        ids = trace.atoms.roots(trace.atoms.axes.get((weight, 1), np.zeros(matrix.size(1), np.int64)))
     taken = np.isin(ids, groups).nonzero()[0]
     if not len(taken):
         return None
@@ -131,23 +132,19 @@ def _block(
     return Block(weight, layer.gates, rows, columns, sources), strengths(matrix[:, columns], layer.gates, combine)
 
 
-def _layers(model: nn.Module, tracer: Tracer, names: Sequence[str] | None) -> Iterator[_Layer]:
-    for (name, layer, direction), ids in tracer.units.items():
+def _layers(model: nn.Module, trace: Trace, names: Sequence[str] | None) -> Iterator[_Layer]:
+    for (name, layer, direction), ids in trace.units.items():
         if names is not None and name not in names:
             continue
-        module, groups = model.get_submodule(name), tracer.atoms.roots(ids)
-        prefix = f"{name}." if name else ""
-        if isinstance(module, nn.RNNBase):
-            local = next(part for part in layer_names(module) if (part.layer, part.direction) == (layer, direction))
-            backwards = ", backwards" if direction else ""
-            yield _Layer(
-                f"layer {layer}{backwards} of `{name}`",
-                groups,
-                gates(module),
-                prefix + local.weight_ih,
-                prefix + local.weight_hh,
-                prefix + local.weight_hr if local.weight_hr else None,
-            )
-        else:
-            number = next(count for kind, count in CELL_GATES.items() if isinstance(module, kind))
-            yield _Layer(f"`{name}`", groups, number, prefix + "weight_ih", prefix + "weight_hh", None)
+        module: Any = model.get_submodule(name)
+        part = next(part for part in parts(module) if (part.layer, part.direction) == (layer, direction))
+        full = {key: full_name(name, local) for key, local in part.names.items()}
+        backwards = ", backwards" if direction else ""
+        yield _Layer(
+            f"layer {layer}{backwards} of `{name}`" if is_layer(module) else f"`{name}`",
+            trace.atoms.roots(ids),
+            part.cell.gates.count,
+            full["weight_ih"],
+            full["weight_hh"],
+            full.get("weight_hr"),
+        )

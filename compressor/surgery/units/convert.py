@@ -1,7 +1,8 @@
 """Puts layers that can lose anything in place of PyTorch's that cannot, without changing what the model computes.
 
-One `nn.GRU` holds one hidden size for all its layers and directions, `nn.MultiheadAttention` one width for everything,
-`nn.LayerNorm` takes its statistics over what is there. Where a removal needs more than that, they are converted first.
+A recurrent module of PyTorch has one hidden size for all its layers and directions, `nn.MultiheadAttention` one width
+for everything, `nn.LayerNorm` takes its statistics over what is there. If a removal needs more than that, they are
+converted first.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from compressor.errors import SurgeryError
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.norm import WideLayerNorm
+from compressor.nn.recurrent.layers import is_layer
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.nn.structure import replace_module, replace_record
 
@@ -57,12 +59,8 @@ def convert(model: nn.Module, masks: Mapping[str, Tensor], names: Iterable[str])
         replace_module(model, name, new)
         records.append(replace_record(name, new))
         if isinstance(new, UnevenRecurrent):
-            renamed[name] = tuple(f"{name}.{part}" for part, module in new.named_modules() if _is_layer(module))
+            renamed[name] = tuple(f"{name}.{part}" for part, module in new.named_modules() if is_layer(module))
     return Converted(model, masks, tuple(records), renamed)
-
-
-def _is_layer(module: nn.Module) -> bool:
-    return isinstance(module, nn.RNNBase)
 
 
 def _converter(module: nn.Module) -> Callable[[Any], Any]:

@@ -24,7 +24,7 @@ from compressor.surgery.units.connections import Combine, Connections, connectio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from compressor.surgery.trace.tracer import Tracer
+    from compressor.surgery.trace.state import Trace
     from compressor.surgery.units.choice import Scores
     from compressor.surgery.units.planning import Scorer
 
@@ -124,11 +124,11 @@ def scorer(settings: Settings, scope: Literal["layer", "global"], seen: list[Rea
         seen: Gets the readings of the last trace.
     """
 
-    def score(model: nn.Module, tracer: Tracer) -> Scores:
+    def score(model: nn.Module, trace: Trace) -> Scores:
         seen[:] = [
-            read(found, settings) for found in connections(model, tracer, None, scope=scope, combine=settings.combine)
+            read(found, settings) for found in connections(model, trace, None, scope=scope, combine=settings.combine)
         ]
-        totals = np.zeros(tracer.atoms.count)
+        totals = np.zeros(trace.atoms.count)
         for reading in seen:
             # A unit that any layer's order keeps stays, also where it is tied to one that another would let go.
             np.maximum.at(totals, reading.connections.groups, reading.scores.cpu().numpy())
@@ -141,11 +141,11 @@ def as_many(by: Scorer, settings: Settings, scope: Literal["layer", "global"]) -
     """The ranking of another score, cut so that as many units of each layer go as the order lets go: a control."""
     lattice = scorer(settings, scope, [])
 
-    def score(model: nn.Module, tracer: Tracer) -> Scores:
-        numbers, ranking = lattice(model, tracer), by(model, tracer)
-        totals = np.zeros(tracer.atoms.count)
-        for ids in tracer.units.values():
-            groups = tracer.atoms.roots(ids)
+    def score(model: nn.Module, trace: Trace) -> Scores:
+        numbers, ranking = lattice(model, trace), by(model, trace)
+        totals = np.zeros(trace.atoms.count)
+        for ids in trace.units.values():
+            groups = trace.atoms.roots(ids)
             ranks = np.argsort(np.argsort(ranking[groups], kind="stable"), kind="stable")
             going = int((numbers[groups] < BELOW).sum())
             np.maximum.at(totals, groups, (ranks - going) / len(groups) + _KEPT)

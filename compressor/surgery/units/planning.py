@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.recurrent.gates import layer_names
+from compressor.nn.recurrent.layers import RECURRENT, is_layer, parts
 from compressor.surgery.trace.edges import Edges, is_edge
-from compressor.surgery.trace.tracer import Tracer
+from compressor.surgery.trace.state import Trace
+from compressor.surgery.trace.tracer import trace
 from compressor.surgery.units.choice import Amount, Choice, Layer, Scores, choose
 from compressor.surgery.units.convert import convert
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from compressor.surgery.trace.atoms import Atoms, Ids
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-Scorer = Callable[[nn.Module, Tracer], Scores]
+Scorer = Callable[[nn.Module, Trace], Scores]
 """(model, its trace) -> the score of each group; larger = keep."""
 
 
@@ -34,7 +35,7 @@ class Plan:
     masks: Mapping[str, Tensor]
     records: tuple[dict[str, Any], ...]
     """Of the conversions."""
-    tracer: Tracer
+    trace: Trace
     choice: Choice
     kept: dict[tuple[str, int], Tensor]
     """(parameter or buffer name, axis) -> True = kept, for every axis that loses some."""
@@ -51,18 +52,18 @@ def make_plan(
     scorer: Scorer,
     required: Sequence[str],
 ) -> Plan:
-    """Trace the model and choose; where a layer cannot hold what is planned, convert it and plan again."""
+    """Trace the model and choose; if a layer cannot hold what is planned, convert it and plan again."""
     records: tuple[dict[str, Any], ...] = ()
     while True:
-        tracer, layers = _trace(model, example, names)
-        scores = scorer(model, tracer)
-        choice = choose(layers, scores, tracer.atoms.reasons(), amount, frozenset(required))
-        everything = _kept(tracer.atoms, choice.removed)
+        seen, layers = _trace(model, example, names)
+        scores = scorer(model, seen)
+        choice = choose(layers, scores, seen.atoms.reasons(), amount, frozenset(required))
+        everything = _kept(seen.atoms, choice.removed)
         kept = {key: mask for key, mask in everything.items() if not is_edge(key[0])}
-        to_convert = _to_convert(model, tracer, kept, choice.removed)
+        to_convert = _to_convert(model, seen, kept, choice.removed)
         if not to_convert:
             edges = Edges.from_masks({key: mask for key, mask in everything.items() if is_edge(key[0])})
-            return Plan(model, masks, records, tracer, choice, kept, edges)
+            return Plan(model, masks, records, seen, choice, kept, edges)
         converted = convert(model, masks, to_convert)
         model, masks, records = converted.model, converted.masks, records + converted.records
         names = [new for name in names for new in converted.renamed.get(name, (name,))]
@@ -70,35 +71,34 @@ def make_plan(
         amount = amount.renamed(converted.renamed)
 
 
-def _trace(model: nn.Module, example: tuple[Tensor, ...], names: Sequence[str]) -> tuple[Tracer, list[Layer]]:
+def _trace(model: nn.Module, example: tuple[Tensor, ...], names: Sequence[str]) -> tuple[Trace, list[Layer]]:
     """Trace the model; gives the layers of the named modules in the model's order."""
-    tracer = Tracer(model)
-    tracer.run(example)
+    seen = trace(model, example)
     layers: list[Layer] = []
     modules = dict(model.named_modules())
     for name in names:
         module = modules.get(name)
-        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
-            found = [
-                Layer(name, tracer.atoms.roots(ids), layer, direction)
-                for (owner, layer, direction), ids in tracer.units.items()
+        if isinstance(module, RECURRENT):
+            found_layers = [
+                Layer(name, seen.atoms.roots(ids), layer, direction)
+                for (owner, layer, direction), ids in seen.units.items()
                 if owner == name
             ]
         elif isinstance(module, (nn.Linear, *CONVOLUTIONS)):
             axis = 1 if getattr(module, "transposed", False) else 0
-            ids = tracer.atoms.axes.get((f"{name}.weight", axis))
-            found = [] if ids is None else [Layer(name, tracer.atoms.roots(ids))]
+            ids = seen.atoms.axes.get((f"{name}.weight", axis))
+            found_layers = [] if ids is None else [Layer(name, seen.atoms.roots(ids))]
         else:
             raise SurgeryError(
                 f"`{name}` is no recurrent layer, Linear or convolution", hint="choose others with `targets`"
             )
-        if not found:
+        if not found_layers:
             raise SurgeryError(
                 f"`{name}` is not called in the model's forward pass, so its consumers are not known",
                 hint="name it under `ignore`",
             )
-        layers += found
-    return tracer, layers
+        layers += found_layers
+    return seen, layers
 
 
 def _kept(atoms: Atoms, removed: Ids) -> dict[tuple[str, int], Tensor]:
@@ -113,7 +113,7 @@ def _kept(atoms: Atoms, removed: Ids) -> dict[tuple[str, int], Tensor]:
     return kept
 
 
-def _to_convert(model: nn.Module, tracer: Tracer, kept: Mapping[tuple[str, int], Tensor], removed: Ids) -> list[str]:
+def _to_convert(model: nn.Module, trace: Trace, kept: Mapping[tuple[str, int], Tensor], removed: Ids) -> list[str]:
     """Modules that have to become more flexible before they can lose what is planned."""
     names = []
     for name, module in model.named_modules():
@@ -121,9 +121,9 @@ def _to_convert(model: nn.Module, tracer: Tracer, kept: Mapping[tuple[str, int],
         if isinstance(module, nn.MultiheadAttention):
             wanted = any(key.startswith(prefix) for key, _ in kept)
         elif isinstance(module, nn.LayerNorm):
-            wanted = bool(np.isin(tracer.atoms.roots(tracer.norms.get(name, removed[:0])), removed).any())
-        elif isinstance(module, nn.RNNBase):
-            locals_ = [(names_.weight_hr or names_.weight_hh) for names_ in layer_names(module)]
+            wanted = bool(np.isin(trace.atoms.roots(trace.norms.get(name, removed[:0])), removed).any())
+        elif is_layer(module):
+            locals_ = [part.names.get("weight_hr", part.names["weight_hh"]) for part in parts(module)]
             masks = [kept.get((prefix + local, 1)) for local in locals_]
             wanted = len({module.hidden_size if mask is None else int(mask.sum()) for mask in masks}) > 1
         else:

@@ -97,8 +97,8 @@ def prune(
 def _cut_norms(model: nn.Module, plan: Plan) -> dict[str, WideLayerNorm]:
     """The normalisations that lost features; one without weights has its size set here."""
     norms = {}
-    for name, positions in plan.tracer.norms.items():
-        lost = int(np.isin(plan.tracer.atoms.roots(positions), plan.choice.removed).sum())
+    for name, positions in plan.trace.norms.items():
+        lost = int(np.isin(plan.trace.atoms.roots(positions), plan.choice.removed).sum())
         norm = model.get_submodule(name)
         if lost and isinstance(norm, WideLayerNorm):
             norm.resize(len(positions) - lost)
@@ -118,7 +118,7 @@ def _compensated(
 ) -> UnitSurgery:
     """The consumers of removed units refitted, on the CPU; what was refitted and what not goes into the result."""
     batches = [tuple(part.cpu() for part in batch) for batch in calibration]
-    roles = plan.tracer.atoms.roles
+    roles = plan.trace.atoms.roles
     done = refit(plan.model, result.model, plan.kept, roles, batches, masks=result.masks, progress=progress)
     notes = tuple(
         f"{', '.join(fit.names)}: refitted on {len(batches)} batches; squared error of the sums of products "
@@ -136,8 +136,8 @@ def _silenced(plan: Plan) -> Iterator[None]:
     c = f * c' stays 0 and h = o * tanh(0) = 0. That uses nothing of what the trace found out about consumers. Where a
     function between makes something else of 0 (a sigmoid gives 0.5), they are silenced at their consumers too.
     """
-    atoms = plan.tracer.atoms
-    consumers = bool(np.isin(atoms.roots(plan.tracer.shifted_atoms()), plan.choice.removed).any())
+    atoms = plan.trace.atoms
+    consumers = bool(np.isin(atoms.roots(plan.trace.shifted_atoms()), plan.choice.removed).any())
     saved = []
     try:
         for (name, axis), mask in plan.kept.items():

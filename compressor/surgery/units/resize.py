@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
 from compressor.nn.norm import WideLayerNorm
+from compressor.nn.recurrent.layers import LAYERS, STEP_MODULES, parts
 
 Kept = Mapping[tuple[str, int], Tensor]
 """(parameter or buffer name, axis) -> boolean mask over the axis, True = kept."""
@@ -110,12 +111,10 @@ def _embedding(name: str, module: Any) -> None:
 
 
 def _recurrent(name: str, module: Any) -> None:
-    sizes = {parameter.shape[1] for key, parameter in module.named_parameters() if key.startswith("weight_hh")}
+    weights = [part.weights(module) for part in parts(module)]
+    hidden = {part.get("weight_hr", part["weight_hh"]).shape[1] for part in weights}
     if module.proj_size:
-        hidden = {p.shape[1] for key, p in module.named_parameters() if key.startswith("weight_hr")}
-        module.proj_size = sizes.pop()
-    else:
-        hidden = sizes
+        module.proj_size = weights[0]["weight_hh"].shape[1]
     if len(hidden) != 1:
         raise SurgeryError(
             f"the layers of `{name}` would get different sizes {sorted(hidden)}, which `{type(module).__name__}` "
@@ -125,14 +124,14 @@ def _recurrent(name: str, module: Any) -> None:
     module.hidden_size = hidden.pop()
     if module.proj_size and module.hidden_size <= module.proj_size:
         raise SurgeryError(
-            f"`{name}` would keep {module.hidden_size} units, and `nn.LSTM` needs more than its proj_size, "
+            f"`{name}` would keep {module.hidden_size} units, and an LSTM needs more than its proj_size, "
             f"{module.proj_size}",
             hint="lower `ratio` or `count`",
         )
-    module.input_size = module.weight_ih_l0.shape[1]
+    module.input_size = weights[0]["weight_ih"].shape[1]
 
 
-def _cell(name: str, module: Any) -> None:
+def _step_module(name: str, module: Any) -> None:
     module.hidden_size = module.weight_hh.shape[1]
     module.input_size = module.weight_ih.shape[1]
 
@@ -146,7 +145,7 @@ _UPDATES: dict[type[nn.Module], Any] = {
     torch.nn.modules.conv._ConvNd: _convolution,
     torch.nn.modules.batchnorm._NormBase: _batch_norm,
     nn.Embedding: _embedding,
-    nn.RNNBase: _recurrent,
-    nn.RNNCellBase: _cell,
+    **dict.fromkeys(LAYERS, _recurrent),
+    **dict.fromkeys(STEP_MODULES, _step_module),
     WideLayerNorm: _nothing,
 }

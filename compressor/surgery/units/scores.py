@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,54 +18,23 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from compressor.errors import MethodError
-from compressor.surgery.refit.calibration import CONVOLUTIONS, Batches, calls, consumed, evaluating, produced
-from compressor.surgery.refit.consumers import CONSUMERS, full
+from compressor.nn.names import full_name
+from compressor.surgery.refit.calibration import CONVOLUTIONS, Batches
+from compressor.surgery.refit.consumers import CONSUMERS
 from compressor.surgery.trace.edges import is_edge
 from compressor.surgery.units.resize import tensor_of
+from compressor.surgery.units.statistics import Statistics, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from compressor.surgery.trace.atoms import Atoms
-    from compressor.surgery.trace.tracer import Tracer
+    from compressor.surgery.trace.state import Trace
     from compressor.surgery.units.choice import Scores
     from compressor.surgery.units.planning import Scorer
 
 _ROWS_IN_CACHE = 64
-Summary = Callable[["Statistics"], Tensor]
-
-
-@dataclass
-class Statistics:
-    """Of what each position of a consumer's axis is given, over samples and steps; float64."""
-
-    samples: int
-    sums: Tensor
-    squares: Tensor
-    magnitudes: Tensor
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of h."""
-        return self.sums / self.samples
-
-    @property
-    def mean_magnitude(self) -> Tensor:
-        """Mean of |h|."""
-        return self.magnitudes / self.samples
-
-    @property
-    def variance(self) -> Tensor:
-        """Mean of (h - mean)^2."""
-        return (self.squares / self.samples - self.mean.square()).clamp(min=0.0)
-
-    def add(self, values: Tensor) -> None:
-        """Take (N, n) in."""
-        values = values.double()
-        self.samples += len(values)
-        self.sums += values.sum(0)
-        self.squares += values.square().sum(0)
-        self.magnitudes += values.abs().sum(0)
+Summary = Callable[[Statistics], Tensor]
 
 
 def magnitude(power: Literal[1, 2]) -> Scorer:
@@ -76,12 +44,12 @@ def magnitude(power: Literal[1, 2]) -> Scorer:
     consumer (next layer, Linear), without biases.
     """
 
-    def score(model: nn.Module, tracer: Tracer) -> Scores:
-        totals = np.zeros(tracer.atoms.count)
-        for (name, axis), ids in tracer.atoms.axes.items():
+    def score(model: nn.Module, trace: Trace) -> Scores:
+        totals = np.zeros(trace.atoms.count)
+        for (name, axis), ids in trace.atoms.axes.items():
             if is_edge(name) or (tensor := tensor_of(model, name).detach()).dim() < 2:
                 continue
-            np.add.at(totals, tracer.atoms.roots(ids), _power_sums(tensor, axis, power).numpy())
+            np.add.at(totals, trace.atoms.roots(ids), _power_sums(tensor, axis, power).numpy())
         return np.asarray(totals ** (1 / power))
 
     return score
@@ -103,8 +71,8 @@ def variance(batches: Batches) -> Scorer:
 def random(generator: torch.Generator) -> Scorer:
     """Uniform in 0..1: the control."""
 
-    def score(model: nn.Module, tracer: Tracer) -> Scores:
-        return torch.rand(tracer.atoms.count, generator=generator, dtype=torch.float64).numpy()
+    def score(model: nn.Module, trace: Trace) -> Scores:
+        return torch.rand(trace.atoms.count, generator=generator, dtype=torch.float64).numpy()
 
     return score
 
@@ -120,11 +88,11 @@ def taylor(batches: Iterable[tuple[tuple[Tensor, ...], Any]], loss: Callable[[An
         loss: (outputs, target) -> scalar.
     """
 
-    def score(model: nn.Module, tracer: Tracer) -> Scores:
-        totals = np.zeros(tracer.atoms.count)
+    def score(model: nn.Module, trace: Trace) -> Scores:
+        totals = np.zeros(trace.atoms.count)
         with _differentiable(model) as copied:
             parameters = dict(copied.named_parameters())
-            axes = {key: ids for key, ids in tracer.atoms.axes.items() if key[0] in parameters}
+            axes = {key: ids for key, ids in trace.atoms.axes.items() if key[0] in parameters}
             wanted = {name: parameters[name] for name, _ in axes if parameters[name].dim() > 1}
             for inputs, target in batches:
                 value = loss(copied(*_on_device(copied, inputs)), target)
@@ -132,7 +100,7 @@ def taylor(batches: Iterable[tuple[tuple[Tensor, ...], Any]], loss: Callable[[An
                     effect = (gradient * wanted[name].detach()).abs().double()
                     for axis in range(effect.dim()):
                         if (name, axis) in axes:
-                            _add_along(totals, tracer.atoms, (name, axis), effect)
+                            _add_along(totals, trace.atoms, (name, axis), effect)
         return totals
 
     return score
@@ -156,16 +124,16 @@ def sensitivity(batches: Batches, generator: torch.Generator, *, probes: int = 2
         probes: Draws of r for each batch.
     """
 
-    def score(model: nn.Module, tracer: Tracer) -> Scores:
+    def score(model: nn.Module, trace: Trace) -> Scores:
         statistics = measure(model, batches)
-        totals = np.zeros(tracer.atoms.count)
+        totals = np.zeros(trace.atoms.count)
         with _differentiable(model) as copied:
-            consumers = _consumers(copied, tracer.atoms)
+            consumers = _consumers(copied, trace.atoms)
             parameters = dict(copied.named_parameters())
             wanted = {name: parameters[name] for weight, bias in consumers.items() for name in (weight, bias) if name}
             for inputs in (batch for batch in batches for _ in range(probes)):
                 gradients = _gradients(_probe(copied(*_on_device(copied, inputs)), generator), wanted)
-                effects = np.zeros(tracer.atoms.count)
+                effects = np.zeros(trace.atoms.count)
                 for weight, bias in consumers.items():
                     values = parameters[weight].detach()
                     effect = (gradients[weight] * values).double()
@@ -173,31 +141,11 @@ def sensitivity(batches: Batches, generator: torch.Generator, *, probes: int = 2
                         share = (gradients[bias].view(-1, *[1] * (values.dim() - 1)) * values).double()
                         mean = statistics[weight].mean.to(share.device)
                         effect = effect - share * mean.view(1, -1, *[1] * (values.dim() - 2))
-                    _add_along(effects, tracer.atoms, (weight, 1), effect)
+                    _add_along(effects, trace.atoms, (weight, 1), effect)
                 totals += np.square(effects)
         return np.asarray(np.sqrt(totals))
 
     return score
-
-
-def measure(model: nn.Module, batches: Batches, *, outputs_of: Sequence[str] = ()) -> dict[str, Statistics]:
-    """Consumer weight -> statistics of what its input positions are given, over all batches.
-
-    With `outputs_of`, Linear layers and convolutions by name: of what these give instead, before whatever follows.
-    """
-    names = outputs_of or [name for name, module in model.named_modules() if isinstance(module, CONSUMERS)]
-    found: dict[str, Statistics] = {}
-    with evaluating(model):
-        for batch in batches:
-            for name, call in calls(model, names, batch):
-                module = model.get_submodule(name)
-                parts = [("weight", produced(module, call))] if outputs_of else consumed(module, call)
-                for local, values in parts:
-                    if full(name, local) not in found:
-                        zeros = values.new_zeros(3, values.size(1), dtype=torch.float64)
-                        found[full(name, local)] = Statistics(0, *zeros.unbind())
-                    found[full(name, local)].add(values)
-    return found
 
 
 def _power_sums(tensor: Tensor, axis: int, power: int) -> Tensor:
@@ -210,14 +158,14 @@ def _power_sums(tensor: Tensor, axis: int, power: int) -> Tensor:
 
 
 def _measured(batches: Batches, summary: Summary) -> Scorer:
-    def score(model: nn.Module, tracer: Tracer) -> Scores:
-        sums, counts = np.zeros(tracer.atoms.count), np.zeros(tracer.atoms.count)
+    def score(model: nn.Module, trace: Trace) -> Scores:
+        sums, counts = np.zeros(trace.atoms.count), np.zeros(trace.atoms.count)
 
         def add(found: Mapping[str, Statistics], axis: int) -> None:
             for weight, statistics in found.items():
-                ids = tracer.atoms.axes.get((weight, axis))
+                ids = trace.atoms.axes.get((weight, axis))
                 if ids is not None:
-                    groups = tracer.atoms.roots(ids)
+                    groups = trace.atoms.roots(ids)
                     np.add.at(sums, groups, summary(statistics).cpu().numpy())
                     np.add.at(counts, groups, 1.0)
 
@@ -226,8 +174,8 @@ def _measured(batches: Batches, summary: Summary) -> Scorer:
             name
             for name, module in model.named_modules()
             if isinstance(module, (nn.Linear, *CONVOLUTIONS))
-            and (ids := tracer.atoms.axes.get((full(name, "weight"), 0))) is not None
-            and not counts[tracer.atoms.roots(ids)].all()
+            and (ids := trace.atoms.axes.get((full_name(name, "weight"), 0))) is not None
+            and not counts[trace.atoms.roots(ids)].all()
         ]
         if unseen:
             add(measure(model, batches, outputs_of=unseen), 0)
@@ -237,19 +185,19 @@ def _measured(batches: Batches, summary: Summary) -> Scorer:
 
 
 def _consumers(model: nn.Module, atoms: Atoms) -> dict[str, str | None]:
-    """Weight that takes units in -> the bias that is added to its products, None where there is none."""
+    """Weight that takes units in -> the bias that is added to its products, None if there is none."""
     names = {name for name, _ in model.named_parameters()}
-    found: dict[str, str | None] = {}
+    consumers: dict[str, str | None] = {}
     for weight, axis in atoms.axes:
         owner, _, local = weight.rpartition(".")
         if axis != 1 or weight not in names:
             continue
         if isinstance(model.get_submodule(owner), CONSUMERS):
-            bias = full(owner, local.replace("weight", "bias", 1))
-            found[weight] = bias if bias in names else None
+            bias = full_name(owner, local.replace("weight", "bias", 1))
+            consumers[weight] = bias if bias in names else None
         elif atoms.roles[weight, axis] == "in":
-            found[weight] = None
-    return found
+            consumers[weight] = None
+    return consumers
 
 
 @contextmanager

@@ -73,6 +73,12 @@ def test_other_programs_are_decomposed(function, retraced):
     assert retraced
 
 
+def test_a_program_that_is_decomposed_keeps_what_its_views_need(retraced):
+    ours = program.translate(traced(lambda self, x: x.T.contiguous().view(3 * x.shape[0]).flatten().chunk(3)[0]), 18)
+    assert retraced
+    assert len(ours.graph) > 0
+
+
 def test_only_renaming_operators_are_replaced(retraced):
     def function(self, x):
         dropped = nn.functional.dropout(x.contiguous(), 0.5, training=False)

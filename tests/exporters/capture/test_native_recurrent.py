@@ -7,8 +7,8 @@ from torch import nn
 
 from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.testing import RandomTask
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask
 
 INPUT, HIDDEN = 5, 7
 LAYERS = [
@@ -69,7 +69,7 @@ def zoo_task(per_layer):
     def example(batch, length):
         return torch.randn(batch, length, INPUT), *(torch.randn(n, batch, HIDDEN) for n in rows)
 
-    return ShapedTask(inputs, outputs, example)
+    return RandomTask(inputs, outputs, example)
 
 
 @pytest.fixture(scope="module", params=KINDS)

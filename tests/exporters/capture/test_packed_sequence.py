@@ -9,8 +9,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from compressor.errors import ExportError
 from compressor.export import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask, lengths_for
 
 INPUT = HIDDEN = 5
 
@@ -62,7 +62,7 @@ class Repacked(nn.Module):
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     torch.manual_seed(0)
-    task = ShapedTask(
+    task = RandomTask(
         {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}},
         {
             "output": {0: "batch", 1: "longest"},
@@ -72,7 +72,7 @@ def packed(tmp_path_factory):
             "at_last_step": {0: "batch"},
             "valid": {0: "batch"},
         },
-        lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
+        lambda batch, length: (torch.randn(batch, length, INPUT), random_lengths(batch, length)),
     )
     model, path = Packed().eval(), tmp_path_factory.mktemp("packed") / "packed.onnx"
     return model, path, export(Job(model, task, path, Options()))
@@ -106,11 +106,11 @@ def test_an_input_that_is_handed_through_keeps_both_names(packed):
 
 def test_repacking_residuals_and_every_padding_agree_with_pytorch(tmp_path):
     def example(batch, length):
-        lengths = lengths_for(batch, length).sort(descending=True).values
+        lengths = random_lengths(batch, length).sort(descending=True).values
         lengths[0] = length
         return torch.randn(length, batch, INPUT), lengths
 
-    task = ShapedTask(
+    task = RandomTask(
         {"features": {0: "time", 1: "batch"}, "lengths": {0: "batch"}},
         {name: {0: "time", 1: "batch"} for name in ("residual", "padded", "total", "longer", "straight")},
         example,
@@ -145,10 +145,10 @@ class Lister(nn.Module):
     ],
 )
 def test_packing_that_cannot_be_exported_is_refused_with_the_remedy(tmp_path, model, message, hint):
-    task = ShapedTask(
+    task = RandomTask(
         {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}},
         {"data": {}},
-        lambda batch, length: (torch.randn(batch, length, INPUT), lengths_for(batch, length)),
+        lambda batch, length: (torch.randn(batch, length, INPUT), random_lengths(batch, length)),
     )
     with pytest.raises(ExportError, match=message) as caught:
         export(Job(model, task, tmp_path / "model.onnx", Options()))

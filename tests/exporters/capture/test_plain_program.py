@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.errors import ExportError
-from compressor.streaming import step as streaming
+from compressor.streaming.step import StepModel
+from compressor.streaming.survey import survey
 from exporters.capture import plain_program
 
 
@@ -29,8 +30,8 @@ def step(request):
     """A step of two layers, and its inputs."""
     model = nn.ModuleDict({"rnn": getattr(nn, request.param)(5, 6, 2, batch_first=True), "out": nn.Linear(6, 3)})
     model.forward = lambda x: model["out"](model["rnn"](x)[0])
-    found = streaming.survey(model.eval(), lambda batch, length: (torch.randn(batch, length, 5),), (3, 4))
-    made = streaming.StepModel(model, found)
+    found = survey(model.eval(), lambda batch, length: (torch.randn(batch, length, 5),), (3, 4))
+    made = StepModel(model, found)
     return made, (torch.randn(1, 1, 5), *(torch.randn_like(state) for state in made.initial_states(1)))
 
 

@@ -17,9 +17,10 @@ from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import METADATA_KEY, Steps
+from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
 from tests.cli.conftest import call
-from tests.exporters.conftest import ShapedTask, features_task, lengths_for
+from tests.exporters.conftest import features_task
 from tests.tolerances import EXPORTED_FLOAT32
 
 TIMED, LAST = {0: "batch", 1: "time"}, {0: "batch"}
@@ -45,11 +46,11 @@ class Tagger(nn.Module):
         return self.tag(x), self.verdict(x[torch.arange(x.size(0)), lengths - 1])
 
 
-TAGGER = ShapedTask(
+TAGGER = RandomTask(
     {"words": TIMED, "speaker": LAST, "lengths": LAST},
     {"tags": TIMED, "verdict": LAST},
     lambda batch, length: (
-        torch.randint(WORDS, (batch, length)), torch.randn(batch, 2), lengths_for(batch, length),
+        torch.randint(WORDS, (batch, length)), torch.randn(batch, 2), random_lengths(batch, length),
     ),
 )  # fmt: skip
 

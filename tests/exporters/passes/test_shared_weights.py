@@ -15,12 +15,12 @@ from torch.nn import functional
 from compressor.export import Job
 from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
+from compressor.testing import RandomTask
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask
 
 WIDTH, WORDS = 8, 31
 TIMED = {0: "batch", 1: "time"}
-TASK = ShapedTask({"words": TIMED}, {"y": TIMED}, lambda batch, length: (torch.randint(WORDS, (batch, length)),))
+TASK = RandomTask({"words": TIMED}, {"y": TIMED}, lambda batch, length: (torch.randint(WORDS, (batch, length)),))
 EXAMPLES = int(os.environ.get("EXAMPLES", "3"))
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from compressor.errors import ExportError
+from compressor.testing import RandomTask
 from exporters.stepping.find import find_plan
-from tests.exporters.conftest import ShapedTask, features_task
+from tests.exporters.conftest import features_task
 from tests.exporters.onnx_files.test_step import INPUT, LAST, TIMED, Decoder, First
 
 
@@ -65,7 +66,7 @@ def test_what_mixes_positions_is_refused_with_the_place(model, outputs, options,
 
 
 def test_positions_that_are_an_input_stream():
-    task = ShapedTask(
+    task = RandomTask(
         {"features": TIMED, "positions": {0: "time"}},
         {"y": TIMED},
         lambda batch, length: (torch.randn(batch, length, INPUT), torch.arange(length)),
@@ -78,6 +79,6 @@ def test_positions_that_are_an_input_stream():
 
 
 def test_a_task_without_an_axis_of_time_is_refused():
-    task = ShapedTask({"x": LAST}, {"y": LAST}, lambda batch, length: (torch.randn(batch, INPUT),))
+    task = RandomTask({"x": LAST}, {"y": LAST}, lambda batch, length: (torch.randn(batch, INPUT),))
     with pytest.raises(ExportError, match="no input of the task has an axis called `time`"):
         find_plan(Untouched(), task)

@@ -21,12 +21,13 @@ from compressor.errors import CheckpointError, UsageError
 from compressor.export import Job
 from compressor.nn.graphs.layered import LayeredGraph
 from compressor.nn.graphs.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
-from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks, parameter_count
+from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks
+from compressor.nn.recurrent.graph_layout import parameter_count
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.testing import RandomTask
 from compressor.training.noise import noise_std
 from compressor.training.trainer import Noise, Trainer
 from exporters.onnx import Options, export
-from tests.exporters.conftest import ShapedTask
 from tests.tolerances import EXPORTED_FLOAT32, SAME_FLOAT64
 
 INPUT, BATCH, LENGTH = 5, 3, 7
@@ -457,7 +458,7 @@ def test_an_exported_file_agrees_at_an_unseen_size_with_native_nodes_and_without
     sizes = [layer.recurrent.hidden_size for layer in model.stack.all_layers] * (2 if cell == "lstm" else 1)
     axes = {f"state_{index}": {1: "batch"} for index in range(len(sizes))}
     timed = {0: "batch", 1: "time"}
-    task = ShapedTask(
+    task = RandomTask(
         {"features": timed} | axes,
         {"output": timed} | {f"last_{name}": names for name, names in axes.items()},
         lambda batch, length: (torch.randn(batch, length, INPUT), *(torch.randn(1, batch, size) for size in sizes)),

@@ -13,9 +13,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils._pytree import tree_leaves
 
 from compressor.errors import CheckpointError, SurgeryError
-from compressor.nn.recurrent.gates import gates, layer_names
+from compressor.nn.recurrent.layers import cell_of, part_weights, parts
 from compressor.nn.recurrent.states import States
-from compressor.nn.recurrent.uneven import UnevenRecurrent, part_weights
+from compressor.nn.recurrent.uneven import UnevenRecurrent
 from tests.tolerances import SAME_FLOAT64
 
 INPUT, HIDDEN, BATCH, LENGTH = 5, 7, 3, 11
@@ -40,11 +40,11 @@ def _masks(module, seed=1):
     """Different units and different numbers of them in every part."""
     generator = torch.Generator().manual_seed(seed)
     masks = {}
-    for index, names in enumerate(layer_names(module)):
+    for index, part in enumerate(parts(module)):
         order = torch.randperm(HIDDEN, generator=generator)
         mask = torch.zeros(HIDDEN, dtype=torch.bool)
         mask[order[: 2 + 3 * index % 5]] = True
-        masks[names.layer, names.direction] = mask
+        masks[part.layer, part.direction] = mask
     return masks
 
 
@@ -52,11 +52,10 @@ def _silenced(module, masks):
     """A copy in which the units outside the masks are 0 at every step: their rows and biases are."""
     silent = copy.deepcopy(module)
     with torch.no_grad():
-        for names in layer_names(silent):
-            rows = masks[names.layer, names.direction].repeat(gates(silent))
-            for name in (names.weight_ih, names.weight_hh, names.bias_ih, names.bias_hh):
-                if name is not None:
-                    silent.get_parameter(name)[~rows] = 0.0
+        for part in parts(silent):
+            rows = masks[part.layer, part.direction].repeat(cell_of(silent).gates.count)
+            for weight in part.weights(silent).values():
+                weight[~rows] = 0.0
     return silent
 
 
@@ -94,10 +93,10 @@ def test_nothing_removed_gives_outputs_states_and_gradients_of_the_original(mode
         sum(part.square().sum() for part in result).backward()
     torch.testing.assert_close(results[1], results[0], **SAME_FLOAT64)
     torch.testing.assert_close(inputs[1].grad, inputs[0].grad, **SAME_FLOAT64)
-    for names in layer_names(module):
-        ours, theirs = (part_weights(layer, names.layer, names.direction) for layer in (uneven, module))
-        for part, whole in zip(ours.tensors, theirs.tensors, strict=True):
-            torch.testing.assert_close(part.grad, whole.grad, **SAME_FLOAT64)
+    for part in parts(module):
+        ours, theirs = (part_weights(layer, part.layer, part.direction) for layer in (uneven, module))
+        for name, weight in theirs.items():
+            torch.testing.assert_close(ours[name].grad, weight.grad, **SAME_FLOAT64)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -297,8 +296,8 @@ def test_projections_are_refused():
     ("mode", "hx", "message"),
     [
         ("GRU", torch.zeros(2, BATCH, 3), "one tensor .* different sizes"),
-        ("GRU", [torch.zeros(BATCH, 3)], "has 1 parts .* where 2 with 2 axes are needed"),
-        ("GRU", [torch.zeros(3), torch.zeros(2)], "where 2 with 2 axes are needed"),
+        ("GRU", [torch.zeros(BATCH, 3)], "has 1 parts .* but 2 with 2 axes are needed"),
+        ("GRU", [torch.zeros(3), torch.zeros(2)], "but 2 with 2 axes are needed"),
         ("LSTM", (1, 2, 3), "is a pair"),
     ],
 )

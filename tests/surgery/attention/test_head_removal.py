@@ -314,7 +314,7 @@ def test_a_size_written_into_the_code_is_told_with_its_line():
         def forward(self, x, mask=None):
             return x + self.proj(self.qkv(x)[..., 2 * WIDTH :].reshape(*x.shape[:2], WIDTH))
 
-    with pytest.raises(SurgeryError, match=r"the smaller model cannot run: .*test_heads\.py:\d+, in `forward`"):
+    with pytest.raises(SurgeryError, match=r"the smaller model cannot run: .*test_head_removal\.py:\d+, in `forward`"):
         _fewer(randomized(Stack(Fixed).double()), declared(Packed))
 
 
@@ -323,7 +323,7 @@ def test_code_that_takes_weights_out_of_pytorchs_attention_is_told_with_its_line
         def forward(self, x, mask=None):
             return self.attention(x, x, x)[0] + self.attention.in_proj_weight.sum()
 
-    with pytest.raises(SurgeryError, match=r"the converted model cannot run: .*test_heads\.py:\d+") as caught:
+    with pytest.raises(SurgeryError, match=r"the converted model cannot run: .*test_head_removal\.py:\d+") as caught:
         _fewer(randomized(Reading().double()))
     assert "`ignore`" in caught.value.hint
 

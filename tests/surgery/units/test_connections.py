@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.surgery.trace.tracer import Tracer
+from compressor.surgery.trace.tracer import trace
 from compressor.surgery.units.connections import connections
 from tests.surgery.topologies import CELLS, HIDDEN, INPUT, CellLoop, SummedDirections, TwoModules
 
@@ -13,9 +13,8 @@ GATES = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4}
 
 
 def found(model, *, scope, combine="max", names=None):
-    tracer = Tracer(model.eval())
-    tracer.run((torch.randn(2, 3, INPUT), torch.tensor([3, 2])))
-    return connections(model, tracer, names, scope=scope, combine=combine)
+    seen = trace(model.eval(), (torch.randn(2, 3, INPUT), torch.tensor([3, 2])))
+    return connections(model, seen, names, scope=scope, combine=combine)
 
 
 def strengths(weight, gates, combine="max"):

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.recurrent.gates import gates, layer_names, recurrent_modules
+from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.surgery.rebuild import rebuild
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
 from compressor.surgery.units.scores import magnitude
+from compressor.testing import silence_units
 from tests.surgery.topologies import (
     CELL_KINDS,
     CELLS,
@@ -61,22 +62,6 @@ TIED = {"SummedDirections", "SummedView", "HandOver", "AttentionDecoder"}
 """Where the layers' units go together, the same ones must be dead in each."""
 
 
-def _kill_units(model, seed):
-    """Zero the rows and the recurrent column of random units in every layer, so that they are 0 at every step."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in recurrent_modules(model).values():
-            for names in layer_names(module):
-                if type(model).__name__ in TIED:
-                    generator.manual_seed(seed)
-                dead = torch.randperm(module.hidden_size, generator=generator)[:DEAD]
-                rows = torch.cat([dead + block * module.hidden_size for block in range(gates(module))])
-                for name in (names.weight_ih, names.weight_hh, names.bias_ih, names.bias_hh):
-                    if name is not None:
-                        module.get_parameter(name)[rows] = 0.0
-                module.get_parameter(names.weight_hr or names.weight_hh)[:, dead] = 0.0
-
-
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("topology", SUPPORTED, ids=lambda t: t.__name__)
 def test_removed_units_leave_the_outputs_of_zeroed_ones(topology, cell):
@@ -101,7 +86,7 @@ def test_removed_units_leave_the_outputs_of_zeroed_ones(topology, cell):
 )
 def test_dead_units_go_and_nothing_changes(topology, cell):
     model = _model(topology, cell)
-    _kill_units(model, seed=1)
+    silence_units(model, DEAD, seed=1, same=topology.__name__ in TIED)
     result = prune(
         model, {}, _inputs((2, 3)), names=list(recurrent_modules(model)), amount=Amount(count=DEAD), scorer=magnitude(1)
     )
@@ -238,7 +223,7 @@ def test_units_are_followed_into_sums_over_them(over):
     result = prune(model, {}, _inputs((2, 3), (5, 7)), names=["rnn"], amount=Amount(ratio=0.5)).model
     assert result.rnn.hidden_size == 7
     shifted = OverUnits(torch.sigmoid, over).double().eval()
-    with pytest.raises(SurgeryError, match=r"`aten::[\w.]+` at test_units.py:\d+ sums it and others"):
+    with pytest.raises(SurgeryError, match=r"`aten::[\w.]+` at test_removal.py:\d+ sums it and others"):
         prune(shifted, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(ratio=0.5))
 
 
@@ -314,7 +299,7 @@ def test_sizes_that_the_model_cannot_live_with_are_refused_with_the_remedy():
     assert result.rnn.hidden_size == 7
     with torch.no_grad():
         model.rnn.weight_hh_l1 *= 0.1
-    with pytest.raises(SurgeryError, match=r"sizes.*\(test_units.py:\d+, in `join`\)") as caught:
+    with pytest.raises(SurgeryError, match=r"sizes.*\(test_removal.py:\d+, in `join`\)") as caught:
         prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=Amount(ratio=0.5, scope="global"))
     assert "scope: layer" in caught.value.hint
 
@@ -345,7 +330,7 @@ def test_states_among_inputs_and_outputs_shrink_with_their_units(cell):
 
 
 def test_a_projection_needs_more_units_than_it_gives():
-    with pytest.raises(SurgeryError, match=r"`rnn` would keep 3 units, and `nn\.LSTM` needs more than its proj_size"):
+    with pytest.raises(SurgeryError, match=r"`rnn` would keep 3 units, and an LSTM needs more than its proj_size"):
         prune(_model(Projected, "lstm"), {}, _inputs((2, 3)), names=["rnn"], amount=Amount(count=10))
 
 
@@ -377,7 +362,7 @@ def test_compensation_brings_the_outputs_nearer_to_the_originals(topology, cell)
 @pytest.mark.parametrize("cell", CELLS)
 def test_compensation_of_dead_units_is_the_plain_removal(cell):
     model = _model(Stacked, cell)
-    _kill_units(model, seed=1)
+    silence_units(model, DEAD, seed=1)
     amount = Amount(count=DEAD)
     plain = prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=amount, scorer=magnitude(1)).model
     refitted = prune(

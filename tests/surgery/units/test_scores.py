@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from compressor.errors import MethodError
-from compressor.nn.recurrent.gates import recurrent_modules
-from compressor.surgery.trace.tracer import Tracer
+from compressor.nn.recurrent.layers import recurrent_modules
+from compressor.surgery.trace.tracer import trace
 from compressor.surgery.units import scores
-from tests.surgery.test_units import DEAD, _inputs, _kill_units, _model
+from compressor.testing import silence_units
 from tests.surgery.topologies import (
     CELLS,
     HIDDEN,
@@ -21,6 +21,7 @@ from tests.surgery.topologies import (
     Projected,
     Stacked,
 )
+from tests.surgery.units.test_removal import DEAD, TIED, _inputs, _model
 
 
 class Features(nn.Module):
@@ -50,11 +51,9 @@ def _batches(*counts):
 
 def _scored(model, scorer, example, name, *, layer=None):
     """The score of each unit of a layer."""
-    tracer = Tracer(model)
-    with torch.no_grad():
-        tracer.run(example)
-    ids = tracer.atoms.axes[f"{name}.weight", 0] if layer is None else tracer.units[name, layer, 0]
-    return torch.from_numpy(scorer(model, tracer)[tracer.atoms.roots(ids)])
+    seen = trace(model, example)
+    ids = seen.atoms.axes[f"{name}.weight", 0] if layer is None else seen.units[name, layer, 0]
+    return torch.from_numpy(scorer(model, seen)[seen.atoms.roots(ids)])
 
 
 def _states(model, batches):
@@ -169,7 +168,7 @@ def test_sensitivity_is_the_expected_change_of_the_outputs():
 @pytest.mark.parametrize("kind", ["activation", "variance", "sensitivity", "taylor"])
 def test_units_that_are_always_zero_are_worth_nothing(topology, cell, kind):
     model, batches = _model(topology, cell), _inputs((4, 6), (2, 7))
-    _kill_units(model, seed=2)
+    silence_units(model, DEAD, seed=2, same=type(model).__name__ in TIED)
     generator = torch.Generator().manual_seed(0)
     scorer = {
         "activation": lambda: scores.activation(batches),
@@ -177,12 +176,10 @@ def test_units_that_are_always_zero_are_worth_nothing(topology, cell, kind):
         "sensitivity": lambda: scores.sensitivity(batches, generator),
         "taylor": lambda: scores.taylor([(x, None) for x in batches], lambda y, _: y.square().mean()),
     }[kind]()
-    tracer = Tracer(model)
-    with torch.no_grad():
-        tracer.run(batches[0])
-    found = scorer(model, tracer)
-    for ids in tracer.units.values():
-        of_units = np.sort(found[tracer.atoms.roots(ids)])
+    seen = trace(model, batches[0])
+    found = scorer(model, seen)
+    for ids in seen.units.values():
+        of_units = np.sort(found[seen.atoms.roots(ids)])
         assert of_units[DEAD - 1] <= 1e-12
         assert of_units[DEAD] > 1e-12 or cell == "rnn_relu"  # where a unit may be 0 without our doing
 

@@ -1,0 +1,77 @@
+"""The layers that look back, and how a model runs with other code in place of their `forward`."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor, nn
+
+from compressor.nn.attention.aaren import AarenAttention
+from compressor.nn.attention.compact import CompactMultiheadAttention
+from compressor.nn.attention.learned_query import LearnedQuery
+from compressor.nn.recurrent.factored import LowRankRecurrent
+from compressor.nn.recurrent.layers import LAYERS, STEP_MODULES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Inputs = tuple[Tensor, ...]
+RECURRENT: tuple[type[nn.Module], ...] = (*LAYERS, LowRankRecurrent)
+CACHED = (nn.MultiheadAttention, CompactMultiheadAttention)
+ATTENTION: tuple[type[nn.Module], ...] = (*CACHED, AarenAttention)
+STATEFUL: tuple[type[nn.Module], ...] = (*RECURRENT, *STEP_MODULES, *ATTENTION, LearnedQuery)
+"""Layers of other classes, such as `UnevenRecurrent` and `GraphRecurrent`, consist of these."""
+LEAVE_OUT = "or leave `stream` out"
+"""How the hint of a refusal ends."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of a call."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def get(self, place: int, name: str, default: Any = None) -> Any:
+        """The argument at a place, or of that name."""
+        return self.args[place] if place < len(self.args) else self.kwargs.get(name, default)
+
+
+class Interceptor(Protocol):
+    """Is called in place of a stateful layer's `forward`."""
+
+    def __call__(self, name: str, module: nn.Module, original: Callable[..., Any], call: Arguments) -> Any:
+        """What the layer's `forward` has to return."""
+
+
+@contextmanager
+def intercepted(model: nn.Module, interceptor: Interceptor) -> Iterator[None]:
+    """Within the block, `interceptor` runs the stateful layers of `model`; all other layers work as always.
+
+    `forward` is replaced on the classes, so that a subclass which calls `super().forward` is covered too.
+    """
+    # torch.export hands out a layer that has several names as several objects with the same attributes
+    names: dict[int, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, STATEFUL):
+            names.setdefault(id(vars(module)), name)
+
+    def dispatcher(original: Any) -> Any:
+        def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if id(vars(self)) not in names:
+                return original(self, *args, **kwargs)
+            return interceptor(names[id(vars(self))], self, original, Arguments(args, kwargs))
+
+        return forward
+
+    classes: tuple[Any, ...] = STATEFUL
+    originals = [cls.forward for cls in classes]
+    for cls, original in zip(classes, originals, strict=True):
+        cls.forward = dispatcher(original)
+    try:
+        yield
+    finally:
+        for cls, original in zip(classes, originals, strict=True):
+            cls.forward = original

@@ -1,0 +1,155 @@
+"""Which layers of a model carry a state from position to position, and what each state is before the first one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import ExportError
+from compressor.nn.attention.aaren import AarenAttention
+from compressor.nn.attention.learned_query import LearnedQuery
+from compressor.nn.recurrent.layers import is_step_module
+from compressor.streaming.attention import cache_widths, is_fixed_cross, refuse_looking_ahead
+from compressor.streaming.layers import ATTENTION, CACHED, LEAVE_OUT, Arguments, Inputs, intercepted
+from compressor.streaming.recurrent import initial_states
+
+Example = Callable[[int, int], Inputs]
+"""(batch, length) -> the inputs of the whole model."""
+
+_BATCH = 2
+"""Samples in a survey: states that differ between them are not constant."""
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """One state of a model."""
+
+    name: str
+    """`encoder.rnn.h`."""
+    initial: Tensor
+    """Its value before the first position, for one sample: (1, ...)."""
+    growing_axis: int | None = None
+    """The axis that has no entries at first and one more with every position."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The states of one place in `forward` where a layer is called: the same layer twice is two slots."""
+
+    specs: tuple[StateSpec, ...]
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """A layer that carries a state."""
+
+    slots: tuple[Slot, ...]
+    per_position: bool
+    """Called once a position in each slot, as a cell in a loop is, and not once a sequence."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What of a model carries a state, by the names of the modules, in the order in which they are first called."""
+
+    carriers: dict[str, Carrier]
+
+    @property
+    def states(self) -> tuple[StateSpec, ...]:
+        """All states, in order."""
+        return tuple(spec for carrier in self.carriers.values() for slot in carrier.slots for spec in slot.specs)
+
+
+def survey(model: nn.Module, example: Example, lengths: tuple[int, int]) -> Survey:
+    """Find the layers that carry a state.
+
+    Args:
+        model: In evaluation mode.
+        example: Gives inputs; of those without an axis of time it has to give other values each time.
+        lengths: Two lengths, different if the model takes several.
+
+    Raises:
+        ExportError: A layer looks ahead, or starts from a state that depends on the inputs.
+    """
+    _refuse_backward_directions(model)
+    watches = [_watch(model, example(_BATCH, length)) for length in lengths]
+    carriers = {}
+    for name in watches[0].calls:
+        calls = [watch.calls.get(name, []) for watch in watches]
+        carrier = _carrier(name, model.get_submodule(name), calls, lengths)
+        if carrier is not None:
+            carriers[name] = carrier
+    return Survey(carriers)
+
+
+def _refuse_backward_directions(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if getattr(module, "bidirectional", False) is True:
+            raise ExportError(
+                f"`{name or '(model)'}` is bidirectional: its backward direction starts at the end of the sequence, "
+                "so there is no step for one position",
+                hint=f"train the model with bidirectional=False, {LEAVE_OUT}",
+            )
+
+
+@dataclass
+class _Watch:
+    """Runs every layer as always and keeps its calls."""
+
+    calls: dict[str, list[Arguments]] = field(default_factory=dict)
+
+    def __call__(self, name: str, module: nn.Module, original: Callable[..., Any], call: Arguments) -> Any:
+        self.calls.setdefault(name, []).append(call)
+        return original(module, *call.args, **call.kwargs)
+
+
+def _watch(model: nn.Module, inputs: Inputs) -> _Watch:
+    watch = _Watch()
+    with torch.no_grad(), intercepted(model, watch):
+        model(*inputs)
+    return watch
+
+
+def _carrier(
+    name: str, module: nn.Module, calls: Sequence[list[Arguments]], lengths: tuple[int, int]
+) -> Carrier | None:
+    if isinstance(module, ATTENTION) and all(is_fixed_cross(module, call) for few in calls for call in few):
+        return None
+    counts = [len(few) for few in calls]
+    per_position = is_step_module(module) or counts[0] != counts[1]
+    slots = counts[0] // lengths[0] if per_position else counts[0]
+    expected = [slots * length if per_position else slots for length in lengths]
+    if counts != expected or not slots:
+        raise ExportError(
+            f"`{name}` is called {counts[0]} times at length {lengths[0]} and {counts[1]} times at length {lengths[1]}",
+            hint=f"call it once for the sequence or once for each position, {LEAVE_OUT}",
+        )
+    places = []
+    for slot in range(slots):
+        base = name if slots == 1 else f"{name}.call.{slot}" if name else f"call.{slot}"
+        places.append(Slot(tuple(_specs(base, name, module, [few[slot] for few in calls]))))
+    if isinstance(module, ATTENTION):  # of a `LearnedQuery` only the parity check can see what it is shown
+        for call in (call for few in calls for call in few):
+            refuse_looking_ahead(name, module, call)
+    return Carrier(tuple(places), per_position)
+
+
+def _specs(base: str, name: str, module: nn.Module, calls: Sequence[Arguments]) -> Iterator[StateSpec]:
+    """The states of one slot, with their values before the first position."""
+    prefix = f"{base}." if base else ""
+    if isinstance(module, (AarenAttention, LearnedQuery)):
+        for kind, state in zip("acm", module.initial_state(1), strict=True):
+            yield StateSpec(prefix + kind, state)
+        return
+    if isinstance(module, CACHED):
+        key, value = cache_widths(module)
+        weight = next(module.parameters())
+        for kind, width in (("k", key), ("v", value)):
+            yield StateSpec(prefix + kind, weight.new_zeros(1, module.num_heads, 0, width), growing_axis=2)
+        return
+    for suffix, initial in initial_states(name, module, [call.get(1, "hx") for call in calls]):
+        yield StateSpec(prefix + suffix, initial)

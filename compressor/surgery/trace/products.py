@@ -1,0 +1,172 @@
+"""Rules of operators that multiply by weights: matrix products, convolutions, embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from compressor.surgery.trace.elementwise import pin_fixed_partner, unknown
+from compressor.surgery.trace.labels import place, varies
+
+if TYPE_CHECKING:
+    from compressor.surgery.trace.atoms import Ids
+    from compressor.surgery.trace.state import Trace
+
+aten = torch.ops.aten
+
+
+def _contract(trace: Trace, left: Tensor, right: Tensor, output: Tensor) -> None:
+    """Matrix product (..., M, K) x (..., K, N): joins along K, hands labels on along M and N."""
+    left_inner, left_outer = _sides(trace, left, -1, -2)
+    right_inner, right_outer = _sides(trace, right, -2, -1)
+    if left_inner is not None or right_inner is not None:
+        join_inner(trace, left, left_inner, right, right_inner)
+    if left_outer is not None and right_outer is not None:
+        trace.atoms.pin(left_outer.numpy(), f"the matrix product at {place()} has units on both sides")
+    if right_outer is not None:
+        trace.write(output, right_outer.unsqueeze(-2).expand(output.size()))
+    elif left_outer is not None:
+        trace.write(output, left_outer.unsqueeze(-1).expand(output.size()))
+    else:
+        trace.write(output, None)
+
+
+def _sides(trace: Trace, tensor: Tensor, inner: int, outer: int) -> tuple[Tensor | None, Tensor | None]:
+    """Labels along the contracted axis (..., other, K) and along the kept axis (..., kept).
+
+    A parameter has both; an activation has one or the other.
+    """
+    name = trace.parameter_name(tensor)
+    if name is not None:
+        axes = trace.decode(tensor, name)
+        if axes is None:
+            unknown(trace, aten.mm.default, [tensor], [])
+            return None, None
+        kept = torch.from_numpy(trace.atoms_of(name, axes[outer], "out"))
+        contracted = torch.from_numpy(trace.atoms_of(name, axes[inner], "in"))
+        return contracted.view(1, -1), kept
+    labels = trace.read(tensor)
+    if labels is None:
+        return None, None
+    if not varies(labels, outer % labels.dim()) or varies(labels, inner % labels.dim()):
+        return labels.movedim(inner, -1), None
+    return None, labels.select(inner, 0)
+
+
+def join_inner(trace: Trace, left: Tensor, a: Tensor | None, right: Tensor, b: Tensor | None) -> None:
+    """Join what meets in a matrix product: labels `a` (..., M, K) of `left` and `b` (..., N, K) of `right`."""
+    if a is None or b is None:
+        present, own, size = (b, right, left.size(-1)) if a is None else (a, left, right.size(-2))
+        assert present is not None
+        if size > 1 and trace.parameter_name(own) is None:
+            trace.atoms.pin(
+                present.numpy(), f"the matrix product at {place()} pairs it with a tensor of fixed size {size}"
+            )
+        return
+    for own, labels, axis, other in ((left, a, -1, right), (right, b, -2, left)):
+        if trace.parameter_name(own) is None and trace.parameter_name(other) is not None:
+            _pin_mixed(trace, own.movedim(axis, -1).reshape(-1, own.size(axis)), labels)
+    trace.atoms.join(a.numpy(), b[..., :1, :].numpy())
+    trace.atoms.join(a[..., :1, :].numpy(), b.numpy())
+
+
+def _pin_mixed(trace: Trace, values: Tensor, labels: Tensor) -> None:
+    """A position (column) that is a unit in some rows and a fixed feature in others stays.
+
+    Rows of one constant are padding, which shrinks with the rest.
+    """
+    mixed = labels.reshape(values.size())
+    fixed = mixed == 0
+    columns = fixed.any(0) & ~fixed.all(0)
+    if bool(columns.any()) and bool((values[fixed] != values[fixed][0]).any()):
+        trace.atoms.pin(mixed[:, columns].numpy(), f"at {place()} it shares a position with a fixed feature")
+
+
+def _add_bias(trace: Trace, output: Tensor, bias: Tensor | None) -> None:
+    if bias is None:
+        return
+    labels = trace.read(output)
+    own = trace.read(bias)
+    if labels is not None and own is not None:
+        trace.atoms.join(labels.numpy(), own.expand(labels.size()).numpy())
+    elif labels is not None:
+        pin_fixed_partner(trace, bias, own, labels)
+    elif own is not None:
+        trace.write(output, own.expand(output.size()))
+
+
+def _mm(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+    _contract(trace, args[0], args[1], outputs[0])
+
+
+def _addmm(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+    _contract(trace, args[1], args[2], outputs[0])
+    _add_bias(trace, outputs[0], args[0])
+
+
+def _linear(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+    inputs, weight = args[0], args[1]
+    flat = inputs.reshape(-1, inputs.size(-1)) if trace.read(inputs) is None else inputs
+    if flat.dim() != 2:
+        labels = trace.read(flat)
+        assert labels is not None
+        flat = torch.empty(inputs.numel() // inputs.size(-1), inputs.size(-1))
+        trace.alive.append(flat)
+        trace.write(flat, labels.reshape(flat.size()))
+    _contract(trace, flat, weight.t(), outputs[0].view(-1, outputs[0].size(-1)))
+    _add_bias(trace, outputs[0], args[2] if len(args) > 2 else None)
+
+
+def _convolution(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+    inputs, weight, bias, *_, transposed, _, groups = args
+    name = trace.parameter_name(weight)
+    labels = trace.read(inputs)
+    if name is None or trace.decode(weight, name) is None:
+        unknown(trace, aten.convolution.default, [inputs, weight], [labels])
+        return
+    out_axis, in_axis = (1, 0) if transposed else (0, 1)
+    produced = trace.atoms.axis(name, out_axis, weight.size(out_axis), "out")
+    consumed = trace.atoms.axis(name, in_axis, weight.size(in_axis), "in")
+    if labels is not None and any(varies(labels, axis) for axis in range(2, labels.dim())):
+        trace.atoms.pin(labels.numpy(), f"the convolution at {place()} slides over it")
+    elif labels is not None and groups == 1:
+        channels = labels.movedim(1, -1).reshape(-1, labels.size(1)).numpy()
+        trace.atoms.join(channels, consumed)
+    elif labels is not None:
+        _grouped(trace, labels, produced, groups, transposed)
+    if not (transposed and groups > 1):
+        shape = [1, -1] + [1] * (outputs[0].dim() - 2)
+        trace.write(outputs[0], torch.from_numpy(produced).view(shape).expand(outputs[0].size()))
+    if bias is not None:
+        bias_name = trace.parameter_name(bias)
+        if bias_name is not None and len(produced) == bias.numel():
+            trace.atoms.join(trace.atoms.axis(bias_name, 0, bias.numel(), "out"), produced)
+
+
+def _grouped(trace: Trace, labels: Tensor, produced: Ids, groups: int, transposed: bool) -> None:
+    channels = labels.movedim(1, -1).reshape(-1, labels.size(1)).numpy()
+    if groups == labels.size(1) and not transposed and len(produced) == groups:
+        trace.atoms.join(channels, produced)  # depthwise: channel in = channel out
+    else:
+        trace.atoms.pin(channels, f"the grouped convolution at {place()} keeps its groups")
+
+
+def _embedding(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+    name = trace.parameter_name(args[0])
+    if name is not None:
+        atoms = torch.from_numpy(trace.atoms.axis(name, 1, args[0].size(1), "out"))
+        trace.write(outputs[0], atoms.expand(outputs[0].size()))
+
+
+PRODUCTS: dict[Any, Any] = {
+    aten.mm.default: _mm,
+    aten.bmm.default: _mm,
+    aten.addmm.default: _addmm,
+    aten.baddbmm.default: _addmm,
+    aten.linear.default: _linear,
+    aten.convolution.default: _convolution,
+    aten.embedding.default: _embedding,
+}
+"""Operator -> its rule, of the trace, arguments and outputs."""

@@ -1,0 +1,133 @@
+"""Rules of operators that combine elements along axes: reductions, pooling, normalisations, attention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compressor.surgery.trace.labels import mixes, place, varies
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compressor.surgery.trace.state import Trace
+
+aten = torch.ops.aten
+
+NORMALISING = {aten._softmax.default, aten._log_softmax.default}
+REDUCTIONS = {
+    aten.sum.dim_IntList,
+    aten.mean.dim,
+    aten.amax.default,
+    aten.amin.default,
+    aten.max.dim,
+    aten.min.dim,
+    aten.logsumexp.default,
+    aten.linalg_vector_norm.default,
+    aten.sum.default,
+    aten.mean.default,
+    aten.max.default,
+    aten.min.default,
+}
+_SKIPPING_ZEROS = {aten.sum.dim_IntList, aten.sum.default, aten.linalg_vector_norm.default}
+"""Reductions that are the same without elements that are 0."""
+POOLS = {
+    aten.max_pool2d_with_indices.default: 2,
+    aten.max_pool3d_with_indices.default: 3,
+    aten.avg_pool2d.default: 2,
+    aten.avg_pool3d.default: 3,
+    aten._adaptive_avg_pool2d.default: 2,
+    aten._adaptive_avg_pool3d.default: 3,
+    aten.adaptive_max_pool2d.default: 2,
+    aten.adaptive_max_pool3d.default: 3,
+}
+"""Pooling channel by channel, and over how many of the last axes; those over one axis arrive as 2-D ones."""
+
+
+def normalise(trace: Trace, labels: Tensor | None, axes: Sequence[int], output: Tensor, func: Any) -> None:
+    """Pin what is normalised together with other units."""
+    if labels is not None and any(varies(labels, axis) for axis in axes):
+        trace.atoms.pin(labels.numpy(), f"`{func.name()}` at {place()} normalises across it and others")
+    trace.write(output, labels)
+
+
+def reduce(trace: Trace, func: Any, labels: Tensor | None, args: Any, outputs: list[Tensor]) -> None:
+    """Join, sum or pin the units that a reduction brings together."""
+    if labels is None:
+        return
+    position = 2 if func is aten.linalg_vector_norm.default else 1
+    axes = args[position] if len(args) > position and args[position] is not None else list(range(labels.dim()))
+    axes = [axes] if isinstance(axes, int) else list(axes) or list(range(labels.dim()))
+    mixed = [axis % labels.dim() for axis in axes if mixes(labels, axis)]
+    beside = [axis for axis in range(labels.dim()) if axis not in mixed and varies(labels, axis)]
+    if mixed and beside:
+        # As where directions in (T, B, 2, H) are added: what meets goes together.
+        labels = _joined(trace, labels, mixed)
+    elif mixed and func in _SKIPPING_ZEROS:
+        # A sum over all units, which those that are left make smaller: like a product with a matrix of ones.
+        trace.summed.append((np.unique(labels.numpy()), f"`{func.name()}` at {place()} sums it and others"))
+        return
+    elif mixed:
+        trace.atoms.pin(labels.numpy(), f"`{func.name()}` at {place()} reduces across it and others")
+        return
+    for output in outputs:
+        if output.is_floating_point():
+            trace.write(output, labels.amax(dim=axes, keepdim=output.dim() == labels.dim()))
+
+
+def _joined(trace: Trace, labels: Tensor, axes: Sequence[int]) -> Tensor:
+    """Labels that were joined along axes, where elements without a unit are padding."""
+    highest = labels.amax(dim=list(axes), keepdim=True).expand(labels.size())
+    trace.atoms.join(labels.numpy(), highest.numpy())
+    return torch.where(labels == 0, labels, highest)
+
+
+def pool(trace: Trace, labels: Tensor | None, spatial: int, output: Tensor) -> None:
+    """Pooling over the last `spatial` axes, along which no two units may meet; 0 stays 0."""
+    axes = list(range(-spatial, 0))
+    if labels is not None and any(varies(labels, axis) for axis in axes):
+        trace.atoms.pin(labels.numpy(), f"the pooling at {place()} slides over it")
+    elif labels is not None:
+        trace.write(output, labels.amax(dim=axes, keepdim=True))
+
+
+def _batch_norm(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+    labels = trace.read(args[0])
+    if labels is not None:
+        channels = labels.movedim(1, -1).reshape(-1, labels.size(1)).numpy()
+        for tensor in args[1:5]:
+            name = trace.parameter_name(tensor)
+            if name is not None:
+                trace.atoms.join(channels, trace.atoms.axis(name, 0, tensor.numel(), "out"))
+    trace.write(outputs[0], labels)
+
+
+def _layer_norm(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+    labels = trace.read(args[0])
+    if labels is not None:
+        trace.atoms.pin(labels.numpy(), f"the normalisation at {place()} takes its mean over it and others")
+    trace.write(outputs[0], labels)
+
+
+def _attention(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+    """Scaled dot-product attention: the scale depends on the number of features of queries and keys."""
+    for tensor in args[:2]:
+        labels = trace.read(tensor)
+        if labels is not None:
+            trace.atoms.pin(labels.numpy(), f"the attention at {place()} scales by the number of its features")
+    values = trace.read(args[2])
+    if values is not None:
+        trace.write(outputs[0], values.select(-2, 0).unsqueeze(-2).expand(outputs[0].size()))
+
+
+COMBINING: dict[Any, Any] = {
+    aten.native_batch_norm.default: _batch_norm,
+    aten._native_batch_norm_legit_no_training.default: _batch_norm,
+    aten.native_layer_norm.default: _layer_norm,
+    aten._scaled_dot_product_flash_attention_for_cpu.default: _attention,
+    aten._scaled_dot_product_efficient_attention.default: _attention,
+}
+"""Operator -> its rule, of the trace, arguments and outputs."""

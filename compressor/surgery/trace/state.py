@@ -1,0 +1,174 @@
+"""What is known of a model while one forward pass of it is watched, and afterwards.
+
+Beside each storage of activations lies a storage of **labels** of the same layout: which atom (see `atoms`) an element
+carries, 0 for none. Views, transposes, slices and in-place writes therefore need no rule at all: the same view of the
+label storage is the answer.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressor.surgery.trace.atoms import Atoms, Ids, Role
+from compressor.surgery.trace.edges import input_name, output_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+class Trace:
+    """Which atoms the tensors of a forward pass carry; `atoms` holds what belongs together."""
+
+    def __init__(self, model: nn.Module, inputs: Sequence[Tensor] = ()) -> None:
+        """Nothing is known yet.
+
+        Args:
+            model: The model that is watched.
+            inputs: Its inputs.
+        """
+        self.model = model
+        self.atoms = Atoms()
+        self.units: dict[tuple[str, int, int], Ids] = {}
+        """(module name, layer, direction) -> the atoms of its hidden units."""
+        self.called: set[str] = set()
+        self.norms: dict[str, Ids] = {}
+        """Name of a layer normalisation -> the atoms of the positions that it normalises, 0 for a fixed feature."""
+        self.shifted: list[Ids] = []
+        """Atoms whose features are not 0 any more if their unit is 0, such as behind a sigmoid."""
+        self.summed: list[tuple[Ids, str]] = []
+        """Atoms that are summed up, and where; they can only go if they are 0 then."""
+        self.alive: list[Any] = []
+        """Tensors whose storages must not be used again."""
+        self.paused = False
+        self.labels: dict[int, Tensor] = {}
+        self.tensors = {
+            name: tensor.detach()
+            for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+            if tensor.is_floating_point()
+        }
+        self._parameters: dict[int, str] = {}
+        for name, tensor in self.tensors.items():
+            self._parameters.setdefault(tensor.untyped_storage().data_ptr(), name)
+        self._inputs = {tensor.untyped_storage().data_ptr(): (i, tensor) for i, tensor in enumerate(inputs)}
+
+    def shifted_atoms(self) -> Ids:
+        """`shifted`, each once."""
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *self.shifted]))
+
+    def label_input(self, tensor: Tensor) -> Tensor | None:
+        """Label a model input that is used as a state, along its last axis; None for any other tensor."""
+        entry = self._inputs.get(tensor.untyped_storage().data_ptr())
+        if entry is None:
+            return None
+        index, whole = entry
+        atoms = self.atoms.axis(input_name(index), whole.dim() - 1, whole.size(-1), "in")
+        self.write(whole, torch.from_numpy(atoms).expand(whole.size()))
+        return self.read(tensor)
+
+    def leaves_as_state(self, index: int, labels: Tensor) -> bool:
+        """True for an output that carries the same units, at the same places, as an input of its shape."""
+        for position, whole in self._inputs.values():
+            key = (input_name(position), whole.dim() - 1)
+            if key not in self.atoms.axes or whole.size() != labels.size():
+                continue
+            entering = np.broadcast_to(self.atoms.axes[key], tuple(whole.size()))
+            if np.array_equal(self.atoms.roots(entering), self.atoms.roots(labels.numpy())):
+                self.atoms.bind(output_name(index), whole.dim() - 1, self.atoms.axes[key], "in")
+                return True
+        return False
+
+    def read(self, tensor: Tensor) -> Tensor | None:
+        """The labels of a tensor, None if it carries none; a view, not a copy."""
+        if tensor.layout is not torch.strided:
+            return None
+        storage = tensor.untyped_storage().data_ptr()
+        if storage in self.labels:
+            labels = self.labels[storage].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+            return labels if bool(labels.any()) else None
+        if storage in self._parameters:
+            return self._read_parameter(tensor, self._parameters[storage])
+        return None
+
+    def write(self, tensor: Tensor, labels: Tensor | None) -> None:
+        """Set the labels of a tensor; None is all 0."""
+        storage = tensor.untyped_storage()
+        if labels is None:
+            if storage.data_ptr() not in self.labels:
+                return
+            labels = torch.zeros((), dtype=torch.int64)
+        if storage.data_ptr() not in self.labels:
+            self.alive.append(storage)
+            self.labels[storage.data_ptr()] = torch.zeros(storage.nbytes() // tensor.element_size(), dtype=torch.int64)
+        flat = self.labels[storage.data_ptr()]
+        target = flat.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+        if 0 in tensor.stride():
+            return  # an expanded view; its base carries the labels already
+        target.copy_(labels.expand(tensor.size()))
+
+    def _read_parameter(self, tensor: Tensor, name: str) -> Tensor | None:
+        """A parameter used as an activation: labelled along its last axis that is longer than 1."""
+        axes = self.decode(tensor, name)
+        for view_axis in reversed(range(tensor.dim())):
+            if axes is not None and axes[view_axis] is not None:
+                atoms = torch.from_numpy(self.atoms_of(name, axes[view_axis], "out"))
+                shape = [1] * tensor.dim()
+                shape[view_axis] = -1
+                return atoms.view(shape).expand(tensor.size())
+        return None
+
+    def decode(self, view: Tensor, name: str) -> list[tuple[int, Ids] | None] | None:
+        """Per axis of a view of a parameter: which axis of the parameter, and which positions.
+
+        None for an axis of size 1 or stride 0. None as a whole if the view is no selection of positions (an axis
+        that flattens two axes of the parameter).
+        """
+        parameter = self.tensors[name]
+        rest = view.storage_offset() - parameter.storage_offset()
+        if rest < 0 or not parameter.is_contiguous():
+            return None
+        start = []
+        for stride in parameter.stride():
+            start.append(rest // stride if stride else 0)
+            rest -= start[-1] * stride
+        axes: list[tuple[int, Ids] | None] = []
+        for size, stride in zip(view.size(), view.stride(), strict=True):
+            if size == 1 or stride == 0:
+                axes.append(None)
+                continue
+            selection = None
+            for axis in range(parameter.dim()):
+                length, step = parameter.size(axis), parameter.stride(axis)
+                if length > 1 and stride % step == 0 and start[axis] + (size - 1) * (stride // step) < length:
+                    selection = (axis, int(start[axis]) + np.arange(size, dtype=np.int64) * (stride // step))
+                    break
+            if selection is None:
+                return None
+            axes.append(selection)
+        return axes
+
+    def atoms_of(self, name: str, axis: tuple[int, Ids] | None, role: Role) -> Ids:
+        """The atoms of positions of a parameter along an axis of a view of it, as `decode` gives it."""
+        if axis is None:
+            return np.zeros(1, np.int64)
+        index, positions = axis
+        return self.atoms.axis(name, index, self.tensors[name].size(index), role)[positions]
+
+    def parameter_name(self, tensor: Any) -> str | None:
+        """The first name of the parameter or buffer that a tensor is a view of; None for an activation."""
+        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
+            return None
+        return self._parameters.get(tensor.untyped_storage().data_ptr())
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Let operations through unwatched while this lasts."""
+        paused, self.paused = self.paused, True
+        try:
+            yield
+        finally:
+            self.paused = paused
