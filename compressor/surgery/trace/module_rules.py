@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def wrapped_modules(trace: Trace) -> Iterator[None]:
-    """Let the rules stand in front of the modules' own `forward` while this lasts."""
+    """Within the block, the rules run after the modules' own `forward`."""
     wrapped = []
     try:
         for name, module in trace.model.named_modules():

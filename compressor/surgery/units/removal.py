@@ -133,7 +133,7 @@ def _silenced(plan: Plan) -> Iterator[None]:
     """The removed units are 0 at every step while this lasts: the rows that make them are 0, their consumers as before.
 
     With zero rows and biases, an RNN gives tanh(0) = relu(0) = 0; a GRU n = 0, so h = z * h' stays 0; an LSTM g = 0, so
-    c = f * c' stays 0 and h = o * tanh(0) = 0. That uses nothing of what the trace found out about consumers. Where a
+    c = f * c' stays 0 and h = o * tanh(0) = 0. That uses nothing of what the trace found out about consumers. If a
     function between makes something else of 0 (a sigmoid gives 0.5), they are silenced at their consumers too.
     """
     atoms = plan.trace.atoms
