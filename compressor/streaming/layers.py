@@ -67,5 +67,5 @@ def intercepted(model: nn.Module, interceptor: Interceptor) -> Iterator[None]:
 
         return forward
 
-    with replaced_forwards(STATEFUL, dispatcher):
+    with replaced_forwards(dict.fromkeys(STATEFUL, dispatcher)):
         yield

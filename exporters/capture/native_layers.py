@@ -38,7 +38,7 @@ def native_nodes() -> Iterator[None]:
     from compressor.nn.recurrent.layers import LAYERS
     from compressor.nn.recurrent.uneven import UnevenRecurrent
 
-    with replaced_forwards((*LAYERS, UnevenRecurrent, LowRankRecurrent), _dispatcher):
+    with replaced_forwards(dict.fromkeys((*LAYERS, UnevenRecurrent, LowRankRecurrent), _dispatcher)):
         yield
 
 

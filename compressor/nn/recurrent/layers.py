@@ -55,6 +55,12 @@ def is_step_module(module: nn.Module | None) -> TypeGuard[StepModule]:
     return isinstance(module, STEP_MODULES)
 
 
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether a subclass of one of PyTorch's recurrent modules has a `forward` of its own around PyTorch's."""
+    owner = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
+    return isinstance(module, RECURRENT) and owner not in RECURRENT
+
+
 def cell_of(module: nn.Module) -> Cell:
     """The cell that a recurrent module computes.
 

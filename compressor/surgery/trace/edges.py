@@ -89,6 +89,13 @@ class Edges:
 
         return {"kind": KIND, "inputs": entries(self.inputs), "outputs": entries(self.outputs)}
 
+    def silence(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The model's arguments with the removed units of the states set to 0."""
+        parts = list(inputs)
+        for cut in self.inputs:
+            parts[cut.index] = cut.silence(parts[cut.index])
+        return tuple(parts)
+
     def narrow(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """The model's arguments with the states cut to the kept units, if they are not yet."""
         parts = list(inputs)
