@@ -10,7 +10,7 @@ from compressor.errors import ExportError
 from compressor.onnx_graphs import walk
 from compressor.report import TensorInfo
 from exporters.capture import factored_scan
-from exporters.loops import scan
+from exporters.loops.expand import expand
 from exporters.passes import attention_masks, external_data, older_opsets, shared_weights
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def tidy(
     limit = _NO_LIMIT  # with the optimizer's own limits products of large weights would be left to every run
     optimizer.optimize_ir(model, input_size_limit=limit, output_size_limit=limit, should_fold=_should_fold)
     if translate is not None:
-        scan.expand(model, bodies, translate)
+        expand(model, bodies, translate)
     older_opsets.mend(model)
     factored_scan.expand(model)
     attention_masks.widen(model)
