@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from onnx_ir.passes import common
 
 from exporters.capture.factored_scan import ExpandFactored
-from exporters.loops import scan
+from exporters.loops.expand import ExpandLoops
 from exporters.passes.attention_masks import FIRST_WITH_ATTENTION, WidenAttentionMasks
 from exporters.passes.folding import FoldConstants
 from exporters.passes.shared_weights import ShareWeights
@@ -37,7 +37,7 @@ def passes_for(
     """
     return [
         FoldConstants(),
-        *([scan.ExpandLoops(bodies, translate)] if translate is not None else []),
+        *([ExpandLoops(bodies, translate)] if translate is not None else []),
         *([GiveSplitsSizes()] if opset < FIRST_WITH_COUNTS else []),
         ExpandFactored(),
         *([WidenAttentionMasks()] if opset >= FIRST_WITH_ATTENTION else []),

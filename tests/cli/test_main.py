@@ -116,7 +116,7 @@ def test_a_full_disk_behind_standard_output_is_an_error():
 def test_characters_that_the_terminal_lacks_are_replaced(tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     with start("validate", "caf\u00e9", stdout=subprocess.DEVNULL, env=environment) as process:
-        assert process.stderr.read().startswith("error: there is no recipe `caf?`\n")
+        assert process.stderr.read().startswith("error: unknown recipe `caf?`\n")
     assert process.returncode == 2
 
 

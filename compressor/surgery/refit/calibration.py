@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from compressor.nn.recurrent.layers import cell_of, is_layer, is_step_module
+from compressor.nn.recurrent.layers import RECURRENT, cell_of, has_own_forward, is_layer, is_step_module
 from compressor.nn.recurrent.replay import unroll
 
 if TYPE_CHECKING:
@@ -61,27 +61,55 @@ def calls(
     if parameter is not None:
         inputs = tuple(part.to(parameter.device) for part in inputs)
 
+    def record(name: str, call: Call) -> None:
+        seen.append((name, call))
+        if most is not None and len(seen) >= most:
+            raise _Enough
+
     def watch(name: str, module: nn.Module) -> Any:
         signature = inspect.signature(module.forward)
 
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             # Detached from what comes later: an in-place operation on the input would change what was seen.
             args, kwargs = tree_map_only(Tensor, torch.clone, (args, kwargs))
-            seen.append((name, Call(signature.bind(*args, **kwargs).arguments)))
-            if most is not None and len(seen) >= most:
-                raise _Enough
+            record(name, Call(signature.bind(*args, **kwargs).arguments))
 
         return module.register_forward_pre_hook(hook, with_kwargs=True)
 
-    handles = [watch(name, model.get_submodule(name)) for name in names]
+    subclassed = {name for name in names if has_own_forward(model.get_submodule(name))}
+    handles = [watch(name, model.get_submodule(name)) for name in names if name not in subclassed]
     try:
-        model(*inputs)
+        with _watched_classes({id(model.get_submodule(name)): name for name in subclassed}, record):
+            model(*inputs)
     except _Enough:
         pass
     finally:
         for handle in handles:
             handle.remove()
     return seen
+
+
+@contextmanager
+def _watched_classes(names: Mapping[int, str], record: Callable[[str, Call], None]) -> Iterator[None]:
+    """Calls of PyTorch's own `forward` by recurrent modules with another one around it; `names` by identity."""
+
+    def watched(original: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(self: nn.Module, input: Any, hx: Any = None) -> Any:  # noqa: A002 the layer's own argument name
+            if id(self) in names:
+                arguments = {"input": input} if hx is None else {"input": input, "hx": hx}
+                record(names[id(self)], Call(tree_map_only(Tensor, torch.clone, arguments)))
+            return original(self, input, hx)
+
+        return forward
+
+    originals = {kind: kind.forward for kind in RECURRENT} if names else {}
+    try:
+        for kind, original in originals.items():
+            kind.forward = watched(original)
+        yield
+    finally:
+        for kind, original in originals.items():
+            kind.forward = original
 
 
 def consumed(module: nn.Module, call: Call) -> Iterator[tuple[str, Tensor]]:

@@ -44,12 +44,14 @@ class Models:
         return Term(name, rows.double(), new, new.detach().flatten(1).to(torch.float64, copy=True), allowed)
 
     def bias(self, module: str, local: str | None) -> Bias | None:
-        """A bias of a module, as it is now."""
+        """A bias of a module, at the original's values: a fit's constant makes up for all that is missing since."""
         owner = self.smaller.get_submodule(module)
         parameter = None if local is None else owner._parameters.get(local)
         if parameter is None:
             return None
-        return Bias(full_name(module, str(local)), parameter, parameter.detach().to(torch.float64, copy=True))
+        name = full_name(module, str(local))
+        values = self.original.get_parameter(name).detach()[self.positions(name, 0)]
+        return Bias(name, parameter, values.to(torch.float64, copy=True))
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Term:
     before: Tensor
     """W' before it is fitted (m, n'), flattened, float64."""
     allowed: Tensor | None
-    """(m, n'), False where W' has to stay 0; None where it may be anything."""
+    """(m, n'), False: W' has to stay 0; None if it may be anything."""
 
     def mask(self) -> Tensor:
         """`allowed`, written out."""
@@ -78,7 +80,7 @@ class Bias:
     name: str
     parameter: nn.Parameter
     before: Tensor
-    """float64"""
+    """What the original has (m,), float64."""
 
 
 @dataclass(frozen=True)

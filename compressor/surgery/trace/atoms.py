@@ -7,14 +7,17 @@ must be removed together are joined; an atom that cannot be removed is pinned, w
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
-Role = Literal["out", "in"]
-"""`out`: the position is a feature that this parameter produces; `in`: one that it consumes."""
+Role = Literal["read", "in", "out"]
+"""`out`: the position is a feature that this parameter produces; `in`: one that it consumes; `read`: the parameter was
+looked at along this axis, and no operation has told yet which of both it is. Later ones in this order win: of a tied
+table, whose columns are produced by the embedding and consumed by the output layer, the columns are produced."""
+_ORDER: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass
@@ -43,16 +46,15 @@ class Atoms:
         return np.arange(first, self._count, dtype=np.int64)
 
     def axis(self, name: str, axis: int, size: int, role: Role) -> Ids:
-        """The atoms along one axis of a parameter, made on first use; the first use gives the role."""
+        """The atoms along one axis of a parameter, made on first use."""
         key = (name, axis)
-        if key not in self.axes:
-            self.bind(name, axis, self.new(size), role)
+        self.bind(name, axis, self.axes[key] if key in self.axes else self.new(size), role)
         return self.axes[key]
 
     def bind(self, name: str, axis: int, ids: Ids, role: Role) -> None:
-        """Say which atoms an axis of a parameter carries."""
+        """Say which atoms an axis of a parameter carries, and in which role."""
         self.axes[name, axis] = ids
-        self.roles[name, axis] = role
+        self.roles[name, axis] = max(self.roles.get((name, axis), role), role, key=_ORDER.index)
 
     def join(self, left: Ids, right: Ids) -> None:
         """Join atoms pairwise; pairs with a 0 are passed over."""

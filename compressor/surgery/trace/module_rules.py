@@ -7,6 +7,7 @@ parameters, outputs and states hang together.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import SurgeryError
+from compressor.nn.forwards import replaced_forwards
 from compressor.nn.names import full_name
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.layers import LAYERS, STEP_MODULES, Part, directions, parts
@@ -29,31 +31,30 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def wrapped_modules(trace: Trace) -> Iterator[None]:
-    """Let the rules stand in front of the modules' own `forward` while this lasts."""
-    wrapped = []
-    try:
-        for name, module in trace.model.named_modules():
-            for kind, rule in _RULES.items():
-                if isinstance(module, kind):
-                    module.forward = _watched(trace, name, module, rule)
-                    wrapped.append(module)
-                    break
+def watched_modules(trace: Trace) -> Iterator[None]:
+    """Within the block, the rules run after PyTorch's own `forward`.
+
+    What counts is that PyTorch's `forward` is *called*: a subclass with a `forward` of its own is followed through its
+    code, and its call of `super().forward` is the layer.
+    """
+    names = {id(module): name for name, module in trace.model.named_modules()}
+    with replaced_forwards({kind: partial(_watched, trace, names, rule) for kind, rule in _RULES.items()}):
         yield
-    finally:
-        for module in wrapped:
-            del module.forward
 
 
-def _watched(trace: Trace, name: str, module: nn.Module, rule: Callable[..., None]) -> Callable[..., Any]:
-    original = module.forward
-
-    def forward(inputs: Tensor | PackedSequence, hx: Any = None) -> Any:
+def _watched(
+    trace: Trace, names: Mapping[int, str], rule: Callable[..., None], original: Callable[..., Any]
+) -> Callable[..., Any]:
+    def forward(self: nn.Module, input: Any, hx: Any = None) -> Any:  # noqa: A002 the layer's own argument name
+        call = (self, input) if hx is None else (self, input, hx)
+        name = names.get(id(self))
+        if name is None or trace.paused:
+            return original(*call)
         with trace.pause():
-            result = original(inputs) if hx is None else original(inputs, hx)
+            result = original(*call)
             trace.called.add(name)
-            trace.alive.append((inputs, hx, result))
-            rule(trace, name, module, inputs, _states(hx), result)
+            trace.alive.append((input, hx, result))
+            rule(trace, name, self, input, _states(hx), result)
         return result
 
     return forward

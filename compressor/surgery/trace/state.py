@@ -115,7 +115,7 @@ class Trace:
         axes = self.decode(tensor, name)
         for view_axis in reversed(range(tensor.dim())):
             if axes is not None and axes[view_axis] is not None:
-                atoms = torch.from_numpy(self.atoms_of(name, axes[view_axis], "out"))
+                atoms = torch.from_numpy(self.atoms_of(name, axes[view_axis], "read"))
                 shape = [1] * tensor.dim()
                 shape[view_axis] = -1
                 return atoms.view(shape).expand(tensor.size())

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from compressor.surgery.trace.elementwise import ELEMENTWISE, LIKE, MOVES, SAME_SHAPE, move, pointwise, unknown
-from compressor.surgery.trace.module_rules import wrapped_modules
+from compressor.surgery.trace.module_rules import watched_modules
 from compressor.surgery.trace.products import PRODUCTS
 from compressor.surgery.trace.reductions import COMBINING, NORMALISING, POOLS, REDUCTIONS, normalise, pool, reduce
 from compressor.surgery.trace.state import Trace
@@ -45,7 +45,7 @@ def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Trace:
     """
     inputs = [tensor.clone() for tensor in inputs]
     seen = Trace(model, inputs)
-    with torch.no_grad(), wrapped_modules(seen), without_fast_path(), _Watch(seen):
+    with torch.no_grad(), watched_modules(seen), without_fast_path(), _Watch(seen):
         outputs = model(*inputs)
     shifted = seen.atoms.roots(seen.shifted_atoms())
     for ids, reason in seen.summed:

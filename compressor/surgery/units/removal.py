@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from compressor.errors import SurgeryError
 from compressor.nn.norm import WideLayerNorm
@@ -16,13 +17,15 @@ from compressor.surgery.equivalence import check_agreement, evaluating_on_cpu, f
 from compressor.surgery.rebuild import resize_record
 from compressor.surgery.refit.compensation import refit
 from compressor.surgery.trace.edges import NarrowingHook
+from compressor.surgery.units.constants import find_constants, take_up
 from compressor.surgery.units.planning import Plan, Scorer, make_plan
 from compressor.surgery.units.resize import check_resizable, resized_copy, select, tensor_of
 from compressor.surgery.units.scores import magnitude
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from compressor.progress import Progress
@@ -83,7 +86,9 @@ def prune(
         _refuse_unresizable(plan.model, {name for name, _ in plan.kept})
         with _silenced(plan):
             expected = [_forward_silenced(plan, example) for example in inputs]
+            constants = find_constants(plan, [plan.edges.silence(example) for example in inputs])
         smaller = resized_copy(plan.model, plan.kept)
+        take_up(smaller, plan, constants)
         norms = _cut_norms(smaller, plan)
         for example, outputs in zip(inputs, expected, strict=True):
             check_agreement(forward(smaller, plan.edges.narrow(example), "smaller"), outputs, example)
@@ -130,34 +135,47 @@ def _compensated(
 
 @contextmanager
 def _silenced(plan: Plan) -> Iterator[None]:
-    """The removed units are 0 at every step while this lasts: the rows that make them are 0, their consumers as before.
+    """The removed units are 0 at every step while this lasts: the rows that make them are 0, all else as before.
 
     With zero rows and biases, an RNN gives tanh(0) = relu(0) = 0; a GRU n = 0, so h = z * h' stays 0; an LSTM g = 0, so
-    c = f * c' stays 0 and h = o * tanh(0) = 0. That uses nothing of what the trace found out about consumers. Where a
-    function between makes something else of 0 (a sigmoid gives 0.5), they are silenced at their consumers too.
+    c = f * c' stays 0 and h = o * tanh(0) = 0. That uses nothing of what the trace found out about consumers, so it
+    tells when that was wrong. What a function between makes of 0 reaches them: see `constants`. Only behind a layer
+    normalisation, which makes something of 0 that depends on all other units, the units are 0 once more.
     """
-    atoms = plan.trace.atoms
-    consumers = bool(np.isin(atoms.roots(plan.trace.shifted_atoms()), plan.choice.removed).any())
     saved = []
+    hooks = [
+        plan.model.get_submodule(name).register_forward_hook(_zeroed_at(removed))
+        for name, positions in plan.trace.norms.items()
+        if (removed := np.isin(plan.trace.atoms.roots(positions), plan.choice.removed)).any()
+    ]
     try:
         for (name, axis), mask in plan.kept.items():
-            if consumers or atoms.roles[name, axis] == "out":
+            if plan.trace.atoms.roles[name, axis] != "in":
                 tensor, rows = tensor_of(plan.model, name).detach(), (~mask).nonzero().flatten()
                 saved.append((tensor, axis, rows, tensor.index_select(axis, rows)))
                 tensor.index_fill_(axis, rows, 0.0)
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         # In reverse order: an element may be covered twice, by rows and by columns.
         for tensor, axis, rows, values in reversed(saved):
             tensor.index_copy_(axis, rows, values)
 
 
+def _zeroed_at(positions: NDArray[np.bool_]) -> Callable[..., Tensor]:
+    """A forward hook: 0 at these positions of the last axis."""
+    kept = torch.from_numpy(~positions)
+
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return output * kept
+
+    return hook
+
+
 def _forward_silenced(plan: Plan, example: tuple[Tensor, ...]) -> list[Tensor]:
     """Outputs at states whose removed units are 0, the kept units of outgoing states only."""
-    parts = list(example)
-    for cut in plan.edges.inputs:
-        parts[cut.index] = cut.silence(parts[cut.index])
-    outputs = forward(plan.model, tuple(parts), "silenced")
+    outputs = forward(plan.model, plan.edges.silence(example), "silenced")
     for cut in plan.edges.outputs:
         outputs[cut.index] = cut(outputs[cut.index])
     return outputs

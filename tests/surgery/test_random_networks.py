@@ -1,0 +1,65 @@
+"""What the tool accepts is lossless where the units were dead, on networks that nobody listed."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from compressor.errors import SurgeryError
+from compressor.surgery.units.choice import Amount
+from compressor.surgery.units.removal import prune
+from tests.surgery import random_networks
+
+SEEDS = range(40)
+ACCEPTED = 0.85
+
+
+def removed(case):
+    """The model without its dead units, or None if that was refused."""
+    examples = [(torch.randn(2, 5, random_networks.INPUTS).double(),), (torch.randn(3, 8, 3).double(),)]
+    try:
+        return prune(
+            case.model, {}, examples, names=case.layers, amount=Amount(count=case.dead), scorer=living(case.dead)
+        ).model
+    except SurgeryError:
+        return None
+
+
+def living(dead):
+    """A score that is 0 for the dead units, the first ones of each layer and direction."""
+
+    def score(model, trace):
+        scores = np.ones(trace.atoms.count)
+        for units in trace.units.values():
+            scores[trace.atoms.roots(units[:dead])] = 0
+        return scores
+
+    return score
+
+
+@torch.no_grad()
+def difference(before, after):
+    """Largest difference of the outputs, relative to at least 1, at a size that was not traced."""
+    x = torch.randn(4, 11, random_networks.INPUTS).double()
+    pairs = zip(before(x), after(x), strict=True)
+    return max(float(((new - old).abs() / old.abs().clamp(min=1)).max()) for old, new in pairs)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_dead_units_leave_random_networks_without_a_trace(seed):
+    case = random_networks.case(seed)
+    smaller = removed(case)
+    if smaller is not None:
+        assert all(
+            small.hidden_size == large.hidden_size - case.dead
+            for small, large in zip(smaller.rnns, case.model.rnns, strict=True)
+        )
+        assert difference(copy.deepcopy(case.model), smaller) <= 1e-9, case.name
+
+
+def test_few_of_them_are_refused():
+    refused = [case.name for seed in SEEDS if removed(case := random_networks.case(seed)) is None]
+    assert len(refused) <= (1 - ACCEPTED) * len(SEEDS), refused
