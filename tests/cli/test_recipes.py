@@ -40,7 +40,7 @@ def test_json_of_validate_holds_the_places_of_mistakes(tmp_path):
     assert good["resolved"]["steps"][0]["method"] == "magnitude"
     assert bad["errors"] == [
         {
-            "message": "there is no method `retrai`",
+            "message": "unknown method `retrai`",
             "hint": "did you mean `retrain`?",
             "file": str(path),
             "line": 3,
