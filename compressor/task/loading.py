@@ -60,7 +60,7 @@ def load(spec: str) -> GuardedTask:
     except (Exception, SystemExit) as error:
         raise TaskError(
             f"`{chosen.__name__}()` raised {type(error).__name__}: {error}",
-            hint="mend the task file",
+            hint="fix the task file",
             place=place_in(file, error.__traceback__),
         ) from error
 
@@ -90,7 +90,7 @@ def _import(file: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         raise TaskError(
             f"task file raised {type(error).__name__}: {error}",
-            hint="mend the task file",
+            hint="fix the task file",
             place=place_in(file, error.__traceback__),
         ) from error
     return module

@@ -50,7 +50,7 @@ def test_the_first_task_of_the_file_is_taken_and_a_name_chooses_another(write):
         (
             "import nowhere_to_be_found\n",
             "error: task file raised ModuleNotFoundError: No module named 'nowhere_to_be_found'\n"
-            " --> task.py:1\n1 | import nowhere_to_be_found\n  | ^\nhint: mend the task file",
+            " --> task.py:1\n1 | import nowhere_to_be_found\n  | ^\nhint: fix the task file",
         ),
         (
             "class\n",
