@@ -96,7 +96,7 @@ def _matrices(model: ir.Model) -> Iterator[_Stored]:
 
 def _derive(graph: ir.Graph, value: ir.Value, source: _Stored, *, transposed: bool) -> None:
     """Compute `value` from `source`, and remove its initializer."""
-    do = Builder(Names.of(graph), f"{value.name}.derived")
+    do = Builder(Names.of(graph), str(value.name))
     matrix, result = source.matrix(), source.value
     assert result.const_value is not None
     assert value.const_value is not None
