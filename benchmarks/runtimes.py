@@ -35,7 +35,8 @@ from compressor.testing import RandomTask, random_lengths
 from exporters import ort, source
 from exporters.checks import agreement
 from exporters.prepare import private_copy
-from tests.exporters import test_aaren, test_heads, test_loops, test_models
+from tests.exporters import test_aaren, test_heads, test_models
+from tests.exporters.loops import forms
 from tests.exporters.onnx_files import test_step as step_tests
 from tests.surgery import attentions, topologies
 
@@ -138,7 +139,7 @@ def _words() -> Task:
 
 def _loop(form: type[nn.Module]) -> Task:
     """At the lengths of the other topologies."""
-    return test_loops.task_for(form(), length=11, max_length=29)
+    return forms.task_for(form(), length=11, max_length=29)
 
 
 def _unused() -> Task:
@@ -183,7 +184,7 @@ def every_topology() -> list[Topology]:
         ),
         attention("Packed LSTM, uneven GRU, two outputs", step_tests.Tagger, lambda: step_tests.TAGGER),
         attention("GRU cell from a learned state", step_tests.Cells, _features(5, {"y": TIMED})),
-        *(attention(f"Loop: {form.__name__}", form, partial(_loop, form)) for form in test_loops.FORMS),
+        *(attention(f"Loop: {form.__name__}", form, partial(_loop, form)) for form in forms.FORMS),
     ]
 
 

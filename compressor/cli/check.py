@@ -70,7 +70,7 @@ def check(
     if fix:
         result, differences = _fix(path, proto, chosen, sizes, target_path)
         left = survey(result.proto, chosen) if differences else found
-    facts = _facts(path, proto, chosen, found)
+    facts = _facts(path, chosen, found)
     if result is not None:
         facts["fix"] = _fix_facts(result, chosen, left, differences, target_path)
     if json:
@@ -132,10 +132,10 @@ def _partition_facts(found: "Partition") -> dict[str, Any]:
     return {"nodes": found.nodes, "taken": found.taken, "partitions": found.partitions}
 
 
-def _facts(path: Path, proto: "onnx.ModelProto", target: "Target", found: "Partition") -> dict[str, Any]:
+def _facts(path: Path, target: "Target", found: "Partition") -> dict[str, Any]:
     from compressor.onnx_graphs.remedies import advise
 
-    advice = advise(proto, target, found)
+    advice = advise(target, found)
     return {
         "file": str(path),
         "target": target.name,

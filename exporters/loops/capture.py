@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compressor.errors import CompressorError, ExportError
 from exporters.capture import program as torch_capture
 from exporters.loops.detection import steps_by_length
-from exporters.loops.find import NotRolledError
+from exporters.loops.refusal import NotRolledError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ class _UntracedError(Exception):
 
 def has_cells(program: torch.export.ExportedProgram) -> bool:
     """Whether a traced model has recurrent cells, which may stand in a loop."""
-    from exporters.loops.plan import CELLS
+    from exporters.loops.kinds import CELLS
 
     return any(node.target in CELLS for node in program.graph.nodes)
 
@@ -149,7 +149,9 @@ def translate_body(body: StepBody, opset: int) -> onnx_ir.Model:
     """
     from onnxscript import optimizer
 
-    module: Any = body.module().eval()
+    from exporters.loops.step_module import StepModule
+
+    module = StepModule(body).eval()
     try:
         program = torch_capture.capture(module, module.inputs, module.axes)
         graph = torch_capture.translate(program, opset)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from exporters.loops.find import Same
-from exporters.loops.graph import CONSTANT, map_tree
-from exporters.loops.plan import is_constant, size_hint
-from exporters.loops.rolled import adopt, attribute
-from exporters.loops.unify import Affine, At, Iteration, Node, Other
+from exporters.loops.description import Affine, At, Iteration, Node, Other, is_constant, size_hint
+from exporters.loops.operations import CONSTANT, map_tree
+from exporters.loops.relations import Same
+from exporters.loops.weights import Adopting
 
 if TYPE_CHECKING:
     from exporters.loops.scan import StepBody
@@ -19,14 +18,13 @@ if TYPE_CHECKING:
 _SELECT = torch.ops.aten.select.int
 
 
-class StepModule(nn.Module):
+class StepModule(Adopting):
     """States, steps and invariants in, new states and results out."""
 
     def __init__(self, step: StepBody) -> None:
         """Of a part of a loop's body."""
-        super().__init__()
-        adopt(self, step.rolled)
-        self._step, self._names = (step,), step.rolled._names
+        super().__init__(step.model, step.program.constants)
+        self._step = (step,)  # in a tuple: the model is no part of this module
         self.inputs: list[Tensor] = []
         """An example."""
         self.axes: dict[str, dict[int, str]] = {}
@@ -54,26 +52,19 @@ class StepModule(nn.Module):
             return step.program.loops[leaf.loop].values[leaf.place]
         return step.body.values[leaf.place]
 
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """One iteration."""
-        run = _Iteration(self, self._step[0], given)
-        return run.results()
-
-    def constant(self, node: Node) -> Tensor:
-        """The value of a constant."""
-        found = attribute(self, self._names[node.name])
-        assert isinstance(found, Tensor)
-        return found
+        return _Iteration(self, self._step[0], inputs).results()
 
 
 class _Iteration:
-    def __init__(self, module: StepModule, step: StepBody, given: tuple[Tensor, ...]) -> None:
+    def __init__(self, module: StepModule, step: StepBody, inputs: tuple[Tensor, ...]) -> None:
         group = step.group
         self._module, self._step = module, step
         counts = len(group.states), len(group.steps)
-        self._states = dict(zip(group.states, given[: counts[0]], strict=True))
-        self._steps = dict(zip(group.steps, given[counts[0] : sum(counts)], strict=True))
-        self._invariants = dict(zip(step.invariants, given[sum(counts) :], strict=True))
+        self._states = dict(zip(group.states, inputs[: counts[0]], strict=True))
+        self._steps = dict(zip(group.steps, inputs[counts[0] : sum(counts)], strict=True))
+        self._invariants = dict(zip(step.invariants, inputs[sum(counts) :], strict=True))
         self._known: dict[int, Any] = {}
 
     def results(self) -> tuple[Tensor, ...]:

@@ -2,114 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from exporters.loops.find import Counted, Element, Loop, NotRolledError, Where, find
-from exporters.loops.graph import CONSTANT, INPUT, Graph, Op, leaves
+from exporters.loops.description import Affine, At, Body, Iteration, Node, Other, Program, Steps, through
+from exporters.loops.find import find
+from exporters.loops.operations import CONSTANT, INPUT, Op, leaves
+from exporters.loops.refusal import NotRolledError
+from exporters.loops.relations import Counted, Element, Loop, Where
+from exporters.loops.step_items import StepItems, step_items
+
+if TYPE_CHECKING:
+    from exporters.loops.graph import Graph
 
 _BY_LENGTH = "compute it from sizes of tensors with tensor operations"
-
-
-@dataclass(frozen=True)
-class Affine:
-    """The integer slope * T + offset at sequences of length T."""
-
-    slope: int
-    offset: int
-
-    def at(self, length: Any) -> Any:
-        """Its value; a symbol where the length is one."""
-        return self.offset if self.slope == 0 else self.slope * length + self.offset
-
-
-def through(lengths: tuple[int, int], a: int, b: int) -> Affine | None:
-    """The function of the length that is `a` at the first and `b` at the second one; None where it is no integer."""
-    slope, rest = divmod(b - a, lengths[1] - lengths[0])
-    return None if rest else Affine(slope, a - slope * lengths[0])
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """The integer step * i + start in iteration i of a loop."""
-
-    step: int
-    start: Affine
-
-
-@dataclass(frozen=True)
-class Other:
-    """What operation `place` of another loop gives in iteration step * i + start."""
-
-    loop: int
-    place: int
-    step: int
-    start: Affine
-
-
-@dataclass(frozen=True)
-class At:
-    """What operation `place` of a loop gives in one iteration."""
-
-    loop: int
-    place: int
-    index: Affine
-
-
-@dataclass(frozen=True)
-class Steps:
-    """What operation `place` of a loop gives in some iterations, as items of a list."""
-
-    loop: int
-    place: int
-    first: Affine
-    count: Affine
-    step: int
-
-
-@dataclass(eq=False)
-class Node:
-    """An operation outside all loops."""
-
-    target: Any
-    args: Any = ()
-    kwargs: Any = field(default_factory=dict)
-    values: tuple[Any, Any] = (None, None)
-    """The result of the tracer at both lengths."""
-    name: str = ""
-    code: str = ""
-
-
-@dataclass
-class Body:
-    """A loop."""
-
-    count: Affine
-    """Number of iterations."""
-    targets: list[Any]
-    arguments: list[Any]
-    """For each operation (args, kwargs), whose leaves are Node, Same, Iteration, Other, At, Affine or a constant."""
-    values: list[tuple[Any, Any]]
-    codes: list[str]
-    growing: list[bool]
-    """Whether the results of an operation have other sizes in other iterations."""
-    initial: dict[tuple[int, int], Any]
-    """(place, lag) -> what stands for that operation so many iterations before the first."""
-
-
-@dataclass
-class Program:
-    """A model at any length."""
-
-    lengths: tuple[int, int]
-    nodes: list[Node]
-    """In order; inputs and constants as well."""
-    inputs: list[Node]
-    loops: list[Body]
-    outputs: Any
-    constants: dict[str, Tensor]
 
 
 def unify(short: Graph, long: Graph) -> Program:
@@ -208,25 +115,25 @@ class _Unifier:
 
     def _list(self, one: Any, other: Any, place: Op) -> Any:
         """Items of a list; those of a loop that follow each other are one."""
-        parts = [_runs(items, where) for items, where in zip((one, other), self._where, strict=True)]
+        parts = [step_items(items, where) for items, where in zip((one, other), self._where, strict=True)]
         if len(parts[0]) != len(parts[1]):
             raise self._differs(place)
-        found: list[Any] = []
+        items: list[Any] = []
         for a, b in zip(*parts, strict=True):
-            if isinstance(a, _Items) and isinstance(b, _Items):
+            if isinstance(a, StepItems) and isinstance(b, StepItems):
                 if (a.loop, a.place) != (b.loop, b.place) or (a.count > 1 and b.count > 1 and a.step != b.step):
                     raise self._differs(place)
                 step = b.step if b.count > 1 else a.step
                 if a.count == b.count == 1:
-                    found.append(At(a.loop, a.place, self._affine(a.first, b.first, place)))
+                    items.append(At(a.loop, a.place, self._affine(a.first, b.first, place)))
                 else:
                     first, count = self._affine(a.first, b.first, place), self._affine(a.count, b.count, place)
-                    found.append(Steps(a.loop, a.place, first, count, step))
-            elif isinstance(a, _Items) or isinstance(b, _Items):
+                    items.append(Steps(a.loop, a.place, first, count, step))
+            elif isinstance(a, StepItems) or isinstance(b, StepItems):
                 raise self._differs(place)
             else:
-                found.append(self._tree(a, b, place))
-        return tuple(found)
+                items.append(self._tree(a, b, place))
+        return tuple(items)
 
     def _leaf(self, a: Any, b: Any, place: Op | None = None) -> Any:
         if isinstance(a, Op) and isinstance(b, Op):
@@ -262,14 +169,14 @@ class _Unifier:
 
     def _affine(self, a: int, b: int, place: Op | None) -> Affine:
         """The function of the length through both points."""
-        found = through(self._lengths, a, b)
-        if found is None:
+        function = through(self._lengths, a, b)
+        if function is None:
             raise NotRolledError(
                 f"an integer{_at(place)} is {a} at length {self._lengths[0]} and {b} at length "
                 f"{self._lengths[1]}, which is not a multiple of the length plus a constant",
                 _BY_LENGTH,
             )
-        return found
+        return function
 
     def _body(self, one: Loop, other: Loop) -> Body:
         places = [next(op for op in row if op is not None) for row in one.instances]
@@ -313,34 +220,6 @@ def _second(row: list[Op | None]) -> Op:
 def _grows(row: list[Op | None]) -> bool:
     shapes = [tuple(map(str, op.value.shape)) for op in row[1:] if op is not None and isinstance(op.value, Tensor)]
     return len(set(shapes)) > 1
-
-
-@dataclass
-class _Items:
-    """Items of a list that a loop gave in iterations which follow each other."""
-
-    loop: int
-    place: int
-    first: int
-    count: int
-    step: int
-
-
-def _runs(items: Any, where: Where) -> list[Any]:
-    found: list[Any] = []
-    for item in items:
-        if not (isinstance(item, Op) and item in where):
-            found.append(item)
-            continue
-        loop, place, i = where[item]
-        last = found[-1] if found else None
-        if isinstance(last, _Items) and (last.loop, last.place) == (loop, place):
-            step = i - (last.first + (last.count - 1) * last.step)
-            if step in (1, -1) and (last.count == 1 or step == last.step):
-                last.count, last.step = last.count + 1, step
-                continue
-        found.append(_Items(loop, place, i, 1, 1))
-    return found
 
 
 def _at(op: Op | None) -> str:
