@@ -47,7 +47,7 @@ STAGES = {
     "translate, without the above": "torch.onnx:export",
     "optimizer (onnxscript)": "onnxscript.optimizer:optimize_ir",
     "tidy, without the optimizer": "exporters.passes.tidy:tidy",
-    "checker and shape inference": "exporters.passes.tidy:check",
+    "checker and shape inference": "exporters.passes.validity:check",
     "rounding": "exporters.quantization.quantize:quantize",
     "first load, in a process of its own": "compressor.runtimes.loading:ensure",
     "ONNX Runtime session": "compressor.runtimes.onnx_runtime:_open",

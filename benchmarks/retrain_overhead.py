@@ -50,7 +50,7 @@ class Classifier(nn.Module):
         return self.head(self.recurrent(features)[0][:, -1])
 
 
-class RandomTask(Task):
+class RandomClasses(Task):
     """Random batches, made once."""
 
     def __init__(self, kind: type[nn.GRU] | type[nn.LSTM]) -> None:
@@ -87,7 +87,7 @@ class RandomTask(Task):
         return 0.0
 
 
-def train_bare(model: nn.Module, task: RandomTask, masks: Mapping[str, Tensor], device: torch.device) -> None:
+def train_bare(model: nn.Module, task: RandomClasses, masks: Mapping[str, Tensor], device: torch.device) -> None:
     """What one would write by hand."""
     model = copy.deepcopy(model).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
@@ -104,7 +104,7 @@ def train_bare(model: nn.Module, task: RandomTask, masks: Mapping[str, Tensor], 
                     parameter.mul_(mask)
 
 
-def train_ours(model: nn.Module, task: RandomTask, masks: Mapping[str, Tensor], device: torch.device) -> None:
+def train_ours(model: nn.Module, task: RandomClasses, masks: Mapping[str, Tensor], device: torch.device) -> None:
     """The same by the method."""
     context = Context(GuardedTask(task, __file__), model, device, torch.Generator().manual_seed(0), Silent())
     Retrain(epochs=EPOCHS, lr=LR, clip=CLIP).apply(State(model, masks), context)
@@ -125,7 +125,7 @@ def seconds(work: Callable[[], None], device: torch.device) -> float:
     return time.perf_counter() - begin
 
 
-def ratios(task: RandomTask, masked: bool, rounds: int, device: torch.device) -> list[float]:
+def ratios(task: RandomClasses, masked: bool, rounds: int, device: torch.device) -> list[float]:
     """Bare time / our time of each round, after one warm-up of both."""
     model = task.model().to(device)
     masks: dict[str, Tensor] = {}
@@ -164,7 +164,7 @@ def main() -> int:
     reached = True
     for kind in (nn.GRU, nn.LSTM):
         for masked in (False, True):
-            found = ratios(RandomTask(kind), masked, options.rounds, device)
+            found = ratios(RandomClasses(kind), masked, options.rounds, device)
             low, high = median_interval(found)
             median = statistics.median(found)
             reached &= median >= AIM

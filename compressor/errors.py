@@ -20,7 +20,7 @@ class Place:
     """The text of the line, shown under the error."""
 
     def render(self) -> str:
-        """The place as an arrow line and, where the source line is known, a caret under the column."""
+        """The place as an arrow line and, if the source line is known, a caret under the column."""
         position = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
         if self.source is None or self.line is None:
             return f" --> {position}"
@@ -31,7 +31,7 @@ class Place:
 
 
 class CompressorError(Exception):
-    """Something that the user can mend: shown as `error`, place and `hint`, without a traceback; exit code 2."""
+    """Something that the user can fix: shown as `error`, place and `hint`, without a traceback; exit code 2."""
 
     def __init__(self, message: str, *, hint: str | None = None, place: Place | None = None) -> None:
         """Keep the three parts apart so that a view can colour them."""

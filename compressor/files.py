@@ -23,7 +23,7 @@ def write_all(files: Mapping[Path, bytes]) -> None:
     """Write files that belong together: all are whole on the disk before the first gets its name.
 
     Raises:
-        OutputError: One cannot be written; then none of them is there anew.
+        OutputError: One cannot be written; then none of them is replaced.
     """
     written: dict[Path, Path] = {}
     try:
@@ -53,7 +53,7 @@ def writing(path: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         raise OutputError(
             f"cannot write {path}: {reason}",
-            hint="choose another --out, or mend its permissions and free space; nothing older was overwritten",
+            hint="choose another --out, or fix its permissions or free some space; nothing older was overwritten",
         ) from error
 
 

@@ -20,7 +20,7 @@ class Progress(Protocol):
     """Where progress goes."""
 
     def bar(self, description: str, total: int | None) -> AbstractContextManager[Bar]:
-        """A context manager that gives a `Bar`; `total` is None where it is not known."""
+        """A context manager that gives a `Bar`; `total` is None if it is not known."""
 
     def say(self, text: str) -> None:
         """One line about what begins or ended."""

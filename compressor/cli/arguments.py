@@ -20,7 +20,7 @@ TaskOption = Annotated[
     typer.Option(
         "--task",
         metavar="FILE.py[:NAME]",
-        help="Python file with a `compressor.Task`; NAME where it holds several.",
+        help="Python file with a `compressor.Task`; NAME if it has several.",
         autocompletion=completion.python_files,
         show_default=False,
     ),
@@ -36,6 +36,4 @@ ThreadsOption = Annotated[
     int, typer.Option("--threads", min=1, metavar="N", help="CPU threads of ONNX Runtime while latency is measured.")
 ]
 Device = Literal["auto", "cpu", "cuda"]
-DeviceOption = Annotated[
-    Device, typer.Option("--device", help="Where to compress; auto takes CUDA where there is one.")
-]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compress; auto takes CUDA if there is one.")]

@@ -49,7 +49,7 @@ def check(
 ) -> None:
     """Show which nodes of a file a target takes, which not and why, and what makes it take them.
 
-    Exits with 1 where a node is not taken. A changed file is written only where ONNX Runtime gives the same for both.
+    Exits with 1 if a node is not taken. A changed file is written only if ONNX Runtime gives the same for both.
     """
     if (out is not None or shape) and not fix:
         raise UsageError("--out and --shape say how a file is changed", hint="add --fix")
@@ -70,7 +70,7 @@ def check(
     if fix:
         result, differences = _fix(path, proto, chosen, sizes, target_path)
         left = survey(result.proto, chosen) if differences else found
-    facts = _facts(path, proto, chosen, found)
+    facts = _facts(path, chosen, found)
     if result is not None:
         facts["fix"] = _fix_facts(result, chosen, left, differences, target_path)
     if json:
@@ -107,7 +107,7 @@ def _read(path: Path) -> "onnx.ModelProto":
 def _fix(
     path: Path, proto: "onnx.ModelProto", target: "Target", sizes: dict[str, int], out: Path
 ) -> "tuple[Fixed, tuple[tuple[int, float], ...]]":
-    """Apply the remedies, compare, write; nothing is compared or written where no remedy applies."""
+    """Apply the remedies, compare, write; nothing is compared or written if no remedy applies."""
     import tempfile
 
     from compressor.files import write_whole
@@ -132,10 +132,10 @@ def _partition_facts(found: "Partition") -> dict[str, Any]:
     return {"nodes": found.nodes, "taken": found.taken, "partitions": found.partitions}
 
 
-def _facts(path: Path, proto: "onnx.ModelProto", target: "Target", found: "Partition") -> dict[str, Any]:
+def _facts(path: Path, target: "Target", found: "Partition") -> dict[str, Any]:
     from compressor.onnx_graphs.remedies import advise
 
-    advice = advise(proto, target, found)
+    advice = advise(target, found)
     return {
         "file": str(path),
         "target": target.name,

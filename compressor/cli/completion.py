@@ -35,7 +35,7 @@ def onnx_files(incomplete: str) -> list[str]:
 
 
 def files(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
-    """Files with these suffixes and folders whose path begins with `incomplete`; hidden ones where it names them."""
+    """Files with these suffixes and folders whose path begins with `incomplete`; hidden ones if it names them."""
     from pathlib import Path
 
     head, slash, start = incomplete.rpartition("/")

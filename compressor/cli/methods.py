@@ -41,7 +41,7 @@ def show(
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"methods: {', '.join(METHODS)}"
-        raise UsageError(f"there is no method `{name}`", hint=hint)
+        raise UsageError(f"unknown method `{name}`", hint=hint)
     schema = METHODS[name].model_json_schema()
     if json:
         emit_json(schema)

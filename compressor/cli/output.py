@@ -46,7 +46,7 @@ def emit_json(value: Any) -> None:
 
 
 def emit_rich(*parts: RenderableType, prose: bool = False) -> None:
-    """Write tables and the like to standard output; `prose` is wrapped where it is not a terminal, tables are not."""
+    """Write tables and the like to standard output; `prose` is wrapped if it is not a terminal, tables are not."""
     console = data_console(prose=prose)
     with console.capture() as capture:
         for part in parts:
@@ -55,7 +55,7 @@ def emit_rich(*parts: RenderableType, prose: bool = False) -> None:
 
 
 def data_console(*, prose: bool = False) -> Console:
-    """A console on standard output; a table is never cut or wrapped where it is not a terminal."""
+    """A console on standard output; a table is never cut or wrapped if it is not a terminal."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else _READABLE if prose else _WIDE)

@@ -1,4 +1,4 @@
-"""`compressor probe`: what an architecture that takes the place of another can no longer learn."""
+"""`compressor probe`: what an architecture can no longer learn that replaces another."""
 
 import os
 from pathlib import Path
@@ -69,9 +69,9 @@ def probe(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Write the results.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Train two architectures alike on small synthetic tasks, and compare what they learn.
+    """Train two architectures identically on small synthetic tasks, and compare what they learn.
 
-    With --task and --recipe, the two are a layer of the model and what a step of the recipe puts in its place. The
+    With --task and --recipe, the two are a layer of the model and what a step of the recipe replaces it with. The
     tasks are to recall what came with a key, to keep track of a state, and to remember over a long gap.
     """
     if (architectures is None) == (recipe is None):
@@ -140,11 +140,10 @@ def _of_recipe(recipe: "Recipe", task: str, progress: "Progress") -> "list[Conve
         conversions, unprobed = between(before.model, state.model)
         found += conversions
         for skip in unprobed:
-            say(f"not probed: {skip.name}, in whose place `{step.method}` put another architecture: {skip.reason}")
+            say(f"not probed: {skip.name}, replaced by `{step.method}`: {skip.reason}")
     if not found:
         raise UsageError(
-            f"`{recipe.name}` has no step that puts another architecture in the place of one of this model, or none "
-            "that can be probed",
+            f"`{recipe.name}` has no step that replaces an architecture of this model, or none that can be probed",
             hint="such as `random_graph` and `aaren`; most steps keep what a layer is and change its size",
         )
     return found

@@ -25,7 +25,7 @@ def run(
         bool,
         typer.Option(
             "--probe/--no-probe",
-            help="Probe what an architecture that takes the place of another can still learn. [default: --probe]",
+            help="Probe what a replaced architecture could learn and its replacement cannot. [default: --probe]",
             show_default=False,
         ),
     ] = True,
@@ -33,7 +33,7 @@ def run(
 ) -> None:
     """Compress a model as RECIPE says, export it, and report what it cost and what it bought.
 
-    Exits with 0 where every limit of the recipe is met and with 1 where one is missed.
+    Exits with 0 if every limit of the recipe is met and with 1 if one is missed.
     """
     from compressor.recipe import load
 

@@ -38,7 +38,7 @@ def list_(json: JsonOption = False) -> None:
 def install(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Runtimes, as `list` shows them.")],
 ) -> None:
-    """Install runtimes, each into an environment of its own in your cache folder, where its pins clash with nothing."""
+    """Install runtimes, each into its own environment in your cache folder, so that their pins clash with nothing."""
     from compressor.cli.progress import Terminal
 
     for name in names:

@@ -25,7 +25,7 @@ def validate(
 ) -> None:
     """Check recipes: every mistake with its place, without loading a model.
 
-    Exits with 2 where one is not valid.
+    Exits with 2 if one is not valid.
     """
     from compressor.recipe import load
 

@@ -59,17 +59,17 @@ def verify(
     atol: Annotated[
         float | None,
         typer.Option(
-            "--atol", min=0.0, help="Absolute tolerance. [default: 1e-5; where it rounds, 2e-2 of the largest output]"
+            "--atol", min=0.0, help="Absolute tolerance. [default: 1e-5; if it rounds, 2e-2 of the largest output]"
         ),
     ] = None,
     rtol: Annotated[
-        float | None, typer.Option("--rtol", min=0.0, help="Relative tolerance. [default: 1e-4; 1e-2 where it rounds]")
+        float | None, typer.Option("--rtol", min=0.0, help="Relative tolerance. [default: 1e-4; 1e-2 if it rounds]")
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """Run files with ONNX Runtime for another processor, emulated, and compare with what they give here.
 
-    Tells whether the numbers are right there, never how fast they come. Exits with 1 where a file disagrees.
+    Tells whether the numbers are right there, never how fast they come. Exits with 1 if a file disagrees.
     """
     if arch is None:
         raise UsageError("no processor given", hint="give --arch aarch64")
@@ -80,19 +80,21 @@ def verify(
     if not paths and not setup:
         raise UsageError("no file to verify", hint="give exported .onnx files, or --setup alone")
     from compressor.cli.progress import Terminal
-    from compressor.runtimes import emulation
+    from compressor.runtimes.emulation import machine as emulated
+    from compressor.runtimes.emulation import running
+    from compressor.runtimes.emulation.setup import prepare
 
     with Terminal() as progress:
-        machine = emulation.prepare(mirror, progress) if setup else emulation.find()
-        say(f"{machine.describe()}, in {emulation.folder()}")
+        machine = prepare(mirror, progress) if setup else emulated.find()
+        say(f"{machine.describe()}, in {emulated.folder()}")
         if not paths:
             return
         from compressor.task.loading import load
 
         loaded = None if task is None else load(task)
         cases = [_cases(path, loaded, length) for path in paths]
-        jobs = [emulation.Job(path, case.arrays) for path, own in zip(paths, cases, strict=True) for case in own]
-        outcomes, runtime = emulation.run(machine, jobs, progress)
+        jobs = [running.Job(path, case.arrays) for path, own in zip(paths, cases, strict=True) for case in own]
+        outcomes, runtime = running.run(machine, jobs, progress)
     results = []
     for path, own in zip(paths, cases, strict=True):
         results.append(_parity(path, own, outcomes[: len(own)], atol, rtol))

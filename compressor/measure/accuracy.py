@@ -1,4 +1,4 @@
-"""The task's own metric, checked, with an interval where the task gives per-sample scores."""
+"""The task's own metric, checked, with an interval if the task gives per-sample scores."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def drop(original: Examined, compressed: Examined, *, confidence: float = 0.95, 
 
     Both files see the same samples, so the difference is taken sample by sample before resampling; what makes a
     sample hard for both falls out, and the interval is tighter than the two scores' own ones suggest. It is left
-    out where a file gave no per-sample scores, the counts differ, or every sample changed by the same amount.
+    out if a file gave no per-sample scores, the counts differ, or every sample changed by the same amount.
     """
     sign = 1.0 if original.score.higher_is_better else -1.0
     value = sign * (original.score.value - compressed.score.value) + 0.0  # never -0.0

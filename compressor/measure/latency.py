@@ -56,7 +56,7 @@ def plan(*, load_seconds: float, run_seconds: float, rounds: int, runs: int, max
     """Fit the wish for `rounds` x `runs` into `max_seconds`.
 
     A round costs load_seconds + (warmup + runs) * run_seconds, each summed over the files. First rounds are given
-    up, then runs; `FEWEST_ROUNDS` of one warm-up and one run are timed even where they take longer.
+    up, then runs; `FEWEST_ROUNDS` of one warm-up and one run are timed even if they take longer.
     """
     warmup = WARMUP_RUNS
 
@@ -98,8 +98,8 @@ def compare(
         progress: told of each round.
 
     Returns:
-        One `Latency` a file (quantiles over all its timed runs, in ms) and one `SpeedUp` for each that is no baseline
-        (see `statistics.speed_up`).
+        One `Latency` for each file (quantiles over all its timed runs, in ms) and one `SpeedUp` for each that is not a
+        baseline (see `statistics.speed_up`).
     """
     _check(paths, rounds, runs)
     files: list[ModelFile] = []

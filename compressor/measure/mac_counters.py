@@ -50,7 +50,7 @@ def _matmul(node: NodeShapes) -> int:
 
 
 def _gemm(node: NodeShapes) -> int:
-    """M x K x N, where the first input is (M, K), or (K, M) with transA."""
+    """M x K x N; the first input is (M, K), or (K, M) with transA."""
     if node.output is None:
         raise UncountableError
     return math.prod(node.output) * node.shape(0)[0 if node.attribute("transA", 0) else 1]

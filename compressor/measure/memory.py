@@ -19,11 +19,11 @@ def peak(path: Path, inputs: Sequence[Tensor], *, runs: int = 3) -> int | None:
 
     Measured in a fresh process that holds Python, NumPy and the runtime: the highest resident set after these
     imports minus the resident set right after them. So it counts the weights, the session and the intermediate
-    values, and also some MiB that the runtime takes for itself on first use, the same for every file.
+    values, and also some MiB of runtime overhead, the same for every file.
     The resident set moves in pages and a run differs from the next by some 100 KiB.
 
     Returns:
-        None where the system does not tell (Linux and macOS do).
+        None if the system does not tell (Linux and macOS do).
 
     Raises:
         ExportError: the file cannot be loaded or run.

@@ -78,7 +78,7 @@ def points(task: Task) -> tuple[tuple[int, int], ...]:
     """The (batch, length) pairs at which a file is checked; the same for the same task.
 
     With both axes dynamic: the shortest and the longest length at batch 1, and two lengths between them, primes
-    where there are some, at batches 2 and 5; then the longest at batch 3. With one axis dynamic only that one
+    if there are some, at batches 2 and 5; then the longest at batch 3. With one axis dynamic only that one
     varies, and with none the one shape is checked with several inputs. There are always at least four.
     """
     names = {name for axes in task.inputs.values() for name in axes.values()}
@@ -174,7 +174,7 @@ def _flat(outputs: object) -> tuple[Tensor, ...]:
 
 
 def _mismatch(expected: tuple[Tensor, ...], actual: tuple[Tensor, ...], reference: str) -> str:
-    """What differs before any number is compared; empty where nothing does."""
+    """What differs before any number is compared; empty if nothing does."""
     if len(expected) != len(actual):
         return f"the file gives {len(actual)} outputs, {reference} {len(expected)}"
     for index, (wanted, got) in enumerate(zip(expected, actual, strict=True)):
@@ -188,7 +188,7 @@ def _mismatch(expected: tuple[Tensor, ...], actual: tuple[Tensor, ...], referenc
 
 
 def _difference(wanted: Tensor, got: Tensor) -> tuple[Tensor, Tensor]:
-    """|got - wanted| and |wanted| in double precision; 0 where both are NaN or the same infinity."""
+    """|got - wanted| and |wanted| in double precision; 0 if both are NaN or the same infinity."""
     wanted, got = wanted.double(), got.double()
     same = (wanted == got) | wanted.isnan()
     scale = torch.where(wanted.isfinite(), wanted.abs(), 0.0)

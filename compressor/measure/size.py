@@ -40,7 +40,7 @@ def layers(model: nn.Module) -> tuple[LayerSparsity, ...]:
 
 
 def file_bytes(path: Path) -> int:
-    """Size of a file in bytes; raises `ExportError` where it cannot be read."""
+    """Size of a file in bytes; raises `ExportError` if it cannot be read."""
     try:
         return path.stat().st_size
     except OSError as error:
@@ -59,7 +59,7 @@ def gzip_bytes(path: Path) -> int:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes in hexadecimal; raises `ExportError` where it cannot be read."""
+    """SHA-256 of a file's bytes in hexadecimal; raises `ExportError` if it cannot be read."""
     try:
         with path.open("rb") as source:
             return hashlib.file_digest(source, "sha256").hexdigest()

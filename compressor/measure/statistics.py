@@ -129,7 +129,7 @@ def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Inter
 def difference_interval(
     first: Sequence[float], second: Sequence[float], *, confidence: float = 0.95
 ) -> Interval | None:
-    """Welch's interval of mean(first) - mean(second); None where a side has fewer than two values.
+    """Welch's interval of mean(first) - mean(second); None if a side has fewer than two values.
 
     The degrees of freedom of Welch and Satterthwaite are rounded down, which makes it a little wider.
     """

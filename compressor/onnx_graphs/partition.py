@@ -10,12 +10,17 @@ from compressor.onnx_graphs import walk
 from compressor.onnx_graphs.targets import RELU_RNN, RNN_WITH_STATE, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     import onnx
 
+OPEN_SIZE = "the size of an input is open"
+VARIABLE_WEIGHT = "its second input is not constant"
+"""Reasons of refusals."""
+TOO_NEW = "written in opset"
+"""Part of the reason if the opset of the file is too new."""
 _FREE = ("Constant",)
-"""Nodes that are no work for anybody."""
+"""Nodes that cost a runtime nothing."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,11 @@ def survey(proto: onnx.ModelProto, target: Target) -> Partition:
     shapes = _shapes(inferred.graph)
     constants = {tensor.name for tensor in proto.graph.initializer}
     constants |= {name for node in proto.graph.node if node.op_type == "Constant" for name in node.output}
-    reasons: list[tuple[onnx.NodeProto, str]] = []
-    for node in proto.graph.node:
-        if node.op_type not in _FREE:
-            reasons.append((node, _reason(node, target, shapes, constants)))
+    nodes = [node for node in proto.graph.node if node.op_type not in _FREE]
+    reasons = [(node, _reason(node, target, shapes, constants)) for node in nodes]
     opset = walk.opset(proto)
     if target.largest_opset is not None and opset > target.largest_opset:
-        too_new = f"the file is written in opset {opset}, and {target.largest_opset} is the last that was seen to work"
+        too_new = f"the file is {TOO_NEW} {opset}, and {target.largest_opset} is the last that was seen to work"
         reasons = [(node, reason or too_new) for node, reason in reasons]
     taken = [not reason for _, reason in reasons]
     grouped: dict[tuple[str, str], list[str]] = {}
@@ -77,49 +80,48 @@ def survey(proto: onnx.ModelProto, target: Target) -> Partition:
     )
 
 
-def is_relu(node: onnx.NodeProto) -> bool:
-    """Whether a node is an `RNN` with relu."""
-    given = [attribute for attribute in node.attribute if attribute.name == "activations"]
-    return node.op_type == "RNN" and any(word.lower() == b"relu" for attribute in given for word in attribute.strings)
+def _has_relu(node: onnx.NodeProto) -> bool:
+    activations = [attribute for attribute in node.attribute if attribute.name == "activations"]
+    return any(word.lower() == b"relu" for attribute in activations for word in attribute.strings)
 
 
-def _starts_somewhere(node: onnx.NodeProto) -> bool:
-    """Whether a node is an `RNN` that is given its initial state."""
-    return node.op_type == "RNN" and len(node.input) > 5 and bool(node.input[5])
+def _kinds(node: onnx.NodeProto) -> list[str]:
+    """What a table of failures may call a node."""
+    kinds = [walk.operator(node)]
+    if node.op_type == "RNN" and _has_relu(node):
+        kinds.append(RELU_RNN)
+    if node.op_type == "RNN" and len(node.input) > 5 and node.input[5]:
+        kinds.append(RNN_WITH_STATE)
+    return kinds
 
 
 def _reason(
     node: onnx.NodeProto, target: Target, shapes: Mapping[str, tuple[int | None, ...]], constants: set[str]
 ) -> str:
-    """Why a node is not taken; empty where it is."""
-    name = walk.operator(node)
-    kinds = [name, *([RELU_RNN] if is_relu(node) else []), *([RNN_WITH_STATE] if _starts_somewhere(node) else [])]
-    for kind in kinds:
+    """Why a node is not taken; empty if it is."""
+    operator = walk.operator(node)
+    for kind in _kinds(node):
         if kind in target.fails:
             return target.fails[kind]
-    if target.takes is not None and name not in target.takes:
+    if target.takes is not None and operator not in target.takes:
         return "the operator is not in the table"
     if target.fixed_shapes:
         for value in node.input:
             if value and value not in constants and None in shapes.get(value, (None,)):
-                return "the size of an input is open"
-    if name in target.constant_weights and len(node.input) > 1 and node.input[1] not in constants:
-        return "its second input is no constant"
+                return OPEN_SIZE
+    if operator in target.constant_weights and len(node.input) > 1 and node.input[1] not in constants:
+        return VARIABLE_WEIGHT
     return ""
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
-    """Name of a value -> its sizes, None where one is open."""
+    """Name of a value -> its sizes, None for an open one."""
     return {
         value.name: tuple(
             dimension.dim_value if dimension.HasField("dim_value") else None
             for dimension in value.type.tensor_type.shape.dim
         )
-        for value in _values(graph)
+        for body in walk.graphs(graph)
+        for value in (*body.input, *body.output, *body.value_info)
         if value.type.tensor_type.HasField("shape")
     }
-
-
-def _values(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
-    for body in walk.graphs(graph):
-        yield from (*body.input, *body.output, *body.value_info)

@@ -1,4 +1,4 @@
-"""What is known of each target: the operators that it takes, and from where that is known.
+"""What is known of each target: the operators that it takes, and the source of that.
 
 Of ONNX Runtime's accelerators a table lists what they take, and all else runs on the CPU. Of other runtimes the table
 lists what failed or gave wrong numbers when it was measured; a file that holds such a node does not run there at all.
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-RECURRENT = ("RNN", "GRU", "LSTM")
 RELU_RNN = "RNN (relu)"
-"""How a relu `RNN` is called in a table of failures."""
 RNN_WITH_STATE = "RNN (initial state)"
+"""What a table of failures calls an `RNN` with relu, and one that is given its initial state."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,13 @@ class Target:
     source: str
     """Where the table comes from."""
     takes: frozenset[str] | None = None
-    """Operators, as `Conv` or `com.microsoft:FusedMatMul`; None where everything is taken that is not in `fails`."""
+    """Operators, as `Conv` or `com.microsoft:FusedMatMul`; None if everything is taken that is not in `fails`."""
     fails: Mapping[str, str] = field(default_factory=dict)
     """Operator -> what happens."""
     fixed_shapes: bool = False
     """Only nodes whose inputs have known sizes are taken."""
     constant_weights: frozenset[str] = frozenset()
-    """Operators that are taken where their second input is a constant."""
+    """Operators that are taken if their second input is a constant."""
     largest_opset: int | None = None
     caveats: Mapping[str, str] = field(default_factory=dict)
     """Operator -> a condition in the table that is not checked here."""
@@ -64,9 +63,9 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> Target:
-    """The target of that name; raises `UsageError` where there is none."""
+    """The target of that name; raises `UsageError` if there is none."""
     if name not in _NAMES:
-        raise UsageError(f"`{name}` is no target", hint=f"use one of {', '.join(_NAMES)}")
+        raise UsageError(f"unknown target `{name}`", hint=f"use one of {', '.join(_NAMES)}")
     return _mobile(name) if name in ("nnapi", "coreml") else _TABLES[name]
 
 
@@ -98,16 +97,16 @@ def _table(path: Path) -> dict[str, str]:
         raise UsageError(
             f"the installed onnxruntime has no table {path.name}", hint="install the plain onnxruntime package"
         )
-    found = {}
+    notes = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         cells = line.strip().split("|")
         if len(cells) == 4 and cells[1].startswith(("ai.onnx", "com.")):
             domain, _, operator = cells[1].replace("ai.onnx.", "ai.onnx:").partition(":")
-            found[operator if domain == "ai.onnx" else cells[1]] = cells[2].replace("<br/>", " ")
-    return found
+            notes[operator if domain == "ai.onnx" else cells[1]] = cells[2].replace("<br/>", " ")
+    return notes
 
 
-_WRONG_RELU = "it is computed as if it were tanh, without a word (off by 0.4)"
+_WRONG_RELU = "it is computed as if it were tanh, with no warning (off by 0.4)"
 _TABLES = {
     "ort-cpu": Target("ort-cpu", "ONNX Runtime, CPU", "the installed onnxruntime, which loads the file"),
     "xnnpack": Target(
@@ -155,7 +154,7 @@ _TABLES = {
         "LiteRT, through onnx2tf",
         _MEASURED.format("onnx2tf 2.6.9 and ai-edge-litert 2.3.0"),
         fails={
-            RNN_WITH_STATE: "an initial state is ignored, without a word (off by 3)",
+            RNN_WITH_STATE: "an initial state is ignored, with no warning (off by 3)",
             "Attention": "the converted file does not run",
             "Scan": "ONNX_SCAN stays an unresolved operator",
         },

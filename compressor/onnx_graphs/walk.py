@@ -69,11 +69,11 @@ def writers(graph: onnx.GraphProto) -> Mapping[str, onnx.NodeProto]:
 
 def readers(graph: onnx.GraphProto) -> Mapping[str, Sequence[onnx.NodeProto]]:
     """Name of a value -> the nodes of this graph that read it, without those inside of bodies."""
-    found: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    by_name: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:
-            found[name].append(node)
-    return found
+            by_name[name].append(node)
+    return by_name
 
 
 def operator(node: onnx.NodeProto) -> str:

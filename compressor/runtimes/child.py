@@ -26,7 +26,7 @@ def run(
 ) -> str:
     """Run `command` to its end and give what it printed to its standard output.
 
-    It gets no input, and is the head of a process group of its own: where the time is up, its children go with it.
+    It gets no input, and is the head of a process group of its own: when the time is up, its children end with it.
 
     Args:
         command: Program and arguments; no shell reads them.
@@ -171,7 +171,7 @@ class Server:
         return bytes(found)
 
     def last_lines(self) -> str:
-        """The end of what it wrote to its standard error, for an error of its asker; empty where nothing."""
+        """The end of what it wrote to its standard error, for an error of its asker; empty if nothing."""
         self._complaints.seek(0)
         return _last_lines("", self._complaints.read().decode(errors="replace"))
 
@@ -207,6 +207,6 @@ def _manner(code: int) -> str:
 
 
 def _last_lines(output: str, complaints: str) -> str:
-    """The end of what was written, errors before ordinary output; empty where nothing was."""
+    """The end of what was written, errors before ordinary output; empty if nothing was."""
     lines = [line.rstrip() for line in (complaints.strip() or output.strip()).splitlines() if line.strip()]
     return "; its last lines:\n" + "\n".join(f"  {line}" for line in lines[-_LAST_LINES:]) if lines else ""

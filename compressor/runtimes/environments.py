@@ -1,6 +1,6 @@
 """Runtimes and converters of phones: which package each is, and the Python interpreter that can import it.
 
-Their packages pin what clashes with ours or with each other, so a runtime is used from this Python environment where it
+Their packages pin what clashes with ours or with each other, so a runtime is used from this Python environment if it
 is installed, or else from an environment of its own, which `compressor runtimes install NAME` makes.
 """
 
@@ -97,18 +97,18 @@ class Found:
 
 
 def known(name: str) -> Runtime:
-    """The runtime of that name; raises `UsageError` where there is none."""
+    """The runtime of that name; raises `UsageError` if there is none."""
     try:
         return RUNTIMES[name]
     except KeyError:
-        raise UsageError(f"`{name}` is no runtime", hint=f"one of {', '.join(RUNTIMES)}") from None
+        raise UsageError(f"unknown runtime `{name}`", hint=f"one of {', '.join(RUNTIMES)}") from None
 
 
 def folder(runtime: Runtime) -> Path:
     """Where an environment of its own lies; another folder for other versions."""
     versions = "_".join(requirement.replace("==", "-") for requirement in runtime.requirements if "==" in requirement)
     shared = _shared_packages() if runtime.shares_torch else None
-    if shared is not None:  # an environment that leans on another one is no use beside a third
+    if shared is not None:  # an environment that leans on another one is of no use beside a third
         mark = hashlib.sha256(f"{sys.version_info[:2]} {shared} {metadata.version('torch')}".encode()).hexdigest()[:8]
         versions += f"_torch-{metadata.version('torch')}-{mark}"
     return cache_folder() / "runtimes" / (versions or runtime.name)
@@ -121,7 +121,7 @@ def _shared_packages() -> Path | None:
 
 
 def locate(name: str) -> Found | None:
-    """Where a runtime is, this interpreter's own environment first; None where it is nowhere."""
+    """Where a runtime is, this interpreter's own environment first; None if not installed."""
     runtime = known(name)
     if _importable(runtime.modules):
         return Found(runtime, Path(sys.executable), own=False)
@@ -132,7 +132,7 @@ def locate(name: str) -> Found | None:
 
 
 def need(name: str) -> Found:
-    """Where a runtime is; raises `ExportError` with the ways to install it where it is nowhere."""
+    """Where a runtime is; raises `ExportError` with the ways to install it if it is not installed."""
     found = locate(name)
     if found is None:
         raise ExportError(
@@ -144,7 +144,7 @@ def need(name: str) -> Found:
 
 
 def install(name: str) -> Found:
-    """Make an environment of its own for a runtime, in the user's cache folder, anew where there is one already.
+    """Make an environment of its own for a runtime, in the user's cache folder; one that is there is replaced.
 
     Raises:
         UsageError: There is no such runtime, or it comes with this package.
@@ -205,11 +205,11 @@ def versions(found: Found) -> str:
 
 
 def _again(found: Found) -> str:
-    return f"`compressor runtimes install {found.runtime.name}` makes its environment anew" if found.own else ""
+    return f"`compressor runtimes install {found.runtime.name}` makes its environment again" if found.own else ""
 
 
 def _try(modules: Sequence[str]) -> str:
-    """Python that fails where a module is missing; `pnnx` is not imported, for it wants PyTorch and is a program."""
+    """Python that fails if a module is missing; `pnnx` is not imported, for it wants PyTorch and is a program."""
     return "\n".join(
         f"import importlib.util; assert importlib.util.find_spec({name!r}), 'no module {name}'"
         if name in ("pnnx", "_tools")

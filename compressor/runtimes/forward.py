@@ -60,7 +60,7 @@ def open_forward(path: Path, task: NamedAxes, threads: int = 1, *, runtime: str 
 class Fixed:
     """A whole-sequence file, some of whose axes may be fixed: as many calls as a larger batch needs.
 
-    A batch that is no multiple of the file's is filled up with copies of its last sample, whose outputs are dropped.
+    A batch that is not a multiple of the file's is filled up with copies of its last sample, whose outputs are dropped.
     Where the file has float16 it is given that, and gives float32.
     """
 
@@ -73,9 +73,9 @@ class Fixed:
         self._batch_in = [_axis(axes, "batch") for axes in inputs]
         self._batch_out = [_axis(axes, "batch") for axes in task.outputs.values()]
         self.batch = self._fixed(inputs, "batch")
-        """Samples of a call; None where it takes any number."""
+        """Samples of a call; None if it takes any number."""
         self.length = self._fixed(inputs, "time")
-        """The one length that it takes; None where it takes any."""
+        """The one length that it takes; None if it takes any."""
         self._time_in = [_axis(axes, "time") for axes in inputs]
 
     @property
@@ -84,7 +84,7 @@ class Fixed:
         return self.batch == 1
 
     def _fixed(self, inputs: Sequence[Mapping[int, str]], word: str) -> int | None:
-        """The size of the named axis where the file fixes it."""
+        """The size of the named axis if the file fixes it."""
         for item, axes in zip(self._file.inputs, inputs, strict=True):
             axis = _axis(axes, word)
             size = item.shape[axis] if axis is not None else None

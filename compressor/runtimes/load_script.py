@@ -2,7 +2,7 @@
 
 Started by path, not as a module of the package, so that nothing but ONNX Runtime is in the process. It is a server
 of `compressor.runtimes.child`: reads paths, each behind eight bytes that hold its length, and answers in the same
-form with what ONNX Runtime said, nothing where the file is loaded.
+form with what ONNX Runtime said, nothing if the file is loaded.
 """
 
 import os

@@ -19,7 +19,7 @@ _SECONDS = 600
 _PIECE = 2**20
 _SHOWN = 300
 _ORT_SUFFIX = ".ort"
-"""ONNX Runtime's own format, which is no protobuf message."""
+"""ONNX Runtime's own format, which is not a protobuf message."""
 
 
 _server: child.Server | None = None
@@ -52,7 +52,7 @@ def parts(path: Path) -> list[Path]:
 
 
 def _ask(path: Path) -> str | None:
-    """What ONNX Runtime says of a file that it cannot load; the process that loads is started anew where it ended."""
+    """What ONNX Runtime says of a file that it cannot load; the process that loads is started again if it ended."""
     global _server  # noqa: PLW0603 one process for all files: starting one takes a while
     what = f"loading {path} in a process of its own"
     if _server is None or not _server.alive:
@@ -87,7 +87,7 @@ def read(path: Path) -> onnx.ModelProto:
             f"{path} is not an ONNX file, or is cut off", hint="copy or export it again; compare its size"
         ) from error
     except OSError as error:
-        raise ExportError(f"{path} cannot be read: {error.strerror}", hint="mend its permissions") from error
+        raise ExportError(f"{path} cannot be read: {error.strerror}", hint="fix its permissions") from error
     if not proto.ir_version or not proto.HasField("graph") or not proto.graph.output:
         raise ExportError(f"{path} holds no ONNX model", hint="give a file that an exporter wrote")
     _refuse_unknown_operators(path, proto)
@@ -114,7 +114,7 @@ def _refuse_unknown_operators(path: Path, proto: onnx.ModelProto) -> None:
         if not known_here and not _has(node.op_type, versions[""]):
             raise ExportError(
                 f"{path} uses the operator `{node.op_type}`, which opset {versions['']} does not have",
-                hint="export the model again; what a converter made up must be in a domain of its own",
+                hint="export the model again; what a converter invented must be in a domain of its own",
             )
 
 

@@ -70,7 +70,7 @@ class ModelFile(ABC):
         return outputs[0] if len(outputs) == 1 else outputs
 
     def feed(self, inputs: Sequence[Tensor]) -> Feed:
-        """`inputs` checked and as arrays under the file's names; raises `UsageError` where they do not fit."""
+        """`inputs` checked and as arrays under the file's names; raises `UsageError` if they do not fit."""
         if len(inputs) != len(self.inputs):
             names = ", ".join(self.input_names)
             raise UsageError(
@@ -82,7 +82,7 @@ class ModelFile(ABC):
         }
 
     def cast(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """`inputs`, in float16 where they are float32 and the file takes float16."""
+        """`inputs`, in float16 if they are float32 and the file takes float16."""
         taken = [item.dtype for item in self.inputs] + [""] * len(inputs)
         return tuple(
             part.half() if kind == "float16" and part.dtype == torch.float32 else part
@@ -91,11 +91,11 @@ class ModelFile(ABC):
 
     @abstractmethod
     def reload(self) -> None:
-        """Load the file afresh; raises `ExportError` where it cannot be."""
+        """Load the file afresh; raises `ExportError` if it cannot be."""
 
     @abstractmethod
     def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """One bare run on arrays; raises `ExportError` where the file fails."""
+        """One bare run on arrays; raises `ExportError` if the file fails."""
 
     @abstractmethod
     def burst(self, feed: Feed, *, runs: int, warmup: int) -> list[float]:
@@ -153,7 +153,7 @@ class OnnxFile(ModelFile):
         self._session = _open(self.path, self._threads)
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """One bare run on arrays, what the clock measures; raises `ExportError` where the file fails."""
+        """One bare run on arrays, what the clock measures; raises `ExportError` if the file fails."""
         try:
             outputs: list[NDArray[Any]] = self._session.run(None, feed)
         except Exception as error:  # ONNX Runtime's exceptions have no common base

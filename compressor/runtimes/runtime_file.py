@@ -36,7 +36,7 @@ def description_path(path: Path) -> Path:
 
 
 def read_description(path: Path) -> FileDescription:
-    """The description beside a file; raises `ExportError` where it is missing or cannot be read."""
+    """The description beside a file; raises `ExportError` if it is missing or cannot be read."""
     beside = description_path(path)
     try:
         return FileDescription.model_validate_json(beside.read_text(encoding="utf-8"))
@@ -46,7 +46,7 @@ def read_description(path: Path) -> FileDescription:
             hint="keep it with the file: it names the inputs and outputs, which the file itself does not",
         ) from error
     except ValidationError as error:
-        raise ExportError(f"{beside} is no description of an exported file", hint="export the file anew") from error
+        raise ExportError(f"{beside} is not a description of an exported file", hint="export the file again") from error
 
 
 def shipped(path: Path) -> list[Path]:
@@ -101,7 +101,7 @@ class Worker:
     def ask(
         self, do: str, arrays: Sequence[NDArray[Any]] = (), *, seconds: float, hint: str = "", **more: Any
     ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-        """The answer to a request (see `workers/serve.py`); raises `ExportError` where it is an error or missing."""
+        """The answer to a request (see `workers/serve.py`); raises `ExportError` if it is an error or missing."""
         head, found = _unpacked(self._server.ask(_packed({"do": do, **more}, arrays), seconds=seconds, hint=hint))
         if "error" in head:
             said = f"{_first_lines(head['error'])}{self._server.last_lines()}"
@@ -126,7 +126,7 @@ class RuntimeFile(ModelFile):
 
         Args:
             path: The file.
-            threads: Of the runtime inside one operator, where it has any.
+            threads: Of the runtime inside one operator, if it has any.
             description: Its runtime, inputs and outputs; read from beside it by default.
 
         Raises:
@@ -173,7 +173,7 @@ class RuntimeFile(ModelFile):
 def peak(
     path: Path, inputs: Sequence[NDArray[Any]], runtime: str, description: Mapping[str, Any], *, runs: int
 ) -> int | None:
-    """By how many bytes a fresh process of a runtime grows when it loads and runs a file; None where nobody knows."""
+    """By how many bytes a fresh process of a runtime grows when it loads and runs a file; None if that is unknown."""
     worker = Worker(runtime, f"{path} in a process of its own")
     try:
         load: dict[str, Any] = {

@@ -23,7 +23,7 @@ METADATA_KEY = "compressor.stream"
 
 
 def read_info(file: ModelFile) -> StreamInfo | None:
-    """How a file is run step by step; None where it is no step file.
+    """How a file is run step by step; None if it is not a step file.
 
     Raises:
         ExportError: The file says so but not how.
@@ -38,20 +38,20 @@ def read_info(file: ModelFile) -> StreamInfo | None:
         where = ".".join(map(str, problem["loc"]))
         raise ExportError(
             f"{file.path} has metadata `{METADATA_KEY}` that this version cannot read: {where}: {problem['msg']}",
-            hint="export the file anew",
+            hint="export the file again",
         ) from error
     inputs = [item.name for item in info.inputs if not item.lengths] + [state.name for state in info.states]
     outputs = [item.name for item in info.outputs] + [state.next_name for state in info.states]
     if inputs != list(file.input_names) or outputs != list(file.output_names):
         raise ExportError(
             f"the metadata `{METADATA_KEY}` of {file.path} names other inputs or outputs than the file has",
-            hint="export the file anew",
+            hint="export the file again",
         )
     return info
 
 
 def initial_state(state: StateInfo, batch: int, *, past: int = 0) -> Tensor:
-    """A state before the first position; where it grows, as if `past` positions of zeros had gone before."""
+    """A state before the first position; if it grows, as if `past` positions of zeros had gone before."""
     shape = [batch, *(past if axis == state.growing_axis else int(size) for axis, size in _inner(state))]
     dtype = getattr(torch, state.dtype)
     if isinstance(state.initial, tuple):
@@ -67,21 +67,21 @@ def _inner(state: StateInfo) -> list[tuple[int, int | str]]:
 class Steps:
     """A step file of any format, called like a whole-sequence file: it runs all steps from the initial states on.
 
-    Samples are run together where the file takes any batch size and none is shorter than the others, else one by one.
+    Samples are run together if the file takes any batch size and none is shorter than the others, else one by one.
     Outputs at padded positions are zero.
     """
 
     def __init__(self, path: Path, threads: int = 1, *, file: ModelFile | None = None) -> None:
-        """Load the file, where it is not loaded already.
+        """Load the file, unless it is loaded already.
 
         Raises:
-            ExportError: It cannot be loaded, or is no step file.
+            ExportError: It cannot be loaded, or is not a step file.
         """
         self.file = open_file(path, threads) if file is None else file
         self.runtime = self.file.runtime
         info = read_info(self.file)
         if info is None:
-            raise ExportError(f"{path} is no step file", hint="export with `stream: true`")
+            raise ExportError(f"{path} is not a step file", hint="export with `stream: true`")
         self.info = info
         self._fixed_batch = any(isinstance(state.shape[0], int) for state in info.states)
 

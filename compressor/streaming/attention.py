@@ -83,10 +83,10 @@ def attend(
     module: nn.MultiheadAttention | CompactMultiheadAttention, call: Arguments, states: list[Tensor]
 ) -> tuple[Any, list[Tensor]]:
     """Attention of the next positions to themselves and all before: its result, and the longer keys and values."""
-    given = [call.get(place, word) for place, word in enumerate(("query", "key", "value"))]
-    query, key, value = (batch_first(module, part) for part in given)
-    if given[0] is given[1] and given[1] is given[2]:
-        query = key = value = batch_first(module, given[0])
+    inputs = [call.get(place, word) for place, word in enumerate(("query", "key", "value"))]
+    query, key, value = (batch_first(module, part) for part in inputs)
+    if inputs[0] is inputs[1] and inputs[1] is inputs[2]:
+        query = key = value = batch_first(module, inputs[0])
     q, k, v = _project(module, query, key, value)
     scale = module.scale if isinstance(module, CompactMultiheadAttention) else q.shape[-1] ** -0.5
     new = [torch.cat([old, more], 2) for old, more in zip(states, (k, v), strict=True)]  # (B, h, P + n, d)

@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Difference:
-    """Where step by step something else happens than on the whole sequence."""
+    """The first difference between running step by step and running the whole sequence."""
 
     name: str
     """Of the module."""
     position: int
-    given: bool
-    """What the module is given is different already."""
+    inputs_differ: bool
+    """What the module gets differs already."""
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a module was given and gave in one call."""
+    """First input and first output of a module in one call."""
 
     name: str
-    given: Tensor | None
-    gave: Tensor
+    input: Tensor | None
+    output: Tensor
 
 
 @contextmanager
@@ -41,8 +41,7 @@ def _recording(model: nn.Module) -> Iterator[list[_Seen]]:
         def keep(_: nn.Module, inputs: Any, output: Any) -> None:
             first = output[0] if isinstance(output, (tuple, list)) and output else output
             if isinstance(first, Tensor):
-                given = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
-                seen.append(_Seen(name, given, first))
+                seen.append(_Seen(name, inputs[0] if inputs and isinstance(inputs[0], Tensor) else None, first))
 
         return keep
 
@@ -57,7 +56,7 @@ def _recording(model: nn.Module) -> Iterator[list[_Seen]]:
 def first_difference(
     model: nn.Module, step: Callable[[int], Any], whole: Callable[[], Any], length: int, *, tolerance: float
 ) -> Difference | None:
-    """The first module, in the order in which they end, that goes another way step by step than on the whole sequence.
+    """The first module, in the order in which they end, whose outputs step by step differ from those on the sequence.
 
     Args:
         model: The model inside both.
@@ -67,7 +66,7 @@ def first_difference(
         tolerance: Largest absolute and relative difference that is none.
 
     Returns:
-        None where every module that can be compared agrees.
+        None if every module that can be compared agrees.
     """
     with _recording(model) as seen:
         whole()
@@ -81,23 +80,23 @@ def first_difference(
         if any(len(few.get(name, [])) != len(calls) for few in steps):
             continue  # a cell in a loop, or a layer that is computed in another way
         for position, few in enumerate(steps):
-            for wanted, found in zip(calls, few[name], strict=True):
-                if not _agree(wanted.gave, found.gave, position, length, tolerance):
-                    given = wanted.given is not None and found.given is not None
-                    differs = given and not _agree(wanted.given, found.given, position, length, tolerance)
-                    return Difference(name, position, differs)
+            for wanted, actual in zip(calls, few[name], strict=True):
+                if not _agree(wanted.output, actual.output, position, length, tolerance):
+                    both = wanted.input is not None and actual.input is not None
+                    differ = both and not _agree(wanted.input, actual.input, position, length, tolerance)
+                    return Difference(name, position, differ)
     return None
 
 
 def _by_name(seen: Sequence[_Seen]) -> dict[str, list[_Seen]]:
-    found: dict[str, list[_Seen]] = {}
+    calls: dict[str, list[_Seen]] = {}
     for item in seen:
-        found.setdefault(item.name, []).append(item)
-    return found
+        calls.setdefault(item.name, []).append(item)
+    return calls
 
 
 def _agree(whole: Tensor | None, step: Tensor | None, position: int, length: int, tolerance: float) -> bool:
-    """Whether the output (..., 1, ...) of one position is that of a whole output (..., T, ...), where they compare."""
+    """Whether an output (..., 1, ...) of one position is in a whole one (..., T, ...); True if they do not compare."""
     assert whole is not None
     assert step is not None
     if whole.dim() != step.dim():

@@ -1,4 +1,4 @@
-"""The layers that look back, and how a model runs with other code in place of their `forward`."""
+"""The layers that look back, and how a model runs with other code instead of their `forward`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.learned_query import LearnedQuery
+from compressor.nn.forwards import replaced_forwards
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.layers import LAYERS, STEP_MODULES
 
@@ -40,7 +41,7 @@ class Arguments:
 
 
 class Interceptor(Protocol):
-    """Is called in place of a stateful layer's `forward`."""
+    """Is called instead of a stateful layer's `forward`."""
 
     def __call__(self, name: str, module: nn.Module, original: Callable[..., Any], call: Arguments) -> Any:
         """What the layer's `forward` has to return."""
@@ -50,7 +51,7 @@ class Interceptor(Protocol):
 def intercepted(model: nn.Module, interceptor: Interceptor) -> Iterator[None]:
     """Within the block, `interceptor` runs the stateful layers of `model`; all other layers work as always.
 
-    `forward` is replaced on the classes, so that a subclass which calls `super().forward` is covered too.
+    See `replaced_forwards`.
     """
     # torch.export hands out a layer that has several names as several objects with the same attributes
     names: dict[int, str] = {}
@@ -66,12 +67,5 @@ def intercepted(model: nn.Module, interceptor: Interceptor) -> Iterator[None]:
 
         return forward
 
-    classes: tuple[Any, ...] = STATEFUL
-    originals = [cls.forward for cls in classes]
-    for cls, original in zip(classes, originals, strict=True):
-        cls.forward = dispatcher(original)
-    try:
+    with replaced_forwards(dict.fromkeys(STATEFUL, dispatcher)):
         yield
-    finally:
-        for cls, original in zip(classes, originals, strict=True):
-            cls.forward = original

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 GRID: Final = 100
 """Ratios that are given out are multiples of 1 / GRID."""
 BUCKETS: Final = 10_000
-"""Reductions are told apart to 1 / BUCKETS of the whole; exactly where there are no more units than that."""
+"""Reductions are told apart to 1 / BUCKETS of the whole; exactly if there are no more units than that."""
 EVENNESS: Final = 1e-6
 """Weight of uneven ratios against the metric's loss: it decides only between allocations that cost the same."""
 _MOST_ATTEMPTS: Final = 50
@@ -164,7 +164,7 @@ class _Table:
             self.costs = shifted.min(axis=0)
 
     def cheapest(self, goal: int) -> int | None:
-        """The place of least cost among those of at least `goal`; None where there is none."""
+        """The place of least cost among those of at least `goal`; None if there is none."""
         beyond = self.costs[goal:]
         return None if not np.isfinite(beyond).any() else goal + int(beyond.argmin())
 

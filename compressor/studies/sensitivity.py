@@ -60,7 +60,7 @@ class Prober:
         self.validation = has_validation_data(task)
 
     def examine(self, model: nn.Module) -> Examined:
-        """The metric on the task's validation data, or on its evaluation data where it has no other."""
+        """The metric on the task's validation data, or on its evaluation data if it has no other."""
         return accuracy.examine(self.task, torch_forward(model, self.device), validation=self.validation)
 
     def prune(self, ratios: Mapping[str, float], **overrides: Any) -> StepResult:
@@ -98,8 +98,8 @@ def measure(prober: Prober, ratios: Sequence[float] = RATIOS, *, progress: Progr
     """Measure the metric with each chosen layer pruned alone at each of the rising `ratios`.
 
     Raises:
-        CompressorError: The task's metric cannot be computed. A layer or ratio that cannot be pruned is no error: its
-            entry says why.
+        CompressorError: The task's metric cannot be computed. A layer or ratio that cannot be pruned is not an error:
+            its entry says why.
     """
     from compressor import __version__
 
@@ -177,7 +177,7 @@ def cache_file(prober: Prober, ratios: Sequence[float]) -> Path:
 
 
 def read_cache(path: Path) -> Sensitivity | None:
-    """The map that is kept there; None where there is none that can be read."""
+    """The map that is kept there; None if there is none that can be read."""
     try:
         return Sensitivity.model_validate_json(path.read_bytes())
     except (OSError, ValueError):

@@ -65,7 +65,7 @@ def _from_mapping(batch: Mapping[Any, Any], target: str | None) -> tuple[Call, A
 
 
 def as_tensors(value: Any) -> Any:
-    """The same with tensors in the place of NumPy arrays."""
+    """The same with tensors instead of NumPy arrays."""
     return pytree.tree_map(
         lambda part: torch.from_numpy(np.ascontiguousarray(part)) if isinstance(part, np.ndarray) else part, value
     )

@@ -25,7 +25,7 @@ class Evaluation:
     """What `Task.evaluate` may return beside a plain float."""
 
     value: float | None = None
-    """The metric; where it is left out it is the mean of `per_sample`."""
+    """The metric; if it is left out it is the mean of `per_sample`."""
     per_sample: Tensor | None = None
     """Scores (N,) whose mean is the metric; gives the confidence interval."""
     parts: Mapping[str, float] = field(default_factory=dict)
@@ -87,5 +87,5 @@ class Task(ABC):
         """
 
     def validate(self, forward: Forward) -> float | Tensor | Evaluation:
-        """The metric by which retraining stops early; give other data than `evaluate` where there is some."""
+        """The metric by which retraining stops early; give other data than `evaluate` if there is some."""
         return self.evaluate(forward)

@@ -174,7 +174,7 @@ class GuardedTask(TaskView):
         except (Exception, SystemExit) as error:
             raise TaskError(
                 f"`{function}` of {self.name} raised {type(error).__name__}: {error}",
-                hint="mend the task file; `compressor inspect --task FILE` tries it without compressing",
+                hint="fix the task file; `compressor inspect --task FILE` tries it without compressing",
                 place=place_in(self.file, error.__traceback__),
             ) from error
 

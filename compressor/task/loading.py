@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """`FILE.py` and `NAME` of `FILE.py:NAME`; the name is empty where there is none."""
+    """`FILE.py` and `NAME` of `FILE.py:NAME`; the name is empty if there is none."""
     file, _, name = spec.rpartition(":")
     return (file, name) if file.endswith(".py") else (spec, "")
 
@@ -60,7 +60,7 @@ def load(spec: str) -> GuardedTask:
     except (Exception, SystemExit) as error:
         raise TaskError(
             f"`{chosen.__name__}()` raised {type(error).__name__}: {error}",
-            hint="mend the task file",
+            hint="fix the task file",
             place=place_in(file, error.__traceback__),
         ) from error
 
@@ -90,7 +90,7 @@ def _import(file: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         raise TaskError(
             f"task file raised {type(error).__name__}: {error}",
-            hint="mend the task file",
+            hint="fix the task file",
             place=place_in(file, error.__traceback__),
         ) from error
     return module

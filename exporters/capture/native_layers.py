@@ -32,24 +32,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def native_nodes() -> Iterator[None]:
-    """Within the block, prepared layers emit native nodes; all other layers of the process work as always.
-
-    `forward` is replaced on the classes and not on the layers, so that a subclass which calls `super().forward`
-    is covered, and the model keeps its own modules with all their attributes.
-    """
+    """Within the block, prepared layers emit native nodes; all other layers of the process work as always."""
+    from compressor.nn.forwards import replaced_forwards
     from compressor.nn.recurrent.factored import LowRankRecurrent
     from compressor.nn.recurrent.layers import LAYERS
     from compressor.nn.recurrent.uneven import UnevenRecurrent
 
-    classes: tuple[Any, ...] = (*LAYERS, UnevenRecurrent, LowRankRecurrent)
-    originals = [cls.forward for cls in classes]
-    for cls, original in zip(classes, originals, strict=True):
-        cls.forward = _dispatcher(original)
-    try:
+    with replaced_forwards(dict.fromkeys((*LAYERS, UnevenRecurrent, LowRankRecurrent), _dispatcher)):
         yield
-    finally:
-        for cls, original in zip(classes, originals, strict=True):
-            cls.forward = original
 
 
 def _dispatcher(original: Any) -> Any:

@@ -176,7 +176,7 @@ def pack(padded: Tensor, lengths: Any, batch_first: bool) -> PaddedSequence:
 def pad(sequence: PaddedSequence, batch_first: bool, padding_value: float, total_length: Any) -> tuple[Tensor, Tensor]:
     """What pad_packed_sequence gives while a model is traced: (T, B, ...) or (B, T, ...), and the lengths (B,).
 
-    T is `total_length`, or the longest length where it is None.
+    T is `total_length`, or the longest length if it is None.
     """
     import torch
 

@@ -53,7 +53,7 @@ def rewrite(module: fx.GraphModule) -> None:
 
 
 def _fold_constants(module: fx.GraphModule) -> None:
-    """Compute once what only weights go into, where the result is smaller than they are."""
+    """Compute once what only weights go into, if the result is smaller than they are."""
     values: dict[fx.Node, Tensor] = {}
     sizes: dict[fx.Node, int] = {}  # numbers in the weights that went in
     for node in module.graph.nodes:

@@ -43,7 +43,7 @@ def capture(
         model: The model in evaluation mode, on the CPU, prepared for native nodes.
         inputs: Its arguments, each dynamic axis at least 2 long.
         axes: Input name -> {axis: name} of the dynamic axes, in the order of `inputs`.
-        bounds: Name of an axis -> its smallest and largest size, where it has such.
+        bounds: Name of an axis -> its smallest and largest size, if it has such.
 
     Raises:
         ExportError: The model cannot be traced, or its code fixes a dynamic axis to the size in `inputs`.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
 from compressor.files import writing
-from compressor.report import Artifact, Parity, Part
+from compressor.onnx_graphs import walk
+from compressor.report import Artifact, Parity, Part, TensorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,15 +48,14 @@ def write_beside(candidate: Path, files: Mapping[Path, bytes]) -> None:
 def artifact(candidate: Path, files: Mapping[Path, bytes], parity: Parity, seconds: float) -> Artifact:
     """The facts, read back from the file: nothing that was asked for is trusted."""
     from compressor.measure import size
-    from compressor.onnx_graphs import walk
     from compressor.runtimes import loading
     from compressor.runtimes.onnx_runtime import describe
-    from exporters.passes import tidy, versions
+    from exporters.passes import versions
 
     *data, (_, content) = files.items()
     proto = loading.read(candidate)
     opset = walk.opset(proto)
-    operators = tidy.operators(proto)
+    operators = _operators(proto)
     return Artifact(
         format="onnx",
         path=candidate.name,
@@ -65,8 +66,8 @@ def artifact(candidate: Path, files: Mapping[Path, bytes], parity: Parity, secon
         needs=versions.needs(opset, proto.ir_version, operators),
         opset=opset,
         ir_version=proto.ir_version,
-        inputs=tuple(tidy.describe(value) for value in proto.graph.input),
-        outputs=tuple(tidy.describe(value) for value in proto.graph.output),
+        inputs=tuple(_describe(value) for value in proto.graph.input),
+        outputs=tuple(_describe(value) for value in proto.graph.output),
         operators=operators,
         parity=parity,
         runtime=describe(),
@@ -76,3 +77,22 @@ def artifact(candidate: Path, files: Mapping[Path, bytes], parity: Parity, secon
 
 def _part(path: Path, content: bytes) -> Part:
     return Part(path=path.name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), purpose="weights")
+
+
+def _operators(proto: onnx.ModelProto) -> dict[str, int]:
+    """Operator type -> number of nodes, sorted by name, bodies of control flow included."""
+    counts = Counter(node.op_type for node in walk.nodes(proto.graph))
+    return dict(sorted(counts.items()))
+
+
+def _describe(value: onnx.ValueInfoProto) -> TensorInfo:
+    """Name, type and shape of an input or output; a dynamic axis by its name, `?` if it has none."""
+    import onnx
+
+    tensor = value.type.tensor_type
+    shape = tuple(
+        dimension.dim_value if dimension.HasField("dim_value") else dimension.dim_param or "?"
+        for dimension in tensor.shape.dim
+    )
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return TensorInfo(name=value.name, dtype=dtype, shape=shape)

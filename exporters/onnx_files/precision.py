@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 def finish(proto: onnx.ModelProto, options: Options) -> None:
     """Check a graph, and give it the precision that was asked for."""
-    from exporters.passes import half, tidy
+    from exporters.passes import half, validity
 
-    tidy.check(proto, options.opset)
+    validity.check(proto, options.opset)
     if options.precision == "float16":
         half.convert(proto, float_io=options.float_io)
-        tidy.check(proto, options.opset)
+        validity.check(proto, options.opset)

@@ -52,9 +52,9 @@ def checked(
     from compressor.runtimes.forward import Fixed
     from compressor.runtimes.steps import Steps
     from compressor.task.fixed_axes import dynamic
-    from exporters.passes import tidy
+    from exporters.passes import validity
     from exporters.quantization import quantize
-    from exporters.quantization.nodes import DOMAIN
+    from exporters.quantization.products import DOMAIN
     from exporters.stepping.sequences import Sequences
 
     options, task = job.options, job.task
@@ -66,8 +66,10 @@ def checked(
         candidate.parent,
         task,
         reference,
-        options,
         rounding,
+        precision="int4" if options.precision == "int4" else "int8",
+        atol=options.atol,
+        rtol=options.rtol,
         shapes=None if stream is None else Sequences(task, stream.inputs),
         behind=lambda file: Fixed(file, dynamic(task)) if stream is None else Steps(file.path, file=file),
         stream=stream,
@@ -75,7 +77,7 @@ def checked(
         seed=job.seed,
         bar=bar,
     )
-    tidy.check(rounded, options.opset, {DOMAIN: 1} if rounding.quantize_for == "cpu" else {})
+    validity.check(rounded, options.opset, {DOMAIN: 1} if rounding.quantize_for == "cpu" else {})
     files = facts.contents(rounded, job.path, options)
     facts.write_beside(candidate, files)
     artifact = facts.artifact(candidate, files, parity, job.seconds)

@@ -31,7 +31,7 @@ def graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.Mode
     from exporters.capture import native_recurrent
     from exporters.capture import program as torch_capture
     from exporters.loops.capture import translate_body
-    from exporters.passes import tidy
+    from exporters.passes import naming, tidy
 
     native_recurrent.prepare(model)
     length, axes = _tracing_length(task)
@@ -43,8 +43,8 @@ def graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.Mode
     bar.advance(note="simplify and check")
     with torch_capture.quiet():
         tidy.tidy(built, captured.bodies, lambda body: translate_body(body, options.opset))
-    tidy.name_values(built, task.inputs, task.outputs)
-    proto = tidy.to_proto(built, axes, task.outputs, options.ir_version)
+    naming.name_values(built, task.inputs, task.outputs)
+    proto = naming.to_proto(built, axes, task.outputs, options.ir_version)
     finish(proto, options)
     return proto
 

@@ -17,7 +17,7 @@ from exporters.capture import native_recurrent
 from exporters.capture import program as torch_capture
 from exporters.onnx_files import facts, rounded
 from exporters.onnx_files.precision import finish
-from exporters.passes import tidy
+from exporters.passes import naming, tidy
 from exporters.stepping import chained, example
 from exporters.stepping.find import find_plan
 from exporters.stepping.module import traceable
@@ -78,8 +78,8 @@ def graph(model: nn.Module, task: Task, options: Options, stream: Stream) -> tup
     built = torch_capture.translate(program, options.opset)
     with torch_capture.quiet():
         tidy.tidy(built)
-    tidy.name_values(built, step.inputs, step.outputs)
-    proto = tidy.to_proto(built, step.inputs, step.outputs, options.ir_version)
+    naming.name_values(built, step.inputs, step.outputs)
+    proto = naming.to_proto(built, step.inputs, step.outputs, options.ir_version)
     entry = proto.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, step.info.model_dump_json()
     finish(proto, options)

@@ -1,7 +1,7 @@
-"""`precision: float16`: weights in half, and computation in half where that runs.
+"""`precision: float16`: weights in half precision, and computation too if that runs.
 
-Recurrent nodes compute in float32 behind casts, and their weights are in half as well: phone runtimes differ in whether
-they take such nodes in half. So do operators that ONNX has no half form of, and each pair of a MatMul and a Transpose
+Recurrent nodes compute in float32 behind casts, and their weights are in half as well: not every phone runtime takes
+such nodes in half. So do operators that ONNX has no half form of, and each pair of a MatMul and a Transpose
 in front of it that moves an axis of batches: at its default level ONNX Runtime 1.32 makes one node of the two, and at
 that one in half precision it dies (SIGSEGV while loading, in its transformer for convolutions). The pair stands behind
 every recurrent layer whose batch comes first, and is why half-precision recurrent models crash there.
@@ -72,7 +72,7 @@ class _Conversion:
         """Inputs and outputs of the model that stay float32; what reads them in half reads another value."""
 
     def graph(self, graph: onnx.GraphProto, *, outermost: bool) -> None:
-        """Convert a graph; the casts of its inputs come first, those of its outputs where they are made."""
+        """Convert a graph; the casts of its inputs come first, those of its outputs last."""
         import onnx
 
         for tensor in graph.initializer:
@@ -112,9 +112,9 @@ class _Conversion:
                 node.input[index] = as_float[name]
         for index, name in enumerate(node.output):
             if name in self._kept:
-                made, other = (name, name + _HALF) if needs_float else (name + _HALF, name)
-                node.output[index] = made
-                behind.append(self._cast(made, other, half=needs_float))
+                computed, cast = (name, name + _HALF) if needs_float else (name + _HALF, name)
+                node.output[index] = computed
+                behind.append(self._cast(computed, cast, half=needs_float))
             elif needs_float and name in self._floats:
                 node.output[index] = as_float[name] = name + _FLOAT
                 behind.append(self._cast(name + _FLOAT, name, half=True))

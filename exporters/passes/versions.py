@@ -22,6 +22,6 @@ OPERATORS = {"MatMulNBits": (1, 17)}
 
 def needs(opset: int, ir_version: int, operators: Iterable[str]) -> str:
     """The first release that reads a file, such as `ONNX Runtime 1.14`."""
-    own = [OPERATORS[name] for name in operators if name in OPERATORS]
-    major, minor = max(OPSETS[opset], IR_VERSIONS[ir_version], *own)
+    needed = [OPERATORS[name] for name in operators if name in OPERATORS]
+    major, minor = max(OPSETS[opset], IR_VERSIONS[ir_version], *needed)
     return f"ONNX Runtime {major}.{minor}"

@@ -1,35 +1,23 @@
-"""Which matrix gets which form: measured on calibration data, and on the task's metric where that is limited."""
+"""Which matrix gets which form: measured on calibration data, and on the task's metric if that is limited."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
-from compressor.files import writing
-from exporters.quantization.matrices import Form, partners
+from exporters.quantization.forms import WORDS, ladder, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from compressor.progress import Bar
-    from exporters.quantization.matrices import Matrix
-    from exporters.quantization.rewrite import Writer
+    from exporters.quantization.matrices import Form, Matrix
+    from exporters.quantization.trials import Trials
 
-    Forward = Callable[..., Tensor | tuple[Tensor, ...]]
     Forms = dict[str, Form]
 
-_WORDS: dict[Form, str] = {
-    "weights": "8 bits",
-    "integer": "8-bit integers",
-    "int4": "4 bits",
-    "half": "float16",
-    "static": "calibrated integers",
-}
 _INTEGERS = ("integer", "static")
 _SPEED_IN_BYTES = 0.05
 """Leaving integer arithmetic saves no byte but costs time: as if this share of the float matrix were added, or of what
@@ -40,97 +28,6 @@ _HARMLESS = 0.05
 """Share of `max_error` below which a matrix is not measured in more exact forms."""
 _METRICS = 8
 """Of how many matrices, those with the largest errors, the metric is measured alone."""
-
-
-def ladder(matrix: Matrix, precision: str, target: str) -> tuple[Form, ...]:
-    """The forms of a matrix, from the one that is wanted to the most exact one."""
-    if matrix.refused:
-        return ("float",)
-    if not matrix.shape:
-        return ("static", "float")
-    exact: tuple[Form, ...] = ("weights", "half", "float")
-    if target == "npu":
-        return exact if matrix.unfit else ("static", *exact)
-    if target == "anywhere" or not matrix.is_product:
-        return exact
-    if precision == "int4":
-        return ("int4", "integer", *exact)
-    return exact if matrix.slower_as_integers else ("integer", *exact)
-
-
-def settled(forms: Mapping[str, Form], matrices: Sequence[Matrix]) -> Forms:
-    """Forms that go together: a recurrent node whose state is multiplied in float stays native as a whole.
-
-    In calibrated integers both of its matrices are, or none.
-    """
-    found = dict(forms)
-    for inputs, state in partners(matrices).items():
-        if "static" in (found[inputs], found[state]):
-            found |= {
-                name: "weights" for name in (inputs, state) if found[inputs] != found[state] and found[name] == "static"
-            }
-        elif found[inputs] in ("integer", "int4") and found[state] not in ("integer", "int4"):
-            found[inputs] = "weights"
-    return found
-
-
-@dataclass(frozen=True)
-class Metric:
-    """The task's metric, and how much of it rounding may cost."""
-
-    function: Literal["validate", "evaluate"]
-    loss: Callable[[Forward], float]
-    """How much worse a file scores than the float file."""
-    allowed: float
-
-
-@dataclass
-class Trials:
-    """Builds files with given forms and measures them."""
-
-    writer: Writer
-    folder: Path
-    open: Callable[[Path], Forward]
-    calibration: Sequence[tuple[Tensor, ...]]
-    metric: Metric | None = None
-    _wanted: list[tuple[Tensor, ...]] = field(default_factory=list)
-
-    def forward(self, forms: Mapping[str, Form], *, exact: bool = False) -> Forward:
-        """The file with these forms."""
-        path = self.folder / "trial.onnx"
-        with writing(path):
-            path.write_bytes(self.writer.write(forms, exact=exact).SerializeToString())
-        return self.open(path)
-
-    def error(self, forward: Forward) -> float:
-        """Relative error of a file's outputs on the calibration data; see `relative_error`."""
-        if not self._wanted:
-            self._wanted = [_flat(self.forward({})(*inputs)) for inputs in self.calibration]
-        return relative_error(self._wanted, [_flat(forward(*inputs)) for inputs in self.calibration])
-
-
-def relative_error(wanted: Sequence[tuple[Tensor, ...]], found: Sequence[tuple[Tensor, ...]]) -> float:
-    """The largest of the outputs' ||found - wanted|| / ||wanted||, each over all batches.
-
-    Integers and booleans, such as an argmax, are left out. Infinite where a value is not finite or a shape differs.
-    """
-    largest: float = 0.0
-    for ours, theirs in zip(zip(*wanted, strict=True), zip(*found, strict=True), strict=True):
-        if not ours[0].is_floating_point():
-            continue
-        if any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
-            return float("inf")
-        pairs = zip(ours, theirs, strict=True)
-        difference = float(sum(float((a.double() - b.double()).square().sum()) for a, b in pairs))
-        norm = float(sum(float(a.double().square().sum()) for a in ours))
-        if not difference < float("inf"):
-            return float("inf")
-        largest = max(largest, (difference / norm) ** 0.5 if norm else difference**0.5)
-    return largest
-
-
-def _flat(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
 @dataclass(frozen=True)
@@ -150,7 +47,7 @@ def choose(
 ) -> Chosen:
     """The smallest forms within the limits.
 
-    Each matrix is first measured alone in each of its forms. Then everything gets the form that is wanted, and where
+    Each matrix is first measured alone in each of its forms. Then everything gets the form that is wanted, and if
     that breaks a limit, matrices step to a more exact form, in the order of (error squared that this takes away) /
     (bytes that it costs), until the limits hold; at last each of these exceptions is tried without.
 
@@ -167,7 +64,7 @@ def choose(
     search = _Search(trials, matrices, ladders, max_error, bar)
     first: Forms = {name: forms[0] for name, forms in ladders.items()}
     chosen, exceptions = search.carry_out(first, _moves(trials, matrices, ladders, alone))
-    wanted = ("static",) if target == "npu" else tuple(_WORDS)
+    wanted = ("static",) if target == "npu" else tuple(WORDS)
     if not any(chosen[matrix.name] in wanted for matrix in matrices if matrix.shape):
         raise ExportError(
             f"no matrix can be rounded within the limits: {search.why}",
@@ -178,20 +75,20 @@ def choose(
     notes = {}
     for name, form in final.items():
         if name in exceptions:
-            notes[name] = f"with {_WORDS[ladders[name][0]]} here too: {exceptions[name]}"
+            notes[name] = f"with {WORDS[ladders[name][0]]} here too: {exceptions[name]}"
         elif form != ladders[name][0]:
             notes[name] = "the other matrix of its recurrent node is multiplied in float, so this one is as well"
     return Chosen(final, error, drop, alone, metric_alone, notes)
 
 
 def _alone(trials: Trials, name: str, forms: tuple[Form, ...], max_error: float) -> dict[Form, float]:
-    """The error of each form; of more exact forms none where a form is harmless. Half precision is not measured."""
-    found: dict[Form, float] = {}
+    """The error of each form; of more exact forms none if a form is harmless. Half precision is not measured."""
+    errors: dict[Form, float] = {}
     for form in forms[: forms.index("half" if "half" in forms else "float")]:
-        found[form] = trials.error(trials.forward({name: form}))
-        if found[form] < _HARMLESS * max_error:
+        errors[form] = trials.error(trials.forward({name: form}))
+        if errors[form] < _HARMLESS * max_error:
             break
-    return found
+    return errors
 
 
 def _metric_alone(
@@ -200,11 +97,11 @@ def _metric_alone(
     if trials.metric is None:
         return {}
     worst = sorted(alone, key=lambda name: -alone[name][ladders[name][0]])[:_METRICS]
-    found = {}
+    losses = {}
     for name in worst:
         bar.advance(0, note=f"metric without {name}")
-        found[name] = trials.metric.loss(trials.forward({name: ladders[name][0]}))
-    return found
+        losses[name] = trials.metric.loss(trials.forward({name: ladders[name][0]}))
+    return losses
 
 
 def _moves(
@@ -241,7 +138,7 @@ class _Search:
         """How the last combination that was refused broke a limit."""
 
     def measured(self, forms: Mapping[str, Form]) -> tuple[float, float | None]:
-        """Error and, where the error is allowed and the metric counts, loss of the metric."""
+        """Error and, if the error is allowed and the metric counts, loss of the metric."""
         final = settled(forms, self.matrices)
         key = tuple(sorted(final.items()))
         if key not in self._known:
@@ -291,8 +188,7 @@ class _Search:
 
     def _after(self, first: Forms, moves: Sequence[tuple[str, Form]]) -> Forms:
         """`first` after the moves; a matrix never goes back to a less exact form."""
-        found = dict(first)
+        forms = dict(first)
         for name, form in moves:
-            order = self.ladders[name]
-            found[name] = max(found[name], form, key=order.index)
-        return found
+            forms[name] = max(forms[name], form, key=self.ladders[name].index)
+        return forms

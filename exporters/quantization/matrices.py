@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
+from compressor import gates
 from compressor.onnx_graphs import walk
-from compressor.onnx_graphs.unrolled_nodes import GATES
+from compressor.onnx_graphs.recurrent_node import OPERATORS as RECURRENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,6 @@ blocks, `MatMulNBits`. `static`: 8 bits, and everything around the operator in i
 
 SMALLEST = 256
 """Elements below which nothing is gained: the scales and nodes cost as much as is saved."""
-RECURRENT = ("RNN", "GRU", "LSTM")
 SCAN_UNITS = {"RNN": 192, "GRU": 256}
 """From so many units on, the Scan of integers is at least as fast as the native node with 8 bits in front of it
 (`benchmarks/precision.py --any-size`)."""
@@ -41,7 +41,7 @@ class Use:
     plain: bool
     """The operator is used in a way for which there is a form of its own."""
     channels: tuple[int, ...] | None
-    """The axes of the operator's outputs among those of the weight; None where it has no such form."""
+    """The axes of the operator's outputs among those of the weight; None if it has no such form."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Matrix:
     unfit: str = ""
     """Why it cannot be in calibrated integers."""
     activations: int = 0
-    """Where the entry stands for operators without a matrix, whose shape is (): bytes of what they give, in float32."""
+    """If the entry stands for operators without a matrix, whose shape is (): bytes of what they give, in float32."""
 
     @property
     def bytes(self) -> int:
@@ -76,10 +76,10 @@ class Matrix:
 
     @property
     def slower_as_integers(self) -> str:
-        """Why products of integers would take longer than the native node; empty where they would not."""
+        """Why products of integers would take longer than the native node; empty if they would not."""
         for use in self.uses:
-            gates, least = GATES.get(use.operator, 0), SCAN_UNITS.get(use.operator, 0)
-            units = self.shape[1] // gates if gates else 0
+            cell, least = gates.BY_OPERATOR.get(use.operator), SCAN_UNITS.get(use.operator, 0)
+            units = self.shape[1] // cell.count if cell is not None else 0
             if units < least:
                 return f"a {use.operator} of {units} units is faster as it is than as a Scan of integers (from {least})"
         return ""
@@ -110,11 +110,11 @@ def find(proto: onnx.ModelProto, keep_float: Sequence[str] = (), smallest: int =
                 plain = channels is not None and is_plain(node)
                 uses.setdefault(name, []).append(Use(node.op_type, place, node.output[0], plain, channels))
     outputs = {value.name for value in proto.graph.output}
-    return [_matrix(name, sizes[name], found, keep_float, name in outputs, smallest) for name, found in uses.items()]
+    return [_matrix(name, sizes[name], places, keep_float, name in outputs, smallest) for name, places in uses.items()]
 
 
 def name_by_parameters(proto: onnx.ModelProto, parameters: Mapping[str, NDArray[Any]]) -> None:
-    """Give weights that were transposed while the graph was made the names of their parameters, in place."""
+    """Give weights that were transposed while the graph was translated the names of their parameters, in place."""
     import numpy as np
     import onnx
 
@@ -146,7 +146,7 @@ def _matrix(
         refused = "it is an output of the graph"
     elif channels is None:
         operators = ", ".join(dict.fromkeys(f"`{use.operator}`" for use in uses))
-        refused = f"it is used by {operators}, for which there is no form in fewer bits"
+        refused = f"it is used by {operators}, which have no form in fewer bits"
     elif elements < smallest:
         refused = f"{elements} numbers: scales and nodes would cost what is saved"
     else:
@@ -156,19 +156,20 @@ def _matrix(
 
 
 def is_plain(node: onnx.NodeProto) -> bool:
-    """The forms that the exporter writes: defaults wherever a form of ours would have to know better."""
+    """The forms that the exporter writes: a form of ours takes the defaults of these attributes for granted."""
     import onnx
 
-    given = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
     if node.op_type == "Gemm":
-        return bool(given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0 and not given.get("transA", 0))
+        scaled = attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0
+        return not scaled and not attributes.get("transA", 0)
     if node.op_type == "Gather":
-        return bool(given.get("axis", 0) == 0)
+        return bool(attributes.get("axis", 0) == 0)
     if node.op_type in RECURRENT:
         known = {"hidden_size", "direction", "linear_before_reset", "activations", "layout"}
-        reset = node.op_type != "GRU" or given.get("linear_before_reset", 0) == 1
-        usual = node.op_type == "RNN" or "activations" not in given
-        return set(given) <= known and not given.get("layout", 0) and reset and usual and len(node.input) < 8
+        reset = node.op_type != "GRU" or attributes.get("linear_before_reset", 0) == 1
+        usual = node.op_type == "RNN" or "activations" not in attributes
+        return set(attributes) <= known and not attributes.get("layout", 0) and reset and usual and len(node.input) < 8
     return True
 
 

@@ -2,222 +2,138 @@
 
 ONNX Runtime has one such node, `DynamicQuantizeLSTM`. The others become a `Scan`: the products with the inputs are
 taken for all steps at once in front of it, and its body holds the product with the state, and the gates.
-Gate order and equations are those of https://onnx.ai/onnx/operators/ (GRU with `linear_before_reset`, as PyTorch's is).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compressor.onnx_graphs.unrolled_nodes import GATES
-from exporters.quantization.nodes import DOMAIN, Names, Nodes
+from compressor.onnx_graphs import cells
+from compressor.onnx_graphs.recurrent_node import RecurrentNode
+from compressor.onnx_graphs.scans import layer_scan
+from compressor.onnx_graphs.unrolling.rows import joined
+from exporters.quantization.products import DOMAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    import onnx
-    from numpy.typing import NDArray
+    import onnx_ir as ir
 
-    from exporters.quantization.matrices import Form
-    from exporters.quantization.rewrite import Weights
+    from compressor.onnx_graphs.builder import Builder
+    from exporters.quantization.products import Products
 
 _PRODUCTS = ("integer", "int4")
+_INT64 = 7
+"""The type int64, as Cast wants it."""
 
 
-class Writer(Protocol):
-    """What this module needs of the rewriter."""
+def replacement(do: Builder, node: ir.Node, products: Products) -> list[ir.Value | None] | None:
+    """A recurrent node in the forms of its two matrices.
 
-    weights: Weights
-    names: Names
-    exact: bool
-    proto: onnx.ModelProto
+    Args:
+        do: Gets the nodes.
+        node: GRU nodes have `linear_before_reset` 1, as PyTorch's have.
+        products: The matrices.
 
-    def floats(self, name: str) -> str:
-        """The value that holds a matrix in float."""
-
-    def zeros(self, shape: tuple[int, ...]) -> str:
-        """Zero points of 8 bits."""
-
-    def product(self, made: Nodes, x: str, name: str, bias: NDArray[Any] | None = None, direction: int = 0) -> str:
-        """X @ matrix + bias."""
-
-
-def write(made: Nodes, node: onnx.NodeProto, inputs: Form, state: Form, writer: Writer) -> bool:
-    """A recurrent node in the forms of its two matrices; False where it stays a native node on float weights."""
-    if state not in _PRODUCTS and inputs not in _PRODUCTS:
-        return False
-    if node.op_type == "LSTM" and inputs == state == "integer":
-        if writer.exact:
-            return False
-        _dynamic_lstm(made, node, writer)
-    else:
-        _Scan(made, node, writer).write()
-    return True
+    Returns:
+        Its outputs, None for those that nothing reads; None if it stays a native node on float weights.
+    """
+    forms = {products.form(str(value.name)) for value in node.inputs[1:3] if value is not None}
+    if forms.isdisjoint(_PRODUCTS):
+        return None
+    if node.op_type == "LSTM" and forms == {"integer"}:
+        return None if products.exact else _dynamic_lstm(do, node, products)
+    return _Layer(do, node, products).outputs()
 
 
-def _dynamic_lstm(made: Nodes, node: onnx.NodeProto, writer: Writer) -> None:
+def _dynamic_lstm(do: Builder, node: ir.Node, products: Products) -> list[ir.Value | None]:
     """`DynamicQuantizeLSTM`: weights (D, I, 4 * H), and for each direction and row a scale and a zero point."""
-    given = [*node.input, *[""] * (8 - len(node.input))]
+    inputs = [*node.inputs, *[None] * (8 - len(node.inputs))]
     scales = []
     for place in (1, 2):
-        name = given[place]
-        low = writer.weights.low(name)
-        given[place] = made.constant(low.values.swapaxes(1, 2), f"{name}.int8")
+        value = inputs[place]
+        assert value is not None
+        low = products.weights.low(str(value.name))
+        inputs[place] = do.constant(low.values.swapaxes(1, 2), f"{value.name}.int8")
         scale = low.scale[..., 0]  # (D, 4 * H)
-        scales += [made.scale(scale, f"{name}.scale"), writer.zeros(scale.shape)]
-    made("DynamicQuantizeLSTM", [*given, *scales], list(node.output), domain=DOMAIN, **_attributes(node))
+        scales += [products.scale(do, scale, f"{value.name}.scale"), products.zeros(scale.shape)]
+    count = len(node.outputs)
+    return [*do.several("DynamicQuantizeLSTM", [*inputs, *scales], count, domain=DOMAIN, attributes=node.attributes)]
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    import onnx
-
-    return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
-
-
-class _Scan:
+class _Layer:
     """A recurrent node as one Scan for each direction."""
 
-    def __init__(self, made: Nodes, node: onnx.NodeProto, writer: Writer) -> None:
-        import onnx
+    def __init__(self, do: Builder, node: ir.Node, products: Products) -> None:
+        self.do, self.node, self.products = do, node, products
+        self.recurrent = RecurrentNode(node)
+        x, self.w, self.r = (node.inputs[place] for place in range(3))
+        assert x is not None
+        self.x, self.size = x, self.recurrent.weights(0)[1].shape[1]
 
-        self.made, self.node, self.writer = made, node, writer
-        self.x, self.w, self.r, self.b, self.lengths, *self.initial = [*node.input, *[""] * 7][:7]
-        shape = writer.weights.arrays[self.r].shape
-        self.directions, self.size = shape[0], shape[2]
-        attributes = _attributes(node)
-        self.backward = attributes.get("direction", b"forward") == b"reverse"
-        self.activations = [word.decode() for word in attributes.get("activations", [])] or ["Tanh"] * self.directions
-        bias = next((t for t in writer.proto.graph.initializer if t.name == self.b), None)
-        rows = GATES[node.op_type] * self.size
-        self.bias = np.zeros((self.directions, 2 * rows), np.float32)
-        if bias is not None:
-            self.bias = onnx.numpy_helper.to_array(bias)
-        self.states = 2 if node.op_type == "LSTM" else 1
+    def outputs(self) -> list[ir.Value | None]:
+        """Those of the node."""
+        do = self.do
+        valid = self._valid()
+        directions = [self._direction(*each, valid) for each in enumerate(self.recurrent.backward)]
+        results: list[ir.Value | None] = []
+        for old, parts in zip(self.node.outputs, zip(*directions, strict=True), strict=False):
+            axis = 1 if not results else 0  # (T, D, B, H), (D, B, H)
+            used = bool(old.name)
+            results.append(
+                joined(do, [do("Unsqueeze", [part, do.integers(axis)]) for part in parts], axis) if used else None
+            )
+        return results
 
-    def write(self) -> None:
-        """Add the nodes; the outputs have the names of the old ones."""
-        made = self.made
-        valid = self._valid() if self.lengths else ""
-        found = [self._direction(direction, valid) for direction in range(self.directions)]
-        for place, name in enumerate(self.node.output):
-            if not name:
-                continue
-            axis = 1 if place == 0 else 0  # (T, D, B, H), (D, B, H)
-            parts = [made("Unsqueeze", [outputs[place], made.integers(axis)]) for outputs in found]
-            if len(parts) == 1:
-                made.nodes[-1].output[0] = name
-            else:
-                made("Concat", parts, [name], axis=axis)
+    def _valid(self) -> ir.Value | None:
+        """(T, B, 1): False past the end of a sequence; None if all are equally long."""
+        do, lengths = self.do, self.recurrent.input("lengths")
+        if lengths is None:
+            return None
+        time = do("Squeeze", [do("Shape", [self.x], start=0, end=1), do.integers(0)])
+        zero, one = (do.constant(np.array(number, np.int64)) for number in (0, 1))
+        steps = do("Unsqueeze", [do("Range", [zero, time, one]), do.integers(1)])  # (T, 1)
+        inside = do("Less", [steps, do("Cast", [lengths], to=_INT64)])  # (T, B)
+        return do("Unsqueeze", [inside, do.integers(2)])
 
-    def _valid(self) -> str:
-        """(T, B, 1): False past the end of a sequence."""
-        made = self.made
-        time = made("Squeeze", [made("Shape", [self.x], start=0, end=1), made.integers(0)])
-        zero, one = (made.constant(np.array(number, np.int64)) for number in (0, 1))
-        steps = made("Unsqueeze", [made("Range", [zero, time, one]), made.integers(1)])  # (T, 1)
-        inside = made("Less", [steps, made("Cast", [self.lengths], to=7)])  # (T, B)
-        padded: str = made("Unsqueeze", [inside, made.integers(2)])
-        return padded
-
-    def _start(self, initial: str, direction: int) -> str:
+    def _start(self, initial: ir.Value | None, direction: int) -> ir.Value:
         """A state in front of the first step (B, H)."""
-        made = self.made
-        if initial:
-            first: str = made("Gather", [initial, made.constant(np.array(direction, np.int64))], axis=0)
-            return first
-        batch = made("Shape", [self.x], start=1, end=2)
-        zeros: str = made("Expand", [made.constant(np.zeros((1, 1), np.float32)), self._sizes(batch)])
-        return zeros
+        do = self.do
+        if initial is not None:
+            return do("Gather", [initial, do.constant(np.array(direction, np.int64))], axis=0)
+        batch = do("Shape", [self.x], start=1, end=2)
+        sizes = do("Concat", [batch, do.integers(self.size)], axis=0)
+        return do("Expand", [do.constant(np.zeros((1, 1), np.float32)), sizes])
 
-    def _sizes(self, batch: str) -> str:
-        joined: str = self.made("Concat", [batch, self.made.integers(self.size)], axis=0)
-        return joined
-
-    def _direction(self, direction: int, valid: str) -> list[str]:
+    def _direction(self, direction: int, backward: bool, valid: ir.Value | None) -> list[ir.Value]:
         """Y (T, B, H) and the last states (B, H) of one direction."""
-        import onnx
+        do, size, gates = self.do, self.size, self.recurrent.gates
+        assert self.w is not None
+        assert self.r is not None
+        recurrent_name, activation = str(self.r.name), self.recurrent.activations(direction)[0]
+        of_inputs, of_state = self.recurrent.biases(direction)
+        apart = gates.operator == "GRU"  # its reset gate scales the bias of the state
+        sums = self.products.product(
+            do, self.x, str(self.w.name), of_inputs if apart else of_inputs + of_state, direction
+        )  # (T, B, G * H)
+        sequences = do.several("Split", [sums, do.integers(2 * size, size)], 2, axis=-1) if apart else [sums]
+        states = [self._start(self.recurrent.input(name), direction) for name in gates.states]
 
-        made, kind = self.made, self.node.op_type
-        rows = GATES[kind] * self.size
-        of_inputs: NDArray[Any] = self.bias[direction, :rows]
-        of_state: NDArray[Any] | None = self.bias[direction, rows:]
-        if kind != "GRU":  # of a GRU the reset gate scales the second one
-            of_inputs, of_state = self.bias[direction].reshape(2, rows).sum(axis=0), None
-        steps = self.writer.product(made, self.x, self.w, of_inputs, direction)  # (T, B, G * H)
-        sequences = [steps]
-        if kind == "GRU":
-            sequences = made("Split", [steps, made.integers(2 * self.size, self.size)], 2, axis=-1)
-        sequences += [valid] if valid else []
-        starts = [self._start(initial, direction) for initial in self.initial[: self.states]]
+        def step(body: Builder, states: Sequence[ir.Value], elements: Sequence[ir.Value]) -> list[ir.Value]:
+            product = self.products.product(body, states[0], recurrent_name, of_state if apart else None, direction)
+            if gates.operator == "GRU":
+                of_gates, of_new = body.several("Split", [product, body.integers(2 * size, size)], 2, axis=-1)
+                total, inputs = body("Add", [of_gates, elements[0]]), elements[1]
+                return cells.gru(body, total, inputs, states[0], lambda _: of_new, size, gates.onnx_gates)
+            total = body("Add", [product, elements[0]])
+            if gates.operator == "LSTM":
+                return cells.lstm(body, total, states[1], size, gates.onnx_gates)
+            return cells.rnn(body, total, activation)
 
-        body = Nodes(self.writer.names)
-        states = [body.names.new("quantized.state") for _ in starts]
-        inputs = [body.names.new("quantized.step") for _ in sequences]
-        product = self.writer.product(body, states[0], self.r, of_state, direction)
-        new = _STEPS[kind](body, product, states, inputs, self.size, self.activations[direction])
-        if valid:
-            new = [body("Where", [inputs[-1], after, state]) for after, state in zip(new, states, strict=True)]
-        y = body("Identity", [new[0]])
-        kinds = [onnx.TensorProto.FLOAT] * len(inputs)
-        kinds[-1] = onnx.TensorProto.BOOL if valid else kinds[-1]
-        graph = onnx.helper.make_graph(
-            body.nodes,
-            body.names.new("quantized.body"),
-            [_info(name, onnx.TensorProto.FLOAT) for name in states]
-            + [_info(name, element) for name, element in zip(inputs, kinds, strict=True)],
-            [_info(name, onnx.TensorProto.FLOAT) for name in (*new, y)],
-            body.initializers,
-        )
-        backward = int(self.backward or direction == 1)
-        *last, y = made(
-            "Scan",
-            [*starts, *sequences],
-            len(starts) + 1,
-            body=graph,
-            num_scan_inputs=len(sequences),
-            scan_input_directions=[backward] * len(sequences),
-            scan_output_directions=[backward],
-        )
-        if valid:
-            y = made("Where", [valid, y, made.constant(np.zeros((), np.float32))])
+        body, name = self.products.builder(), self.products.names.new("quantized.body")
+        *last, y = layer_scan(do, body, step, states, sequences, valid, backward=backward, name=name)
+        if valid is not None:
+            y = do("Where", [valid, y, do.constant(np.zeros((), np.float32))])
         return [y, *last]
-
-
-def _info(name: str, element: int) -> onnx.ValueInfoProto:
-    import onnx
-
-    return onnx.helper.make_tensor_value_info(name, element, None)
-
-
-def _lstm(
-    body: Nodes, product: str, states: Sequence[str], steps: Sequence[str], size: int, activation: str
-) -> list[str]:
-    """i, o, f = sigmoid, g = tanh of R h + x;  c' = f * c + i * g;  h' = o * tanh(c')."""
-    total = body("Add", [product, steps[0]])
-    smooth, new = body("Split", [total, body.integers(3 * size, size)], 2, axis=-1)
-    enter, out, forget = body("Split", [body("Sigmoid", [smooth]), body.integers(size, size, size)], 3, axis=-1)
-    cell = body("Add", [body("Mul", [forget, states[1]]), body("Mul", [enter, body("Tanh", [new])])])
-    return [body("Mul", [out, body("Tanh", [cell])]), cell]
-
-
-def _gru(
-    body: Nodes, product: str, states: Sequence[str], steps: Sequence[str], size: int, activation: str
-) -> list[str]:
-    """z, r = sigmoid(R_zr h + x_zr);  n = tanh(x_n + r * (R_n h + b_n));  h' = n + z * (h - n)."""
-    of_gates, of_new = body("Split", [product, body.integers(2 * size, size)], 2, axis=-1)
-    gates = body("Sigmoid", [body("Add", [of_gates, steps[0]])])
-    keep, reset = body("Split", [gates, body.integers(size, size)], 2, axis=-1)
-    new = body("Tanh", [body("Add", [steps[1], body("Mul", [reset, of_new])])])
-    return [body("Add", [new, body("Mul", [keep, body("Sub", [states[0], new])])])]
-
-
-def _rnn(
-    body: Nodes, product: str, states: Sequence[str], steps: Sequence[str], size: int, activation: str
-) -> list[str]:
-    """H' = tanh or relu of R h + x."""
-    return [body(activation, [body("Add", [product, steps[0]])])]
-
-
-_STEPS: dict[str, Callable[..., list[str]]] = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}

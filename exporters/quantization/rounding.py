@@ -23,7 +23,7 @@ class Rounded:
 
     values: NDArray[np.int8]
     scale: Floats
-    """Of the shape of `values`, with every axis that is no channel axis of size 1."""
+    """Of the shape of `values`, with size 1 on every axis that is not a channel axis."""
 
     @property
     def weight(self) -> Floats:
@@ -47,7 +47,7 @@ def _integers(weight: NDArray[Any], scale: Floats, bits: int) -> NDArray[np.int8
 
 
 def _scale(weight: NDArray[Any], over: tuple[int, ...], bits: int) -> Floats:
-    """Numbers of float16 where these are normal, so that they can be stored as such."""
+    """Numbers of float16 if these are normal, so that they can be stored as such."""
     largest = np.abs(weight).max(axis=over, keepdims=True).astype(np.float32)
     scale = np.where(largest > 0, largest / np.float32(_LARGEST[bits]), np.float32(1)).astype(np.float32)
     low, high = np.finfo(np.float16).smallest_normal, np.finfo(np.float16).max
@@ -57,7 +57,7 @@ def _scale(weight: NDArray[Any], over: tuple[int, ...], bits: int) -> Floats:
 
 
 def as_stored(scale: Floats) -> NDArray[Any]:
-    """Scales as a file holds them: float16 where that is exact."""
+    """Scales as a file holds them: float16 if that is exact."""
     half = scale.astype(np.float16)
     return half if np.array_equal(half.astype(np.float32), scale) else scale
 

@@ -106,7 +106,7 @@ def _differs(model: nn.Module, output: StreamOutput, position: int, different: D
     kind = type(model.get_submodule(different.name)).__name__
     place = f"`{different.name}` ({kind})"
     where = f"at position {different.position}" + (", not before" if different.position else " already")
-    if different.given:
+    if different.inputs_differ:
         return ExportError(
             f"step by step, {place} is given something else than in the whole sequence {where}: the code in front of "
             "it mixes positions or depends on their number, as an added table of positions does",

@@ -54,10 +54,10 @@ def test_nothing_is_written_where_nothing_is_to_change(finished, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--target", "tpu"), "`tpu` is no target"),
+        (("--target", "tpu"), "unknown target `tpu`"),
         (("--target", "nnapi", "--out", "x.onnx"), "--out and --shape say how a file is changed"),
         (("--target", "nnapi", "--fix", "--shape", "time"), "--shape takes AXIS=SIZE, not `time`"),
-        (("--target", "nnapi", "--fix", "--shape", "frames=3"), "`frames` is no open axis of the file"),
+        (("--target", "nnapi", "--fix", "--shape", "frames=3"), "`frames` is not an open axis of the file"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(finished, arguments, message):

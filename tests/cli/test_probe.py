@@ -82,4 +82,4 @@ def test_what_cannot_be_meant_is_refused(arguments, message):
 def test_a_recipe_that_converts_nothing_is_refused(files):
     result = call("probe", "--recipe", files / "recipe.yaml", "--task", files / "task.py")
     assert result.code == 2
-    assert result.err.startswith("error: `tiny` has no step that puts another architecture in the place of one of this")
+    assert result.err.startswith("error: `tiny` has no step that replaces an architecture of this model")

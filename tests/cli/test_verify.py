@@ -13,7 +13,7 @@ from onnxruntime.quantization import quantize_dynamic
 
 from compressor.cli import verify
 from compressor.errors import CompressorError, UsageError
-from compressor.runtimes import emulation
+from compressor.runtimes.emulation import machine as emulated
 from tests.cli.conftest import call
 
 STAND_IN = """
@@ -51,7 +51,7 @@ def cache(tmp_path, monkeypatch):
 
 def lay(cache, version="10.0.13"):
     """A stand-in for the emulated machine: its emulator starts this machine's Python."""
-    place = emulation.folder()
+    place = emulated.folder()
     for path in ("root/usr/bin", f"packages/onnxruntime-{onnxruntime.__version__}.dist-info"):
         (place / path).mkdir(parents=True)
     (place / "root/usr/bin/python3.13").touch()
@@ -70,10 +70,10 @@ def test_what_is_missing_is_named_with_the_command_that_fetches_it(cache, finish
 
 def test_an_emulator_that_is_too_old_and_a_wheel_of_another_version_are_named(cache):
     lay(cache, version="7.2.19")
-    (wheel,) = (emulation.folder() / "packages").iterdir()
+    (wheel,) = (emulated.folder() / "packages").iterdir()
     wheel.rename(wheel.with_name("onnxruntime-1.2.3.dist-info"))
     with pytest.raises(UsageError) as caught:
-        emulation.find()
+        emulated.find()
     assert f"{cache / 'bin' / 'qemu-aarch64'} is 7.2.19, and 7.2 was seen to crash" in caught.value.message
     assert "which runs here; that in" in caught.value.message
     assert caught.value.message.endswith("is 1.2.3")
@@ -177,7 +177,7 @@ def test_a_call_that_cannot_be_meant(arguments, message):
 
 def _machine():
     try:
-        return emulation.find()
+        return emulated.find()
     except CompressorError:
         return None
 

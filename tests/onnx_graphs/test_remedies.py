@@ -111,7 +111,7 @@ def test_a_node_that_cannot_be_unrolled_stays_with_the_reason(tmp_path, proto, w
 
 
 def test_an_axis_that_the_file_does_not_have_is_refused():
-    with pytest.raises(UsageError, match=r"`frames` is no open axis of the file, which has time, batch"):
+    with pytest.raises(UsageError, match=r"`frames` is not an open axis of the file, which has time, batch"):
         fix(recurrent("GRU"), NNAPI, {"frames": 3})
 
 

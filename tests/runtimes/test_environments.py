@@ -75,5 +75,5 @@ def test_the_list_shows_what_is_there_and_what_is_not(tiny):
 def test_what_comes_with_the_package_or_does_not_exist_is_not_installed():
     with pytest.raises(UsageError, match="comes with this package"):
         environments.install("onnxruntime")
-    with pytest.raises(UsageError, match="`nothing` is no runtime"):
+    with pytest.raises(UsageError, match="unknown runtime `nothing`"):
         environments.install("nothing")

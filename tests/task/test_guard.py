@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from compressor import Call, Evaluation, Task
 from compressor.errors import TaskError
 from compressor.task.guard import GuardedTask
+from compressor.task.loading import load
+from tests.task.conftest import BODY
 
 CHANNELS, HIDDEN, CLASSES = 3, 5, 2
 Result = namedtuple("Result", ["scores", "state"])
@@ -234,3 +236,46 @@ def test_computed_weights_are_folded_and_said():
     assert "head.weight" in dict(task.model().named_parameters())
     assert any("folded into plain weights: head.weight" in note for note in task.notes)
     assert list(task.masks) == ["rnn.weight_hh_l0"]
+
+
+def test_what_a_function_of_the_task_raises_names_its_line(write):
+    task = load(write(BODY.replace("return 0.5", "return 1 / 0")))
+    with pytest.raises(TaskError) as caught:
+        task.evaluate(lambda x: x)
+    assert "`evaluate` of Tiny raised ZeroDivisionError: division by zero\n --> task.py:15" in caught.value.render()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "call", "message"),
+    [
+        ("return torch.nn.Linear(3, 2)", "return 3", "model", "must give a torch.nn.Module, not int"),
+        ("return (torch.zeros(batch, length, 3),)", "return [1]", "example", "gives no tensor"),
+        (
+            "return (torch.zeros(batch, length, 3),)",
+            "return (torch.zeros(1),) * 2",
+            "example",
+            "too many positional arguments",
+        ),
+    ],
+)
+def test_a_function_that_gives_the_wrong_thing_is_refused(write, old, new, call, message):
+    task = load(write(BODY.replace(old, new)))
+    with pytest.raises(TaskError, match=message):
+        task.model() if call == "model" else task.example(2, 3)
+
+
+def test_batches_that_are_no_pairs_are_refused(write):
+    task = load(write(BODY.replace("yield (torch.zeros(2, 5, 3),), torch.zeros(2)", "yield torch.zeros(2, 5, 3)")))
+    with pytest.raises(TaskError, match="must give pairs"):
+        list(task.batches(torch.Generator()))
+
+
+def test_lengths_out_of_order_are_refused(write):
+    with pytest.raises(TaskError, match="needs 1 <= min_length <= length <= max_length, not 9, 5, 20"):
+        load(
+            write(
+                BODY.replace(
+                    "class Tiny(Task):", "class Tiny(Task):\n        min_length, length, max_length = 9, 5, 20"
+                )
+            )
+        )

@@ -24,7 +24,7 @@ _ADVICE = {
 }
 _EXITS = {
     126: "is the runner built for the phone's processor, and can it be executed?",
-    127: "is the runner built for the phone's processor, and are its libraries there? --push FILE lays one beside it",
+    127: "is the runner built for the phone's processor, and are its libraries there? --push FILE copies one beside it",
 }
 
 
@@ -76,7 +76,7 @@ class Phone:
         self._adb("pull", source, str(target), what="pulling the results from the phone")
 
     def shell(self, command: str, *, what: str) -> str:
-        """What a command prints; raises `ExportError` with its last lines where it fails there."""
+        """What a command prints; raises `ExportError` with its last lines if it fails there."""
         # Old phones do not hand the exit status on, so it is printed.
         said = self._adb("shell", f"({command}) 2>&1; code=$?; echo; echo exit status $code", what=what)
         text, _, code = said.rstrip().rpartition("exit status ")

@@ -34,7 +34,7 @@ class Subject:
 
     path: Path
     inputs: Mapping[str, NDArray[Any]]
-    """What it is run on, by the names of its inputs; empty where the runner makes them up."""
+    """What it is run on, by the names of its inputs; empty if the runner makes its own."""
 
 
 class Runner(ABC):

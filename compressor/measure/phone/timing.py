@@ -49,7 +49,7 @@ def compare(
     """Latency of each file on the phone, and how much faster than the first each other one is.
 
     Args:
-        phone: The phone; what is laid on it is removed afterwards.
+        phone: The phone; what is copied to it is removed afterwards.
         program: Runs the files there.
         subjects: The files; the first is the baseline.
         batch: Of the inputs, for the record.
@@ -58,7 +58,7 @@ def compare(
         rounds: Bursts of each file, at least `latency.FEWEST_ROUNDS`.
         runs: Timed runs in a burst.
         cool_down: Seconds of rest between rounds.
-        push: Files to lay beside the runner, such as its libraries.
+        push: Files to copy beside the runner, such as its libraries.
         seed: Of the order of the files.
         progress: Told of each round.
 

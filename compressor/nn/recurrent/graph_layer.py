@@ -41,7 +41,7 @@ class GraphLayer(nn.Module):
             cell: What kind of layer it is.
             connection: What it reads and computes.
             input_size: Features of the stack's input, which a connection without a source layer reads.
-            units_per_node: Units that stand for a node.
+            units_per_node: Units of a node.
             widths: Nodes of all source layers together (0 if there is none) and of the target layer.
             options: `device` and `dtype` of the weights.
         """

@@ -107,9 +107,9 @@ def _names(cell: Cell, module: nn.Module, suffix: str) -> dict[str, str]:
 def part_weights(module: RecurrentLayer | CompactRecurrent, layer: int, direction: int) -> dict[str, Tensor]:
     """The weights of one layer in one direction, of PyTorch's layers and of a compact one that is made of them."""
     if isinstance(module, CompactRecurrent):
-        own = module.part(layer, direction)
-        assert is_layer(own)
-        return part_weights(own, 0, 0)
+        part = module.part(layer, direction)
+        assert is_layer(part)
+        return part_weights(part, 0, 0)
     return parts(module)[layer * directions(module) + direction].weights(module)
 
 

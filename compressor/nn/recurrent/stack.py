@@ -1,4 +1,4 @@
-"""A recurrent stack of another structure in the place of a native one: the same outputs in shape, but no states."""
+"""A recurrent stack of another structure instead of a native one: the same outputs in shape, but no states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STACKS: dict[str, type[GraphRecurrent | UnevenRecurrent]] = {
 
 
 class NoStates:
-    """Stands where a recurrent layer gives its last states; whoever uses it gets a `MethodError`.
+    """Given instead of the last states of a recurrent layer; using it raises a `MethodError`.
 
     A stack of another structure has other states than the one in whose place it is, so there is nothing to give. A
     model that ignores the states does not notice.
@@ -48,7 +48,7 @@ class NoStates:
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
-        """Refuse, where they are an argument of a function of PyTorch."""
+        """Refuse to be an argument of a function of PyTorch."""
         raise cls._refused(f"them in `{getattr(function, '__name__', function)}`")
 
     @staticmethod
@@ -71,7 +71,7 @@ class RecurrentStackRecord(LayerRecord):
 
 
 class RecurrentStack(nn.Module):
-    """A stack and a linear readout of its outputs to the size that consumers expect; none where the sizes are equal.
+    """A stack and a linear readout of its outputs to the size that consumers expect; none if the sizes are equal.
 
     It is called as the one-way layer of PyTorch's that it replaces, with a batch of sequences and no
     initial state. The second result is `NoStates`. Weights are called `stack.layers.0...`, `readout.weight`.
@@ -111,9 +111,9 @@ class RecurrentStack(nn.Module):
         Raises:
             CheckpointError: The record is not valid.
         """
-        found = parse(RecurrentStackRecord, record)
-        stack = _STACKS[found.stack].from_record(found.record, device=device, dtype=dtype)
-        module = cls(stack, found.output_size, device="meta", dtype=dtype)
+        fields = parse(RecurrentStackRecord, record)
+        stack = _STACKS[fields.stack].from_record(fields.record, device=device, dtype=dtype)
+        module = cls(stack, fields.output_size, device="meta", dtype=dtype)
         if module.readout is not None:
             allocate(module.readout, device)
         return module

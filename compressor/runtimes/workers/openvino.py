@@ -7,7 +7,7 @@ VERSION = f"OpenVINO {openvino.__version__.split('-')[0]}, CPU"
 
 
 class File:
-    """A compiled model on the CPU, in float32: its default there is bfloat16 where the processor has it."""
+    """A compiled model on the CPU, in float32: its default there is bfloat16 if the processor has it."""
 
     def __init__(self, path, threads, description):
         core = openvino.Core()

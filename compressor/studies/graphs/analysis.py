@@ -29,7 +29,7 @@ class Summary:
     mean: float
     median: float
     sd: float
-    """Of a sample; 0 where there is one graph."""
+    """Of a sample; 0 if there is one graph."""
     least: float
     largest: float
 
@@ -58,7 +58,7 @@ def summaries(results: Results) -> dict[str, Summary]:
 
 
 def correlations(rows: Sequence[Row]) -> dict[str, float | None]:
-    """Pearson's correlation of each property with the metric; None where one of the two is constant."""
+    """Pearson's correlation of each property with the metric; None if one of the two is constant."""
     metrics = [row.metric or 0.0 for row in rows]
     names = rows[0].properties if rows else {}
     return {name: _pearson([row.properties[name] for row in rows], metrics) for name in names}
@@ -113,7 +113,7 @@ def predictors(results: Results, *, repeats: int = REPEATS, progress: Progress |
 
 
 def _pearson(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Covariance over the product of the standard deviations; None where one of these is 0."""
+    """Covariance over the product of the standard deviations; None if one of these is 0."""
     if len(set(first)) < 2 or len(set(second)) < 2:
         return None
     return statistics.correlation(first, second)

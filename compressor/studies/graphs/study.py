@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 def study(
     options: Study, path: Path, *, jobs: int = 1, ray: str | None = None, progress: Progress | None = None
 ) -> Results:
-    """Train the networks that are missing in the file at `path`, which is written anew after each of them.
+    """Train the networks that are missing in the file at `path`, which is written again after each of them.
 
     Args:
         options: What is studied.
-        path: The results file; made where there is none.
+        path: The results file; created if there is none.
         jobs: Number of processes, each with one thread of PyTorch. The rows do not depend on it.
         ray: Address of a Ray cluster that trains instead: `HOST:PORT`, `auto` for the one of this machine, or `local`
             for one that is started here with `jobs` processors. Every machine of it needs this package and the task's
@@ -61,7 +61,7 @@ def study(
 
 
 def read(path: Path, options: Study) -> Results | None:
-    """The results so far; None where there is no file.
+    """The results so far; None if there is no file.
 
     Raises:
         OutputError: It is not a results file, or one of other options.
@@ -85,7 +85,7 @@ def read(path: Path, options: Study) -> Results | None:
 
 
 def _refuse_unfit(options: Study, model: nn.Module) -> None:
-    """Raise before any work where the model has not the one layer, or cannot start from random weights."""
+    """Raise before any work if the model has not the one layer, or cannot start from random weights."""
     draw(options, options.kinds[0], 0).check(model)
     reinitialise(model, options.seed)
 

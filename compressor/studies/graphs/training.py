@@ -44,7 +44,7 @@ def draw(options: Study, kind: Kind, index: int) -> RandomGraph:
 
 
 def train(options: Study, kind: Kind, index: int) -> Row:
-    """Lay the task's model out on a graph, draw all its weights anew, train it on labels and evaluate it."""
+    """Lay the task's model out on a graph, initialise all its weights again, train it on labels and evaluate it."""
     started = time.perf_counter()
     task, cpu = _task(options.task), torch.device("cpu")
     original = task.model()
@@ -72,7 +72,7 @@ def train(options: Study, kind: Kind, index: int) -> Row:
 
 
 def reinitialise(model: nn.Module, seed: int) -> None:
-    """Draw all weights anew, as the modules' `reset_parameters` do, in place; zeros of graphs stay zeros.
+    """Initialise all weights again, as the modules' `reset_parameters` do, in place; zeros of graphs stay zeros.
 
     Raises:
         MethodError: A module has parameters or buffers of its own and no `reset_parameters`.

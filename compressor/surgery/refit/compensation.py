@@ -80,7 +80,7 @@ def refit(
         batches: Inputs of the model. Steps past the end of a packed sequence do not count; those of a padded one do.
         masks: Masks of the smaller model's weights by name, True = kept: the others stay 0.
         ridge: :math:`\rho`, relative to the mean variance :math:`\bar v` of x'; chosen for each sum by fitting on one
-            half of the batches and testing on the other where it is left out.
+            half of the batches and testing on the other if it is left out.
         turns: How often each recurrent layer is fitted, at least 1.
         progress: Told about each layer.
     """
@@ -128,7 +128,7 @@ def _count_calls(model: nn.Module, names: Sequence[str], batches: Batches) -> di
 
 
 def _fit(stage: Stage, counts: Sequence[int], batches: Batches, ridge: float | None, turns: int) -> str | None:
-    """Fit a layer; gives a reason where it cannot be.
+    """Fit a layer; gives a reason if it cannot be fitted.
 
     The samples of later turns join those of the earlier ones: the layer learns to come back to the original's course
     from the states that its own errors led it to.

@@ -29,7 +29,7 @@ CONSUMERS: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS, *RECURRENT)
 
 
 def why_not(model: nn.Module, name: str) -> str | None:
-    """Why the weight of that name cannot be fitted anew; None where it can."""
+    """Why the weight of that name cannot be fitted anew; None if it can."""
     owner, _, local = name.rpartition(".")
     module = model.get_submodule(owner)
     kind = next((kind for kind in CONSUMERS if isinstance(module, kind)), None)

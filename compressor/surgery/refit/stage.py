@@ -61,7 +61,7 @@ class Stage:
         raise NotImplementedError
 
     def observe(self, before: Call, after: Call, *, half: int, forced: bool) -> str | None:
-        """Take in one call, for one half of the samples; gives a reason where the models cannot be compared."""
+        """Take in one call, for one half of the samples; gives a reason if the models cannot be compared."""
         for wide, narrow in self.pairs(before, after, forced=forced):
             count = len(wide[0])
             if any(len(part) != count for part in (*wide, *narrow)):

@@ -66,7 +66,7 @@ class Term:
     before: Tensor
     """W' before it is fitted (m, n'), flattened, float64."""
     allowed: Tensor | None
-    """(m, n'), False where W' has to stay 0; None where it may be anything."""
+    """(m, n'), False: W' has to stay 0; None if it may be anything."""
 
     def mask(self) -> Tensor:
         """`allowed`, written out."""

@@ -20,7 +20,7 @@ KIND = "edges"
 
 
 def input_name(index: int) -> str:
-    """What stands for a model input among the names of parameters; no parameter can be called so."""
+    """The name of a model input among the names of parameters; no parameter can be called so."""
     return f"<input {index}>"
 
 
@@ -51,7 +51,7 @@ class Cut:
         return tensor.index_select(self.axis, torch.tensor(self.kept, device=tensor.device))
 
     def silence(self, tensor: Tensor) -> Tensor:
-        """All positions, 0 where they go."""
+        """All positions; those that are removed are 0."""
         removed = torch.tensor(sorted(set(range(self.size)) - set(self.kept)), device=tensor.device)
         return tensor.index_fill(self.axis, removed, 0.0)
 
@@ -66,11 +66,11 @@ class Edges:
     @classmethod
     def from_masks(cls, masks: Mapping[tuple[str, int], Tensor]) -> Edges:
         """From (`<input 1>`, axis) -> True = kept."""
-        found: dict[str, list[Cut]] = {"input": [], "output": []}
+        cuts: dict[str, list[Cut]] = {"input": [], "output": []}
         for (name, axis), mask in masks.items():
             kind, index = re.fullmatch(r"<(\w+) (\d+)>", name).groups()  # type: ignore[union-attr]
-            found[kind].append(Cut(int(index), axis, mask.numel(), tuple(mask.nonzero().flatten().tolist())))
-        return cls(tuple(found["input"]), tuple(found["output"]))
+            cuts[kind].append(Cut(int(index), axis, mask.numel(), tuple(mask.nonzero().flatten().tolist())))
+        return cls(tuple(cuts["input"]), tuple(cuts["output"]))
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Edges:
@@ -97,7 +97,7 @@ class Edges:
         return tuple(parts)
 
     def narrow(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The model's arguments with the states cut to the kept units, where they are not yet."""
+        """The model's arguments with the states cut to the kept units, if they are not yet."""
         parts = list(inputs)
         for cut in self.inputs:
             if cut.index < len(parts) and isinstance(parts[cut.index], Tensor):

@@ -7,6 +7,7 @@ parameters, outputs and states hang together.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import SurgeryError
+from compressor.nn.forwards import replaced_forwards
 from compressor.nn.names import full_name
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.layers import LAYERS, STEP_MODULES, Part, directions, parts
@@ -30,24 +32,18 @@ if TYPE_CHECKING:
 
 @contextmanager
 def watched_modules(trace: Trace) -> Iterator[None]:
-    """Let the rules stand before PyTorch's own `forward` while this lasts.
+    """Within the block, the rules run after PyTorch's own `forward`.
 
-    They are set on PyTorch's classes, not on the modules: what counts is that PyTorch's `forward` is *called*. A
-    subclass with a `forward` of its own is followed through its code; its call of `super().forward` is the layer.
+    What counts is that PyTorch's `forward` is *called*: a subclass with a `forward` of its own is followed through its
+    code, and its call of `super().forward` is the layer.
     """
     names = {id(module): name for name, module in trace.model.named_modules()}
-    originals = {kind: kind.forward for kind in _RULES}
-    for kind, rule in _RULES.items():
-        kind.forward = _watched(trace, names, originals[kind], rule)
-    try:
+    with replaced_forwards({kind: partial(_watched, trace, names, rule) for kind, rule in _RULES.items()}):
         yield
-    finally:
-        for kind, original in originals.items():
-            kind.forward = original
 
 
 def _watched(
-    trace: Trace, names: Mapping[int, str], original: Callable[..., Any], rule: Callable[..., None]
+    trace: Trace, names: Mapping[int, str], rule: Callable[..., None], original: Callable[..., Any]
 ) -> Callable[..., Any]:
     def forward(self: nn.Module, input: Any, hx: Any = None) -> Any:  # noqa: A002 the layer's own argument name
         call = (self, input) if hx is None else (self, input, hx)

@@ -88,13 +88,13 @@ def _add_bias(trace: Trace, output: Tensor, bias: Tensor | None) -> None:
     if bias is None:
         return
     labels = trace.read(output)
-    own = trace.read(bias)
-    if labels is not None and own is not None:
-        trace.atoms.join(labels.numpy(), own.expand(labels.size()).numpy())
+    bias_labels = trace.read(bias)
+    if labels is not None and bias_labels is not None:
+        trace.atoms.join(labels.numpy(), bias_labels.expand(labels.size()).numpy())
     elif labels is not None:
-        pin_fixed_partner(trace, bias, own, labels)
-    elif own is not None:
-        trace.write(output, own.expand(output.size()))
+        pin_fixed_partner(trace, bias, bias_labels, labels)
+    elif bias_labels is not None:
+        trace.write(output, bias_labels.expand(output.size()))
 
 
 def _mm(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:

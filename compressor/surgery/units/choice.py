@@ -47,7 +47,7 @@ class Layer:
     def together(self) -> int:
         """How many of its units only go together: 1, or 2 where half of the channels gate the others (GLU).
 
-        0 where that differs from group to group, so that single ones cannot be removed.
+        0 if that differs from group to group, so that single ones cannot be removed.
         """
         sizes = np.unique(np.unique(self.groups, return_counts=True)[1])
         return int(sizes[0]) if len(sizes) == 1 else 0
@@ -121,7 +121,7 @@ def choose(
         scores: See `Scores`.
         pinned: Groups that stay, with the reason.
         amount: How much goes.
-        required: Modules that were asked for by name: where one of them cannot shrink, that is an error and no skip.
+        required: Modules that were asked for by name: if one of them cannot shrink, that is an error and no skip.
 
     Raises:
         SurgeryError: Nothing or everything would go, or a required layer cannot shrink.

@@ -1,4 +1,4 @@
-"""Puts layers that can lose anything in place of PyTorch's that cannot, without changing what the model computes.
+"""Replaces PyTorch's layers by ones that can lose any unit, without changing what the model computes.
 
 A recurrent module of PyTorch has one hidden size for all its layers and directions, `nn.MultiheadAttention` one width
 for everything, `nn.LayerNorm` takes its statistics over what is there. If a removal needs more than that, they are
@@ -59,9 +59,11 @@ def convert(model: nn.Module, masks: Mapping[str, Tensor], names: Iterable[str])
                 hint="with `scope: layer` and one `ratio` or `count` it keeps one size; or name it under `ignore`",
             )
         new = _converter(old)(old)
-        own = {local: masks.pop(f"{name}.{local}") for local, _ in old.named_parameters() if f"{name}.{local}" in masks}
-        if own:
-            masks |= {f"{name}.{local}": mask for local, mask in _converted_masks(old, own).items()}
+        old_masks = {
+            local: masks.pop(f"{name}.{local}") for local, _ in old.named_parameters() if f"{name}.{local}" in masks
+        }
+        if old_masks:
+            masks |= {f"{name}.{local}": mask for local, mask in _converted_masks(old, old_masks).items()}
         replace_module(model, name, new)
         records.append(replace_record(name, new))
         if isinstance(new, UnevenRecurrent):

@@ -74,7 +74,7 @@ class Reading:
         return self.kept.double() * _KEPT + self.centrality / (1.0 + float(self.centrality.max()))
 
 
-def read(found: Connections, settings: Settings) -> Reading:
+def read(connected: Connections, settings: Settings) -> Reading:
     """Make the order and see which units it keeps.
 
     Of units with equal extents (`closure`) the most central one stands for the class, the first of equal ones; the
@@ -85,34 +85,34 @@ def read(found: Connections, settings: Settings) -> Reading:
     """
     order: Order | None = None
     if settings.adjacency == "binary":
-        threshold = _threshold(found, settings)
-        passing = relation.binary(found.strengths, threshold) & found.present
+        threshold = _threshold(connected, settings)
+        passing = relation.binary(connected.strengths, threshold) & connected.present
         packed = Bits.pack(passing)
         order = closure_order(packed) if settings.order == "closure" else reachability_order(packed)
         classes, irreducible = order.classes, order.irreducible
         shape = f"height {int(order.heights.max())}, {int(order.covers.counts().sum())} covers; "
-        shape += f"{int(passing.sum())} of {int(found.present.sum())} connections above {float(threshold):.3g}"
+        shape += f"{int(passing.sum())} of {int(connected.present.sum())} connections above {float(threshold):.3g}"
     else:
-        degrees = relation.continuous(found.strengths)
+        degrees = relation.continuous(connected.strengths)
         if settings.order == "reachability":
             degrees = max_min_closure(degrees)
         fuzzy = fuzzy_order(degrees, settings.tolerance)
-        passing, classes, irreducible = found.present, fuzzy.classes, fuzzy.irreducible
+        passing, classes, irreducible = connected.present, fuzzy.classes, fuzzy.irreducible
         shape = f"degrees equal within {settings.tolerance:g}"
     reason = degenerate(classes, irreducible)
     if reason is not None:
         raise MethodError(
-            f"the order of {found.label} cannot guide pruning: {reason}",
+            f"the order of {connected.label} cannot guide pruning: {reason}",
             hint="`order: closure` hardly ever collapses; with `reachability`, raise `percentile` (95 and more)"
             if settings.order == "reachability"
             else "choose another `percentile` or `tolerance`",
         )
-    centrality = _central(found, passing, settings.centrality)
+    centrality = _central(connected, passing, settings.centrality)
     kept = irreducible[classes]
     if settings.order == "closure":
         kept &= _most_central(classes, centrality)
-    facts = f"{found.label}: {describe(classes, irreducible)}; {shape}; {int(kept.sum())} units kept by the order"
-    return Reading(found, passing, kept, centrality, facts, order)
+    facts = f"{connected.label}: {describe(classes, irreducible)}; {shape}; {int(kept.sum())} units kept by the order"
+    return Reading(connected, passing, kept, centrality, facts, order)
 
 
 def scorer(settings: Settings, scope: Literal["layer", "global"], seen: list[Reading]) -> Scorer:
@@ -126,11 +126,12 @@ def scorer(settings: Settings, scope: Literal["layer", "global"], seen: list[Rea
 
     def score(model: nn.Module, trace: Trace) -> Scores:
         seen[:] = [
-            read(found, settings) for found in connections(model, trace, None, scope=scope, combine=settings.combine)
+            read(connected, settings)
+            for connected in connections(model, trace, None, scope=scope, combine=settings.combine)
         ]
         totals = np.zeros(trace.atoms.count)
         for reading in seen:
-            # A unit that any layer's order keeps stays, also where it is tied to one that another would let go.
+            # A unit that any layer's order keeps stays, also if it is tied to one that another would let go.
             np.maximum.at(totals, reading.connections.groups, reading.scores.cpu().numpy())
         return totals
 
@@ -160,15 +161,15 @@ def keeping(reading: Reading) -> Tensor:
     return reading.passing & (kept[:, None] | kept[None, :])
 
 
-def _threshold(found: Connections, settings: Settings) -> Tensor:
+def _threshold(connected: Connections, settings: Settings) -> Tensor:
     if settings.threshold is not None:
-        return torch.tensor(settings.threshold, dtype=found.strengths.dtype)
-    return relation.percentile(found.strengths[found.present], settings.percentile)
+        return torch.tensor(settings.threshold, dtype=connected.strengths.dtype)
+    return relation.percentile(connected.strengths[connected.present], settings.percentile)
 
 
-def _central(found: Connections, passing: Tensor, name: Centrality) -> Tensor:
+def _central(connected: Connections, passing: Tensor, name: Centrality) -> Tensor:
     if name == "strength":
-        return found.strengths.double().sum(0) + found.strengths.double().sum(1)
+        return connected.strengths.double().sum(0) + connected.strengths.double().sum(1)
     measures: dict[str, Callable[[Tensor], Tensor]] = {
         "degree": degree,
         "closeness": closeness,

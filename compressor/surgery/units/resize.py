@@ -49,12 +49,12 @@ def tensor_of(model: nn.Module, name: str) -> Tensor:
 
 
 def replace(model: nn.Module, replacements: Mapping[int, Tensor]) -> None:
-    """Put new tensors in place of parameters and buffers, given by identity, in every module that holds them."""
-    made: dict[int, nn.Parameter] = {}
+    """Replace parameters and buffers, given by identity, by new tensors in every module that holds them."""
+    parameters: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in list(module._parameters.items()):
             if parameter is not None and id(parameter) in replacements:
-                new = made.setdefault(
+                new = parameters.setdefault(
                     id(parameter), nn.Parameter(replacements[id(parameter)], requires_grad=parameter.requires_grad)
                 )
                 setattr(module, name, new)

@@ -1,7 +1,7 @@
 """What a hidden unit or feature is worth.
 
 Each function gives a scorer: model and trace -> a score for each group at the index of its representative; larger =
-keep. Those that measure on data look at the places where units are taken in (the recurrent matrix, the next layer, the
+keep. Those that measure on data look at what takes units in (the recurrent matrix, the next layer, the
 head), so that whatever stands between (an activation function, a normalisation) counts as the consumer sees it.
 """
 
@@ -56,7 +56,7 @@ def magnitude(power: Literal[1, 2]) -> Scorer:
 
 
 def activation(batches: Batches) -> Scorer:
-    """Mean |h| of a group's units, averaged over all the places where they are taken in."""
+    """Mean |h| of a group's units, averaged over all that takes them in."""
     return _measured(batches, lambda statistics: statistics.mean_magnitude)
 
 
@@ -116,7 +116,7 @@ def sensitivity(batches: Batches, generator: torch.Generator, *, probes: int = 2
     for random :math:`r_b \sim N(0, I)`, so that :math:`s_u^2` estimates the squared change of all outputs y, summed
     over the samples. It is computed from the gradients of consumer weights and biases: the inner sum is
     :math:`\sum_r W_{ru} (\partial W_{ru} - \bar h_u \, \partial b_r)`. A consumer without a bias cannot take the
-    mean, so there 0 stands for it.
+    mean, so 0 is used there.
 
     Args:
         batches: Inputs of the model.
@@ -161,8 +161,8 @@ def _measured(batches: Batches, summary: Summary) -> Scorer:
     def score(model: nn.Module, trace: Trace) -> Scores:
         sums, counts = np.zeros(trace.atoms.count), np.zeros(trace.atoms.count)
 
-        def add(found: Mapping[str, Statistics], axis: int) -> None:
-            for weight, statistics in found.items():
+        def add(measured: Mapping[str, Statistics], axis: int) -> None:
+            for weight, statistics in measured.items():
                 ids = trace.atoms.axes.get((weight, axis))
                 if ids is not None:
                     groups = trace.atoms.roots(ids)
@@ -225,16 +225,16 @@ def _probe(outputs: Any, generator: torch.Generator) -> Tensor:
 
 
 def _gradients(value: Tensor, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The gradient for each parameter, zeros where there is none."""
+    """The gradient for each parameter, zeros if there is none."""
     if not value.requires_grad:
         raise MethodError(
             "no gradient flows from the outputs to the weights, so they cannot be scored by it",
             hint="use a score without gradients, such as `l2` or `variance`",
         )
-    found = torch.autograd.grad(value, list(wanted.values()), allow_unused=True)
+    gradients = torch.autograd.grad(value, list(wanted.values()), allow_unused=True)
     return {
         name: torch.zeros_like(parameter) if gradient is None else gradient
-        for (name, parameter), gradient in zip(wanted.items(), found, strict=True)
+        for (name, parameter), gradient in zip(wanted.items(), gradients, strict=True)
     }
 
 

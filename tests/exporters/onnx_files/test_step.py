@@ -176,7 +176,7 @@ def test_inputs_of_another_number_are_refused(tagger):
 
 
 def test_a_whole_sequence_file_is_no_step_file(tagger):
-    with pytest.raises(ExportError, match="is no step file"):
+    with pytest.raises(ExportError, match="is not a step file"):
         Steps(tagger[1])
 
 

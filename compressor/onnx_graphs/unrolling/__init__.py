@@ -1,0 +1,1 @@
+"""Recurrent nodes and loops of known length as plain operations, position by position."""

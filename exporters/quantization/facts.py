@@ -1,0 +1,73 @@
+"""What a report says of each matrix of a rounded file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+
+from compressor.onnx_graphs.recurrent_node import OPERATORS as RECURRENT
+from compressor.report import QuantizedMatrix
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from exporters.quantization.choice import Chosen
+    from exporters.quantization.matrices import Matrix
+    from exporters.quantization.writing import Writer
+
+
+def constants(matrices: Sequence[Matrix], rounded: onnx.ModelProto) -> dict[str, int]:
+    """Weights that no operator multiplies and that are integers in the file -> their bytes."""
+    sizes = {}
+    stored = {tensor.name: tensor for tensor in rounded.graph.initializer}
+    for matrix in matrices:
+        tensor = stored.get(f"{matrix.name}_quantized")
+        if matrix.shape and not matrix.channels and tensor is not None:
+            sizes[matrix.name] = int(onnx.numpy_helper.to_array(tensor).nbytes)
+    return sizes
+
+
+def fact(
+    matrix: Matrix,
+    chosen: Chosen,
+    writer: Writer,
+    constant_bytes: Mapping[str, int],
+    *,
+    precision: str,
+    for_cpu: bool,
+) -> QuantizedMatrix:
+    """What became of a matrix, and why."""
+    form = chosen.forms[matrix.name]
+    bytes_after = writer.stored_bytes(matrix.name, form)
+    note = matrix.refused or chosen.notes.get(matrix.name, "") or matrix.unfit
+    if not note and form == "weights" and for_cpu:
+        note = _why_weights(matrix, precision)
+    operators = sorted({use.operator for use in matrix.uses})
+    if not note and form == "static" and any(operator in RECURRENT for operator in operators):
+        note = (
+            f"{' and '.join(operators)} as plain operations for every position: few NPUs have it as an operator of "
+            "integers"
+        )
+    if constant_bytes.get(matrix.name):
+        form, bytes_after = "static", constant_bytes[matrix.name]
+        note = f"a constant of {' and '.join(operators)}, rounded as an activation"
+    return QuantizedMatrix(
+        name=matrix.name,
+        operators=tuple(dict.fromkeys(use.operator for use in matrix.uses)),
+        shape=matrix.shape,
+        form=form,
+        bytes_before=matrix.bytes,
+        bytes_after=bytes_after,
+        errors={str(key): value for key, value in chosen.alone.get(matrix.name, {}).items()},
+        metric_drop=chosen.metric_alone.get(matrix.name),
+        note=note,
+    )
+
+
+def _why_weights(matrix: Matrix, precision: str) -> str:
+    """Why a matrix is in 8 bits and its product in float, if no error is the reason."""
+    if matrix.is_product:
+        return matrix.slower_as_integers if precision == "int8" else ""
+    what = "a table of rows" if matrix.is_table else ", ".join(dict.fromkeys(use.operator for use in matrix.uses))
+    return f"{what}: no {'integer' if precision == 'int8' else 'int4'} form"

@@ -1,0 +1,80 @@
+"""Builds files with given forms of their matrices, and measures what these cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
+
+from compressor.files import writing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from exporters.quantization.matrices import Form
+    from exporters.quantization.writing import Writer
+
+Forward = Callable[..., Tensor | tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The task's metric, and how much of it rounding may cost."""
+
+    function: Literal["validate", "evaluate"]
+    loss: Callable[[Forward], float]
+    """How much worse a file scores than the float file."""
+    allowed: float
+
+
+@dataclass
+class Trials:
+    """Builds files with given forms and measures them."""
+
+    writer: Writer
+    folder: Path
+    open: Callable[[Path], Forward]
+    calibration: Sequence[tuple[Tensor, ...]]
+    metric: Metric | None = None
+    _wanted: list[tuple[Tensor, ...]] = field(default_factory=list)
+
+    def forward(self, forms: Mapping[str, Form], *, exact: bool = False) -> Forward:
+        """The file with these forms."""
+        path = self.folder / "trial.onnx"
+        with writing(path):
+            path.write_bytes(self.writer.write(forms, exact=exact).SerializeToString())
+        return self.open(path)
+
+    def error(self, forward: Forward) -> float:
+        """Relative error of a file's outputs on the calibration data; see `relative_error`."""
+        if not self._wanted:
+            self._wanted = [as_tuple(self.forward({})(*inputs)) for inputs in self.calibration]
+        return relative_error(self._wanted, [as_tuple(forward(*inputs)) for inputs in self.calibration])
+
+
+def relative_error(wanted: Sequence[tuple[Tensor, ...]], actual: Sequence[tuple[Tensor, ...]]) -> float:
+    """The largest of the outputs' ||actual - wanted|| / ||wanted||, each over all batches.
+
+    Integers and booleans, such as an argmax, are left out. Infinite if a value is not finite or a shape differs.
+    """
+    largest: float = 0.0
+    for ours, theirs in zip(zip(*wanted, strict=True), zip(*actual, strict=True), strict=True):
+        if not ours[0].is_floating_point():
+            continue
+        if any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
+            return float("inf")
+        pairs = zip(ours, theirs, strict=True)
+        difference = float(sum(float((a.double() - b.double()).square().sum()) for a, b in pairs))
+        norm = float(sum(float(a.double().square().sum()) for a in ours))
+        if not difference < float("inf"):
+            return float("inf")
+        largest = max(largest, (difference / norm) ** 0.5 if norm else difference**0.5)
+    return largest
+
+
+def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Outputs as a tuple, also a single one."""
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)

@@ -1,0 +1,88 @@
+"""The passes of every graph: each says whether it changed anything, and their order depends on opset and loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+from exporters.passes.attention_masks import WidenAttentionMasks
+from exporters.passes.folding import FoldConstants
+from exporters.passes.shared_weights import ShareWeights
+from exporters.passes.single_entries import SqueezeSingleEntries
+from exporters.passes.split_sizes import GiveSplitsSizes
+from exporters.passes.tidy import passes_for
+from exporters.passes.zero_states import DropZeroStates
+from tests.onnx_graphs.graphs import B, H, model, recurrent
+
+
+def names(passes):
+    return [type(graph_pass).__name__ for graph_pass in passes]
+
+
+def attention():
+    inputs = {name: [2, 2, "time", 4] for name in ("q", "k", "v")} | {"mask": ([2, 1, 1, "time"], TensorProto.BOOL)}
+    return model([helper.make_node("Attention", list(inputs), ["y"])], inputs, {"y": 4}, opset=23)
+
+
+def constant_sum():
+    weights = {"a": np.ones(3, np.float32), "b": np.ones(3, np.float32)}
+    nodes = [helper.make_node("Add", ["a", "b"], ["c"]), helper.make_node("Add", ["x", "c"], ["y"])]
+    return model(nodes, {"x": [3]}, {"y": 1}, weights)
+
+
+def tied():
+    matrix = np.random.default_rng(0).normal(size=(9, 11)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "W"], ["h"]), helper.make_node("MatMul", ["h", "V"], ["y"])]
+    return model(nodes, {"x": [2, 9]}, {"y": 2}, {"W": matrix, "V": matrix.T.copy()})
+
+
+def one_entry():
+    node = helper.make_node("GatherND", ["x", "places"], ["y"])
+    return model([node], {"x": [1, 1, 5]}, {"y": 2}, {"places": np.zeros((1, 2), np.int64)})
+
+
+def split():
+    node = helper.make_node("Split", ["x"], ["a", "b"], axis=0, num_outputs=2)
+    return model([node], {"x": [5]}, {"a": 1, "b": 1})
+
+
+def zero_states():
+    proto = recurrent("GRU", states=True)
+    del proto.graph.input[1]
+    proto.graph.initializer.append(
+        helper.make_tensor("h", TensorProto.FLOAT, [1, B, H], np.zeros(B * H, np.float32).tolist())
+    )
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("graph_pass", "proto"),
+    [
+        (WidenAttentionMasks(), attention()),
+        (FoldConstants(), constant_sum()),
+        (ShareWeights(), tied()),
+        (SqueezeSingleEntries(), one_entry()),
+        (GiveSplitsSizes(), split()),
+        (DropZeroStates(), zero_states()),
+    ],
+    ids=lambda item: type(item).__name__,
+)
+def test_a_pass_says_whether_it_changed_anything(graph_pass, proto):
+    graph = ir.from_proto(proto)
+    assert graph_pass(graph).modified
+    assert not graph_pass(graph).modified
+
+
+def test_what_an_opset_needs_no_pass_for_has_none():
+    assert "GiveSplitsSizes" in names(passes_for(17))
+    assert "GiveSplitsSizes" not in names(passes_for(18))
+    assert "WidenAttentionMasks" in names(passes_for(23))
+    assert "WidenAttentionMasks" not in names(passes_for(22))
+
+
+def test_loops_become_scans_before_anything_looks_at_their_bodies():
+    with_loops = names(passes_for(18, [], lambda body: ir.from_proto(constant_sum())))
+    assert with_loops.index("ExpandLoops") < with_loops.index("DropZeroStates")
+    assert "ExpandLoops" not in names(passes_for(18))

@@ -1,0 +1,102 @@
+"""The house keeps its order: no import circles, no borrowed private names, no large or loose files."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from itertools import chain
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("compressor", "exporters")
+MAX_LINES = 500
+MAX_LOOSE_MODULES = 8
+
+
+def modules() -> dict[str, Path]:
+    """Name of every module of the two packages -> its file."""
+    paths = chain.from_iterable((ROOT / room).rglob("*.py") for room in ROOMS)
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def without_type_checking(node: ast.AST) -> list[ast.AST]:
+    """A node and all below it that runs: what stands under `if TYPE_CHECKING` is left out."""
+    nodes = [node]
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        nodes += without_type_checking(child)
+    return nodes
+
+
+def imported(path: Path, names: dict[str, Path]) -> set[str]:
+    """The modules of ours that a file imports anywhere in it, inside functions too."""
+    found: set[str] = set()
+    for node in without_type_checking(tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            parts = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {part if part in names else node.module for part in parts}
+    return found & names.keys()
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    names = modules()
+    graph = {name: imported(path, names) - {name} for name, path in names.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(f"import circle: {' -> '.join(error.args[1])}") from error
+
+
+def test_no_module_is_private():
+    private = [name for name in modules() if re.search(r"\._(?!_main__)", name)]
+    assert private == []
+
+
+def test_no_private_name_of_another_module_is_used():
+    names = modules()
+    borrowed = [f"{name}:{line}: {used}" for name, path in names.items() for line, used in _borrowed(tree(path), names)]
+    assert borrowed == []
+
+
+def _borrowed(module: ast.Module, names: dict[str, Path]) -> list[tuple[int, str]]:
+    """Names with a leading underscore that come from another module of ours: imported, or reached as `module._name`."""
+    found: list[tuple[int, str]] = []
+    aliases: set[str] = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in ROOMS:
+            found += [(node.lineno, alias.name) for alias in node.names if is_private(alias.name)]
+            aliases |= {alias.asname or alias.name for alias in node.names if f"{node.module}.{alias.name}" in names}
+    for node in ast.walk(module):
+        attribute = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if attribute and node.value.id in aliases and is_private(node.attr):
+            found.append((node.lineno, f"{node.value.id}.{node.attr}"))
+    return found
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def test_few_modules_lie_loose_in_the_tool():
+    loose = [path.name for path in (ROOT / "compressor").glob("*.py") if path.name != "__init__.py"]
+    assert len(loose) <= MAX_LOOSE_MODULES, loose
+
+
+def test_no_file_is_long():
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules().items()}
+    assert {name: count for name, count in lines.items() if count > MAX_LINES} == {}
+
+
+def test_options_are_asked_and_not_searched():
+    searched = [name for name, path in modules().items() if "getattr(options" in path.read_text(encoding="utf-8")]
+    assert searched == []
