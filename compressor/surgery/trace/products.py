@@ -11,7 +11,7 @@ from compressor.surgery.trace.elementwise import pin_fixed_partner, unknown
 from compressor.surgery.trace.labels import place, varies
 
 if TYPE_CHECKING:
-    from compressor.surgery.trace.atoms import Ids
+    from compressor.surgery.trace.atoms import Ids, Role
     from compressor.surgery.trace.state import Trace
 
 aten = torch.ops.aten
@@ -19,8 +19,10 @@ aten = torch.ops.aten
 
 def _contract(trace: Trace, left: Tensor, right: Tensor, output: Tensor) -> None:
     """Matrix product (..., M, K) x (..., K, N): joins along K, hands labels on along M and N."""
-    left_inner, left_outer = _sides(trace, left, -1, -2)
-    right_inner, right_outer = _sides(trace, right, -2, -1)
+    factors = trace.parameter_name(left) is not None and trace.parameter_name(right) is not None
+    role: Role = "out" if factors else "in"  # of two factors of one matrix each makes what the other takes in
+    left_inner, left_outer = _sides(trace, left, -1, -2, role)
+    right_inner, right_outer = _sides(trace, right, -2, -1, role)
     if left_inner is not None or right_inner is not None:
         join_inner(trace, left, left_inner, right, right_inner)
     if left_outer is not None and right_outer is not None:
@@ -33,10 +35,10 @@ def _contract(trace: Trace, left: Tensor, right: Tensor, output: Tensor) -> None
         trace.write(output, None)
 
 
-def _sides(trace: Trace, tensor: Tensor, inner: int, outer: int) -> tuple[Tensor | None, Tensor | None]:
+def _sides(trace: Trace, tensor: Tensor, inner: int, outer: int, role: Role) -> tuple[Tensor | None, Tensor | None]:
     """Labels along the contracted axis (..., other, K) and along the kept axis (..., kept).
 
-    A parameter has both; an activation has one or the other.
+    A parameter has both, `role` along the contracted one; an activation has one or the other.
     """
     name = trace.parameter_name(tensor)
     if name is not None:
@@ -45,7 +47,7 @@ def _sides(trace: Trace, tensor: Tensor, inner: int, outer: int) -> tuple[Tensor
             unknown(trace, aten.mm.default, [tensor], [])
             return None, None
         kept = torch.from_numpy(trace.atoms_of(name, axes[outer], "out"))
-        contracted = torch.from_numpy(trace.atoms_of(name, axes[inner], "in"))
+        contracted = torch.from_numpy(trace.atoms_of(name, axes[inner], role))
         return contracted.view(1, -1), kept
     labels = trace.read(tensor)
     if labels is None:
