@@ -9,6 +9,8 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from compressor.errors import CompressorError, Place, TaskError, TaskNote
 from compressor.nn.attention.parts import AttentionParts
 from compressor.nn.patterns import check_patterns
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from compressor.task.axes import Axes
     from compressor.task.contract import Evaluation, Forward, Inputs, Outputs, Task
@@ -105,7 +107,13 @@ class GuardedTask(TaskView):
         """The tensors of the task's `example`."""
         call = self.arguments(batch, length)
         with self._placed():
-            return self._learned().signature.flatten(call)
+            return self._flat(call)
+
+    def _flat(self, call: Call) -> Inputs:
+        """The tensors of a call; the model is built for that only if they are not the arguments themselves."""
+        if self.calls is None and not call.kwargs and all(isinstance(part, Tensor) for part in call.args):
+            return call.args
+        return self._learned().signature.flatten(call)
 
     def batches(self, generator: torch.Generator) -> Iterable[tuple[Inputs, Any]]:
         """The task's `batches` as (tensors, target), with their length if they have one."""
@@ -113,7 +121,6 @@ class GuardedTask(TaskView):
             return ViewedBatches(self.task.batches(generator), self._checked)
 
     def _checked(self, batches: Iterable[Any]) -> Iterator[tuple[Inputs, Any]]:
-        signature = self._learned().signature
         with self._guard("batches"):
             iterator = iter(batches)
         while True:
@@ -124,11 +131,11 @@ class GuardedTask(TaskView):
                     return
             with self._placed():
                 call, target = split(batch, self.task.batch_parts, self.task.target)
-                yield signature.flatten(call), target
+                yield self._flat(call), target
 
     def loss(self, outputs: Outputs, target: Any) -> Tensor:
         """The task's `loss` of what the model's own `forward` would give."""
-        results = self._learned().signature.results(outputs)
+        results = outputs if self.calls is None else self.calls.signature.results(outputs)
         with self._guard("loss"):
             return self.task.loss(results, target)
 
@@ -145,8 +152,10 @@ class GuardedTask(TaskView):
             return self.task.validate(structured)
 
     def _structured(self, forward: Forward) -> Callable[..., Any]:
-        """A flat `forward` that is called as the user's own."""
-        signature = self._learned().signature
+        """A flat `forward` that is called as the user's own; a user's own, as long as the model was not built."""
+        if self.calls is None:
+            return forward
+        signature = self.calls.signature
 
         def call(*args: Any, **kwargs: Any) -> Any:
             return signature.results(forward(*signature.flatten(Call(*args, **kwargs))))

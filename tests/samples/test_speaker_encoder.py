@@ -247,7 +247,7 @@ def test_checkpoint_with_optimizer_and_loss_parameters_loads_and_embeddings_have
     checkpoint = {"step": 7, "model_state": encoder.state_dict() | extra, "optimizer_state": {"state": {}}}
     torch.save(checkpoint, tmp_path / voices.WEIGHTS)
     with torch.no_grad():
-        embeddings = task.model()(torch.rand(3, 23, 40, generator=torch.Generator().manual_seed(1)))
+        embeddings = task.task.model().eval()(torch.rand(3, 23, 40, generator=torch.Generator().manual_seed(1)))
     assert embeddings.shape == (3, 256)
     assert torch.allclose(embeddings.norm(dim=1), torch.ones(3))
 

@@ -249,11 +249,11 @@ def test_what_a_function_of_the_task_raises_names_its_line(write):
     ("old", "new", "call", "message"),
     [
         ("return torch.nn.Linear(3, 2)", "return 3", "model", "must give a torch.nn.Module, not int"),
-        ("return (torch.zeros(batch, length, 3),)", "return [1]", "example", "gives no tensor"),
+        ("return (torch.zeros(batch, length, 3),)", "return [1]", "model", "gives no tensor"),
         (
             "return (torch.zeros(batch, length, 3),)",
             "return (torch.zeros(1),) * 2",
-            "example",
+            "model",
             "too many positional arguments",
         ),
     ],
