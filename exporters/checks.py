@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.export import ExportOptions, Job
+    from compressor.formats import ExportOptions, Job
 
 
 _OF_OPENVINO = (

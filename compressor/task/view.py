@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     Batch = tuple[Inputs, Any]
 
-ATTRIBUTES = ("metric", "higher_is_better", "inputs", "outputs", "length", "min_length", "max_length", "attention")
+ATTRIBUTES = (
+    *("metric", "higher_is_better", "remark", "inputs", "outputs"),
+    *("length", "min_length", "max_length", "attention"),
+)
 """What a task says of itself, beside its functions."""
 
 

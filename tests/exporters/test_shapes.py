@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressor.errors import ExportError, UsageError
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.runtimes.forward import open_forward
 from exporters.onnx import Options, export
 from tests.exporters.conftest import features_task

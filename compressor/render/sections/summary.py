@@ -24,6 +24,8 @@ def statements(report: Report) -> Iterator[Statement]:
     """Whether the run counts, each file, then what steps, exports and limits came to."""
     if report.quick:
         yield Statement("bad", "A rehearsal (--quick): training and measuring were cut short; no number here counts.")
+    if report.remark:
+        yield Statement("plain", report.remark)
     for index, measurement in enumerate(report.compressed):
         name = "" if len(report.compressed) == 1 else f"{labels.compressed(report, index)}: "
         for statement in _about(report.original_of(index), measurement, report.speedups[index]):
