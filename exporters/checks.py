@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.export import ExportOptions, Job
+    from compressor.formats import ExportOptions, Job
 
 
 _OF_OPENVINO = (
@@ -61,7 +61,8 @@ def agreement(
     try:
         if isinstance(forward, Steps):
             return chained.beside_torch(reference, forward, job), forward.runtime
-        sizes = {"batch": 1 if forward.alone else None, "time": forward.length}
+        further = {name: forward.fixed_size(name) for name in job.task.ranges}
+        sizes = {"batch": 1 if forward.alone else None, "time": forward.length, **further}
         fitting = fixed(job.task, {axis: size for axis, size in sizes.items() if size is not None})
         with torch.no_grad(), plain_attention():
             compared = parity.check(reference, forward, fitting, **_settings(job))

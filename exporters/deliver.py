@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from compressor.export import Job
+    from compressor.formats import Job
     from compressor.report import TensorInfo
 
 

@@ -20,7 +20,7 @@ from exporters.prepare import private_copy, workshop
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from compressor.export import Job
+    from compressor.formats import Job
     from compressor.progress import Bar
     from compressor.report import Artifact
 

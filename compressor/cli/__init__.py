@@ -3,70 +3,122 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
-import traceback
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from compressor.cli.output import PIPE_CLOSED, complain, say
 from compressor.errors import CompressorError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import FrameType
 
 INTERRUPTED: Final = 130
+TERMINATED: Final = 143
 BUG: Final = 70
 EXIT_CODES: Final[Mapping[int, str]] = {
     0: "Done; all limits are met.",
     1: "Done, but a limit is missed, an export is refused, or a file disagrees or is not fully supported.",
-    2: "Invalid usage, recipe, task or input. The message says what is wrong, where, and what to do.",
-    BUG: "A bug in compressor; please report the traceback.",
-    INTERRUPTED: "Interrupted (Ctrl-C).",
+    2: "Invalid usage, recipe, task or input, or too little memory. The message says what is wrong, where, and what "
+    "to do.",
+    BUG: "A bug in compressor. The message is a short report; the file that it names holds the full traceback.",
+    INTERRUPTED: "Interrupted (Ctrl-C, SIGINT).",
     PIPE_CLOSED: "The program that reads the output has ended.",
+    TERMINATED: "Terminated (SIGTERM): what was begun is cleaned up as after Ctrl-C.",
 }
 """What each exit code of the command line means."""
+
+
+class _Terminated(BaseException):
+    """Raised by SIGTERM; as with Ctrl-C, no `except Exception` holds it up, and what was begun is cleaned up."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with one of `EXIT_CODES`."""
     try:
-        code = execute(sys.argv[1:] if arguments is None else arguments)
+        with _termination_raises():
+            code = execute(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # while modules are loaded; later ones are the application's
         code = _interrupted()
+    except _Terminated:
+        say("terminated")
+        code = TERMINATED
     sys.exit(code)
 
 
 def execute(arguments: Sequence[str]) -> int:
-    """Run one command and give its exit code; an error of the user's is printed, not raised."""
+    """Run one command and give its exit code; an error is printed, not raised."""
     _never_fail_on_an_encoding()
     from typer import Abort, BadParameter
-
-    from compressor.cli.app import app
-    from compressor.cli.bench_phone import with_serial
-    from compressor.cli.moved import refuse_moved
 
     # the base of every usage error of click, which typer does not export under a name of its own
     usage_problem: type[Exception] = next(base for base in BadParameter.__mro__ if base.__name__ == "UsageError")
     try:
-        refuse_moved(arguments)
-        code = app(with_serial(arguments), prog_name="compressor", standalone_mode=False) or 0
+        code = _run(arguments)
     except CompressorError as error:
         complain(error)
         return 2
-    except Abort:
-        code = INTERRUPTED
+    except Abort as abort:  # what typer makes of an EOFError, wherever that came from; Ctrl-C is an exit code
+        return _fault(abort.__cause__ or abort, arguments)
     except usage_problem as problem:
         complain(_usage_error(problem))
         return 2
-    except Exception:
-        traceback.print_exc()
-        say("\nThis is a bug in compressor, not in your input; please report it with the text above.")
-        return BUG
-    return _interrupted() if code == INTERRUPTED else int(code)
+    except Exception as error:
+        return _fault(error, arguments)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # standard error has no reader any more
+            return PIPE_CLOSED
+        raise
+    return _interrupted() if code == INTERRUPTED else code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from compressor.cli.app import app
+    from compressor.cli.bench_phone import with_serial
+    from compressor.cli.moved import refuse_moved
+
+    refuse_moved(arguments)
+    return int(app(with_serial(arguments), prog_name="compressor", standalone_mode=False) or 0)
+
+
+def _fault(error: BaseException, arguments: Sequence[str]) -> int:
+    """Report what no command expected."""
+    from compressor.cli import fault
+
+    if fault.is_out_of_memory(error):
+        complain(
+            CompressorError(
+                f"the memory of this machine is used up: {str(error).splitlines()[0] if str(error) else 'MemoryError'}",
+                hint="use smaller batches, a shorter `max_length` or a smaller model, or a machine with more memory",
+            )
+        )
+        return 2
+    say(fault.describe(error, arguments))
+    return BUG
 
 
 def _interrupted() -> int:
     say("interrupted")
     return INTERRUPTED
+
+
+@contextmanager
+def _termination_raises() -> Iterator[None]:
+    """SIGTERM raises an exception, so that processes and folders of the run are cleaned up."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if "multiprocessing" in sys.modules:  # pools wait for their workers, which need not finish what they do
+            for worker in sys.modules["multiprocessing"].active_children():
+                worker.terminate()
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _usage_error(problem: Exception) -> UsageError:

@@ -100,6 +100,7 @@ def _carry_out(run: Setting) -> Report:
         name=recipe.name,
         description=recipe.description,
         task=task.name,
+        remark=task.remark,
         seed=recipe.seed,
         quick=run.quick,
         recipe=recipe.resolved(),

@@ -27,6 +27,8 @@ _DROPOUTS = (_OPS.dropout.default, _OPS.feature_dropout.default, _OPS.alpha_drop
 """With the arguments x, p and train."""
 _SAME = (_OPS.contiguous.default, _OPS.detach.default, _OPS.alias.default)
 """Operators that give the values of their only tensor."""
+_VIEWS = (_OPS.flatten.using_ints, _OPS.unflatten.int, _OPS.reshape.default)
+"""Operators that give the values of their first tensor under other axes."""
 _tables: dict[int, dict[Any, Any]] = {}
 """Opset -> operator -> how it is decomposed."""
 
@@ -67,22 +69,40 @@ def unchanged(program: Program, table: dict[Any, Any], keeps_whole: Callable[[An
     signature, graph = program.graph_signature, program.graph
     if signature.buffers_to_mutate or signature.user_inputs_to_mutate:
         return False
+    sizes = _open_sizes(graph)
     plain = all(
         node.op in ("placeholder", "output")
-        or (node.op == "call_function" and (_is_simple(node) or _is_plain(node.target, table, keeps_whole)))
+        or (node.op == "call_function" and (_is_simple(node, sizes) or _is_plain(node.target, table, keeps_whole)))
         for node in graph.nodes
     )
     if plain:  # what is decomposed needs its own operators: without `contiguous` a `view` behind it fails
-        _simplify(graph)
+        _simplify(graph, sizes)
     return plain
 
 
-def _is_simple(node: fx.Node) -> bool:
+def _open_sizes(graph: fx.Graph) -> dict[str, tuple[fx.Node, int]]:
+    """Symbol of a size -> an input and its axis of that size, preferably those that the program itself reads."""
+    read: dict[str, tuple[fx.Node, int]] = {}
+    other: dict[str, tuple[fx.Node, int]] = {}
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "placeholder" and isinstance(value, torch.Tensor):
+            for axis, size in enumerate(value.shape):
+                if not isinstance(size, int):
+                    other.setdefault(str(size), (node, axis))
+        elif node.target is _OPS.sym_size.int and node.args[0].op == "placeholder":
+            read.setdefault(str(value), node.args)
+    return other | read
+
+
+def _is_simple(node: fx.Node, sizes: dict[str, tuple[fx.Node, int]]) -> bool:
     """Whether `_simplify` replaces an operator, or drops it."""
     if node.target in _DROPOUTS:
         return node.args[2] is False
-    if node.target is _OPS.reshape.default:
-        return -1 not in node.args[1]  # type: ignore[operator]
+    if node.target in _VIEWS:
+        return all(isinstance(size, int) or str(size) in sizes for size in node.meta["val"].shape)
+    if node.target is _OPS.to.dtype:
+        return not any(node.args[2:]) and not node.kwargs
     return node.target in _SAME or node.target is _OPS.numpy_T.default
 
 
@@ -100,16 +120,31 @@ def _is_defined_by_others(name: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
 
 
-def _simplify(graph: fx.Graph) -> None:
+def _simplify(graph: fx.Graph, sizes: dict[str, tuple[fx.Node, int]]) -> None:
     """Replace operators that only rename a tensor or its axes, and drop what nothing reads."""
+    first = next(node for node in graph.nodes if node.op != "placeholder")
+    read: dict[str, fx.Node] = {}
+
+    def size_of(size: Any) -> Any:
+        if isinstance(size, int):
+            return size
+        if str(size) not in read:
+            with graph.inserting_before(first):
+                read[str(size)] = graph.call_function(_OPS.sym_size.int, sizes[str(size)])
+            read[str(size)].meta["val"] = size
+        return read[str(size)]
+
     for node in list(graph.nodes):
-        if node.op != "call_function" or not _is_simple(node):
+        if node.op != "call_function" or not _is_simple(node, sizes):
             continue
         if node.target is _OPS.numpy_T.default:
             rank = node.meta["val"].dim()
             node.target, node.args = _OPS.permute.default, (node.args[0], [*reversed(range(rank))])
-        elif node.target is _OPS.reshape.default:
-            node.target = _OPS.view.default  # to ONNX a copy is none
+        elif node.target in _VIEWS:  # to ONNX a copy is none
+            shape = [size_of(size) for size in node.meta["val"].shape]
+            node.target, node.args, node.kwargs = _OPS.view.default, (node.args[0], shape), {}
+        elif node.target is _OPS.to.dtype and node.meta["val"].dtype != node.args[0].meta["val"].dtype:
+            node.target, node.args, node.kwargs = _OPS._to_copy.default, node.args[:1], {"dtype": node.args[1]}
         else:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from compressor.export import ExportOptions, Job
+    from compressor.formats import ExportOptions, Job
     from compressor.report import Parity
 
 

@@ -2,13 +2,16 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from compressor import __version__
+from compressor.cli import main
 from tests.cli.conftest import call
 
 ROOT = Path(__file__).parents[2]
@@ -84,17 +87,74 @@ def test_an_interruption_is_one_line(files):
     assert (result.code, result.err) == (130, "interrupted\n")
 
 
-def test_a_bug_of_ours_shows_its_traceback_and_is_no_other_exit_code(monkeypatch):
-    def broken(*_, **__):
-        raise RuntimeError("broken")
+@pytest.fixture
+def faulty(monkeypatch, tmp_path):
+    """Lets a command meet an error that no command expects; full tracebacks go into `tmp_path`."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    monkeypatch.setattr(json, "dumps", broken)
+    def meet(error):
+        def broken(*_, **__):
+            raise error
+
+        monkeypatch.setattr(json, "dumps", broken)
+
+    return meet
+
+
+@pytest.mark.parametrize(
+    ("error", "command"),
+    [
+        (RuntimeError("broken"), ["recipes", "schema"]),
+        (EOFError("broken"), ["methods", "list", "--json"]),
+        (RecursionError("broken"), ["validate", "quickstart", "--json"]),
+    ],
+)
+def test_a_fault_of_the_tool_is_a_short_report_and_a_file_with_the_traceback(faulty, error, command, tmp_path):
+    faulty(error)
+    result = call(*command)
+    (saved,) = tmp_path.glob("compressor-fault-*.txt")
+    kind = type(error).__name__
+    assert (result.code, result.out) == (70, "")
+    begin = f"error: compressor failed: {kind}: broken\ncommand: compressor {' '.join(command)}\n"
+    assert result.err.lstrip("\n").startswith(begin)  # typer ends the line of a prompt before an EOFError
+    assert f"versions: compressor {__version__}, python " in result.err
+    assert "in broken\n    raise error\n" in result.err
+    assert result.err.endswith(
+        f"full traceback: {saved}\nhint: this is a bug in compressor, not in your input; please report it with this "
+        "text and file\n"
+    )
+    assert "Traceback" not in result.err
+    assert "Traceback (most recent call last):" in saved.read_text()
+    assert "compressor/cli/" in saved.read_text()
+
+
+def test_a_fault_with_no_place_for_a_file_shows_its_traceback(faulty, monkeypatch, tmp_path):
+    faulty(ValueError("broken"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     result = call("recipes", "schema")
     assert result.code == 70
-    assert "RuntimeError: broken" in result.err
-    assert result.err.endswith(
-        "This is a bug in compressor, not in your input; please report it with the text above.\n"
+    assert "Traceback (most recent call last):" in result.err
+
+
+def test_too_little_memory_is_not_a_bug(faulty):
+    faulty(MemoryError())
+    result = call("recipes", "schema")
+    assert result.code == 2
+    assert result.err.startswith("error: the memory of this machine is used up: MemoryError\nhint: use smaller batches")
+
+
+def test_a_termination_is_cleaned_up_and_has_its_own_code(files, capsys):
+    (files / "terminated.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGTERM)\n    while True: pass\n"
+        "finally:\n    print('cleaned')\n"
     )
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        main(["inspect", "--task", str(files / "terminated.py")])
+    assert stop.value.code == 143
+    assert capsys.readouterr() == ("cleaned\n", "terminated\n")
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_reader_that_has_gone_is_no_error():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ExportError, ParityError
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.measure import macs
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ExportError, ParityError
-from compressor.export import EXPORTERS, Job
+from compressor.formats import EXPORTERS, Job
 from compressor.runtimes import environments
 from compressor.runtimes.forward import open_forward
 from compressor.runtimes.runtime_file import open_file
@@ -65,6 +65,7 @@ def export(form, model, task, folder, /, **options):
     return artifact, open_forward(folder / artifact.path, task)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", BOTH)
 def test_chained_steps_in_8_bits_stay_near_the_float_model_in_a_file_a_third_as_large(form, tmp_path):
     torch.manual_seed(0)
@@ -81,6 +82,7 @@ def test_chained_steps_in_8_bits_stay_near_the_float_model_in_a_file_a_third_as_
     forward.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", BOTH)
 def test_words_go_through_a_chunk_of_cells_in_a_loop(form, tmp_path):
     class Words(nn.Module):
@@ -120,6 +122,7 @@ def test_a_whole_sequence_has_one_length_and_says_so_to_others(form, tmp_path):
     forward.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", formats("executorch"))
 def test_attention_takes_any_length_of_the_task(form, tmp_path):
     torch.manual_seed(0)

@@ -7,6 +7,7 @@ import pytest
 from tests.cli.conftest import call
 
 
+@pytest.mark.slow
 def test_the_tables_are_printed_and_the_file_is_continued(files, tmp_path):
     path = tmp_path / "results.json"
     arguments = ["--task", files / "task.py", "--out", path, "--count", 2, "--nodes", "10..13", "--epochs", 1]

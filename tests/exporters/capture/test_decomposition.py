@@ -50,6 +50,8 @@ def retraced(monkeypatch):
         lambda self, x: x.contiguous() @ self.linear.weight.T,
         lambda self, x: x.reshape(x.shape[0], 3, 1),
         lambda self, x: x.max(1).values + x.shape[0],
+        lambda self, x: x.unflatten(1, (3, 1)).flatten(1) + x.reshape(-1, 3),
+        lambda self, x: x.to(torch.float64) + x.to(torch.float32),
     ],
 )
 def test_a_program_of_operators_with_an_onnx_form_is_traced_once(function, retraced):
@@ -65,6 +67,7 @@ def test_a_program_of_operators_with_an_onnx_form_is_traced_once(function, retra
         lambda self, x: x.clone().add_(1),
         lambda self, x: x.flatten(),
         lambda self, x: x.reshape(-1, 1),
+        lambda self, x: x.to(torch.float64, copy=True),
         lambda self, x: torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,)),
     ],
 )

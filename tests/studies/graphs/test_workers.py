@@ -17,6 +17,7 @@ def test_the_same_seed_gives_the_same_rows_in_any_number_of_processes(done, task
     assert timeless(results.rows) == timeless(done[1].rows)
 
 
+@pytest.mark.slow
 def test_a_ray_cluster_gives_the_same_rows_and_what_a_worker_raises_arrives(task, done, tmp_path):
     results = study(options(task), tmp_path / "ray.json", jobs=2, ray="local")
     assert timeless(results.rows) == timeless(done[1].rows)
