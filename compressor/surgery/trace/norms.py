@@ -52,6 +52,7 @@ def _groups(module: nn.GroupNorm | WideGroupNorm) -> int:
 
 def _normalise(trace: Trace, name: str, module: Any, inputs: Tensor, result: Tensor, axis: int) -> Ids:
     """Bind the parameters to the features along an axis; gives the atoms of these, none if they are not followed."""
+    trace.feedback.follow([inputs], [None], [None], [result])
     labels = trace.read(inputs)
     if labels is None:
         return np.zeros(0, np.int64)

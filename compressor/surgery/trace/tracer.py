@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_flatten
 
 from compressor.surgery.trace.convolutions import CONVOLUTIONS
 from compressor.surgery.trace.elementwise import (
+    CONSTANTS,
     ELEMENTWISE,
     LIKE,
     MOVES,
@@ -107,8 +108,15 @@ class _Watch(TorchDispatchMode):
         tensors = [part for part in tree_flatten((args, kwargs))[0] if isinstance(part, Tensor)]
         outputs = [part for part in tree_flatten(result)[0] if isinstance(part, Tensor)]
         self.trace.alive.append(outputs)
+        view = self._is_view(tensors, outputs) and not func._schema.is_mutable
+        if not view:
+            names = [self.trace.parameter_name(tensor) for tensor in tensors]
+            self.trace.feedback.follow(tensors, names, before, outputs)
+            self._keep_constants(func, tensors, outputs)
         rule = _RULES.get(func)
-        if rule is not None:
+        if func in CONSTANTS:
+            pass
+        elif rule is not None:
             rule(self.trace, args, kwargs, outputs)
         elif func in MOVES:
             move(self.trace, func, args, kwargs, outputs)
@@ -122,12 +130,22 @@ class _Watch(TorchDispatchMode):
             rank(self.trace, func, before[0], args, kwargs, outputs)
         elif func in RESAMPLING:
             resample(self.trace, func, before[0], outputs[0])
-        elif self._is_view(tensors, outputs) and not func._schema.is_mutable:
+        elif view:
             follow_parts(self.trace, func, args, next(iter(before), None), outputs)
         elif torch.Tag.pointwise in func.tags or func in POINTWISE:
             pointwise(self.trace, func, tensors, before, outputs)
         else:
             unknown(self.trace, func, tensors, before)
+
+    def _keep_constants(self, func: Any, tensors: list[Tensor], outputs: list[Tensor]) -> None:
+        """A constant stays one in arithmetic with constants, and is none any more once something else is written in."""
+        made = func in CONSTANTS or (bool(tensors) and all(map(self.trace.is_constant, tensors)))
+        storages = {output.untyped_storage().data_ptr() for output in outputs}
+        known = func in CONSTANTS or func in MOVES or func in LIKE or func is aten._to_copy.default
+        if made and (known or torch.Tag.pointwise in func.tags):
+            self.trace.constants |= storages
+        else:
+            self.trace.constants -= storages
 
     def _is_view(self, tensors: list[Tensor], outputs: list[Tensor]) -> bool:
         storages = {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}

@@ -15,6 +15,7 @@ from compressor.nn.recurrent.layers import RECURRENT, is_layer, part_suffix, par
 from compressor.nn.wide_norms import has_wide_form
 from compressor.report import Skip
 from compressor.surgery.trace.edges import Edges, is_edge
+from compressor.surgery.trace.own_cells import own_cells
 from compressor.surgery.trace.state import Trace
 from compressor.surgery.trace.tracer import trace
 from compressor.surgery.units.choice import Amount, Choice, Layer, Scores
@@ -92,8 +93,9 @@ def _layers(
     layers: list[Layer] = []
     skipped: list[Skip] = []
     modules = dict(model.named_modules())
+    own = own_cells(seen)
     for name in names:
-        found_layers = _layers_of(name, modules.get(name), seen)
+        found_layers = _layers_of(name, modules.get(name), seen, own)
         layers += found_layers
         if found_layers:
             continue
@@ -107,7 +109,7 @@ def _layers(
     return layers, skipped
 
 
-def _layers_of(name: str, module: nn.Module | None, seen: Trace) -> list[Layer]:
+def _layers_of(name: str, module: nn.Module | None, seen: Trace, own: Mapping[str, Ids]) -> list[Layer]:
     roots = seen.atoms.roots
     if isinstance(module, RECURRENT):
         found = [(key, ids) for key, ids in seen.units.items() if key[0] == name]
@@ -120,7 +122,11 @@ def _layers_of(name: str, module: nn.Module | None, seen: Trace) -> list[Layer]:
     if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
         ids = seen.atoms.axes.get((f"{name}.weight", _output_axis(module)))
         return [] if ids is None else [Layer(name, roots(ids))]
-    raise SurgeryError(f"`{name}` is no recurrent layer, Linear or convolution", hint="choose others with `targets`")
+    if name in own:
+        return [Layer(name, own[name])]
+    raise SurgeryError(
+        f"`{name}` is no recurrent layer or cell, Linear or convolution", hint="choose others with `targets`"
+    )
 
 
 def _output_axis(module: Any) -> int:
