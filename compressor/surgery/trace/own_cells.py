@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _OTHERS = ("torch.", "compressor.")
 """Packages whose modules may be parts of a cell, but are none."""
+_OUR_LAYERS = "compressor.nn.recurrent."
 
 
 def own_cells(trace: Trace) -> dict[str, Ids]:
@@ -50,8 +51,13 @@ def is_own(module: nn.Module) -> bool:
 
 
 def _owner(model: nn.Module, parameter: str) -> str | None:
-    """The innermost module of the model's own code that holds a parameter; the model itself is called ``."""
+    """The innermost module of the model's own code that holds a parameter; the model itself is called ``.
+
+    None for a parameter of a recurrent layer of this package: its steps are no cell of the model's.
+    """
     for path in (*with_holders(parameter)[1:], ""):
+        if type(model.get_submodule(path)).__module__.startswith(_OUR_LAYERS):
+            return None
         if is_own(model.get_submodule(path)):
             return path
     return None
