@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-    from torch import nn
 
     from compressor.task.contract import Task
 
@@ -33,24 +32,6 @@ class Examined:
 
     score: Score
     per_sample: NDArray[np.float64] | None
-
-
-def torch_forward(model: nn.Module, device: torch.device) -> Callable[..., Any]:
-    """The model as `evaluate` calls it: evaluation mode, tensors on the CPU in and out, no gradients."""
-
-    def forward(*inputs: Tensor) -> Any:
-        training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                outputs = model(*(part.to(device) for part in inputs))
-        finally:
-            model.train(training)
-        if isinstance(outputs, Tensor):
-            return outputs.cpu()
-        return tuple(part.cpu() for part in outputs)
-
-    return forward
 
 
 def score(

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from compressor.errors import Place, TaskError
-from compressor.measure.accuracy import torch_forward
+from compressor.task.forwards import AdaptedForward, TorchForward
 from compressor.task.model_checks import changed_tensors, kept_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from compressor.task.contract import Inputs
     from compressor.task.guard import GuardedTask
@@ -41,7 +42,7 @@ def try_out(task: GuardedTask, model: nn.Module, device: torch.device, *, trains
     Raises:
         TaskError: Something does not run or cannot be right; the message says what, the place is the task's file.
     """
-    forward = torch_forward(model, device)
+    forward = TorchForward(model, device)
     example = task.example(2, task.length)
     _refuse_changing(task, model, forward, example)
     _refuse_nan(task, forward(*example))
@@ -183,7 +184,7 @@ def _try_loss(task: GuardedTask, model: nn.Module, device: torch.device, inputs:
     loss.backward()
 
 
-def _try_evaluation(task: GuardedTask, forward: Callable[..., Any]) -> None:
+def _try_evaluation(task: GuardedTask, forward: TorchForward) -> None:
     """Begin `evaluate` twice: it must call the model, on the same inputs each time."""
     first, second = _begun(task, forward), _begun(task, forward)
     if not first:
@@ -200,19 +201,35 @@ def _try_evaluation(task: GuardedTask, forward: Callable[..., Any]) -> None:
         )
 
 
-def _begun(task: GuardedTask, forward: Callable[..., Any]) -> list[list[Tensor]]:
-    """The inputs of the first calls of the model in `evaluate`."""
-    seen: list[list[Tensor]] = []
-
-    def watched(*inputs: Tensor) -> Any:
-        if len(seen) == _EVALUATED:
-            raise _Enough
-        seen.append(list(inputs))
-        return forward(*inputs)
-
+def _begun(task: GuardedTask, forward: TorchForward) -> list[list[Tensor]]:
+    """The inputs of the first calls of the model, or of its modules, in `evaluate`."""
+    watched = _Watched(forward)
     with suppress(_Enough):
         task.evaluate(watched)
-    return seen
+    return watched.seen
+
+
+class _Watched(AdaptedForward):
+    """Notes the inputs of the first calls."""
+
+    def __init__(self, forward: TorchForward) -> None:
+        super().__init__(forward, self._note)
+        self.seen: list[list[Tensor]] = []
+
+    def submodule(self, path: str) -> Callable[..., Any]:
+        module = super().submodule(path)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._note(part for part in pytree.tree_leaves((args, kwargs)) if isinstance(part, Tensor))
+            return module(*args, **kwargs)
+
+        return call
+
+    def _note(self, inputs: Iterable[Tensor]) -> Inputs:
+        if len(self.seen) == _EVALUATED:
+            raise _Enough
+        self.seen.append(list(inputs))
+        return tuple(self.seen[-1])
 
 
 def _parts(outputs: Any) -> list[Tensor]:

@@ -10,9 +10,10 @@ from compressor.errors import ExportError, UsageError
 from compressor.export import Job, export
 from compressor.report import Skip
 from compressor.task.fixed_axes import fixed
+from compressor.task.submodules import SubmoduleTask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import nn
 
@@ -32,6 +33,20 @@ class Exported:
     torch_score: Score
     baseline: int
     """Index of the file that it is compared with; its own for an original."""
+    group: int
+    """Index of the first of the files that belong together; its own if the whole model is one file."""
+    module: str
+    """The module that it holds, as the task names it; empty: the whole model."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A file, and the module and the task that it was made of."""
+
+    artifact: Artifact
+    module: str
+    model: nn.Module
+    task: Task
 
 
 def export_originals(run: Setting, original: nn.Module, score: Score) -> tuple[list[Exported], list[int]]:
@@ -43,7 +58,7 @@ def export_originals(run: Setting, original: nn.Module, score: Score) -> tuple[l
     places: dict[tuple[str, str], int] = {}
     for options in originals(run.recipe.exports):
         try:
-            artifact = _export_original(run, original, options)
+            made = _export_original(run, original, options)
         except ExportError as error:
             other = options.fallback()
             if other.kind == options.kind:
@@ -56,15 +71,18 @@ def export_originals(run: Setting, original: nn.Module, score: Score) -> tuple[l
             if other.kind in places:
                 places[options.kind] = places[other.kind]
                 continue
-            artifact = _export(run, original, run.task, other, "original")
+            made = _export(run, original, run.task, other, "original")
             places[other.kind] = len(exported)
-        places.setdefault(options.kind, len(exported))
-        exported.append(Exported(artifact, original, fixed(run.task, options.fixed_shapes), score, len(exported)))
+        group = len(exported)
+        places.setdefault(options.kind, group)
+        for index, one in enumerate(made, start=group):
+            task = fixed(one.task, options.fixed_shapes)
+            exported.append(Exported(one.artifact, one.model, task, score, index, group, one.module))
     return exported, [places[options.kind] for options in run.recipe.exports]
 
 
 def export_compressed(
-    run: Setting, model: nn.Module, task: Task, baselines: Sequence[int], original: Score, score: Score
+    run: Setting, model: nn.Module, task: Task, baselines: Sequence[int], original: Score, score: Score, first: int
 ) -> tuple[list[Exported], list[Skip]]:
     """Every export of the recipe, and those that were refused.
 
@@ -72,9 +90,10 @@ def export_compressed(
         run: The run.
         model: The compressed model.
         task: Of the compressed model.
-        baselines: For each export the index of the original that it is compared with.
+        baselines: For each export the index of the original that it is compared with, or of its first module.
         original: Metric of the original.
         score: Metric of the compressed model; what it lost is not left for rounding.
+        first: Index of the first file: as many originals come before.
 
     Raises:
         ExportError: All exports failed.
@@ -84,13 +103,16 @@ def export_compressed(
     spent = (original.value - score.value) * (1.0 if original.higher_is_better else -1.0)
     for options, baseline in zip(run.recipe.exports, baselines, strict=True):
         try:
-            artifact = _export(run, model, task, options, None, spent)
+            made = _export(run, model, task, options, options.name, spent)
         except ExportError as error:
             if len(run.recipe.exports) == 1:
                 raise
             refused.append(_refused(run, options, error))
             continue
-        exported.append(Exported(artifact, model, fixed(task, options.fixed_shapes), score, baseline))
+        group = first + len(exported)
+        for place, one in enumerate(made):
+            own = fixed(one.task, options.fixed_shapes)
+            exported.append(Exported(one.artifact, one.model, own, score, baseline + place, group, one.module))
     if not exported:
         raise ExportError(
             "all exports failed:\n" + "\n".join(f"  {skip.name}: {skip.reason}" for skip in refused),
@@ -99,36 +121,55 @@ def export_compressed(
     return exported, refused
 
 
-def _export_original(run: Setting, original: nn.Module, options: ExportOptions) -> Artifact:
+def _export_original(run: Setting, original: nn.Module, options: ExportOptions) -> list[_Made]:
     """As the compressed model will be; without a step file if only a step of the recipe makes streaming possible."""
     try:
         return _export(run, original, run.task, options, "original")
     except ExportError as error:
         if not options.streams or not any(step.may_stream for step in run.recipe.steps):
             raise
-        artifact = _export(run, original, run.task, options.whole(), "original")
+        made = _export(run, original, run.task, options.whole(), "original")
         run.notes.append(f"The original has no step file: {error.message}.")
-        return artifact
+        return made
 
 
 def _export(
-    run: Setting, model: nn.Module, task: Task, options: ExportOptions, stem: str | None, spent: float = 0.0
-) -> Artifact:
-    """One file; `spent` is what the steps cost of the metric, the rest of its limit is left for rounding."""
+    run: Setting, model: nn.Module, task: Task, options: ExportOptions, stem: str, spent: float = 0.0
+) -> list[_Made]:
+    """The file, or that of each module; `spent` is what the steps cost of the metric.
+
+    The rest of its limit is left for rounding, in equal parts if there are several files.
+    """
     limit = run.recipe.limits.metric_drop
-    path = run.folder.staging / options.file_name(stem)
-    run.progress.say(f"exporting {path.name}")
-    return export(
-        Job(
-            copy.deepcopy(model).cpu().eval(),
-            task,
-            path,
-            options,
-            seed=run.recipe.seed,
-            progress=run.progress,
-            metric_drop=None if limit is None else limit - max(0.0, spent),
+    parts = _modules(run, copy.deepcopy(model).cpu().eval(), task)
+    made = []
+    for module, part, own in parts:
+        path = run.folder.staging / options.file_name(_stem(stem, module))
+        run.progress.say(f"exporting {path.name}")
+        artifact = export(
+            Job(
+                part,
+                own,
+                path,
+                options,
+                seed=run.recipe.seed,
+                progress=run.progress,
+                metric_drop=None if limit is None else (limit - max(0.0, spent)) / len(parts),
+            )
         )
-    )
+        made.append(_Made(artifact, module, part, own))
+    return made
+
+
+def _modules(run: Setting, model: nn.Module, task: Task) -> list[tuple[str, nn.Module, Task]]:
+    """What becomes a file: the whole model, or each module that the task names; with its name and its task."""
+    tasks = [SubmoduleTask(task, model, name, submodule) for name, submodule in run.task.submodules.items()]
+    return [(own.name, own.model(), own) for own in tasks] or [("", model, task)]
+
+
+def _stem(name: str, module: str) -> str:
+    """Name of a file without its ending: `model`, or `model.encoder`."""
+    return f"{name}.{module}" if module else name
 
 
 def _refused(run: Setting, options: ExportOptions, error: ExportError) -> Skip:
@@ -150,10 +191,11 @@ def originals(exports: Sequence[ExportOptions]) -> list[ExportOptions]:
     return [next((options for options in same if options.streams), same[0]).unrounded() for same in kinds.values()]
 
 
-def refuse_same_names(exports: Sequence[ExportOptions]) -> None:
+def refuse_same_names(exports: Sequence[ExportOptions], modules: Iterable[str] = ()) -> None:
     """Raise `UsageError` if two files of the run would have one name."""
-    names = [name for options in originals(exports) for name in options.file_names("original")]
-    names += [name for options in exports for name in options.file_names()]
+    stems = [(options, "original") for options in originals(exports)] + [(options, options.name) for options in exports]
+    parts = list(modules) or [""]
+    names = [name for options, stem in stems for part in parts for name in options.file_names(_stem(stem, part))]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(

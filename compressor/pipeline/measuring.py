@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from compressor.measure import accuracy, latency, macs, memory, size
@@ -10,6 +10,7 @@ from compressor.report import Latency, Measurement, SpeedUp, StepMeasurement
 from compressor.runtimes.forward import open_forward
 from compressor.runtimes.steps import Steps
 from compressor.task.fixed_axes import dynamic
+from compressor.task.submodules import SubmoduleTask, together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from compressor.measure.accuracy import Examined
     from compressor.pipeline.exporting import Exported
     from compressor.pipeline.setting import Setting
+    from compressor.runtimes.forward import Fixed
     from compressor.task.contract import Inputs
 
 
@@ -29,17 +32,22 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
     """Everything about every file, and how much faster each is than its original (none for an original)."""
     paths = [run.folder.staging / one.artifact.path for one in exported]
     inputs = [one.task.example(1, one.task.length) for one in exported]
-    examined = []
-    for path, one in zip(paths, exported, strict=True):
-        run.progress.say(f"evaluating {path.name}")
-        with closing(open_forward(path, dynamic(one.task))) as forward:
-            examined.append(accuracy.examine(one.task, forward, seed=run.recipe.seed))
-            index = len(examined) - 1
-            if isinstance(forward, Steps):
-                past = max(0, run.task.length - forward.info.chunk)
-                inputs[index] = tuple(forward.one_step(inputs[index], past=past))
-            else:
-                inputs[index] = forward.one_call(inputs[index])
+    examined: dict[int, Examined] = {}
+    for group in _groups(exported):
+        run.progress.say(f"evaluating {', '.join(paths[index].name for index in group)}")
+        with ExitStack() as opened:
+            forwards = {
+                index: opened.enter_context(closing(open_forward(paths[index], dynamic(exported[index].task))))
+                for index in group
+            }
+            score = _examine(run, [exported[index] for index in group], list(forwards.values()))
+            examined |= dict.fromkeys(group, score)
+            for index, forward in forwards.items():
+                if isinstance(forward, Steps):
+                    past = max(0, run.task.length - forward.info.chunk)
+                    inputs[index] = tuple(forward.one_step(inputs[index], past=past))
+                else:
+                    inputs[index] = forward.one_call(inputs[index])
     whole = [index for index, one in enumerate(exported) if one.artifact.stream is None]
     stepping = [index for index, one in enumerate(exported) if one.artifact.stream is not None]
     timed = {**_time(run, whole, paths, inputs, exported), **_time(run, stepping, paths, inputs, exported)}
@@ -50,6 +58,7 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
         measurements.append(
             Measurement(
                 label="compressed" if one.baseline != index else "original",
+                module=one.module,
                 artifact=one.artifact,
                 parameters=parameters,
                 nonzeros=nonzeros,
@@ -64,6 +73,23 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
             )
         )
     return measurements, [timed[index][1] for index in range(len(exported))]
+
+
+def _groups(exported: Sequence[Exported]) -> list[list[int]]:
+    """Indexes of files that belong together: those of the modules of one model."""
+    groups: dict[int, list[int]] = {}
+    for index, one in enumerate(exported):
+        groups.setdefault(one.group, []).append(index)
+    return list(groups.values())
+
+
+def _examine(run: Setting, files: Sequence[Exported], forwards: Sequence[Steps | Fixed]) -> Examined:
+    """The task's metric on the files of one model together."""
+    tasks = [dynamic(one.task) for one in files]
+    parts = {task: forward for task, forward in zip(tasks, forwards, strict=True) if isinstance(task, SubmoduleTask)}
+    if not parts:
+        return accuracy.examine(files[0].task, forwards[0], seed=run.recipe.seed)
+    return accuracy.examine(next(iter(parts)).task, together(parts), seed=run.recipe.seed)
 
 
 def _time(

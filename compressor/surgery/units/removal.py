@@ -11,6 +11,7 @@ import torch
 
 from compressor.errors import SurgeryError
 from compressor.nn.norm import WideLayerNorm
+from compressor.nn.seams import changed_call, mark
 from compressor.nn.structure import replace_record
 from compressor.report import Change, Skip
 from compressor.surgery.equivalence import check_agreement, evaluating_on_cpu, forward
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compressor.progress import Progress
+    from compressor.surgery.trace.edges import Edges
     from compressor.surgery.units.choice import Amount
 
 
@@ -88,6 +90,7 @@ def prune(
             expected = [_forward_silenced(plan, example) for example in inputs]
             constants = find_constants(plan, [plan.edges.silence(example) for example in inputs])
         smaller = resized_copy(plan.model, plan.kept)
+        _narrow_seams(smaller, plan)
         take_up(smaller, plan, constants)
         norms = _cut_norms(smaller, plan)
         for example, outputs in zip(inputs, expected, strict=True):
@@ -97,6 +100,12 @@ def prune(
             result = _compensated(plan, result, calibration, progress)
     result.model.to(next(model.parameters()).device).train(model.training)
     return result
+
+
+def _narrow_seams(model: nn.Module, plan: Plan) -> None:
+    """Modules that become files of their own also take states of the size that they had before."""
+    for edges in plan.seams:
+        mark(model.get_submodule(edges.module)).cuts += (edges,)
 
 
 def _cut_norms(model: nn.Module, plan: Plan) -> dict[str, WideLayerNorm]:
@@ -148,6 +157,10 @@ def _silenced(plan: Plan) -> Iterator[None]:
         for name, positions in plan.trace.norms.items()
         if (removed := np.isin(plan.trace.atoms.roots(positions), plan.choice.removed)).any()
     ]
+    hooks += [
+        plan.model.get_submodule(edges.module).register_forward_pre_hook(_silenced_call(edges), with_kwargs=True)
+        for edges in plan.seams
+    ]
     try:
         for (name, axis), mask in plan.kept.items():
             if plan.trace.atoms.roles[name, axis] != "in":
@@ -171,6 +184,11 @@ def _zeroed_at(positions: NDArray[np.bool_]) -> Callable[..., Tensor]:
         return output * kept
 
     return hook
+
+
+def _silenced_call(edges: Edges) -> Callable[..., Any]:
+    """A forward pre-hook: the removed units of the states that a module is given are 0."""
+    return lambda module, args, kwargs: changed_call(module, args, kwargs, edges.silence)
 
 
 def _forward_silenced(plan: Plan, example: tuple[Tensor, ...]) -> list[Tensor]:
@@ -206,6 +224,7 @@ def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideLayerNorm]) ->
         resize_record({name: tensor_of(after, name).shape for name in axes}),
         *(replace_record(name, norm) for name, norm in norms.items()),
         *([plan.edges.record()] if plan.edges.inputs else []),
+        *(edges.record() for edges in plan.seams),
     )
     if plan.edges.inputs:
         after.register_forward_pre_hook(NarrowingHook(plan.edges))
