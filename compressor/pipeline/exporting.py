@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError, UsageError
-from compressor.export import Job, export
+from compressor.formats import Job, export
 from compressor.report import Skip
 from compressor.task.fixed_axes import fixed
-from compressor.task.submodules import SubmoduleTask
+from compressor.task.submodules import stem_of, tasks_of_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from torch import nn
 
-    from compressor.export import ExportOptions
+    from compressor.formats import ExportOptions
     from compressor.pipeline.setting import Setting
     from compressor.report import Artifact, Score
     from compressor.task.contract import Task
@@ -141,10 +141,10 @@ def _export(
     The rest of its limit is left for rounding, in equal parts if there are several files.
     """
     limit = run.recipe.limits.metric_drop
-    parts = _modules(run, copy.deepcopy(model).cpu().eval(), task)
+    parts = tasks_of_files(task, copy.deepcopy(model).cpu().eval(), run.task.submodules)
     made = []
     for module, part, own in parts:
-        path = run.folder.staging / options.file_name(_stem(stem, module))
+        path = run.folder.staging / options.file_name(stem_of(stem, module))
         run.progress.say(f"exporting {path.name}")
         artifact = export(
             Job(
@@ -161,22 +161,16 @@ def _export(
     return made
 
 
-def _modules(run: Setting, model: nn.Module, task: Task) -> list[tuple[str, nn.Module, Task]]:
-    """What becomes a file: the whole model, or each module that the task names; with its name and its task."""
-    tasks = [SubmoduleTask(task, model, name, submodule) for name, submodule in run.task.submodules.items()]
-    return [(own.name, own.model(), own) for own in tasks] or [("", model, task)]
-
-
-def _stem(name: str, module: str) -> str:
-    """Name of a file without its ending: `model`, or `model.encoder`."""
-    return f"{name}.{module}" if module else name
-
-
 def _refused(run: Setting, options: ExportOptions, error: ExportError) -> Skip:
     """An export that failed; it is said at once, and the others go on."""
-    name = options.file_name()
+    refused = refusal(options.file_name(), error)
+    run.progress.say(f"{refused.name} is refused: {refused.reason}")
+    return refused
+
+
+def refusal(name: str, error: ExportError) -> Skip:
+    """Why there is no file of this name, on one line, with the remedy."""
     remedy = f" ({error.hint})" if error.hint else ""
-    run.progress.say(f"{name} is refused: {error.message}{remedy}")
     return Skip(name=name, reason=f"{' '.join(error.message.split())}{remedy}")
 
 
@@ -195,7 +189,7 @@ def refuse_same_names(exports: Sequence[ExportOptions], modules: Iterable[str] =
     """Raise `UsageError` if two files of the run would have one name."""
     stems = [(options, "original") for options in originals(exports)] + [(options, options.name) for options in exports]
     parts = list(modules) or [""]
-    names = [name for options, stem in stems for part in parts for name in options.file_names(_stem(stem, part))]
+    names = [name for options, stem in stems for part in parts for name in options.file_names(stem_of(stem, part))]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(

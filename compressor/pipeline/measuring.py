@@ -5,15 +5,16 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
+from compressor.errors import OutputError
+from compressor.files import sha256
 from compressor.measure import accuracy, latency, macs, memory, size
 from compressor.report import Latency, Measurement, SpeedUp, StepMeasurement
 from compressor.runtimes.forward import open_forward
 from compressor.runtimes.steps import Steps
 from compressor.task.fixed_axes import dynamic
-from compressor.task.submodules import SubmoduleTask, together
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from compressor.measure.accuracy import Examined
     from compressor.pipeline.exporting import Exported
     from compressor.pipeline.setting import Setting
-    from compressor.runtimes.forward import Fixed
+    from compressor.report import Artifact
     from compressor.task.contract import Inputs
 
 
@@ -31,6 +32,7 @@ QUICK_ROUNDS = 8
 def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measurement], list[SpeedUp | None]]:
     """Everything about every file, and how much faster each is than its original (none for an original)."""
     paths = [run.folder.staging / one.artifact.path for one in exported]
+    ensure_unchanged(run.folder.staging, [one.artifact for one in exported])
     inputs = [one.task.example(1, one.task.length) for one in exported]
     examined: dict[int, Examined] = {}
     for group in _groups(exported):
@@ -40,7 +42,8 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
                 index: opened.enter_context(closing(open_forward(paths[index], dynamic(exported[index].task))))
                 for index in group
             }
-            score = _examine(run, [exported[index] for index in group], list(forwards.values()))
+            tasks = [exported[index].task for index in group]
+            score = accuracy.examine_files(tasks, list(forwards.values()), seed=run.recipe.seed)
             examined |= dict.fromkeys(group, score)
             for index, forward in forwards.items():
                 if isinstance(forward, Steps):
@@ -83,13 +86,16 @@ def _groups(exported: Sequence[Exported]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _examine(run: Setting, files: Sequence[Exported], forwards: Sequence[Steps | Fixed]) -> Examined:
-    """The task's metric on the files of one model together."""
-    tasks = [dynamic(one.task) for one in files]
-    parts = {task: forward for task, forward in zip(tasks, forwards, strict=True) if isinstance(task, SubmoduleTask)}
-    if not parts:
-        return accuracy.examine(files[0].task, forwards[0], seed=run.recipe.seed)
-    return accuracy.examine(next(iter(parts)).task, together(parts), seed=run.recipe.seed)
+def ensure_unchanged(folder: Path, artifacts: Iterable[Artifact]) -> None:
+    """Raise `OutputError` if a file is not the one that was exported: no number of a report is about another file."""
+    files = [file for artifact in artifacts for file in (artifact, artifact.step) if file is not None]
+    known = {part.path: part.sha256 for file in files for part in file.parts}
+    known |= {file.path: file.sha256 for file in files}
+    for name, content in known.items():
+        if sha256(folder / name) != content:
+            raise OutputError(
+                f"{name} was changed after it was exported", hint="let nothing else write there, and run again"
+            )
 
 
 def _time(

@@ -181,6 +181,25 @@ class SubmoduleTask(TaskView):
         return [self._signature.flatten(call) for call, _ in seen[self.name]]
 
 
+def stem_of(name: str, module: str) -> str:
+    """Name of a file without its ending: `model`, or `model.encoder`."""
+    return f"{name}.{module}" if module else name
+
+
+def tasks_of_files(
+    task: Task, model: nn.Module, submodules: Mapping[str, Submodule]
+) -> list[tuple[str, nn.Module, Task]]:
+    """What becomes a file: the whole model, or each of its modules; with its name and its task.
+
+    Args:
+        task: Of the whole model.
+        model: In evaluation mode, on the CPU.
+        submodules: The modules that become files; none: the model is one file.
+    """
+    tasks = [SubmoduleTask(task, model, name, submodule) for name, submodule in submodules.items()]
+    return [(own.name, own.model(), own) for own in tasks] or [("", model, task)]
+
+
 def together(forwards: Mapping[SubmoduleTask, Forward]) -> TorchForward:
     """The model with files, or anything that is called like them, in place of some of its modules."""
     stand_ins = {}

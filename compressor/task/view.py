@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ATTRIBUTES = (
     "metric",
     "higher_is_better",
+    "remark",
     "inputs",
     "outputs",
     "length",
