@@ -34,6 +34,16 @@ class Crossing:
     labels: Tensor
 
 
+@dataclass(frozen=True)
+class Normalised:
+    """What a normalisation takes its statistics over."""
+
+    positions: Ids
+    """The atoms of the features, 0 for a fixed one."""
+    axis: int
+    """Of the features, in what it gives."""
+
+
 class Trace:
     """Which atoms the tensors of a forward pass carry; `atoms` holds what belongs together."""
 
@@ -49,8 +59,8 @@ class Trace:
         self.units: dict[tuple[str, int, int], Ids] = {}
         """(module name, layer, direction) -> the atoms of its hidden units."""
         self.called: set[str] = set()
-        self.norms: dict[str, Ids] = {}
-        """Name of a layer normalisation -> the atoms of the positions that it normalises, 0 for a fixed feature."""
+        self.norms: dict[str, Normalised] = {}
+        """Name of a normalisation whose statistics run over several features -> what it normalises."""
         self.shifted: list[Ids] = []
         """Atoms whose features are not 0 any more if their unit is 0, such as behind a sigmoid."""
         self.summed: list[tuple[Ids, str]] = []
