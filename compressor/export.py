@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from compressor.report import Artifact
     from compressor.task.contract import Task
+    from compressor.task.samples import Sample
 
 _SILENT = Silent()
 
@@ -62,6 +63,11 @@ class ExportOptions(BaseModel, ABC):
     def compresses(self) -> bool:
         """Whether the export alone makes the model smaller, by storing it in fewer bits."""
         return False
+
+    @property
+    def computes_in(self) -> Literal["float32", "float16"]:
+        """The precision of which the file has the noise."""
+        return "float32"
 
     @property
     def fixed_shapes(self) -> Mapping[str, int]:
@@ -112,6 +118,8 @@ class Job(Generic[Options_co]):
     seed: int = 0
     """Of the task's examples, and of the sizes at which the file is compared with PyTorch."""
     progress: Progress = _SILENT
+    real: tuple[Sample, ...] = ()
+    """Inputs of the task's own data, on which the file is compared with PyTorch too."""
     metric_drop: float | None = None
     """What the task's metric may still lose by rounding, in its own unit; None: there is no limit."""
     started: float = field(default_factory=time.perf_counter)

@@ -8,12 +8,14 @@ from compressor.errors import ParityError
 from compressor.report import Parity, RuntimeCheck
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import nn
 
     from compressor.export import ExportOptions, Job
+    from compressor.report import Noise
+    from compressor.task.contract import Inputs, Task
 
 
 _OF_OPENVINO = (
@@ -29,6 +31,15 @@ class Disagreement(ParityError):
         """For a comparison that was not passed."""
         super().__init__(message, hint=hint)
         self.parity = parity
+
+    @classmethod
+    def of(cls, parity: Parity, subject: str, *, hint: str = "") -> Disagreement:
+        """With the kind of disagreement, all points, and the remedy for that kind unless there is a better hint."""
+        from compressor.measure.diagnosis import diagnose
+
+        diagnosis = diagnose(parity)
+        tolerances = f"(atol {parity.atol:g}, rtol {parity.rtol:g})"
+        return cls(parity, f"{subject} {tolerances}: {diagnosis.of(parity)}", hint=hint or diagnosis.remedy)
 
 
 def agreement(
@@ -48,13 +59,9 @@ def agreement(
     Raises:
         ExportError: The file cannot be loaded.
     """
-    import torch
-
-    from compressor.measure import parity
     from compressor.runtimes.forward import open_forward
     from compressor.runtimes.steps import Steps
     from compressor.task.fixed_axes import fixed
-    from exporters.capture.program import plain_attention
     from exporters.stepping import chained
 
     forward = open_forward(candidate, job.task, runtime=runtime)
@@ -63,32 +70,20 @@ def agreement(
             return chained.beside_torch(reference, forward, job), forward.runtime
         sizes = {"batch": 1 if forward.alone else None, "time": forward.length}
         fitting = fixed(job.task, {axis: size for axis, size in sizes.items() if size is not None})
-        with torch.no_grad(), plain_attention():
-            compared = parity.check(reference, forward, fitting, **_settings(job))
-        return compared, forward.runtime
+        return _compared(reference, forward, fitting, job), forward.runtime
     finally:
         forward.close()
 
 
 def in_onnx_runtime(reference: nn.Module, candidate: Path, job: Job[ExportOptions]) -> Parity:
     """Agreement of the file with PyTorch; raises `ParityError` with every point if one is not."""
-    import torch
-
-    from compressor.measure import parity
     from compressor.runtimes.forward import Fixed
     from compressor.runtimes.onnx_runtime import OnnxFile
     from compressor.task.fixed_axes import dynamic
-    from exporters.capture.program import plain_attention
 
-    forward = Fixed(OnnxFile(candidate), dynamic(job.task))
-    with torch.no_grad(), plain_attention():
-        compared = parity.check(reference, forward, job.task, **_settings(job))
+    compared = _compared(reference, Fixed(OnnxFile(candidate), dynamic(job.task)), job.task, job)
     if not compared.passed:
-        raise ParityError(
-            f"the exported file disagrees with PyTorch (atol {compared.atol:g}, rtol {compared.rtol:g}):\n"
-            + parity.table(compared),
-            hint="the model's code may fix a length or a batch size; if every point is close, raise atol and rtol",
-        )
+        raise Disagreement.of(compared, "the exported file disagrees with PyTorch")
     return compared
 
 
@@ -96,7 +91,6 @@ def in_other_runtimes(
     reference: nn.Module, candidate: Path, job: Job[ExportOptions], runtimes: Sequence[str]
 ) -> tuple[RuntimeCheck, ...]:
     """Agreement of the file with PyTorch in each further runtime; raises `ParityError` if one is not right."""
-    from compressor.measure import parity
     from exporters.passes import fixed_shapes
 
     checks = []
@@ -105,18 +99,43 @@ def in_other_runtimes(
         if not compared.passed:
             known = "it computes an RNN of relu as one of tanh; " if fixed_shapes.has_relu(candidate) else ""
             known += _OF_OPENVINO if runtime == "openvino" else ""
-            raise ParityError(
-                f"the exported file is right in ONNX Runtime and disagrees with PyTorch in {version}:\n"
-                + parity.table(compared),
+            raise Disagreement.of(
+                compared,
+                f"the exported file is right in ONNX Runtime and disagrees with PyTorch in {version}",
                 hint=f"{known}leave `{runtime}` out of `check_in` if the file is not for it",
             )
         checks.append(RuntimeCheck(runtime=version, parity=compared))
     return tuple(checks)
 
 
-def _settings(job: Job[ExportOptions]) -> dict[str, Any]:
-    """Tolerances, and the source of sizes that are compared."""
+def noise_of(model: nn.Module, options: ExportOptions) -> Callable[[Sequence[Inputs]], Noise | None]:
+    """Measures the noise that a file of these options may have, on the inputs that are compared.
+
+    None with `rtol` 0, which is a bound in parts of the largest output and no agreement.
+    """
+    from compressor.measure import float_noise
+
+    if options.rtol == 0:
+        return lambda inputs: None
+    return lambda inputs: float_noise.measure(model, inputs, options.computes_in)
+
+
+def _compared(reference: nn.Module, forward: Callable[..., Any], task: Task, job: Job[ExportOptions]) -> Parity:
+    """Agreement with a file of whole sequences."""
     import torch
 
-    generator = torch.Generator().manual_seed(job.seed)
-    return {"atol": job.options.atol, "rtol": job.options.rtol, "generator": generator}
+    from compressor.measure import parity
+    from compressor.task.samples import fitting
+    from exporters.capture.program import plain_attention
+
+    with torch.no_grad(), plain_attention():
+        return parity.check(
+            reference,
+            forward,
+            task,
+            atol=job.options.atol,
+            rtol=job.options.rtol,
+            generator=torch.Generator().manual_seed(job.seed),
+            real=fitting(task, job.real),
+            noise_on=noise_of(reference, job.options),
+        )

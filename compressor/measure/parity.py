@@ -9,12 +9,17 @@ import torch
 from torch import Tensor
 
 from compressor.errors import CompressorError, TaskError
+from compressor.measure.agreement import Tolerances, compare, wrong
+from compressor.measure.diagnosis import RANDOM_FILE, RANDOM_MODEL
 from compressor.report import Parity, ParityPoint
+from compressor.task import samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from compressor.task.contract import Task
+    from compressor.report import Noise
+    from compressor.task.contract import Inputs, Task
+    from compressor.task.samples import Sample
 
 _BATCHES = (1, 2, 5, 3)
 """Batch 1 twice, at both ends of the lengths; otherwise primes, since equal sizes hide swapped axes."""
@@ -31,11 +36,15 @@ def check(
     generator: torch.Generator,
     at: Sequence[tuple[int, int]] | None = None,
     extra: Sequence[tuple[int, int]] = (),
+    real: Sequence[Sample] = (),
+    noise_on: Callable[[Sequence[Inputs]], Noise | None] = lambda inputs: None,
 ) -> Parity:
-    """Compare both at the `points` of the task, with inputs from `task.example`.
+    """Compare both at the `points` of the task, with inputs from `task.example`, and on `real` inputs.
 
     Agreement at a point means: as many outputs, each of the same shape and dtype, NaN in the same places, and
-    |file - torch| <= atol + rtol * |torch| everywhere else; integers and booleans must be equal.
+    |file - torch| <= atol + rtol * |torch| everywhere else; integers and booleans must be equal. An output that is
+    further off still agrees if its largest error and the root mean square of its errors are at most a small multiple
+    of the model's own (`agreement.MULTIPLES`), as long as that is a small part of the largest output.
 
     Args:
         torch_forward: the PyTorch model in evaluation mode, on CPU tensors.
@@ -46,6 +55,8 @@ def check(
         generator: seeds the random numbers that `task.example` may draw; the global state is left as it was.
         at: (batch, length) pairs to compare at; the `points` of the task by default.
         extra: more of them.
+        real: inputs from the task's data.
+        noise_on: how far the model itself is off on the inputs that are compared, see `float_noise.measure`.
 
     Returns:
         One `ParityPoint` a point. Disagreement, and a file that fails at a point, are recorded, not raised.
@@ -54,24 +65,20 @@ def check(
         TaskError: PyTorch itself fails at a point inside the task's range.
     """
     seed = int(torch.randint(_SEED_LIMIT, (), generator=generator))
+    pairs = [*(points(task) if at is None else at), *extra]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        found = tuple(
-            _point(torch_forward, file_forward, task, batch, length, atol=atol, rtol=rtol)
-            for batch, length in (*(points(task) if at is None else at), *extra)
-        )
-    return Parity(atol=atol, rtol=rtol, points=found)
-
-
-def table(parity: Parity) -> str:
-    """The points as plain text, for an error message."""
-    rows = ["  batch  length  max abs    max rel"]
-    rows += [
-        f"  {point.batch:>5}  {point.length:>6}  {point.max_absolute:.2e}   {point.max_relative:.2e}"
-        + ("" if point.within else f"   {point.note or 'too large'}")
-        for point in parity.points
-    ]
-    return "\n".join(rows)
+        inputs = [*(task.example(*pair) for pair in pairs), *(sample.inputs for sample in real)]
+        pairs += [(samples.size(task, one.inputs, "batch"), samples.size(task, one.inputs, "time")) for one in real]
+        noise = noise_on(inputs)
+        tolerances = Tolerances(atol, rtol, noise)
+        found = [
+            _point(torch_forward, file_forward, call, *pair, tolerances)
+            for call, pair in zip(inputs, pairs, strict=True)
+        ]
+    origins = [*["example"] * (len(pairs) - len(real)), *(sample.origin for sample in real)]
+    placed = (point.model_copy(update={"origin": origin}) for point, origin in zip(found, origins, strict=True))
+    return Parity(atol=atol, rtol=rtol, points=tuple(placed), noise=noise)
 
 
 def points(task: Task) -> tuple[tuple[int, int], ...]:
@@ -113,16 +120,13 @@ def _is_prime(number: int) -> bool:
 def _point(
     torch_forward: Callable[..., Any],
     file_forward: Callable[..., Any],
-    task: Task,
+    inputs: Inputs,
     batch: int,
     length: int,
-    *,
-    atol: float,
-    rtol: float,
+    tolerances: Tolerances,
 ) -> ParityPoint:
-    inputs = task.example(batch, length)
     try:
-        expected = _flat(torch_forward(*(tensor.clone() for tensor in inputs)))
+        expected = _called(torch_forward, inputs)
     except CompressorError:
         raise
     except Exception as error:
@@ -131,35 +135,22 @@ def _point(
             hint="let the task's min_length, max_length and dynamic axes name only what the model takes",
         ) from error
     try:
-        actual = _flat(file_forward(*inputs))
+        actual = _called(file_forward, inputs)
+        point = compare(expected, actual, batch=batch, length=length, tolerances=tolerances)
+        if point.within:
+            return point
+        for forward, first, note in ((torch_forward, expected, RANDOM_MODEL), (file_forward, actual, RANDOM_FILE)):
+            again = compare(first, _called(forward, inputs), batch=batch, length=length, tolerances=tolerances)
+            if not again.within:
+                return wrong(batch, length, note)
     except CompressorError as error:
         return wrong(batch, length, error.message)
-    return compare(expected, actual, batch=batch, length=length, atol=atol, rtol=rtol)
+    return point
 
 
-def compare(
-    expected: tuple[Tensor, ...],
-    actual: tuple[Tensor, ...],
-    *,
-    batch: int,
-    length: int,
-    atol: float,
-    rtol: float,
-    reference: str = "PyTorch",
-) -> ParityPoint:
-    """Outputs of the file against those that it should give, which are called `reference` in notes; see `check`."""
-    note = _mismatch(expected, actual, reference)
-    if note:
-        return wrong(batch, length, note)
-    absolute = relative = 0.0
-    within = True
-    for wanted, got in zip(expected, actual, strict=True):
-        differs, scale = _difference(wanted, got)
-        absolute = max(absolute, _largest(differs))
-        relative = max(relative, _largest(torch.where(differs == 0, 0.0, differs / (scale + atol))))
-        exact = not wanted.is_floating_point()
-        within = within and bool((differs <= (0.0 if exact else atol + rtol * scale)).all())
-    return ParityPoint(batch=batch, length=length, max_absolute=absolute, max_relative=relative, within=within)
+def _called(forward: Callable[..., Any], inputs: Inputs) -> tuple[Tensor, ...]:
+    """Outputs for copies of the inputs, which a model may write into."""
+    return _flat(forward(*(part.clone() for part in inputs)))
 
 
 def _flat(outputs: object) -> tuple[Tensor, ...]:
@@ -170,37 +161,4 @@ def _flat(outputs: object) -> tuple[Tensor, ...]:
         return tuple(tensor for item in outputs for tensor in _flat(item))
     raise TaskError(
         f"the model returns {type(outputs).__name__}", hint="return a tensor or a tuple of tensors from forward"
-    )
-
-
-def _mismatch(expected: tuple[Tensor, ...], actual: tuple[Tensor, ...], reference: str) -> str:
-    """What differs before any number is compared; empty if nothing does."""
-    if len(expected) != len(actual):
-        return f"the file gives {len(actual)} outputs, {reference} {len(expected)}"
-    for index, (wanted, got) in enumerate(zip(expected, actual, strict=True)):
-        if wanted.shape != got.shape:
-            return f"output {index} has shape {tuple(got.shape)}, in {reference} {tuple(wanted.shape)}"
-        if wanted.dtype != got.dtype:
-            return f"output {index} is {got.dtype}, in {reference} {wanted.dtype}"
-        if not torch.equal(wanted.isnan(), got.isnan()):
-            return f"output {index} has NaN in other places than {reference}'s"
-    return ""
-
-
-def _difference(wanted: Tensor, got: Tensor) -> tuple[Tensor, Tensor]:
-    """|got - wanted| and |wanted| in double precision; 0 if both are NaN or the same infinity."""
-    wanted, got = wanted.double(), got.double()
-    same = (wanted == got) | wanted.isnan()
-    scale = torch.where(wanted.isfinite(), wanted.abs(), 0.0)
-    return torch.where(same, 0.0, (got - wanted).abs()), scale
-
-
-def _largest(values: Tensor) -> float:
-    return float(values.max()) if values.numel() else 0.0
-
-
-def wrong(batch: int, length: int, note: str) -> ParityPoint:
-    """A point at which no numbers can be compared, and why."""
-    return ParityPoint(
-        batch=batch, length=length, max_absolute=math.inf, max_relative=math.inf, within=False, note=note
     )

@@ -105,6 +105,11 @@ class Options(ExportOptions):
         return self.precision != "float32"
 
     @property
+    def computes_in(self) -> Literal["float32", "float16"]:
+        """`float16` if that is the precision."""
+        return "float16" if self.precision == "float16" else "float32"
+
+    @property
     def fixed_shapes(self) -> Mapping[str, int]:
         """The option `shapes`."""
         return self.shapes

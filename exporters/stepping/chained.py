@@ -6,21 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from compressor.errors import ParityError
 from compressor.measure import parity
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
+from exporters import checks
 from exporters.capture import program as torch_capture
 from exporters.stepping.sequences import Sequences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
 
     from compressor.export import ExportOptions, Job
-    from compressor.report import Parity
+    from compressor.report import Noise, Parity
+    from compressor.task.contract import Inputs
 
 
 _LONGER = 10
@@ -39,15 +40,10 @@ def agreement(reference: nn.Module, whole: Path, step: Path, job: Job[ExportOpti
     long = (1, _LONGER * task.length)
     with torch.no_grad(), torch_capture.plain_attention():
         extra = [long] if task.min_length <= long[1] <= task.max_length else []
-        beside_file = _compare(OnnxFile(whole), steps, sequences, job, extra)
+        beside_file = _compare(OnnxFile(whole), steps, sequences, job, extra, lambda inputs: with_torch.noise)
     for name, compared in (("PyTorch", with_torch), ("the whole-sequence file", beside_file)):
         if not compared.passed:
-            raise ParityError(
-                f"the chained steps of the step file disagree with {name} "
-                f"(atol {compared.atol:g}, rtol {compared.rtol:g}):\n" + parity.table(compared),
-                hint="if every point is close, raise atol and rtol; at the longest lengths a model may amplify "
-                "rounding from one position to the next",
-            )
+            raise checks.Disagreement.of(compared, f"the chained steps of the step file disagree with {name}")
     return with_torch, beside_file
 
 
@@ -57,7 +53,7 @@ def beside_torch(reference: nn.Module, steps: Steps, job: Job[ExportOptions]) ->
     long = (1, _LONGER * job.task.length)
     with torch.no_grad(), torch_capture.plain_attention():
         extra = [long] if _runs(reference, lambda: sequences.example(*long)) else []
-        return _compare(reference, steps, sequences, job, extra)
+        return _compare(reference, steps, sequences, job, extra, checks.noise_of(reference, job.options))
 
 
 def _runs(model: nn.Module, example: Callable[[], tuple[Tensor, ...]]) -> bool:
@@ -70,7 +66,20 @@ def _runs(model: nn.Module, example: Callable[[], tuple[Tensor, ...]]) -> bool:
 
 
 def _compare(
-    wanted: Callable[..., Any], steps: Steps, task: Sequences, job: Job[ExportOptions], extra: list[tuple[int, int]]
+    wanted: Callable[..., Any],
+    steps: Steps,
+    task: Sequences,
+    job: Job[ExportOptions],
+    extra: list[tuple[int, int]],
+    noise_on: Callable[[Sequence[Inputs]], Noise | None],
 ) -> Parity:
-    options, generator = job.options, torch.Generator().manual_seed(job.seed)
-    return parity.check(wanted, steps, task, atol=options.atol, rtol=options.rtol, generator=generator, extra=extra)
+    return parity.check(
+        wanted,
+        steps,
+        task,
+        atol=job.options.atol,
+        rtol=job.options.rtol,
+        generator=torch.Generator().manual_seed(job.seed),
+        extra=extra,
+        noise_on=noise_on,
+    )
