@@ -68,7 +68,8 @@ def agreement(
     try:
         if isinstance(forward, Steps):
             return chained.beside_torch(reference, forward, job), forward.runtime
-        sizes = {"batch": 1 if forward.alone else None, "time": forward.length}
+        further = {name: forward.fixed_size(name) for name in job.task.ranges}
+        sizes = {"batch": 1 if forward.alone else None, "time": forward.length, **further}
         fitting = fixed(job.task, {axis: size for axis, size in sizes.items() if size is not None})
         return _compared(reference, forward, fitting, job), forward.runtime
     finally:

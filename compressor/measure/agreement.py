@@ -126,11 +126,12 @@ def _nan_note(index: int, wanted: Tensor, got: Tensor, reference: str) -> str:
     missing, added = wanted.isnan() & ~got.isnan(), got.isnan() & ~wanted.isnan()
     if bool(missing.any()) and bool(added.any()):
         return f"output {index} has NaN in other places than {reference}'s"
-    holder, places = (f"{reference}'s", missing) if bool(missing.any()) else ("the file's", added)
-    rows = places.flatten(0, -2) if places.dim() > 1 else places.unsqueeze(0)
-    whole = int(rows.all(-1).sum())
-    count = f"{whole} whole rows" if whole * rows.shape[-1] == int(places.sum()) else f"{int(places.sum())} places"
-    return f"output {index} has NaN in {count} of {holder} alone"
+    holder, places = (reference, missing) if bool(missing.any()) else ("the file", added)
+    count = int(places.sum())
+    rows = int((places if places.dim() > 1 else places.unsqueeze(0)).all(-1).sum())
+    whole = rows * places.shape[-1] == count if places.dim() else False
+    number, word = (rows, "whole row") if whole else (count, "place")
+    return f"only {holder} has NaN in output {index}: in {number} {word}{'s' if number > 1 else ''}"
 
 
 def _difference(wanted: Tensor, got: Tensor) -> tuple[Tensor, Tensor]:

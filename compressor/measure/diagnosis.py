@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from compressor.measure.agreement import MULTIPLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from compressor.report import Parity, ParityPoint
 
@@ -35,9 +35,12 @@ class Diagnosis(NamedTuple):
 
 def table(parity: Parity) -> str:
     """The points as plain text, for an error message."""
-    rows = ["  batch  length  max abs    max rel"]
+    further = list(parity.points[0].sizes) if parity.points else []
+    rows = ["  batch  length  " + "".join(f"{name}  " for name in further) + "max abs    max rel"]
     rows += [
-        f"  {point.batch:>5}  {point.length:>6}  {point.max_absolute:.2e}   {point.max_relative:.2e}"
+        f"  {point.batch:>5}  {point.length:>6}  "
+        + "".join(f"{point.sizes[name]:>{len(name)}}  " for name in further)
+        + f"{point.max_absolute:.2e}   {point.max_relative:.2e}"
         + ("" if point.origin == "example" else f"   from `{point.origin}`")
         + ("" if point.within else f"   {point.note or 'too large'}")
         for point in parity.points
@@ -54,7 +57,7 @@ def diagnose(parity: Parity) -> Diagnosis:
             return diagnosis
     return Diagnosis(
         "it is wrong at every size, by more than rounding explains: it computes something else",
-        "an operator is converted wrongly: export parts of the model alone to find it, or try another `opset` or format",
+        "an operator is converted wrongly: export parts of the model to find it, or try another `opset` or format",
     )
 
 
@@ -76,8 +79,8 @@ def _nan(parity: Parity, failed: Sequence[ParityPoint]) -> Diagnosis | None:
     notes = [point.note for point in failed if "has NaN in" in point.note]
     if not notes:
         return None
-    if any("of PyTorch's alone" in note for note in notes):
-        rows = any("whole rows" in note for note in notes)
+    if any(note.startswith("only PyTorch") for note in notes):
+        rows = any("whole row" in note for note in notes)
         where = (
             "in whole rows, as a softmax over a row that is masked whole does" if rows else "where the file does not"
         )
@@ -100,19 +103,19 @@ def _sizes(parity: Parity, failed: Sequence[ParityPoint]) -> Diagnosis | None:
     right = [point for point in parity.points if point.within]
     if not right or _grows(right, failed):
         return None
-    axes: tuple[tuple[str, Callable[[ParityPoint], int]], ...] = (
-        ("length", lambda point: point.length),
-        ("batch size", lambda point: point.batch),
-    )
-    for word, size in axes:
-        good, bad = {size(point) for point in right}, {size(point) for point in failed}
+    for word in ("length", "batch size", *right[0].sizes):
+        good, bad = ({_size(point, word) for point in points} for points in (right, failed))
         if good.isdisjoint(bad):
             return Diagnosis(
-                f"it is right at {_listed(word, good)} and wrong at {_listed(word, bad)}: a size is fixed in it",
+                f"it is right at {word} {_listed(good)} and wrong at {_listed(bad)}: a size is fixed in it",
                 f"look for a {word} that the model's code takes as a number: a table of positions, a mask or a reshape "
                 "of one size, `int(...)` or `.item()` of a shape, a loop",
             )
     return None
+
+
+def _size(point: ParityPoint, word: str) -> int:
+    return {"length": point.length, "batch size": point.batch, **point.sizes}[word]
 
 
 def _grows(right: Sequence[ParityPoint], failed: Sequence[ParityPoint]) -> bool:
@@ -135,7 +138,7 @@ def _little(parity: Parity, failed: Sequence[ParityPoint]) -> Diagnosis | None:
 
 
 def _value(parity: Parity, failed: Sequence[ParityPoint]) -> str:
-    atol, rtol = _rounded_up(max(point.needed for point in failed)), _rounded_up(failed[0].max_relative)
+    atol = _rounded_up(max(point.needed for point in failed))
     if atol <= _LARGEST_TOLERANCE:
         return f"if the metric bears it, set `atol: {atol:g}`"
     rtol = _rounded_up(max(point.max_relative for point in failed))
@@ -154,5 +157,5 @@ def _is_little(point: ParityPoint) -> bool:
     return not point.note and point.max_absolute <= _LITTLE * point.scale
 
 
-def _listed(word: str, sizes: set[int]) -> str:
-    return f"{word}{'s' if len(sizes) > 1 else ''} {', '.join(str(size) for size in sorted(sizes))}"
+def _listed(sizes: set[int]) -> str:
+    return ", ".join(str(size) for size in sorted(sizes))

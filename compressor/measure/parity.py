@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,11 +14,13 @@ from compressor.measure.agreement import Tolerances, compare, wrong
 from compressor.measure.diagnosis import RANDOM_FILE, RANDOM_MODEL
 from compressor.report import Parity, ParityPoint
 from compressor.task import samples
+from compressor.task.axes import BATCH, TIME
+from compressor.task.sizes import example_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from compressor.report import Noise
+    from compressor.report import Noise, Origin
     from compressor.task.contract import Inputs, Task
     from compressor.task.samples import Sample
 
@@ -65,20 +68,15 @@ def check(
         TaskError: PyTorch itself fails at a point inside the task's range.
     """
     seed = int(torch.randint(_SEED_LIMIT, (), generator=generator))
-    pairs = [*(points(task) if at is None else at), *extra]
+    pairs = (*(points(task) if at is None else at), *extra)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        inputs = [*(task.example(*pair) for pair in pairs), *(sample.inputs for sample in real)]
-        pairs += [(samples.size(task, one.inputs, "batch"), samples.size(task, one.inputs, "time")) for one in real]
-        noise = noise_on(inputs)
+        cases = [_made_up(task, *pair, further_sizes(task, index)) for index, pair in enumerate(pairs)]
+        cases += [_given(task, sample) for sample in real]
+        noise = noise_on([case.inputs for case in cases])
         tolerances = Tolerances(atol, rtol, noise)
-        found = [
-            _point(torch_forward, file_forward, call, *pair, tolerances)
-            for call, pair in zip(inputs, pairs, strict=True)
-        ]
-    origins = [*["example"] * (len(pairs) - len(real)), *(sample.origin for sample in real)]
-    placed = (point.model_copy(update={"origin": origin}) for point, origin in zip(found, origins, strict=True))
-    return Parity(atol=atol, rtol=rtol, points=tuple(placed), noise=noise)
+        found = tuple(_point(torch_forward, file_forward, case, tolerances) for case in cases)
+    return Parity(atol=atol, rtol=rtol, points=found, noise=noise)
 
 
 def points(task: Task) -> tuple[tuple[int, int], ...]:
@@ -96,6 +94,18 @@ def points(task: Task) -> tuple[tuple[int, int], ...]:
         return tuple((batch, task.length) for batch in _BATCHES)
     shortest, early, late, longest = lengths
     return (1, shortest), (2, early), (5, late), (1, longest), (3, longest)
+
+
+def further_sizes(task: Task, index: int) -> dict[str, int]:
+    """The size of each further open axis at point `index`: both ends of its range, and two sizes between.
+
+    Several axes, and lengths, never go through their sizes in step, so that equal sizes hide no swapped axes.
+    """
+    sizes = {}
+    for place, (name, bounds) in enumerate(task.ranges.items(), start=1):
+        own = _lengths(*bounds)
+        sizes[name] = own[(index + place) % len(own)]
+    return sizes
 
 
 def _lengths(shortest: int, longest: int) -> tuple[int, int, int, int]:
@@ -117,35 +127,61 @@ def _is_prime(number: int) -> bool:
     return number > 1 and all(number % divisor for divisor in range(2, math.isqrt(number) + 1))
 
 
+@dataclass(frozen=True)
+class _Case:
+    """Inputs at which both are compared."""
+
+    inputs: Inputs
+    batch: int
+    length: int
+    sizes: Mapping[str, int]
+    origin: Origin = "example"
+
+    def placed(self, point: ParityPoint) -> ParityPoint:
+        """A point with what is not in it yet."""
+        return point.model_copy(update={"sizes": dict(self.sizes), "origin": self.origin})
+
+    def __str__(self) -> str:
+        further = "".join(f", {name} {size}" for name, size in self.sizes.items())
+        return f"batch {self.batch}, length {self.length}{further}"
+
+
+def _made_up(task: Task, batch: int, length: int, sizes: Mapping[str, int]) -> _Case:
+    return _Case(example_at(task, batch, length, sizes), batch, length, sizes)
+
+
+def _given(task: Task, sample: Sample) -> _Case:
+    batch, length, *further = (samples.size(task, sample.inputs, name) for name in (BATCH, TIME, *task.ranges))
+    return _Case(sample.inputs, batch, length, dict(zip(task.ranges, further, strict=True)), sample.origin)
+
+
 def _point(
-    torch_forward: Callable[..., Any],
-    file_forward: Callable[..., Any],
-    inputs: Inputs,
-    batch: int,
-    length: int,
-    tolerances: Tolerances,
+    torch_forward: Callable[..., Any], file_forward: Callable[..., Any], case: _Case, tolerances: Tolerances
 ) -> ParityPoint:
     try:
-        expected = _called(torch_forward, inputs)
+        expected = _called(torch_forward, case.inputs)
     except CompressorError:
         raise
     except Exception as error:
         raise TaskError(
-            f"the model fails at batch {batch} and length {length}: {type(error).__name__}: {error}",
+            f"the model fails at {case}: {type(error).__name__}: {error}",
             hint="let the task's min_length, max_length and dynamic axes name only what the model takes",
         ) from error
     try:
-        actual = _called(file_forward, inputs)
-        point = compare(expected, actual, batch=batch, length=length, tolerances=tolerances)
-        if point.within:
-            return point
+        actual = _called(file_forward, case.inputs)
+        point = compare(expected, actual, batch=case.batch, length=case.length, tolerances=tolerances)
         for forward, first, note in ((torch_forward, expected, RANDOM_MODEL), (file_forward, actual, RANDOM_FILE)):
-            again = compare(first, _called(forward, inputs), batch=batch, length=length, tolerances=tolerances)
-            if not again.within:
-                return wrong(batch, length, note)
+            if not point.within and not _repeats(forward, case.inputs, first, tolerances):
+                point = wrong(case.batch, case.length, note)
+                break
     except CompressorError as error:
-        return wrong(batch, length, error.message)
-    return point
+        point = wrong(case.batch, case.length, error.message)
+    return case.placed(point)
+
+
+def _repeats(forward: Callable[..., Any], inputs: Inputs, first: tuple[Tensor, ...], tolerances: Tolerances) -> bool:
+    """Whether a second call gives the same."""
+    return compare(first, _called(forward, inputs), batch=0, length=0, tolerances=tolerances).within
 
 
 def _called(forward: Callable[..., Any], inputs: Inputs) -> tuple[Tensor, ...]:

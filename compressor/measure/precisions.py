@@ -1,4 +1,4 @@
-"""A model computed in another precision than its own: in float64, as good as exact, or as a float16 file computes it."""
+"""A model in another precision than its own: in float64, as good as exact, or as a float16 file computes it."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from compressor.report.fact import Fact
 
 Origin = Literal["example", "batches", "evaluate"]
@@ -11,10 +13,12 @@ Origin = Literal["example", "batches", "evaluate"]
 
 
 class ParityPoint(Fact):
-    """Agreement of the file with PyTorch at one batch size and length, over all outputs."""
+    """Agreement of the file with PyTorch at one batch size, length and further sizes, over all outputs."""
 
     batch: int
     length: int
+    sizes: dict[str, int] = Field(default_factory=dict)
+    """Of each further open axis, by its name in the task."""
     max_absolute: float
     max_relative: float
     """Largest |file - torch| / (|torch| + atol)."""

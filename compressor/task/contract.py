@@ -55,6 +55,8 @@ class Task(ABC):
     min_length: int = 1
     max_length: int = 256
     """Shortest and longest length at which an exported file must agree with PyTorch."""
+    ranges: Mapping[str, tuple[int, int]] = {}
+    """Smallest and largest size of each further open axis; left out, sizes that the model takes are found."""
     attention: Mapping[str, AttentionParts] = {}
     """Glob of module names (or `re:` and a regular expression) -> where multi-head attention that is not PyTorch's has
     its parts. The first pattern that fits a module counts."""
@@ -69,6 +71,9 @@ class Task(ABC):
 
         A tensor, a tuple of positional arguments, a dictionary of keyword arguments, or `compressor.Call(x, mask=m)`
         for both. An argument may be any container of tensors, numbers, text and None.
+
+        A further open axis (the length of a target, the width of a picture) is a further argument with a typical size
+        of 2 or more as its default: `example(self, batch, length, target_length=5)`.
         """
 
     @abstractmethod

@@ -20,6 +20,7 @@ def task(inputs=None, *, shortest=1, longest=256, length=32, example=None):
         length=length,
         min_length=shortest,
         max_length=longest,
+        ranges={},
         example=example or (lambda batch, length: (torch.randn(batch, length, 5),)),
     )
 
@@ -90,7 +91,8 @@ def test_an_error_inside_the_tolerances_passes():
         (lambda x: (x, x), "the file gives 2 outputs, PyTorch 1"),
         (lambda x: x[:, 0], "output 0 has shape (1, 5), in PyTorch (1, 1, 5)"),
         (lambda x: x.double(), "output 0 is torch.float64, in PyTorch torch.float32"),
-        (lambda x: x * float("nan"), "output 0 has NaN in other places than PyTorch's"),
+        (lambda x: x * float("nan"), "only the file has NaN in output 0: in 1 whole row"),
+        (lambda x: torch.where(x == x.max(), torch.nan, x), "only the file has NaN in output 0: in 1 place"),
     ],
 )
 def test_what_cannot_be_compared_is_noted(file_forward, note):
@@ -132,7 +134,7 @@ def test_a_model_that_fails_inside_its_own_range_is_the_tasks_error():
     def short(x):
         raise RuntimeError(f"too short: {x.shape[1]}")
 
-    with pytest.raises(TaskError, match="the model fails at batch 1 and length 1: RuntimeError: too short: 1"):
+    with pytest.raises(TaskError, match="the model fails at batch 1, length 1: RuntimeError: too short: 1"):
         check(short, short)
 
 

@@ -59,17 +59,19 @@ def tensors(artifact: Artifact) -> Table:
 
 def parity(artifact: Artifact) -> Table:
     """Agreement with PyTorch, point by point."""
+    further = tuple(dict.fromkeys(name for point in artifact.parity.points for name in point.sizes))
     rows = tuple(
         (
             str(point.batch),
             str(point.length),
+            *(str(point.sizes.get(name, "")) for name in further),
             form.error(point.max_absolute),
             form.error(point.max_relative),
             point.note or ("yes" if point.within else "NO"),
         )
         for point in artifact.parity.points
     )
-    return Table(("batch", "length", "largest absolute error", "largest relative error", "within"), rows)
+    return Table(("batch", "length", *further, "largest absolute error", "largest relative error", "within"), rows)
 
 
 def states(artifact: Artifact) -> Table | None:

@@ -82,7 +82,7 @@ def _parity(artifact: Artifact) -> Statement:
     if not artifact.parity.passed:
         return Statement("bad", "The file disagrees with PyTorch; see the table of agreement.")
     largest = form.error(artifact.parity.largest_error)
-    shapes = len({(point.batch, point.length) for point in artifact.parity.points})
+    shapes = len({(point.batch, point.length, *point.sizes.values()) for point in artifact.parity.points})
     sizes = f"{shapes} batch sizes and lengths" if shapes > 1 else "the one batch size and length that it takes"
     runtime = "" if artifact.format == "onnx" or not artifact.runtime else f" in {artifact.runtime.partition(',')[0]}"
     if artifact.parity.rtol == 0:  # of a rounded file: a bound in parts of the largest output, and no agreement
