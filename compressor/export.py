@@ -45,7 +45,8 @@ class ExportOptions(BaseModel, ABC):
     name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the file, without its ending."""
     atol: float = Field(default=1e-5, gt=0, le=1e-1, allow_inf_nan=False)
-    """Absolute tolerance of the comparison with PyTorch."""
+    """Absolute tolerance of the comparison with PyTorch. A file may also be off by a small multiple of the model's own
+    rounding, unless this or `rtol` is given."""
     rtol: float = Field(default=1e-4, gt=0, le=1e-1, allow_inf_nan=False)
     """Relative tolerance of the comparison with PyTorch."""
 
@@ -63,6 +64,16 @@ class ExportOptions(BaseModel, ABC):
     def compresses(self) -> bool:
         """Whether the export alone makes the model smaller, by storing it in fewer bits."""
         return False
+
+    @property
+    def tolerances(self) -> tuple[float, float]:
+        """Absolute and relative."""
+        return self.atol, self.rtol
+
+    @property
+    def strict(self) -> bool:
+        """Whether tolerances were given: then nothing else excuses a difference."""
+        return bool({"atol", "rtol"} & self.model_fields_set)
 
     @property
     def computes_in(self) -> Literal["float32", "float16"]:

@@ -110,13 +110,10 @@ def in_other_runtimes(
 
 
 def noise_of(model: nn.Module, options: ExportOptions) -> Callable[[Sequence[Inputs]], Noise | None]:
-    """Measures the noise that a file of these options may have, on the inputs that are compared.
-
-    None with `rtol` 0, which is a bound in parts of the largest output and no agreement.
-    """
+    """Measures the noise that a file of these options may have, on the inputs that are compared; None if none may."""
     from compressor.measure import float_noise
 
-    if options.rtol == 0:
+    if options.strict:
         return lambda inputs: None
     return lambda inputs: float_noise.measure(model, inputs, options.computes_in)
 
@@ -129,13 +126,14 @@ def _compared(reference: nn.Module, forward: Callable[..., Any], task: Task, job
     from compressor.task.samples import fitting
     from exporters.capture.program import plain_attention
 
+    atol, rtol = job.options.tolerances
     with torch.no_grad(), plain_attention():
         return parity.check(
             reference,
             forward,
             task,
-            atol=job.options.atol,
-            rtol=job.options.rtol,
+            atol=atol,
+            rtol=rtol,
             generator=torch.Generator().manual_seed(job.seed),
             real=fitting(task, job.real),
             noise_on=noise_of(reference, job.options),

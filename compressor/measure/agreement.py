@@ -14,9 +14,6 @@ from compressor.report import ParityPoint
 if TYPE_CHECKING:
     from compressor.report import Noise, OutputNoise
 
-MULTIPLES = {"float32": 8.0, "float16": 4.0}
-"""How much further off than the model itself a file may be. In float32 other libraries' exp and tanh are some bits
-worse than PyTorch's; float16 is computed here as in the file."""
 _SMALL_PART = {"float32": 0.01, "float16": 0.05}
 """Of the largest output: more than that is no noise that a file may be held to."""
 _DIGITS = 100.0
@@ -34,11 +31,9 @@ class Tolerances:
     def hold(self, index: int, differs: Tensor, scale: Tensor) -> bool:
         """Whether output `index` agrees, from |file - torch| and |torch|, both in double precision."""
         within = bool((differs <= self.atol + self.rtol * scale).all())
-        if self.noise is None:
+        if self.noise is None or not _is_small(self.noise, own := self.noise.outputs[index]):
             return within
-        own, times = self.noise.outputs[index], MULTIPLES[self.noise.precision]
-        if not self._is_small(own):
-            return within
+        times = self.noise.multiple
         if not within:
             rms = float(differs.square().mean().sqrt())
             return largest(differs) <= times * own.largest and rms <= times * own.rms
@@ -48,14 +43,14 @@ class Tolerances:
     @property
     def absolute(self) -> float:
         """The largest difference from 0 that may pass."""
-        outputs = () if self.noise is None else self.noise.outputs
-        times = 1.0 if self.noise is None else MULTIPLES[self.noise.precision]
-        return max([self.atol, *(times * own.largest for own in outputs if self._is_small(own))])
+        if self.noise is None:
+            return self.atol
+        small = (own for own in self.noise.outputs if _is_small(self.noise, own))
+        return max([self.atol, *(self.noise.multiple * own.largest for own in small)])
 
-    def _is_small(self, own: OutputNoise) -> bool:
-        assert self.noise is not None
-        precision = self.noise.precision
-        return MULTIPLES[precision] * own.largest <= _SMALL_PART[precision] * own.scale
+
+def _is_small(noise: Noise, own: OutputNoise) -> bool:
+    return noise.multiple * own.largest <= _SMALL_PART[noise.precision] * own.scale
 
 
 def compare(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from compressor.measure.agreement import MULTIPLES
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,8 +14,10 @@ RANDOM_MODEL = "PyTorch itself gives something else in a second call"
 RANDOM_FILE = "the file gives something else in a second call"
 _LITTLE = 0.01
 """Of the largest output: rounding that adds up is rarely more."""
-_SUDDEN = 100.0
-"""Errors at some sizes that are this many times those at others are not rounding that grows."""
+_SUDDEN = 30.0
+"""Errors that are this many times those at other sizes, for each position more, are not rounding that adds up."""
+_FEW_ROUNDINGS = 1e-5
+"""Of the largest output: so little is rounding, however small the errors at other sizes are."""
 _LARGEST_TOLERANCE = 0.1
 """The largest `atol` and `rtol` that options take."""
 
@@ -119,9 +119,12 @@ def _size(point: ParityPoint, word: str) -> int:
 
 
 def _grows(right: Sequence[ParityPoint], failed: Sequence[ParityPoint]) -> bool:
-    """Whether the errors are such as rounding makes, larger at some sizes than at others."""
-    usual = max(point.max_absolute for point in right)
-    return all(_is_little(point) and point.max_absolute <= _SUDDEN * usual for point in failed)
+    """Whether the errors are such as rounding makes, larger at longer lengths than at others."""
+    usual = max(point.max_absolute / point.length for point in right)
+    return all(
+        _is_little(point) and point.max_absolute <= max(_SUDDEN * usual * point.length, _FEW_ROUNDINGS * point.scale)
+        for point in failed
+    )
 
 
 def _little(parity: Parity, failed: Sequence[ParityPoint]) -> Diagnosis | None:
@@ -131,9 +134,8 @@ def _little(parity: Parity, failed: Sequence[ParityPoint]) -> Diagnosis | None:
     noise = parity.noise
     kind = f"it is close everywhere: off by {worst.max_absolute:.2g} of {worst.scale:.2g} at most"
     if noise is not None:
-        times = MULTIPLES[noise.precision]
         own = "PyTorch in float32" if noise.precision == "float32" else "the model in float16"
-        kind += f"; {own} is off by {noise.largest:.2g} itself, and {times:g} times that is allowed"
+        kind += f"; {own} is off by {noise.largest:.2g} itself, and {noise.multiple:g} times that is allowed"
     return Diagnosis(kind, _value(parity, failed))
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from compressor.task.contract import Inputs
 
+_MULTIPLES = {"float32": 8.0, "float16": 4.0}
+"""How much further off than the model itself a file may be. In float32 other libraries' exp and tanh are some bits
+worse than PyTorch's; float16 is computed here as in the file."""
 _MOST_WEIGHTS = 2**28
 """Above, a copy in float64 takes more than 2 GiB, and nothing is measured."""
 
@@ -47,7 +50,7 @@ def measure(
                 found = parts if not found else [_worse(*pair) for pair in zip(found, parts, strict=True)]
     except Exception:  # whatever the model's code raises in a precision that it was not written for
         return None
-    return Noise(precision=precision, outputs=tuple(found)) if found else None
+    return Noise(precision=precision, outputs=tuple(found), multiple=_MULTIPLES[precision]) if found else None
 
 
 def _flat(forward: Callable[..., Any], inputs: Inputs) -> list[Tensor]:

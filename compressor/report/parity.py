@@ -48,6 +48,8 @@ class Noise(Fact):
 
     precision: Literal["float32", "float16"]
     outputs: tuple[OutputNoise, ...]
+    multiple: float
+    """How many times as far off a file may be."""
 
     @property
     def largest(self) -> float:

@@ -126,10 +126,9 @@ class Options(ExportOptions):
         """A plain file of whole sequences."""
         return Options()
 
-    def with_tolerances(self) -> Options:
-        """The same with `atol` and `rtol` of the precision, if they were left alone."""
+    @property
+    def tolerances(self) -> tuple[float, float]:
+        """Those of the precision, if none were given."""
         from exporters.passes import half
 
-        if self.precision != "float16" or {"atol", "rtol"} & self.model_fields_set:
-            return self
-        return self.model_copy(update={"atol": half.ATOL, "rtol": half.RTOL})
+        return (self.atol, self.rtol) if self.strict or self.precision != "float16" else (half.ATOL, half.RTOL)

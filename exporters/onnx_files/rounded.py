@@ -70,7 +70,7 @@ def checked(
         rounding,
         precision="int4" if options.precision == "int4" else "int8",
         atol=Tolerances(parity.atol, parity.rtol, parity.noise).absolute,
-        rtol=options.rtol,
+        rtol=parity.rtol,
         shapes=None if stream is None else Sequences(task, stream.inputs),
         behind=lambda file: Fixed(file, dynamic(task)) if stream is None else Steps(file.path, file=file),
         stream=stream,

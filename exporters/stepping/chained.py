@@ -73,12 +73,13 @@ def _compare(
     extra: list[tuple[int, int]],
     noise_on: Callable[[Sequence[Inputs]], Noise | None],
 ) -> Parity:
+    atol, rtol = job.options.tolerances
     return parity.check(
         wanted,
         steps,
         task,
-        atol=job.options.atol,
-        rtol=job.options.rtol,
+        atol=atol,
+        rtol=rtol,
         generator=torch.Generator().manual_seed(job.seed),
         extra=extra,
         noise_on=noise_on,

@@ -25,9 +25,9 @@ def task(inputs=None, *, shortest=1, longest=256, length=32, example=None):
     )
 
 
-def check(torch_forward, file_forward, on=None, seed=0):
+def check(torch_forward, file_forward, on=None, seed=0, atol=1e-5):
     generator = torch.Generator().manual_seed(seed)
-    return parity.check(torch_forward, file_forward, on or task(), atol=1e-5, rtol=1e-4, generator=generator)
+    return parity.check(torch_forward, file_forward, on or task(), atol=atol, rtol=1e-4, generator=generator)
 
 
 @settings(deadline=None)
@@ -83,6 +83,11 @@ def test_errors_are_the_largest_over_all_outputs():
 
 def test_an_error_inside_the_tolerances_passes():
     assert check(lambda x: x, lambda x: x + 5e-6).passed
+
+
+def test_the_relative_tolerance_is_a_part_of_each_output():
+    assert check(lambda x: 1e4 + 0 * x, lambda x: 1e4 + 0 * x + 0.5).passed
+    assert not check(lambda x: 1e-2 + 0 * x, lambda x: 1e-2 + 0 * x + 5e-5).passed
 
 
 @pytest.mark.parametrize(

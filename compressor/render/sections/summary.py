@@ -82,6 +82,8 @@ def _parity(artifact: Artifact) -> Statement:
     if not artifact.parity.passed:
         return Statement("bad", "The file disagrees with PyTorch; see the table of agreement.")
     largest = form.error(artifact.parity.largest_error)
+    noise = artifact.parity.noise
+    own = "" if noise is None else f"; {noise.precision} itself is off by up to {form.error(noise.largest)}"
     shapes = len({(point.batch, point.length, *point.sizes.values()) for point in artifact.parity.points})
     sizes = f"{shapes} batch sizes and lengths" if shapes > 1 else "the one batch size and length that it takes"
     runtime = "" if artifact.format == "onnx" or not artifact.runtime else f" in {artifact.runtime.partition(',')[0]}"
@@ -89,7 +91,7 @@ def _parity(artifact: Artifact) -> Statement:
         text = f"The rounded file is at most {largest} from PyTorch{runtime} at {sizes}"
         return Statement("plain", f"{text} (allowed: {artifact.parity.atol:.2g}).")
     subject = "The file" if artifact.quantization is None else "Before rounding, the file"
-    text = f"{subject} agrees with PyTorch{runtime} at {sizes} (largest absolute error {largest})."
+    text = f"{subject} agrees with PyTorch{runtime} at {sizes} (largest absolute error {largest}{own})."
     return Statement("good", text)
 
 
