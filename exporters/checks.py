@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from compressor.errors import ParityError
-from compressor.report import Parity, RuntimeCheck
+from compressor.report import RuntimeCheck
+from exporters.parity import Disagreement, noise_of, of_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -13,33 +13,15 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.export import ExportOptions, Job
-    from compressor.report import Noise
-    from compressor.task.contract import Inputs, Task
+    from compressor.formats import ExportOptions, Job
+    from compressor.report import Parity
+    from compressor.task.contract import Task
 
 
 _OF_OPENVINO = (
     "if only some lengths are wrong, it is its cache of compiled subgraphs: with CPU_RUNTIME_CACHE_CAPACITY 0 or "
     "SNIPPETS_MODE DISABLE it computes attention right at every length; "
 )
-
-
-class Disagreement(ParityError):
-    """A `ParityError` that holds the comparison."""
-
-    def __init__(self, parity: Parity, message: str, *, hint: str | None = None) -> None:
-        """For a comparison that was not passed."""
-        super().__init__(message, hint=hint)
-        self.parity = parity
-
-    @classmethod
-    def of(cls, parity: Parity, subject: str, *, hint: str = "") -> Disagreement:
-        """With the kind of disagreement, all points, and the remedy for that kind unless there is a better hint."""
-        from compressor.measure.diagnosis import diagnose
-
-        diagnosis = diagnose(parity)
-        tolerances = f"(atol {parity.atol:g}, rtol {parity.rtol:g})"
-        return cls(parity, f"{subject} {tolerances}: {diagnosis.of(parity)}", hint=hint or diagnosis.remedy)
 
 
 def agreement(
@@ -67,11 +49,11 @@ def agreement(
     forward = open_forward(candidate, job.task, runtime=runtime)
     try:
         if isinstance(forward, Steps):
-            return chained.beside_torch(reference, forward, job), forward.runtime
+            return chained.beside_torch(reference, forward, job, candidate), forward.runtime
         further = {name: forward.fixed_size(name) for name in job.task.ranges}
         sizes = {"batch": 1 if forward.alone else None, "time": forward.length, **further}
         fitting = fixed(job.task, {axis: size for axis, size in sizes.items() if size is not None})
-        return _compared(reference, forward, fitting, job), forward.runtime
+        return of_file(_compared(reference, forward, fitting, job), candidate), forward.runtime
     finally:
         forward.close()
 
@@ -85,7 +67,7 @@ def in_onnx_runtime(reference: nn.Module, candidate: Path, job: Job[ExportOption
     compared = _compared(reference, Fixed(OnnxFile(candidate), dynamic(job.task)), job.task, job)
     if not compared.passed:
         raise Disagreement.of(compared, "the exported file disagrees with PyTorch")
-    return compared
+    return of_file(compared, candidate)
 
 
 def in_other_runtimes(
@@ -107,15 +89,6 @@ def in_other_runtimes(
             )
         checks.append(RuntimeCheck(runtime=version, parity=compared))
     return tuple(checks)
-
-
-def noise_of(model: nn.Module, options: ExportOptions) -> Callable[[Sequence[Inputs]], Noise | None]:
-    """Measures the noise that a file of these options may have, on the inputs that are compared; None if none may."""
-    from compressor.measure import float_noise
-
-    if options.strict:
-        return lambda inputs: None
-    return lambda inputs: float_noise.measure(model, inputs, options.computes_in)
 
 
 def _compared(reference: nn.Module, forward: Callable[..., Any], task: Task, job: Job[ExportOptions]) -> Parity:

@@ -41,6 +41,8 @@ class Task(ABC):
 
     metric: str = "accuracy"
     higher_is_better: bool = True
+    remark: str = ""
+    """What every report says beside the metric, such as where its data come from."""
     inputs: Mapping[str, Mapping[int, str]] = {}
     """Name of each tensor that goes in -> {axis: name of the open axis}, in the order of `forward`'s parameters. Empty:
     names come from the parameters and structure (`state.0`), axes are found by calling the model at several sizes."""

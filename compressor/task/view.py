@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ATTRIBUTES = (
     "metric",
     "higher_is_better",
+    "remark",
     "inputs",
     "outputs",
     "length",

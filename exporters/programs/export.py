@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError, ParityError
 from compressor.runtimes import environments
-from exporters.checks import Disagreement, agreement
+from exporters.checks import agreement
 from exporters.deliver import deliver
+from exporters.parity import Disagreement
 from exporters.prepare import private_copy, workshop
 from exporters.programs.convert import convert
 from exporters.programs.trace import Format, trace
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.export import Job
+    from compressor.formats import Job
     from compressor.report import Artifact
     from compressor.task.contract import Task
     from exporters.deliver import Candidate

@@ -10,7 +10,7 @@ from compressor.errors import ParityError
 from compressor.measure import parity
 from compressor.report import Parity, QuantizationPoint
 from exporters.capture.program import plain_attention
-from exporters.checks import Disagreement
+from exporters.parity import Disagreement
 from exporters.quantization.trials import as_tuple, relative_error
 from exporters.quantization.writing import restored
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ParityError
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.task.samples import Sample
 from exporters import onnx
 from tests.exporters.conftest import features_task

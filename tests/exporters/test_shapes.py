@@ -10,7 +10,7 @@ from torch import nn
 
 from compressor import Task
 from compressor.errors import ExportError, UsageError
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.runtimes.forward import open_forward
 from compressor.task.guard import GuardedTask
 from exporters.onnx import Options, export

@@ -11,6 +11,8 @@ from torch import Tensor
 from compressor.surgery.trace.labels import filled, place, varies
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from compressor.surgery.trace.state import Trace
 
 aten = torch.ops.aten
@@ -45,6 +47,15 @@ LIKE = {
     aten.full_like.default,
     aten.empty_like.default,
 }
+CONSTANTS = {
+    aten.zeros.default,
+    aten.ones.default,
+    aten.full.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+}
+"""Operations that make a tensor of one number; of another tensor only the type is taken."""
 _SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
 _KEEPS_ZERO = (
     _SUMS
@@ -87,7 +98,7 @@ def unknown(trace: Trace, func: Any, tensors: list[Tensor], before: list[Tensor 
 def move(trace: Trace, func: Any, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
     """Move the labels as the elements are moved."""
     arguments = list(args)
-    carried = False
+    carried = func is aten.cat.default and _label_constants(trace, *args)
     for position in MOVES[func]:
         value = arguments[position]
         if isinstance(value, Tensor):
@@ -103,6 +114,23 @@ def move(trace: Trace, func: Any, args: Any, kwargs: Any, outputs: list[Tensor])
         return
     moved = func(*arguments, **{k: v for k, v in kwargs.items() if k != "dtype"})
     trace.write(target, moved[0] if isinstance(moved, tuple) else moved)
+
+
+def _label_constants(trace: Trace, parts: Sequence[Tensor], axis: int = 0) -> bool:
+    """Give a constant beside features the atoms of new features, as of a state of zeros beside the input.
+
+    Beside features that lie along another axis it is padding, which needs none.
+    """
+    constants = [part for part in parts if trace.is_constant(part)]
+    labels = [label for part in parts if (label := trace.read(part)) is not None]
+    if len(constants) == len(parts) or (labels and not any(varies(label, axis) for label in labels)):
+        return False
+    for part in constants:
+        if part.dim() and part.size(axis) > 1:
+            shape = [1] * part.dim()
+            shape[axis] = -1
+            trace.write(part, torch.from_numpy(trace.atoms.new_constants(part.size(axis))).view(shape))
+    return bool(constants)
 
 
 def _dense(tensor: Tensor, labels: Tensor | None) -> Tensor:
@@ -133,6 +161,8 @@ def pointwise(
 
 def pin_fixed_partner(trace: Trace, tensor: Tensor, own: Tensor | None, labels: Tensor) -> None:
     """A partner that has a value of its own for every unit, but is no unit's feature, keeps its size."""
+    if trace.is_constant(tensor):
+        return
     full = torch.zeros((), dtype=torch.int64) if own is None else own
     padded = [1] * (labels.dim() - tensor.dim()) + list(tensor.size())
     strides = [0] * (labels.dim() - tensor.dim()) + list(tensor.stride())

@@ -62,7 +62,7 @@ def join_inner(trace: Trace, left: Tensor, a: Tensor | None, right: Tensor, b: T
     if a is None or b is None:
         present, own, size = (b, right, left.size(-1)) if a is None else (a, left, right.size(-2))
         assert present is not None
-        if size > 1 and trace.parameter_name(own) is None:
+        if size > 1 and trace.parameter_name(own) is None and not trace.is_constant(own):
             trace.atoms.pin(
                 present.numpy(), f"the matrix product at {place()} pairs it with a tensor of fixed size {size}"
             )

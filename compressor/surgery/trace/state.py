@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from compressor.surgery.trace.atoms import Atoms, Ids, Role
 from compressor.surgery.trace.edges import input_name, output_name
+from compressor.surgery.trace.feedback import Feedback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,6 +43,9 @@ class Trace:
         """Atoms whose features are not 0 any more if their unit is 0, such as behind a sigmoid."""
         self.summed: list[tuple[Ids, str]] = []
         """Atoms that are summed up, and where; they can only go if they are 0 then."""
+        self.feedback = Feedback()
+        self.constants: set[int] = set()
+        """Storages that hold one constant of any size, such as a state of zeros; they shrink with what they meet."""
         self.alive: list[Any] = []
         """Tensors whose storages must not be used again."""
         self.paused = False
@@ -93,6 +97,10 @@ class Trace:
         if storage in self._parameters:
             return self._read_parameter(tensor, self._parameters[storage])
         return None
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """Whether a tensor holds one constant that the model's code made, and so has no features of its own."""
+        return tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() in self.constants
 
     def write(self, tensor: Tensor, labels: Tensor | None) -> None:
         """Set the labels of a tensor; None is all 0."""

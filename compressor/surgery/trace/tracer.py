@@ -23,7 +23,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from compressor.surgery.trace.elementwise import ELEMENTWISE, LIKE, MOVES, SAME_SHAPE, move, pointwise, unknown
+from compressor.surgery.trace.elementwise import (
+    CONSTANTS,
+    ELEMENTWISE,
+    LIKE,
+    MOVES,
+    SAME_SHAPE,
+    move,
+    pointwise,
+    unknown,
+)
 from compressor.surgery.trace.module_rules import watched_modules
 from compressor.surgery.trace.products import PRODUCTS
 from compressor.surgery.trace.reductions import COMBINING, NORMALISING, POOLS, REDUCTIONS, normalise, pool, reduce
@@ -95,8 +104,15 @@ class _Watch(TorchDispatchMode):
         tensors = [part for part in tree_flatten((args, kwargs))[0] if isinstance(part, Tensor)]
         outputs = [part for part in tree_flatten(result)[0] if isinstance(part, Tensor)]
         self.trace.alive.append(outputs)
+        view = self._is_view(tensors, outputs) and not func._schema.is_mutable
+        if not view:
+            names = [self.trace.parameter_name(tensor) for tensor in tensors]
+            self.trace.feedback.follow(tensors, names, before, outputs)
+            self._keep_constants(func, tensors, outputs)
         rule = _RULES.get(func)
-        if rule is not None:
+        if func in CONSTANTS:
+            pass
+        elif rule is not None:
             rule(self.trace, args, kwargs, outputs)
         elif func in MOVES:
             move(self.trace, func, args, kwargs, outputs)
@@ -108,12 +124,22 @@ class _Watch(TorchDispatchMode):
             reduce(self.trace, func, before[0], args, outputs)
         elif func in POOLS:
             pool(self.trace, before[0], POOLS[func], outputs[0])
-        elif self._is_view(tensors, outputs) and not func._schema.is_mutable:
+        elif view:
             pass
         elif torch.Tag.pointwise in func.tags or func in (aten.dropout.default, aten.native_dropout.default):
             pointwise(self.trace, func, tensors, before, outputs)
         else:
             unknown(self.trace, func, tensors, before)
+
+    def _keep_constants(self, func: Any, tensors: list[Tensor], outputs: list[Tensor]) -> None:
+        """A constant stays one in arithmetic with constants, and is none any more once something else is written in."""
+        made = func in CONSTANTS or (bool(tensors) and all(map(self.trace.is_constant, tensors)))
+        storages = {output.untyped_storage().data_ptr() for output in outputs}
+        known = func in CONSTANTS or func in MOVES or func in LIKE or func is aten._to_copy.default
+        if made and (known or torch.Tag.pointwise in func.tags):
+            self.trace.constants |= storages
+        else:
+            self.trace.constants -= storages
 
     def _is_view(self, tensors: list[Tensor], outputs: list[Tensor]) -> bool:
         storages = {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}

@@ -39,7 +39,7 @@ class Layer:
     def label(self) -> str:
         """How errors name it."""
         if self.layer is None:
-            return f"`{self.module}`"
+            return f"`{self.module}`" if self.module else "the model itself"
         backwards = ", backwards" if self.direction else ""
         return f"layer {self.layer}{backwards} of `{self.module}`"
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compressor.errors import SurgeryError
 from compressor.nn.recurrent.layers import RECURRENT, is_layer, parts
 from compressor.surgery.trace.edges import Edges, is_edge
+from compressor.surgery.trace.own_cells import own_cells
 from compressor.surgery.trace.state import Trace
 from compressor.surgery.trace.tracer import trace
 from compressor.surgery.units.choice import Amount, Choice, Layer, Scores, choose
@@ -76,6 +77,7 @@ def _trace(model: nn.Module, example: tuple[Tensor, ...], names: Sequence[str]) 
     seen = trace(model, example)
     layers: list[Layer] = []
     modules = dict(model.named_modules())
+    own = own_cells(seen)
     for name in names:
         module = modules.get(name)
         if isinstance(module, RECURRENT):
@@ -88,9 +90,12 @@ def _trace(model: nn.Module, example: tuple[Tensor, ...], names: Sequence[str]) 
             axis = 1 if getattr(module, "transposed", False) else 0
             ids = seen.atoms.axes.get((f"{name}.weight", axis))
             found_layers = [] if ids is None else [Layer(name, seen.atoms.roots(ids))]
+        elif name in own:
+            found_layers = [Layer(name, own[name])]
         else:
             raise SurgeryError(
-                f"`{name}` is no recurrent layer, Linear or convolution", hint="choose others with `targets`"
+                f"`{name}` is no recurrent layer or cell, Linear or convolution",
+                hint="choose others with `targets`",
             )
         if not found_layers:
             raise SurgeryError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from compressor.surgery.units.constants import find_constants, take_up
 from compressor.surgery.units.planning import Plan, Scorer, make_plan
 from compressor.surgery.units.resize import check_resizable, resized_copy, select, tensor_of
 from compressor.surgery.units.scores import magnitude
+from compressor.surgery.units.sizes import Size, fit_sizes, sizes_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -90,13 +92,20 @@ def prune(
         smaller = resized_copy(plan.model, plan.kept)
         take_up(smaller, plan, constants)
         norms = _cut_norms(smaller, plan)
-        for example, outputs in zip(inputs, expected, strict=True):
-            check_agreement(forward(smaller, plan.edges.narrow(example), "smaller"), outputs, example)
-        result = _result(plan, smaller, norms)
+        sizes = fit_sizes(smaller, plan.kept, partial(_check, plan, smaller, inputs, expected))
+        result = _result(plan, smaller, norms, sizes)
         if calibration:
             result = _compensated(plan, result, calibration, progress)
     result.model.to(next(model.parameters()).device).train(model.training)
     return result
+
+
+def _check(
+    plan: Plan, smaller: nn.Module, inputs: Sequence[tuple[Tensor, ...]], expected: Sequence[list[Tensor]]
+) -> None:
+    """Raise a `SurgeryError` if the smaller model does not give what the original does with the units silenced."""
+    for example, outputs in zip(inputs, expected, strict=True):
+        check_agreement(forward(smaller, plan.edges.narrow(example), "smaller"), outputs, example)
 
 
 def _cut_norms(model: nn.Module, plan: Plan) -> dict[str, WideLayerNorm]:
@@ -130,7 +139,7 @@ def _compensated(
         f"{fit.error_before:.3g} before, {fit.error_after:.3g} after"
         for fit in done.refits
     )
-    return replace(result, skipped=(*result.skipped, *done.skipped), notes=notes)
+    return replace(result, skipped=(*result.skipped, *done.skipped), notes=(*result.notes, *notes))
 
 
 @contextmanager
@@ -181,7 +190,7 @@ def _forward_silenced(plan: Plan, example: tuple[Tensor, ...]) -> list[Tensor]:
     return outputs
 
 
-def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideLayerNorm]) -> UnitSurgery:
+def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideLayerNorm], sizes: Sequence[Size]) -> UnitSurgery:
     axes: dict[str, dict[int, Tensor]] = {}
     for (name, axis), mask in plan.kept.items():
         axes.setdefault(name, {})[axis] = mask
@@ -205,8 +214,10 @@ def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideLayerNorm]) ->
         *plan.records,
         resize_record({name: tensor_of(after, name).shape for name in axes}),
         *(replace_record(name, norm) for name, norm in norms.items()),
+        *([sizes_record(sizes)] if sizes else []),
         *([plan.edges.record()] if plan.edges.inputs else []),
     )
     if plan.edges.inputs:
         after.register_forward_pre_hook(NarrowingHook(plan.edges))
-    return UnitSurgery(after, masks, records, tuple(changes), plan.choice.skipped)
+    notes = tuple(f"`{size.name}` is {size.after} now, {size.before} before" for size in sizes)
+    return UnitSurgery(after, masks, records, tuple(changes), plan.choice.skipped, notes)

@@ -81,6 +81,9 @@ def check_resizable(model: nn.Module, names: set[str]) -> dict[str, str]:
     reasons = {}
     for name in names:
         owner = model.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, torch.jit.ScriptModule):
+            reasons[name] = "its module is compiled by `torch.jit.script`: build the model from its Python code instead"
+            continue
         known = isinstance(owner, tuple(_UPDATES))
         if not known and type(owner).__module__.startswith("torch.nn."):
             reasons[name] = f"`{type(owner).__name__}` cannot be resized yet"
