@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from compressor.formats import ExportOptions
     from compressor.report import Latency
     from compressor.task.contract import Task
-    from compressor.task.samples import Sample
     from compressor.task.guard import GuardedTask
+    from compressor.task.samples import Sample
 
 REPORT_FILE = "export.json"
 _TIMED_SECONDS = 2.0
