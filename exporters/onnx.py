@@ -81,4 +81,6 @@ def _checked(job: Job[Options], candidate: Path, bar: Bar) -> tuple[Artifact, di
     elif options.rounding is not None:
         bar.advance(0, note="quantize")
         artifact, files = rounded.checked(proto, candidate, reference, job, options.rounding, parity, bar)
+    if beside is not None:
+        beside = step.beside_shipped(beside, candidate, job)
     return artifact.model_copy(update={"step": beside}), {**files, **more}

@@ -193,7 +193,7 @@ class Magnitude(Method):
             Amount(self.ratio, self.count, self.round_to or 1, self.scope or "layer", ratios),
             unit_scorer(self.score, context, calibration),
             calibration=calibration if self.compensate else [],
-            required=[name for name in selection.names if self.targets is None or name in {*self.targets, *ratios}],
+            required=selection.named((*(self.targets or ()), *(self.ratios or ()))),
         )
 
     def _select_layers(self, model: nn.Module, own_cells: Mapping[str, OwnCell]) -> tuple[Selection, dict[str, float]]:

@@ -187,11 +187,12 @@ def _layers(model: nn.Module, own_cells: Container[str]) -> list[Candidate]:
     from torch import nn
 
     from compressor.nn.recurrent.layers import RECURRENT
+    from compressor.surgery.units.planning import CONVOLUTIONS
 
     candidates: dict[int, Candidate] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         recurrent = isinstance(module, RECURRENT) or path in own_cells
-        if recurrent or isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        if recurrent or isinstance(module, (nn.Linear, *CONVOLUTIONS)):
             known = candidates.get(id(module))
             name, paths = (path, ()) if known is None else (known.name, known.paths)
             candidates[id(module)] = Candidate(name, "layer" if recurrent else "other", (*paths, *with_holders(path)))

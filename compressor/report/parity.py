@@ -27,6 +27,9 @@ class Parity(Fact):
 
     atol: float
     rtol: float
+    sha256: str = ""
+    """Of the file that was compared: of a rounded file that of the float file that it was made from. Empty in reports
+    of older versions."""
     points: tuple[ParityPoint, ...]
 
     @property

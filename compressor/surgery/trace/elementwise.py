@@ -40,7 +40,7 @@ MOVES: dict[Any, tuple[int, ...]] = {
     aten.copy_.default: (0, 1),
     aten._pack_padded_sequence.default: (0,),
 }
-SAME_SHAPE = {aten._to_copy.default, aten.cumsum.default, aten.masked_fill.Scalar, aten.masked_fill_.Scalar}
+SAME_SHAPE = {aten._to_copy.default, aten.masked_fill.Scalar, aten.masked_fill_.Scalar}
 LIKE = {
     aten.zeros_like.default,
     aten.ones_like.default,
@@ -74,12 +74,38 @@ _KEEPS_ZERO = (
             "sin",
             "square",
             "sqrt",
+            "hardswish",
+            "mish",
+            "celu",
+            "erf",
+            "expm1",
+            "log1p",
+            "asinh",
+            "sinh",
+            "atan",
+            "tan",
+            "round",
+            "floor",
+            "ceil",
+            "trunc",
         )
         for suffix in ("", "_")
     }
     | {aten.gelu, aten.silu, aten.silu_, aten.where, aten.maximum, aten.minimum, aten.sign, aten.native_dropout}
+    | {aten._prelu_kernel, aten.rrelu_with_noise, aten.hardshrink, aten.softshrink, aten.dropout}
 )
 """Element-wise operations that give 0 where their units are 0 (a sum only if both sides are units)."""
+POINTWISE = {
+    aten.dropout.default,
+    aten.native_dropout.default,
+    aten.hardswish.default,
+    aten.hardswish_.default,
+    aten.log_sigmoid_forward.default,
+    aten.rrelu_with_noise.default,
+    aten.rrelu_with_noise_.default,
+    aten._prelu_kernel.default,
+}
+"""Element-wise operations that PyTorch does not mark as such."""
 
 
 def unknown(trace: Trace, func: Any, tensors: list[Tensor], before: list[Tensor | None]) -> None:
@@ -156,7 +182,8 @@ def pointwise(
     if added or func.overloadpacket not in _KEEPS_ZERO:
         trace.shifted.append(np.unique(labels.numpy()))
     for output in outputs:
-        trace.write(output, labels)
+        if output.size() == shape:
+            trace.write(output, labels)
 
 
 def pin_fixed_partner(trace: Trace, tensor: Tensor, own: Tensor | None, labels: Tensor) -> None:

@@ -8,6 +8,7 @@ label storage is the answer.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,16 @@ from compressor.surgery.trace.feedback import Feedback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """What a normalisation takes its statistics over."""
+
+    positions: Ids
+    """The atoms of the features, 0 for a fixed one."""
+    axis: int
+    """Of the features, in what it gives."""
 
 
 class Trace:
@@ -37,8 +48,8 @@ class Trace:
         self.units: dict[tuple[str, int, int], Ids] = {}
         """(module name, layer, direction) -> the atoms of its hidden units."""
         self.called: set[str] = set()
-        self.norms: dict[str, Ids] = {}
-        """Name of a layer normalisation -> the atoms of the positions that it normalises, 0 for a fixed feature."""
+        self.norms: dict[str, Normalised] = {}
+        """Name of a normalisation whose statistics run over several features -> what it normalises."""
         self.shifted: list[Ids] = []
         """Atoms whose features are not 0 any more if their unit is 0, such as behind a sigmoid."""
         self.summed: list[tuple[Ids, str]] = []

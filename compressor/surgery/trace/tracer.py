@@ -23,26 +23,30 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from compressor.surgery.trace.convolutions import CONVOLUTIONS
 from compressor.surgery.trace.elementwise import (
     CONSTANTS,
     ELEMENTWISE,
     LIKE,
     MOVES,
+    POINTWISE,
     SAME_SHAPE,
     move,
     pointwise,
     unknown,
 )
 from compressor.surgery.trace.module_rules import watched_modules
+from compressor.surgery.trace.parts import follow_parts
 from compressor.surgery.trace.products import PRODUCTS
-from compressor.surgery.trace.reductions import COMBINING, NORMALISING, POOLS, REDUCTIONS, normalise, pool, reduce
+from compressor.surgery.trace.reductions import COMBINING, NORMALISING, RANKED, REDUCTIONS, normalise, rank, reduce
+from compressor.surgery.trace.resampling import RESAMPLING, SHUFFLES, resample
 from compressor.surgery.trace.state import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 aten = torch.ops.aten
-_RULES: dict[Any, Any] = PRODUCTS | ELEMENTWISE | COMBINING
+_RULES: dict[Any, Any] = PRODUCTS | CONVOLUTIONS | ELEMENTWISE | COMBINING | SHUFFLES
 
 
 def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Trace:
@@ -122,11 +126,13 @@ class _Watch(TorchDispatchMode):
             normalise(self.trace, before[0], [args[1]], outputs[0], func)
         elif func in REDUCTIONS:
             reduce(self.trace, func, before[0], args, outputs)
-        elif func in POOLS:
-            pool(self.trace, before[0], POOLS[func], outputs[0])
+        elif func in RANKED:
+            rank(self.trace, func, before[0], args, kwargs, outputs)
+        elif func in RESAMPLING:
+            resample(self.trace, func, before[0], outputs[0])
         elif view:
-            pass
-        elif torch.Tag.pointwise in func.tags or func in (aten.dropout.default, aten.native_dropout.default):
+            follow_parts(self.trace, func, args, next(iter(before), None), outputs)
+        elif torch.Tag.pointwise in func.tags or func in POINTWISE:
             pointwise(self.trace, func, tensors, before, outputs)
         else:
             unknown(self.trace, func, tensors, before)

@@ -67,7 +67,6 @@ def _constant(name: str, removed: Tensor, seen: Sequence[Tensor]) -> Tensor:
     if bool(((rows - values).abs() > _SAME * values.abs().clamp(min=1.0)).any()):
         raise SurgeryError(
             f"`{name}` reads units through a function that is not 0 at 0, and what it reads of a silent unit varies",
-            hint="name the layer that makes these units under `ignore`",
         )
     constant = torch.zeros(removed.numel(), dtype=rows.dtype)
     constant[removed] = values
@@ -92,7 +91,7 @@ def take_up(smaller: nn.Module, plan: Plan, constants: Mapping[str, Tensor]) -> 
             raise SurgeryError(
                 f"`{name}` reads {float(constant[constant != 0][0]):.3g} of units that are 0, and its layer has no "
                 "bias to take that up",
-                hint="give that layer a bias of zeros, or name the layer that makes these units under `ignore`",
+                hint="give that layer a bias of zeros",
             )
         with torch.no_grad():
             tensor_of(smaller, bias).add_(added if kept is None else added[kept])
