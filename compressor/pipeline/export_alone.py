@@ -20,6 +20,7 @@ from compressor.runtimes.forward import Fixed, open_forward
 from compressor.runtimes.steps import Steps
 from compressor.task.fixed_axes import dynamic, fixed
 from compressor.task.forwards import TorchForward
+from compressor.task.samples import given
 from compressor.task.submodules import stem_of, tasks_of_files
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from compressor.report import Latency
     from compressor.task.contract import Task
     from compressor.task.guard import GuardedTask
+    from compressor.task.samples import Sample
 
     _Files = list[tuple[Task, Artifact]]
 
@@ -70,10 +72,10 @@ def export_alone(
     """
     model = task.model()
     progress.say("trying the task")
-    try_out(task, model, torch.device("cpu"), trains=False)
+    real = try_out(task, model, torch.device("cpu"), trains=False)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    groups, refused = _files(task, model, exports, out, metric_drop, seed, progress)
+    groups, refused = _files(task, model, exports, out, real, metric_drop, seed, progress)
     score: Score | None = None
     measured: list[ExportedFile] = [ExportedFile(artifact=artifact) for group in groups for _, artifact in group]
     if measure:
@@ -99,6 +101,7 @@ def _files(
     model: nn.Module,
     exports: Sequence[ExportOptions],
     out: Path,
+    real: tuple[Sample, ...],
     metric_drop: float | None,
     seed: int,
     progress: Progress,
@@ -114,7 +117,9 @@ def _files(
             for module, part, own in parts:
                 path = out / options.file_name(stem_of(options.name, module))
                 progress.say(f"exporting {path.name}")
-                artifact = export(Job(part, own, path, options, seed=seed, progress=progress, metric_drop=left))
+                samples = given(own, real)
+                job = Job(part, own, path, options, seed=seed, progress=progress, real=samples, metric_drop=left)
+                artifact = export(job)
                 made.append((fixed(own, options.fixed_shapes), artifact))
         except ExportError as error:
             if len(exports) == 1:

@@ -10,6 +10,7 @@ from compressor.errors import ExportError, UsageError
 from compressor.formats import Job, export
 from compressor.report import Skip
 from compressor.task.fixed_axes import fixed
+from compressor.task.samples import given
 from compressor.task.submodules import stem_of, tasks_of_files
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def _export(
                 options,
                 seed=run.recipe.seed,
                 progress=run.progress,
+                real=given(own, run.real),
                 metric_drop=None if limit is None else (limit - max(0.0, spent)) / len(parts),
             )
         )

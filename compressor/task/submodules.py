@@ -24,7 +24,7 @@ from compressor.task.calls import Calls, example_call, run
 from compressor.task.forwards import TorchForward
 from compressor.task.signature import Call, Signature, flatten_calls, structured
 from compressor.task.sizes import example_at, first_sizes, other_sizes
-from compressor.task.view import TaskView, ViewedBatches
+from compressor.task.view import TaskView, ViewedBatches, adapted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -133,6 +133,11 @@ class SubmoduleTask(TaskView):
         self._signature = submodule.calls.signature
         self.inputs, self.outputs = submodule.calls.inputs, submodule.calls.outputs
         self.ranges = submodule.calls.ranges
+
+    def adapt(self, inputs: Inputs) -> Inputs:
+        """What the module is given in its last call, for inputs of the user's task."""
+        whole = TorchForward(self._whole, _CPU)
+        return self._given(partial(whole, *adapted(self.task, inputs)))[-1]
 
     def model(self) -> nn.Module:
         """A copy of the module that takes and gives flat tensors."""
