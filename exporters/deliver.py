@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import ExportError, ParityError
-from compressor.files import write_whole
+from compressor.files import sha256, write_whole
 from compressor.report import Artifact, FileDescription, Part
-from exporters.checks import Disagreement, agreement
+from exporters.checks import agreement
+from exporters.parity import Disagreement
 from exporters.prepare import private_copy
 
 if TYPE_CHECKING:
@@ -84,14 +84,7 @@ def deliver(candidate: Candidate, job: Job[Any]) -> Artifact:
         torch.manual_seed(job.seed)
         compared, runtime = agreement(private_copy(job.model), candidate.path, job)
     if not compared.passed:
-        from compressor.measure import parity
-
-        raise Disagreement(
-            compared,
-            f"the {candidate.format} file disagrees with PyTorch in {runtime} "
-            f"(atol {compared.atol:g}, rtol {compared.rtol:g}):\n" + parity.table(compared),
-            hint="if every point is close, raise atol and rtol",
-        )
+        raise Disagreement.of(compared, f"the {candidate.format} file disagrees with PyTorch in {runtime}")
     needed = [candidate.path, *candidate.parts]
     file = open_file(candidate.path)
     artifact = Artifact(
@@ -99,7 +92,7 @@ def deliver(candidate: Candidate, job: Job[Any]) -> Artifact:
         path=candidate.path.name,
         bytes=sum(part.stat().st_size for part in needed),
         gzip_bytes=sum(size.gzip_bytes(part) for part in needed),
-        sha256=_sha256(candidate.path),
+        sha256=sha256(candidate.path),
         opset=candidate.opset,
         inputs=file.inputs,
         outputs=file.outputs,
@@ -107,7 +100,7 @@ def deliver(candidate: Candidate, job: Job[Any]) -> Artifact:
         parity=compared,
         runtime=runtime,
         parts=tuple(
-            Part(path=part.name, bytes=part.stat().st_size, sha256=_sha256(part), purpose=purpose, shipped=shipped)
+            Part(path=part.name, bytes=part.stat().st_size, sha256=sha256(part), purpose=purpose, shipped=shipped)
             for shipped, files in ((True, candidate.parts), (False, candidate.extras))
             for part, purpose in files.items()
         ),
@@ -175,7 +168,3 @@ def _reason(error: ExportError) -> str:
         place = f"at batch {worst.batch} and length {worst.length}"
         return f"{lines[0].partition(' (atol')[0]} {place}: {worst.note or f'off by {worst.max_absolute:.2g}'}"
     return " ".join([lines[0], *(line.strip() for line in lines[-1:] if len(lines) > 1)])[:300]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

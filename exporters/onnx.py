@@ -44,7 +44,7 @@ def export(job: Job[Options]) -> Artifact:
 
     from compressor.task.fixed_axes import fixed
 
-    job = replace(job, task=fixed(job.task, job.options.shapes), options=job.options.with_tolerances())
+    job = replace(job, task=fixed(job.task, job.options.shapes))
     with (
         torch.random.fork_rng(devices=[]),
         job.progress.bar(f"export {job.path.name}", total=6 if job.options.streams else 4) as bar,
@@ -81,4 +81,6 @@ def _checked(job: Job[Options], candidate: Path, bar: Bar) -> tuple[Artifact, di
     elif options.rounding is not None:
         bar.advance(0, note="quantize")
         artifact, files = rounded.checked(proto, candidate, reference, job, options.rounding, parity, bar)
+    if beside is not None:
+        beside = step.beside_shipped(beside, candidate, job)
     return artifact.model_copy(update={"step": beside}), {**files, **more}

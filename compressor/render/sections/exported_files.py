@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from compressor.render.blocks import Block
-    from compressor.report import Artifact, Report
+    from compressor.report import Artifact, Parity, Report
 
 
 def facts(artifact: Artifact) -> Table:
@@ -59,6 +59,7 @@ def tensors(artifact: Artifact) -> Table:
 
 def parity(artifact: Artifact) -> Table:
     """Agreement with PyTorch, point by point."""
+    real = any(point.origin != "example" for point in artifact.parity.points)
     further = tuple(dict.fromkeys(name for point in artifact.parity.points for name in point.sizes))
     rows = tuple(
         (
@@ -67,11 +68,24 @@ def parity(artifact: Artifact) -> Table:
             *(str(point.sizes.get(name, "")) for name in further),
             form.error(point.max_absolute),
             form.error(point.max_relative),
+            *((point.origin,) if real else ()),
             point.note or ("yes" if point.within else "NO"),
         )
         for point in artifact.parity.points
     )
-    return Table(("batch", "length", *further, "largest absolute error", "largest relative error", "within"), rows)
+    origin = ("inputs of",) if real else ()
+    heads = ("batch", "length", *further, "largest absolute error", "largest relative error", *origin, "within")
+    return Table(heads, rows)
+
+
+def rule(judged: Parity) -> str:
+    """What the comparison asks for, in a sentence."""
+    usual = f"|file − PyTorch| ≤ {judged.atol:g} + {judged.rtol:g} × |PyTorch|, everywhere"
+    if judged.noise is None:
+        return usual
+    noise = judged.noise
+    own = "PyTorch in float32 and in float64" if noise.precision == "float32" else "the model in float16 and in float32"
+    return f"{usual}; or at most {noise.multiple:g} × what {own} differ by ({form.error(noise.largest)})"
 
 
 def states(artifact: Artifact) -> Table | None:
@@ -97,7 +111,12 @@ def chained(artifact: Artifact) -> str:
         return ""
     largest = form.error(artifact.chained.largest_error)
     lengths = ", ".join(str(length) for length in sorted({point.length for point in artifact.chained.points}))
-    return f"Chained steps agree with the whole-sequence file at lengths {lengths} (largest absolute error {largest})."
+    before = "Before rounding, chained" if artifact.quantization is not None else "Chained"
+    text = f"{before} steps agree with the whole-sequence file at lengths {lengths} (largest absolute error {largest})."
+    if artifact.quantization is None or not artifact.quantization.beside_whole:
+        return text
+    apart = max(point.error for point in artifact.quantization.beside_whole)
+    return f"{text} The rounded files are at most {form.error(apart)} (relative, norm) apart."
 
 
 def _blocks(artifact: Artifact) -> Iterator[Block]:
@@ -106,13 +125,18 @@ def _blocks(artifact: Artifact) -> Iterator[Block]:
     if (kept := states(artifact)) is not None:
         yield Group("States", (kept,))
     judged = artifact.parity
-    rule = f"|file − PyTorch| ≤ {judged.atol:g} + {judged.rtol:g} × |PyTorch|, everywhere"
     steps = [Text(chained(artifact), muted=True)] if artifact.chained is not None else []
-    yield Group("Agreement with PyTorch", (Text(rule, muted=True), parity(artifact), *steps))
+    yield Group(_agreement(artifact), (Text(rule(judged), muted=True), parity(artifact), *steps))
+
+
+def _agreement(artifact: Artifact) -> str:
+    """What the comparison with PyTorch is about: of a file in 8 or 4 bits the float file that it was made from."""
+    return "Agreement with PyTorch" if artifact.quantization is None else "Agreement of the file before rounding"
 
 
 def _file(name: str, artifact: Artifact, *, unfolded: bool = False) -> Iterator[Details]:
     passed = "passed" if artifact.parity.passed else "FAILED"
+    passed += " before rounding" if artifact.quantization is not None else ""
     title = f"{name}: {artifact.path}, {form.size(artifact.bytes)}, parity {passed}"
     yield Details(title, tuple(_blocks(artifact)), unfolded=unfolded)
     if artifact.step is not None:
