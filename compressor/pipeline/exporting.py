@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from compressor.task.contract import Task
 
 
+_SLACK = 1024
+"""Bytes by which two files of as many weights may differ, in names and nodes."""
+
+
 @dataclass(frozen=True)
 class Exported:
     """An exported file and what it was made of."""
@@ -64,7 +68,7 @@ def export_originals(run: Setting, original: nn.Module, score: Score) -> tuple[l
 
 
 def export_compressed(
-    run: Setting, model: nn.Module, task: Task, baselines: Sequence[int], original: Score, score: Score
+    run: Setting, model: nn.Module, task: Task, originals: Sequence[Exported], baselines: Sequence[int], score: Score
 ) -> tuple[list[Exported], list[Skip]]:
     """Every export of the recipe, and those that were refused.
 
@@ -72,19 +76,20 @@ def export_compressed(
         run: The run.
         model: The compressed model.
         task: Of the compressed model.
+        originals: The exported original, in each format.
         baselines: For each export the index of the original that it is compared with.
-        original: Metric of the original.
         score: Metric of the compressed model; what it lost is not left for rounding.
 
     Raises:
-        ExportError: All exports failed.
+        ExportError: All exports failed, or the only one, also because its file is larger than the original's.
     """
     exported: list[Exported] = []
     refused = []
+    original = originals[0].torch_score
     spent = (original.value - score.value) * (1.0 if original.higher_is_better else -1.0)
     for options, baseline in zip(run.recipe.exports, baselines, strict=True):
         try:
-            artifact = _export(run, model, task, options, None, spent)
+            artifact = _smaller(run, model, task, options, spent, originals[baseline].artifact)
         except ExportError as error:
             if len(run.recipe.exports) == 1:
                 raise
@@ -97,6 +102,25 @@ def export_compressed(
             hint="`compressor runtimes list` shows what is installed; the reasons name what runs instead",
         )
     return exported, refused
+
+
+def _smaller(
+    run: Setting, model: nn.Module, task: Task, options: ExportOptions, spent: float, original: Artifact
+) -> Artifact:
+    """An export whose files are not larger than the original's; if one is, they are removed, and that is an error."""
+    staging = run.folder.staging
+    there = set(staging.iterdir())
+    artifact = _export(run, model, task, options, None, spent)
+    pairs = [(original, artifact), (original.step, artifact.step)]
+    for before, after in pairs if artifact.format == original.format and not options.may_be_larger else ():
+        if before is not None and after is not None and after.bytes > before.bytes + _SLACK:
+            for path in set(staging.iterdir()) - there:
+                path.unlink()
+            raise ExportError(
+                f"{after.path} has {after.bytes:,} bytes, more than the {before.bytes:,} of the original",
+                hint="compress the model further, leave `precision` out, or accept it with `may_be_larger: true`",
+            )
+    return artifact
 
 
 def _export_original(run: Setting, original: nn.Module, options: ExportOptions) -> Artifact:
