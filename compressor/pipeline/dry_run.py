@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compressor.errors import Place, TaskError
 from compressor.measure.accuracy import torch_forward
 from compressor.task.model_checks import changed_tensors, kept_tensors
+from compressor.task.samples import Sample, few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ class _Enough(BaseException):
     """Stops a trial of `evaluate`; no `except Exception` of the user's holds it up."""
 
 
-def try_out(task: GuardedTask, model: nn.Module, device: torch.device, *, trains: bool = True) -> None:
+def try_out(task: GuardedTask, model: nn.Module, device: torch.device, *, trains: bool = True) -> tuple[Sample, ...]:
     """Call the model twice, take one batch through loss and gradients, and begin an evaluation.
 
     Args:
@@ -38,6 +39,9 @@ def try_out(task: GuardedTask, model: nn.Module, device: torch.device, *, trains
         device: Where the run will take place.
         trains: Whether the loss is needed.
 
+    Returns:
+        A few inputs of the task's own data.
+
     Raises:
         TaskError: Something does not run or cannot be right; the message says what, the place is the task's file.
     """
@@ -45,12 +49,14 @@ def try_out(task: GuardedTask, model: nn.Module, device: torch.device, *, trains
     example = task.example(2, task.length)
     refuse_changing(task, model, forward, example)
     _refuse_nan(task, forward(*example))
+    real = []
     try:
-        _try_batch(task, model, device, trains)
+        real.append(Sample("batches", few(task, _try_batch(task, model, device, trains))))
     except TaskError as error:
         if not isinstance(error.__cause__, NotImplementedError):  # the task says that it has none
             raise
-    _try_evaluation(task, forward)
+    real.append(Sample("evaluate", few(task, _try_evaluation(task, forward))))
+    return tuple(real)
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
@@ -110,12 +116,13 @@ def _refuse_nan(task: GuardedTask, outputs: Any) -> None:
 # --- batches, loss, evaluation ----------------------------------------------------------------------------------------
 
 
-def _try_batch(task: GuardedTask, model: nn.Module, device: torch.device, trains: bool) -> None:
+def _try_batch(task: GuardedTask, model: nn.Module, device: torch.device, trains: bool) -> Inputs:
+    """The inputs of the first batch."""
     for inputs, target in task.batches(torch.Generator().manual_seed(0)):
         _check_inputs(task, inputs)
         if trains:
             _try_loss(task, model, device, inputs, target)
-        return
+        return inputs
     raise _error(task, "`batches` gives no batch", "yield pairs (inputs, target)")
 
 
@@ -183,8 +190,8 @@ def _try_loss(task: GuardedTask, model: nn.Module, device: torch.device, inputs:
     loss.backward()
 
 
-def _try_evaluation(task: GuardedTask, forward: Callable[..., Any]) -> None:
-    """Begin `evaluate` twice: it must call the model, on the same inputs each time."""
+def _try_evaluation(task: GuardedTask, forward: Callable[..., Any]) -> Inputs:
+    """Begin `evaluate` twice: it must call the model, on the same inputs each time; gives those of the first call."""
     first, second = _begun(task, forward), _begun(task, forward)
     if not first:
         raise _error(
@@ -198,6 +205,7 @@ def _try_evaluation(task: GuardedTask, forward: Callable[..., Any]) -> None:
             "`evaluate` calls the model with other inputs each time, so that two models cannot be compared",
             "evaluate on the same samples in the same order: fix the seed, and do not shuffle",
         )
+    return tuple(first[0])
 
 
 def _begun(task: GuardedTask, forward: Callable[..., Any]) -> list[list[Tensor]]:

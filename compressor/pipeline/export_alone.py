@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from compressor.report import Latency
     from compressor.task.contract import Task
     from compressor.task.guard import GuardedTask
+    from compressor.task.samples import Sample
 
 REPORT_FILE = "export.json"
 _TIMED_SECONDS = 2.0
@@ -66,10 +67,10 @@ def export_alone(
     """
     model = task.model()
     progress.say("trying the task")
-    try_out(task, model, torch.device("cpu"), trains=False)
+    real = try_out(task, model, torch.device("cpu"), trains=False)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    artifacts, refused = _files(task, model, exports, out, metric_drop, seed, progress)
+    artifacts, refused = _files(task, model, exports, out, real, metric_drop, seed, progress)
     score: Score | None = None
     measured: list[ExportedFile] = [ExportedFile(artifact=artifact) for _, artifact in artifacts]
     if measure:
@@ -95,6 +96,7 @@ def _files(
     model: nn.Module,
     exports: Sequence[ExportOptions],
     out: Path,
+    real: tuple[Sample, ...],
     metric_drop: float | None,
     seed: int,
     progress: Progress,
@@ -106,7 +108,9 @@ def _files(
         path = out / options.file_name()
         progress.say(f"exporting {path.name}")
         try:
-            artifact = export(Job(model, task, path, options, seed=seed, progress=progress, metric_drop=metric_drop))
+            artifact = export(
+                Job(model, task, path, options, seed=seed, progress=progress, real=real, metric_drop=metric_drop)
+            )
         except ExportError as error:
             if len(exports) == 1:
                 raise

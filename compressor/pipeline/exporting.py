@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError, UsageError
 from compressor.formats import Job, export
 from compressor.report import Skip
 from compressor.task.fixed_axes import fixed
+from compressor.task.view import adapted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,6 +151,7 @@ def _export(
             options,
             seed=run.recipe.seed,
             progress=run.progress,
+            real=tuple(replace(sample, inputs=adapted(task, sample.inputs)) for sample in run.real),
             metric_drop=None if limit is None else limit - max(0.0, spent),
         )
     )

@@ -77,7 +77,7 @@ def _carry_out(run: Setting) -> Report:
     refuse_same_names(recipe.exports)
     original = task.model().to(run.device).eval()
     run.progress.say("trying the task")
-    try_out(task, original, run.device, trains=bool(recipe.steps))
+    run.real = try_out(task, original, run.device, trains=bool(recipe.steps))
     run.notes += task.notes
     run.progress.say("evaluating the original model")
     original_score = run.score(original)

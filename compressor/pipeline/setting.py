@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from compressor.recipe.model import Recipe
     from compressor.report import Score
     from compressor.task.guard import GuardedTask
+    from compressor.task.samples import Sample
 
 
 @dataclass
@@ -32,6 +33,8 @@ class Setting:
     jobs: int
     progress: Progress
     notes: list[str] = field(default_factory=list)
+    real: tuple[Sample, ...] = ()
+    """Inputs of the task's own data; known once it was tried out."""
 
     def score(self, model: nn.Module) -> Score:
         """The task's metric of a model."""

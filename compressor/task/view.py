@@ -92,6 +92,11 @@ class ViewedBatches:
         return len(self._batches)
 
 
+def adapted(task: Task, inputs: Inputs) -> Inputs:
+    """Inputs of the user's task as the model of `task` takes them."""
+    return task.adapt(inputs) if isinstance(task, TaskView) else inputs
+
+
 def has_validation_data(task: Task) -> bool:
     """Whether the user's task has a `validate` of its own."""
     while isinstance(task, TaskView):

@@ -49,6 +49,7 @@ def checked(
     Returns:
         The facts about the file, and its contents.
     """
+    from compressor.measure.agreement import Tolerances
     from compressor.runtimes.forward import Fixed
     from compressor.runtimes.steps import Steps
     from compressor.task.fixed_axes import dynamic
@@ -70,8 +71,8 @@ def checked(
             reference,
             rounding,
             precision="int4" if options.precision == "int4" else "int8",
-            atol=options.atol,
-            rtol=options.rtol,
+            atol=Tolerances(parity.atol, parity.rtol, parity.noise).absolute,
+            rtol=parity.rtol,
             shapes=None if stream is None else Sequences(task, stream.inputs),
             behind=lambda file: Fixed(file, dynamic(task)) if stream is None else Steps(file.path, file=file),
             stream=stream,

@@ -18,6 +18,7 @@ from compressor.errors import ExportError
 from compressor.measure import accuracy, parity
 from compressor.report import Quantization
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.task import samples
 from compressor.task.view import has_validation_data
 from exporters.quantization import calibration, facts, proof
 from exporters.quantization.choice import choose
@@ -123,7 +124,7 @@ def quantize(
             facts.fact(matrix, chosen, writer, constants, stored, precision=precision, for_cpu=for_cpu)
             for matrix in matrices
         ),
-        samples=sum(calibration.size(task, inputs, "batch") for inputs in trials.calibration),
+        samples=sum(samples.size(task, inputs, "batch") for inputs in trials.calibration),
         calibration=rounding.calibration if npu else None,
         activations=rounding.activations if npu else None,
         error=chosen.error,
@@ -158,7 +159,7 @@ def _examples(task: Task) -> list[tuple[int, int, tuple[Tensor, ...]]]:
 
 def _unseen(task: Task, data: Data) -> list[tuple[int, int, tuple[Tensor, ...]]]:
     """The same of training data: ranges hold for data like the calibration's, and a task's examples may be random."""
-    size = calibration.size
+    size = samples.size
     return [(size(task, inputs, "batch"), size(task, inputs, "time"), inputs) for inputs in data.unseen]
 
 

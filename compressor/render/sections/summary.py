@@ -86,13 +86,15 @@ def _parity(artifact: Artifact) -> Statement:
     if not artifact.parity.passed:
         return Statement("bad", "The file disagrees with PyTorch; see the table of agreement.")
     largest = form.error(artifact.parity.largest_error)
+    noise = artifact.parity.noise
+    own = "" if noise is None else f"; {noise.precision} itself is off by up to {form.error(noise.largest)}"
     shapes = len({(point.batch, point.length, *point.sizes.values()) for point in artifact.parity.points})
     sizes = f"{shapes} batch sizes and lengths" if shapes > 1 else "the one batch size and length that it takes"
     runtime = "" if artifact.format == "onnx" or not artifact.runtime else f" in {artifact.runtime.partition(',')[0]}"
     if artifact.parity.rtol == 0:  # of a rounded file: a bound in parts of the largest output, and no agreement
         text = f"The rounded file is at most {largest} from PyTorch{runtime} at {sizes}"
         return Statement("plain", f"{text} (allowed: {artifact.parity.atol:.2g}).")
-    agrees = f"agrees with PyTorch{runtime} at {sizes} (largest absolute error {largest})"
+    agrees = f"agrees with PyTorch{runtime} at {sizes} (largest absolute error {largest}{own})"
     if artifact.quantization is None:
         return Statement("good", f"The file {agrees}.")
     furthest = form.error(max(point.error for point in artifact.quantization.deviation))
