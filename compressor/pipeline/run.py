@@ -19,6 +19,7 @@ from compressor.pipeline.setting import Setting
 from compressor.progress import Progress, Silent
 from compressor.report import Report, StepReport
 from compressor.task.narrowed_states import NarrowedStates
+from compressor.task.submodules import paths_of
 from compressor.task.view import has_validation_data
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def run(
 def _carry_out(run: Setting) -> Report:
     """All stages in order; the report is written last."""
     recipe, task = run.recipe, run.task
-    refuse_same_names(recipe.exports)
+    refuse_same_names(recipe.exports, paths_of(task.task.modules))
     original = task.model().to(run.device).eval()
     run.progress.say("trying the task")
     run.real = try_out(task, original, run.device, trains=bool(recipe.steps))
