@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from compressor.task.contract import Task
 
 
+_SLACK = 1024
+"""Bytes by which two files of as many weights may differ, in names and nodes."""
+
+
 @dataclass(frozen=True)
 class Exported:
     """An exported file and what it was made of."""
@@ -83,7 +87,7 @@ def export_originals(run: Setting, original: nn.Module, score: Score) -> tuple[l
 
 
 def export_compressed(
-    run: Setting, model: nn.Module, task: Task, baselines: Sequence[int], original: Score, score: Score, first: int
+    run: Setting, model: nn.Module, task: Task, originals: Sequence[Exported], baselines: Sequence[int], score: Score
 ) -> tuple[list[Exported], list[Skip]]:
     """Every export of the recipe, and those that were refused.
 
@@ -91,26 +95,26 @@ def export_compressed(
         run: The run.
         model: The compressed model.
         task: Of the compressed model.
+        originals: The exported original, in each format.
         baselines: For each export the index of the original that it is compared with, or of its first module.
-        original: Metric of the original.
         score: Metric of the compressed model; what it lost is not left for rounding.
-        first: Index of the first file: as many originals come before.
 
     Raises:
-        ExportError: All exports failed.
+        ExportError: All exports failed, or the only one, also because its file is larger than the original's.
     """
     exported: list[Exported] = []
     refused = []
+    original = originals[0].torch_score
     spent = (original.value - score.value) * (1.0 if original.higher_is_better else -1.0)
     for options, baseline in zip(run.recipe.exports, baselines, strict=True):
         try:
-            made = _export(run, model, task, options, options.name, spent)
+            made = _smaller(run, model, task, options, spent, originals[baseline:])
         except ExportError as error:
             if len(run.recipe.exports) == 1:
                 raise
             refused.append(_refused(run, options, error))
             continue
-        group = first + len(exported)
+        group = len(originals) + len(exported)
         for place, one in enumerate(made):
             own = fixed(one.task, options.fixed_shapes)
             exported.append(Exported(one.artifact, one.model, own, score, baseline + place, group, one.module))
@@ -120,6 +124,36 @@ def export_compressed(
             hint="`compressor runtimes list` shows what is installed; the reasons name what runs instead",
         )
     return exported, refused
+
+
+def _smaller(
+    run: Setting, model: nn.Module, task: Task, options: ExportOptions, spent: float, originals: Sequence[Exported]
+) -> list[_Made]:
+    """An export whose files are not larger than the original's; if one is, they are removed, and that is an error."""
+    staging = run.folder.staging
+    there = set(staging.iterdir())
+    made = _export(run, model, task, options, options.name, spent)
+    for one, original in zip(made, originals, strict=False):
+        try:
+            if not options.may_be_larger:
+                _refuse_larger(original.artifact, one.artifact)
+        except ExportError:
+            for path in set(staging.iterdir()) - there:
+                path.unlink()
+            raise
+    return made
+
+
+def _refuse_larger(original: Artifact, artifact: Artifact) -> None:
+    """Raise `ExportError` if a file, or its step file, is larger than the original's in the same format."""
+    for before, after in ((original, artifact), (original.step, artifact.step)):
+        if before is None or after is None or before.format != after.format:
+            continue
+        if after.bytes > before.bytes + _SLACK:
+            raise ExportError(
+                f"{after.path} has {after.bytes:,} bytes, more than the {before.bytes:,} of the original",
+                hint="compress the model further, leave `precision` out, or accept it with `may_be_larger: true`",
+            )
 
 
 def _export_original(run: Setting, original: nn.Module, options: ExportOptions) -> list[_Made]:

@@ -93,7 +93,7 @@ def _carry_out(run: Setting) -> Report:
     checkpoint.save(run.folder.staging, state.model, state.structure)
     with run.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
         narrowed = NarrowedStates(task, state.structure)
-        exported, refused = export_compressed(run, state.model, narrowed, baselines, original_score, score, first)
+        exported, refused = export_compressed(run, state.model, narrowed, originals, baselines, score)
         measurements, speedups = measure(run, [*originals, *exported])
     compressed, speedups = measurements[first:], speedups[first:]
     compared = [measurements[one.baseline] for one in exported]
