@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor.nn.names import with_holders
+from compressor.nn.own_code import is_own
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from compressor.surgery.trace.atoms import Ids
     from compressor.surgery.trace.state import Trace
 
-_OTHERS = ("torch.", "compressor.")
-"""Packages whose modules may be parts of a cell, but are none."""
 _OUR_LAYERS = "compressor.nn.recurrent."
 
 
@@ -43,11 +42,6 @@ def own_cells(trace: Trace) -> dict[str, Ids]:
         if len(groups):
             cells[owner] = groups
     return cells
-
-
-def is_own(module: nn.Module) -> bool:
-    """Whether a module's class is of the model's own code, not of PyTorch or this package."""
-    return not type(module).__module__.startswith(_OTHERS)
 
 
 def _owner(model: nn.Module, parameter: str) -> str | None:
