@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.testing import RandomTask, normal
 from exporters import onnx
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.measure import latency
 from compressor.nn.graphs.layered import LayeredGraph
 from compressor.nn.graphs.random_graphs import watts_strogatz

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from compressor.export import Job
 from compressor.files import write_whole
+from compressor.formats import Job
 from compressor.measure import accuracy, latency, size
 from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, Method, State

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.measure import latency
 from compressor.nn.attention.lama import LamaAttention
 from compressor.nn.attention.pooling import PoolingReplacement

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.measure import latency, macs
 from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent

@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask
 from exporters import onnx

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.measure import latency
 from compressor.runtimes.steps import Steps
 from compressor.surgery.units.choice import Amount

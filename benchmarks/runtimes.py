@@ -30,7 +30,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from compressor.errors import CompressorError, ExportError
-from compressor.export import EXPORTERS, Job, export
+from compressor.formats import EXPORTERS, Job, export
 from compressor.testing import RandomTask, random_lengths
 from exporters import ort, source
 from exporters.checks import agreement

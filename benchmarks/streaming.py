@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.measure import latency
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.runtimes.steps import Steps, initial_state

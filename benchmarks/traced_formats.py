@@ -19,7 +19,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from compressor.export import EXPORTERS, Job, export
+from compressor.formats import EXPORTERS, Job, export
 from compressor.measure import latency
 from compressor.runtimes.steps import Steps
 from compressor.testing import RandomTask

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.measure import latency, macs
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune

@@ -1,8 +1,9 @@
 """Shrinks trained sequence models and ships them to phones.
 
-`Task` is what a task file subclasses, `Call` a call of the model with keyword arguments, `AttentionParts` how it names
-attention that is not PyTorch's; `load_weights` reads a checkpoint safely; `load_task` loads a task file; `load` gives a
-compressed model back. Each is imported when it is first used: this package itself costs nothing.
+`export` writes any model to a file that is proven right. `Task` is what a task file subclasses, `UnlabelledTask` one
+without labels, `Call` a call of the model with keyword arguments, `AttentionParts` how it names attention that is not
+PyTorch's; `load_weights` reads a checkpoint safely; `load_task` loads a task file; `load` gives a compressed model
+back. Each is imported when it is first used: this package itself costs nothing.
 """
 
 from importlib import import_module
@@ -12,9 +13,11 @@ if TYPE_CHECKING:
     from compressor.checkpoint import load
     from compressor.errors import CompressorError
     from compressor.nn.attention.parts import AttentionParts
+    from compressor.pipeline.drop_in import export
     from compressor.task.contract import Evaluation, Task
     from compressor.task.loading import load as load_task
     from compressor.task.signature import Call
+    from compressor.task.unlabelled import UnlabelledTask
     from compressor.task.weights import load_module, load_weights
 
 __version__ = "0.1.0"
@@ -24,7 +27,9 @@ __all__ = [
     "CompressorError",
     "Evaluation",
     "Task",
+    "UnlabelledTask",
     "__version__",
+    "export",
     "load",
     "load_module",
     "load_task",
@@ -37,6 +42,8 @@ _PLACES = {
     "CompressorError": "compressor.errors",
     "Evaluation": "compressor.task.contract",
     "Task": "compressor.task.contract",
+    "UnlabelledTask": "compressor.task.unlabelled",
+    "export": "compressor.pipeline.drop_in",
     "load": "compressor.checkpoint",
     "load_module": "compressor.task.weights",
     "load_task": "compressor.task.loading",

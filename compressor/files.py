@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +25,11 @@ def write_all(files: Mapping[Path, bytes]) -> None:
     """Write files that belong together: all are whole on the disk before the first gets its name.
 
     Raises:
-        OutputError: One cannot be written; then none of them is replaced.
+        OutputError: One cannot be written, or something else than a file has its name; then none of them is replaced.
     """
     written: dict[Path, Path] = {}
     try:
-        for path, content in files.items():
+        for path, content in ((destination(path), content) for path, content in files.items()):
             with writing(path):
                 handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
                 written[path] = Path(temporary)
@@ -42,6 +44,33 @@ def write_all(files: Mapping[Path, bytes]) -> None:
     finally:
         for whole in written.values():
             whole.unlink(missing_ok=True)
+
+
+def destination(path: Path) -> Path:
+    """Where a file called `path` is written: there, or where a link of that name leads within its folder.
+
+    Raises:
+        OutputError: A folder, a device or another special file has the name, or a link that leads out of the folder.
+    """
+    with writing(path):
+        if not path.is_symlink() and not path.exists():
+            return path
+        target = path.resolve() if path.is_symlink() else path
+        if target.parent != path.parent.resolve() and path.is_symlink():
+            raise OutputError(
+                f"{path} is a link to {target}, outside of its folder", hint="give another name, or remove the link"
+            )
+        kind = target.stat().st_mode
+    if not stat.S_ISREG(kind):
+        what = "a folder" if stat.S_ISDIR(kind) else "a device, a pipe or another special file"
+        raise OutputError(f"{path} is {what}, and only a regular file is replaced", hint="give another name")
+    return target
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of what a file holds, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -8,21 +8,22 @@ check_file(path, model, task)
 from __future__ import annotations
 
 import copy
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
 
 from compressor.errors import ParityError, TaskError
 from compressor.measure import parity
 from compressor.nn.recurrent.layers import parts, recurrent_modules
 from compressor.runtimes.forward import open_forward
 from compressor.task.contract import Task
+from compressor.task.fidelity import FIDELITY, fidelity, tensors_of
+from compressor.task.unlabelled import seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from compressor.nn.attention.parts import AttentionParts
@@ -55,7 +56,7 @@ class RandomTask(Task):
     It is 1 - |outputs - own| / |own| of each sample, at least 0, where `own` is what `model` gives.
     """
 
-    metric = "fidelity"
+    metric = FIDELITY
 
     def __init__(
         self,
@@ -99,27 +100,22 @@ class RandomTask(Task):
     def batches(self, generator: torch.Generator) -> Iterable[tuple[Inputs, Any]]:
         """Four batches of eight samples, with the model's own outputs as the target."""
         for _ in range(_BATCHES):
-            with _seeded(int(torch.randint(2**31, (), generator=generator))):
+            with seeded(int(torch.randint(2**31, (), generator=generator))):
                 inputs = self.example(_BATCH, self.length)
             yield inputs, None if self._model is None else _outputs(self._model, inputs)
 
     def loss(self, outputs: Outputs, target: Any) -> Tensor:
         """Mean squared error over all outputs."""
-        pairs = zip(_flat(outputs), target, strict=True)
+        pairs = zip(tensors_of(outputs), target, strict=True)
         return torch.stack([(ours - theirs).float().square().mean() for ours, theirs in pairs]).sum()
 
     def evaluate(self, forward: Forward) -> Tensor:
         """The fidelity (N,) of 64 samples, the same every time."""
         model = self.model()
-        with _seeded(0):
+        with seeded(0):
             inputs = self.example(_SAMPLES, self.length)
-        error, scale = torch.zeros(_SAMPLES), torch.zeros(_SAMPLES)
-        pairs = zip(_flat(forward(*inputs)), _outputs(model, inputs), strict=True)
-        for axes, (ours, own) in zip(self.outputs.values(), pairs, strict=True):
-            batch = next(axis for axis, word in axes.items() if word == "batch")
-            error += _squares(ours - own, batch)
-            scale += _squares(own, batch)
-        return (1.0 - (error / scale.clamp(min=1e-12)).sqrt()).clamp(min=0.0)
+        axes = [next(axis for axis, word in axes.items() if word == "batch") for axes in self.outputs.values()]
+        return fidelity(tensors_of(forward(*inputs)), _outputs(model, inputs), axes).float()
 
 
 def unseen_sizes(task: Task) -> tuple[tuple[int, int], ...]:
@@ -212,30 +208,13 @@ def check_lossless(
     before, after = (sum(part.numel() for part in each.parameters()) for each in (silenced, smaller))
     assert after < before, f"nothing was removed: {before} parameters before, {after} after"
     for batch, length in unseen_sizes(task):
-        with _seeded(seed):
+        with seeded(seed):
             inputs = task.example(batch, length)
         for ours, own in zip(_outputs(smaller, inputs), _outputs(silenced, inputs), strict=True):
             torch.testing.assert_close(ours, own, atol=_LOSSLESS.get(own.dtype, 0.0), rtol=0.0)
     return smaller
 
 
-def _flat(outputs: Any) -> list[Tensor]:
-    return [part for part in tree_flatten(outputs)[0] if isinstance(part, Tensor)]
-
-
-def _squares(part: Tensor, axis: int) -> Tensor:
-    """Sums of squares over all axes but one."""
-    return part.float().movedim(axis, 0).flatten(1).square().sum(1)
-
-
 def _outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     with torch.no_grad():
-        return _flat(model(*inputs))
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """PyTorch's global generator seeded for a while."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
+        return tensors_of(model(*inputs))

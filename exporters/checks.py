@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import ParityError
+from compressor.files import sha256
 from compressor.report import Parity, RuntimeCheck
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.export import ExportOptions, Job
+    from compressor.formats import ExportOptions, Job
 
 
 _OF_OPENVINO = (
@@ -29,6 +30,11 @@ class Disagreement(ParityError):
         """For a comparison that was not passed."""
         super().__init__(message, hint=hint)
         self.parity = parity
+
+
+def of_file(compared: Parity, candidate: Path) -> Parity:
+    """A comparison that names the file that was compared."""
+    return compared.model_copy(update={"sha256": sha256(candidate)})
 
 
 def agreement(
@@ -60,12 +66,13 @@ def agreement(
     forward = open_forward(candidate, job.task, runtime=runtime)
     try:
         if isinstance(forward, Steps):
-            return chained.beside_torch(reference, forward, job), forward.runtime
-        sizes = {"batch": 1 if forward.alone else None, "time": forward.length}
+            return chained.beside_torch(reference, forward, job, candidate), forward.runtime
+        further = {name: forward.fixed_size(name) for name in job.task.ranges}
+        sizes = {"batch": 1 if forward.alone else None, "time": forward.length, **further}
         fitting = fixed(job.task, {axis: size for axis, size in sizes.items() if size is not None})
         with torch.no_grad(), plain_attention():
             compared = parity.check(reference, forward, fitting, **_settings(job))
-        return compared, forward.runtime
+        return of_file(compared, candidate), forward.runtime
     finally:
         forward.close()
 
@@ -89,7 +96,7 @@ def in_onnx_runtime(reference: nn.Module, candidate: Path, job: Job[ExportOption
             + parity.table(compared),
             hint="the model's code may fix a length or a batch size; if every point is close, raise atol and rtol",
         )
-    return compared
+    return of_file(compared, candidate)
 
 
 def in_other_runtimes(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import ExportError, ParityError
-from compressor.files import write_whole
+from compressor.files import sha256, write_whole
 from compressor.report import Artifact, FileDescription, Part
 from exporters.checks import Disagreement, agreement
 from exporters.prepare import private_copy
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from compressor.export import Job
+    from compressor.formats import Job
     from compressor.report import TensorInfo
 
 
@@ -99,7 +98,7 @@ def deliver(candidate: Candidate, job: Job[Any]) -> Artifact:
         path=candidate.path.name,
         bytes=sum(part.stat().st_size for part in needed),
         gzip_bytes=sum(size.gzip_bytes(part) for part in needed),
-        sha256=_sha256(candidate.path),
+        sha256=sha256(candidate.path),
         opset=candidate.opset,
         inputs=file.inputs,
         outputs=file.outputs,
@@ -107,7 +106,7 @@ def deliver(candidate: Candidate, job: Job[Any]) -> Artifact:
         parity=compared,
         runtime=runtime,
         parts=tuple(
-            Part(path=part.name, bytes=part.stat().st_size, sha256=_sha256(part), purpose=purpose, shipped=shipped)
+            Part(path=part.name, bytes=part.stat().st_size, sha256=sha256(part), purpose=purpose, shipped=shipped)
             for shipped, files in ((True, candidate.parts), (False, candidate.extras))
             for part, purpose in files.items()
         ),
@@ -175,7 +174,3 @@ def _reason(error: ExportError) -> str:
         place = f"at batch {worst.batch} and length {worst.length}"
         return f"{lines[0].partition(' (atol')[0]} {place}: {worst.note or f'off by {worst.max_absolute:.2g}'}"
     return " ".join([lines[0], *(line.strip() for line in lines[-1:] if len(lines) > 1)])[:300]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

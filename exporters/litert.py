@@ -13,7 +13,7 @@ from exporters.programs import export as programs
 from exporters.programs.trace import Format
 
 if TYPE_CHECKING:
-    from compressor.export import Job
+    from compressor.formats import Job
     from compressor.report import Artifact
 
 _FORMAT = Format("litert", "LiteRT", open_length=False)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from compressor.export import Job
+    from compressor.formats import Job
     from compressor.report import Artifact
 
 # The converter alone: MNN's console script, and the module behind it, install a package that reports use to its makers.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from compressor.export import Job
+    from compressor.formats import Job
     from compressor.report import Artifact
     from compressor.runtimes.onnx_runtime import OnnxFile
 

@@ -20,7 +20,7 @@ from exporters.prepare import private_copy, workshop
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from compressor.export import Job
+    from compressor.formats import Job
     from compressor.progress import Bar
     from compressor.report import Artifact
 
@@ -82,4 +82,6 @@ def _checked(job: Job[Options], candidate: Path, bar: Bar) -> tuple[Artifact, di
     elif options.rounding is not None:
         bar.advance(0, note="quantize")
         artifact, files = rounded.checked(proto, candidate, reference, job, options.rounding, parity, bar, table)
+    if beside is not None:
+        beside = step.beside_shipped(beside, candidate, job)
     return artifact.model_copy(update={"step": beside}), {**files, **more}

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from compressor.export import EXPORTERS, ExportOptions
+from compressor.formats import EXPORTERS, ExportOptions
 
 
 class ConvertedOptions(ExportOptions):

@@ -20,7 +20,7 @@ from exporters.source import onnx_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from compressor.export import Job
+    from compressor.formats import Job
     from compressor.report import Artifact
 
 _CONVERTER = "onnxruntime.tools.convert_onnx_models_to_ort"

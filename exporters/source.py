@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import ExportError
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.report import Artifact
 from exporters import onnx
 from exporters.prepare import check_length

@@ -1,4 +1,6 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and only where a file is."""
+
+import os
 
 import pytest
 
@@ -13,3 +15,34 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     write_whole(tmp_path / "kept", b"newer")
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
     assert (tmp_path / "kept").read_bytes() == b"newer"
+
+
+def test_a_pipe_a_folder_and_a_device_are_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "device").symlink_to("/dev/full")
+    for name, reason in (
+        ("pipe", "a device, a pipe or another special file"),
+        ("folder", "is a folder"),
+        ("device", "is a link to /dev/full, outside of its folder"),
+    ):
+        with pytest.raises(OutputError, match=reason):
+            write_whole(tmp_path / name, b"content")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "device").is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "folder", "device"}
+
+
+def test_a_link_is_followed_within_its_folder_and_nowhere_else(tmp_path):
+    (tmp_path / "elsewhere").write_text("kept")
+    inside = tmp_path / "out"
+    inside.mkdir()
+    (inside / "real").write_text("older")
+    (inside / "link").symlink_to("real")
+    (inside / "away").symlink_to(tmp_path / "elsewhere")
+    write_whole(inside / "link", b"newer")
+    assert (inside / "link").is_symlink()
+    assert (inside / "real").read_bytes() == b"newer"
+    with pytest.raises(OutputError, match="outside of its folder"):
+        write_whole(inside / "away", b"content")
+    assert (tmp_path / "elsewhere").read_text() == "kept"

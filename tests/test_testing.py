@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ParityError, TaskError
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.measure import parity
 from compressor.methods import Magnitude
 from compressor.methods.base import Context, State

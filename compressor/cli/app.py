@@ -9,6 +9,7 @@ from compressor.cli import (
     check,
     doctor,
     draw,
+    export,
     inspect,
     methods,
     probe,
@@ -57,6 +58,7 @@ def top(
 
 app.command("run", short_help="Compress a model, export it, report.")(run.run)
 app.command("validate", short_help="Check recipes.")(validate.validate)
+app.command("export", short_help="Convert a model as it is, prove the file, measure it.")(export.export)
 app.command("inspect", short_help="Show a model and what of it can be pruned.")(inspect.inspect)
 app.command("sensitivity", short_help="Measure how much each layer's units matter.")(sensitivity.sensitivity)
 app.command("probe", short_help="Compare what two architectures can learn.")(probe.probe)

@@ -114,7 +114,7 @@ def owners(distributions: list[str]) -> Finding:
 
 
 def _exporters() -> Iterator[Finding]:
-    from compressor.export import EXPORTERS
+    from compressor.formats import EXPORTERS
 
     for name, exporter in EXPORTERS.items():
         try:

@@ -41,7 +41,7 @@ def validate(
         else:
             rows.append({"recipe": name, "valid": True, "sha256": recipe.sha256(), "resolved": recipe.resolved()})
             if not json:
-                words = ", ".join(step.method for step in recipe.steps)
+                words = ", ".join(step.method for step in recipe.steps) or "no steps"
                 emit(f"{name} is valid: {words}; exports {', '.join(entry.format for entry in recipe.exports)}")
     if json:
         emit_json(rows)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from compressor.errors import CompressorError, TaskError
 from compressor.report import Parity, ParityPoint
+from compressor.task.sizes import example_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from compressor.task.contract import Task
 
@@ -54,20 +55,24 @@ def check(
         TaskError: PyTorch itself fails at a point inside the task's range.
     """
     seed = int(torch.randint(_SEED_LIMIT, (), generator=generator))
+    pairs = (*(points(task) if at is None else at), *extra)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         found = tuple(
-            _point(torch_forward, file_forward, task, batch, length, atol=atol, rtol=rtol)
-            for batch, length in (*(points(task) if at is None else at), *extra)
+            _point(torch_forward, file_forward, task, *pair, further_sizes(task, index), atol=atol, rtol=rtol)
+            for index, pair in enumerate(pairs)
         )
     return Parity(atol=atol, rtol=rtol, points=found)
 
 
 def table(parity: Parity) -> str:
     """The points as plain text, for an error message."""
-    rows = ["  batch  length  max abs    max rel"]
+    further = list(parity.points[0].sizes) if parity.points else []
+    rows = ["  batch  length  " + "".join(f"{name}  " for name in further) + "max abs    max rel"]
     rows += [
-        f"  {point.batch:>5}  {point.length:>6}  {point.max_absolute:.2e}   {point.max_relative:.2e}"
+        f"  {point.batch:>5}  {point.length:>6}  "
+        + "".join(f"{point.sizes[name]:>{len(name)}}  " for name in further)
+        + f"{point.max_absolute:.2e}   {point.max_relative:.2e}"
         + ("" if point.within else f"   {point.note or 'too large'}")
         for point in parity.points
     ]
@@ -89,6 +94,18 @@ def points(task: Task) -> tuple[tuple[int, int], ...]:
         return tuple((batch, task.length) for batch in _BATCHES)
     shortest, early, late, longest = lengths
     return (1, shortest), (2, early), (5, late), (1, longest), (3, longest)
+
+
+def further_sizes(task: Task, index: int) -> dict[str, int]:
+    """The size of each further open axis at point `index`: both ends of its range, and two sizes between.
+
+    Several axes, and lengths, never go through their sizes in step, so that equal sizes hide no swapped axes.
+    """
+    sizes = {}
+    for place, (name, bounds) in enumerate(task.ranges.items(), start=1):
+        own = _lengths(*bounds)
+        sizes[name] = own[(index + place) % len(own)]
+    return sizes
 
 
 def _lengths(shortest: int, longest: int) -> tuple[int, int, int, int]:
@@ -116,25 +133,31 @@ def _point(
     task: Task,
     batch: int,
     length: int,
+    sizes: Mapping[str, int],
     *,
     atol: float,
     rtol: float,
 ) -> ParityPoint:
-    inputs = task.example(batch, length)
+    inputs = example_at(task, batch, length, sizes)
     try:
         expected = _flat(torch_forward(*(tensor.clone() for tensor in inputs)))
     except CompressorError:
         raise
     except Exception as error:
         raise TaskError(
-            f"the model fails at batch {batch} and length {length}: {type(error).__name__}: {error}",
+            f"the model fails at batch {batch} and length {length}{_listed(sizes)}: {type(error).__name__}: {error}",
             hint="let the task's min_length, max_length and dynamic axes name only what the model takes",
         ) from error
     try:
         actual = _flat(file_forward(*inputs))
     except CompressorError as error:
-        return wrong(batch, length, error.message)
-    return compare(expected, actual, batch=batch, length=length, atol=atol, rtol=rtol)
+        return wrong(batch, length, error.message).model_copy(update={"sizes": dict(sizes)})
+    point = compare(expected, actual, batch=batch, length=length, atol=atol, rtol=rtol)
+    return point.model_copy(update={"sizes": dict(sizes)})
+
+
+def _listed(sizes: Mapping[str, int]) -> str:
+    return "".join(f", {name} {size}" for name, size in sizes.items())
 
 
 def compare(

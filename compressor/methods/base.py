@@ -84,9 +84,13 @@ class Context:
         return batches
 
     def trace_examples(self) -> list[tuple[Tensor, ...]]:
-        """Inputs to trace at a short length, at which tracing is cheap, and to compare at the typical one too."""
-        task = self.task
-        return [task.example(2, min(task.length, max(task.min_length, 3))), task.example(3, task.length)]
+        """Inputs to trace, and to compare at the typical length too."""
+        return [trace_example(self.task), self.task.example(3, self.task.length)]
+
+
+def trace_example(task: Task) -> tuple[Tensor, ...]:
+    """Inputs at a short length, at which tracing is cheap."""
+    return task.example(2, min(task.length, max(task.min_length, 3)))
 
 
 Control = Callable[[State, Context], StepResult]

@@ -109,7 +109,7 @@ class Heads(Method):
             declared=declared,
             amount=Amount(self.ratio, keep=self.keep, scope=self.scope),
             scorer=_scorer(score, context, calibration),
-            required=[name for name in selection.names if name in (self.targets or ())],
+            required=selection.named(self.targets),
             calibration=[inputs for inputs, _ in calibration] if self.compensate else [],
             progress=context.progress,
         )

@@ -192,7 +192,7 @@ class Lattice(Method):
             Amount(self.ratio, round_to=self.round_to or 1, below=None if self.ratio is not None else BELOW),
             scorer,
             calibration=calibration,
-            required=selection.names,
+            required=selection.named(self.targets),
         )
 
     def _mask(self, state: State, context: Context, by: Literal["lattice", "magnitude", "random"]) -> StepResult:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from compressor.methods.base import Context, Method, State, StepResult
+from compressor.methods.base import Context, Method, State, StepResult, trace_example
 from compressor.methods.patterns import Pattern, Patterns, Selection
 from compressor.methods.pruning import changes_of_masks, masked, refuse_idle, remove_units, with_whole_masks
 from compressor.methods.retrain import Retrain
@@ -19,11 +19,13 @@ from compressor.methods.targets import layer_ratios, refuse_non_finite, select_l
 from compressor.report import Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
     from compressor.nn.weight_groups import WeightGroup
+    from compressor.surgery.units.own_cells import OwnCell
+    from compressor.task.contract import Task
 
 _WEIGHTS_ONLY = ("sparsity", "matrices", "pattern", "schedule", "rounds", "retrain")
 _UNITS_ONLY = ("ratio", "ratios", "count", "round_to", "score", "compensate", "calibration_batches")
@@ -48,8 +50,8 @@ class Magnitude(Method):
 
     targets: Patterns | None = None
     """Globs (or `re:` and a regular expression) on names of parameters or of modules that hold them; every recurrent
-    layer if left out. Linear, convolution and embedding weights are pruned only if named here; biases
-    never."""
+    layer if left out, with `prune: units` also every cell that the model's own code computes. Linear, convolution and
+    embedding weights are pruned only if named here; biases never."""
 
     ignore: Patterns = ()
     """Globs (or `re:`) of what to leave alone though `targets` names it."""
@@ -149,8 +151,20 @@ class Magnitude(Method):
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model without anything that `targets` names, and weights that are not finite."""
+        self._check(model, {})
+
+    def check_task(self, model: nn.Module, task: Task) -> None:
+        """The same of a model some of whose recurrent cells are found only by running it."""
+        self._check(model, self._own_cells(model, task))
+
+    def _own_cells(self, model: nn.Module, task: Task) -> Mapping[str, OwnCell]:
+        from compressor.surgery.units.own_cells import find_own_cells
+
+        return find_own_cells(model, trace_example(task)) if self.prune == "units" else {}
+
+    def _check(self, model: nn.Module, own_cells: Mapping[str, OwnCell]) -> None:
         if self.prune == "units":
-            names = self._select_layers(model)[0].names
+            names = self._select_layers(model, own_cells)[0].names
             prefixes = tuple(f"{name}." if name else "" for name in names)
             refuse_non_finite(model, [name for name, _ in model.named_parameters() if name.startswith(prefixes)])
             return
@@ -160,13 +174,16 @@ class Magnitude(Method):
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Prune a copy of the model."""
-        self.check(state.model)
-        return self._prune_units(state, context) if self.prune == "units" else self._prune_weights(state, context)
+        own_cells = self._own_cells(state.model, context.task)
+        self._check(state.model, own_cells)
+        if self.prune == "units":
+            return self._prune_units(state, context, own_cells)
+        return self._prune_weights(state, context)
 
-    def _prune_units(self, state: State, context: Context) -> StepResult:
+    def _prune_units(self, state: State, context: Context, own_cells: Mapping[str, OwnCell]) -> StepResult:
         from compressor.surgery.units.choice import Amount
 
-        selection, ratios = self._select_layers(state.model)
+        selection, ratios = self._select_layers(state.model, own_cells)
         measured = self.compensate or self.score not in ("l1", "l2", "random")
         calibration = context.first_batches(self.calibration_batches) if measured else []
         return remove_units(
@@ -176,12 +193,12 @@ class Magnitude(Method):
             Amount(self.ratio, self.count, self.round_to or 1, self.scope or "layer", ratios),
             unit_scorer(self.score, context, calibration),
             calibration=calibration if self.compensate else [],
-            required=[name for name in selection.names if self.targets is None or name in {*self.targets, *ratios}],
+            required=selection.named((*(self.targets or ()), *(self.ratios or ()))),
         )
 
-    def _select_layers(self, model: nn.Module) -> tuple[Selection, dict[str, float]]:
+    def _select_layers(self, model: nn.Module, own_cells: Mapping[str, OwnCell]) -> tuple[Selection, dict[str, float]]:
         """The layers that lose units, and the ratio of those that have one of their own."""
-        selection = select_layers(model, self.targets, self.ignore)
+        selection = select_layers(model, self.targets, self.ignore, own_cells)
         ratios = layer_ratios(model, selection.names, self.ratios or {})
         idle = {name: "its ratio in `ratios` is 0" for name, ratio in ratios.items() if ratio == 0}
         if self.ratio is None and self.count is None:

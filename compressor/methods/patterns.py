@@ -51,6 +51,11 @@ class Selection:
     names: tuple[str, ...]
     skipped: tuple[Skip, ...]
 
+    def named(self, patterns: Iterable[str] | None) -> list[str]:
+        """Those whose exact name was asked for: that nothing can be done to one of them is an error, and no skip."""
+        exact = set(patterns or ())
+        return [name for name in self.names if name in exact]
+
 
 def matches(pattern: str, candidate: Candidate) -> bool:
     """True if the glob (or, after `re:`, the regular expression) fits a whole name of the candidate."""

@@ -9,12 +9,13 @@ from compressor.methods.patterns import Candidate, Selection, listed, matches, r
 from compressor.nn.names import with_holders
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from torch import nn
 
     from compressor.methods.patterns import Kind
     from compressor.nn.attention.parts import AttentionParts
+    from compressor.surgery.units.own_cells import OwnCell
 
 
 def select_weights(
@@ -36,16 +37,31 @@ def select_weights(
     return select(candidates, targets, ignore, matrices=matrices)
 
 
-def select_layers(model: nn.Module, targets: Sequence[str] | None, ignore: Sequence[str]) -> Selection:
+def select_layers(
+    model: nn.Module,
+    targets: Sequence[str] | None,
+    ignore: Sequence[str],
+    own_cells: Mapping[str, OwnCell] | None = None,
+) -> Selection:
     """The layers whose units, features or channels `targets` names, or every recurrent layer and cell.
+
+    Args:
+        model: The model.
+        targets: Globs (or `re:`) of their names or of modules that hold them.
+        ignore: The same of those to leave alone.
+        own_cells: The recurrent cells that the model's own code computes, by the names of their modules. The layers
+            that are their gates are chosen only by their own names.
 
     Raises:
         MethodError: A pattern matches nothing, or nothing is left.
     """
-    candidates = _layers(model)
+    own_cells = own_cells or {}
+    gates = {part for cell in own_cells.values() for part in cell.parts} - set(targets or ())
+    candidates = [item for item in _layers(model, own_cells) if item.name not in gates]
     if targets is None and all(item.kind == "other" for item in candidates):
         raise MethodError(
-            "the model has no recurrent layer (nn.RNN, nn.GRU, nn.LSTM or a cell of theirs) to take units from",
+            "the model has no recurrent layer (nn.RNN, nn.GRU, nn.LSTM, a cell of theirs, or one of its own code that "
+            "carries a state from step to step) to take units from",
             hint=f"name Linear layers or convolutions in `targets`: {listed(item.name for item in candidates)}",
         )
     refuse_unmatched(targets or (), candidates, model)
@@ -126,7 +142,7 @@ def layer_ratios(model: nn.Module, names: Sequence[str], ratios: Mapping[str, fl
     Raises:
         MethodError: A pattern fits none of the chosen layers, or two of them give one layer different ratios.
     """
-    candidates = [item for item in _layers(model) if item.name in names]
+    candidates = [item for item in _layers(model, names) if item.name in names]
     refuse_unmatched(tuple(ratios), candidates, model, option="ratios", why="`targets` does not choose")
     chosen: dict[str, float] = {}
     for item in candidates:
@@ -167,15 +183,16 @@ def _weights(model: nn.Module) -> list[Candidate]:
     ]
 
 
-def _layers(model: nn.Module) -> list[Candidate]:
+def _layers(model: nn.Module, own_cells: Container[str]) -> list[Candidate]:
     from torch import nn
 
     from compressor.nn.recurrent.layers import RECURRENT
+    from compressor.surgery.units.planning import CONVOLUTIONS
 
     candidates: dict[int, Candidate] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        recurrent = isinstance(module, RECURRENT)
-        if recurrent or isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        recurrent = isinstance(module, RECURRENT) or path in own_cells
+        if recurrent or isinstance(module, (nn.Linear, *CONVOLUTIONS)):
             known = candidates.get(id(module))
             name, paths = (path, ()) if known is None else (known.name, known.paths)
             candidates[id(module)] = Candidate(name, "layer" if recurrent else "other", (*paths, *with_holders(path)))

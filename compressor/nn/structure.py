@@ -15,11 +15,13 @@ from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.attention.pooling import PoolingReplacement
 from compressor.nn.factored_linear import LowRankLinear
+from compressor.nn.group_norm import INSTANCE_NORMS, WideGroupNorm
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.layers import LAYERS as RECURRENT_LAYERS
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
+from compressor.nn.rms_norm import WideRMSNorm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +33,8 @@ Layer = (
     UnevenRecurrent
     | CompactMultiheadAttention
     | WideLayerNorm
+    | WideGroupNorm
+    | WideRMSNorm
     | RecurrentStack
     | LowRankLinear
     | LowRankRecurrent
@@ -44,6 +48,8 @@ LAYERS: dict[str, tuple[type[Layer], _Kinds]] = {
     "uneven_recurrent": (UnevenRecurrent, RECURRENT_LAYERS),
     "compact_attention": (CompactMultiheadAttention, (nn.MultiheadAttention,)),
     "wide_layer_norm": (WideLayerNorm, (nn.LayerNorm,)),
+    "wide_group_norm": (WideGroupNorm, (nn.GroupNorm, *INSTANCE_NORMS)),
+    "wide_rms_norm": (WideRMSNorm, (nn.RMSNorm,)),
     "recurrent_stack": (RecurrentStack, RECURRENT_LAYERS),
     "aaren": (AarenAttention, (nn.MultiheadAttention, CompactMultiheadAttention)),
     "learned_query": (LearnedQuery, (nn.Linear,)),

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from compressor.errors import ExportError, UsageError
+from compressor.onnx_graphs import walk
 from compressor.onnx_graphs.axes import is_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
+    import onnx
     from torch import Tensor
 
     from compressor.report import TensorInfo
@@ -30,16 +32,31 @@ class File(Protocol):
         """The outputs."""
 
 
-def compare(before: File, after: File, shapes: Mapping[str, int]) -> tuple[tuple[int, float], ...]:
+_MASK = 3
+"""Place of the mask among the inputs of an `Attention`."""
+
+
+def masks(proto: onnx.ModelProto) -> frozenset[str]:
+    """Inputs of a graph that an `Attention` reads as its mask."""
+    inputs = {value.name for value in proto.graph.input}
+    attention = [node for node in walk.nodes_of_model(proto) if node.op_type == "Attention"]
+    return frozenset(node.input[_MASK] for node in attention if len(node.input) > _MASK) & inputs
+
+
+def compare(
+    before: File, after: File, shapes: Mapping[str, int], masks: Collection[str] = ()
+) -> tuple[tuple[int, float], ...]:
     """Largest difference of two files at several sizes, or for several inputs if `shapes` fixes all axes.
 
-    Inputs are random: normal floats, lengths from 1 to the longest, other whole numbers 0 or 1, and masks that show at
-    least one position in every row.
+    Inputs are random: normal floats, lengths from 1 to the longest, other whole numbers 0 or 1. The first half of the
+    comparisons shows at least one position in every row of a mask; in the other half a row is hidden as a whole.
 
     Args:
         before: The original file.
         after: The changed one; its inputs have as many axes, some of them fixed.
         shapes: Name of an axis of `before` -> its size in `after`.
+        masks: Inputs of floats that hide positions by minus infinity, see the function of that name; each input of
+            truth values counts as a mask.
 
     Returns:
         (seed, largest absolute difference) of each comparison.
@@ -54,6 +71,11 @@ def compare(before: File, after: File, shapes: Mapping[str, int]) -> tuple[tuple
             _random_input(item, fixed, shapes, batch, length, generator)
             for item, fixed in zip(before.inputs, after.inputs, strict=True)
         ]
+        hidden_row = seed >= len(_SIZES) // 2
+        inputs = [
+            _masked(values, generator, hidden_row=hidden_row) if _is_mask(item, masks) else values
+            for item, values in zip(before.inputs, inputs, strict=True)
+        ]
         pairs = zip(_as_tuple(before(*inputs)), _as_tuple(after(*inputs)), strict=True)
         largest = max((_difference(index, *pair) for index, pair in enumerate(pairs)), default=0.0)
         differences.append((seed, largest))
@@ -63,7 +85,8 @@ def compare(before: File, after: File, shapes: Mapping[str, int]) -> tuple[tuple
 def _difference(index: int, expected: Tensor, actual: Tensor) -> float:
     if expected.shape != actual.shape:
         raise _differs(index, f"has shape {tuple(actual.shape)} instead of {tuple(expected.shape)}")
-    difference = torch.where(expected == actual, 0.0, (expected.double() - actual.double()).abs())
+    same = (expected == actual) | (expected.isnan() & actual.isnan())
+    difference = torch.where(same, 0.0, (expected.double() - actual.double()).abs())
     if not bool((difference <= ATOL + RTOL * expected.double().abs()).all()):
         raise _differs(index, f"is off by {float(difference.max()):.2g}")
     return float(difference.max()) if difference.numel() else 0.0
@@ -96,7 +119,17 @@ def _random_input(
     if "len" in item.name.lower():
         time = next((size for name, size in shapes.items() if not is_batch(name)), length)
         return torch.randint(1, time + 1, sizes, generator=generator).to(dtype)
-    chosen = torch.randint(0, 2, sizes, generator=generator)
-    if dtype == torch.bool and sizes:
-        chosen[..., 0] = 1  # attention over a row that is masked altogether is not defined
-    return chosen.to(dtype)
+    return torch.randint(0, 2, sizes, generator=generator).to(dtype)
+
+
+def _is_mask(item: TensorInfo, masks: Collection[str]) -> bool:
+    return bool(item.shape) and (item.name in masks or item.dtype == "bool")
+
+
+def _masked(values: Tensor, generator: torch.Generator, *, hidden_row: bool) -> Tensor:
+    """Random places along the last axis are visible: all rows have one, or the first row has none."""
+    visible = torch.randint(0, 2, values.shape, generator=generator).bool()
+    visible[..., 0] = True
+    if hidden_row:
+        visible.reshape(-1, visible.shape[-1])[0] = False
+    return visible if values.dtype == torch.bool else values.masked_fill(~visible, -torch.inf)

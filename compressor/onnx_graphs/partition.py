@@ -66,7 +66,8 @@ def survey(proto: onnx.ModelProto, target: Target) -> Partition:
     grouped: dict[tuple[str, str], list[str]] = {}
     for node, reason in reasons:
         if reason:
-            grouped.setdefault((walk.operator(node), reason), []).append(node.name or node.output[0])
+            name = node.name or next(filter(None, node.output), "")
+            grouped.setdefault((walk.operator(node), reason), []).append(name)
     used = Counter(walk.operator(node) for node, reason in reasons if not reason)
     return Partition(
         nodes=len(reasons),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compressor.onnx_graphs import plain_attention
 from compressor.onnx_graphs.builder import Builder, Names, first_name, replace
 
 if TYPE_CHECKING:
@@ -15,15 +16,13 @@ if TYPE_CHECKING:
 
 OPERATORS = {
     "LayerNormalization": frozenset({"Add", "Div", "Mul", "ReduceMean", "Sqrt", "Sub"}),
-    "Attention": frozenset({"MatMul", "Mul", "Softmax", "Transpose"}),
+    "Attention": plain_attention.OPERATORS,
     "ReduceSum": frozenset({"Mul", "ReduceMean"}),
     "Gather": frozenset({"Slice"}),
 }
 """Operator -> the operators that replace it."""
 _AXES_ARE_INPUTS = 18
 """The opset from which ReduceMean takes its axes as an input."""
-_MASKED = -1e9
-"""Added to a score that a mask hides."""
 
 
 def write_plainly(graph: ir.Graph, node: ir.Node) -> str:
@@ -70,28 +69,8 @@ def _layer_norm(do: Builder, node: ir.Node, opset: int) -> ir.Value | str:
 
 
 def _attention(do: Builder, node: ir.Node, opset: int) -> ir.Value | str:
-    """softmax(scale * Q K^T + mask) V of (B, h, T, d)."""
-    query, key, value = node.inputs[:3]
-    assert query is not None
-    assert key is not None
-    mask = node.inputs[3] if len(node.inputs) > 3 else None
-    special = [node.attributes.get_int(name, 0) for name in ("is_causal", "qk_matmul_output_mode")]
-    special.append(int(bool(node.attributes.get_float("softcap", 0.0))))
-    if query.shape is None or len(query.shape) != 4 or any(special) or any(node.inputs[4:]):
-        return "it has a cache, a cap, a causal mask of its own or no axis of heads"
-    if query.dtype is None or not isinstance(query.shape[3], int) or _other_outputs_are_used(node):
-        return "the width of its heads is not known"
-    if key.shape is not None and len(key.shape) == 4 and key.shape[1] != query.shape[1]:
-        return "its keys have fewer heads than its queries"
-    dtype = query.dtype.numpy()
-    scale = node.attributes.get_float("scale", float(query.shape[3]) ** -0.5)
-    scaled = do("Mul", [query, do.constant(np.array(scale, dtype))])
-    scores = do("MatMul", [scaled, do("Transpose", [key], perm=[0, 1, 3, 2])])
-    if mask is not None and mask.dtype is not None and mask.dtype.numpy() == np.bool_:
-        scores = do("Where", [mask, scores, do.constant(np.array(_MASKED, dtype))])
-    elif mask is not None:
-        scores = do("Add", [scores, mask])
-    return do("MatMul", [do("Softmax", [scores], axis=-1), value])
+    """softmax(scale * Q K^T + mask) V."""
+    return plain_attention.obstacle(node) or plain_attention.write(do, node)
 
 
 def _sum(do: Builder, node: ir.Node, opset: int) -> ir.Value | str:

@@ -43,7 +43,7 @@ def try_out(task: GuardedTask, model: nn.Module, device: torch.device, *, trains
     """
     forward = torch_forward(model, device)
     example = task.example(2, task.length)
-    _refuse_changing(task, model, forward, example)
+    refuse_changing(task, model, forward, example)
     _refuse_nan(task, forward(*example))
     try:
         _try_batch(task, model, device, trains)
@@ -56,7 +56,7 @@ def try_out(task: GuardedTask, model: nn.Module, device: torch.device, *, trains
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
-def _refuse_changing(task: GuardedTask, model: nn.Module, forward: Callable[..., Any], example: Inputs) -> None:
+def refuse_changing(task: GuardedTask, model: nn.Module, forward: Callable[..., Any], example: Inputs) -> None:
     """Refuse a model that gives something else in a second call: its file could not agree with it."""
     before = kept_tensors(model)
     with torch.random.fork_rng():

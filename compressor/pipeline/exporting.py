@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError, UsageError
-from compressor.export import Job, export
+from compressor.formats import Job, export
 from compressor.report import Skip
 from compressor.task.fixed_axes import fixed
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.export import ExportOptions
+    from compressor.formats import ExportOptions
     from compressor.pipeline.setting import Setting
     from compressor.report import Artifact, Score
     from compressor.task.contract import Task
@@ -133,9 +133,14 @@ def _export(
 
 def _refused(run: Setting, options: ExportOptions, error: ExportError) -> Skip:
     """An export that failed; it is said at once, and the others go on."""
-    name = options.file_name()
+    refused = refusal(options.file_name(), error)
+    run.progress.say(f"{refused.name} is refused: {refused.reason}")
+    return refused
+
+
+def refusal(name: str, error: ExportError) -> Skip:
+    """Why there is no file of this name, on one line, with the remedy."""
     remedy = f" ({error.hint})" if error.hint else ""
-    run.progress.say(f"{name} is refused: {error.message}{remedy}")
     return Skip(name=name, reason=f"{' '.join(error.message.split())}{remedy}")
 
 

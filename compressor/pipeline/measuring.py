@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from compressor.errors import OutputError
+from compressor.files import sha256
 from compressor.measure import accuracy, latency, macs, memory, size
 from compressor.report import Latency, Measurement, SpeedUp, StepMeasurement
 from compressor.runtimes.forward import open_forward
@@ -12,13 +14,14 @@ from compressor.runtimes.steps import Steps
 from compressor.task.fixed_axes import dynamic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
     from compressor.pipeline.exporting import Exported
     from compressor.pipeline.setting import Setting
+    from compressor.report import Artifact
     from compressor.task.contract import Inputs
 
 
@@ -28,6 +31,7 @@ QUICK_ROUNDS = 8
 def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measurement], list[SpeedUp | None]]:
     """Everything about every file, and how much faster each is than its original (none for an original)."""
     paths = [run.folder.staging / one.artifact.path for one in exported]
+    ensure_unchanged(run.folder.staging, [one.artifact for one in exported])
     inputs = [one.task.example(1, one.task.length) for one in exported]
     examined = []
     for path, one in zip(paths, exported, strict=True):
@@ -64,6 +68,18 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
             )
         )
     return measurements, [timed[index][1] for index in range(len(exported))]
+
+
+def ensure_unchanged(folder: Path, artifacts: Iterable[Artifact]) -> None:
+    """Raise `OutputError` if a file is not the one that was exported: no number of a report is about another file."""
+    files = [file for artifact in artifacts for file in (artifact, artifact.step) if file is not None]
+    known = {part.path: part.sha256 for file in files for part in file.parts}
+    known |= {file.path: file.sha256 for file in files}
+    for name, content in known.items():
+        if sha256(folder / name) != content:
+            raise OutputError(
+                f"{name} was changed after it was exported", hint="let nothing else write there, and run again"
+            )
 
 
 def _time(

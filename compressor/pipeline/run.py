@@ -14,7 +14,7 @@ from compressor.pipeline.environment import environment, find_device
 from compressor.pipeline.exporting import export_compressed, export_originals, refuse_same_names
 from compressor.pipeline.folder import REPORT_FILE, RunFolder
 from compressor.pipeline.limits import check_limits
-from compressor.pipeline.measuring import measure
+from compressor.pipeline.measuring import ensure_unchanged, measure
 from compressor.pipeline.setting import Setting
 from compressor.progress import Progress, Silent
 from compressor.report import Report, StepReport
@@ -100,6 +100,7 @@ def _carry_out(run: Setting) -> Report:
         name=recipe.name,
         description=recipe.description,
         task=task.name,
+        remark=task.remark,
         seed=recipe.seed,
         quick=run.quick,
         recipe=recipe.resolved(),
@@ -123,6 +124,8 @@ def _write(folder: RunFolder, report: Report) -> Report:
     from compressor.plain_yaml import dump
     from compressor.render import html, markdown
 
+    measured = (report.original, *report.elsewhere, *report.compressed)
+    ensure_unchanged(folder.staging, [measurement.artifact for measurement in measured])
     folder.write("recipe.yaml", dump(report.recipe))
     names = sorted({path.name for path in folder.staging.iterdir()} | {"report.md", "report.html", REPORT_FILE})
     report = report.model_copy(update={"files": tuple(names)})

@@ -17,12 +17,12 @@ from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.attention.pooling import PoolingReplacement
 from compressor.nn.factored_linear import LowRankLinear
-from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.layers import is_layer
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
+from compressor.nn.wide_norms import WIDE_NORMS
 from compressor.probing.architecture import MOST_LAYERS, Conversion, Encoder, GraphStack, Recurrent
 from compressor.report import Skip
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from compressor.nn.recurrent.cells import RecurrentLayer
     from compressor.probing.network import Mixer
 
-RESIZED: Final = (UnevenRecurrent, CompactMultiheadAttention, WideLayerNorm, LowRankLinear, LowRankRecurrent)
+RESIZED: Final = (UnevenRecurrent, CompactMultiheadAttention, *WIDE_NORMS, LowRankLinear, LowRankRecurrent)
 """The architecture of the layer that they replace, in sizes that PyTorch's cannot have."""
 _ATTENTION: Final = (nn.MultiheadAttention, CompactMultiheadAttention, AarenAttention)
 _MOST_MIXED: Final = 4

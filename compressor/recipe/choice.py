@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from compressor.export import EXPORTERS
+from compressor.formats import EXPORTERS
 from compressor.methods import METHODS
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from compressor.export import ExportOptions
+from compressor.formats import ExportOptions
 from compressor.methods.base import Method
 from compressor.recipe.choice import ChosenBy, formats, methods
 

@@ -7,6 +7,7 @@ Everything outside of this package imports the names from here, not from the mod
 
 from compressor.report.artifacts import Artifact, FileDescription, Part, RuntimeCheck, TensorInfo
 from compressor.report.environment import Environment
+from compressor.report.exports import ExportedFile, ExportReport
 from compressor.report.fact import Fact
 from compressor.report.latency import Latency, SpeedUp
 from compressor.report.measurements import LayerSparsity, Measurement, StepMeasurement
@@ -25,6 +26,8 @@ __all__ = [
     "Control",
     "Drop",
     "Environment",
+    "ExportReport",
+    "ExportedFile",
     "Fact",
     "FileDescription",
     "Interval",

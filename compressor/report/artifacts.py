@@ -76,7 +76,7 @@ class Artifact(Fact):
     operators: dict[str, int] = Field(default_factory=dict)
     """Operator type -> number of nodes; empty if the format does not list them."""
     parity: Parity
-    """With PyTorch, in `runtime`."""
+    """With PyTorch, in `runtime`; of a file in 8 or 4 bits that of the float file that it was made from."""
     runtime: str = ""
     """Name and version of what the file was run in for `parity`; empty in reports of older versions."""
     parts: tuple[Part, ...] = ()
@@ -89,7 +89,7 @@ class Artifact(Fact):
     stream: StreamInfo | None = None
     """How to run it, if it is a step file. Its `parity` is that of chained steps with PyTorch's whole sequence."""
     chained: Parity | None = None
-    """Agreement of the chained steps of a step file with the whole-sequence file."""
+    """Agreement of the chained steps of a step file with the whole-sequence file; before rounding, as `parity`."""
     step: Artifact | None = None
     """The step file of a whole-sequence file."""
     quantization: Quantization | None = None

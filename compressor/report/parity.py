@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from compressor.report.fact import Fact
 
 
 class ParityPoint(Fact):
-    """Agreement of the file with PyTorch at one batch size and length, over all outputs."""
+    """Agreement of the file with PyTorch at one batch size, length and further sizes, over all outputs."""
 
     batch: int
     length: int
+    sizes: dict[str, int] = Field(default_factory=dict)
+    """Of each further open axis, by its name in the task."""
     max_absolute: float
     max_relative: float
     """Largest |file - torch| / (|torch| + atol)."""
@@ -23,6 +27,9 @@ class Parity(Fact):
 
     atol: float
     rtol: float
+    sha256: str = ""
+    """Of the file that was compared: of a rounded file that of the float file that it was made from. Empty in reports
+    of older versions."""
     points: tuple[ParityPoint, ...]
 
     @property

@@ -64,6 +64,8 @@ class Quantization(Fact):
     """The file with its activations left in float, compared with the float file of the same rounded weights."""
     deviation: tuple[QuantizationPoint, ...]
     """The file itself, compared with PyTorch."""
+    beside_whole: tuple[QuantizationPoint, ...] = ()
+    """Chained steps of a rounded step file, compared with the file of whole sequences that is shipped with it."""
     function: Literal["validate", "evaluate"] | None = None
     """What measured the metric; None if output errors alone decided."""
     metric_drop: float | None = None

@@ -29,6 +29,8 @@ class Report(Fact):
     name: str
     description: str = ""
     task: str
+    remark: str = ""
+    """What the task says beside its metric."""
     seed: int
     quick: bool = False
     recipe: dict[str, Any]

@@ -69,23 +69,23 @@ class Fixed:
         self._file = file
         self.runtime = file.runtime
         """Name and version."""
-        inputs = [task.inputs[name] for name in file.input_names]
-        self._batch_in = [_axis(axes, "batch") for axes in inputs]
+        self._axes_in = [task.inputs[name] for name in file.input_names]
+        self._batch_in = [_axis(axes, "batch") for axes in self._axes_in]
         self._batch_out = [_axis(axes, "batch") for axes in task.outputs.values()]
-        self.batch = self._fixed(inputs, "batch")
+        self.batch = self.fixed_size("batch")
         """Samples of a call; None if it takes any number."""
-        self.length = self._fixed(inputs, "time")
+        self.length = self.fixed_size("time")
         """The one length that it takes; None if it takes any."""
-        self._time_in = [_axis(axes, "time") for axes in inputs]
+        self._time_in = [_axis(axes, "time") for axes in self._axes_in]
 
     @property
     def alone(self) -> bool:
         """Whether it takes one sample at a time."""
         return self.batch == 1
 
-    def _fixed(self, inputs: Sequence[Mapping[int, str]], word: str) -> int | None:
+    def fixed_size(self, word: str) -> int | None:
         """The size of the named axis if the file fixes it."""
-        for item, axes in zip(self._file.inputs, inputs, strict=True):
+        for item, axes in zip(self._file.inputs, self._axes_in, strict=True):
             axis = _axis(axes, word)
             size = item.shape[axis] if axis is not None else None
             if isinstance(size, int):

@@ -17,13 +17,14 @@ from compressor.errors import MethodError
 from compressor.files import cache_folder, write_whole, writing
 from compressor.measure import accuracy, size
 from compressor.measure.accuracy import torch_forward
-from compressor.methods.base import Context, State, StepResult
+from compressor.methods.base import Context, State, StepResult, trace_example
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.targets import select_layers
 from compressor.nn.recurrent.layers import is_layer, parts
 from compressor.progress import Silent
 from compressor.report import LayerSensitivity, Sensitivity, SensitivityPoint
 from compressor.surgery.units.choice import Amount
+from compressor.surgery.units.own_cells import find_own_cells
 from compressor.task.view import has_validation_data
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class Prober:
         self.model = model.to(device).eval()
         self.step = step
         self.device = device
-        self.names = select_layers(model, step.targets, step.ignore).names
+        self.own_cells = find_own_cells(model, trace_example(task))
+        self.names = select_layers(model, step.targets, step.ignore, self.own_cells).names
         self.validation = has_validation_data(task)
 
     def examine(self, model: nn.Module) -> Examined:
@@ -85,6 +87,10 @@ class Prober:
     def parameters_left(self, ratios: Mapping[str, float]) -> int:
         """Parameters of the model pruned by these ratios."""
         return size.count(self.prune(ratios, compensate=False).state.model)[0]
+
+    def sizes(self, name: str) -> list[int]:
+        """Units of each layer and direction of a chosen module; features or channels of one that is not recurrent."""
+        return [self.own_cells[name].units] if name in self.own_cells else _sizes(self.model.get_submodule(name))
 
     def tied(self, name: str, result: StepResult) -> list[str]:
         """Other chosen modules that lost units when only `name` was to lose some, in the model's order."""
@@ -143,7 +149,7 @@ def _layer(
         else:
             points.append(_point(prober, modules, ratio, result.state.model, original))
         advance(1, name)
-    sizes = tuple(part for module in modules for part in _sizes(prober.model.get_submodule(module)))
+    sizes = tuple(part for module in modules for part in prober.sizes(module))
     return LayerSensitivity(modules=tuple(modules), sizes=sizes, points=tuple(points), refused=refused)
 
 
@@ -151,7 +157,7 @@ def _point(
     prober: Prober, modules: Sequence[str], ratio: float, model: nn.Module, original: Examined
 ) -> SensitivityPoint:
     examined = prober.examine(model)
-    sizes = (part for module in modules for part in _sizes(prober.model.get_submodule(module)))
+    sizes = (part for module in modules for part in prober.sizes(module))
     return SensitivityPoint(
         ratio=ratio,
         units_removed=sum(Amount(ratio).removed_of(part) for part in sizes),

@@ -81,7 +81,7 @@ def check_agreement(
     example: tuple[Tensor, ...],
     *,
     what: str = "units",
-    hint: str = "name the layer under `ignore`",
+    hint: str | None = None,
 ) -> None:
     """Compare the outputs of the smaller model with those of the original whose `what` are silenced.
 
@@ -102,5 +102,5 @@ def check_agreement(
             raise SurgeryError(
                 f"output {index} of the smaller model differs by {error:.2g} from the original with the same {what} "
                 f"silenced, at inputs of shapes {shapes}: this topology is not handled yet",
-                hint=f"{hint}; the model is untouched",
+                hint=f"{hint}; the model is untouched" if hint else "the model is untouched",
             )

@@ -14,6 +14,8 @@ from compressor.surgery.attention.head_records import KIND as HEADS
 from compressor.surgery.attention.head_records import apply_heads_record
 from compressor.surgery.trace.edges import KIND as EDGES
 from compressor.surgery.units.resize import refresh, replace, tensor_of
+from compressor.surgery.units.sizes import KIND as SIZES
+from compressor.surgery.units.sizes import apply_sizes_record
 
 if TYPE_CHECKING:
     from compressor.nn.attention.parts import AttentionParts
@@ -47,6 +49,9 @@ def rebuild(
             continue
         if record.get("kind") == HEADS:
             apply_heads_record(model, record, attention or {})
+            continue
+        if record.get("kind") == SIZES:
+            apply_sizes_record(model, record)
             continue
         if record.get("kind") == EDGES:
             continue  # inputs and outputs follow from the sizes of the layers

@@ -14,38 +14,37 @@ if TYPE_CHECKING:
     Axes = Mapping[str, Mapping[int, str]]
 
 BATCH, TIME = "batch", "time"
-"""Names of the axes that the tool varies."""
+"""Names of the axes that the tool varies in every task; a task may have further ones, see `Task.ranges`."""
+_COUNTED = {BATCH: "batch sizes", TIME: "lengths"}
+_ARGUMENTS = {BATCH: "its first argument", TIME: "its second argument"}
 
 
 @dataclass(frozen=True)
 class Sized:
-    """Shapes of tensors at one batch size and one length."""
+    """Shapes of tensors at one size of every open axis."""
 
-    batch: int
-    length: int
+    sizes: Mapping[str, int]
+    """`batch`, `time` and the name of each further axis -> its size."""
     shapes: Shapes
 
 
 @dataclass(frozen=True)
 class Observed:
-    """The shapes of one side of the model: at a first size, at another batch size, at another length."""
+    """The shapes of one side of the model: at first sizes, and with one of these sizes changed."""
 
     names: Sequence[str]
     first: Sized
-    batch: Sized
-    length: Sized | None
-    """None if the task has one length only."""
+    others: Mapping[str, Sized]
+    """Which size was changed -> the shapes then; without `time` if the task has one length only."""
 
     def moving(self, index: int) -> dict[int, set[str]]:
-        """Axis of tensor `index` -> which of `batch` and `time` its size follows.
+        """Axis of tensor `index` -> which of the sizes its own follows.
 
         Raises:
             TaskError: The tensor has another number of axes at another size.
         """
         moves: dict[int, set[str]] = {}
-        for word, other in ((BATCH, self.batch), (TIME, self.length)):
-            if other is None:
-                continue
+        for word, other in self.others.items():
             shapes = self.first.shapes[index], other.shapes[index]
             if len(shapes[0]) != len(shapes[1]):
                 raise TaskError(
@@ -67,12 +66,10 @@ class Observed:
         return found
 
     def _word(self, index: int, axis: int, words: set[str]) -> str:
-        """`batch` or `time` for an axis of just that size, a name of its own for one of another size."""
+        """The size's own name for an axis of just that size, a name of the tensor's for one of another size."""
         word = next(iter(words))
-        other = self.batch if word == BATCH else self.length
-        assert other is not None
-        asked = [(size.batch if word == BATCH else size.length) for size in (self.first, other)]
-        sizes = [size.shapes[index][axis] for size in (self.first, other)]
+        asked = [sized.sizes[word] for sized in (self.first, self.others[word])]
+        sizes = [sized.shapes[index][axis] for sized in (self.first, self.others[word])]
         plain = word == TIME or sizes == asked
         return word if len(words) == 1 and plain else f"{self.names[index]}_{axis}"
 
@@ -81,7 +78,7 @@ def check_declared(observed: Observed, declared: Axes, what: str) -> None:
     """Hold what the task says of its axes against what was seen.
 
     Raises:
-        TaskError: An axis that is called `batch` or `time` does not follow it, or follows the other.
+        TaskError: An axis that is called `batch`, `time` or as one of `ranges` does not follow it, or follows another.
     """
     for index, name in enumerate(observed.names):
         rank = len(observed.first.shapes[index])
@@ -92,25 +89,20 @@ def check_declared(observed: Observed, declared: Axes, what: str) -> None:
                     f"`{what}` names axis {axis} of `{name}`, which has {rank} axes: {observed.first.shapes[index]}",
                     hint="axes count from 0",
                 )
-            if word not in (BATCH, TIME) or (word == TIME and observed.length is None):
-                continue
-            if moves.get(axis) != {word}:
+            if word in observed.others and moves.get(axis) != {word}:
                 raise TaskError(_contradiction(observed, index, axis, word, what), hint=_remedy(moves, word))
 
 
 def _contradiction(observed: Observed, index: int, axis: int, word: str, what: str) -> str:
-    other = observed.batch if word == BATCH else observed.length
-    assert other is not None
-    name, (first, second) = observed.names[index], (observed.first, other)
-    sizes = f"{first.batch} and {second.batch}" if word == BATCH else f"{first.length} and {second.length}"
+    name, (first, second) = observed.names[index], (observed.first, observed.others[word])
+    sizes = f"{first.sizes[word]} and {second.sizes[word]}"
     shapes = f"{first.shapes[index]} and {second.shapes[index]}"
-    kind = "batch sizes" if word == BATCH else "lengths"
-    return f"`{what}` calls axis {axis} of `{name}` `{word}`, but at {kind} {sizes} its shapes are {shapes}"
+    counted = _COUNTED.get(word, f"sizes of `{word}`")
+    return f"`{what}` calls axis {axis} of `{name}` `{word}`, but at {counted} {sizes} its shapes are {shapes}"
 
 
 def _remedy(moves: Mapping[int, set[str]], word: str) -> str:
     right = [axis for axis, words in moves.items() if words == {word}]
     if right:
         return f"`{word}` is axis {right[0]}; or leave the declaration out: the tool finds the axes"
-    argument = "first" if word == BATCH else "second"
-    return f"let `example(batch, length)` follow its {argument} argument, or leave `{word}` out"
+    return f"let `example(batch, length)` follow {_ARGUMENTS.get(word, f'`{word}`')}, or leave `{word}` out"

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from compressor.errors import TaskError
-from compressor.task.axes import Observed, Sized, check_declared
+from compressor.task.axes import BATCH, TIME, Observed, Sized, check_declared
 from compressor.task.model_checks import changed_tensors, kept_tensors
 from compressor.task.signature import Call, Signature
+from compressor.task.sizes import first_sizes, other_sizes, written
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
     from compressor.task.axes import Axes
     from compressor.task.guard import GuardedTask
+    from compressor.task.sizes import Ranges
 
-_BATCHES = (2, 3)
-"""Batch sizes at which the model is called; 1 would be taken for an axis that can be left out."""
+    Sizes = Mapping[str, int]
+    Shapes = list[tuple[int, ...]]
+
+
+_SIDES = ("inputs", "outputs")
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a task says of its model's calls; all of it may be left out."""
+
+    inputs: Axes
+    outputs: Axes
+    ranges: Ranges
 
 
 @dataclass(frozen=True)
@@ -32,53 +46,98 @@ class Calls:
     inputs: Axes
     """Name of each tensor that goes in -> {axis: name of the open axis}."""
     outputs: Axes
+    ranges: Ranges = field(default_factory=dict)
+    """Name of each further open axis -> its smallest and largest size."""
 
 
-def learn_calls(task: GuardedTask, model: nn.Module, inputs: Axes, outputs: Axes) -> Calls:
-    """Call `model` at two batch sizes and two lengths of the task's example.
+def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further: Sizes) -> Calls:
+    """Call `model` at two sizes of every axis of the task's example.
 
     Args:
         task: Gives examples and the range of lengths.
         model: In evaluation mode, with the user's own `forward`.
-        inputs: What the task declares; empty: names and axes are found.
-        outputs: The same.
+        declared: What the task declares; what it leaves out is found.
+        further: The further sizes that `example` takes, and their defaults.
 
     Raises:
         TaskError: The model does not take the example, gives another structure at another size, or its axes are not
             those that the task declares.
     """
-    batch, more = _BATCHES
-    other = _other_length(task.length, task.min_length, task.max_length)
-    call = task.arguments(batch, task.length)
+    first, others = first_sizes(task, further), other_sizes(task, further, declared.ranges)
+    call = _example(task, first)
     signature = Signature.of_call(model.forward, call)
     if not signature.input_names:
         raise TaskError("`example` gives no tensor", hint="give the tensors that `forward` takes")
     before = kept_tensors(model)
-    signature = signature.with_results(run(model, call, (batch, task.length)))
+    signature = signature.with_results(run(model, call, first))
     kept = changed_tensors(model, before)
-    sizes = [(batch, task.length), (more, task.length), *([(batch, other)] if other is not None else [])]
     try:
-        seen = [_shapes(task, model, signature, size) for size in sizes]
+        seen = _shapes(task, model, signature, first)
+        changed = {word: _shapes(task, model, signature, {**first, word: size}) for word, size in others.items()}
     except TaskError as error:
         raise _of_states(error, kept) from error
     sides = []
-    for what, declared, side, found in (
-        ("inputs", inputs, 0, signature.input_names),
-        ("outputs", outputs, 1, signature.output_names),
-    ):
-        names = tuple(declared) or found
-        if len(names) != len(found):
+    for side, found in enumerate((signature.input_names, signature.output_names)):
+        sized = {word: Sized({**first, word: others[word]}, shapes[side]) for word, shapes in changed.items()}
+        sides.append(Observed(found, Sized(first, seen[side]), sized))
+    inputs, outputs = (_named(*side) for side in zip(sides, (declared.inputs, declared.outputs), _SIDES, strict=True))
+    open_sizes = {word: first[word] for word, shapes in changed.items() if word in further and shapes != seen}
+    ranges = _ranges(task, model, first, open_sizes, declared.ranges)
+    # Inputs that the task declares are as open as it says; outputs follow from them.
+    return Calls(signature, declared.inputs or inputs.axes(None), outputs.axes(declared.outputs or None), ranges)
+
+
+def _named(found: Observed, declared: Axes, what: str) -> Observed:
+    """The same with the names that the task declares, which are checked."""
+    if not declared:
+        return found
+    if len(declared) != len(found.names):
+        raise TaskError(
+            f"`{what}` names {len(declared)} tensors, but there are {len(found.names)}: {', '.join(found.names)}",
+            hint=f"name all of them in this order, or leave `{what}` out",
+        )
+    named = replace(found, names=tuple(declared))
+    check_declared(named, declared, what)
+    return named
+
+
+def _ranges(task: GuardedTask, model: nn.Module, first: Sizes, further: Sizes, declared: Ranges) -> Ranges:
+    """The range of each further size that the model's tensors follow: the task's, or what the model takes.
+
+    Raises:
+        TaskError: A size has the default 1, at which nothing can be seen, or is declared and no tensor follows it.
+    """
+    for name in declared:
+        if name not in further:
+            raise TaskError(f"`ranges` names `{name}`, but no tensor's size follows it", hint="leave it out")
+    ranges = {}
+    for name, size in further.items():
+        if size == 1:
             raise TaskError(
-                f"`{what}` names {len(names)} tensors, but there are {len(found)}: {', '.join(found)}",
-                hint=f"name all of them in this order, or leave `{what}` out",
+                f"`example` gives `{name}` the size 1 by default",
+                hint=f"a typical size of 2 or more; `ranges = {{{name!r}: (1, ...)}}` says that 1 is allowed",
             )
-        sized = [Sized(*size, shapes[side]) for size, shapes in zip(sizes, seen, strict=True)]
-        observed = Observed(names, sized[0], sized[1], sized[2] if other is not None else None)
-        if declared:
-            check_declared(observed, declared, what)
-        # Inputs that the task declares are as open as it says; outputs follow from them.
-        sides.append(declared if declared and what == "inputs" else observed.axes(declared or None))
-    return Calls(signature, *sides)
+        if name in declared:
+            smallest, largest = declared[name]
+        else:
+            smallest = 1 if _runs(task, model, {**first, name: 1}) else size
+            largest = 2 * size + 1 if _runs(task, model, {**first, name: 2 * size + 1}) else size + 1
+        ranges[name] = smallest, largest
+    return ranges
+
+
+def _runs(task: GuardedTask, model: nn.Module, sizes: Sizes) -> bool:
+    """Whether there is such an example, and the model takes it."""
+    try:
+        run(model, _example(task, sizes), sizes)
+    except TaskError:
+        return False
+    return True
+
+
+def _example(task: GuardedTask, sizes: Sizes) -> Call:
+    further = {name: size for name, size in sizes.items() if name not in (BATCH, TIME)}
+    return task.arguments(sizes[BATCH], sizes[TIME], **further)
 
 
 def _of_states(error: TaskError, kept: Sequence[str]) -> TaskError:
@@ -91,26 +150,14 @@ def _of_states(error: TaskError, kept: Sequence[str]) -> TaskError:
     )
 
 
-def _other_length(length: int, shortest: int, longest: int) -> int | None:
-    """A second length, shorter if there is one: the model is called at it."""
-    if shortest == longest:
-        return None
-    shorter = max(shortest, length // 2)
-    return shorter if shorter != length else length + 1
-
-
-def _shapes(
-    task: GuardedTask, model: nn.Module, signature: Signature, size: tuple[int, int]
-) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """Shapes of the tensors that go in and come out at one size."""
-    call = task.arguments(*size)
+def _shapes(task: GuardedTask, model: nn.Module, signature: Signature, sizes: Sizes) -> tuple[Shapes, Shapes]:
+    """Shapes of the tensors that go in and come out at these sizes."""
+    call = _example(task, sizes)
     tensors = signature.flatten(call)
-    results = run(model, call, size)
+    results = run(model, call, sizes)
     mine = signature.with_results(results).outputs
     if mine is None or signature.outputs is None or mine.spec != signature.outputs.spec:
-        raise TaskError(
-            f"the model gives another structure at `example{size}` than at `example{_BATCHES[0], task.length}`"
-        )
+        raise TaskError(f"the model gives another structure at `{written(sizes)}` than at its first size")
     return [tuple(part.shape) for part in tensors], [tuple(part.shape) for part in _tensors(signature, results)]
 
 
@@ -119,8 +166,8 @@ def _tensors(signature: Signature, results: Any) -> Sequence[Tensor]:
     return (flat,) if isinstance(flat, torch.Tensor) else flat
 
 
-def run(model: nn.Module, call: Call, size: tuple[int, int]) -> Any:
-    """What the model gives for an example of this batch size and length; raises `TaskError` if it cannot run."""
+def run(model: nn.Module, call: Call, sizes: Sizes) -> Any:
+    """What the model gives for an example of these sizes; raises `TaskError` if it cannot run."""
     try:
         with torch.no_grad():
             return model(*call.args, **call.kwargs)
@@ -128,7 +175,7 @@ def run(model: nn.Module, call: Call, size: tuple[int, int]) -> Any:
         parts = [*call.args, *call.kwargs.values()]
         shapes = ", ".join(str(tuple(part.shape)) for part in parts if isinstance(part, torch.Tensor))
         raise TaskError(
-            f"the model does not run on `example{size}` of shapes {shapes}: "
+            f"the model does not run on `{written(sizes)}` of shapes {shapes}: "
             f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
             hint="`example(batch, length)` must give the arguments of the model's `forward`, valid at every length "
             "from `min_length` to `max_length`",

@@ -41,6 +41,8 @@ class Task(ABC):
 
     metric: str = "accuracy"
     higher_is_better: bool = True
+    remark: str = ""
+    """What every report says beside the metric, such as where its data come from."""
     inputs: Mapping[str, Mapping[int, str]] = {}
     """Name of each tensor that goes in -> {axis: name of the open axis}, in the order of `forward`'s parameters. Empty:
     names come from the parameters and structure (`state.0`), axes are found by calling the model at several sizes."""
@@ -55,6 +57,8 @@ class Task(ABC):
     min_length: int = 1
     max_length: int = 256
     """Shortest and longest length at which an exported file must agree with PyTorch."""
+    ranges: Mapping[str, tuple[int, int]] = {}
+    """Smallest and largest size of each further open axis; left out, sizes that the model takes are found."""
     attention: Mapping[str, AttentionParts] = {}
     """Glob of module names (or `re:` and a regular expression) -> where multi-head attention that is not PyTorch's has
     its parts. The first pattern that fits a module counts."""
@@ -69,6 +73,9 @@ class Task(ABC):
 
         A tensor, a tuple of positional arguments, a dictionary of keyword arguments, or `compressor.Call(x, mask=m)`
         for both. An argument may be any container of tensors, numbers, text and None.
+
+        A further open axis (the length of a target, the width of a picture) is a further argument with a typical size
+        of 2 or more as its default: `example(self, batch, length, target_length=5)`.
         """
 
     @abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compressor.errors import UsageError
+from compressor.task.sizes import example_at
 from compressor.task.view import TaskView
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class FixedAxes(TaskView):
         if time is not None:
             self.length = self.min_length = self.max_length = time
         self.inputs, self.outputs = self._open(task.inputs), self._open(task.outputs)
+        self.ranges = {name: bounds for name, bounds in task.ranges.items() if name not in sizes}
 
     def _open(self, named: Mapping[str, Mapping[int, str]]) -> dict[str, dict[int, str]]:
         """The axes that stay dynamic."""
@@ -50,9 +52,10 @@ class FixedAxes(TaskView):
             name: {axis: word for axis, word in axes.items() if word not in self.sizes} for name, axes in named.items()
         }
 
-    def example(self, batch: int, length: int) -> Inputs:
+    def example(self, batch: int, length: int, **further: int) -> Inputs:
         """The task's example at the fixed sizes."""
-        return self.task.example(self.sizes.get("batch", batch), self.sizes.get("time", length))
+        sizes = further | {name: self.sizes[name] for name in self.task.ranges if name in self.sizes}
+        return example_at(self.task, self.sizes.get("batch", batch), self.sizes.get("time", length), sizes)
 
 
 def _check(task: Task, sizes: Mapping[str, int]) -> None:
@@ -69,3 +72,9 @@ def _check(task: Task, sizes: Mapping[str, int]) -> None:
             f"`shapes` fixes `time` to {time}, but the task's lengths are {task.min_length} to {task.max_length}",
             hint="choose a length in that range, or widen min_length and max_length of the task",
         )
+    for name, (smallest, largest) in task.ranges.items():
+        if not smallest <= sizes.get(name, smallest) <= largest:
+            raise UsageError(
+                f"`shapes` fixes `{name}` to {sizes[name]}, but the task's sizes are {smallest} to {largest}",
+                hint="choose one in that range, or widen `ranges` of the task",
+            )

@@ -15,9 +15,10 @@ from compressor.errors import CompressorError, Place, TaskError, TaskNote
 from compressor.nn.attention.parts import AttentionParts
 from compressor.nn.patterns import check_patterns
 from compressor.task.batches import split
-from compressor.task.calls import Calls, learn_calls
+from compressor.task.calls import Calls, Declared, learn_calls
 from compressor.task.model_checks import check_model
 from compressor.task.signature import Call, as_call, flatten_calls
+from compressor.task.sizes import check_ranges, further_sizes
 from compressor.task.view import TaskView, ViewedBatches
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from compressor.task.axes import Axes
     from compressor.task.contract import Evaluation, Forward, Inputs, Outputs, Task
+    from compressor.task.sizes import Ranges
 
 
 class GuardedTask(TaskView):
@@ -65,6 +67,15 @@ class GuardedTask(TaskView):
         self._declared_outputs = declared
 
     @property
+    def ranges(self) -> Ranges:
+        """Smallest and largest size of each further open axis."""
+        return self._learned().ranges
+
+    @ranges.setter
+    def ranges(self, declared: Ranges) -> None:
+        self._declared_ranges = declared
+
+    @property
     def name(self) -> str:
         """The class name of the user's task."""
         return type(self.task).__name__
@@ -93,19 +104,20 @@ class GuardedTask(TaskView):
                 self.model()
                 assert self.calls is not None
                 return self.calls
+            declared = Declared(self._declared_inputs, self._declared_outputs, self._declared_ranges)
             with self._placed():
-                self.calls = learn_calls(self, model, self._declared_inputs, self._declared_outputs)
+                self.calls = learn_calls(self, model, declared, further_sizes(self.task.example))
         return self.calls
 
-    def arguments(self, batch: int, length: int) -> Call:
+    def arguments(self, batch: int, length: int, **further: int) -> Call:
         """The call of the model that the task's `example` stands for."""
-        example = self._call("example", batch, length)
+        example = self._call("example", batch, length, **further)
         with self._placed():
             return as_call(example)
 
-    def example(self, batch: int, length: int) -> Inputs:
+    def example(self, batch: int, length: int, **further: int) -> Inputs:
         """The tensors of the task's `example`."""
-        call = self.arguments(batch, length)
+        call = self.arguments(batch, length, **further)
         with self._placed():
             return self._flat(call)
 
@@ -162,9 +174,9 @@ class GuardedTask(TaskView):
 
         return call
 
-    def _call(self, function: str, *arguments: Any) -> Any:
+    def _call(self, function: str, *arguments: Any, **named: Any) -> Any:
         with self._guard(function):
-            return getattr(self.task, function)(*arguments)
+            return getattr(self.task, function)(*arguments, **named)
 
     @contextmanager
     def _placed(self) -> Iterator[None]:
@@ -211,6 +223,9 @@ class GuardedTask(TaskView):
                 f"{self.min_length}, {self.length}, {self.max_length}",
                 place=Place(self.file),
             )
+
+        with self._placed():
+            check_ranges(self._declared_ranges, further_sizes(self.task.example))
 
     def _check_patterns(self) -> None:
         try:

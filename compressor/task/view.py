@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compressor.task.contract import Task
+from compressor.task.sizes import example_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +21,18 @@ if TYPE_CHECKING:
 
     Batch = tuple[Inputs, Any]
 
-ATTRIBUTES = ("metric", "higher_is_better", "inputs", "outputs", "length", "min_length", "max_length", "attention")
+ATTRIBUTES = (
+    "metric",
+    "higher_is_better",
+    "remark",
+    "inputs",
+    "outputs",
+    "length",
+    "min_length",
+    "max_length",
+    "ranges",
+    "attention",
+)
 """What a task says of itself, beside its functions."""
 
 
@@ -41,9 +53,9 @@ class TaskView(Task):
         """The task's `model`."""
         return self.task.model()
 
-    def example(self, batch: int, length: int) -> Inputs:
+    def example(self, batch: int, length: int, **further: int) -> Inputs:
         """The task's `example`, adapted."""
-        return self.adapt(self.task.example(batch, length))
+        return self.adapt(example_at(self.task, batch, length, further))
 
     def batches(self, generator: torch.Generator) -> Iterable[Batch]:
         """The task's `batches`, their inputs adapted."""

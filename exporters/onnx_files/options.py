@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from compressor.export import ExportOptions
+from compressor.formats import ExportOptions
 from exporters.quantization.options import Rounding
 from exporters.stepping.options import Stream, StreamOption
 

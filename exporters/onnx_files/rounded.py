@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-    from compressor.export import Job
+    from compressor.formats import Job
     from compressor.progress import Bar
     from compressor.report import Artifact, Parity, StreamInfo
     from exporters.onnx_files.options import Options

@@ -18,6 +18,7 @@ from exporters.capture import program as torch_capture
 from exporters.onnx_files import facts, rounded
 from exporters.onnx_files.precision import finish
 from exporters.passes import naming, tidy
+from exporters.quantization.proof import DEVIATION
 from exporters.stepping import chained, example
 from exporters.stepping.find import find_plan
 from exporters.stepping.module import traceable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-    from compressor.export import Job
+    from compressor.formats import Job
     from compressor.progress import Bar
     from compressor.report import Artifact, StreamInfo
     from compressor.task.contract import Task
@@ -67,6 +68,15 @@ def checked(
         artifact, files = rounded.checked(proto, candidate, model, job, rounding, parity, bar, table, info)
     loop = {job.path.with_suffix(".py"): example.write(artifact, info).encode()}
     return artifact.model_copy(update={"stream": info, "chained": beside_file}), {**files, **loop}
+
+
+def beside_shipped(artifact: Artifact, whole: Path, job: Job[Options]) -> Artifact:
+    """The facts about a rounded step file, with how far it is from `whole`, which is now the file that is shipped."""
+    rounding, measured = job.options.rounding, artifact.quantization
+    if rounding is None or measured is None:
+        return artifact
+    points = chained.apart(whole, step_path(whole), job, DEVIATION * rounding.max_error)
+    return artifact.model_copy(update={"quantization": measured.model_copy(update={"beside_whole": points})})
 
 
 def graph(model: nn.Module, task: Task, options: Options, stream: Stream) -> tuple[onnx.ModelProto, StreamInfo]:

@@ -9,6 +9,7 @@ from onnx_ir.passes import common
 from exporters.capture.factored_scan import ExpandFactored
 from exporters.loops.expand import ExpandLoops
 from exporters.passes.attention_masks import FIRST_WITH_ATTENTION, WidenAttentionMasks
+from exporters.passes.body_outputs import GiveBodyOutputsNodes
 from exporters.passes.folding import FoldConstants
 from exporters.passes.shared_weights import ShareWeights
 from exporters.passes.single_entries import SqueezeSingleEntries
@@ -49,6 +50,7 @@ def passes_for(
         common.CommonSubexpressionEliminationPass(),
         common.RemoveUnusedNodesPass(),
         common.OutputFixPass(),
+        GiveBodyOutputsNodes(),
         common.RemoveUnusedOpsetsPass(),
         common.ClearMetadataAndDocStringPass(),
     ]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressor.export import Job
+    from compressor.formats import Job
     from compressor.report import Artifact
     from compressor.task.contract import Task
     from exporters.deliver import Candidate

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from compressor.errors import ParityError
+from compressor.files import sha256
 from compressor.measure import parity
+from compressor.report import QuantizationPoint
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
 from exporters.capture import program as torch_capture
+from exporters.quantization.trials import as_tuple, relative_error
 from exporters.stepping.sequences import Sequences
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from compressor.export import ExportOptions, Job
+    from compressor.formats import ExportOptions, Job
     from compressor.report import Parity
 
 
@@ -34,12 +37,12 @@ def agreement(reference: nn.Module, whole: Path, step: Path, job: Job[ExportOpti
         ParityError: They disagree somewhere.
     """
     steps = Steps(step)
-    with_torch = beside_torch(reference, steps, job)
+    with_torch = beside_torch(reference, steps, job, step)
     task, sequences = job.task, Sequences(job.task, steps.info.inputs)
     long = (1, _LONGER * task.length)
     with torch.no_grad(), torch_capture.plain_attention():
         extra = [long] if task.min_length <= long[1] <= task.max_length else []
-        beside_file = _compare(OnnxFile(whole), steps, sequences, job, extra)
+        beside_file = _compare(OnnxFile(whole), steps, sequences, job, extra, step)
     for name, compared in (("PyTorch", with_torch), ("the whole-sequence file", beside_file)):
         if not compared.passed:
             raise ParityError(
@@ -51,13 +54,33 @@ def agreement(reference: nn.Module, whole: Path, step: Path, job: Job[ExportOpti
     return with_torch, beside_file
 
 
-def beside_torch(reference: nn.Module, steps: Steps, job: Job[ExportOptions]) -> Parity:
-    """Chained steps of a file, in whatever runtime, beside PyTorch's whole sequences, also at ten times the length."""
+def beside_torch(reference: nn.Module, steps: Steps, job: Job[ExportOptions], path: Path) -> Parity:
+    """Chained steps of the file at `path`, in whatever runtime, beside PyTorch's whole sequences, also much longer."""
     sequences = Sequences(job.task, steps.info.inputs)
     long = (1, _LONGER * job.task.length)
     with torch.no_grad(), torch_capture.plain_attention():
         extra = [long] if _runs(reference, lambda: sequences.example(*long)) else []
-        return _compare(reference, steps, sequences, job, extra)
+        return _compare(reference, steps, sequences, job, extra, path)
+
+
+def apart(whole: Path, step: Path, job: Job[ExportOptions], limit: float) -> tuple[QuantizationPoint, ...]:
+    """Chained steps of a rounded file beside the file of whole sequences, as both are shipped.
+
+    Args:
+        whole: The file of whole sequences.
+        step: The step file.
+        job: The export; its task and seed count.
+        limit: Relative error up to which a point counts as within.
+    """
+    steps, file = Steps(step), OnnxFile(whole)
+    sequences, points = Sequences(job.task, steps.info.inputs), []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.seed)
+        for batch, length in parity.points(job.task):
+            inputs = sequences.example(batch, length)
+            error = relative_error([as_tuple(file(*inputs))], [as_tuple(steps(*inputs))])
+            points.append(QuantizationPoint(batch=batch, length=length, error=error, within=error <= limit))
+    return tuple(points)
 
 
 def _runs(model: nn.Module, example: Callable[[], tuple[Tensor, ...]]) -> bool:
@@ -70,7 +93,13 @@ def _runs(model: nn.Module, example: Callable[[], tuple[Tensor, ...]]) -> bool:
 
 
 def _compare(
-    wanted: Callable[..., Any], steps: Steps, task: Sequences, job: Job[ExportOptions], extra: list[tuple[int, int]]
+    wanted: Callable[..., Any],
+    steps: Steps,
+    task: Sequences,
+    job: Job[ExportOptions],
+    extra: list[tuple[int, int]],
+    path: Path,
 ) -> Parity:
-    options, generator = job.options, torch.Generator().manual_seed(job.seed)
-    return parity.check(wanted, steps, task, atol=options.atol, rtol=options.rtol, generator=generator, extra=extra)
+    atol, rtol, generator = job.options.atol, job.options.rtol, torch.Generator().manual_seed(job.seed)
+    compared = parity.check(wanted, steps, task, atol=atol, rtol=rtol, generator=generator, extra=extra)
+    return compared.model_copy(update={"sha256": sha256(path)})

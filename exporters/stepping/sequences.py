@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from compressor.task.sizes import example_at
 from compressor.task.view import TaskView
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ class Sequences(TaskView):
         self._described = inputs
         self._generator = generator
 
-    def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
+    def example(self, batch: int, length: int, **further: int) -> tuple[Tensor, ...]:
         """Inputs; if the length is more than the task's longest, several examples one behind the other."""
         missing = length
         parts = []
         while missing > 0:
             part = min(max(missing, self.min_length), self.max_length)
-            parts.append(self.task.example(batch, part))
+            parts.append(example_at(self.task, batch, part, further))
             missing -= part
         return tuple(
             self._joined(item, pieces, batch, length)

@@ -27,8 +27,8 @@ from task import TASKS, Series  # noqa: E402
 from train import train  # noqa: E402
 from weather import seasonal_naive, window_mean, windows  # noqa: E402
 
-from compressor.export import Job  # noqa: E402
 from compressor.files import write_whole  # noqa: E402
+from compressor.formats import Job  # noqa: E402
 from compressor.measure import accuracy  # noqa: E402
 from compressor.measure.accuracy import torch_forward  # noqa: E402
 from compressor.methods.aaren import Aaren  # noqa: E402

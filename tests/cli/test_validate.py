@@ -12,6 +12,10 @@ def test_a_valid_recipe_is_one_line():
     assert result.out == "quickstart is valid: magnitude, retrain; exports onnx\n"
 
 
+def test_a_recipe_that_only_rounds_has_no_steps():
+    assert call("validate", "npu").out == "npu is valid: no steps; exports onnx\n"
+
+
 def test_every_recipe_is_checked_and_one_mistake_is_enough_for_exit_2():
     result = call("validate", "quickstart", "nowhere.yaml", "units-half")
     assert result.code == 2

@@ -144,7 +144,7 @@ def test_a_file_that_rounds_may_be_off_by_a_part_of_its_largest_output_and_no_mo
 
 
 def test_a_step_file_is_compared_with_states_that_hold_something(tmp_path):
-    from compressor.export import Job
+    from compressor.formats import Job
     from exporters.onnx import Options, export
     from tests.exporters.conftest import features_task
 

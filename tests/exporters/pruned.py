@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.surgery.trace.edges import KIND, Edges
 from compressor.surgery.units.choice import Amount

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.methods.aaren import Aaren
 from compressor.methods.base import State
 from compressor.nn.attention.aaren import AarenAttention

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.lama import LamaAttention
 from compressor.nn.attention.pooling import MeanPooling, PoolingReplacement

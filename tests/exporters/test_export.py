@@ -16,7 +16,7 @@ from torch import nn
 
 import compressor.files
 from compressor.errors import ExportError, OutputError, ParityError
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.report import Part
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask
@@ -31,7 +31,7 @@ AGAIN = """
 import sys
 from pathlib import Path
 import torch
-from compressor.export import Job
+from compressor.formats import Job
 from exporters.onnx import Options, export
 from tests.exporters.conftest import features_task
 from tests.exporters.test_export import Tagger

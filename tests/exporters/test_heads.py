@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.measure.macs import survey
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.surgery.attention import head_scores

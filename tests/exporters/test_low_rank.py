@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.measure import macs
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.factorisation import Spectrum

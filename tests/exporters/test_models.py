@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
@@ -160,3 +160,15 @@ def test_a_product_of_large_weights_is_computed_once_and_for_all(tmp_path):
     )
     assert artifact.operators == {"MatMul": 1}
     assert artifact.bytes < 1000
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_a_bag_of_embeddings_is_exported(tmp_path, mode):
+    task = RandomTask(
+        {"words": {0: "batch", 1: "time"}}, {"bag": {0: "batch"}}, lambda *sizes: (torch.randint(VOCABULARY, sizes),)
+    )
+    model = nn.EmbeddingBag(VOCABULARY, WIDTH, mode=mode)
+    path = tmp_path / "m.onnx"
+    assert export(Job(model, task, path, Options())).parity.passed
+    words = torch.randint(VOCABULARY, (7, 23))
+    torch.testing.assert_close(OnnxFile(path)(words), model(words), atol=1e-5, rtol=1e-4)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressor.errors import ExportError
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.onnx_graphs import targets
 from compressor.onnx_graphs.partition import survey
 from compressor.runtimes.forward import open_forward

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from compressor.errors import ExportError, ParityError
-from compressor.export import Job
+from compressor.files import sha256
+from compressor.formats import Job
 from compressor.measure import macs
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
@@ -17,6 +18,7 @@ from exporters.onnx_files.step import step_path
 from exporters.quantization import matrices
 from exporters.quantization.matrices import SCAN_UNITS
 from exporters.quantization.rounding import to_4_bits, to_8_bits
+from exporters.stepping import chained
 from tests.exporters.conftest import features_task
 
 INPUT, HIDDEN = 17, 23
@@ -105,6 +107,26 @@ def test_a_rounded_recurrent_layer_computes_what_its_rounded_weights_say(tmp_pat
 def products(model):
     """Multiplications of one step of one sequence."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 2)
+
+
+@pytest.mark.slow
+def test_every_number_names_the_file_that_it_was_measured_on(tmp_path):
+    torch.manual_seed(0)
+    model, task = Net(nn.GRU, {}, bidirectional=False, layers=1).eval(), wide_task(max_length=9, length=5)
+    as_float = export(Job(model, task, tmp_path / "float" / "model.onnx", Options(stream=True)))
+    artifact, path = quantized(tmp_path, model, task, stream=True)
+    for file, before in ((artifact, as_float), (artifact.step, as_float.step)):
+        assert before.parity.sha256 == before.sha256 == sha256(tmp_path / "float" / before.path)
+        assert file.sha256 == sha256(tmp_path / file.path) != before.sha256
+        assert file.parity.sha256 == before.sha256  # what agrees to 1e-5 is the float file
+    assert artifact.step.chained.sha256 == as_float.step.sha256
+    rounded = artifact.step.quantization.beside_whole
+    job = Job(model, task, path, Options(stream=True))
+    assert chained.apart(path, step_path(path), job, 1.0) == tuple(
+        point.model_copy(update={"within": True}) for point in rounded
+    )
+    step_path(path).write_bytes((tmp_path / "float" / as_float.step.path).read_bytes())
+    assert chained.apart(path, step_path(path), job, 1.0) != rounded
 
 
 def test_plain_onnx_anywhere(tmp_path):

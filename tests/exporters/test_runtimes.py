@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ExportError, ParityError, UsageError
-from compressor.export import EXPORTERS, Job
+from compressor.formats import EXPORTERS, Job
 from compressor.measure import latency, memory
 from compressor.runtimes.forward import Fixed, open_forward
 from compressor.runtimes.runtime_file import open_file

@@ -8,9 +8,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from compressor import Task
 from compressor.errors import ExportError, UsageError
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.runtimes.forward import open_forward
+from compressor.task.guard import GuardedTask
 from exporters.onnx import Options, export
 from tests.exporters.conftest import features_task
 
@@ -88,3 +90,40 @@ def test_axes_and_lengths_that_the_task_does_not_have_are_refused(tmp_path, shap
 def test_options_that_exclude_each_other_are_refused(wrong):
     with pytest.raises(ValidationError):
         Options(**wrong)
+
+
+class Read(nn.Module):
+    """A picture of any width and a text of any length."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.rnn = nn.Conv2d(1, 3, 3, padding=1), nn.LSTM(2, 3, batch_first=True)
+
+    def forward(self, picture, text):
+        columns = self.conv(picture).mean(2)  # (B, 3, W)
+        return self.rnn(text)[0] @ columns
+
+
+class Reading(Task):
+    length, max_length = 7, 12
+
+    def model(self):
+        torch.manual_seed(0)
+        return Read()
+
+    def example(self, batch, length, width=9):
+        return torch.randn(batch, 1, 4, width), torch.randn(batch, length, 2)
+
+    batches = loss = evaluate = None
+
+
+def test_a_further_axis_is_open_in_the_file_and_may_be_fixed(tmp_path):
+    task = GuardedTask(Reading(), __file__)
+    model, path = task.model(), tmp_path / "model.onnx"
+    artifact = export(Job(model, task, path, Options()))
+    assert [item.shape for item in artifact.inputs] == [("batch", 1, 4, "width"), ("batch", "time", 2)]
+    assert artifact.outputs[0].shape == ("batch", "time", "width")
+    assert {point.sizes["width"] for point in artifact.parity.points} == {1, 7, 13, 19}
+    artifact = export(Job(model, task, path, Options(shapes={"width": 11})))
+    assert artifact.inputs[0].shape == ("batch", 1, 4, 11)
+    assert open_forward(path, task).fixed_size("width") == 11

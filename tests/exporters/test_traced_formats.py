@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ExportError, ParityError
-from compressor.export import EXPORTERS, Job
+from compressor.formats import EXPORTERS, Job
 from compressor.runtimes import environments
 from compressor.runtimes.forward import open_forward
 from compressor.runtimes.runtime_file import open_file

@@ -20,6 +20,7 @@ def task(inputs=None, *, shortest=1, longest=256, length=32, example=None):
         length=length,
         min_length=shortest,
         max_length=longest,
+        ranges={},
         example=example or (lambda batch, length: (torch.randn(batch, length, 5),)),
     )
 

@@ -17,11 +17,13 @@ from compressor.nn.attention.pooling import PoolingReplacement
 from compressor.nn.attention.pooling_call import PoolingCall
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.graphs.random_graphs import watts_strogatz
+from compressor.nn.group_norm import WideGroupNorm
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
+from compressor.nn.rms_norm import WideRMSNorm
 from compressor.nn.structure import LAYERS, apply_record, replace_module, replace_record
 
 INPUT, WIDTH = 5, 8
@@ -42,6 +44,7 @@ class Model(nn.Module):
         self.causal = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
         self.asked = nn.Linear(3, 6)
         self.linear = nn.Linear(3, 11)
+        self.channels, self.squares = nn.GroupNorm(1, 11), nn.RMSNorm(11)
         self.end = nn.GRU(11, 7, batch_first=True)
         self.pooling = Largest()
 
@@ -49,7 +52,9 @@ class Model(nn.Module):
         y = self.rnn(x)[0]
         y = self.causal(y, y, y)[0]
         z = self.last(self.norm(self.attention(y, y, y)[0]))[0]
-        return self.pooling(self.end(self.linear(z) + self.asked(z).sum(-1, keepdim=True))[0])
+        z = self.linear(z) + self.asked(z).sum(-1, keepdim=True)
+        z = self.squares(self.channels(z.transpose(1, 2)).transpose(1, 2))
+        return self.pooling(self.end(z)[0])
 
 
 def _compressed():
@@ -64,6 +69,8 @@ def _compressed():
         "rnn": UnevenRecurrent("LSTM", INPUT, [[3, 2]], batch_first=True, dtype=torch.float64),
         "attention": attention,
         "norm": WideLayerNorm(7, WIDTH, dtype=torch.float64),
+        "channels": WideGroupNorm(11, 1, 13, dtype=torch.float64),
+        "squares": WideRMSNorm(11, 13, dtype=torch.float64),
         "last": RecurrentStack(
             GraphRecurrent("gru", 7, watts_strogatz(11, 4, 1.0, 0), batch_first=True, dtype=torch.float64),
             3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from onnxruntime.tools.mobile_helpers import usability_checker
@@ -34,7 +35,8 @@ def fixed(proto, target, tmp_path, **shapes):
     result = fix(proto, target, shapes)
     onnx.save(proto, tmp_path / "old.onnx")
     onnx.save(result.proto, tmp_path / "new.onnx")
-    compared = comparison.compare(OnnxFile(tmp_path / "old.onnx"), OnnxFile(tmp_path / "new.onnx"), result.shapes)
+    old, new = OnnxFile(tmp_path / "old.onnx"), OnnxFile(tmp_path / "new.onnx")
+    compared = comparison.compare(old, new, result.shapes, comparison.masks(proto))
     assert len(compared) == 4
     return result, survey(result.proto, target)
 
@@ -80,6 +82,55 @@ def test_attention_becomes_plain_operations_and_the_opset_is_lowered(tmp_path, m
     assert "Softmax" in operators(result.proto)
     assert not found.refusals
     assert not result.shapes
+
+
+@pytest.mark.parametrize("kind", [TensorProto.BOOL, TensorProto.FLOAT])
+@pytest.mark.parametrize("constant", [True, False])
+def test_rows_of_a_mask_that_hide_everything_give_zeros(tmp_path, kind, constant):
+    mask = np.array([[True, False, True], [False, False, False], [True, True, True]])
+    if kind == TensorProto.FLOAT:
+        mask = np.where(mask, 0.5, -np.inf).astype(np.float32)
+    inputs = {name: ["batch", 2, 3, 4] for name in ("q", "k", "v")}
+    node = helper.make_node("Attention", ["q", "k", "v", "mask"], ["y"])
+    given = inputs if constant else inputs | {"mask": ([3, 3], kind)}
+    proto = model([node], given, {"y": 4}, {"mask": mask} if constant else None, opset=23)
+    result, _ = fixed(proto, targets.get("mnn"), tmp_path)
+    assert "Attention" not in operators(result.proto)
+    feed = dict.fromkeys("qkv", np.ones((1, 2, 3, 4), np.float32)) | ({} if constant else {"mask": mask})
+    (y,) = onnxruntime.InferenceSession(tmp_path / "new.onnx").run(None, feed)
+    assert y[0, 0].tolist() == [[1] * 4, [0] * 4, [1] * 4]
+
+
+def test_a_mean_instead_of_zeros_for_a_hidden_row_is_found(tmp_path):
+    inputs = {name: ["batch", 2, "time", 4] for name in ("q", "k", "v")} | {
+        "mask": (["time", "time"], TensorProto.FLOAT)
+    }
+    attention = helper.make_node("Attention", list(inputs), ["y"], scale=1.0)
+    nodes = [
+        helper.make_node("Transpose", ["k"], ["t"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["q", "t"], ["scores"]),
+        helper.make_node("Max", ["mask", "lowest"], ["bounded"]),
+        helper.make_node("Add", ["scores", "bounded"], ["sum"]),
+        helper.make_node("Softmax", ["sum"], ["weights"]),
+        helper.make_node("MatMul", ["weights", "v"], ["y"]),
+    ]
+    old, new = tmp_path / "old.onnx", tmp_path / "new.onnx"
+    proto = model([attention], inputs, {"y": 4}, opset=23)
+    onnx.save(proto, old)
+    onnx.save(model(nodes, inputs, {"y": 4}, {"lowest": np.float32(-1e9)}), new)
+    with pytest.raises(ExportError, match="the changed file is wrong"):
+        comparison.compare(OnnxFile(old), OnnxFile(new), {}, comparison.masks(proto))
+
+
+@pytest.mark.parametrize("operator", ["RNN", "GRU", "LSTM"])
+def test_a_node_without_a_name_of_which_only_the_last_state_is_read_is_unrolled(tmp_path, operator):
+    proto = recurrent(operator)
+    node = proto.graph.node[0]
+    node.name, node.output[0] = "", ""
+    del proto.graph.output[0]
+    _, found = fixed(proto, NNAPI, tmp_path, time=T)
+    assert found.nodes > 20
+    assert not found.refusals
 
 
 def test_the_graph_that_was_given_stays_as_it_was():

@@ -376,7 +376,7 @@ class EncoderLayerBehind(Base):
 
 
 class Projected(Base):
-    """An LSTM with `proj_size` (other cells have none): its cells go, its outputs stay."""
+    """An LSTM with `proj_size` (other cells have none): its cells go, and outputs of its projection."""
 
     head_inputs = 3
 

@@ -59,17 +59,19 @@ def tensors(artifact: Artifact) -> Table:
 
 def parity(artifact: Artifact) -> Table:
     """Agreement with PyTorch, point by point."""
+    further = tuple(dict.fromkeys(name for point in artifact.parity.points for name in point.sizes))
     rows = tuple(
         (
             str(point.batch),
             str(point.length),
+            *(str(point.sizes.get(name, "")) for name in further),
             form.error(point.max_absolute),
             form.error(point.max_relative),
             point.note or ("yes" if point.within else "NO"),
         )
         for point in artifact.parity.points
     )
-    return Table(("batch", "length", "largest absolute error", "largest relative error", "within"), rows)
+    return Table(("batch", "length", *further, "largest absolute error", "largest relative error", "within"), rows)
 
 
 def states(artifact: Artifact) -> Table | None:
@@ -95,7 +97,12 @@ def chained(artifact: Artifact) -> str:
         return ""
     largest = form.error(artifact.chained.largest_error)
     lengths = ", ".join(str(length) for length in sorted({point.length for point in artifact.chained.points}))
-    return f"Chained steps agree with the whole-sequence file at lengths {lengths} (largest absolute error {largest})."
+    before = "Before rounding, chained" if artifact.quantization is not None else "Chained"
+    text = f"{before} steps agree with the whole-sequence file at lengths {lengths} (largest absolute error {largest})."
+    if artifact.quantization is None or not artifact.quantization.beside_whole:
+        return text
+    apart = max(point.error for point in artifact.quantization.beside_whole)
+    return f"{text} The rounded files are at most {form.error(apart)} (relative, norm) apart."
 
 
 def _blocks(artifact: Artifact) -> Iterator[Block]:
@@ -106,11 +113,17 @@ def _blocks(artifact: Artifact) -> Iterator[Block]:
     judged = artifact.parity
     rule = f"|file − PyTorch| ≤ {judged.atol:g} + {judged.rtol:g} × |PyTorch|, everywhere"
     steps = [Text(chained(artifact), muted=True)] if artifact.chained is not None else []
-    yield Group("Agreement with PyTorch", (Text(rule, muted=True), parity(artifact), *steps))
+    yield Group(_agreement(artifact), (Text(rule, muted=True), parity(artifact), *steps))
+
+
+def _agreement(artifact: Artifact) -> str:
+    """What the comparison with PyTorch is about: of a file in 8 or 4 bits the float file that it was made from."""
+    return "Agreement with PyTorch" if artifact.quantization is None else "Agreement of the file before rounding"
 
 
 def _file(name: str, artifact: Artifact, *, unfolded: bool = False) -> Iterator[Details]:
     passed = "passed" if artifact.parity.passed else "FAILED"
+    passed += " before rounding" if artifact.quantization is not None else ""
     title = f"{name}: {artifact.path}, {form.size(artifact.bytes)}, parity {passed}"
     yield Details(title, tuple(_blocks(artifact)), unfolded=unfolded)
     if artifact.step is not None:

@@ -14,8 +14,10 @@ from compressor.render.sections.step_files import size_of_states
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from compressor.report import Artifact, Measurement, Report, SpeedUp
+    from compressor.report import Artifact, Measurement, Quantization, Report, SpeedUp
 
+_ONE_MODEL: Final = 1e-3
+"""Relative error up to which two rounded files count as one model."""
 _NOTICEABLE_ZEROS: Final = 0.005
 _NOTICEABLE_RATIO: Final = 1.05
 
@@ -24,6 +26,8 @@ def statements(report: Report) -> Iterator[Statement]:
     """Whether the run counts, each file, then what steps, exports and limits came to."""
     if report.quick:
         yield Statement("bad", "A rehearsal (--quick): training and measuring were cut short; no number here counts.")
+    if report.remark:
+        yield Statement("plain", report.remark)
     for index, measurement in enumerate(report.compressed):
         name = "" if len(report.compressed) == 1 else f"{labels.compressed(report, index)}: "
         for statement in _about(report.original_of(index), measurement, report.speedups[index]):
@@ -82,14 +86,17 @@ def _parity(artifact: Artifact) -> Statement:
     if not artifact.parity.passed:
         return Statement("bad", "The file disagrees with PyTorch; see the table of agreement.")
     largest = form.error(artifact.parity.largest_error)
-    shapes = len({(point.batch, point.length) for point in artifact.parity.points})
+    shapes = len({(point.batch, point.length, *point.sizes.values()) for point in artifact.parity.points})
     sizes = f"{shapes} batch sizes and lengths" if shapes > 1 else "the one batch size and length that it takes"
     runtime = "" if artifact.format == "onnx" or not artifact.runtime else f" in {artifact.runtime.partition(',')[0]}"
     if artifact.parity.rtol == 0:  # of a rounded file: a bound in parts of the largest output, and no agreement
         text = f"The rounded file is at most {largest} from PyTorch{runtime} at {sizes}"
         return Statement("plain", f"{text} (allowed: {artifact.parity.atol:.2g}).")
-    subject = "The file" if artifact.quantization is None else "Before rounding, the file"
-    text = f"{subject} agrees with PyTorch{runtime} at {sizes} (largest absolute error {largest})."
+    agrees = f"agrees with PyTorch{runtime} at {sizes} (largest absolute error {largest})"
+    if artifact.quantization is None:
+        return Statement("good", f"The file {agrees}.")
+    furthest = form.error(max(point.error for point in artifact.quantization.deviation))
+    text = f"Before rounding, the file {agrees}; the rounded file is at most {furthest} (relative, norm) away from it."
     return Statement("good", text)
 
 
@@ -98,20 +105,38 @@ def _step_file(before: Measurement, after: Measurement) -> Iterator[Statement]:
     if artifact is None or step is None or artifact.stream is None:
         return
     latency = f" in {form.median(step.latency)}" if step.latency else ""
-    length = max(point.length for point in artifact.parity.points)
     yield Statement(
-        "good",
+        "good" if artifact.quantization is None else "plain",
         f"{artifact.path} takes {form.plural(artifact.stream.chunk, 'position')} at a time{latency} and keeps "
-        f"{size_of_states(artifact.stream)} for a stream; its steps agree with PyTorch over up to {length} positions "
-        f"(largest absolute error {form.error(artifact.parity.largest_error)}).",
+        f"{size_of_states(artifact.stream)} for a stream; {_agreement_of_steps(artifact)}.",
     )
     if before.step is not None and step.score.value != after.score.value:
         yield Statement(
             "plain",
             f"{before.score.metric} step by step is {form.metric(step.score.value)}, on the whole-sequence file "
-            f"{form.metric(after.score.value)}: the task's `evaluate` gives other sequences to the two, or counts "
-            "padded positions.",
+            f"{form.metric(after.score.value)}: {_why_scores_differ(artifact.quantization)}.",
         )
+
+
+def _agreement_of_steps(artifact: Artifact) -> str:
+    largest, rounded = form.error(artifact.parity.largest_error), artifact.quantization
+    length = max(point.length for point in artifact.parity.points)
+    agree = f"agree with PyTorch over up to {length} positions (largest absolute error {largest})"
+    if rounded is None:
+        return f"its steps {agree}"
+    furthest = form.error(max(point.error for point in rounded.deviation))
+    text = f"before rounding its steps {agree}, rounded they are at most {furthest} (relative, norm) away from PyTorch"
+    if not rounded.beside_whole:
+        return text
+    apart = form.error(max(point.error for point in rounded.beside_whole))
+    return f"{text} and {apart} from the whole-sequence file"
+
+
+def _why_scores_differ(rounded: Quantization | None) -> str:
+    evaluate = "the task's `evaluate` gives other sequences to the two, or counts padded positions"
+    if rounded is not None and rounded.beside_whole and max(point.error for point in rounded.beside_whole) > _ONE_MODEL:
+        return f"the two files round differently, or {evaluate}"
+    return evaluate
 
 
 def _zeros(before: Measurement, after: Measurement) -> Statement:

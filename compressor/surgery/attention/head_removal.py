@@ -21,7 +21,8 @@ from compressor.surgery.attention.sites import attention_sites
 from compressor.surgery.changes import change, size_of
 from compressor.surgery.equivalence import check_agreement, evaluating_on_cpu, forward
 from compressor.surgery.refit.compensation import refit
-from compressor.surgery.units.choice import Layer, choose
+from compressor.surgery.units.choice import Layer
+from compressor.surgery.units.choosing import choose
 from compressor.surgery.units.resize import resized_copy, select
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ def _choose(
     heads, skipped = {}, list(choice.skipped)
     for layer in layers:
         stays = ~torch.isin(torch.from_numpy(layer.groups), torch.from_numpy(choice.removed))
+        if bool(stays.all()) and layer.module in {skip.name for skip in skipped}:
+            continue
         if bool(stays.all()):
             skipped.append(Skip(name=layer.module, reason="none of its heads is among the lowest of all"))
         else:

@@ -30,6 +30,7 @@ class Atoms:
     _parents: Ids = field(default_factory=lambda: np.zeros(1, np.int64))
     _count: int = 1
     _pins: dict[int, str] = field(default_factory=dict)
+    _constants: set[int] = field(default_factory=set)
 
     @property
     def count(self) -> int:
@@ -44,6 +45,12 @@ class Atoms:
             grown[:first] = self._parents[:first]
             self._parents = grown
         return np.arange(first, self._count, dtype=np.int64)
+
+    def new_constants(self, count: int) -> Ids:
+        """Fresh atoms of a constant, which represent a group only if it has no others."""
+        atoms = self.new(count)
+        self._constants.update(atoms.tolist())
+        return atoms
 
     def axis(self, name: str, axis: int, size: int, role: Role) -> Ids:
         """The atoms along one axis of a parameter, made on first use."""
@@ -96,4 +103,5 @@ class Atoms:
     def _join(self, a: int, b: int) -> None:
         a, b = self._find(a), self._find(b)
         if a != b:
-            self._parents[max(a, b)] = min(a, b)
+            first, second = sorted((a, b), key=lambda atom: (atom in self._constants, atom))
+            self._parents[second] = first

@@ -11,6 +11,8 @@ from torch import Tensor
 from compressor.surgery.trace.labels import filled, place, varies
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from compressor.surgery.trace.state import Trace
 
 aten = torch.ops.aten
@@ -38,13 +40,22 @@ MOVES: dict[Any, tuple[int, ...]] = {
     aten.copy_.default: (0, 1),
     aten._pack_padded_sequence.default: (0,),
 }
-SAME_SHAPE = {aten._to_copy.default, aten.cumsum.default, aten.masked_fill.Scalar, aten.masked_fill_.Scalar}
+SAME_SHAPE = {aten._to_copy.default, aten.masked_fill.Scalar, aten.masked_fill_.Scalar}
 LIKE = {
     aten.zeros_like.default,
     aten.ones_like.default,
     aten.full_like.default,
     aten.empty_like.default,
 }
+CONSTANTS = {
+    aten.zeros.default,
+    aten.ones.default,
+    aten.full.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+}
+"""Operations that make a tensor of one number; of another tensor only the type is taken."""
 _SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
 _KEEPS_ZERO = (
     _SUMS
@@ -63,12 +74,38 @@ _KEEPS_ZERO = (
             "sin",
             "square",
             "sqrt",
+            "hardswish",
+            "mish",
+            "celu",
+            "erf",
+            "expm1",
+            "log1p",
+            "asinh",
+            "sinh",
+            "atan",
+            "tan",
+            "round",
+            "floor",
+            "ceil",
+            "trunc",
         )
         for suffix in ("", "_")
     }
     | {aten.gelu, aten.silu, aten.silu_, aten.where, aten.maximum, aten.minimum, aten.sign, aten.native_dropout}
+    | {aten._prelu_kernel, aten.rrelu_with_noise, aten.hardshrink, aten.softshrink, aten.dropout}
 )
 """Element-wise operations that give 0 where their units are 0 (a sum only if both sides are units)."""
+POINTWISE = {
+    aten.dropout.default,
+    aten.native_dropout.default,
+    aten.hardswish.default,
+    aten.hardswish_.default,
+    aten.log_sigmoid_forward.default,
+    aten.rrelu_with_noise.default,
+    aten.rrelu_with_noise_.default,
+    aten._prelu_kernel.default,
+}
+"""Element-wise operations that PyTorch does not mark as such."""
 
 
 def unknown(trace: Trace, func: Any, tensors: list[Tensor], before: list[Tensor | None]) -> None:
@@ -87,7 +124,7 @@ def unknown(trace: Trace, func: Any, tensors: list[Tensor], before: list[Tensor 
 def move(trace: Trace, func: Any, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
     """Move the labels as the elements are moved."""
     arguments = list(args)
-    carried = False
+    carried = func is aten.cat.default and _label_constants(trace, *args)
     for position in MOVES[func]:
         value = arguments[position]
         if isinstance(value, Tensor):
@@ -103,6 +140,23 @@ def move(trace: Trace, func: Any, args: Any, kwargs: Any, outputs: list[Tensor])
         return
     moved = func(*arguments, **{k: v for k, v in kwargs.items() if k != "dtype"})
     trace.write(target, moved[0] if isinstance(moved, tuple) else moved)
+
+
+def _label_constants(trace: Trace, parts: Sequence[Tensor], axis: int = 0) -> bool:
+    """Give a constant beside features the atoms of new features, as of a state of zeros beside the input.
+
+    Beside features that lie along another axis it is padding, which needs none.
+    """
+    constants = [part for part in parts if trace.is_constant(part)]
+    labels = [label for part in parts if (label := trace.read(part)) is not None]
+    if len(constants) == len(parts) or (labels and not any(varies(label, axis) for label in labels)):
+        return False
+    for part in constants:
+        if part.dim() and part.size(axis) > 1:
+            shape = [1] * part.dim()
+            shape[axis] = -1
+            trace.write(part, torch.from_numpy(trace.atoms.new_constants(part.size(axis))).view(shape))
+    return bool(constants)
 
 
 def _dense(tensor: Tensor, labels: Tensor | None) -> Tensor:
@@ -128,11 +182,14 @@ def pointwise(
     if added or func.overloadpacket not in _KEEPS_ZERO:
         trace.shifted.append(np.unique(labels.numpy()))
     for output in outputs:
-        trace.write(output, labels)
+        if output.size() == shape:
+            trace.write(output, labels)
 
 
 def pin_fixed_partner(trace: Trace, tensor: Tensor, own: Tensor | None, labels: Tensor) -> None:
     """A partner that has a value of its own for every unit, but is no unit's feature, keeps its size."""
+    if trace.is_constant(tensor):
+        return
     full = torch.zeros((), dtype=torch.int64) if own is None else own
     padded = [1] * (labels.dim() - tensor.dim()) + list(tensor.size())
     strides = [0] * (labels.dim() - tensor.dim()) + list(tensor.stride())

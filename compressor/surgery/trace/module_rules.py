@@ -18,8 +18,8 @@ from torch.nn.utils.rnn import PackedSequence
 from compressor.errors import SurgeryError
 from compressor.nn.forwards import replaced_forwards
 from compressor.nn.names import full_name
-from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.layers import LAYERS, STEP_MODULES, Part, directions, parts
+from compressor.surgery.trace.norms import NORMS
 from compressor.surgery.trace.products import join_inner
 
 if TYPE_CHECKING:
@@ -124,30 +124,6 @@ def _step_module(
         _join_initial_state(trace, name, state, units)
 
 
-def _layer_norm(
-    trace: Trace,
-    name: str,
-    module: nn.LayerNorm | WideLayerNorm,
-    inputs: Tensor,
-    given: Sequence[Tensor],
-    result: Tensor,
-) -> None:
-    """The statistics run over all features; what is removed counts on as zeros (see `WideLayerNorm`)."""
-    labels = trace.read(inputs)
-    if labels is None:
-        return
-    rows = labels.reshape(-1, labels.size(-1))
-    if len(module.normalized_shape) != 1 or bool((rows != rows[:1]).any()):
-        trace.atoms.pin(labels.numpy(), f"`{name}` takes its mean over it and others")
-        return
-    positions = rows[0].numpy()
-    trace.norms[name] = positions
-    for local, parameter in (("weight", module.weight), ("bias", module.bias)):
-        if parameter is not None:
-            trace.atoms.join(trace.atoms.axis(full_name(name, local), 0, parameter.numel(), "out"), positions)
-    trace.write(result, labels)
-
-
 def consume(trace: Trace, data: Tensor, weight_name: str, weight: Tensor) -> None:
     """Join the features of `data` (..., K) with the input positions of a weight (O, K)."""
     consumed = trace.atoms.axis(weight_name, 1, weight.size(1), "in")
@@ -181,6 +157,7 @@ def _bind(trace: Trace, name: str, module: nn.Module, part: Part) -> dict[Axis, 
         outputs = units
         if projection is not None:
             outputs = atoms.axis(full_name(name, projection), 0, module.proj_size, "out")  # type: ignore[arg-type]
+            atoms.join(outputs, atoms.axes[full_name(name, "weight_hr_l0"), 0])  # all parts have one `proj_size`
         _bind_axes(trace, name, module, part, {"units": units, "outputs": outputs})
     units = trace.units[key]
     outputs = units if projection is None else atoms.axes[full_name(name, projection), 0]
@@ -209,6 +186,5 @@ def _refuse_shared(trace: Trace, name: str, module: nn.Module, local: str) -> No
 _RULES: dict[type[nn.Module], Any] = {
     **dict.fromkeys(LAYERS, _recurrent),
     **dict.fromkeys(STEP_MODULES, _step_module),
-    nn.LayerNorm: _layer_norm,
-    WideLayerNorm: _layer_norm,
+    **NORMS,
 }

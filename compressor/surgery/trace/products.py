@@ -1,4 +1,4 @@
-"""Rules of operators that multiply by weights: matrix products, convolutions, embeddings."""
+"""Rules of operators that multiply by weights: matrix products, embeddings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from compressor.surgery.trace.elementwise import pin_fixed_partner, unknown
 from compressor.surgery.trace.labels import place, varies
 
 if TYPE_CHECKING:
-    from compressor.surgery.trace.atoms import Ids, Role
+    from compressor.surgery.trace.atoms import Role
     from compressor.surgery.trace.state import Trace
 
 aten = torch.ops.aten
@@ -62,7 +62,7 @@ def join_inner(trace: Trace, left: Tensor, a: Tensor | None, right: Tensor, b: T
     if a is None or b is None:
         present, own, size = (b, right, left.size(-1)) if a is None else (a, left, right.size(-2))
         assert present is not None
-        if size > 1 and trace.parameter_name(own) is None:
+        if size > 1 and trace.parameter_name(own) is None and not trace.is_constant(own):
             trace.atoms.pin(
                 present.numpy(), f"the matrix product at {place()} pairs it with a tensor of fixed size {size}"
             )
@@ -121,40 +121,6 @@ def _linear(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None
     _add_bias(trace, outputs[0], args[2] if len(args) > 2 else None)
 
 
-def _convolution(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
-    inputs, weight, bias, *_, transposed, _, groups = args
-    name = trace.parameter_name(weight)
-    labels = trace.read(inputs)
-    if name is None or trace.decode(weight, name) is None:
-        unknown(trace, aten.convolution.default, [inputs, weight], [labels])
-        return
-    out_axis, in_axis = (1, 0) if transposed else (0, 1)
-    produced = trace.atoms.axis(name, out_axis, weight.size(out_axis), "out")
-    consumed = trace.atoms.axis(name, in_axis, weight.size(in_axis), "in")
-    if labels is not None and any(varies(labels, axis) for axis in range(2, labels.dim())):
-        trace.atoms.pin(labels.numpy(), f"the convolution at {place()} slides over it")
-    elif labels is not None and groups == 1:
-        channels = labels.movedim(1, -1).reshape(-1, labels.size(1)).numpy()
-        trace.atoms.join(channels, consumed)
-    elif labels is not None:
-        _grouped(trace, labels, produced, groups, transposed)
-    if not (transposed and groups > 1):
-        shape = [1, -1] + [1] * (outputs[0].dim() - 2)
-        trace.write(outputs[0], torch.from_numpy(produced).view(shape).expand(outputs[0].size()))
-    if bias is not None:
-        bias_name = trace.parameter_name(bias)
-        if bias_name is not None and len(produced) == bias.numel():
-            trace.atoms.join(trace.atoms.axis(bias_name, 0, bias.numel(), "out"), produced)
-
-
-def _grouped(trace: Trace, labels: Tensor, produced: Ids, groups: int, transposed: bool) -> None:
-    channels = labels.movedim(1, -1).reshape(-1, labels.size(1)).numpy()
-    if groups == labels.size(1) and not transposed and len(produced) == groups:
-        trace.atoms.join(channels, produced)  # depthwise: channel in = channel out
-    else:
-        trace.atoms.pin(channels, f"the grouped convolution at {place()} keeps its groups")
-
-
 def _embedding(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
     name = trace.parameter_name(args[0])
     if name is not None:
@@ -168,7 +134,8 @@ PRODUCTS: dict[Any, Any] = {
     aten.addmm.default: _addmm,
     aten.baddbmm.default: _addmm,
     aten.linear.default: _linear,
-    aten.convolution.default: _convolution,
     aten.embedding.default: _embedding,
+    aten._embedding_bag.default: _embedding,
+    aten._embedding_bag_forward_only.default: _embedding,
 }
 """Operator -> its rule, of the trace, arguments and outputs."""

@@ -27,6 +27,13 @@ REDUCTIONS = {
     aten.min.dim,
     aten.logsumexp.default,
     aten.linalg_vector_norm.default,
+    aten.var.correction,
+    aten.std.correction,
+    aten.var_mean.correction,
+    aten.median.dim,
+    aten.nanmedian.dim,
+    aten.mode.default,
+    aten.prod.dim_int,
     aten.sum.default,
     aten.mean.default,
     aten.max.default,
@@ -34,17 +41,19 @@ REDUCTIONS = {
 }
 _SKIPPING_ZEROS = {aten.sum.dim_IntList, aten.sum.default, aten.linalg_vector_norm.default}
 """Reductions that are the same without elements that are 0."""
-POOLS = {
-    aten.max_pool2d_with_indices.default: 2,
-    aten.max_pool3d_with_indices.default: 3,
-    aten.avg_pool2d.default: 2,
-    aten.avg_pool3d.default: 3,
-    aten._adaptive_avg_pool2d.default: 2,
-    aten._adaptive_avg_pool3d.default: 3,
-    aten.adaptive_max_pool2d.default: 2,
-    aten.adaptive_max_pool3d.default: 3,
+_NOT_ZERO = {aten.logsumexp.default}
+"""Reductions that make something of zeros."""
+RANKED = {
+    aten.sort.default: 1,
+    aten.sort.stable: 1,
+    aten.topk.default: 2,
+    aten.kthvalue.default: 2,
+    aten.cumsum.default: 1,
+    aten.cumprod.default: 1,
+    aten.cummax.default: 1,
+    aten.cummin.default: 1,
 }
-"""Pooling channel by channel, and over how many of the last axes; those over one axis arrive as 2-D ones."""
+"""Operators that look at all elements along one axis and leave the others apart, and the place of that argument."""
 
 
 def normalise(trace: Trace, labels: Tensor | None, axes: Sequence[int], output: Tensor, func: Any) -> None:
@@ -65,7 +74,7 @@ def reduce(trace: Trace, func: Any, labels: Tensor | None, args: Any, outputs: l
     beside = [axis for axis in range(labels.dim()) if axis not in mixed and varies(labels, axis)]
     if mixed and beside:
         # As where directions in (T, B, 2, H) are added: what meets goes together.
-        labels = _joined(trace, labels, mixed)
+        labels = joined(trace, labels, mixed)
     elif mixed and func in _SKIPPING_ZEROS:
         # A sum over all units, which those that are left make smaller: like a product with a matrix of ones.
         trace.summed.append((np.unique(labels.numpy()), f"`{func.name()}` at {place()} sums it and others"))
@@ -73,25 +82,33 @@ def reduce(trace: Trace, func: Any, labels: Tensor | None, args: Any, outputs: l
     elif mixed:
         trace.atoms.pin(labels.numpy(), f"`{func.name()}` at {place()} reduces across it and others")
         return
+    if func in _NOT_ZERO:
+        trace.shifted.append(np.unique(labels.numpy()))
     for output in outputs:
         if output.is_floating_point():
             trace.write(output, labels.amax(dim=axes, keepdim=output.dim() == labels.dim()))
 
 
-def _joined(trace: Trace, labels: Tensor, axes: Sequence[int]) -> Tensor:
+def joined(trace: Trace, labels: Tensor, axes: Sequence[int]) -> Tensor:
     """Labels that were joined along axes, where elements without a unit are padding."""
     highest = labels.amax(dim=list(axes), keepdim=True).expand(labels.size())
     trace.atoms.join(labels.numpy(), highest.numpy())
     return torch.where(labels == 0, labels, highest)
 
 
-def pool(trace: Trace, labels: Tensor | None, spatial: int, output: Tensor) -> None:
-    """Pooling over the last `spatial` axes, along which no two units may meet; 0 stays 0."""
-    axes = list(range(-spatial, 0))
-    if labels is not None and any(varies(labels, axis) for axis in axes):
-        trace.atoms.pin(labels.numpy(), f"the pooling at {place()} slides over it")
-    elif labels is not None:
-        trace.write(output, labels.amax(dim=axes, keepdim=True))
+def rank(trace: Trace, func: Any, labels: Tensor | None, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+    """Sorting, the largest elements or running sums along an axis, along which no two units may meet."""
+    if labels is None:
+        return
+    position = RANKED[func]
+    axis = args[position] if len(args) > position else kwargs.get("dim", -1)
+    if varies(labels, axis):
+        trace.atoms.pin(labels.numpy(), f"`{func.name()}` at {place()} compares it with others")
+        return
+    units = labels.amax(axis, keepdim=True)
+    for output in outputs:
+        if output.is_floating_point():
+            trace.write(output, units if output.dim() == labels.dim() else units.squeeze(axis))
 
 
 def _batch_norm(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:

@@ -8,6 +8,7 @@ label storage is the answer.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,20 @@ from torch import Tensor, nn
 
 from compressor.surgery.trace.atoms import Atoms, Ids, Role
 from compressor.surgery.trace.edges import input_name, output_name
+from compressor.surgery.trace.feedback import Feedback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """What a normalisation takes its statistics over."""
+
+    positions: Ids
+    """The atoms of the features, 0 for a fixed one."""
+    axis: int
+    """Of the features, in what it gives."""
 
 
 class Trace:
@@ -36,12 +48,15 @@ class Trace:
         self.units: dict[tuple[str, int, int], Ids] = {}
         """(module name, layer, direction) -> the atoms of its hidden units."""
         self.called: set[str] = set()
-        self.norms: dict[str, Ids] = {}
-        """Name of a layer normalisation -> the atoms of the positions that it normalises, 0 for a fixed feature."""
+        self.norms: dict[str, Normalised] = {}
+        """Name of a normalisation whose statistics run over several features -> what it normalises."""
         self.shifted: list[Ids] = []
         """Atoms whose features are not 0 any more if their unit is 0, such as behind a sigmoid."""
         self.summed: list[tuple[Ids, str]] = []
         """Atoms that are summed up, and where; they can only go if they are 0 then."""
+        self.feedback = Feedback()
+        self.constants: set[int] = set()
+        """Storages that hold one constant of any size, such as a state of zeros; they shrink with what they meet."""
         self.alive: list[Any] = []
         """Tensors whose storages must not be used again."""
         self.paused = False
@@ -93,6 +108,10 @@ class Trace:
         if storage in self._parameters:
             return self._read_parameter(tensor, self._parameters[storage])
         return None
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """Whether a tensor holds one constant that the model's code made, and so has no features of its own."""
+        return tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() in self.constants
 
     def write(self, tensor: Tensor, labels: Tensor | None) -> None:
         """Set the labels of a tensor; None is all 0."""

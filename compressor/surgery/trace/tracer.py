@@ -23,17 +23,30 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from compressor.surgery.trace.elementwise import ELEMENTWISE, LIKE, MOVES, SAME_SHAPE, move, pointwise, unknown
+from compressor.surgery.trace.convolutions import CONVOLUTIONS
+from compressor.surgery.trace.elementwise import (
+    CONSTANTS,
+    ELEMENTWISE,
+    LIKE,
+    MOVES,
+    POINTWISE,
+    SAME_SHAPE,
+    move,
+    pointwise,
+    unknown,
+)
 from compressor.surgery.trace.module_rules import watched_modules
+from compressor.surgery.trace.parts import follow_parts
 from compressor.surgery.trace.products import PRODUCTS
-from compressor.surgery.trace.reductions import COMBINING, NORMALISING, POOLS, REDUCTIONS, normalise, pool, reduce
+from compressor.surgery.trace.reductions import COMBINING, NORMALISING, RANKED, REDUCTIONS, normalise, rank, reduce
+from compressor.surgery.trace.resampling import RESAMPLING, SHUFFLES, resample
 from compressor.surgery.trace.state import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 aten = torch.ops.aten
-_RULES: dict[Any, Any] = PRODUCTS | ELEMENTWISE | COMBINING
+_RULES: dict[Any, Any] = PRODUCTS | CONVOLUTIONS | ELEMENTWISE | COMBINING | SHUFFLES
 
 
 def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Trace:
@@ -95,8 +108,15 @@ class _Watch(TorchDispatchMode):
         tensors = [part for part in tree_flatten((args, kwargs))[0] if isinstance(part, Tensor)]
         outputs = [part for part in tree_flatten(result)[0] if isinstance(part, Tensor)]
         self.trace.alive.append(outputs)
+        view = self._is_view(tensors, outputs) and not func._schema.is_mutable
+        if not view:
+            names = [self.trace.parameter_name(tensor) for tensor in tensors]
+            self.trace.feedback.follow(tensors, names, before, outputs)
+            self._keep_constants(func, tensors, outputs)
         rule = _RULES.get(func)
-        if rule is not None:
+        if func in CONSTANTS:
+            pass
+        elif rule is not None:
             rule(self.trace, args, kwargs, outputs)
         elif func in MOVES:
             move(self.trace, func, args, kwargs, outputs)
@@ -106,14 +126,26 @@ class _Watch(TorchDispatchMode):
             normalise(self.trace, before[0], [args[1]], outputs[0], func)
         elif func in REDUCTIONS:
             reduce(self.trace, func, before[0], args, outputs)
-        elif func in POOLS:
-            pool(self.trace, before[0], POOLS[func], outputs[0])
-        elif self._is_view(tensors, outputs) and not func._schema.is_mutable:
-            pass
-        elif torch.Tag.pointwise in func.tags or func in (aten.dropout.default, aten.native_dropout.default):
+        elif func in RANKED:
+            rank(self.trace, func, before[0], args, kwargs, outputs)
+        elif func in RESAMPLING:
+            resample(self.trace, func, before[0], outputs[0])
+        elif view:
+            follow_parts(self.trace, func, args, next(iter(before), None), outputs)
+        elif torch.Tag.pointwise in func.tags or func in POINTWISE:
             pointwise(self.trace, func, tensors, before, outputs)
         else:
             unknown(self.trace, func, tensors, before)
+
+    def _keep_constants(self, func: Any, tensors: list[Tensor], outputs: list[Tensor]) -> None:
+        """A constant stays one in arithmetic with constants, and is none any more once something else is written in."""
+        made = func in CONSTANTS or (bool(tensors) and all(map(self.trace.is_constant, tensors)))
+        storages = {output.untyped_storage().data_ptr() for output in outputs}
+        known = func in CONSTANTS or func in MOVES or func in LIKE or func is aten._to_copy.default
+        if made and (known or torch.Tag.pointwise in func.tags):
+            self.trace.constants |= storages
+        else:
+            self.trace.constants -= storages
 
     def _is_view(self, tensors: list[Tensor], outputs: list[Tensor]) -> bool:
         storages = {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}

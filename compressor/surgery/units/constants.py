@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
+from compressor.nn.names import full_name
 from compressor.nn.recurrent.layers import RECURRENT, is_layer, is_step_module, parts
 from compressor.surgery.refit.calibration import CONVOLUTIONS, calls, consumed, evaluating
 from compressor.surgery.units.resize import tensor_of
@@ -30,9 +31,11 @@ def find_constants(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> dict[str
     """Weight -> what the removed positions along its axis 1 read, (positions,), 0 at all others.
 
     To be called while the removed units are silenced. Nothing is run if no function between makes something of 0.
+    What a parameter of the model's own code reads is not seen: that it reads 0 is left to the comparison with the
+    silenced model.
 
     Raises:
-        SurgeryError: A consumer reads different values, or nothing tells what it reads.
+        SurgeryError: A consumer reads different values.
     """
     atoms = plan.trace.atoms
     shifted = np.intersect1d(atoms.roots(plan.trace.shifted_atoms()), plan.choice.removed)
@@ -50,26 +53,20 @@ def find_constants(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> dict[str
         with evaluating(plan.model):
             for owner, call in calls(plan.model, followed, example):
                 for local, rows in consumed(plan.model.get_submodule(owner), call):
-                    seen.setdefault(f"{owner}.{local}", []).append(rows)
-    return {name: _constant(name, removed, seen.get(name)) for name, removed in reading.items()}
+                    seen.setdefault(full_name(owner, local), []).append(rows)
+    return {name: _constant(name, reading[name], rows) for name, rows in seen.items() if name in reading}
 
 
 def _is_plain(module: nn.Module) -> bool:
     return isinstance(module, (nn.Linear, *CONVOLUTIONS, *RECURRENT))
 
 
-def _constant(name: str, removed: Tensor, seen: Sequence[Tensor] | None) -> Tensor:
-    if not seen:
-        raise SurgeryError(
-            f"`{name}` reads units through a function that is not 0 at 0, and not in a call of its module",
-            hint="name the layer that makes these units under `ignore`",
-        )
+def _constant(name: str, removed: Tensor, seen: Sequence[Tensor]) -> Tensor:
     rows = torch.cat([part.reshape(-1, removed.numel()) for part in seen])[:, removed]
     values = rows[0]
     if bool(((rows - values).abs() > _SAME * values.abs().clamp(min=1.0)).any()):
         raise SurgeryError(
             f"`{name}` reads units through a function that is not 0 at 0, and what it reads of a silent unit varies",
-            hint="name the layer that makes these units under `ignore`",
         )
     constant = torch.zeros(removed.numel(), dtype=rows.dtype)
     constant[removed] = values
@@ -94,7 +91,7 @@ def take_up(smaller: nn.Module, plan: Plan, constants: Mapping[str, Tensor]) -> 
             raise SurgeryError(
                 f"`{name}` reads {float(constant[constant != 0][0]):.3g} of units that are 0, and its layer has no "
                 "bias to take that up",
-                hint="give that layer a bias of zeros, or name the layer that makes these units under `ignore`",
+                hint="give that layer a bias of zeros",
             )
         with torch.no_grad():
             tensor_of(smaller, bias).add_(added if kept is None else added[kept])

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
 from compressor.nn.attention.compact import CompactMultiheadAttention
-from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.layers import has_own_forward, is_layer
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.nn.structure import replace_module, replace_record
+from compressor.nn.wide_norms import has_wide_form, widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -56,7 +56,7 @@ def convert(model: nn.Module, masks: Mapping[str, Tensor], names: Iterable[str])
             raise SurgeryError(
                 f"`{name}` is a `{type(old).__name__}` with a `forward` of its own, which layers of different sizes "
                 "lack",
-                hint="with `scope: layer` and one `ratio` or `count` it keeps one size; or name it under `ignore`",
+                hint="with `scope: layer` and one `ratio` or `count` it keeps one size",
             )
         new = _converter(old)(old)
         old_masks = {
@@ -74,8 +74,8 @@ def convert(model: nn.Module, masks: Mapping[str, Tensor], names: Iterable[str])
 def _converter(module: nn.Module) -> Callable[[Any], Any]:
     if isinstance(module, nn.MultiheadAttention):
         return CompactMultiheadAttention.from_module
-    if isinstance(module, nn.LayerNorm):
-        return lambda norm: WideLayerNorm.from_module(norm, torch.ones(norm.normalized_shape, dtype=torch.bool))
+    if has_wide_form(module):
+        return widened
     return UnevenRecurrent.from_module
 
 

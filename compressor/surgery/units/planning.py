@@ -11,14 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.recurrent.layers import RECURRENT, is_layer, parts
+from compressor.nn.recurrent.layers import RECURRENT, is_layer, part_suffix, parts
+from compressor.nn.wide_norms import has_wide_form
+from compressor.report import Skip
 from compressor.surgery.trace.edges import Edges, is_edge
+from compressor.surgery.trace.own_cells import own_cells
 from compressor.surgery.trace.state import Trace
 from compressor.surgery.trace.tracer import trace
-from compressor.surgery.units.choice import Amount, Choice, Layer, Scores, choose
+from compressor.surgery.units.choice import Amount, Choice, Layer, Scores
+from compressor.surgery.units.choosing import choose
 from compressor.surgery.units.convert import convert
+from compressor.surgery.units.failures import failing
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from compressor.surgery.trace.atoms import Atoms, Ids
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -52,53 +59,87 @@ def make_plan(
     scorer: Scorer,
     required: Sequence[str],
 ) -> Plan:
-    """Trace the model and choose; if a layer cannot hold what is planned, convert it and plan again."""
+    """Trace the model and choose; if a layer cannot hold what is planned, convert it and plan again.
+
+    Raises:
+        FailedRemoval: What was chosen cannot go.
+        SurgeryError: Nothing can be chosen, or a required layer cannot shrink.
+    """
     records: tuple[dict[str, Any], ...] = ()
     while True:
-        seen, layers = _trace(model, example, names)
+        seen = trace(model, example)
+        layers, unknown = _layers(model, seen, names, frozenset(required))
         scores = scorer(model, seen)
         choice = choose(layers, scores, seen.atoms.reasons(), amount, frozenset(required))
-        everything = _kept(seen.atoms, choice.removed)
-        kept = {key: mask for key, mask in everything.items() if not is_edge(key[0])}
-        to_convert = _to_convert(model, seen, kept, choice.removed)
-        if not to_convert:
-            edges = Edges.from_masks({key: mask for key, mask in everything.items() if is_edge(key[0])})
-            return Plan(model, masks, records, seen, choice, kept, edges)
-        converted = convert(model, masks, to_convert)
+        choice = Choice(choice.removed, (*unknown, *choice.skipped))
+        with failing():
+            everything = _kept(seen.atoms, choice.removed)
+            kept = {key: mask for key, mask in everything.items() if not is_edge(key[0])}
+            to_convert = _to_convert(model, seen, kept, choice.removed)
+            if not to_convert:
+                edges = Edges.from_masks({key: mask for key, mask in everything.items() if is_edge(key[0])})
+                return Plan(model, masks, records, seen, choice, kept, edges)
+            converted = convert(model, masks, to_convert)
         model, masks, records = converted.model, converted.masks, records + converted.records
         names = [new for name in names for new in converted.renamed.get(name, (name,))]
         required = [new for name in required for new in converted.renamed.get(name, (name,))]
         amount = amount.renamed(converted.renamed)
 
 
-def _trace(model: nn.Module, example: tuple[Tensor, ...], names: Sequence[str]) -> tuple[Trace, list[Layer]]:
-    """Trace the model; gives the layers of the named modules in the model's order."""
-    seen = trace(model, example)
+def _layers(
+    model: nn.Module, seen: Trace, names: Sequence[str], required: frozenset[str]
+) -> tuple[list[Layer], list[Skip]]:
+    """The layers of the named modules in the model's order, and those without units that could go."""
     layers: list[Layer] = []
+    skipped: list[Skip] = []
     modules = dict(model.named_modules())
+    own = own_cells(seen)
     for name in names:
-        module = modules.get(name)
-        if isinstance(module, RECURRENT):
-            found_layers = [
-                Layer(name, seen.atoms.roots(ids), layer, direction)
-                for (owner, layer, direction), ids in seen.units.items()
-                if owner == name
-            ]
-        elif isinstance(module, (nn.Linear, *CONVOLUTIONS)):
-            axis = 1 if getattr(module, "transposed", False) else 0
-            ids = seen.atoms.axes.get((f"{name}.weight", axis))
-            found_layers = [] if ids is None else [Layer(name, seen.atoms.roots(ids))]
-        else:
-            raise SurgeryError(
-                f"`{name}` is no recurrent layer, Linear or convolution", hint="choose others with `targets`"
-            )
-        if not found_layers:
-            raise SurgeryError(
-                f"`{name}` is not called in the model's forward pass, so its consumers are not known",
-                hint="name it under `ignore`",
-            )
+        found_layers = _layers_of(name, modules.get(name), seen, own)
         layers += found_layers
-    return seen, layers
+        if found_layers:
+            continue
+        reason = _why_none(name, modules[name], seen)
+        if name in required:
+            raise SurgeryError(f"`{name}` {reason}", hint=f"name `{name}` under `ignore`")
+        skipped.append(Skip(name=name, reason=f"it {reason}"))
+    if not layers:
+        reasons = "; ".join(f"`{skip.name}`: {skip.reason}" for skip in skipped)
+        raise SurgeryError(f"nothing can be removed ({reasons})", hint="choose other layers with `targets`")
+    return layers, skipped
+
+
+def _layers_of(name: str, module: nn.Module | None, seen: Trace, own: Mapping[str, Ids]) -> list[Layer]:
+    roots = seen.atoms.roots
+    if isinstance(module, RECURRENT):
+        found = [(key, ids) for key, ids in seen.units.items() if key[0] == name]
+        units = [Layer(name, roots(ids), layer, direction) for (_, layer, direction), ids in found]
+        return units + [
+            Layer(name, roots(ids), layer, direction, unit="projected output", optional=True)
+            for (_, layer, direction), _ in found
+            if (ids := seen.atoms.axes.get((f"{name}.weight_hr_{part_suffix(layer, direction)}", 0))) is not None
+        ]
+    if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+        ids = seen.atoms.axes.get((f"{name}.weight", _output_axis(module)))
+        return [] if ids is None else [Layer(name, roots(ids))]
+    if name in own:
+        return [Layer(name, own[name])]
+    raise SurgeryError(
+        f"`{name}` is no recurrent layer or cell, Linear or convolution", hint="choose others with `targets`"
+    )
+
+
+def _output_axis(module: Any) -> int:
+    """Of the weight of a Linear or convolution; a transposed one with one channel in each group owns its inputs."""
+    if not getattr(module, "transposed", False):
+        return 0
+    return int(module.groups == 1 or module.weight.size(1) > 1)
+
+
+def _why_none(name: str, module: nn.Module, seen: Trace) -> str:
+    if isinstance(module, RECURRENT) or not any(key.rpartition(".")[0] == name for key, _ in seen.atoms.axes):
+        return "is not called in the model's forward pass, so its consumers are not known"
+    return "has one output, which stays"
 
 
 def _kept(atoms: Atoms, removed: Ids) -> dict[tuple[str, int], Tensor]:
@@ -113,6 +154,11 @@ def _kept(atoms: Atoms, removed: Ids) -> dict[tuple[str, int], Tensor]:
     return kept
 
 
+def lost_features(trace: Trace, name: str, removed: Ids) -> NDArray[np.bool_]:
+    """Which features of a normalisation go."""
+    return np.isin(trace.atoms.roots(trace.norms[name].positions), removed)
+
+
 def _to_convert(model: nn.Module, trace: Trace, kept: Mapping[tuple[str, int], Tensor], removed: Ids) -> list[str]:
     """Modules that have to become more flexible before they can lose what is planned."""
     names = []
@@ -120,8 +166,8 @@ def _to_convert(model: nn.Module, trace: Trace, kept: Mapping[tuple[str, int], T
         prefix = f"{name}." if name else ""
         if isinstance(module, nn.MultiheadAttention):
             wanted = any(key.startswith(prefix) for key, _ in kept)
-        elif isinstance(module, nn.LayerNorm):
-            wanted = bool(np.isin(trace.atoms.roots(trace.norms.get(name, removed[:0])), removed).any())
+        elif has_wide_form(module):
+            wanted = name in trace.norms and bool(lost_features(trace, name, removed).any())
         elif is_layer(module):
             locals_ = [part.names.get("weight_hr", part.names["weight_hh"]) for part in parts(module)]
             masks = [kept.get((prefix + local, 1)) for local in locals_]

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from compressor.errors import SurgeryError
-from compressor.nn.norm import WideLayerNorm
 from compressor.nn.structure import replace_record
+from compressor.nn.wide_norms import WIDE_NORMS, WideNorm
 from compressor.report import Change, Skip
 from compressor.surgery.equivalence import check_agreement, evaluating_on_cpu, forward
 from compressor.surgery.rebuild import resize_record
 from compressor.surgery.refit.compensation import refit
 from compressor.surgery.trace.edges import NarrowingHook
 from compressor.surgery.units.constants import find_constants, take_up
-from compressor.surgery.units.planning import Plan, Scorer, make_plan
+from compressor.surgery.units.failures import failing, without_failing
+from compressor.surgery.units.planning import Plan, Scorer, lost_features, make_plan
 from compressor.surgery.units.resize import check_resizable, resized_copy, select, tensor_of
 from compressor.surgery.units.scores import magnitude
+from compressor.surgery.units.sizes import Size, fit_sizes, sizes_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
@@ -81,8 +84,24 @@ def prune(
     """
     inputs = [tuple(part.cpu() for part in example) for example in examples]
     scorer = scorer or magnitude(2)
+    required = names if required is None else required
     with evaluating_on_cpu(model) as original:
-        plan = make_plan(original, masks, inputs[0], names, amount, scorer, names if required is None else required)
+
+        def attempt(chosen: Sequence[str]) -> tuple[Plan, UnitSurgery]:
+            wanted = [name for name in required if name in chosen]
+            return _carry_out(make_plan(original, masks, inputs[0], chosen, amount, scorer, wanted), inputs)
+
+        (plan, result), failed = without_failing(names, required, attempt)
+        result = replace(result, skipped=(*result.skipped, *failed))
+        if calibration:
+            result = _compensated(plan, result, calibration, progress)
+    result.model.to(next(model.parameters()).device).train(model.training)
+    return result
+
+
+def _carry_out(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> tuple[Plan, UnitSurgery]:
+    """The smaller model, compared with the original in which what is removed is silent."""
+    with failing():
         _refuse_unresizable(plan.model, {name for name, _ in plan.kept})
         with _silenced(plan):
             expected = [_forward_silenced(plan, example) for example in inputs]
@@ -90,23 +109,26 @@ def prune(
         smaller = resized_copy(plan.model, plan.kept)
         take_up(smaller, plan, constants)
         norms = _cut_norms(smaller, plan)
-        for example, outputs in zip(inputs, expected, strict=True):
-            check_agreement(forward(smaller, plan.edges.narrow(example), "smaller"), outputs, example)
-        result = _result(plan, smaller, norms)
-        if calibration:
-            result = _compensated(plan, result, calibration, progress)
-    result.model.to(next(model.parameters()).device).train(model.training)
-    return result
+        sizes = fit_sizes(smaller, plan.kept, partial(_check, plan, smaller, inputs, expected))
+        return plan, _result(plan, smaller, norms, sizes)
 
 
-def _cut_norms(model: nn.Module, plan: Plan) -> dict[str, WideLayerNorm]:
+def _check(
+    plan: Plan, smaller: nn.Module, inputs: Sequence[tuple[Tensor, ...]], expected: Sequence[list[Tensor]]
+) -> None:
+    """Raise a `SurgeryError` if the smaller model does not give what the original does with the units silenced."""
+    for example, outputs in zip(inputs, expected, strict=True):
+        check_agreement(forward(smaller, plan.edges.narrow(example), "smaller"), outputs, example)
+
+
+def _cut_norms(model: nn.Module, plan: Plan) -> dict[str, WideNorm]:
     """The normalisations that lost features; one without weights has its size set here."""
     norms = {}
-    for name, positions in plan.trace.norms.items():
-        lost = int(np.isin(plan.trace.atoms.roots(positions), plan.choice.removed).sum())
+    for name in plan.trace.norms:
+        lost = lost_features(plan.trace, name, plan.choice.removed)
         norm = model.get_submodule(name)
-        if lost and isinstance(norm, WideLayerNorm):
-            norm.resize(len(positions) - lost)
+        if lost.any() and isinstance(norm, WIDE_NORMS):
+            norm.resize(int((~lost).sum()))
             norms[name] = norm
     return norms
 
@@ -130,7 +152,7 @@ def _compensated(
         f"{fit.error_before:.3g} before, {fit.error_after:.3g} after"
         for fit in done.refits
     )
-    return replace(result, skipped=(*result.skipped, *done.skipped), notes=notes)
+    return replace(result, skipped=(*result.skipped, *done.skipped), notes=(*result.notes, *notes))
 
 
 @contextmanager
@@ -144,9 +166,9 @@ def _silenced(plan: Plan) -> Iterator[None]:
     """
     saved = []
     hooks = [
-        plan.model.get_submodule(name).register_forward_hook(_zeroed_at(removed))
-        for name, positions in plan.trace.norms.items()
-        if (removed := np.isin(plan.trace.atoms.roots(positions), plan.choice.removed)).any()
+        plan.model.get_submodule(name).register_forward_hook(_zeroed_at(removed, norm.axis))
+        for name, norm in plan.trace.norms.items()
+        if (removed := lost_features(plan.trace, name, plan.choice.removed)).any()
     ]
     try:
         for (name, axis), mask in plan.kept.items():
@@ -163,12 +185,12 @@ def _silenced(plan: Plan) -> Iterator[None]:
             tensor.index_copy_(axis, rows, values)
 
 
-def _zeroed_at(positions: NDArray[np.bool_]) -> Callable[..., Tensor]:
-    """A forward hook: 0 at these positions of the last axis."""
-    kept = torch.from_numpy(~positions)
+def _zeroed_at(positions: NDArray[np.bool_], axis: int) -> Callable[..., Tensor]:
+    """A forward hook: 0 at these positions of an axis."""
+    removed = torch.from_numpy(positions.nonzero()[0])
 
     def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        return output * kept
+        return output.index_fill(axis, removed, 0.0)
 
     return hook
 
@@ -181,7 +203,7 @@ def _forward_silenced(plan: Plan, example: tuple[Tensor, ...]) -> list[Tensor]:
     return outputs
 
 
-def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideLayerNorm]) -> UnitSurgery:
+def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideNorm], sizes: Sequence[Size]) -> UnitSurgery:
     axes: dict[str, dict[int, Tensor]] = {}
     for (name, axis), mask in plan.kept.items():
         axes.setdefault(name, {})[axis] = mask
@@ -205,8 +227,10 @@ def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideLayerNorm]) ->
         *plan.records,
         resize_record({name: tensor_of(after, name).shape for name in axes}),
         *(replace_record(name, norm) for name, norm in norms.items()),
+        *([sizes_record(sizes)] if sizes else []),
         *([plan.edges.record()] if plan.edges.inputs else []),
     )
     if plan.edges.inputs:
         after.register_forward_pre_hook(NarrowingHook(plan.edges))
-    return UnitSurgery(after, masks, records, tuple(changes), plan.choice.skipped)
+    notes = tuple(f"`{size.name}` is {size.after} now, {size.before} before" for size in sizes)
+    return UnitSurgery(after, masks, records, tuple(changes), plan.choice.skipped, notes)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.norm import WideLayerNorm
 from compressor.nn.recurrent.layers import LAYERS, STEP_MODULES, parts
+from compressor.nn.wide_norms import WIDE_NORMS
 
 Kept = Mapping[tuple[str, int], Tensor]
 """(parameter or buffer name, axis) -> boolean mask over the axis, True = kept."""
@@ -81,6 +81,9 @@ def check_resizable(model: nn.Module, names: set[str]) -> dict[str, str]:
     reasons = {}
     for name in names:
         owner = model.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, torch.jit.ScriptModule):
+            reasons[name] = "its module is compiled by `torch.jit.script`: build the model from its Python code instead"
+            continue
         known = isinstance(owner, tuple(_UPDATES))
         if not known and type(owner).__module__.startswith("torch.nn."):
             reasons[name] = f"`{type(owner).__name__}` cannot be resized yet"
@@ -92,12 +95,12 @@ def _linear(name: str, module: Any) -> None:
 
 
 def _convolution(name: str, module: Any) -> None:
-    transposed = module.transposed
     first, second = module.weight.shape[:2]
-    if module.groups > 1 and module.groups == module.in_channels and not transposed:
-        module.groups = first  # depthwise: one group a channel
-    module.out_channels = second * module.groups if transposed else first
-    module.in_channels = first if transposed else second * module.groups
+    if module.groups > 1 and module.groups == module.in_channels:  # depthwise: one group a channel
+        multiplier = module.out_channels // module.groups
+        module.groups = first if module.transposed else first // multiplier
+    module.out_channels = second * module.groups if module.transposed else first
+    module.in_channels = first if module.transposed else second * module.groups
 
 
 def _batch_norm(name: str, module: Any) -> None:
@@ -108,6 +111,10 @@ def _batch_norm(name: str, module: Any) -> None:
 
 def _embedding(name: str, module: Any) -> None:
     module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+def _prelu(name: str, module: Any) -> None:
+    module.num_parameters = module.weight.numel()
 
 
 def _recurrent(name: str, module: Any) -> None:
@@ -145,7 +152,9 @@ _UPDATES: dict[type[nn.Module], Any] = {
     torch.nn.modules.conv._ConvNd: _convolution,
     torch.nn.modules.batchnorm._NormBase: _batch_norm,
     nn.Embedding: _embedding,
+    nn.EmbeddingBag: _embedding,
     **dict.fromkeys(LAYERS, _recurrent),
     **dict.fromkeys(STEP_MODULES, _step_module),
-    WideLayerNorm: _nothing,
+    **dict.fromkeys(WIDE_NORMS, _nothing),
+    nn.PReLU: _prelu,
 }

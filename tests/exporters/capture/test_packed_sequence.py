@@ -7,7 +7,7 @@ from torch.nn.utils import rnn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.errors import ExportError
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export

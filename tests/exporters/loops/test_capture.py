@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compressor.errors import ExportError
-from compressor.export import Job
+from compressor.formats import Job
 from exporters.onnx import Options, export
 from exporters.passes import fixed_shapes
 from tests.exporters.loops.forms import (

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.errors import ExportError, ParityError, UsageError
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.runtimes.onnx_runtime import OnnxFile

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ParityError
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export
 from exporters.passes.half import as_half

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.testing import RandomTask

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from onnx_ir.passes.common import IdentityEliminationPass
 
 from exporters.passes.attention_masks import WidenAttentionMasks
+from exporters.passes.body_outputs import GiveBodyOutputsNodes
 from exporters.passes.folding import FoldConstants
 from exporters.passes.shared_weights import ShareWeights
 from exporters.passes.single_entries import SqueezeSingleEntries
@@ -57,6 +61,26 @@ def zero_states():
     return proto
 
 
+def handed_through():
+    """An `If` whose branches give what was computed in front of it, as it is after identities have been eliminated."""
+    kind = helper.make_tensor_type_proto(TensorProto.FLOAT, [3])
+    branches = [
+        helper.make_graph(
+            [helper.make_node("Identity", [value], [f"{value}.same"])],
+            "g",
+            [],
+            [helper.make_value_info(f"{value}.same", kind)],
+        )
+        for value in ("sum", "product")
+    ]
+    nodes = [
+        helper.make_node("Add", ["x", "x"], ["sum"]),
+        helper.make_node("Mul", ["x", "x"], ["product"]),
+        helper.make_node("If", ["which"], ["y"], then_branch=branches[0], else_branch=branches[1]),
+    ]
+    return model(nodes, {"x": [3], "which": ([], TensorProto.BOOL)}, {"y": 1})
+
+
 @pytest.mark.parametrize(
     ("graph_pass", "proto"),
     [
@@ -73,6 +97,18 @@ def test_a_pass_says_whether_it_changed_anything(graph_pass, proto):
     graph = ir.from_proto(proto)
     assert graph_pass(graph).modified
     assert not graph_pass(graph).modified
+
+
+def test_a_branch_that_hands_a_value_through_stays_valid():
+    graph = ir.from_proto(handed_through())
+    IdentityEliminationPass()(graph)
+    assert GiveBodyOutputsNodes()(graph).modified
+    assert not GiveBodyOutputsNodes()(graph).modified
+    proto = ir.to_proto(graph)
+    onnx.checker.check_model(proto, full_check=True)
+    session, x = onnxruntime.InferenceSession(proto.SerializeToString()), np.array([1, 2, 3], np.float32)
+    for which, expected in ((True, x + x), (False, x * x)):
+        assert session.run(None, {"x": x, "which": np.array(which)})[0].tolist() == expected.tolist()
 
 
 def test_what_an_opset_needs_no_pass_for_has_none():

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils._pytree import tree_leaves, tree_map
 
 from compressor.errors import CheckpointError, UsageError
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.nn.graphs.layered import LayeredGraph
 from compressor.nn.graphs.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
 from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks

@@ -1,7 +1,9 @@
 import pytest
 
 from compressor.render.sections.step_files import footnote, size_of_states, table
-from compressor.report import StateInfo, StepMeasurement, StreamInfo
+from compressor.report import QuantizationPoint, StateInfo, StepMeasurement, StreamInfo
+from tests.render.sections.test_rounding import rounded
+from tests.render.views import changed, said
 
 
 def state(shape, growing_axis=None):
@@ -54,3 +56,20 @@ def test_without_a_step_file_of_the_original_there_is_no_change(streamed, report
 
 def test_without_step_files_there_is_no_table(report):
     assert (table(report).header, footnote(report)) == (("",), "")
+
+
+def test_a_rounded_step_file_is_told_with_its_own_errors_and_not_with_those_of_the_float_file(streamed):
+    whole = rounded(streamed).compressed[0].artifact
+    apart = QuantizationPoint(batch=2, length=13, error=0.25, within=False)
+    quantization = whole.quantization.model_copy(update={"beside_whole": (apart,)})
+    step = whole.step.model_copy(update={"quantization": quantization})
+    other = streamed.compressed[0].step
+    other = other.model_copy(update={"score": other.score.model_copy(update={"value": 0.5})})
+    report = changed(streamed, artifact=whole.model_copy(update={"step": step}), step=other)
+    text = said(report)
+    assert "before rounding its steps agree with PyTorch over up to" in text
+    assert "rounded they are at most 4.3e-02 (relative, norm) away from PyTorch and 2.5e-01 from the whole" in text
+    assert "the two files round differently, or the task's `evaluate` gives other sequences" in text
+    same = quantization.model_copy(update={"beside_whole": (apart.model_copy(update={"error": 1e-6}),)})
+    step = step.model_copy(update={"quantization": same})
+    assert "round differently" not in said(changed(report, artifact=whole.model_copy(update={"step": step})))

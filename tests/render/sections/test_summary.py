@@ -46,3 +46,8 @@ def test_a_rounded_file_of_another_format_is_near_and_does_not_agree(report):
     assert "The rounded file is at most" in text
     assert "(allowed: 0.25)" in text
     assert "agrees with PyTorch" not in text
+
+
+def test_what_the_task_says_of_its_metric_is_told_before_the_metric(report):
+    said_first = next(statements(report.model_copy(update={"remark": "No labels were used."})))
+    assert (said_first.tone, said_first.text) == ("plain", "No labels were used.")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.export import Job
+from compressor.formats import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
 from compressor.testing import RandomTask

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from compressor.export import EXPORTERS, Job, export
+from compressor.formats import EXPORTERS, Job, export
 
 EVERY_FORMAT = pytest.mark.parametrize("word", EXPORTERS)
 
@@ -49,7 +49,7 @@ def test_a_job_goes_to_the_exporter_of_its_format(monkeypatch, tmp_path):
 def test_the_options_of_all_formats_load_no_torch():
     script = """if True:
         import sys
-        from compressor.export import EXPORTERS
+        from compressor.formats import EXPORTERS
         [exporter.options for exporter in EXPORTERS.values()]
         print([name for name in ("torch", "onnx", "numpy", "onnxruntime") if name in sys.modules])
     """

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from compressor.errors import UsageError
 from compressor.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -162,6 +163,28 @@ EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
     }
 )
 """Recipe word -> exporter, in the order in which they are listed."""
+
+
+def options_of(word: str, **settings: Any) -> ExportOptions:
+    """Options of a format by their names.
+
+    Raises:
+        UsageError: The format is unknown, has no such option, or the value is not one of it.
+    """
+    if word not in EXPORTERS:
+        raise UsageError(f"unknown format `{word}`", hint=f"use {', '.join(EXPORTERS)}")
+    kind = EXPORTERS[word].options
+    for name in settings:
+        if name not in kind.model_fields:
+            known = ", ".join(sorted(set(kind.model_fields) - {"format", "name"}))
+            raise UsageError(f"format `{word}` has no option `{name}`", hint=f"it has {known}")
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{f'`{where}` of ' if where else ''}format `{word}`: {message}") from error
 
 
 def export(job: Job[Any]) -> Artifact:

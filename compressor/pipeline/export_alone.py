@@ -1,0 +1,161 @@
+"""Exports a task's model as it is: convert, prove, measure. Nothing is compressed but by an export's `precision`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import torch
+
+from compressor.errors import ExportError
+from compressor.files import write_whole, writing
+from compressor.formats import Job, export
+from compressor.measure import accuracy, latency, size
+from compressor.pipeline.dry_run import try_out
+from compressor.pipeline.environment import environment
+from compressor.pipeline.exporting import refusal
+from compressor.progress import Progress, Silent
+from compressor.report import Artifact, ExportedFile, ExportReport, Score, Skip
+from compressor.runtimes.forward import Fixed, open_forward
+from compressor.runtimes.steps import Steps
+from compressor.task.fixed_axes import dynamic, fixed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from compressor.formats import ExportOptions
+    from compressor.report import Latency
+    from compressor.task.contract import Task
+    from compressor.task.guard import GuardedTask
+
+REPORT_FILE = "export.json"
+_TIMED_SECONDS = 2.0
+"""That latency may take of each file."""
+_SILENT = Silent()
+
+
+def export_alone(
+    task: GuardedTask,
+    exports: Sequence[ExportOptions],
+    out: Path,
+    *,
+    measure: bool = True,
+    metric_drop: float | None = None,
+    threads: int = 1,
+    seed: int = 0,
+    progress: Progress = _SILENT,
+) -> ExportReport:
+    """Write the task's model in every format into `out`, and the report beside them.
+
+    Args:
+        task: The model, its examples and its metric.
+        exports: One for each file.
+        out: Folder of the files; files of the same names are replaced once the new ones have passed every check.
+        measure: Compute the metric on PyTorch and on each file, and time the files.
+        metric_drop: What rounding may cost of the metric; None: there is no limit.
+        threads: Threads of a runtime while it is timed.
+        seed: Of examples.
+        progress: Told what begins.
+
+    Raises:
+        ExportError: All exports failed.
+        CompressorError: Other invalid input.
+    """
+    model = task.model()
+    progress.say("trying the task")
+    try_out(task, model, torch.device("cpu"), trains=False)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    artifacts, refused = _files(task, model, exports, out, metric_drop, seed, progress)
+    score: Score | None = None
+    measured: list[ExportedFile] = [ExportedFile(artifact=artifact) for _, artifact in artifacts]
+    if measure:
+        progress.say("evaluating the model in PyTorch")
+        score = accuracy.score(task, accuracy.torch_forward(model, torch.device("cpu")), seed=seed)
+        measured = _measured(task, artifacts, out, threads, seed, progress)
+    report = ExportReport(
+        task=task.name,
+        remark=task.remark,
+        parameters=size.count(model)[0],
+        score=score,
+        files=tuple(measured),
+        refused=tuple(refused),
+        notes=task.notes,
+        environment=environment(torch.device("cpu")),
+    )
+    write_whole(out / REPORT_FILE, (report.model_dump_json(indent=2) + "\n").encode())
+    return report
+
+
+def _files(
+    task: GuardedTask,
+    model: nn.Module,
+    exports: Sequence[ExportOptions],
+    out: Path,
+    metric_drop: float | None,
+    seed: int,
+    progress: Progress,
+) -> tuple[list[tuple[Task, Artifact]], list[Skip]]:
+    """Each file with the task of its sizes, and what was refused."""
+    written: list[tuple[Task, Artifact]] = []
+    refused: list[Skip] = []
+    for options in exports:
+        path = out / options.file_name()
+        progress.say(f"exporting {path.name}")
+        try:
+            artifact = export(Job(model, task, path, options, seed=seed, progress=progress, metric_drop=metric_drop))
+        except ExportError as error:
+            if len(exports) == 1:
+                raise
+            refused.append(refusal(path.name, error))
+            progress.say(f"{path.name} is refused: {refused[-1].reason}")
+            continue
+        written.append((fixed(task, options.fixed_shapes), artifact))
+    if not written:
+        raise ExportError("all exports failed:\n" + "\n".join(f"  {skip.name}: {skip.reason}" for skip in refused))
+    return written, refused
+
+
+def _measured(
+    task: GuardedTask,
+    artifacts: Sequence[tuple[Task, Artifact]],
+    out: Path,
+    threads: int,
+    seed: int,
+    progress: Progress,
+) -> list[ExportedFile]:
+    """The metric and the latency of each file."""
+    paths = [out / artifact.path for _, artifact in artifacts]
+    scores, inputs = [], list["tuple[Tensor, ...]"]()
+    for path, (own, _) in zip(paths, artifacts, strict=True):
+        progress.say(f"evaluating {path.name}")
+        with closing(open_forward(path, dynamic(own))) as forward:
+            scores.append(accuracy.score(own, forward, seed=seed))
+            inputs.append(_one_call(forward, own))
+    progress.say(f"timing {', '.join(path.name for path in paths)}")
+    latencies: list[Latency]
+    latencies, _ = latency.compare(
+        paths,
+        inputs,
+        batch=1,
+        length=task.length,
+        threads=threads,
+        max_seconds=_TIMED_SECONDS * len(paths),
+        seed=seed,
+        progress=progress,
+    )
+    return [
+        ExportedFile(artifact=artifact, score=score, latency=timed)
+        for (_, artifact), score, timed in zip(artifacts, scores, latencies, strict=True)
+    ]
+
+
+def _one_call(forward: Steps | Fixed, task: Task) -> tuple[Tensor, ...]:
+    """The inputs of one call of a file: a sample of the task's length, or the step that ends it."""
+    example = task.example(1, task.length)
+    if isinstance(forward, Steps):
+        return tuple(forward.one_step(example, past=max(0, task.length - forward.info.chunk)))
+    return tuple(forward.one_call(example))

@@ -1,0 +1,78 @@
+"""Rules of modules that normalise: what is removed counts on as zeros in their statistics (see `nn.wide_norms`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from compressor.nn.group_norm import INSTANCE_NORMS, WideGroupNorm
+from compressor.nn.names import full_name
+from compressor.nn.norm import WideLayerNorm
+from compressor.nn.rms_norm import WideRMSNorm
+from compressor.nn.wide_norms import WIDE_NORMS, has_wide_form
+from compressor.surgery.trace.state import Normalised
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compressor.surgery.trace.atoms import Ids
+    from compressor.surgery.trace.state import Trace
+
+_LOCALS = ("weight", "bias", "running_mean", "running_var")
+
+
+def _features(trace: Trace, name: str, module: Any, inputs: Tensor, given: Sequence[Tensor], result: Tensor) -> None:
+    """A layer or root mean square normalisation over the last axis."""
+    if len(module.normalized_shape) == 1:
+        _normalise(trace, name, module, inputs, result, -1)
+    elif (labels := trace.read(inputs)) is not None:
+        trace.atoms.pin(labels.numpy(), f"`{name}` normalises over several axes")
+
+
+def _channels(trace: Trace, name: str, module: Any, inputs: Tensor, given: Sequence[Tensor], result: Tensor) -> None:
+    """A group or instance normalisation: each group loses the same number of channels, at the same places."""
+    if isinstance(module, INSTANCE_NORMS) and inputs.dim() == module._get_no_batch_dim():
+        if (labels := trace.read(inputs)) is not None:
+            trace.atoms.pin(labels.numpy(), f"`{name}` is given one sample without a batch")
+        return
+    positions = _normalise(trace, name, module, inputs, result, 1)
+    groups = len(positions) if isinstance(module, INSTANCE_NORMS) else _groups(module)
+    if len(positions) > groups:
+        blocks = positions.reshape(groups, -1)
+        fixed = (blocks == 0).any(0)
+        trace.atoms.join(blocks, blocks[:1])
+        trace.atoms.pin(blocks[:, fixed], f"`{name}` keeps its groups equal, and one holds a fixed channel there")
+
+
+def _groups(module: nn.GroupNorm | WideGroupNorm) -> int:
+    return module.groups if isinstance(module, WideGroupNorm) else module.num_groups
+
+
+def _normalise(trace: Trace, name: str, module: Any, inputs: Tensor, result: Tensor, axis: int) -> Ids:
+    """Bind the parameters to the features along an axis; gives the atoms of these, none if they are not followed."""
+    trace.feedback.follow([inputs], [None], [None], [result])
+    labels = trace.read(inputs)
+    if labels is None:
+        return np.zeros(0, np.int64)
+    rows = labels.movedim(axis, -1).reshape(-1, labels.size(axis))
+    if bool((rows != rows[:1]).any()):
+        trace.atoms.pin(labels.numpy(), f"`{name}` takes its mean over it and others")
+        return np.zeros(0, np.int64)
+    positions = rows[0].numpy()
+    if isinstance(module, WIDE_NORMS) or has_wide_form(module):
+        trace.norms[name] = Normalised(positions, axis)
+    for local in _LOCALS:
+        parameter = getattr(module, local, None)
+        if parameter is not None:
+            trace.atoms.join(trace.atoms.axis(full_name(name, local), 0, parameter.numel(), "out"), positions)
+    trace.write(result, labels)
+    return positions
+
+
+NORMS: dict[type[nn.Module], Any] = {
+    **dict.fromkeys((nn.LayerNorm, WideLayerNorm, nn.RMSNorm, WideRMSNorm), _features),
+    **dict.fromkeys((nn.GroupNorm, WideGroupNorm, *INSTANCE_NORMS), _channels),
+}
+"""Module -> its rule, of the trace, name, module, inputs, states and outputs."""

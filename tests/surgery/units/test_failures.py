@@ -1,0 +1,121 @@
+"""A layer that cannot lose units is left alone with the reason; the others go on."""
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.errors import SurgeryError
+from compressor.surgery.units.choice import Amount
+from compressor.surgery.units.failures import FailedRemoval, without_failing
+from compressor.surgery.units.removal import prune
+
+INPUTS, HIDDEN = 3, 12
+
+
+class Mixed(nn.Module):
+    """A layer that follows, one whose size is written into the code, a head of one output and an unused one."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.fixed, self.free = nn.Linear(INPUTS, 8), nn.Linear(8, HIDDEN), nn.Linear(HIDDEN, 6)
+        self.single, self.unused = nn.Linear(6, 1), nn.Linear(6, 4)
+
+    def forward(self, x):
+        y = torch.relu(self.fixed(torch.relu(self.first(x)))).reshape(-1, HIDDEN)
+        return self.single(torch.relu(self.free(y)))
+
+
+def run(names, required=(), ratio=0.5):
+    torch.manual_seed(0)
+    model = Mixed().double().eval()
+    x = torch.randn(5, INPUTS, dtype=torch.float64)
+    return prune(model, {}, [(x,)], names=names, amount=Amount(ratio=ratio), required=required)
+
+
+def test_under_a_glob_each_is_skipped_with_its_own_reason():
+    done = run(["first", "fixed", "free", "single", "unused"])
+    assert (done.model.first.out_features, done.model.fixed.out_features, done.model.free.out_features) == (
+        4,
+        HIDDEN,
+        3,
+    )
+    reasons = {skip.name: skip.reason for skip in done.skipped}
+    assert reasons["single"] == "it has one output, which stays"
+    assert reasons["unused"].startswith("it is not called in the model's forward pass")
+    assert "the smaller model cannot run" in reasons["fixed"]
+    assert "test_failures.py" in reasons["fixed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fixed", "units of `fixed` cannot be removed: the smaller model cannot run"),
+        ("single", "`single` has one output, which stays"),
+        ("unused", "`unused` is not called in the model's forward pass"),
+    ],
+)
+def test_what_is_named_exactly_is_an_error_that_says_which(name, message):
+    with pytest.raises(SurgeryError, match=message) as caught:
+        run(["first", name, "free"], required=[name])
+    assert f"name `{name}` under `ignore`" in caught.value.hint
+
+
+def test_nothing_left_is_an_error_with_all_reasons():
+    with pytest.raises(SurgeryError, match=r"nothing can be removed \(`single`: it has one output.*; `unused`: it is"):
+        run(["single", "unused"])
+
+
+def attempt(bad, pairs=()):
+    def run(names):
+        if bad & set(names) or any(set(pair) <= set(names) for pair in pairs):
+            raise FailedRemoval("wrong")
+        return tuple(names)
+
+    return run
+
+
+@pytest.mark.parametrize("bad", [{"a"}, {"c"}, {"a", "e"}, {"b", "c", "d"}])
+def test_those_at_fault_are_found_by_halving(bad):
+    result, skipped = without_failing("abcde", (), attempt(bad))
+    assert set(result) == set("abcde") - bad
+    assert {skip.name for skip in skipped} == bad
+
+
+def test_layers_that_only_fail_together_are_named():
+    with pytest.raises(FailedRemoval, match="units of `a`, `b`, `c` cannot go together: wrong"):
+        without_failing("abc", (), attempt(set(), [("a", "c")]))
+
+
+class Tied(nn.Module):
+    """Two branches side by side are added to a third layer, which has the width of both."""
+
+    def __init__(self, left, right):
+        super().__init__()
+        self.both, self.left, self.right = (nn.Linear(INPUTS, n) for n in (left + right, left, right))
+        self.head = nn.Linear(left + right, 2)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.both(x) + torch.cat([self.left(x), self.right(x)], -1)))
+
+
+def test_tied_layers_of_different_widths_lose_their_share_each():
+    torch.manual_seed(0)
+    done = prune(
+        Tied(4, 8).double().eval(),
+        {},
+        [(torch.randn(5, INPUTS, dtype=torch.float64),)],
+        names=["both", "left", "right"],
+        amount=Amount(ratio=0.5),
+    )
+    assert [done.model.get_submodule(name).out_features for name in ("both", "left", "right")] == [6, 2, 4]
+
+
+def test_a_number_that_does_not_come_out_is_told_and_refused_if_it_was_asked_for():
+    model, x = Tied(3, 8).double().eval(), torch.randn(5, INPUTS, dtype=torch.float64)
+    options = {"names": ["both", "left", "right"], "amount": Amount(count=2)}
+    done = prune(model, {}, [(x,)], required=[], **options)
+    assert {skip.name: skip.reason for skip in done.skipped} == {
+        "both": "is tied to layers of other sizes or ratios and would lose 4 units instead of 2"
+    }
+    with pytest.raises(SurgeryError, match="`both` is tied to layers of other sizes"):
+        prune(model, {}, [(x,)], required=["both"], **options)
