@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressor.nn.least_squares import Moments
-from compressor.nn.recurrent.layers import is_layer, is_step_module
+from compressor.nn.recurrent.layers import is_layer, is_step_module, parts
 from compressor.surgery.refit.calibration import CONVOLUTIONS, Call, consumed, evaluating, patches, watching
 from exporters.capture.program import plain_attention
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _PLACES = {torch.ops.aten.mm.default: 0, torch.ops.aten.addmm.default: 1}
 """Products x M -> the place of x (N, K), before that of M (K, N)."""
+_RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
+"""PyTorch's functions."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Observed:
     def order(self, inputs: tuple[Tensor, ...]) -> list[Operand]:
         """What is multiplied in one run, in the order of first use."""
         seen: dict[Operand, None] = {}
-        self._run([inputs], lambda operand, _: seen.setdefault(operand))
+        self._run([inputs], None, lambda operand, _: seen.setdefault(operand))
         return list(seen)
 
     def moments(self, batches: Iterable[tuple[Tensor, ...]], wanted: Collection[Operand]) -> dict[Operand, Moments]:
@@ -59,34 +62,41 @@ class Observed:
         sums: dict[Operand, Moments] = {}
 
         def add(operand: Operand, applied: Callable[[], Iterator[Tensor]]) -> None:
-            if operand not in wanted:
-                return
             for part in applied():
                 rows = part.double()
                 if operand not in sums:
                     sums[operand] = Moments(rows.shape[1], 0, rows.device)
                 sums[operand].add(rows, rows.new_zeros(len(rows), 0))
 
-        self._run(batches, add)
+        self._run(batches, wanted, add)
         return sums
 
     def _run(
         self,
         batches: Iterable[tuple[Tensor, ...]],
+        wanted: Collection[Operand] | None,
         record: Callable[[Operand, Callable[[], Iterator[Tensor]]], Any],
     ) -> None:
-        """Tell `record` of each product; what it multiplies is computed only if that is asked for."""
+        """Tell `record` of each product; what it multiplies is computed only if that is asked for.
+
+        `wanted`: of these products only.
+        """
         modules = {
             name: module
             for name, module in self.model.named_modules()
             if is_layer(module) or is_step_module(module) or _is_whole_convolution(module)
         }
         inside = {id(parameter) for module in modules.values() for parameter in module.parameters()}
-        products = _Products(lambda matrix: self._find(matrix, inside), record)
+
+        def if_wanted(operand: Operand, applied: Callable[[], Iterator[Tensor]]) -> None:
+            if wanted is None or operand in wanted:
+                record(operand, applied)
+
+        products = _Products(lambda matrix: self._find(matrix, inside), if_wanted)
 
         def called(name: str, call: Call) -> None:
             with products.paused():
-                self._tell(modules[name], call, record)
+                self._tell(modules[name], call, wanted, record)
 
         with ExitStack() as stack:
             for context in (evaluating(self.model), plain_attention(), watching(self.model, list(modules), called)):
@@ -95,13 +105,26 @@ class Observed:
                 with products:
                     self.model(*inputs)
 
-    def _tell(self, module: nn.Module, call: Call, record: Callable[..., Any]) -> None:
+    def _tell(
+        self, module: nn.Module, call: Call, wanted: Collection[Operand] | None, record: Callable[..., Any]
+    ) -> None:
         """The products inside a convolution or recurrent module, in their order."""
-        if isinstance(module, CONVOLUTIONS):
-            record(self._whole(module.weight), lambda: patches(module, call))
+        operands = {local: self._whole(getattr(module, local)) for local in _matrices(module)}
+        if wanted is None:
+            for operand in operands.values():
+                record(operand, lambda: iter(()))
             return
-        for local, inputs in consumed(module, call):
-            record(self._whole(getattr(module, local)), lambda inputs=inputs: iter([inputs]))
+        left = [local for local, operand in operands.items() if operand in wanted]
+        applied = patches(module, call) if isinstance(module, CONVOLUTIONS) else None
+        if applied is not None and left:
+            record(operands["weight"], lambda: applied)
+        elif left:  # what lies behind the last one is not computed
+            for local, inputs in consumed(module, call):
+                if local in left:
+                    left.remove(local)
+                    record(operands[local], lambda inputs=inputs: iter([inputs]))
+                if not left:
+                    break
 
     def _whole(self, parameter: Tensor) -> Operand:
         name, _ = self._by_storage[parameter.untyped_storage().data_ptr()]
@@ -130,14 +153,23 @@ class Observed:
         return None
 
 
+def _matrices(module: nn.Module) -> list[str]:
+    """Local names of the matrices of a convolution or recurrent module, in the order of their use."""
+    if isinstance(module, CONVOLUTIONS):
+        return ["weight"]
+    assert is_layer(module) or is_step_module(module)
+    return [name for part in parts(module) for key, name in part.names.items() if key.startswith("weight")]
+
+
 def _is_whole_convolution(module: nn.Module) -> bool:
     return isinstance(module, CONVOLUTIONS) and module.groups == 1
 
 
-class _Products(TorchDispatchMode):
+class _Products(TorchFunctionMode):
     """Tells of products of parameters that the model's code writes itself, linear layers and attention included.
 
-    Below autograd every one of them is a `mm` or `addmm` of a view of the parameter.
+    Below autograd every one of them is a `mm` or `addmm` of a view of the parameter. PyTorch's recurrent functions are
+    left alone: they would take every operator of every step through Python, and their modules tell of themselves.
     """
 
     def __init__(
@@ -145,19 +177,17 @@ class _Products(TorchDispatchMode):
         find: Callable[[Tensor], Operand | None],
         record: Callable[[Operand, Callable[[], Iterator[Tensor]]], Any],
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._find, self._record, self._pauses = find, record, 0
+        super().__init__()
+        self._below, self._pauses = _Operators(find, record), 0
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operator; see the class."""
-        if func in _PLACES and not self._pauses:
-            inputs, matrix = args[_PLACES[func] : _PLACES[func] + 2]
-            operand = self._find(matrix.T)
-            if operand is not None:
-                self._record(operand, lambda: iter([inputs]))
-        return func(*args, **(kwargs or {}))
+        """Run a function; see the class."""
+        if self._pauses or getattr(func, "__name__", "") in _RECURRENT:
+            return func(*args, **(kwargs or {}))
+        with self._below:
+            return func(*args, **(kwargs or {}))
 
     def paused(self) -> _Pause:
         """Within the block nothing is told."""
@@ -166,6 +196,29 @@ class _Products(TorchDispatchMode):
     def count(self, change: int) -> None:
         """Of the blocks in which nothing is told."""
         self._pauses += change
+
+
+class _Operators(TorchDispatchMode):
+    """Tells of `mm` and `addmm` with a parameter as the right side."""
+
+    def __init__(
+        self,
+        find: Callable[[Tensor], Operand | None],
+        record: Callable[[Operand, Callable[[], Iterator[Tensor]]], Any],
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._find, self._record = find, record
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operator; see the class."""
+        if func in _PLACES:
+            inputs, matrix = args[_PLACES[func] : _PLACES[func] + 2]
+            operand = self._find(matrix.T)
+            if operand is not None:
+                self._record(operand, lambda: iter([inputs]))
+        return func(*args, **(kwargs or {}))
 
 
 class _Pause:
