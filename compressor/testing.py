@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import ParityError, TaskError
-from compressor.measure import parity
+from compressor.measure import float_noise, parity
+from compressor.measure.diagnosis import diagnose
 from compressor.nn.recurrent.layers import parts, recurrent_modules
 from compressor.runtimes.forward import open_forward
 from compressor.task.contract import Task
@@ -154,9 +155,19 @@ def check_file(
     generator = torch.Generator().manual_seed(seed)
     points = unseen_sizes(task) if sizes is None else sizes
     with closing(open_forward(path, task)) as forward:
-        result = parity.check(model, forward, task, atol=atol, rtol=rtol, generator=generator, at=points)
+        result = parity.check(
+            model,
+            forward,
+            task,
+            atol=atol,
+            rtol=rtol,
+            generator=generator,
+            at=points,
+            noise_on=lambda inputs: float_noise.measure(model, inputs),
+        )
     if not result.passed:
-        raise ParityError(f"{path} disagrees with PyTorch:\n{parity.table(result)}")
+        diagnosis = diagnose(result)
+        raise ParityError(f"{path} disagrees with PyTorch: {diagnosis.of(result)}", hint=diagnosis.remedy)
     return result
 
 

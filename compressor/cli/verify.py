@@ -171,7 +171,7 @@ def _parity(
 ) -> "Parity":
     import torch
 
-    from compressor.measure import parity
+    from compressor.measure.agreement import Tolerances, compare, wrong
     from compressor.report import Parity
 
     usual = (1e-5, 1e-4)
@@ -181,12 +181,16 @@ def _parity(
     points = []
     for case, outcome in zip(cases, outcomes, strict=True):
         if isinstance(outcome, str):
-            points.append(parity.wrong(case.batch, case.length, outcome))
+            points.append(wrong(case.batch, case.length, outcome))
             continue
         both = (tuple(torch.from_numpy(array) for array in arrays) for arrays in (case.expected, outcome))
         points.append(
-            parity.compare(
-                *both, batch=case.batch, length=case.length, atol=absolute, rtol=relative, reference="this machine"
+            compare(
+                *both,
+                batch=case.batch,
+                length=case.length,
+                tolerances=Tolerances(absolute, relative),
+                reference="this machine",
             )
         )
     return Parity(atol=absolute, rtol=relative, points=tuple(points))

@@ -11,7 +11,7 @@ from compressor.report.exports import ExportedFile, ExportReport
 from compressor.report.fact import Fact
 from compressor.report.latency import Latency, SpeedUp
 from compressor.report.measurements import LayerSparsity, Measurement, StepMeasurement
-from compressor.report.parity import Parity, ParityPoint
+from compressor.report.parity import Noise, Origin, OutputNoise, Parity, ParityPoint
 from compressor.report.probes import Probe, ProbeFile, ProbeLength, ProbeResult, ProbeScore, Verdict
 from compressor.report.quantization import Quantization, QuantizationPoint, QuantizedMatrix
 from compressor.report.report import Limit, Report
@@ -36,6 +36,9 @@ __all__ = [
     "LayerSparsity",
     "Limit",
     "Measurement",
+    "Noise",
+    "Origin",
+    "OutputNoise",
     "Parity",
     "ParityPoint",
     "Part",
