@@ -263,6 +263,7 @@ def _at_one_length(model: nn.Module, task: Task, runtime: str) -> dict[str, Any]
 def _judged(model: nn.Module, task: Task, path: Path, runtime: str | None) -> dict[str, Any]:
     """The file beside PyTorch, on inputs that the exporter has not seen."""
     from compressor.measure import parity
+    from compressor.measure.diagnosis import table
     from compressor.runtimes.forward import Fixed, open_forward
     from exporters.capture.program import plain_attention
     from exporters.stepping.sequences import Sequences
@@ -283,14 +284,14 @@ def _judged(model: nn.Module, task: Task, path: Path, runtime: str | None) -> di
     largest = max(point.max_absolute for point in found.points)
     if found.passed:
         return {"state": "ok", "error": largest}
-    return {"state": "WRONG", "reason": parity.table(found), "error": largest if largest < float("inf") else None}
+    return {"state": "WRONG", "reason": table(found), "error": largest if largest < float("inf") else None}
 
 
 class _Sizes:
     """A task without dynamic axes, so that only the sizes that are asked for are compared."""
 
     def __init__(self, task: Any, sizes: list[tuple[int, int]]) -> None:
-        self.inputs = {"sizes": {}}
+        self.inputs, self.ranges = {"sizes": {}}, {}
         self.length = self.min_length = self.max_length = sizes[0][1]
         self.example = task.example
 

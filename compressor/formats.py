@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from compressor.report import Artifact
     from compressor.task.contract import Task
+    from compressor.task.samples import Sample
 
 _SILENT = Silent()
 
@@ -45,9 +46,13 @@ class ExportOptions(BaseModel, ABC):
     name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the file, without its ending."""
     atol: float = Field(default=1e-5, gt=0, le=1e-1, allow_inf_nan=False)
-    """Absolute tolerance of the comparison with PyTorch."""
+    """Absolute tolerance of the comparison with PyTorch. A file may also be off by a small multiple of the model's own
+    rounding, unless this or `rtol` is given."""
     rtol: float = Field(default=1e-4, gt=0, le=1e-1, allow_inf_nan=False)
     """Relative tolerance of the comparison with PyTorch."""
+
+    may_be_larger: bool = False
+    """Accept a file that is larger than the original's in the same format, which is an error otherwise."""
 
     @property
     def is_step(self) -> bool:
@@ -63,6 +68,21 @@ class ExportOptions(BaseModel, ABC):
     def compresses(self) -> bool:
         """Whether the export alone makes the model smaller, by storing it in fewer bits."""
         return False
+
+    @property
+    def tolerances(self) -> tuple[float, float]:
+        """Absolute and relative."""
+        return self.atol, self.rtol
+
+    @property
+    def strict(self) -> bool:
+        """Whether tolerances were given: then nothing else excuses a difference."""
+        return bool({"atol", "rtol"} & self.model_fields_set)
+
+    @property
+    def computes_in(self) -> Literal["float32", "float16"]:
+        """The precision of which the file has the noise."""
+        return "float32"
 
     @property
     def fixed_shapes(self) -> Mapping[str, int]:
@@ -113,6 +133,8 @@ class Job(Generic[Options_co]):
     seed: int = 0
     """Of the task's examples, and of the sizes at which the file is compared with PyTorch."""
     progress: Progress = _SILENT
+    real: tuple[Sample, ...] = ()
+    """Inputs of the task's own data, on which the file is compared with PyTorch too."""
     metric_drop: float | None = None
     """What the task's metric may still lose by rounding, in its own unit; None: there is no limit."""
     started: float = field(default_factory=time.perf_counter)

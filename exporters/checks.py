@@ -4,37 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from compressor.errors import ParityError
-from compressor.files import sha256
-from compressor.report import Parity, RuntimeCheck
+from compressor.report import RuntimeCheck
+from exporters.parity import Disagreement, noise_of, of_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import nn
 
     from compressor.formats import ExportOptions, Job
+    from compressor.report import Parity
+    from compressor.task.contract import Task
 
 
 _OF_OPENVINO = (
     "if only some lengths are wrong, it is its cache of compiled subgraphs: with CPU_RUNTIME_CACHE_CAPACITY 0 or "
     "SNIPPETS_MODE DISABLE it computes attention right at every length; "
 )
-
-
-class Disagreement(ParityError):
-    """A `ParityError` that holds the comparison."""
-
-    def __init__(self, parity: Parity, message: str, *, hint: str | None = None) -> None:
-        """For a comparison that was not passed."""
-        super().__init__(message, hint=hint)
-        self.parity = parity
-
-
-def of_file(compared: Parity, candidate: Path) -> Parity:
-    """A comparison that names the file that was compared."""
-    return compared.model_copy(update={"sha256": sha256(candidate)})
 
 
 def agreement(
@@ -54,13 +41,9 @@ def agreement(
     Raises:
         ExportError: The file cannot be loaded.
     """
-    import torch
-
-    from compressor.measure import parity
     from compressor.runtimes.forward import open_forward
     from compressor.runtimes.steps import Steps
     from compressor.task.fixed_axes import fixed
-    from exporters.capture.program import plain_attention
     from exporters.stepping import chained
 
     forward = open_forward(candidate, job.task, runtime=runtime)
@@ -70,32 +53,20 @@ def agreement(
         further = {name: forward.fixed_size(name) for name in job.task.ranges}
         sizes = {"batch": 1 if forward.alone else None, "time": forward.length, **further}
         fitting = fixed(job.task, {axis: size for axis, size in sizes.items() if size is not None})
-        with torch.no_grad(), plain_attention():
-            compared = parity.check(reference, forward, fitting, **_settings(job))
-        return of_file(compared, candidate), forward.runtime
+        return of_file(_compared(reference, forward, fitting, job), candidate), forward.runtime
     finally:
         forward.close()
 
 
 def in_onnx_runtime(reference: nn.Module, candidate: Path, job: Job[ExportOptions]) -> Parity:
     """Agreement of the file with PyTorch; raises `ParityError` with every point if one is not."""
-    import torch
-
-    from compressor.measure import parity
     from compressor.runtimes.forward import Fixed
     from compressor.runtimes.onnx_runtime import OnnxFile
     from compressor.task.fixed_axes import dynamic
-    from exporters.capture.program import plain_attention
 
-    forward = Fixed(OnnxFile(candidate), dynamic(job.task))
-    with torch.no_grad(), plain_attention():
-        compared = parity.check(reference, forward, job.task, **_settings(job))
+    compared = _compared(reference, Fixed(OnnxFile(candidate), dynamic(job.task)), job.task, job)
     if not compared.passed:
-        raise ParityError(
-            f"the exported file disagrees with PyTorch (atol {compared.atol:g}, rtol {compared.rtol:g}):\n"
-            + parity.table(compared),
-            hint="the model's code may fix a length or a batch size; if every point is close, raise atol and rtol",
-        )
+        raise Disagreement.of(compared, "the exported file disagrees with PyTorch")
     return of_file(compared, candidate)
 
 
@@ -103,7 +74,6 @@ def in_other_runtimes(
     reference: nn.Module, candidate: Path, job: Job[ExportOptions], runtimes: Sequence[str]
 ) -> tuple[RuntimeCheck, ...]:
     """Agreement of the file with PyTorch in each further runtime; raises `ParityError` if one is not right."""
-    from compressor.measure import parity
     from exporters.passes import fixed_shapes
 
     checks = []
@@ -112,18 +82,32 @@ def in_other_runtimes(
         if not compared.passed:
             known = "it computes an RNN of relu as one of tanh; " if fixed_shapes.has_relu(candidate) else ""
             known += _OF_OPENVINO if runtime == "openvino" else ""
-            raise ParityError(
-                f"the exported file is right in ONNX Runtime and disagrees with PyTorch in {version}:\n"
-                + parity.table(compared),
+            raise Disagreement.of(
+                compared,
+                f"the exported file is right in ONNX Runtime and disagrees with PyTorch in {version}",
                 hint=f"{known}leave `{runtime}` out of `check_in` if the file is not for it",
             )
         checks.append(RuntimeCheck(runtime=version, parity=compared))
     return tuple(checks)
 
 
-def _settings(job: Job[ExportOptions]) -> dict[str, Any]:
-    """Tolerances, and the source of sizes that are compared."""
+def _compared(reference: nn.Module, forward: Callable[..., Any], task: Task, job: Job[ExportOptions]) -> Parity:
+    """Agreement with a file of whole sequences."""
     import torch
 
-    generator = torch.Generator().manual_seed(job.seed)
-    return {"atol": job.options.atol, "rtol": job.options.rtol, "generator": generator}
+    from compressor.measure import parity
+    from compressor.task.samples import fitting
+    from exporters.capture.program import plain_attention
+
+    atol, rtol = job.options.tolerances
+    with torch.no_grad(), plain_attention():
+        return parity.check(
+            reference,
+            forward,
+            task,
+            atol=atol,
+            rtol=rtol,
+            generator=torch.Generator().manual_seed(job.seed),
+            real=fitting(task, job.real),
+            noise_on=noise_of(reference, job.options),
+        )

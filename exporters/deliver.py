@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from compressor.errors import ExportError, ParityError
 from compressor.files import sha256, write_whole
 from compressor.report import Artifact, FileDescription, Part
-from exporters.checks import Disagreement, agreement
+from exporters.checks import agreement
+from exporters.parity import Disagreement
 from exporters.prepare import private_copy
 
 if TYPE_CHECKING:
@@ -83,14 +84,7 @@ def deliver(candidate: Candidate, job: Job[Any]) -> Artifact:
         torch.manual_seed(job.seed)
         compared, runtime = agreement(private_copy(job.model), candidate.path, job)
     if not compared.passed:
-        from compressor.measure import parity
-
-        raise Disagreement(
-            compared,
-            f"the {candidate.format} file disagrees with PyTorch in {runtime} "
-            f"(atol {compared.atol:g}, rtol {compared.rtol:g}):\n" + parity.table(compared),
-            hint="if every point is close, raise atol and rtol",
-        )
+        raise Disagreement.of(compared, f"the {candidate.format} file disagrees with PyTorch in {runtime}")
     needed = [candidate.path, *candidate.parts]
     file = open_file(candidate.path)
     artifact = Artifact(

@@ -44,7 +44,7 @@ def export(job: Job[Options]) -> Artifact:
 
     from compressor.task.fixed_axes import fixed
 
-    job = replace(job, task=fixed(job.task, job.options.shapes), options=job.options.with_tolerances())
+    job = replace(job, task=fixed(job.task, job.options.shapes))
     with (
         torch.random.fork_rng(devices=[]),
         job.progress.bar(f"export {job.path.name}", total=6 if job.options.streams else 4) as bar,

@@ -38,7 +38,8 @@ def onnx_file(job: Job[ConvertedOptions], folder: Path, *, length: int | None = 
     """
     options, task = job.options, job.task
     stream = Stream(chunk=options.chunk) if options.is_step else False
-    exact = onnx.Options(name="source", stream=stream, atol=options.atol, rtol=options.rtol)
+    given = options.model_dump(include={"atol", "rtol"}, exclude_unset=True)
+    exact = onnx.Options.model_validate({"name": "source", "stream": stream, **given})
     path = folder / "source.onnx"
     artifact = _shared(Job(job.model, task, path, exact, seed=job.seed, progress=job.progress))
     if options.is_step:

@@ -124,14 +124,16 @@ class _Case:
         self.expected = file.run(feed)
 
 
-def _cases(path: Path, task: "GuardedTask | None", length: int) -> list[_Case]:
+def _cases(path: Path, given: "GuardedTask | None", length: int) -> list[_Case]:
     """What a file is run on."""
     from compressor.errors import ExportError
     from compressor.measure import parity
     from compressor.measure.random_inputs import random_inputs
+    from compressor.pipeline.file_task import task_of_file
     from compressor.runtimes.onnx_runtime import OnnxFile
     from compressor.runtimes.steps import Steps, initial_state, read_info
 
+    task = None if given is None else task_of_file(given, path)
     file = OnnxFile(path)
     info = read_info(file)
     points = parity.points(task) if task is not None else ((1, length), (3, length // 2 + 1))
@@ -146,8 +148,8 @@ def _cases(path: Path, task: "GuardedTask | None", length: int) -> list[_Case]:
             features = random_inputs(file, batch=batch, length=long, states=len(info.states))
             inputs = _warm(file, features, [initial_state(state, batch) for state in info.states])
         else:
-            given = Steps(path).one_step(task.example(batch, long), past=0)
-            inputs = _warm(file, given[: -len(info.states)], given[-len(info.states) :])
+            step = Steps(path).one_step(task.example(batch, long), past=0)
+            inputs = _warm(file, step[: -len(info.states)], step[-len(info.states) :])
         try:
             found.append(_Case(file, inputs, batch, long))
         except (ExportError, UsageError) as error:
@@ -171,7 +173,7 @@ def _parity(
 ) -> "Parity":
     import torch
 
-    from compressor.measure import parity
+    from compressor.measure.agreement import Tolerances, compare, wrong
     from compressor.report import Parity
 
     usual = (1e-5, 1e-4)
@@ -181,12 +183,16 @@ def _parity(
     points = []
     for case, outcome in zip(cases, outcomes, strict=True):
         if isinstance(outcome, str):
-            points.append(parity.wrong(case.batch, case.length, outcome))
+            points.append(wrong(case.batch, case.length, outcome))
             continue
         both = (tuple(torch.from_numpy(array) for array in arrays) for arrays in (case.expected, outcome))
         points.append(
-            parity.compare(
-                *both, batch=case.batch, length=case.length, atol=absolute, rtol=relative, reference="this machine"
+            compare(
+                *both,
+                batch=case.batch,
+                length=case.length,
+                tolerances=Tolerances(absolute, relative),
+                reference="this machine",
             )
         )
     return Parity(atol=absolute, rtol=relative, points=tuple(points))

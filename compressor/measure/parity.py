@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from compressor.errors import CompressorError, TaskError
+from compressor.measure.agreement import Tolerances, compare, wrong
+from compressor.measure.diagnosis import RANDOM_FILE, RANDOM_MODEL
 from compressor.report import Parity, ParityPoint
+from compressor.task import samples
+from compressor.task.axes import BATCH, TIME
 from compressor.task.sizes import example_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from compressor.task.contract import Task
+    from compressor.report import Noise, Origin
+    from compressor.task.contract import Inputs, Task
+    from compressor.task.samples import Sample
 
 _BATCHES = (1, 2, 5, 3)
 """Batch 1 twice, at both ends of the lengths; otherwise primes, since equal sizes hide swapped axes."""
@@ -32,11 +39,15 @@ def check(
     generator: torch.Generator,
     at: Sequence[tuple[int, int]] | None = None,
     extra: Sequence[tuple[int, int]] = (),
+    real: Sequence[Sample] = (),
+    noise_on: Callable[[Sequence[Inputs]], Noise | None] = lambda inputs: None,
 ) -> Parity:
-    """Compare both at the `points` of the task, with inputs from `task.example`.
+    """Compare both at the `points` of the task, with inputs from `task.example`, and on `real` inputs.
 
     Agreement at a point means: as many outputs, each of the same shape and dtype, NaN in the same places, and
-    |file - torch| <= atol + rtol * |torch| everywhere else; integers and booleans must be equal.
+    |file - torch| <= atol + rtol * |torch| everywhere else; integers and booleans must be equal. An output that is
+    further off still agrees if its largest error and the root mean square of its errors are at most a small multiple
+    of the model's own (`agreement.MULTIPLES`), as long as that is a small part of the largest output.
 
     Args:
         torch_forward: the PyTorch model in evaluation mode, on CPU tensors.
@@ -47,6 +58,8 @@ def check(
         generator: seeds the random numbers that `task.example` may draw; the global state is left as it was.
         at: (batch, length) pairs to compare at; the `points` of the task by default.
         extra: more of them.
+        real: inputs from the task's data.
+        noise_on: how far the model itself is off on the inputs that are compared, see `float_noise.measure`.
 
     Returns:
         One `ParityPoint` a point. Disagreement, and a file that fails at a point, are recorded, not raised.
@@ -58,25 +71,12 @@ def check(
     pairs = (*(points(task) if at is None else at), *extra)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        found = tuple(
-            _point(torch_forward, file_forward, task, *pair, further_sizes(task, index), atol=atol, rtol=rtol)
-            for index, pair in enumerate(pairs)
-        )
-    return Parity(atol=atol, rtol=rtol, points=found)
-
-
-def table(parity: Parity) -> str:
-    """The points as plain text, for an error message."""
-    further = list(parity.points[0].sizes) if parity.points else []
-    rows = ["  batch  length  " + "".join(f"{name}  " for name in further) + "max abs    max rel"]
-    rows += [
-        f"  {point.batch:>5}  {point.length:>6}  "
-        + "".join(f"{point.sizes[name]:>{len(name)}}  " for name in further)
-        + f"{point.max_absolute:.2e}   {point.max_relative:.2e}"
-        + ("" if point.within else f"   {point.note or 'too large'}")
-        for point in parity.points
-    ]
-    return "\n".join(rows)
+        cases = [_made_up(task, *pair, further_sizes(task, index)) for index, pair in enumerate(pairs)]
+        cases += [_given(task, sample) for sample in real]
+        noise = noise_on([case.inputs for case in cases])
+        tolerances = Tolerances(atol, rtol, noise)
+        found = tuple(_point(torch_forward, file_forward, case, tolerances) for case in cases)
+    return Parity(atol=atol, rtol=rtol, points=found, noise=noise)
 
 
 def points(task: Task) -> tuple[tuple[int, int], ...]:
@@ -127,62 +127,66 @@ def _is_prime(number: int) -> bool:
     return number > 1 and all(number % divisor for divisor in range(2, math.isqrt(number) + 1))
 
 
+@dataclass(frozen=True)
+class _Case:
+    """Inputs at which both are compared."""
+
+    inputs: Inputs
+    batch: int
+    length: int
+    sizes: Mapping[str, int]
+    origin: Origin = "example"
+
+    def placed(self, point: ParityPoint) -> ParityPoint:
+        """A point with what is not in it yet."""
+        return point.model_copy(update={"sizes": dict(self.sizes), "origin": self.origin})
+
+    def __str__(self) -> str:
+        further = "".join(f", {name} {size}" for name, size in self.sizes.items())
+        return f"batch {self.batch}, length {self.length}{further}"
+
+
+def _made_up(task: Task, batch: int, length: int, sizes: Mapping[str, int]) -> _Case:
+    return _Case(example_at(task, batch, length, sizes), batch, length, sizes)
+
+
+def _given(task: Task, sample: Sample) -> _Case:
+    batch, length, *further = (samples.size(task, sample.inputs, name) for name in (BATCH, TIME, *task.ranges))
+    return _Case(sample.inputs, batch, length, dict(zip(task.ranges, further, strict=True)), sample.origin)
+
+
 def _point(
-    torch_forward: Callable[..., Any],
-    file_forward: Callable[..., Any],
-    task: Task,
-    batch: int,
-    length: int,
-    sizes: Mapping[str, int],
-    *,
-    atol: float,
-    rtol: float,
+    torch_forward: Callable[..., Any], file_forward: Callable[..., Any], case: _Case, tolerances: Tolerances
 ) -> ParityPoint:
-    inputs = example_at(task, batch, length, sizes)
     try:
-        expected = _flat(torch_forward(*(tensor.clone() for tensor in inputs)))
+        expected = _called(torch_forward, case.inputs)
     except CompressorError:
         raise
     except Exception as error:
         raise TaskError(
-            f"the model fails at batch {batch} and length {length}{_listed(sizes)}: {type(error).__name__}: {error}",
+            f"the model fails at {case}: {type(error).__name__}: {error}",
             hint="let the task's min_length, max_length and dynamic axes name only what the model takes",
         ) from error
     try:
-        actual = _flat(file_forward(*inputs))
+        actual = _called(file_forward, case.inputs)
+        point = compare(expected, actual, batch=case.batch, length=case.length, tolerances=tolerances)
+        for forward, first, note in ((torch_forward, expected, RANDOM_MODEL), (file_forward, actual, RANDOM_FILE)):
+            if not point.within and not _repeats(forward, case.inputs, first, tolerances):
+                point = wrong(case.batch, case.length, note)
+                break
     except CompressorError as error:
-        return wrong(batch, length, error.message).model_copy(update={"sizes": dict(sizes)})
-    point = compare(expected, actual, batch=batch, length=length, atol=atol, rtol=rtol)
-    return point.model_copy(update={"sizes": dict(sizes)})
+        point = wrong(case.batch, case.length, error.message)
+    return case.placed(point)
 
 
-def _listed(sizes: Mapping[str, int]) -> str:
-    return "".join(f", {name} {size}" for name, size in sizes.items())
+def _repeats(forward: Callable[..., Any], inputs: Inputs, first: tuple[Tensor, ...], tolerances: Tolerances) -> bool:
+    """Whether a second call gives the same."""
+    return compare(first, _called(forward, inputs), batch=0, length=0, tolerances=tolerances).within
 
 
-def compare(
-    expected: tuple[Tensor, ...],
-    actual: tuple[Tensor, ...],
-    *,
-    batch: int,
-    length: int,
-    atol: float,
-    rtol: float,
-    reference: str = "PyTorch",
-) -> ParityPoint:
-    """Outputs of the file against those that it should give, which are called `reference` in notes; see `check`."""
-    note = _mismatch(expected, actual, reference)
-    if note:
-        return wrong(batch, length, note)
-    absolute = relative = 0.0
-    within = True
-    for wanted, got in zip(expected, actual, strict=True):
-        differs, scale = _difference(wanted, got)
-        absolute = max(absolute, _largest(differs))
-        relative = max(relative, _largest(torch.where(differs == 0, 0.0, differs / (scale + atol))))
-        exact = not wanted.is_floating_point()
-        within = within and bool((differs <= (0.0 if exact else atol + rtol * scale)).all())
-    return ParityPoint(batch=batch, length=length, max_absolute=absolute, max_relative=relative, within=within)
+def _called(forward: Callable[..., Any], inputs: Inputs) -> tuple[Tensor, ...]:
+    """Outputs for copies of the inputs, which a model may write into."""
+    return _flat(forward(*(part.clone() for part in inputs)))
 
 
 def _flat(outputs: object) -> tuple[Tensor, ...]:
@@ -193,37 +197,4 @@ def _flat(outputs: object) -> tuple[Tensor, ...]:
         return tuple(tensor for item in outputs for tensor in _flat(item))
     raise TaskError(
         f"the model returns {type(outputs).__name__}", hint="return a tensor or a tuple of tensors from forward"
-    )
-
-
-def _mismatch(expected: tuple[Tensor, ...], actual: tuple[Tensor, ...], reference: str) -> str:
-    """What differs before any number is compared; empty if nothing does."""
-    if len(expected) != len(actual):
-        return f"the file gives {len(actual)} outputs, {reference} {len(expected)}"
-    for index, (wanted, got) in enumerate(zip(expected, actual, strict=True)):
-        if wanted.shape != got.shape:
-            return f"output {index} has shape {tuple(got.shape)}, in {reference} {tuple(wanted.shape)}"
-        if wanted.dtype != got.dtype:
-            return f"output {index} is {got.dtype}, in {reference} {wanted.dtype}"
-        if not torch.equal(wanted.isnan(), got.isnan()):
-            return f"output {index} has NaN in other places than {reference}'s"
-    return ""
-
-
-def _difference(wanted: Tensor, got: Tensor) -> tuple[Tensor, Tensor]:
-    """|got - wanted| and |wanted| in double precision; 0 if both are NaN or the same infinity."""
-    wanted, got = wanted.double(), got.double()
-    same = (wanted == got) | wanted.isnan()
-    scale = torch.where(wanted.isfinite(), wanted.abs(), 0.0)
-    return torch.where(same, 0.0, (got - wanted).abs()), scale
-
-
-def _largest(values: Tensor) -> float:
-    return float(values.max()) if values.numel() else 0.0
-
-
-def wrong(batch: int, length: int, note: str) -> ParityPoint:
-    """A point at which no numbers can be compared, and why."""
-    return ParityPoint(
-        batch=batch, length=length, max_absolute=math.inf, max_relative=math.inf, within=False, note=note
     )

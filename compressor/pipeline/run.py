@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressor import checkpoint
+from compressor.pipeline.axes import open_axes
 from compressor.pipeline.compressing import compress, in_step
 from compressor.pipeline.dry_run import try_out
 from compressor.pipeline.environment import environment, find_device
@@ -19,6 +20,7 @@ from compressor.pipeline.setting import Setting
 from compressor.progress import Progress, Silent
 from compressor.report import Report, StepReport
 from compressor.task.narrowed_states import NarrowedStates
+from compressor.task.submodules import paths_of
 from compressor.task.view import has_validation_data
 
 if TYPE_CHECKING:
@@ -74,10 +76,10 @@ def run(
 def _carry_out(run: Setting) -> Report:
     """All stages in order; the report is written last."""
     recipe, task = run.recipe, run.task
-    refuse_same_names(recipe.exports)
+    refuse_same_names(recipe.exports, paths_of(task.task.modules))
     original = task.model().to(run.device).eval()
     run.progress.say("trying the task")
-    try_out(task, original, run.device, trains=bool(recipe.steps))
+    run.real = try_out(task, original, run.device, trains=bool(recipe.steps))
     run.notes += task.notes
     run.progress.say("evaluating the original model")
     original_score = run.score(original)
@@ -92,7 +94,7 @@ def _carry_out(run: Setting) -> Report:
     checkpoint.save(run.folder.staging, state.model, state.structure)
     with run.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
         narrowed = NarrowedStates(task, state.structure)
-        exported, refused = export_compressed(run, state.model, narrowed, baselines, original_score, score)
+        exported, refused = export_compressed(run, state.model, narrowed, originals, baselines, score)
         measurements, speedups = measure(run, [*originals, *exported])
     compressed, speedups = measurements[first:], speedups[first:]
     compared = [measurements[one.baseline] for one in exported]
@@ -114,6 +116,7 @@ def _carry_out(run: Setting) -> Report:
         refused=tuple(refused),
         limits=check_limits(recipe.limits, compared, compressed, speedups),
         notes=_notes(run, steps),
+        axes=open_axes(task),
         environment=environment(run.device),
     )
     return _write(run.folder, report)

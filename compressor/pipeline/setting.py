@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compressor.measure import accuracy
+from compressor.task.forwards import TorchForward
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from compressor.recipe.model import Recipe
     from compressor.report import Score
     from compressor.task.guard import GuardedTask
+    from compressor.task.samples import Sample
 
 
 @dataclass
@@ -32,7 +34,9 @@ class Setting:
     jobs: int
     progress: Progress
     notes: list[str] = field(default_factory=list)
+    real: tuple[Sample, ...] = ()
+    """Inputs of the task's own data; known once it was tried out."""
 
     def score(self, model: nn.Module) -> Score:
         """The task's metric of a model."""
-        return accuracy.score(self.task, accuracy.torch_forward(model, self.device), seed=self.recipe.seed)
+        return accuracy.score(self.task, TorchForward(model, self.device), seed=self.recipe.seed)

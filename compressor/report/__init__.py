@@ -6,12 +6,13 @@ Everything outside of this package imports the names from here, not from the mod
 """
 
 from compressor.report.artifacts import Artifact, FileDescription, Part, RuntimeCheck, TensorInfo
+from compressor.report.axes import OpenAxes, TensorAxes
 from compressor.report.environment import Environment
 from compressor.report.exports import ExportedFile, ExportReport
 from compressor.report.fact import Fact
 from compressor.report.latency import Latency, SpeedUp
 from compressor.report.measurements import LayerSparsity, Measurement, StepMeasurement
-from compressor.report.parity import Parity, ParityPoint
+from compressor.report.parity import Noise, Origin, OutputNoise, Parity, ParityPoint
 from compressor.report.probes import Probe, ProbeFile, ProbeLength, ProbeResult, ProbeScore, Verdict
 from compressor.report.quantization import Quantization, QuantizationPoint, QuantizedMatrix
 from compressor.report.report import Limit, Report
@@ -36,6 +37,10 @@ __all__ = [
     "LayerSparsity",
     "Limit",
     "Measurement",
+    "Noise",
+    "OpenAxes",
+    "Origin",
+    "OutputNoise",
     "Parity",
     "ParityPoint",
     "Part",
@@ -60,6 +65,7 @@ __all__ = [
     "StreamInfo",
     "StreamInput",
     "StreamOutput",
+    "TensorAxes",
     "TensorInfo",
     "Verdict",
 ]

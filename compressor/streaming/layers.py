@@ -16,7 +16,7 @@ from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.layers import LAYERS, STEP_MODULES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
 Inputs = tuple[Tensor, ...]
 RECURRENT: tuple[type[nn.Module], ...] = (*LAYERS, LowRankRecurrent)
@@ -48,16 +48,24 @@ class Interceptor(Protocol):
 
 
 @contextmanager
-def intercepted(model: nn.Module, interceptor: Interceptor) -> Iterator[None]:
+def intercepted(model: nn.Module, interceptor: Interceptor, own: Container[str] = ()) -> Iterator[None]:
     """Within the block, `interceptor` runs the stateful layers of `model`; all other layers work as always.
 
     See `replaced_forwards`.
+
+    Args:
+        model: Any model.
+        interceptor: Is called instead.
+        own: Names of modules of the model's own code that it runs as well.
     """
     # torch.export hands out a layer that has several names as several objects with the same attributes
     names: dict[int, str] = {}
+    kinds = dict.fromkeys(STATEFUL)
     for name, module in model.named_modules():
-        if isinstance(module, STATEFUL):
+        if isinstance(module, STATEFUL) or name in own:
             names.setdefault(id(vars(module)), name)
+        if name in own:
+            kinds[type(module)] = None
 
     def dispatcher(original: Any) -> Any:
         def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -67,5 +75,5 @@ def intercepted(model: nn.Module, interceptor: Interceptor) -> Iterator[None]:
 
         return forward
 
-    with replaced_forwards(dict.fromkeys(STATEFUL, dispatcher)):
+    with replaced_forwards(dict.fromkeys(kinds, dispatcher)):
         yield

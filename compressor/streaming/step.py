@@ -50,15 +50,19 @@ class _Holder:
         self._counts[name] = index + 1
         count = len(carrier.slots)
         slot = carrier.slots[index % count]
-        if carrier.per_position and index >= count:
-            states = handed_on(module, call.get(1, "hx"))
-        else:
-            states = [self.states[spec.name] for spec in slot.specs]
+        entering = [self.states[spec.name] for spec in slot.specs]
+        inside = carrier.per_position and index >= count
         if isinstance(module, LearnedQuery):
             result: Any = original(module, *call.args, **call.kwargs)
-            self.queries.ask(name, module, call, slot, states)
+            self.queries.ask(name, module, call, slot, entering)
             return result
-        result, new = self._advance(module, original, call, states)
+        if carrier.handed is not None:
+            complete = call if inside else carrier.handed.call(call, entering)
+            result = original(module, *complete.args, **complete.kwargs)
+            new = carrier.handed.states(result)
+        else:
+            states = handed_on(module, call.get(1, "hx")) if inside else entering
+            result, new = self._advance(module, original, call, states)
         if not carrier.per_position or index >= count * (self.positions - 1):
             self.new |= {spec.name: value for spec, value in zip(slot.specs, new, strict=True)}
         return result
@@ -105,7 +109,8 @@ class StepModel(nn.Module):
         split = len(parts) - len(specs)
         states = {spec.name: part for spec, part in zip(specs, parts[split:], strict=True)}
         holder = _Holder(self._survey, states, self._chunk, self._plain)
-        with intercepted(self.model, holder), answered(self.model, self._survey, holder.queries, holder.new):
+        own = [name for name, carrier in self._survey.carriers.items() if carrier.handed is not None]
+        with intercepted(self.model, holder, own), answered(self.model, self._survey, holder.queries, holder.new):
             outputs = self.model(*self.complete(parts[:split]))
         missing = [spec.name for spec in specs if spec.name not in holder.new]
         if missing:

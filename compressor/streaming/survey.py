@@ -15,6 +15,8 @@ from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.recurrent.layers import is_step_module
 from compressor.streaming.attention import cache_widths, is_fixed_cross, refuse_looking_ahead
 from compressor.streaming.layers import ATTENTION, CACHED, LEAVE_OUT, Arguments, Inputs, intercepted
+from compressor.streaming.own_cells import Handed, candidates, handed
+from compressor.streaming.own_cells import initial_states as own_initial_states
 from compressor.streaming.recurrent import initial_states
 
 Example = Callable[[int, int], Inputs]
@@ -50,6 +52,8 @@ class Carrier:
     slots: tuple[Slot, ...]
     per_position: bool
     """Called once a position in each slot, as a cell in a loop is, and not once a sequence."""
+    handed: Handed | None = None
+    """What a cell of the model's own code hands on; None for a layer that is known."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,46 @@ def survey(model: nn.Module, example: Example, lengths: tuple[int, int]) -> Surv
     """
     _refuse_backward_directions(model)
     watches = [_watch(model, example(_BATCH, length)) for length in lengths]
-    carriers = {}
+    carriers: dict[str, Carrier] = {}
     for name in watches[0].calls:
         calls = [watch.calls.get(name, []) for watch in watches]
-        carrier = _carrier(name, model.get_submodule(name), calls, lengths)
+        if name not in watches[0].results:
+            carrier = _carrier(name, model.get_submodule(name), calls, lengths)
+        elif any(name.startswith(f"{other}.") for other in carriers):
+            carrier = None  # its states are those of the cell around it
+        else:
+            results = [watch.results.get(name, []) for watch in watches]
+            carrier = _own_carrier(name, model.get_submodule(name), calls, results, lengths)
         if carrier is not None:
             carriers[name] = carrier
     return Survey(carriers)
+
+
+def _own_carrier(
+    name: str,
+    module: nn.Module,
+    calls: Sequence[list[Arguments]],
+    results: Sequence[list[Any]],
+    lengths: tuple[int, int],
+) -> Carrier | None:
+    """A module of the model's own code that is given at each position what it gave at the one before; else None."""
+    slots = len(calls[0]) // lengths[0]
+    if not slots or [len(few) for few in calls] != [slots * length for length in lengths]:
+        return None
+    found = {
+        handed(few[slot::slots], made[slot::slots])
+        for few, made in zip(calls, results, strict=True)
+        for slot in range(slots)
+    }
+    if len(found) != 1 or (own := found.pop()) is None:
+        return None
+    places = []
+    for slot in range(slots):
+        base = name if slots == 1 else f"{name}.call.{slot}"
+        few = [each[slot::slots] for each in calls]
+        states = own_initial_states(name, module, own, few, _BATCH)
+        places.append(Slot(tuple(StateSpec(f"{base}.{label}", value) for label, value in states)))
+    return Carrier(tuple(places), per_position=True, handed=own)
 
 
 def _refuse_backward_directions(model: nn.Module) -> None:
@@ -100,16 +137,22 @@ def _refuse_backward_directions(model: nn.Module) -> None:
 class _Watch:
     """Runs every layer as always and keeps its calls."""
 
+    own: frozenset[str]
+    """Modules of the model's own code whose results are kept as well."""
     calls: dict[str, list[Arguments]] = field(default_factory=dict)
+    results: dict[str, list[Any]] = field(default_factory=dict)
 
     def __call__(self, name: str, module: nn.Module, original: Callable[..., Any], call: Arguments) -> Any:
         self.calls.setdefault(name, []).append(call)
-        return original(module, *call.args, **call.kwargs)
+        result = original(module, *call.args, **call.kwargs)
+        if name in self.own:
+            self.results.setdefault(name, []).append(result)
+        return result
 
 
 def _watch(model: nn.Module, inputs: Inputs) -> _Watch:
-    watch = _Watch()
-    with torch.no_grad(), intercepted(model, watch):
+    watch = _Watch(frozenset(candidates(model)))
+    with torch.no_grad(), intercepted(model, watch, watch.own):
         model(*inputs)
     return watch
 

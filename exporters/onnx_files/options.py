@@ -105,6 +105,11 @@ class Options(ExportOptions):
         return self.precision != "float32"
 
     @property
+    def computes_in(self) -> Literal["float32", "float16"]:
+        """`float16` if that is the precision."""
+        return "float16" if self.precision == "float16" else "float32"
+
+    @property
     def fixed_shapes(self) -> Mapping[str, int]:
         """The option `shapes`."""
         return self.shapes
@@ -121,10 +126,9 @@ class Options(ExportOptions):
         """A plain file of whole sequences."""
         return Options()
 
-    def with_tolerances(self) -> Options:
-        """The same with `atol` and `rtol` of the precision, if they were left alone."""
+    @property
+    def tolerances(self) -> tuple[float, float]:
+        """Those of the precision, if none were given."""
         from exporters.passes import half
 
-        if self.precision != "float16" or {"atol", "rtol"} & self.model_fields_set:
-            return self
-        return self.model_copy(update={"atol": half.ATOL, "rtol": half.RTOL})
+        return (self.atol, self.rtol) if self.strict or self.precision != "float16" else (half.ATOL, half.RTOL)

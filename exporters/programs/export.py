@@ -12,6 +12,7 @@ from compressor.errors import ExportError, ParityError
 from compressor.runtimes import environments
 from exporters.checks import agreement
 from exporters.deliver import deliver
+from exporters.parity import Disagreement
 from exporters.prepare import private_copy, workshop
 from exporters.programs.convert import convert
 from exporters.programs.trace import Format, trace
@@ -63,8 +64,6 @@ def _checked(candidates: Sequence[Candidate], job: Job[ProgramOptions]) -> Artif
     final = candidates[-1]
     if len(candidates) == 1:
         return deliver(final, job)
-    from compressor.measure import parity
-
     options = job.options
     reference = private_copy(job.model)
     before, after = (candidate.path.stat().st_size for candidate in candidates)
@@ -76,10 +75,8 @@ def _checked(candidates: Sequence[Candidate], job: Job[ProgramOptions]) -> Artif
         )
     compared, runtime = agreement(reference, candidates[0].path, job)
     if not compared.passed:
-        raise ParityError(
-            f"the float32 file, before it is quantized, disagrees with PyTorch in {runtime} "
-            f"(atol {compared.atol:g}, rtol {compared.rtol:g}):\n" + parity.table(compared),
-            hint="if every point is close, raise atol and rtol",
+        raise Disagreement.of(
+            compared, f"the float32 file, before it is quantized, disagrees with PyTorch in {runtime}"
         )
     part = options.quantized_error or _ERRORS[options.precision]
     scale = _largest_output(reference, job.task, options)

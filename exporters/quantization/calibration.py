@@ -10,6 +10,7 @@ import torch
 from compressor.errors import ExportError
 from compressor.runtimes.onnx_runtime import Feed, OnnxFile
 from compressor.task.fixed_axes import FixedAxes, dynamic
+from compressor.task.samples import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -131,12 +132,3 @@ def _rows(task: Task, inputs: tuple[Tensor, ...], start: int, count: int) -> tup
         left = 0 if axis is None else min(count, part.shape[axis] - start)
         kept.append(part.cpu() if axis is None else part.cpu().narrow(axis, start, left))
     return tuple(kept)
-
-
-def size(task: Task, inputs: tuple[Tensor, ...], word: str) -> int:
-    """Size of the axis of that name; 1 if there is none."""
-    for axes, part in zip(dynamic(task).inputs.values(), inputs, strict=True):
-        for axis, name in axes.items():
-            if name == word:
-                return int(part.shape[axis])
-    return 1

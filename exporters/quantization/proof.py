@@ -10,6 +10,7 @@ from compressor.errors import ParityError
 from compressor.measure import parity
 from compressor.report import Parity, QuantizationPoint
 from exporters.capture.program import plain_attention
+from exporters.parity import Disagreement
 from exporters.quantization.trials import as_tuple, relative_error
 from exporters.quantization.writing import restored
 
@@ -64,10 +65,10 @@ def structure(
         generator=torch.Generator().manual_seed(seed),
     )
     if not agreement.passed:
-        raise ParityError(
-            "the quantized graph does not compute what its rounded weights say "
-            f"(atol {agreement.atol:g}, rtol {agreement.rtol:g}):\n" + parity.table(agreement),
-            hint="if every point is close, raise atol and rtol; else keep matrices out with `keep_float`",
+        raise Disagreement.of(
+            agreement,
+            "the quantized graph does not compute what its rounded weights say",
+            hint="keep matrices out with `keep_float`; if every point is close, raise atol and rtol",
         )
     return agreement
 

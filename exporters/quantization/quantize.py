@@ -18,15 +18,17 @@ from compressor.errors import ExportError
 from compressor.measure import accuracy, parity
 from compressor.report import Quantization
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.task import samples
 from compressor.task.view import has_validation_data
 from exporters.quantization import calibration, facts, proof
 from exporters.quantization.choice import choose
-from exporters.quantization.matrices import SMALLEST, find, name_by_parameters
+from exporters.quantization.matrices import SMALLEST, find
 from exporters.quantization.npu import prepare
 from exporters.quantization.npu.ranges import Calibration
 from exporters.quantization.npu.writer import NpuWriter
 from exporters.quantization.trials import Metric, Trials
 from exporters.quantization.weights import Weights
+from exporters.quantization.whole_file import no_larger
 from exporters.quantization.writing import Rewriter
 
 if TYPE_CHECKING:
@@ -85,10 +87,9 @@ def quantize(
         bar: Told what is measured.
 
     Raises:
-        ExportError: There is nothing to round, or nothing within the limits.
+        ExportError: There is nothing to round, or nothing within the limits, or nothing is saved.
         ParityError: The file is not what it should be at some length.
     """
-    name_by_parameters(proto, {name: part.detach().cpu().numpy() for name, part in reference.named_parameters()})
     npu = rounding.for_npu
     if npu:
         proto = prepare.prepared(proto, "give `batch: 1`; NPUs cannot run a state that grows" if stream else "")
@@ -109,9 +110,12 @@ def quantize(
     if metric is not None:
         trials.metric = metric(trials.forward({}))
     chosen = choose(trials, matrices, precision, rounding.quantize_for, rounding.max_error, bar)
+    if not npu:
+        chosen = no_larger(trials, matrices, chosen)
     bar.advance(0, note="compare the rounded file")
     rounded = writer.write(chosen.forms)
     constants = facts.constants(matrices, rounded) if npu else {}
+    stored = {} if npu else facts.stored_bytes(matrices, rounded)
     structure = proof.structure(proto, trials, chosen.forms, shapes or task, atol=atol, rtol=rtol, seed=seed)
     compared = _unseen(task, data) if npu else _examples(shapes or task)
     deviation = proof.deviation(trials.forward(chosen.forms), reference, compared, rounding.max_error)
@@ -120,11 +124,11 @@ def quantize(
         precision=precision,
         target=rounding.quantize_for,
         matrices=tuple(
-            facts.fact(matrix, chosen, writer, constants, weights, precision=precision, for_cpu=for_cpu)
+            facts.fact(matrix, chosen, writer, constants, stored, weights, precision=precision, for_cpu=for_cpu)
             for matrix in matrices
         ),
         method="nearest" if table is None else "second_order",
-        samples=sum(calibration.size(task, inputs, "batch") for inputs in trials.calibration),
+        samples=sum(samples.size(task, inputs, "batch") for inputs in trials.calibration),
         calibration=rounding.calibration if npu else None,
         activations=rounding.activations if npu else None,
         error=chosen.error,
@@ -159,7 +163,7 @@ def _examples(task: Task) -> list[tuple[int, int, tuple[Tensor, ...]]]:
 
 def _unseen(task: Task, data: Data) -> list[tuple[int, int, tuple[Tensor, ...]]]:
     """The same of training data: ranges hold for data like the calibration's, and a task's examples may be random."""
-    size = calibration.size
+    size = samples.size
     return [(size(task, inputs, "batch"), size(task, inputs, "time"), inputs) for inputs in data.unseen]
 
 

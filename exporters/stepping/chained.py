@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from compressor.errors import ParityError
-from compressor.files import sha256
 from compressor.measure import parity
 from compressor.report import QuantizationPoint
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
 from exporters.capture import program as torch_capture
+from exporters.parity import Disagreement, noise_of, of_file
 from exporters.quantization.trials import as_tuple, relative_error
 from exporters.stepping.sequences import Sequences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
 
     from compressor.formats import ExportOptions, Job
-    from compressor.report import Parity
+    from compressor.report import Noise, Parity
+    from compressor.task.contract import Inputs
 
 
 _LONGER = 10
@@ -42,15 +42,10 @@ def agreement(reference: nn.Module, whole: Path, step: Path, job: Job[ExportOpti
     long = (1, _LONGER * task.length)
     with torch.no_grad(), torch_capture.plain_attention():
         extra = [long] if task.min_length <= long[1] <= task.max_length else []
-        beside_file = _compare(OnnxFile(whole), steps, sequences, job, extra, step)
+        beside_file = _compare(OnnxFile(whole), steps, sequences, job, extra, step, lambda inputs: with_torch.noise)
     for name, compared in (("PyTorch", with_torch), ("the whole-sequence file", beside_file)):
         if not compared.passed:
-            raise ParityError(
-                f"the chained steps of the step file disagree with {name} "
-                f"(atol {compared.atol:g}, rtol {compared.rtol:g}):\n" + parity.table(compared),
-                hint="if every point is close, raise atol and rtol; at the longest lengths a model may amplify "
-                "rounding from one position to the next",
-            )
+            raise Disagreement.of(compared, f"the chained steps of the step file disagree with {name}")
     return with_torch, beside_file
 
 
@@ -60,7 +55,8 @@ def beside_torch(reference: nn.Module, steps: Steps, job: Job[ExportOptions], pa
     long = (1, _LONGER * job.task.length)
     with torch.no_grad(), torch_capture.plain_attention():
         extra = [long] if _runs(reference, lambda: sequences.example(*long)) else []
-        return _compare(reference, steps, sequences, job, extra, path)
+        noise_on = noise_of(reference, job.options)
+        return _compare(reference, steps, sequences, job, extra, path, noise_on)
 
 
 def apart(whole: Path, step: Path, job: Job[ExportOptions], limit: float) -> tuple[QuantizationPoint, ...]:
@@ -99,7 +95,17 @@ def _compare(
     job: Job[ExportOptions],
     extra: list[tuple[int, int]],
     path: Path,
+    noise_on: Callable[[Sequence[Inputs]], Noise | None],
 ) -> Parity:
-    atol, rtol, generator = job.options.atol, job.options.rtol, torch.Generator().manual_seed(job.seed)
-    compared = parity.check(wanted, steps, task, atol=atol, rtol=rtol, generator=generator, extra=extra)
-    return compared.model_copy(update={"sha256": sha256(path)})
+    atol, rtol = job.options.tolerances
+    compared = parity.check(
+        wanted,
+        steps,
+        task,
+        atol=atol,
+        rtol=rtol,
+        generator=torch.Generator().manual_seed(job.seed),
+        extra=extra,
+        noise_on=noise_on,
+    )
+    return of_file(compared, path)

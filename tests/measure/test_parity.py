@@ -25,9 +25,9 @@ def task(inputs=None, *, shortest=1, longest=256, length=32, example=None):
     )
 
 
-def check(torch_forward, file_forward, on=None, seed=0):
+def check(torch_forward, file_forward, on=None, seed=0, atol=1e-5):
     generator = torch.Generator().manual_seed(seed)
-    return parity.check(torch_forward, file_forward, on or task(), atol=1e-5, rtol=1e-4, generator=generator)
+    return parity.check(torch_forward, file_forward, on or task(), atol=atol, rtol=1e-4, generator=generator)
 
 
 @settings(deadline=None)
@@ -85,13 +85,19 @@ def test_an_error_inside_the_tolerances_passes():
     assert check(lambda x: x, lambda x: x + 5e-6).passed
 
 
+def test_the_relative_tolerance_is_a_part_of_each_output():
+    assert check(lambda x: 1e4 + 0 * x, lambda x: 1e4 + 0 * x + 0.5).passed
+    assert not check(lambda x: 1e-2 + 0 * x, lambda x: 1e-2 + 0 * x + 5e-5).passed
+
+
 @pytest.mark.parametrize(
     ("file_forward", "note"),
     [
         (lambda x: (x, x), "the file gives 2 outputs, PyTorch 1"),
         (lambda x: x[:, 0], "output 0 has shape (1, 5), in PyTorch (1, 1, 5)"),
         (lambda x: x.double(), "output 0 is torch.float64, in PyTorch torch.float32"),
-        (lambda x: x * float("nan"), "output 0 has NaN in other places than PyTorch's"),
+        (lambda x: x * float("nan"), "only the file has NaN in output 0: in 1 whole row"),
+        (lambda x: torch.where(x == x.max(), torch.nan, x), "only the file has NaN in output 0: in 1 place"),
     ],
 )
 def test_what_cannot_be_compared_is_noted(file_forward, note):
@@ -133,7 +139,7 @@ def test_a_model_that_fails_inside_its_own_range_is_the_tasks_error():
     def short(x):
         raise RuntimeError(f"too short: {x.shape[1]}")
 
-    with pytest.raises(TaskError, match="the model fails at batch 1 and length 1: RuntimeError: too short: 1"):
+    with pytest.raises(TaskError, match="the model fails at batch 1, length 1: RuntimeError: too short: 1"):
         check(short, short)
 
 

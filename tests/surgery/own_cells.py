@@ -22,7 +22,7 @@ class Loop(nn.Module):
     def __init__(self, cell: nn.Module) -> None:
         super().__init__()
         self.cell = cell
-        self.head = nn.Linear(HIDDEN, CLASSES)
+        self.head = nn.Linear(cell.hidden_size, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         states = self.cell.start(x)
@@ -38,9 +38,9 @@ class OwnCell(nn.Module):
 
     count = 1
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: int = HIDDEN) -> None:
         super().__init__()
-        self.hidden_size = HIDDEN
+        self.hidden_size = hidden
 
     def start(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(x.new_zeros(x.size(0), self.hidden_size) for _ in range(self.count))
@@ -54,7 +54,7 @@ def script(code: Any) -> Any:
 
 
 def _weight(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(shape).uniform_(-1, 1) / math.sqrt(HIDDEN))
+    return nn.Parameter(torch.empty(shape).uniform_(-1, 1) / math.sqrt(shape[-1]))
 
 
 class LayerNormLstm(OwnCell):
@@ -62,11 +62,13 @@ class LayerNormLstm(OwnCell):
 
     count = 2
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight_ih, self.weight_hh = _weight(4 * HIDDEN, INPUT), _weight(4 * HIDDEN, HIDDEN)
-        self.norm_i, self.norm_h = nn.LayerNorm(4 * HIDDEN), nn.LayerNorm(4 * HIDDEN)
-        self.norm_c = nn.LayerNorm(HIDDEN)
+    def __init__(self, hidden: int = HIDDEN) -> None:
+        super().__init__(hidden)
+        self.weight_ih, self.weight_hh = _weight(4 * hidden, INPUT), _weight(4 * hidden, hidden)
+        self.norm_i, self.norm_h = nn.LayerNorm(4 * hidden), nn.LayerNorm(4 * hidden)
+        self.norm_c = nn.LayerNorm(hidden)
+        for norm in (self.norm_i, self.norm_h, self.norm_c):  # with scales of 1 a random cell is chaotic
+            nn.init.uniform_(norm.weight, 0.1, 0.3)
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         h, c = states
@@ -81,10 +83,10 @@ class LayerNormPerGate(OwnCell):
 
     count = 2
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.gates = nn.ModuleList(nn.Linear(INPUT + HIDDEN, HIDDEN) for _ in range(4))
-        self.norms = nn.ModuleList(nn.LayerNorm(HIDDEN) for _ in range(4))
+    def __init__(self, hidden: int = HIDDEN) -> None:
+        super().__init__(hidden)
+        self.gates = nn.ModuleList(nn.Linear(INPUT + hidden, hidden) for _ in range(4))
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(4))
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         h, c = states
@@ -99,10 +101,10 @@ class Peephole(OwnCell):
 
     count = 2
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.x2h, self.h2h = nn.Linear(INPUT, 4 * HIDDEN), nn.Linear(HIDDEN, 4 * HIDDEN, bias=False)
-        self.peep_i, self.peep_f, self.peep_o = (_weight(HIDDEN) for _ in range(3))
+    def __init__(self, hidden: int = HIDDEN) -> None:
+        super().__init__(hidden)
+        self.x2h, self.h2h = nn.Linear(INPUT, 4 * hidden), nn.Linear(hidden, 4 * hidden, bias=False)
+        self.peep_i, self.peep_f, self.peep_o = (_weight(hidden) for _ in range(3))
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         h, c = states
@@ -115,9 +117,9 @@ class Peephole(OwnCell):
 class IndRnn(OwnCell):
     """Each unit sees only itself."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight, self.recurrent, self.bias = _weight(HIDDEN, INPUT), _weight(HIDDEN), _weight(HIDDEN)
+    def __init__(self, hidden: int = HIDDEN) -> None:
+        super().__init__(hidden)
+        self.weight, self.recurrent, self.bias = _weight(hidden, INPUT), _weight(hidden), _weight(hidden)
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (torch.relu(functional.linear(x, self.weight, self.bias) + self.recurrent * states[0]),)
@@ -126,11 +128,11 @@ class IndRnn(OwnCell):
 class Sru(nn.Module):
     """Simple recurrent unit: the products of all steps at once, then a loop without products."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: int = HIDDEN) -> None:
         super().__init__()
-        self.project = nn.Linear(INPUT, 4 * HIDDEN)
-        self.forget, self.reset = _weight(HIDDEN), _weight(HIDDEN)
-        self.head = nn.Linear(HIDDEN, CLASSES)
+        self.project = nn.Linear(INPUT, 4 * hidden)
+        self.forget, self.reset = _weight(hidden), _weight(hidden)
+        self.head = nn.Linear(hidden, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         new, f_input, r_input, skip = self.project(x).chunk(4, -1)
@@ -147,9 +149,9 @@ class Sru(nn.Module):
 class MinGru(OwnCell):
     """Gates that do not see the state."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.to_z, self.to_h = nn.Linear(INPUT, HIDDEN), nn.Linear(INPUT, HIDDEN)
+    def __init__(self, hidden: int = HIDDEN) -> None:
+        super().__init__(hidden)
+        self.to_z, self.to_h = nn.Linear(INPUT, hidden), nn.Linear(INPUT, hidden)
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         z = torch.sigmoid(self.to_z(x))
@@ -159,9 +161,9 @@ class MinGru(OwnCell):
 class Zoneout(OwnCell):
     """A GRU by hand whose state is kept by a constant part in evaluation."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.x2h, self.h2h = nn.Linear(INPUT, 3 * HIDDEN), nn.Linear(HIDDEN, 3 * HIDDEN)
+    def __init__(self, hidden: int = HIDDEN) -> None:
+        super().__init__(hidden)
+        self.x2h, self.h2h = nn.Linear(INPUT, 3 * hidden), nn.Linear(hidden, 3 * hidden)
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         h = states[0]
@@ -174,10 +176,10 @@ class Zoneout(OwnCell):
 class GruD(OwnCell):
     """The state decays by what is missing in the input."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.decay = nn.Linear(INPUT, HIDDEN)
-        self.gates, self.new = nn.Linear(INPUT + HIDDEN, 2 * HIDDEN), nn.Linear(INPUT + HIDDEN, HIDDEN)
+    def __init__(self, hidden: int = HIDDEN) -> None:
+        super().__init__(hidden)
+        self.decay = nn.Linear(INPUT, hidden)
+        self.gates, self.new = nn.Linear(INPUT + hidden, 2 * hidden), nn.Linear(INPUT + hidden, hidden)
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         h = torch.exp(-torch.relu(self.decay(x))) * states[0]
@@ -189,10 +191,10 @@ class GruD(OwnCell):
 class ConvLstm(nn.Module):
     """An LSTM whose products are convolutions along the features (as one row of a picture)."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: int = HIDDEN) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(1 + HIDDEN, 4 * HIDDEN, 3, padding=1)
-        self.head = nn.Linear(HIDDEN, CLASSES)
+        self.conv = nn.Conv1d(1 + hidden, 4 * hidden, 3, padding=1)
+        self.head = nn.Linear(hidden, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         h = c = x.new_zeros(x.size(0), self.conv.out_channels // 4, x.size(2))
@@ -219,20 +221,20 @@ class ScriptedStep(OwnCell):
 
     count = 2
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight_ih, self.weight_hh = _weight(4 * HIDDEN, INPUT), _weight(4 * HIDDEN, HIDDEN)
-        self.bias = _weight(4 * HIDDEN)
+    def __init__(self, hidden: int = HIDDEN) -> None:
+        super().__init__(hidden)
+        self.weight_ih, self.weight_hh = _weight(4 * hidden, INPUT), _weight(4 * hidden, hidden)
+        self.bias = _weight(4 * hidden)
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return _lstm_step(x, states[0], states[1], self.weight_ih, self.weight_hh, self.bias)
 
 
 class _ToScript(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, hidden: int = HIDDEN) -> None:
         super().__init__()
-        self.x2h, self.h2h = nn.Linear(INPUT, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
-        self.hidden_size = HIDDEN
+        self.x2h, self.h2h = nn.Linear(INPUT, hidden), nn.Linear(hidden, hidden)
+        self.hidden_size = hidden
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.zeros(x.size(0), self.hidden_size, dtype=x.dtype)
@@ -246,10 +248,10 @@ class _ToScript(nn.Module):
 class ScriptedLayer(nn.Module):
     """The whole layer with its loop is a scripted module."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: int = HIDDEN) -> None:
         super().__init__()
-        self.rnn = script(_ToScript())
-        self.head = nn.Linear(HIDDEN, CLASSES)
+        self.rnn = script(_ToScript(hidden))
+        self.head = nn.Linear(hidden, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.rnn(x))
@@ -258,10 +260,10 @@ class ScriptedLayer(nn.Module):
 class Elman(nn.Module):
     """A tanh RNN from Linear layers, the loop and everything in one module."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: int = HIDDEN) -> None:
         super().__init__()
-        self.i2h, self.h2h = nn.Linear(INPUT, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
-        self.head = nn.Linear(HIDDEN, CLASSES)
+        self.i2h, self.h2h = nn.Linear(INPUT, hidden), nn.Linear(hidden, hidden)
+        self.head = nn.Linear(hidden, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.zeros(x.size(0), self.h2h.in_features, dtype=x.dtype)
@@ -272,9 +274,9 @@ class Elman(nn.Module):
         return torch.stack(outputs, 1)
 
 
-def models() -> dict[str, nn.Module]:
-    """Name of a kind -> a model of it with random weights."""
+def models(hidden: int = HIDDEN) -> dict[str, nn.Module]:
+    """Name of a kind -> a model of it with random weights and so many units."""
     cells = (LayerNormLstm, LayerNormPerGate, Peephole, IndRnn, MinGru, Zoneout, GruD, ScriptedStep)
-    return {cell.__name__: Loop(cell()) for cell in cells} | {
-        kind.__name__: kind() for kind in (Sru, ConvLstm, ScriptedLayer, Elman)
+    return {cell.__name__: Loop(cell(hidden)) for cell in cells} | {
+        kind.__name__: kind(hidden) for kind in (Sru, ConvLstm, ScriptedLayer, Elman)
     }

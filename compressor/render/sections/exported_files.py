@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from compressor.render.blocks import Block
-    from compressor.report import Artifact, Report
+    from compressor.report import Artifact, Parity, Report
 
 
 def facts(artifact: Artifact) -> Table:
@@ -59,6 +59,7 @@ def tensors(artifact: Artifact) -> Table:
 
 def parity(artifact: Artifact) -> Table:
     """Agreement with PyTorch, point by point."""
+    real = any(point.origin != "example" for point in artifact.parity.points)
     further = tuple(dict.fromkeys(name for point in artifact.parity.points for name in point.sizes))
     rows = tuple(
         (
@@ -67,11 +68,24 @@ def parity(artifact: Artifact) -> Table:
             *(str(point.sizes.get(name, "")) for name in further),
             form.error(point.max_absolute),
             form.error(point.max_relative),
+            *((point.origin,) if real else ()),
             point.note or ("yes" if point.within else "NO"),
         )
         for point in artifact.parity.points
     )
-    return Table(("batch", "length", *further, "largest absolute error", "largest relative error", "within"), rows)
+    origin = ("inputs of",) if real else ()
+    heads = ("batch", "length", *further, "largest absolute error", "largest relative error", *origin, "within")
+    return Table(heads, rows)
+
+
+def rule(judged: Parity) -> str:
+    """What the comparison asks for, in a sentence."""
+    usual = f"|file − PyTorch| ≤ {judged.atol:g} + {judged.rtol:g} × |PyTorch|, everywhere"
+    if judged.noise is None:
+        return usual
+    noise = judged.noise
+    own = "PyTorch in float32 and in float64" if noise.precision == "float32" else "the model in float16 and in float32"
+    return f"{usual}; or at most {noise.multiple:g} × what {own} differ by ({form.error(noise.largest)})"
 
 
 def states(artifact: Artifact) -> Table | None:
@@ -111,9 +125,8 @@ def _blocks(artifact: Artifact) -> Iterator[Block]:
     if (kept := states(artifact)) is not None:
         yield Group("States", (kept,))
     judged = artifact.parity
-    rule = f"|file − PyTorch| ≤ {judged.atol:g} + {judged.rtol:g} × |PyTorch|, everywhere"
     steps = [Text(chained(artifact), muted=True)] if artifact.chained is not None else []
-    yield Group(_agreement(artifact), (Text(rule, muted=True), parity(artifact), *steps))
+    yield Group(_agreement(artifact), (Text(rule(judged), muted=True), parity(artifact), *steps))
 
 
 def _agreement(artifact: Artifact) -> str:

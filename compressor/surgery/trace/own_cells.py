@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor.nn.names import with_holders
+from compressor.nn.own_code import is_own
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     from compressor.surgery.trace.atoms import Ids
     from compressor.surgery.trace.state import Trace
 
-_OTHERS = ("torch.", "compressor.")
-"""Packages whose modules may be parts of a cell, but are none."""
+_OUR_LAYERS = "compressor.nn.recurrent."
 
 
 def own_cells(trace: Trace) -> dict[str, Ids]:
@@ -44,14 +44,14 @@ def own_cells(trace: Trace) -> dict[str, Ids]:
     return cells
 
 
-def is_own(module: nn.Module) -> bool:
-    """Whether a module's class is of the model's own code, not of PyTorch or this package."""
-    return not type(module).__module__.startswith(_OTHERS)
-
-
 def _owner(model: nn.Module, parameter: str) -> str | None:
-    """The innermost module of the model's own code that holds a parameter; the model itself is called ``."""
+    """The innermost module of the model's own code that holds a parameter; the model itself is called ``.
+
+    None for a parameter of a recurrent layer of this package: its steps are no cell of the model's.
+    """
     for path in (*with_holders(parameter)[1:], ""):
+        if type(model.get_submodule(path)).__module__.startswith(_OUR_LAYERS):
+            return None
         if is_own(model.get_submodule(path)):
             return path
     return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CheckpointError, SurgeryError
 from compressor.nn.names import full_name
-from compressor.surgery.trace.own_cells import is_own
+from compressor.nn.own_code import is_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
