@@ -10,6 +10,7 @@ from compressor.render.blocks import Statement, Statements
 from compressor.render.section import Section
 from compressor.render.sections import controls, limits, probes, rounding
 from compressor.render.sections.step_files import size_of_states
+from compressor.report.latency import SMALLEST_CLAIM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +37,8 @@ def statements(report: Report) -> Iterator[Statement]:
         for statement in _about(report.original_of(index), measurement, report.speedups[index]):
             yield Statement(statement.tone, name + statement.text)
     for step in report.steps:
+        if not step.changes:
+            yield Statement("bad", f"{step.method} changed nothing: {'; '.join(step.notes)}.")
         yield from probes.of_step(step)
     yield from controls.statements(report)
     for failed in report.refused:
@@ -80,6 +83,11 @@ def _speed(speedup: SpeedUp) -> str:
     if speedup.within_noise:
         ratio = form.ratio(speedup.ratio)
         return f"No measurable change in speed: {ratio}, within noise ({interval}, which includes 1)."
+    if not speedup.is_claim:
+        ratio = form.ratio(speedup.ratio)
+        return (
+            f"About as fast as before: {ratio} ({interval}); less than {SMALLEST_CLAIM:g}x may be this machine's doing."
+        )
     if speedup.ratio > 1:
         return f"The file runs {form.ratio(speedup.ratio)} as fast ({interval})."
     return f"The file is slower: {form.ratio(speedup.ratio)} as fast ({interval})."

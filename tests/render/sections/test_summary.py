@@ -1,3 +1,6 @@
+import pytest
+
+from compressor.render.changes import tone_of_speed
 from compressor.render.sections.summary import statements
 from compressor.report import Drop, Interval, ParityPoint, SpeedUp
 from tests.render.views import changed, said
@@ -9,6 +12,24 @@ def test_noise_is_called_noise(report):
     assert (
         "No measurable change in speed: 1.00x, within noise (95 % interval 0.985x to 1.03x, which includes 1)." in text
     )
+
+
+@pytest.mark.parametrize(("ratio", "low", "high"), [(1.011, 1.004, 1.018), (0.991, 0.982, 0.996)])
+def test_a_ratio_that_nearly_touches_1_is_no_claim(report, ratio, low, high):
+    near = SpeedUp(ratio=ratio, interval=Interval(low=low, high=high), within_noise=False)
+    text = said(report.model_copy(update={"speedups": (near,)}))
+    assert "About as fast as before" in text
+    assert "runs" not in text.partition("About as fast")[2].partition(".")[0]
+    assert "is slower" not in text
+    assert tone_of_speed(near) == "plain"
+    clear = SpeedUp(ratio=1.03, interval=Interval(low=1.021, high=1.04), within_noise=False)
+    assert "The file runs 1.03x as fast" in said(report.model_copy(update={"speedups": (clear,)}))
+
+
+def test_training_that_was_of_no_use_is_told(report):
+    step = report.steps[-1].model_copy(update={"changes": (), "notes": ("the weights from before training kept",)})
+    text = said(report.model_copy(update={"steps": (*report.steps[:-1], step)}))
+    assert f"{step.method} changed nothing: the weights from before training kept." in text
 
 
 def test_slower_is_called_slower(report):
