@@ -49,7 +49,7 @@ def statements(report: Report) -> Iterator[Statement]:
 def _about(before: Measurement, after: Measurement, speedup: SpeedUp | None) -> Iterator[Statement]:
     yield _size(before.artifact.bytes, after.artifact.bytes)
     if speedup is not None:
-        yield Statement(changes.tone_of_speed(speedup), _speed(speedup))
+        yield Statement(changes.tone_of_speed(speedup), f"{_speed(speedup)}{_remedy(after.artifact, speedup)}")
     yield _parity(after.artifact)
     files = [file for file in (after.artifact, after.artifact.step) if file is not None]
     yield from (said for file in files if (said := rounding.statement(file)) is not None)
@@ -91,6 +91,17 @@ def _speed(speedup: SpeedUp) -> str:
     if speedup.ratio > 1:
         return f"The file runs {form.ratio(speedup.ratio)} as fast ({interval})."
     return f"The file is slower: {form.ratio(speedup.ratio)} as fast ({interval})."
+
+
+def _remedy(artifact: Artifact, speedup: SpeedUp) -> str:
+    """What to do about integers that make a file slower; empty if they do not."""
+    integers = artifact.quantization is not None and artifact.quantization.target == "cpu"
+    if not integers or not speedup.is_claim or speedup.ratio > 1:
+        return ""
+    return (
+        " Integers do not pay for this model: `rounding: {quantize_for: anywhere}` is as small and computes in float, "
+        "`precision: float16` is half as large as float32."
+    )
 
 
 def _parity(artifact: Artifact) -> Statement:

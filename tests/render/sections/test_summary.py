@@ -3,6 +3,7 @@ import pytest
 from compressor.render.changes import tone_of_speed
 from compressor.render.sections.summary import statements
 from compressor.report import Drop, Interval, ParityPoint, SpeedUp
+from tests.render.sections.test_rounding import rounded
 from tests.render.views import changed, said
 
 
@@ -72,3 +73,12 @@ def test_a_rounded_file_of_another_format_is_near_and_does_not_agree(report):
 def test_what_the_task_says_of_its_metric_is_told_before_the_metric(report):
     said_first = next(statements(report.model_copy(update={"remark": "No labels were used."})))
     assert (said_first.tone, said_first.text) == ("plain", "No labels were used.")
+
+
+def test_integers_that_make_a_file_slower_are_told_with_what_to_do(report):
+    slower = SpeedUp(ratio=0.82, interval=Interval(low=0.8, high=0.84), within_noise=False)
+    text = said(rounded(report).model_copy(update={"speedups": (slower,)}))
+    assert "The file is slower: 0.820x as fast" in text
+    assert "Integers do not pay for this model: `rounding: {quantize_for: anywhere}`" in text
+    assert "Integers do not pay" not in said(report.model_copy(update={"speedups": (slower,)}))
+    assert "Integers do not pay" not in said(rounded(report))
