@@ -10,6 +10,7 @@ from compressor.cli import (
     doctor,
     draw,
     export,
+    init,
     inspect,
     methods,
     probe,
@@ -56,6 +57,7 @@ def top(
         raise typer.Exit(2)
 
 
+app.command("init", short_help="Write a task for a model.")(init.init)
 app.command("run", short_help="Compress a model, export it, report.")(run.run)
 app.command("validate", short_help="Check recipes.")(validate.validate)
 app.command("export", short_help="Convert a model as it is, prove the file, measure it.")(export.export)

@@ -154,6 +154,7 @@ class Retrain(Method):
     def _train(self, model: nn.Module, state: State, context: Context) -> tuple[list[dict[str, float]], list[str]]:
         """Train `model` in place; gives a row an epoch, and notes."""
         from compressor.measure import accuracy
+        from compressor.task.forwards import TorchForward
         from compressor.training.batch_loss import batch_loss
         from compressor.training.epochs import Validation, train_epochs
         from compressor.training.rounding import Rounding
@@ -177,7 +178,7 @@ class Retrain(Method):
             steps = batches.steps
 
             def metric(trained: nn.Module) -> float:
-                return accuracy.score(task, accuracy.torch_forward(trained, device), validation=True).value
+                return accuracy.score(task, TorchForward(trained, device), validation=True).value
 
             noise = None
             if self.noise_eta:

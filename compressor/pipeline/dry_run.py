@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from compressor.errors import Place, TaskError
-from compressor.measure.accuracy import torch_forward
+from compressor.task.forwards import AdaptedForward, TorchForward
 from compressor.task.model_checks import changed_tensors, kept_tensors
 from compressor.task.samples import Sample, few
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from compressor.task.contract import Inputs
     from compressor.task.guard import GuardedTask
@@ -45,7 +46,7 @@ def try_out(task: GuardedTask, model: nn.Module, device: torch.device, *, trains
     Raises:
         TaskError: Something does not run or cannot be right; the message says what, the place is the task's file.
     """
-    forward = torch_forward(model, device)
+    forward = TorchForward(model, device)
     example = task.example(2, task.length)
     refuse_changing(task, model, forward, example)
     _refuse_nan(task, forward(*example))
@@ -55,7 +56,9 @@ def try_out(task: GuardedTask, model: nn.Module, device: torch.device, *, trains
     except TaskError as error:
         if not isinstance(error.__cause__, NotImplementedError):  # the task says that it has none
             raise
-    real.append(Sample("evaluate", few(task, _try_evaluation(task, forward))))
+    evaluated = _try_evaluation(task, forward)
+    if evaluated is not None:
+        real.append(Sample("evaluate", few(task, evaluated)))
     return tuple(real)
 
 
@@ -190,37 +193,64 @@ def _try_loss(task: GuardedTask, model: nn.Module, device: torch.device, inputs:
     loss.backward()
 
 
-def _try_evaluation(task: GuardedTask, forward: Callable[..., Any]) -> Inputs:
-    """Begin `evaluate` twice: it must call the model, on the same inputs each time; gives those of the first call."""
+def _try_evaluation(task: GuardedTask, forward: TorchForward) -> Inputs | None:
+    """Begin `evaluate` twice: it must call the model, on the same inputs each time.
+
+    Gives the inputs of the first call, None if that was one of a module alone.
+    """
     first, second = _begun(task, forward), _begun(task, forward)
-    if not first:
+    if not first.seen:
         raise _error(
             task,
             "`evaluate` never calls `forward`, so its metric is not one of the model",
             "call `forward(...)` as you would call the model",
         )
-    if len(first) != len(second) or not all(_equal(*pair) for pair in zip(first, second, strict=True)):
+    calls = zip(first.seen, second.seen, strict=False)
+    if len(first.seen) != len(second.seen) or not all(_equal(*pair) for pair in calls):
         raise _error(
             task,
             "`evaluate` calls the model with other inputs each time, so that two models cannot be compared",
             "evaluate on the same samples in the same order: fix the seed, and do not shuffle",
         )
-    return tuple(first[0])
+    return first.whole
 
 
-def _begun(task: GuardedTask, forward: Callable[..., Any]) -> list[list[Tensor]]:
-    """The inputs of the first calls of the model in `evaluate`."""
-    seen: list[list[Tensor]] = []
-
-    def watched(*inputs: Tensor) -> Any:
-        if len(seen) == _EVALUATED:
-            raise _Enough
-        seen.append(list(inputs))
-        return forward(*inputs)
-
+def _begun(task: GuardedTask, forward: TorchForward) -> _Watched:
+    """The inputs of the first calls of the model, or of its modules, in `evaluate`."""
+    watched = _Watched(forward)
     with suppress(_Enough):
         task.evaluate(watched)
-    return seen
+    return watched
+
+
+class _Watched(AdaptedForward):
+    """Notes the inputs of the first calls."""
+
+    def __init__(self, forward: TorchForward) -> None:
+        super().__init__(forward, self._note_whole)
+        self.seen: list[list[Tensor]] = []
+        self.whole: Inputs | None = None
+        """Of the first call, if it was one of the whole model."""
+
+    def submodule(self, path: str) -> Callable[..., Any]:
+        module = super().submodule(path)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._note(part for part in pytree.tree_leaves((args, kwargs)) if isinstance(part, Tensor))
+            return module(*args, **kwargs)
+
+        return call
+
+    def _note_whole(self, inputs: Inputs) -> Inputs:
+        self._note(inputs)
+        if len(self.seen) == 1:
+            self.whole = tuple(inputs)
+        return inputs
+
+    def _note(self, inputs: Iterable[Tensor]) -> None:
+        if len(self.seen) == _EVALUATED:
+            raise _Enough
+        self.seen.append(list(inputs))
 
 
 def _parts(outputs: Any) -> list[Tensor]:

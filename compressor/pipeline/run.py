@@ -19,6 +19,7 @@ from compressor.pipeline.setting import Setting
 from compressor.progress import Progress, Silent
 from compressor.report import Report, StepReport
 from compressor.task.narrowed_states import NarrowedStates
+from compressor.task.submodules import paths_of
 from compressor.task.view import has_validation_data
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def run(
 def _carry_out(run: Setting) -> Report:
     """All stages in order; the report is written last."""
     recipe, task = run.recipe, run.task
-    refuse_same_names(recipe.exports)
+    refuse_same_names(recipe.exports, paths_of(task.task.modules))
     original = task.model().to(run.device).eval()
     run.progress.say("trying the task")
     run.real = try_out(task, original, run.device, trains=bool(recipe.steps))
@@ -92,7 +93,7 @@ def _carry_out(run: Setting) -> Report:
     checkpoint.save(run.folder.staging, state.model, state.structure)
     with run.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
         narrowed = NarrowedStates(task, state.structure)
-        exported, refused = export_compressed(run, state.model, narrowed, baselines, original_score, score)
+        exported, refused = export_compressed(run, state.model, narrowed, originals, baselines, score)
         measurements, speedups = measure(run, [*originals, *exported])
     compressed, speedups = measurements[first:], speedups[first:]
     compared = [measurements[one.baseline] for one in exported]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compressor.measure import accuracy
+from compressor.task.forwards import TorchForward
 
 if TYPE_CHECKING:
     import torch
@@ -38,4 +39,4 @@ class Setting:
 
     def score(self, model: nn.Module) -> Score:
         """The task's metric of a model."""
-        return accuracy.score(self.task, accuracy.torch_forward(model, self.device), seed=self.recipe.seed)
+        return accuracy.score(self.task, TorchForward(model, self.device), seed=self.recipe.seed)

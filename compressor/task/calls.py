@@ -64,7 +64,7 @@ def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further
             those that the task declares.
     """
     first, others = first_sizes(task, further), other_sizes(task, further, declared.ranges)
-    call = _example(task, first)
+    call = example_call(task, first)
     signature = Signature.of_call(model.forward, call)
     if not signature.input_names:
         raise TaskError("`example` gives no tensor", hint="give the tensors that `forward` takes")
@@ -129,13 +129,14 @@ def _ranges(task: GuardedTask, model: nn.Module, first: Sizes, further: Sizes, d
 def _runs(task: GuardedTask, model: nn.Module, sizes: Sizes) -> bool:
     """Whether there is such an example, and the model takes it."""
     try:
-        run(model, _example(task, sizes), sizes)
+        run(model, example_call(task, sizes), sizes)
     except TaskError:
         return False
     return True
 
 
-def _example(task: GuardedTask, sizes: Sizes) -> Call:
+def example_call(task: GuardedTask, sizes: Sizes) -> Call:
+    """The call that the task's example at these sizes stands for."""
     further = {name: size for name, size in sizes.items() if name not in (BATCH, TIME)}
     return task.arguments(sizes[BATCH], sizes[TIME], **further)
 
@@ -152,7 +153,7 @@ def _of_states(error: TaskError, kept: Sequence[str]) -> TaskError:
 
 def _shapes(task: GuardedTask, model: nn.Module, signature: Signature, sizes: Sizes) -> tuple[Shapes, Shapes]:
     """Shapes of the tensors that go in and come out at these sizes."""
-    call = _example(task, sizes)
+    call = example_call(task, sizes)
     tensors = signature.flatten(call)
     results = run(model, call, sizes)
     mine = signature.with_results(results).outputs

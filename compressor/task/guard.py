@@ -14,11 +14,14 @@ from torch import Tensor
 from compressor.errors import CompressorError, Place, TaskError, TaskNote
 from compressor.nn.attention.parts import AttentionParts
 from compressor.nn.patterns import check_patterns
+from compressor.nn.seams import mark
 from compressor.task.batches import split
 from compressor.task.calls import Calls, Declared, learn_calls
+from compressor.task.forwards import AdaptedForward, ModelForward, TorchForward
 from compressor.task.model_checks import check_model
-from compressor.task.signature import Call, as_call, flatten_calls
+from compressor.task.signature import Call, as_call, flatten_calls, structured
 from compressor.task.sizes import check_ranges, further_sizes
+from compressor.task.submodules import learn_submodules, paths_of
 from compressor.task.view import TaskView, ViewedBatches
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from compressor.task.axes import Axes
     from compressor.task.contract import Evaluation, Forward, Inputs, Outputs, Task
     from compressor.task.sizes import Ranges
+    from compressor.task.submodules import Submodule
 
 
 class GuardedTask(TaskView):
@@ -41,6 +45,8 @@ class GuardedTask(TaskView):
         self.file = file
         self.calls: Calls | None = None
         """How the model is called; known once it was built."""
+        self.submodules: Mapping[str, Submodule] = {}
+        """The modules that become files of their own, by name; known once the model was built."""
         self.notes: tuple[str, ...] = ()
         """What was done to the model when it was built: prefixes taken off names, computed weights folded."""
         self.masks: Mapping[str, Tensor] = {}
@@ -73,7 +79,7 @@ class GuardedTask(TaskView):
 
     @ranges.setter
     def ranges(self, declared: Ranges) -> None:
-        self._declared_ranges = declared
+        self.declared_ranges = declared
 
     @property
     def name(self) -> str:
@@ -95,7 +101,10 @@ class GuardedTask(TaskView):
             check_model(model, self.attention)
             folded = fold(model.eval())
         self.notes, self.masks = (*self.notes, *folded.notes), folded.masks
-        return flatten_calls(model, self._learned(model).signature)
+        learned = self._learned(model)
+        for submodule in self.submodules.values():
+            mark(model.get_submodule(submodule.path))
+        return flatten_calls(model, learned.signature)
 
     def _learned(self, model: nn.Module | None = None) -> Calls:
         """How the model is called, found when it is first asked for."""
@@ -104,9 +113,13 @@ class GuardedTask(TaskView):
                 self.model()
                 assert self.calls is not None
                 return self.calls
-            declared = Declared(self._declared_inputs, self._declared_outputs, self._declared_ranges)
+            declared = Declared(self._declared_inputs, self._declared_outputs, self.declared_ranges)
+            further = further_sizes(self.task.example)
             with self._placed():
-                self.calls = learn_calls(self, model, declared, further_sizes(self.task.example))
+                calls = learn_calls(self, model, declared, further)
+                paths = paths_of(self.task.modules)
+                self.submodules = learn_submodules(self, model, paths, further, calls.ranges) if paths else {}
+            self.calls = calls
         return self.calls
 
     def arguments(self, batch: int, length: int, **further: int) -> Call:
@@ -163,16 +176,16 @@ class GuardedTask(TaskView):
         with self._guard("validate"):
             return self.task.validate(structured)
 
-    def _structured(self, forward: Forward) -> Callable[..., Any]:
+    def _structured(self, forward: Forward | TorchForward) -> Callable[..., Any]:
         """A flat `forward` that is called as the user's own; a user's own, as long as the model was not built."""
         if self.calls is None:
             return forward
-        signature = self.calls.signature
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return signature.results(forward(*signature.flatten(Call(*args, **kwargs))))
-
-        return call
+        whole = structured(self.calls.signature, forward)
+        if not self.submodules:
+            return whole
+        paths = {name: submodule.path for name, submodule in self.submodules.items()}
+        assert isinstance(forward, (TorchForward, AdaptedForward))  # no single file holds the modules of several
+        return ModelForward(whole, {name: forward.submodule(path) for name, path in paths.items()})
 
     def _call(self, function: str, *arguments: Any, **named: Any) -> Any:
         with self._guard(function):
@@ -225,7 +238,8 @@ class GuardedTask(TaskView):
             )
 
         with self._placed():
-            check_ranges(self._declared_ranges, further_sizes(self.task.example))
+            check_ranges(self.declared_ranges, further_sizes(self.task.example))
+            paths_of(self.task.modules)
 
     def _check_patterns(self) -> None:
         try:

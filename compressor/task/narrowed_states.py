@@ -19,7 +19,8 @@ class NarrowedStates(TaskView):
     def __init__(self, task: Task, structure: Iterable[Mapping[str, Any]]) -> None:
         """`structure` holds the records of the compressed model; those of `edges` count here."""
         super().__init__(task)
-        self._edges = [Edges.from_record(record) for record in structure if record.get("kind") == KIND]
+        edges = [Edges.from_record(record) for record in structure if record.get("kind") == KIND]
+        self._edges = [own for own in edges if not own.module]  # modules cut what they are given themselves
 
     def adapt(self, inputs: Inputs) -> Inputs:
         """The inputs with smaller states."""

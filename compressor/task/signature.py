@@ -252,6 +252,15 @@ def _structured_hook(signature: Signature, hook: Callable[..., Any]) -> Callable
     return before
 
 
+def structured(signature: Signature, forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of flat tensors that is called as the user's own `forward`."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return signature.results(forward(*signature.flatten(Call(*args, **kwargs))))
+
+    return call
+
+
 def _flat_forward(signature: Signature) -> Callable[..., Tensor | tuple[Tensor, ...]]:
     def forward(self: nn.Module, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         call = signature.call(tensors)

@@ -56,28 +56,34 @@ def checked(
     from exporters.passes import validity
     from exporters.quantization import quantize
     from exporters.quantization.products import DOMAIN
+    from exporters.quantization.whole_file import NothingSaved
     from exporters.stepping.sequences import Sequences
 
     options, task = job.options, job.task
     if stream is not None and not rounding.for_npu:  # every position of every sequence is a call
         few = min(_STREAMED, rounding.calibration_samples)
         rounding = rounding.model_copy(update={"calibration_samples": few})
-    rounded, quantization = quantize.quantize(
-        proto,
-        candidate.parent,
-        task,
-        reference,
-        rounding,
-        precision="int4" if options.precision == "int4" else "int8",
-        atol=Tolerances(parity.atol, parity.rtol, parity.noise).absolute,
-        rtol=parity.rtol,
-        shapes=None if stream is None else Sequences(task, stream.inputs),
-        behind=lambda file: Fixed(file, dynamic(task)) if stream is None else Steps(file.path, file=file),
-        stream=stream,
-        metric=None if job.metric_drop is None else quantize.metric_of(task, job.metric_drop),
-        seed=job.seed,
-        bar=bar,
-    )
+    try:
+        rounded, quantization = quantize.quantize(
+            proto,
+            candidate.parent,
+            task,
+            reference,
+            rounding,
+            precision="int4" if options.precision == "int4" else "int8",
+            atol=Tolerances(parity.atol, parity.rtol, parity.noise).absolute,
+            rtol=parity.rtol,
+            shapes=None if stream is None else Sequences(task, stream.inputs),
+            behind=lambda file: Fixed(file, dynamic(task)) if stream is None else Steps(file.path, file=file),
+            stream=stream,
+            metric=None if job.metric_drop is None else quantize.metric_of(task, job.metric_drop),
+            seed=job.seed,
+            bar=bar,
+        )
+    except NothingSaved as error:
+        kept = facts.contents(proto, job.path, options)
+        note = f"`precision: {options.precision}` was left out: {error.message}"
+        return facts.artifact(candidate, kept, parity, job.seconds).model_copy(update={"notes": (note,)}), kept
     validity.check(rounded, options.opset, {DOMAIN: 1} if rounding.quantize_for == "cpu" else {})
     files = facts.contents(rounded, job.path, options)
     facts.write_beside(candidate, files)

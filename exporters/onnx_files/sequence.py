@@ -32,6 +32,7 @@ def graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.Mode
     from exporters.capture import program as torch_capture
     from exporters.loops.capture import translate_body
     from exporters.passes import naming, tidy
+    from exporters.passes.weight_names import name_by_parameters
 
     native_recurrent.prepare(model)
     length, axes = _tracing_length(task)
@@ -45,6 +46,7 @@ def graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.Mode
         tidy.tidy(built, captured.bodies, lambda body: translate_body(body, options.opset))
     naming.name_values(built, task.inputs, task.outputs)
     proto = naming.to_proto(built, axes, task.outputs, options.ir_version)
+    name_by_parameters(proto, model)
     finish(proto, options)
     return proto
 

@@ -18,6 +18,7 @@ from exporters.capture import program as torch_capture
 from exporters.onnx_files import facts, rounded
 from exporters.onnx_files.precision import finish
 from exporters.passes import naming, tidy
+from exporters.passes.weight_names import name_by_parameters
 from exporters.quantization.proof import DEVIATION
 from exporters.stepping import chained, example
 from exporters.stepping.find import find_plan
@@ -92,5 +93,6 @@ def graph(model: nn.Module, task: Task, options: Options, stream: Stream) -> tup
     proto = naming.to_proto(built, step.inputs, step.outputs, options.ir_version)
     entry = proto.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, step.info.model_dump_json()
+    name_by_parameters(proto, model)
     finish(proto, options)
     return proto, step.info

@@ -270,14 +270,14 @@ def test_the_harmful_layer_stays_a_native_node(tmp_path):
     torch.manual_seed(0)
     artifact, _ = quantized(tmp_path, Outlier(), npu_task(SCORES), max_error=0.08, keep_float=["operators.Mul"])
     found = forms(artifact)
-    assert {found["rnn.W_l0"], found["rnn.R_l0"]} == {"static"}
-    assert "static" not in {found["wide.W_l0"], found["wide.R_l0"]}
+    assert {found["rnn.weight_ih_l0"], found["rnn.weight_hh_l0"]} == {"static"}
+    assert "static" not in {found["wide.weight_ih_l0"], found["wide.weight_hh_l0"]}
     assert artifact.operators["GRU"] == 1
     assert artifact.quantization.structure.passed
     notes = {matrix.name: matrix.note for matrix in artifact.quantization.matrices}
-    assert "relative output error" in notes["wide.W_l0"]
-    assert "the other matrix" in notes["wide.R_l0"]
-    assert "plain operations" in notes["rnn.R_l0"]
+    assert "relative output error" in notes["wide.weight_ih_l0"]
+    assert "the other matrix" in notes["wide.weight_hh_l0"]
+    assert "plain operations" in notes["rnn.weight_hh_l0"]
 
 
 def test_the_metric_decides_where_it_is_limited(tmp_path):

@@ -30,6 +30,9 @@ def statements(report: Report) -> Iterator[Statement]:
         yield Statement("plain", report.remark)
     for index, measurement in enumerate(report.compressed):
         name = "" if len(report.compressed) == 1 else f"{labels.compressed(report, index)}: "
+        if measurement.module == report.compressed[0].module:  # the files of several modules have one metric together
+            metric = _metric(report.original_of(index), measurement)
+            yield Statement(metric.tone, metric.text if measurement.module else name + metric.text)
         for statement in _about(report.original_of(index), measurement, report.speedups[index]):
             yield Statement(statement.tone, name + statement.text)
     for step in report.steps:
@@ -41,7 +44,6 @@ def statements(report: Report) -> Iterator[Statement]:
 
 
 def _about(before: Measurement, after: Measurement, speedup: SpeedUp | None) -> Iterator[Statement]:
-    yield _metric(before, after)
     yield _size(before.artifact.bytes, after.artifact.bytes)
     if speedup is not None:
         yield Statement(changes.tone_of_speed(speedup), _speed(speedup))
@@ -56,7 +58,8 @@ def _about(before: Measurement, after: Measurement, speedup: SpeedUp | None) -> 
 def _metric(before: Measurement, after: Measurement) -> Statement:
     drop = changes.drop(before, after)
     values = f"{form.metric(before.score.value)} → {form.metric(after.score.value)}"
-    text = f"{before.score.metric} on the exported file: {values}, {changes.describe_drop(drop)}"
+    files = "files together" if after.module else "file"
+    text = f"{before.score.metric} on the exported {files}: {values}, {changes.describe_drop(drop)}"
     if drop.value == 0 or drop.interval is None:
         return Statement(changes.tone_of_drop(drop), f"{text}.")
     interval = f"{form.confidence(drop.interval)} of the drop: {form.between(drop.interval, form.metric)}"

@@ -1,7 +1,8 @@
 """States that enter and leave a model as its inputs and outputs (streaming) shrink with the units that they carry.
 
 A record says which inputs and outputs lost which positions: `{"kind": "edges", "inputs": {"1": {"axis": 2, "size": 128,
-"kept": [0, 3, ...]}}, "outputs": {...}}`, keyed by position in the model's arguments and results.
+"kept": [0, 3, ...]}}, "outputs": {...}}`, keyed by position in the model's arguments and results. With
+`"module": "decoder"` they are those of a module that is a file of its own.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class Edges:
 
     inputs: tuple[Cut, ...] = ()
     outputs: tuple[Cut, ...] = ()
+    module: str = ""
+    """Whose inputs and outputs; empty: the model's own."""
 
     @classmethod
     def from_masks(cls, masks: Mapping[tuple[str, int], Tensor]) -> Edges:
@@ -79,7 +82,7 @@ class Edges:
         def cuts(entries: Mapping[str, Any]) -> tuple[Cut, ...]:
             return tuple(Cut(int(i), int(e["axis"]), int(e["size"]), tuple(e["kept"])) for i, e in entries.items())
 
-        return cls(cuts(record["inputs"]), cuts(record["outputs"]))
+        return cls(cuts(record["inputs"]), cuts(record["outputs"]), record.get("module", ""))
 
     def record(self) -> dict[str, Any]:
         """The JSON record."""
@@ -87,7 +90,8 @@ class Edges:
         def entries(cuts: Iterable[Cut]) -> dict[str, Any]:
             return {str(cut.index): {"axis": cut.axis, "size": cut.size, "kept": list(cut.kept)} for cut in cuts}
 
-        return {"kind": KIND, "inputs": entries(self.inputs), "outputs": entries(self.outputs)}
+        of = {"module": self.module} if self.module else {}
+        return {"kind": KIND, **of, "inputs": entries(self.inputs), "outputs": entries(self.outputs)}
 
     def silence(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """The model's arguments with the removed units of the states set to 0."""

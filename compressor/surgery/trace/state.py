@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Crossing:
+    """A tensor that carries units into or out of a module which becomes a file of its own."""
+
+    module: str
+    enters: bool
+    index: int
+    """Its place among the tensors of the module's arguments, or of its results."""
+    labels: Tensor
+
+
+@dataclass(frozen=True)
 class Normalised:
     """What a normalisation takes its statistics over."""
 
@@ -54,6 +65,7 @@ class Trace:
         """Atoms whose features are not 0 any more if their unit is 0, such as behind a sigmoid."""
         self.summed: list[tuple[Ids, str]] = []
         """Atoms that are summed up, and where; they can only go if they are 0 then."""
+        self.crossings: list[Crossing] = []
         self.feedback = Feedback()
         self.constants: set[int] = set()
         """Storages that hold one constant of any size, such as a state of zeros; they shrink with what they meet."""
@@ -69,25 +81,35 @@ class Trace:
         self._parameters: dict[int, str] = {}
         for name, tensor in self.tensors.items():
             self._parameters.setdefault(tensor.untyped_storage().data_ptr(), name)
-        self._inputs = {tensor.untyped_storage().data_ptr(): (i, tensor) for i, tensor in enumerate(inputs)}
+        self._inputs: dict[int, tuple[int | None, Tensor]] = {
+            tensor.untyped_storage().data_ptr(): (i, tensor) for i, tensor in enumerate(inputs)
+        }
+        """Storage -> place among the model's inputs, None for an input of one of its modules; and the tensor."""
 
     def shifted_atoms(self) -> Ids:
         """`shifted`, each once."""
         return np.unique(np.concatenate([np.zeros(0, np.int64), *self.shifted]))
 
+    def may_be_state(self, tensor: Tensor) -> None:
+        """Take a tensor that enters a module for a state if a recurrent layer does, as the model's inputs are."""
+        self._inputs.setdefault(tensor.untyped_storage().data_ptr(), (None, tensor))
+
     def label_input(self, tensor: Tensor) -> Tensor | None:
-        """Label a model input that is used as a state, along its last axis; None for any other tensor."""
+        """Label an input that is used as a state, along its last axis; None for any other tensor."""
         entry = self._inputs.get(tensor.untyped_storage().data_ptr())
         if entry is None:
             return None
         index, whole = entry
-        atoms = self.atoms.axis(input_name(index), whole.dim() - 1, whole.size(-1), "in")
+        axis, size = whole.dim() - 1, whole.size(-1)
+        atoms = self.atoms.new(size) if index is None else self.atoms.axis(input_name(index), axis, size, "in")
         self.write(whole, torch.from_numpy(atoms).expand(whole.size()))
         return self.read(tensor)
 
     def leaves_as_state(self, index: int, labels: Tensor) -> bool:
         """True for an output that carries the same units, at the same places, as an input of its shape."""
         for position, whole in self._inputs.values():
+            if position is None:
+                continue
             key = (input_name(position), whole.dim() - 1)
             if key not in self.atoms.axes or whole.size() != labels.size():
                 continue

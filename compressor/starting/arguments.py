@@ -1,0 +1,182 @@
+"""Finds arguments that a model takes, by calling it with what its signature and its layers suggest."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from itertools import islice, product
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from compressor.errors import TaskError, first_line
+from compressor.starting.candidates import candidates
+from compressor.task import open_axes
+from compressor.task.axes import BATCH
+from compressor.task.signature import Call
+from compressor.task.unlabelled import seeded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from compressor.progress import Progress
+
+LENGTHS = (32, 16, 64, 8, 128, 512, 2048, 16384, 4, 1)
+"""Lengths that are tried, one after the other."""
+_TRIALS = 400
+"""Calls of the model at each of them."""
+_SIZES = (2, 3)
+_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """One call of a model, as text."""
+
+    texts: Mapping[str, str]
+    """Name of the argument -> Python text in `batch` and `length`; "" if the whole call is one text of the user's."""
+    keywords: bool
+    """Whether they are handed over by name."""
+    length: int
+    min_length: int
+    max_length: int
+
+    @property
+    def text(self) -> str:
+        """What `example` returns."""
+        return call_text(self.texts, keywords=self.keywords)
+
+
+def call_text(texts: Mapping[str, str], *, keywords: bool) -> str:
+    """One argument as itself, several as a tuple, keyword arguments as a dictionary."""
+    if keywords:
+        return "{" + ", ".join(f'"{name}": {text}' for name, text in texts.items()) + "}"
+    (*firsts, last) = texts.values()
+    if not firsts and not last.startswith("("):
+        return last
+    return f"({', '.join(texts.values())}{',' if not firsts else ''})"
+
+
+def find(model: nn.Module, progress: Progress, example: str | None = None) -> Arguments:
+    """Arguments that the model takes at several batch sizes, and the range of lengths.
+
+    Args:
+        model: In evaluation mode.
+        progress: Shows each trial.
+        example: What the user gives as `example`, as text in `batch` and `length`; nothing is guessed then.
+
+    Raises:
+        TaskError: Nothing that was tried runs.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    if example is not None:
+        for length in LENGTHS:
+            if _same_axes(model, example, length) is not None:
+                return _with_range(model, {"": example}, False, length)
+        raise TaskError(f"the model does not run on `{example}`: {_reason(model, example)}", hint="fix --example")
+    names = _wanted(model, parameters)
+    if not names:
+        raise _give_up(model, "its `forward` names no argument")
+    keywords = names != list(parameters)[: len(names)]
+    fallback: Arguments | None = None
+    with progress.bar("looking for arguments that the model takes", None) as bar:
+        for length in LENGTHS:
+            for texts in _combinations(model, names):
+                bar.advance()
+                right = _same_axes(model, call_text(texts, keywords=keywords), length)
+                if right:
+                    return _with_range(model, texts, keywords, length)
+                if right is not None and fallback is None:
+                    fallback = Arguments(texts, keywords, length, length, length)
+            if fallback is not None:
+                return _with_range(model, fallback.texts, keywords, length)
+    raise _give_up(model, f"nothing that was tried for {', '.join(f'`{name}`' for name in names)} runs")
+
+
+def _wanted(model: nn.Module, parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+    """Arguments that must be given; of Hugging Face's models, whose are all optional, the main ones."""
+    names = [name for name, one in parameters.items() if one.default is one.empty and one.kind not in _OPEN]
+    main = getattr(model, "main_input_name", None)
+    if isinstance(main, str) and main in parameters:
+        also = ("attention_mask",) if main.endswith("ids") else ()
+        decoded = ("decoder_input_ids",) if getattr(getattr(model, "config", None), "is_encoder_decoder", False) else ()
+        return [name for name in parameters if name in (*names, main, *also, *decoded)]
+    return names or [name for name, one in parameters.items() if one.kind not in _OPEN][:1]
+
+
+def _combinations(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, str]]:
+    choices = product(*(candidates(name, model) for name in names))
+    return (dict(zip(names, texts, strict=True)) for texts in islice(choices, _TRIALS))
+
+
+def made(text: str, batch: int, length: int) -> Any:
+    """The value of `example`'s text at one size, the same every time."""
+    with seeded(0):
+        return eval(compile(text, "<example>", "eval"), {"torch": torch, "batch": batch, "length": length})
+
+
+def _same_axes(model: nn.Module, text: str, length: int) -> bool | None:
+    """None if the model does not run on it; otherwise whether its samples lie along the axis of `batch`."""
+    try:
+        first, second = (_as_call(made(text, size, length)) for size in _SIZES)
+        for call in (first, second):
+            _run(model, call)
+    except Exception:
+        return None
+    tensors, spec = pytree.tree_flatten((first.args, first.kwargs))
+    others, _ = pytree.tree_flatten((second.args, second.kwargs))
+    if not all(isinstance(part, Tensor) for part in tensors):
+        return True
+
+    def run(parts: Sequence[Tensor]) -> Any:
+        args, kwargs = pytree.tree_unflatten(list(parts), spec)
+        return _run(model, Call(*args, **kwargs))
+
+    found = [{axis for axis, word in axes.items() if word == BATCH} for axes in open_axes.find(tensors, run)]
+    return found == [
+        {axis for axis, sizes in enumerate(zip(one.shape, other.shape, strict=True)) if sizes[0] != sizes[1]}
+        for one, other in zip(tensors, others, strict=True)
+    ]
+
+
+def _with_range(model: nn.Module, texts: Mapping[str, str], keywords: bool, length: int) -> Arguments:
+    text = call_text(texts, keywords=keywords)
+
+    def runs(size: int) -> bool:
+        try:
+            _run(model, _as_call(made(text, _SIZES[0], size)))
+        except Exception:
+            return False
+        return True
+
+    shortest, longest = open_axes.lengths(length, runs) if "length" in text else (length, length)
+    return Arguments(texts, keywords, length, shortest, longest)
+
+
+def _as_call(value: Any) -> Call:
+    from compressor.task.signature import as_call
+
+    return as_call(value)
+
+
+def _run(model: nn.Module, call: Call) -> Any:
+    with torch.no_grad(), seeded(0):
+        return model(*call.args, **call.kwargs)
+
+
+def _reason(model: nn.Module, text: str) -> str:
+    try:
+        _run(model, _as_call(made(text, _SIZES[0], LENGTHS[0])))
+    except Exception as error:
+        return first_line(error)
+    return "it does not run at another batch size"
+
+
+def _give_up(model: nn.Module, reason: str) -> TaskError:
+    return TaskError(
+        f"no arguments were found for `forward{inspect.signature(model.forward)}`: {reason}",
+        hint='say what it takes, in `batch` and `length`: --example "torch.randn(batch, length, 40)"; several as a '
+        "tuple, keyword arguments as a dictionary",
+    )
