@@ -1,4 +1,4 @@
-"""Models of the `transformers` package, unchanged and with random weights: their output classes, in runs and exports."""
+"""Models of the `transformers` package, unchanged, with random weights: their output classes in runs and exports."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_bert_is_stored_in_8_bits_with_a_metric_that_reads_logits(tmp_path):
     report = run(load("int8"), GuardedTask(Sentences(), __file__), tmp_path / "out", quick=True, device="cpu")
     (compressed,) = report.compressed
     assert report.limits_met
-    assert compressed.artifact.bytes < 0.75 * report.original.artifact.bytes
+    assert compressed.artifact.bytes < 0.9 * report.original.artifact.bytes
     assert [output.name for output in compressed.artifact.outputs] == ["logits"]
     assert {point.origin for point in compressed.artifact.parity.points} == {"example", "batches", "evaluate"}
 
