@@ -1,9 +1,9 @@
-"""Random tasks, good ones and faulty ones: is each accepted or refused with its own cause, quickly, without a traceback?
+"""Random tasks, good and faulty: is each accepted, or refused with its own cause, quickly and without a traceback?
 
     python benchmarks/fuzz_tasks.py [--count 300] [--seed 0] [--only FAULT]
 
-Each task is tried as `compressor run` does before any work (the dry run), under a watchdog of 10 s. Exit 1 if a verdict is
-wrong. The grammar is in `tests/pipeline/fuzzing/`; its first tasks are also a test.
+Each task is tried as `compressor run` does before any work (the dry run), under a watchdog of 10 s. Exit 1 if a verdict
+is wrong. The grammar is in `tests/pipeline/fuzzing/`; its first tasks are also a test.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import first_line
-from compressor.pipeline.trial.results import plain, problem
+from compressor.pipeline.trial.results import plain, problem, refuse_other_lengths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,7 @@ def _check_inputs(task: GuardedTask, inputs: Inputs) -> None:
             raise problem(
                 task, f"the first of `batches` gives `{name}` {differs}", "batches and `example` must be alike"
             )
+    refuse_other_lengths(task, inputs, "the first of `batches`")
 
 
 def _differs(part: Tensor, like: Tensor, axes: Mapping[int, str]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from compressor.measure import accuracy
-from compressor.pipeline.trial.results import equal, problem
+from compressor.pipeline.trial.results import equal, problem, refuse_other_lengths
 from compressor.task.forwards import AdaptedForward, TorchForward
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def try_evaluation(task: GuardedTask, forward: TorchForward, function: Function 
         )
     if metric is not None and again is not None:
         _refuse_changing(task, metric, again, function)
+    if first.whole is not None:
+        refuse_other_lengths(task, first.whole, f"the first call of the model in `{function}`")
     return first.whole
 
 
@@ -75,7 +77,7 @@ def _refuse_changing(task: GuardedTask, metric: Examined, again: Examined, funct
 def _begun(task: GuardedTask, forward: TorchForward, function: Function) -> tuple[_Watched, Examined | None]:
     """What the model, or its modules, were called with, and the metric if it was computed in time."""
     watched = _Watched(forward)
-    with suppress(_Enough):
+    with suppress(_Enough), task.placed():
         return watched, accuracy.examine(task, watched, validation=function == "validate")
     return watched, None
 

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from compressor.errors import Place, TaskError
+from compressor.task.axes import TIME
+from compressor.task.samples import size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from compressor.task.contract import Inputs
     from compressor.task.guard import GuardedTask
 
 _SAME = 1e-5
@@ -45,6 +48,23 @@ def _close(one: Tensor, other: Tensor) -> bool:
 def plain(dtype: torch.dtype) -> str:
     """`float32` of `torch.float32`."""
     return str(dtype).removeprefix("torch.")
+
+
+def refuse_other_lengths(task: GuardedTask, inputs: Inputs, what: str) -> None:
+    """Refuse sequences of lengths at which no file is compared with PyTorch; `what` gave them."""
+    if not any(TIME in axes.values() for axes in task.inputs.values()):
+        return
+    length = size(task, inputs, TIME)
+    for word, limit, outside in (
+        ("min_length", task.min_length, length < task.min_length),
+        ("max_length", task.max_length, length > task.max_length),
+    ):
+        if outside:
+            raise problem(
+                task,
+                f"{what} gives {length} positions, and `{word}` is {limit}",
+                f"files are checked from `min_length` to `max_length`: set `{word}` to what is in use",
+            )
 
 
 def problem(task: GuardedTask, message: str, hint: str) -> TaskError:

@@ -63,20 +63,23 @@ def judge(case: Case) -> str:
             task = GuardedTask(case.task()(), __file__)
             try_out(task, task.model(), torch.device("cpu"))
     except CompressorError as error:
-        if expected is None:
-            return f"refused: {error.render()}"
-        if not re.search(expected, error.message, re.DOTALL):
-            return f"another cause: {error.render()}"
-        if error.place is None:
-            return f"no place: {error.render()}"
+        return _of_error(error, expected) or _of_time(time.monotonic() - started)
     except Hung:
         return f"took more than {SECONDS:g} s"
     except Exception as error:
         return f"traceback: {type(error).__name__}: {error}"
-    else:
-        if expected is not None:
-            return "accepted"
-    seconds = time.monotonic() - started
+    return "accepted" if expected is not None else _of_time(time.monotonic() - started)
+
+
+def _of_error(error: CompressorError, expected: str | None) -> str:
+    if expected is None:
+        return f"refused: {error.render()}"
+    if not re.search(expected, error.message, re.DOTALL):
+        return f"another cause: {error.render()}"
+    return "" if error.place is not None else f"no place: {error.render()}"
+
+
+def _of_time(seconds: float) -> str:
     return f"took {seconds:.1f} s" if seconds > SECONDS else ""
 
 
