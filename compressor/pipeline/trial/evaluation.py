@@ -26,7 +26,7 @@ _EVALUATED = 2
 """Calls of the model that are always waited for."""
 SECONDS = 1.0
 """After which a trial is stopped."""
-_SAME = 1e-4
+_SAME = 1e-3
 """Largest difference of two metrics of one model, relative to them."""
 
 
@@ -37,9 +37,12 @@ class _Enough(BaseException):
 def try_evaluation(task: GuardedTask, forward: TorchForward, function: Function = "evaluate") -> Inputs | None:
     """Evaluate twice: the model must be called, on the same inputs each time, and the metric must be the same.
 
-    Gives the inputs of the first call, None if that was one of a module alone.
+    If it takes long, only the inputs of its first calls are compared. Gives the inputs of the first call, None if that was one of a module alone.
     """
-    (first, metric), (second, again) = _begun(task, forward, function), _begun(task, forward, function)
+    started = time.monotonic()
+    first, metric = _begun(task, forward, function)
+    slow = time.monotonic() - started > SECONDS
+    second, again = _begun(task, forward, function, stop_at=len(first.seen) if slow else None)
     if not first.seen:
         raise problem(
             task,
@@ -74,9 +77,14 @@ def _refuse_changing(task: GuardedTask, metric: Examined, again: Examined, funct
     )
 
 
-def _begun(task: GuardedTask, forward: TorchForward, function: Function) -> tuple[_Watched, Examined | None]:
-    """What the model, or its modules, were called with, and the metric if it was computed in time."""
-    watched = _Watched(forward)
+def _begun(
+    task: GuardedTask, forward: TorchForward, function: Function, stop_at: int | None = None
+) -> tuple[_Watched, Examined | None]:
+    """What the model, or its modules, were called with, and the metric if it was computed in time.
+
+    Stops before the call of number `stop_at` is carried out, if one is given.
+    """
+    watched = _Watched(forward, stop_at)
     with suppress(_Enough), task.placed():
         return watched, accuracy.examine(task, watched, validation=function == "validate")
     return watched, None
@@ -85,8 +93,9 @@ def _begun(task: GuardedTask, forward: TorchForward, function: Function) -> tupl
 class _Watched(AdaptedForward):
     """Notes the inputs of calls, and stops when there were some and time is up."""
 
-    def __init__(self, forward: TorchForward) -> None:
+    def __init__(self, forward: TorchForward, stop_at: int | None) -> None:
         super().__init__(forward, self._note_whole)
+        self._stop_at = stop_at
         self._end = time.monotonic() + SECONDS
         self.seen: list[list[Tensor]] = []
         self.whole: Inputs | None = None
@@ -111,3 +120,5 @@ class _Watched(AdaptedForward):
         if len(self.seen) >= _EVALUATED and time.monotonic() > self._end:
             raise _Enough
         self.seen.append(list(inputs))
+        if len(self.seen) == self._stop_at:
+            raise _Enough
