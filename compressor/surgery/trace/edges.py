@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -168,6 +170,29 @@ def starting_inputs(model: nn.Module) -> dict[int, Cut]:
     """Place of an input that keeps its size since units were removed -> what the model reads of it now."""
     hooks = [hook for hook in model._forward_pre_hooks.values() if isinstance(hook, NarrowingHook)]
     return {cut.index: cut for hook in hooks for edges in hook.edges for cut in edges.starting}
+
+
+def narrowed_target(model: nn.Module, outputs: Any, target: Any) -> Any:
+    """A training target whose states are of the size that `outputs` has since units were removed.
+
+    A tensor in the target is taken for the state that an output gives if it has its shape but for the axis of units.
+
+    Args:
+        model: Gives `outputs`.
+        outputs: What it gave.
+        target: Tensors in any structure.
+    """
+    given = [part for part in tree_flatten(outputs)[0] if isinstance(part, Tensor)]
+    hooks = [hook for hook in model._forward_pre_hooks.values() if isinstance(hook, NarrowingHook)]
+    for cut in (cut for hook in hooks for edges in hook.edges for cut in edges.outputs):
+        target = tree_map_only(Tensor, partial(_like, cut, given[cut.index]), target)
+    return target
+
+
+def _like(cut: Cut, output: Tensor, target: Tensor) -> Tensor:
+    """The target of an output, cut as it is; any other tensor as it is."""
+    smaller = cut(target) if target.is_floating_point() else target
+    return smaller if smaller.size() == output.size() else target
 
 
 def narrowed(removals: Sequence[Edges], inputs: tuple[Any, ...]) -> tuple[Any, ...]:

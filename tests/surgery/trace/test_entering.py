@@ -12,6 +12,7 @@ from torch import nn
 
 from compressor.formats import Job
 from compressor.surgery.rebuild import rebuild
+from compressor.surgery.trace.edges import narrowed_target
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
 from compressor.task.narrowed_states import NarrowedStates
@@ -105,6 +106,15 @@ def test_a_state_that_is_carried_on_shrinks_twice():
     task = NarrowedStates(RandomTask(AXES, SCORES, example), (*first.structure, *second.structure))
     x, h, keep = task.example(2, 4)
     assert h.shape == second.model(x, h, keep)[1].shape == (1, 2, HIDDEN - 5)
+
+
+def test_a_target_that_is_a_state_is_cut_like_the_state():
+    done = removed(Streaming())
+    outputs, wide = done.model(*example(2, 4)), torch.randn(1, 2, HIDDEN)
+    target = narrowed_target(done.model, outputs, {"y": torch.zeros(2, 4, CLASSES), "h": wide, "other": torch.zeros(7)})
+    [cut] = done.structure[-1]["outputs"].values()
+    torch.testing.assert_close(target["h"], wide[..., cut["kept"]])
+    assert (target["y"].shape, target["other"].shape) == ((2, 4, CLASSES), (7,))
 
 
 AXES = {"x": {0: "batch", 1: "time"}, "h": {1: "batch"}, "keep": {0: "batch"}}
