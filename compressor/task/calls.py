@@ -48,6 +48,8 @@ class Calls:
     outputs: Axes
     ranges: Ranges = field(default_factory=dict)
     """Name of each further open axis -> its smallest and largest size."""
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """`batch`, `time` and further sizes of the task's example -> the two at which the model was called."""
 
 
 def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further: Sizes) -> Calls:
@@ -84,7 +86,9 @@ def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further
     open_sizes = {word: first[word] for word, shapes in changed.items() if word in further and shapes != seen}
     ranges = _ranges(task, model, first, open_sizes, declared.ranges)
     # Inputs that the task declares are as open as it says; outputs follow from them.
-    return Calls(signature, declared.inputs or inputs.axes(None), outputs.axes(declared.outputs or None), ranges)
+    outward = outputs.axes(declared.outputs or None)
+    tried = {word: (first[word], size) for word, size in others.items() if word not in further or word in ranges}
+    return Calls(signature, declared.inputs or inputs.axes(None), outward, ranges, tried)
 
 
 def _named(found: Observed, declared: Axes, what: str) -> Observed:

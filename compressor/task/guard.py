@@ -57,7 +57,7 @@ class GuardedTask(TaskView):
     @property
     def inputs(self) -> Axes:
         """Name of each input -> {axis: name of the open axis}: what the task declares, or else what was found."""
-        return self._learned().inputs
+        return self.learned().inputs
 
     @inputs.setter
     def inputs(self, declared: Axes) -> None:
@@ -66,7 +66,7 @@ class GuardedTask(TaskView):
     @property
     def outputs(self) -> Axes:
         """The same of each output."""
-        return self._learned().outputs
+        return self.learned().outputs
 
     @outputs.setter
     def outputs(self, declared: Axes) -> None:
@@ -75,7 +75,7 @@ class GuardedTask(TaskView):
     @property
     def ranges(self) -> Ranges:
         """Smallest and largest size of each further open axis."""
-        return self._learned().ranges
+        return self.learned().ranges
 
     @ranges.setter
     def ranges(self, declared: Ranges) -> None:
@@ -101,12 +101,12 @@ class GuardedTask(TaskView):
             check_model(model, self.attention)
             folded = fold(model.eval())
         self.notes, self.masks = (*self.notes, *folded.notes), folded.masks
-        learned = self._learned(model)
+        learned = self.learned(model)
         for submodule in self.submodules.values():
             mark(model.get_submodule(submodule.path))
         return flatten_calls(model, learned.signature)
 
-    def _learned(self, model: nn.Module | None = None) -> Calls:
+    def learned(self, model: nn.Module | None = None) -> Calls:
         """How the model is called, found when it is first asked for."""
         if self.calls is None:
             if model is None:
@@ -138,7 +138,7 @@ class GuardedTask(TaskView):
         """The tensors of a call; the model is built for that only if they are not the arguments themselves."""
         if self.calls is None and not call.kwargs and all(isinstance(part, Tensor) for part in call.args):
             return call.args
-        return self._learned().signature.flatten(call)
+        return self.learned().signature.flatten(call)
 
     def batches(self, generator: torch.Generator) -> Iterable[tuple[Inputs, Any]]:
         """The task's `batches` as (tensors, target), with their length if they have one."""

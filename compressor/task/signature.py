@@ -185,9 +185,16 @@ class Signature:
         """The call that hands these tensors over."""
         args, kwargs = [], {}
         arguments = self.inputs.build(tensors)
-        by_name = False  # an argument left at a default that cannot be given by place makes all later ones keywords
+        more = any(
+            parameter.kind is inspect.Parameter.VAR_POSITIONAL and len(arguments[name]) > 0
+            for name, parameter in self.parameters.parameters.items()
+        )
+        by_name = False  # an argument that is left at its default makes all later ones keywords
         for name, parameter in self.parameters.parameters.items():
             value = arguments[name]
+            if _is_left(parameter, value) and not more:
+                by_name = True  # not handed over: decorators of `forward` may tell that from the default itself
+                continue
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 args.extend(value)
             elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -294,6 +301,13 @@ def _key(part: Any) -> str:
         if hasattr(part, attribute):
             return str(getattr(part, attribute))
     return str(part)
+
+
+def _is_left(parameter: inspect.Parameter, value: Any) -> bool:
+    """Whether an argument may be left out, since it is the default."""
+    named = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    default = parameter.default
+    return named and (value is default or (type(value) is type(default) in _CONSTANTS and value == default))
 
 
 def _is_empty(parameter: inspect.Parameter, value: Any) -> bool:

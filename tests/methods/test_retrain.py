@@ -12,9 +12,21 @@ from compressor.errors import MethodError, TaskError
 from compressor.methods.base import State
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
+from compressor.task.guard import GuardedTask
 from compressor.testing import RandomTask
 from compressor.training.rounding import rounded
-from tests.methods.conftest import BATCHES, SignTask, Tagger, make_context, same, weights
+from tests.methods.conftest import (
+    BATCH,
+    BATCHES,
+    CHANNELS,
+    CLASSES,
+    HIDDEN,
+    SignTask,
+    Tagger,
+    make_context,
+    same,
+    weights,
+)
 from tests.surgery.trace.test_entering import AXES as STATES
 from tests.surgery.trace.test_entering import Streaming
 from tests.surgery.trace.test_entering import example as states_example
@@ -326,3 +338,67 @@ def test_targets_that_are_states_are_cut_like_the_states_of_a_smaller_model():
     units = Magnitude(prune="units", count=3, compensate=False).apply(State(model), context)
     result = Retrain(epochs=2, lr=0.01).apply(units.state, context)
     assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+class Window(nn.Module):
+    """A few positions and a state in, scores and the next state out: the module that is a file."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.GRU(CHANNELS, 2 * HIDDEN, batch_first=True), nn.Linear(2 * HIDDEN, CLASSES)
+
+    def forward(self, x, state):
+        y, state = self.rnn(x, state)
+        return {"scores": self.head(y), "next_state": state}
+
+
+class Windows(nn.Module):
+    """Runs it over a long sequence: the state is carried on, gradients end at each window."""
+
+    def __init__(self):
+        super().__init__()
+        self.window = Window()
+
+    def forward(self, x):
+        state, scores = x.new_zeros(1, len(x), 2 * HIDDEN), []
+        for part in x.split(4, 1):
+            result = self.window(part, state.detach())
+            state = result["next_state"]
+            scores.append(result["scores"])
+        return torch.cat(scores, 1)
+
+
+class Earlier(SignTask):
+    """At every position: was the first channel positive one position before?"""
+
+    modules, length, max_length = ("window",), 18, 40
+
+    def model(self):
+        torch.manual_seed(0)
+        return Windows()
+
+    def batches(self, generator):
+        for _ in range(30):
+            x = torch.randn(BATCH, self.length, CHANNELS, generator=generator)
+            yield (x,), (x[:, :-1, 0] > 0).long()
+
+    def loss(self, outputs, target):
+        return nn.functional.cross_entropy(outputs[:, 1:].flatten(0, 1), target.flatten())
+
+    def evaluate(self, forward):
+        x = torch.randn(11, 23, CHANNELS, generator=torch.Generator().manual_seed(1))
+        state, right = torch.zeros(1, 11, 2 * HIDDEN), []
+        for step in range(23):
+            result = forward.window(x[:, step : step + 1], state)
+            state = result["next_state"]
+            right.append(result["scores"][:, 0].argmax(-1) == (x[:, step - 1, 0] > 0))
+        return torch.stack(right[1:]).float().mean(0)
+
+
+def test_a_model_of_states_is_trained_over_many_windows_by_the_model_that_runs_it():
+    task = GuardedTask(Earlier(), __file__)
+    context = make_context(task.model().eval(), task)
+    half = Magnitude(prune="units", ratio=0.5).apply(State(context.original), context).state
+    result = Retrain(epochs=3, lr=0.02).apply(half, context)
+    assert result.history[-1]["metric"] > 0.95  # step by step, although it was trained in windows of four
+    assert half.model.window.rnn.hidden_size == HIDDEN

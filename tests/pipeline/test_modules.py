@@ -7,6 +7,8 @@ from torch import nn
 
 import compressor
 from compressor import Task, recipe
+from compressor.errors import UsageError
+from compressor.pipeline.file_task import task_of_file
 from compressor.pipeline.run import run
 from compressor.task.guard import GuardedTask
 
@@ -136,6 +138,17 @@ def test_the_originals_files_together_have_the_models_metric(finished):
     first, second = report.compressed
     assert first.score == second.score == first.torch_score.model_copy(update={"interval": first.score.interval})
     assert report.baselines == (0, 1)
+
+
+def test_a_files_task_is_that_of_its_module_at_the_widths_that_it_has(finished):
+    _, out = finished
+    task = GuardedTask(Translating(), __file__)
+    for name, width in (("model.decoder.onnx", HIDDEN), ("original.decoder.onnx", 2 * HIDDEN)):
+        own = task_of_file(task, out / name)
+        assert own.example(2, 5)[1].shape == (2, 5, width)
+        in_onnx_runtime(out / name)(*own.example(2, 5))
+    with pytest.raises(UsageError, match=r"a.onnx does not say which of the task's modules it holds: encoder, decoder"):
+        task_of_file(task, out / "a.onnx")
 
 
 def test_parameters_and_parity_are_those_of_each_file(finished):
