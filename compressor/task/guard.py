@@ -179,9 +179,9 @@ class GuardedTask(TaskView):
 
     def _structured(self, forward: Forward | TorchForward) -> Callable[..., Any]:
         """A flat `forward` that is called as the user's own; a user's own, as long as the model was not built."""
-        if self.calls is None:
+        if self.calls is None and not self.task.modules:
             return forward
-        whole = structured(self.calls.signature, forward)
+        whole = structured(self.learned().signature, forward)
         if not self.submodules:
             return whole
         paths = {name: submodule.path for name, submodule in self.submodules.items()}
