@@ -37,7 +37,8 @@ class _Enough(BaseException):
 def try_evaluation(task: GuardedTask, forward: TorchForward, function: Function = "evaluate") -> Inputs | None:
     """Evaluate twice: the model must be called, on the same inputs each time, and the metric must be the same.
 
-    If it takes long, only the inputs of its first calls are compared. Gives the inputs of the first call, None if that was one of a module alone.
+    If it takes long, only the inputs of its first calls are compared. Gives the inputs of the first call, None if that
+    was one of a module alone.
     """
     started = time.monotonic()
     first, metric = _begun(task, forward, function)
