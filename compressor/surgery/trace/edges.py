@@ -44,15 +44,25 @@ class Cut:
     size: int
     """Before the cut: a tensor of this size has still to be cut, one that came out of the smaller model not."""
     kept: tuple[int, ...]
+    rows: tuple[tuple[int, ...], ...] = ()
+    """For a state of several layers (L, B, H): the kept positions of each; `kept` are those of the first."""
 
     def __call__(self, tensor: Tensor) -> Tensor:
         """The kept positions, of a tensor that still has all of them."""
         if tensor.dim() <= self.axis or tensor.size(self.axis) != self.size:
             return tensor
-        return tensor.index_select(self.axis, torch.tensor(self.kept, device=tensor.device))
+        if not self.rows:
+            return tensor.index_select(self.axis, torch.tensor(self.kept, device=tensor.device))
+        if len(tensor) != len(self.rows):
+            return tensor
+        rows = [torch.tensor(kept, device=tensor.device) for kept in self.rows]
+        return torch.stack([part.index_select(self.axis - 1, row) for part, row in zip(tensor, rows, strict=True)])
 
     def silence(self, tensor: Tensor) -> Tensor:
         """All positions; those that are removed are 0."""
+        if self.rows:
+            cuts = [Cut(self.index, self.axis - 1, self.size, kept) for kept in self.rows]
+            return torch.stack([cut.silence(part) for cut, part in zip(cuts, tensor, strict=True)])
         removed = torch.tensor(sorted(set(range(self.size)) - set(self.kept)), device=tensor.device)
         return tensor.index_fill(self.axis, removed, 0.0)
 
@@ -80,7 +90,10 @@ class Edges:
         """From the JSON record."""
 
         def cuts(entries: Mapping[str, Any]) -> tuple[Cut, ...]:
-            return tuple(Cut(int(i), int(e["axis"]), int(e["size"]), tuple(e["kept"])) for i, e in entries.items())
+            return tuple(
+                Cut(int(i), int(e["axis"]), int(e["size"]), tuple(e["kept"]), tuple(map(tuple, e.get("rows", ()))))
+                for i, e in entries.items()
+            )
 
         return cls(cuts(record["inputs"]), cuts(record["outputs"]), record.get("module", ""))
 
@@ -88,7 +101,11 @@ class Edges:
         """The JSON record."""
 
         def entries(cuts: Iterable[Cut]) -> dict[str, Any]:
-            return {str(cut.index): {"axis": cut.axis, "size": cut.size, "kept": list(cut.kept)} for cut in cuts}
+            return {
+                str(cut.index): {"axis": cut.axis, "size": cut.size, "kept": list(cut.kept)}
+                | ({"rows": [list(row) for row in cut.rows]} if cut.rows else {})
+                for cut in cuts
+            }
 
         of = {"module": self.module} if self.module else {}
         return {"kind": KIND, **of, "inputs": entries(self.inputs), "outputs": entries(self.outputs)}
