@@ -80,7 +80,8 @@ def make_plan(
             kept = {key: mask for key, mask in everything.items() if not is_edge(key[0])}
             to_convert = _to_convert(model, seen, kept, choice.removed)
             if not to_convert:
-                edges = Edges.from_masks({key: mask for key, mask in everything.items() if is_edge(key[0])})
+                masks_of_edges = {key: mask for key, mask in everything.items() if is_edge(key[0])}
+                edges = Edges.from_masks(masks_of_edges, seen.carried, seen.read_of_inputs)
                 return Plan(model, masks, records, seen, choice, kept, edges, _seams(seen, choice.removed))
             converted = convert(model, masks, to_convert)
         model, masks, records = converted.model, converted.masks, records + converted.records
@@ -185,7 +186,7 @@ def _cut(trace: Trace, crossing: Crossing, removed: Ids) -> Cut | None:
     rows = tuple(tuple(row.nonzero()[0].tolist()) for row in stays)
     if stays.all() or len({len(row) for row in rows}) > 1:
         return None
-    return Cut(crossing.index, axis, ids.shape[-1], rows[0], rows if ids.ndim > 1 else ())
+    return Cut(crossing.index, axis, ids.shape[-1], rows[0], rows=rows if ids.ndim > 1 else ())
 
 
 def lost_features(trace: Trace, name: str, removed: Ids) -> NDArray[np.bool_]:
