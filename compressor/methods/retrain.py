@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,7 @@ from compressor.errors import MethodError
 from compressor.methods.base import Context, Method, State, StepResult
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from compressor.training.distillation import Teacher
     from compressor.training.epoch_batches import EpochBatches
@@ -160,6 +160,7 @@ class Retrain(Method):
     def _train(self, model: nn.Module, state: State, context: Context) -> tuple[list[dict[str, float]], list[str]]:
         """Train `model` in place; gives a row an epoch, and notes."""
         from compressor.measure import accuracy
+        from compressor.surgery.trace.edges import narrowed_target
         from compressor.task.forwards import TorchForward
         from compressor.training.batch_loss import batch_loss
         from compressor.training.epochs import Validation, train_epochs
@@ -183,6 +184,9 @@ class Retrain(Method):
             batches = self._batches(context)
             steps = batches.steps
 
+            def task_loss(outputs: Any, target: Any) -> Tensor:
+                return task.loss(outputs, narrowed_target(model, outputs, target))
+
             def metric(trained: nn.Module) -> float:
                 return accuracy.score(task, TorchForward(trained, device), validation=True).value
 
@@ -202,7 +206,7 @@ class Retrain(Method):
                 model,
                 trainer,
                 batches,
-                batch_loss(model, task.loss, teacher, teacher_share=self.distill_weight, device=device, bf16=self.bf16),
+                batch_loss(model, task_loss, teacher, teacher_share=self.distill_weight, device=device, bf16=self.bf16),
                 Validation(
                     metric,
                     task.higher_is_better,

@@ -13,6 +13,7 @@ from compressor.methods.base import State
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.task.guard import GuardedTask
+from compressor.testing import RandomTask
 from compressor.training.rounding import rounded
 from tests.methods.conftest import (
     BATCH,
@@ -26,6 +27,9 @@ from tests.methods.conftest import (
     same,
     weights,
 )
+from tests.surgery.trace.test_entering import AXES as STATES
+from tests.surgery.trace.test_entering import Streaming
+from tests.surgery.trace.test_entering import example as states_example
 
 
 def test_retraining_learns_the_task_and_reports_every_epoch(state, context):
@@ -323,6 +327,25 @@ def test_retraining_on_cuda_holds_masks_and_learns(model, task, bf16):
     method = Retrain(epochs=5, lr=0.03, bf16=bf16, noise_eta=0.001, distill=True, distill_hidden=("rnn",))
     result = method.apply(State(model, {"rnn.weight_hh_l0": mask.cuda()}), context)
     assert not result.state.model.rnn.weight_hh_l0.cpu()[~mask].any()
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+class WithStates(RandomTask):
+    """Its targets hold a state of the original's size; the metric reads the scores."""
+
+    def evaluate(self, forward):
+        x, h, keep = self.example(4, 5)
+        return float(forward(x, h, keep)[0].mean())
+
+
+def test_targets_that_are_states_are_cut_like_the_states_of_a_smaller_model():
+    torch.manual_seed(0)
+    model = Streaming().eval()
+    outputs = {"scores": {0: "batch", 1: "time"}, "h_out": {1: "batch"}}
+    task = WithStates(STATES, outputs, states_example, model)
+    context = make_context(model, task)
+    units = Magnitude(prune="units", count=3, compensate=False).apply(State(model), context)
+    result = Retrain(epochs=2, lr=0.01).apply(units.state, context)
     assert result.history[-1]["loss"] < result.history[0]["loss"]
 
 
