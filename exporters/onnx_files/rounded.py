@@ -124,6 +124,7 @@ def _taken(before: onnx.ModelProto, candidate: Path) -> tuple[str, ...]:
     """What accelerators take of a file, and took of the float graph, by the tables of `compressor check`."""
     from compressor.onnx_graphs import targets
     from compressor.onnx_graphs.partition import survey
+    from compressor.render.format import plural
     from compressor.runtimes import loading
 
     notes = []
@@ -131,7 +132,7 @@ def _taken(before: onnx.ModelProto, candidate: Path) -> tuple[str, ...]:
         target = targets.get(name)
         old, new = (survey(proto, target) for proto in (before, loading.read(candidate)))
         notes.append(
-            f"{target.title} takes {new.taken} of {new.nodes} nodes in {new.partitions} partitions "
+            f"{target.title} takes {new.taken} of {new.nodes} nodes in {plural(new.partitions, 'partition')} "
             f"({old.taken} of {old.nodes} in {old.partitions} of the float graph), by the table of `compressor check`"
         )
     return tuple(notes)

@@ -13,6 +13,7 @@ from compressor.methods.base import State
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.task.guard import GuardedTask
+from compressor.testing import RandomTask
 from compressor.training.rounding import rounded
 from tests.methods.conftest import (
     BATCH,
@@ -26,6 +27,9 @@ from tests.methods.conftest import (
     same,
     weights,
 )
+from tests.surgery.trace.test_entering import AXES as STATES
+from tests.surgery.trace.test_entering import Streaming
+from tests.surgery.trace.test_entering import example as states_example
 
 
 def test_retraining_learns_the_task_and_reports_every_epoch(state, context):
@@ -164,7 +168,7 @@ def test_a_schedule_counts_batches_without_a_length_and_still_sees_the_same_data
 
 
 def test_early_stopping_waits_and_restores_the_best_weights(state, model, task):
-    task.metrics = [0.5, 0.7, 0.6, 0.7, 0.9]
+    task.metrics = [0.4, 0.5, 0.7, 0.6, 0.7, 0.9]  # the first is that of the weights from before training
     result = Retrain(epochs=5, early_stopping=2).apply(state, make_context(model, task))
     best = SignTask()
     best.metrics = [0.0, 0.0]
@@ -177,11 +181,20 @@ def test_early_stopping_waits_and_restores_the_best_weights(state, model, task):
 def test_without_keep_best_the_last_weights_stay(state, model, task):
     task.metrics = [0.9, 0.1]
     other = SignTask()
-    other.metrics = [0.9, 0.1]
+    other.metrics = [0.0, 0.9, 0.1]
     last = Retrain(epochs=2).apply(state, make_context(model, task))
     best = Retrain(epochs=2, keep_best=True).apply(state, make_context(model, other))
     assert not same(weights(last.state.model), weights(best.state.model))
     assert last.notes == ()
+
+
+@pytest.mark.parametrize("options", [{"keep_best": True}, {"early_stopping": 2}])
+def test_training_that_makes_it_worse_gives_back_the_weights_from_before(state, model, task, options):
+    task.metrics = [0.9, 0.8, 0.7, 0.6]
+    result = Retrain(epochs=2, lr=0.5, **options).apply(state, make_context(model, task))
+    assert same(weights(result.state.model), weights(state.model))
+    assert result.may_change_nothing
+    assert result.notes[0] == ("the weights from before training kept: none of 2 epochs has a better validation metric")
 
 
 def test_distillation_alone_never_asks_for_labels_and_reaches_the_teacher(model, task):
@@ -314,6 +327,25 @@ def test_retraining_on_cuda_holds_masks_and_learns(model, task, bf16):
     method = Retrain(epochs=5, lr=0.03, bf16=bf16, noise_eta=0.001, distill=True, distill_hidden=("rnn",))
     result = method.apply(State(model, {"rnn.weight_hh_l0": mask.cuda()}), context)
     assert not result.state.model.rnn.weight_hh_l0.cpu()[~mask].any()
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+class WithStates(RandomTask):
+    """Its targets hold a state of the original's size; the metric reads the scores."""
+
+    def evaluate(self, forward):
+        x, h, keep = self.example(4, 5)
+        return float(forward(x, h, keep)[0].mean())
+
+
+def test_targets_that_are_states_are_cut_like_the_states_of_a_smaller_model():
+    torch.manual_seed(0)
+    model = Streaming().eval()
+    outputs = {"scores": {0: "batch", 1: "time"}, "h_out": {1: "batch"}}
+    task = WithStates(STATES, outputs, states_example, model)
+    context = make_context(model, task)
+    units = Magnitude(prune="units", count=3, compensate=False).apply(State(model), context)
+    result = Retrain(epochs=2, lr=0.01).apply(units.state, context)
     assert result.history[-1]["loss"] < result.history[0]["loss"]
 
 
