@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressor import checkpoint
+from compressor.pipeline.axes import open_axes
 from compressor.pipeline.compressing import compress, in_step
 from compressor.pipeline.dry_run import try_out
 from compressor.pipeline.environment import environment, find_device
@@ -115,6 +116,7 @@ def _carry_out(run: Setting) -> Report:
         refused=tuple(refused),
         limits=check_limits(recipe.limits, compared, compressed, speedups),
         notes=_notes(run, steps),
+        axes=open_axes(task),
         environment=environment(run.device),
     )
     return _write(run.folder, report)

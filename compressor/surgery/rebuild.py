@@ -14,7 +14,7 @@ from compressor.nn.structure import REPLACE, apply_record
 from compressor.surgery.attention.head_records import KIND as HEADS
 from compressor.surgery.attention.head_records import apply_heads_record
 from compressor.surgery.trace.edges import KIND as EDGES
-from compressor.surgery.trace.edges import Edges
+from compressor.surgery.trace.edges import Edges, narrow_inputs
 from compressor.surgery.units.resize import refresh, replace, tensor_of
 from compressor.surgery.units.sizes import KIND as SIZES
 from compressor.surgery.units.sizes import apply_sizes_record
@@ -57,8 +57,11 @@ def rebuild(
             continue
         if record.get("kind") == EDGES:
             # Inputs and outputs follow from the sizes of the layers; modules cut what they are given.
-            if record.get("module"):
-                mark(_submodule(model, record)).cuts += (Edges.from_record(record),)
+            edges = Edges.from_record(record)
+            if edges.module:
+                mark(_submodule(model, record)).cuts += (edges,)
+            elif edges.starting:
+                narrow_inputs(model, edges)
             continue
         shapes = record.get("shapes")
         if record.get("kind") != RESIZE or not isinstance(shapes, Mapping):

@@ -48,6 +48,8 @@ class Calls:
     outputs: Axes
     ranges: Ranges = field(default_factory=dict)
     """Name of each further open axis -> its smallest and largest size."""
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """`batch`, `time` and further sizes of the task's example -> the two at which the model was called."""
 
 
 def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further: Sizes) -> Calls:
@@ -73,6 +75,7 @@ def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further
     kept = changed_tensors(model, before)
     try:
         seen = _shapes(task, model, signature, first)
+        _refuse_other_shapes([tuple(part.shape) for part in signature.flatten(call)], seen[0], signature, first)
         changed = {word: _shapes(task, model, signature, {**first, word: size}) for word, size in others.items()}
     except TaskError as error:
         raise _of_states(error, kept) from error
@@ -84,7 +87,9 @@ def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further
     open_sizes = {word: first[word] for word, shapes in changed.items() if word in further and shapes != seen}
     ranges = _ranges(task, model, first, open_sizes, declared.ranges)
     # Inputs that the task declares are as open as it says; outputs follow from them.
-    return Calls(signature, declared.inputs or inputs.axes(None), outputs.axes(declared.outputs or None), ranges)
+    outward = outputs.axes(declared.outputs or None)
+    tried = {word: (first[word], size) for word, size in others.items() if word not in further or word in ranges}
+    return Calls(signature, declared.inputs or inputs.axes(None), outward, ranges, tried)
 
 
 def _named(found: Observed, declared: Axes, what: str) -> Observed:
@@ -139,6 +144,15 @@ def example_call(task: GuardedTask, sizes: Sizes) -> Call:
     """The call that the task's example at these sizes stands for."""
     further = {name: size for name, size in sizes.items() if name not in (BATCH, TIME)}
     return task.arguments(sizes[BATCH], sizes[TIME], **further)
+
+
+def _refuse_other_shapes(one: Shapes, other: Shapes, signature: Signature, sizes: Sizes) -> None:
+    for name, *shapes in zip(signature.input_names, one, other, strict=True):
+        if shapes[0] != shapes[1]:
+            raise TaskError(
+                f"`{written(sizes)}` gives `{name}` another shape in a second call: {shapes[0]}, then {shapes[1]}",
+                hint="sizes must follow from the arguments of `example` alone; values may be random",
+            )
 
 
 def _of_states(error: TaskError, kept: Sequence[str]) -> TaskError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from compressor.surgery.trace.edges import KIND, Edges
+from compressor.surgery.trace.edges import KIND, Edges, narrowed
 from compressor.task.view import TaskView
 
 if TYPE_CHECKING:
@@ -20,10 +20,8 @@ class NarrowedStates(TaskView):
         """`structure` holds the records of the compressed model; those of `edges` count here."""
         super().__init__(task)
         edges = [Edges.from_record(record) for record in structure if record.get("kind") == KIND]
-        self._edges = [own for own in edges if not own.module]  # modules cut what they are given themselves
+        self._edges = [own.carried for own in edges if not own.module]  # modules cut what they are given themselves
 
     def adapt(self, inputs: Inputs) -> Inputs:
         """The inputs with smaller states."""
-        for edges in self._edges:
-            inputs = edges.narrow(inputs)
-        return inputs
+        return narrowed(self._edges, inputs)

@@ -7,7 +7,13 @@ from torch import nn
 
 import compressor
 from compressor import Task, recipe
+from compressor.errors import ExportError, UsageError
+from compressor.formats import options_of
+from compressor.pipeline.export_alone import export_alone
+from compressor.pipeline.file_task import task_of_file
+from compressor.pipeline.limits import check_limits
 from compressor.pipeline.run import run
+from compressor.recipe.model import Limits
 from compressor.task.guard import GuardedTask
 
 pytestmark = pytest.mark.slow
@@ -138,9 +144,57 @@ def test_the_originals_files_together_have_the_models_metric(finished):
     assert report.baselines == (0, 1)
 
 
+def test_a_files_task_is_that_of_its_module_at_the_widths_that_it_has(finished):
+    _, out = finished
+    task = GuardedTask(Translating(), __file__)
+    for name, width in (("model.decoder.onnx", HIDDEN), ("original.decoder.onnx", 2 * HIDDEN)):
+        own = task_of_file(task, out / name)
+        assert own.example(2, 5)[1].shape == (2, 5, width)
+        in_onnx_runtime(out / name)(*own.example(2, 5))
+    with pytest.raises(UsageError, match=r"a.onnx does not say which of the task's modules it holds: encoder, decoder"):
+        task_of_file(task, out / "a.onnx")
+
+
 def test_parameters_and_parity_are_those_of_each_file(finished):
     report, _ = finished
     encoder, decoder = report.original.parameters, report.elsewhere[0].parameters
     assert encoder + decoder == sum(part.numel() for part in Translating().model().parameters())
     assert [sorted(one.artifact.parity.points[0].sizes) for one in report.compressed] == [[], ["target_length"]]
     assert all(one.artifact.parity.passed for one in report.compressed)
+
+
+class Uneven(Translating):
+    """Its decoder cannot be traced: it looks at numbers."""
+
+    def model(self):
+        model = super().model()
+        model.decoder = Looking(model.decoder)
+        return model
+
+
+class Looking(nn.Module):
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, tokens, memory, state):
+        if memory.detach().sum().item() == 7.0:
+            raise RuntimeError
+        return self.decoder(tokens, memory, state)
+
+
+def test_if_one_module_has_no_file_those_of_the_others_are_removed(tmp_path):
+    task = GuardedTask(Uneven(), __file__)
+    with pytest.raises(ExportError):
+        export_alone(task, [options_of("onnx")], tmp_path, measure=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_limit_of_the_metric_is_held_once(finished):
+    report, _ = finished
+    limits = Limits(metric_drop=0.5, file_bytes=10**6)
+    originals = (report.original, *report.elsewhere)
+    names = [limit.name for limit in check_limits(limits, originals, report.compressed, report.speedups)]
+    assert names == [f"model.{name}" for name in ("encoder.onnx: metric_drop", "encoder.onnx: file_bytes")] + [
+        "model.decoder.onnx: file_bytes"
+    ]

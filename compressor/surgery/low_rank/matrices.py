@@ -13,7 +13,7 @@ from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.names import full_name, parameter_owners, with_holders
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.graph import GraphRecurrent
-from compressor.nn.recurrent.layers import LAYERS, is_layer, parts
+from compressor.nn.recurrent.layers import LAYERS, cell_of, is_layer, parts
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.surgery.attention.known import with_known
 from compressor.surgery.attention.sites import attention_sites
@@ -170,6 +170,8 @@ def _recurrent_sites(
         reason = f"it is a part of a `{type(holder).__name__}`, which holds native layers only"
     elif module.proj_size:
         reason = f"an LSTM with proj_size={module.proj_size} has its recurrent matrix in low rank already"
+    elif not cell_of(module).is_native:
+        reason = f"a `{type(module).__name__}` normalises its products, and layers of factors lack that"
     elif type(module).forward not in [kind.forward for kind in LAYERS]:
         reason = f"a `{type(module).__name__}` has a `forward` of its own"
     sites = []

@@ -35,6 +35,7 @@ from compressor.surgery.trace.elementwise import (
     pointwise,
     unknown,
 )
+from compressor.surgery.trace.entering import carry_on
 from compressor.surgery.trace.module_rules import watched_modules
 from compressor.surgery.trace.parts import follow_parts
 from compressor.surgery.trace.products import PRODUCTS
@@ -117,6 +118,7 @@ class _Watch(TorchDispatchMode):
             names = [self.trace.parameter_name(tensor) for tensor in tensors]
             self.trace.feedback.follow(tensors, names, before, outputs)
             self._keep_constants(func, tensors, outputs)
+            carry_on(self.trace, func, args, tensors, outputs)
         rule = _RULES.get(func)
         if func in CONSTANTS:
             pass

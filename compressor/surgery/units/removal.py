@@ -17,7 +17,7 @@ from compressor.report import Change, Skip
 from compressor.surgery.equivalence import check_agreement, evaluating_on_cpu, forward
 from compressor.surgery.rebuild import resize_record
 from compressor.surgery.refit.compensation import refit
-from compressor.surgery.trace.edges import NarrowingHook
+from compressor.surgery.trace.edges import input_name, narrow_inputs
 from compressor.surgery.units.constants import find_constants, take_up
 from compressor.surgery.units.failures import failing, without_failing
 from compressor.surgery.units.planning import Plan, Scorer, lost_features, make_plan
@@ -250,6 +250,13 @@ def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideNorm], sizes: 
         *(edges.record() for edges in plan.seams),
     )
     if plan.edges.inputs:
-        after.register_forward_pre_hook(NarrowingHook(plan.edges))
-    notes = tuple(f"`{size.name}` is {size.after} now, {size.before} before" for size in sizes)
+        narrow_inputs(after, plan.edges)
+    notes = (
+        *(f"`{size.name}` is {size.after} now, {size.before} before" for size in sizes),
+        *(
+            f"{input_name(cut.index)} only starts a state and keeps its size, {cut.size}: the model reads "
+            f"{len(cut.kept)} of its entries, and a file says which in a Gather"
+            for cut in plan.edges.starting
+        ),
+    )
     return UnitSurgery(after, masks, records, tuple(changes), plan.choice.skipped, notes)
