@@ -264,8 +264,8 @@ def _judged(model: nn.Module, task: Task, path: Path, runtime: str | None) -> di
     """The file beside PyTorch, on inputs that the exporter has not seen."""
     from compressor.measure import parity
     from compressor.measure.diagnosis import table
+    from compressor.nn.attention.plain import plain_attention
     from compressor.runtimes.forward import Fixed, open_forward
-    from exporters.capture.program import plain_attention
     from exporters.stepping.sequences import Sequences
 
     forward = open_forward(path, task, runtime=runtime)
