@@ -79,6 +79,7 @@ def checked(
             metric=None if job.metric_drop is None else quantize.metric_of(task, job.metric_drop),
             seed=job.seed,
             bar=bar,
+            by_row=stream is None and options.streams,
         )
     except NothingSaved as error:
         kept = facts.contents(proto, job.path, options)
