@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from compressor.errors import ReportError
-from compressor.report.environment import Environment
+from compressor.report.environment import Environment, Stage
 from compressor.report.fact import Fact
 from compressor.report.latency import SpeedUp
 from compressor.report.measurements import Measurement
@@ -54,6 +54,8 @@ class Report(Fact):
     files: tuple[str, ...] = ()
     """Every file of the run directory that the run wrote, relative names."""
     environment: Environment
+    stages: tuple[Stage, ...] = ()
+    """Where the time went, in order."""
 
     def original_of(self, index: int) -> Measurement:
         """The original that export `index` is compared with: in the same format, if that was possible."""

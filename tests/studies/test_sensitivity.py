@@ -122,6 +122,14 @@ def test_the_cache_knows_weights_code_ratios_and_step(loaded, measured, tmp_path
     assert sensitivity.read_cache(file) == measured
 
 
+def test_a_module_that_names_a_file_which_is_nowhere_is_no_code_of_the_task(loaded, monkeypatch):
+    monkeypatch.chdir(Path(loaded.file).parent)
+    ghost = types.ModuleType("ghost")
+    ghost.__file__ = "nowhere.py"
+    monkeypatch.setitem(sys.modules, "ghost", ghost)
+    assert sensitivity.cache_file(prober(loaded), (0.5,)).suffix == ".json"
+
+
 def test_a_broken_cache_is_measured_again(tmp_path):
     (tmp_path / "broken.json").write_text('{"version": ')
     assert sensitivity.read_cache(tmp_path / "broken.json") is None
