@@ -23,7 +23,6 @@ import torch
 from compressor.files import write_whole
 from compressor.formats import Job
 from compressor.measure import accuracy, latency, size
-from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, Method, State
 from compressor.methods.heads import Heads
 from compressor.methods.low_rank_attention import LowRankAttention
@@ -31,6 +30,7 @@ from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.progress import Silent
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.task.forwards import TorchForward
 from compressor.task.loading import load
 from exporters.onnx import Options, export
 
@@ -111,7 +111,7 @@ def compare_scores(task: GuardedTask) -> None:
     for score in SCORES:
         for compensate in (False, True):
             state = carried_out(task, model, (heads(6, compensate=compensate, score=score),))
-            found = accuracy.score(task, torch_forward(state.model, CPU), validation=True)
+            found = accuracy.score(task, TorchForward(state.model, CPU), validation=True)
             print(f"| {score}{', compensated' if compensate else ''} | {row(found)} |", flush=True)
 
 

@@ -24,12 +24,12 @@ from torch import nn
 
 from compressor.files import write_whole
 from compressor.measure import accuracy, size
-from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, Method, State
 from compressor.methods.lattice import Lattice
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.progress import Silent
+from compressor.task.forwards import TorchForward
 from compressor.task.loading import load
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ class Bench:
 
     def value(self, model: nn.Module) -> float:
         """The task's metric."""
-        found = accuracy.examine(self.task, torch_forward(model.eval(), CPU)).score.value
+        found = accuracy.examine(self.task, TorchForward(model.eval(), CPU)).score.value
         return round(float(found), 5)
 
 

@@ -51,6 +51,9 @@ class ExportOptions(BaseModel, ABC):
     rtol: float = Field(default=1e-4, gt=0, le=1e-1, allow_inf_nan=False)
     """Relative tolerance of the comparison with PyTorch."""
 
+    may_be_larger: bool = False
+    """Accept a file that is larger than the original's in the same format, which is an error otherwise."""
+
     @property
     def is_step(self) -> bool:
         """Whether the file takes a step of a sequence instead of a whole one."""

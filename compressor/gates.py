@@ -6,10 +6,10 @@ G blocks of H rows, one for each gate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-Mode = Literal["RNN_TANH", "RNN_RELU", "GRU", "LSTM"]
+Mode = Literal["RNN_TANH", "RNN_RELU", "GRU", "LSTM", "LAYER_NORM_LSTM"]
 """The name of a cell, as `torch.nn.RNNBase.mode`."""
 
 
@@ -21,7 +21,7 @@ class Gate:
     activation: str
     """`Sigmoid`, `Tanh` or `Relu`, as ONNX names its operators."""
     state_scaled: bool = False
-    """Another gate scales U h + b_hh before it is added, so the two products and biases cannot be merged."""
+    """Another gate, or a norm, scales U h + b_hh before it is added: the two products and biases cannot be merged."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class CellGates:
     states: tuple[str, ...]
     """What is carried from step to step: `h`, and `c` of an LSTM."""
     operator: str
-    """ONNX operator."""
+    """ONNX operator; empty if there is none, and the cell is exported as the loop that it is."""
     onnx_gates: tuple[str, ...]
     """Names of the gates in the order of the ONNX operator."""
     activations: tuple[str, ...]
@@ -89,7 +89,15 @@ LSTM = CellGates(
     onnx_gates=("input", "output", "forget", "cell"),
     activations=("Sigmoid", "Tanh", "Tanh"),
 )
+LAYER_NORM_LSTM = CellGates(
+    mode="LAYER_NORM_LSTM",
+    gates=tuple(replace(gate, state_scaled=True) for gate in LSTM.gates),
+    states=LSTM.states,
+    operator="",
+    onnx_gates=(),
+    activations=(),
+)
 
-BY_MODE: dict[str, CellGates] = {cell.mode: cell for cell in (RNN_TANH, RNN_RELU, GRU, LSTM)}
+BY_MODE: dict[str, CellGates] = {cell.mode: cell for cell in (RNN_TANH, RNN_RELU, GRU, LSTM, LAYER_NORM_LSTM)}
 BY_OPERATOR = {cell.operator: cell for cell in (RNN_TANH, GRU, LSTM)}
 """ONNX operator -> its gates; of `RNN`, those with the default activation."""

@@ -175,7 +175,7 @@ def silence_units(model: nn.Module, count: int, *, seed: int = 0, same: bool = F
     """Zero the weights of random units of every recurrent layer, in place, so that they give 0 at every position.
 
     Args:
-        model: Its recurrent layers are `nn.RNN` (tanh or ReLU), `nn.GRU` or `nn.LSTM`.
+        model: Its recurrent layers are `nn.RNN` (tanh or ReLU), `nn.GRU`, `nn.LSTM` or `LayerNormLSTM`.
         count: Units of each layer.
         seed: Of the choice.
         same: The same units in every layer, as models with tied layers need it.
@@ -187,12 +187,13 @@ def silence_units(model: nn.Module, count: int, *, seed: int = 0, same: bool = F
                 if same:
                     generator.manual_seed(seed)
                 units = torch.randperm(module.hidden_size, generator=generator)[:count]
-                rows = torch.cat([units + block * module.hidden_size for block in range(part.cell.gates.count)])
                 weights = part.weights(module)
-                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-                    if name in weights:
-                        weights[name][rows] = 0.0
-                weights.get("weight_hr", weights["weight_hh"])[:, units] = 0.0
+                rows = torch.cat([units + block * module.hidden_size for block in range(part.cell.gates.count)])
+                places = {"gates": rows, "units": units} | ({} if "weight_hr" in weights else {"outputs": units})
+                for local, weight in weights.items():
+                    for axis, kind in enumerate(part.axes(part.names[local])):
+                        if kind in places:
+                            weight.index_fill_(axis, places[kind], 0.0)
 
 
 def check_lossless(

@@ -4,7 +4,7 @@ import onnx
 import pytest
 from torch import nn
 
-from compressor.gates import BY_MODE, BY_OPERATOR
+from compressor.gates import BY_MODE, BY_OPERATOR, LSTM
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,12 @@ def test_states_are_those_of_the_onnx_operator(operator):
     assert {f"initial_{state}" for state in BY_OPERATOR[operator].states} == inputs & {"initial_h", "initial_c"}
 
 
-def test_only_the_new_gate_of_a_gru_keeps_its_products_apart():
+def test_products_are_kept_apart_where_another_gate_or_a_norm_comes_between():
     scaled = {mode: [gate.name for gate in gates.gates if gate.state_scaled] for mode, gates in BY_MODE.items()}
-    assert scaled == {"RNN_TANH": [], "RNN_RELU": [], "GRU": ["new"], "LSTM": []}
+    assert scaled == {
+        "RNN_TANH": [],
+        "RNN_RELU": [],
+        "GRU": ["new"],
+        "LSTM": [],
+        "LAYER_NORM_LSTM": [gate.name for gate in LSTM.gates],
+    }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compressor.report import Latency, SpeedUp
-    from compressor.task.contract import Task
+    from compressor.task.guard import GuardedTask
 
 _DEFAULT_LENGTH: Final = 32
 _ROUNDS: Final = 40
@@ -117,7 +117,7 @@ def bench(
         from compressor.task.loading import load
 
         loaded = load(task)
-    inputs = partial(file_inputs, task=loaded, batch=batch, length=length)
+    inputs = partial(file_inputs, given=loaded, batch=batch, length=length)
     if adb is not None:
         rest = COOL_DOWN if cool_down is None else cool_down
         options = PhoneOptions(adb, runner, tuple(map(Path, push or ())), shapes, rest)
@@ -143,12 +143,16 @@ def bench(
     _give(paths, timed, ratios, json=json)
 
 
-def file_inputs(path: Path, task: "Task | None", batch: int, length: int | None) -> "tuple[tuple[Tensor, ...], int]":
+def file_inputs(
+    path: Path, given: "GuardedTask | None", batch: int, length: int | None
+) -> "tuple[tuple[Tensor, ...], int]":
     """Inputs of a file, and how many positions a run takes; of a step file a step late in a sequence of `length`."""
     from compressor.measure.random_inputs import random_inputs
+    from compressor.pipeline.file_task import task_of_file
     from compressor.runtimes.runtime_file import open_file
     from compressor.runtimes.steps import Steps, initial_state, read_info
 
+    task = None if given is None else task_of_file(given, path)
     if length is None:
         length = _DEFAULT_LENGTH if task is None else task.length
     file = open_file(path)

@@ -27,6 +27,7 @@ def inspect(
 
     from compressor.cli.progress import Terminal
     from compressor.pipeline.dry_run import try_out
+    from compressor.surgery.attention.known import with_known
     from compressor.task.loading import load
 
     loaded = load(task)
@@ -34,7 +35,7 @@ def inspect(
     try_out(loaded, model, torch.device("cpu"))
     with Terminal() as progress, progress.bar("tracing the model", None):
         rows = modules(model, loaded.example(2, loaded.length))
-    attention = attentions(model, loaded.attention)
+    attention = attentions(model, with_known(model, loaded.attention))
     score = None
     if evaluate:
         from compressor.measure import accuracy

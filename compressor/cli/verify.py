@@ -124,14 +124,16 @@ class _Case:
         self.expected = file.run(feed)
 
 
-def _cases(path: Path, task: "GuardedTask | None", length: int) -> list[_Case]:
+def _cases(path: Path, given: "GuardedTask | None", length: int) -> list[_Case]:
     """What a file is run on."""
     from compressor.errors import ExportError
     from compressor.measure import parity
     from compressor.measure.random_inputs import random_inputs
+    from compressor.pipeline.file_task import task_of_file
     from compressor.runtimes.onnx_runtime import OnnxFile
     from compressor.runtimes.steps import Steps, initial_state, read_info
 
+    task = None if given is None else task_of_file(given, path)
     file = OnnxFile(path)
     info = read_info(file)
     points = parity.points(task) if task is not None else ((1, length), (3, length // 2 + 1))
@@ -146,8 +148,8 @@ def _cases(path: Path, task: "GuardedTask | None", length: int) -> list[_Case]:
             features = random_inputs(file, batch=batch, length=long, states=len(info.states))
             inputs = _warm(file, features, [initial_state(state, batch) for state in info.states])
         else:
-            given = Steps(path).one_step(task.example(batch, long), past=0)
-            inputs = _warm(file, given[: -len(info.states)], given[-len(info.states) :])
+            step = Steps(path).one_step(task.example(batch, long), past=0)
+            inputs = _warm(file, step[: -len(info.states)], step[-len(info.states) :])
         try:
             found.append(_Case(file, inputs, batch, long))
         except (ExportError, UsageError) as error:

@@ -15,12 +15,13 @@ from compressor.errors import TaskError
 from compressor.measure.statistics import bootstrap_mean
 from compressor.report import Drop, Score
 from compressor.task.contract import Evaluation
+from compressor.task.fixed_axes import dynamic
+from compressor.task.submodules import SubmoduleTask, together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
-    from torch import nn
 
     from compressor.task.contract import Task
 
@@ -33,24 +34,6 @@ class Examined:
 
     score: Score
     per_sample: NDArray[np.float64] | None
-
-
-def torch_forward(model: nn.Module, device: torch.device) -> Callable[..., Any]:
-    """The model as `evaluate` calls it: evaluation mode, tensors on the CPU in and out, no gradients."""
-
-    def forward(*inputs: Tensor) -> Any:
-        training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                outputs = model(*(part.to(device) for part in inputs))
-        finally:
-            model.train(training)
-        if isinstance(outputs, Tensor):
-            return outputs.cpu()
-        return tuple(part.cpu() for part in outputs)
-
-    return forward
 
 
 def score(
@@ -89,6 +72,21 @@ def examine(
         parts=parts,
     )
     return Examined(result, samples)
+
+
+def examine_files(tasks: Sequence[Task], forwards: Sequence[Any], *, seed: int = 0) -> Examined:
+    """`examine` of one file, or of the files of a model's modules together.
+
+    Args:
+        tasks: of the files.
+        forwards: the files.
+        seed: of the bootstrap.
+    """
+    modules = {dynamic(task): forward for task, forward in zip(tasks, forwards, strict=True)}
+    parts = {task: forward for task, forward in modules.items() if isinstance(task, SubmoduleTask)}
+    if not parts:
+        return examine(tasks[0], forwards[0], seed=seed)
+    return examine(next(iter(parts)).task, together(parts), seed=seed)
 
 
 def drop(original: Examined, compressed: Examined, *, confidence: float = 0.95, seed: int = 0) -> Drop:

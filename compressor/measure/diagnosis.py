@@ -39,7 +39,7 @@ def table(parity: Parity) -> str:
     rows = ["  batch  length  " + "".join(f"{name}  " for name in further) + "max abs    max rel"]
     rows += [
         f"  {point.batch:>5}  {point.length:>6}  "
-        + "".join(f"{point.sizes[name]:>{len(name)}}  " for name in further)
+        + "".join(f"{point.sizes.get(name, ''):>{len(name)}}  " for name in further)
         + f"{point.max_absolute:.2e}   {point.max_relative:.2e}"
         + ("" if point.origin == "example" else f"   from `{point.origin}`")
         + ("" if point.within else f"   {point.note or 'too large'}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from compressor.nn.attention.parts import AttentionParts
     from compressor.surgery.attention.head_scores import HeadScorer
     from compressor.task.contract import Task
 
@@ -83,7 +84,7 @@ class Heads(Method):
 
     def check_task(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without attention that `targets` names, and weights that are not finite."""
-        select_attention(model, task.attention, self.targets, self.ignore)
+        select_attention(model, _with_known(model, task.attention), self.targets, self.ignore)
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Remove heads of a copy of the model."""
@@ -97,7 +98,7 @@ class Heads(Method):
         from compressor.surgery.attention import head_removal
         from compressor.surgery.units.choice import Amount
 
-        declared = context.task.attention
+        declared = _with_known(state.model, context.task.attention)
         selection = select_attention(state.model, declared, self.targets, self.ignore)
         measured = score in ("activation", "sensitivity", "taylor")
         calibration = context.first_batches(self.calibration_batches) if self.compensate or measured else []
@@ -120,6 +121,12 @@ class Heads(Method):
             notes=done.notes,
             facts={"heads before": float(done.before), "heads after": float(done.after)},
         )
+
+
+def _with_known(model: nn.Module, declared: Mapping[str, AttentionParts]) -> Mapping[str, AttentionParts]:
+    from compressor.surgery.attention.known import with_known
+
+    return with_known(model, declared)
 
 
 def _scorer(score: Score, context: Context, calibration: Batches) -> HeadScorer:

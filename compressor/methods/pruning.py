@@ -48,8 +48,17 @@ def remove_units(
         State(done.model, done.masks, (*state.structure, *done.structure)),
         done.changes,
         (*selection.skipped, *(skip for skip in done.skipped if skip.name not in known)),
-        notes=done.notes,
+        notes=tuple(_with_names(note, list(context.task.inputs)) for note in done.notes),
     )
+
+
+def _with_names(note: str, inputs: Sequence[str]) -> str:
+    """A note in which the inputs have their names in the task."""
+    from compressor.surgery.trace.edges import input_name
+
+    for index, name in enumerate(inputs):
+        note = note.replace(input_name(index), f"input `{name}`")
+    return note
 
 
 def with_whole_masks(state: State, names: Sequence[str]) -> State:

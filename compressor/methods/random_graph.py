@@ -198,9 +198,9 @@ class RandomGraph(Method):
 
     def _find(self, model: nn.Module) -> str:
         """The name of the one layer that is replaced."""
-        from compressor.nn.recurrent.layers import recurrent_modules
+        from compressor.nn.recurrent.layers import cell_of, recurrent_modules
 
-        every = list(recurrent_modules(model))
+        every = [name for name, module in recurrent_modules(model).items() if cell_of(module).is_native]
         if not every:
             raise MethodError(
                 "the model has no nn.RNN, nn.GRU or nn.LSTM that a graph could replace",

@@ -18,6 +18,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from compressor.errors import TaskError
 from compressor.nn.recurrent.layers import is_layer
+from compressor.nn.transposed import replace_transposed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,8 +51,10 @@ def fold(model: nn.Module) -> Folded:
             kinds.setdefault(kind, []).append(prefix + local)
         _restore_order(module)
         _refuse_computed(module, name)
-    notes = tuple(f"`{kind}` folded into plain weights: {', '.join(names)}" for kind, names in kinds.items())
-    return Folded(notes, masks)
+    notes = [f"`{kind}` folded into plain weights: {', '.join(names)}" for kind, names in kinds.items()]
+    if transposed := replace_transposed(model):
+        notes.append(f"`Conv1D`, a product x W, turned into nn.Linear: {', '.join(transposed)}")
+    return Folded(tuple(notes), masks)
 
 
 def _parametrizations(module: nn.Module, prefix: str) -> list[tuple[str, str]]:

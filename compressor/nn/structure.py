@@ -22,6 +22,7 @@ from compressor.nn.recurrent.layers import LAYERS as RECURRENT_LAYERS
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.nn.rms_norm import WideRMSNorm
+from compressor.nn.seams import mark, seam_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,7 +98,7 @@ def apply_record(model: nn.Module, record: Mapping[str, Any]) -> None:
 
 
 def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
-    """Put `new` wherever `model` holds the module called `name`, in place.
+    """Put `new` wherever `model` holds the module called `name`, in place; one that is a file of its own stays so.
 
     Encoders of PyTorch around an attention that is replaced stop looking for their fused kernel, which would feed it
     nested tensors.
@@ -108,6 +109,9 @@ def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
     if not name:
         raise KeyError("the model itself cannot be replaced in place")
     old = model.get_submodule(name)
+    seam = seam_of(old)
+    if seam is not None:
+        mark(new).cuts = seam.cuts
     for parent in list(model.modules()):
         for attribute, child in list(parent._modules.items()):
             if child is old:

@@ -11,9 +11,9 @@ import torch
 from compressor.errors import UsageError
 from compressor.formats import EXPORTERS, Job, options_of
 from compressor.formats import export as write_file
-from compressor.measure.accuracy import torch_forward
-from compressor.pipeline.dry_run import refuse_changing
+from compressor.pipeline.trial.model import refuse_changing
 from compressor.progress import Progress, Silent
+from compressor.task.forwards import TorchForward
 from compressor.task.guard import GuardedTask
 from compressor.task.of_example import ExampleTask
 from compressor.task.signature import Call
@@ -80,7 +80,7 @@ def export(
         ExampleTask(own, Call(*given, **(kwargs or {})), axes=axes, lengths=lengths, samples=calibration), _CALLER
     )
     flat = task.model()
-    refuse_changing(task, flat, torch_forward(flat, torch.device("cpu")), task.example(2, task.length))
+    refuse_changing(task, flat, TorchForward(flat, torch.device("cpu")), task.example(2, task.length))
     return write_file(Job(flat, task, place, chosen, seed=seed, progress=progress))
 
 

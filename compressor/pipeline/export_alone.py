@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +19,9 @@ from compressor.report import Artifact, ExportedFile, ExportReport, Score, Skip
 from compressor.runtimes.forward import Fixed, open_forward
 from compressor.runtimes.steps import Steps
 from compressor.task.fixed_axes import dynamic, fixed
+from compressor.task.forwards import TorchForward
+from compressor.task.samples import given
+from compressor.task.submodules import stem_of, tasks_of_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from compressor.task.contract import Task
     from compressor.task.guard import GuardedTask
     from compressor.task.samples import Sample
+
+    _Files = list[tuple[Task, Artifact]]
 
 REPORT_FILE = "export.json"
 _TIMED_SECONDS = 2.0
@@ -70,13 +75,13 @@ def export_alone(
     real = try_out(task, model, torch.device("cpu"), trains=False)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    artifacts, refused = _files(task, model, exports, out, real, metric_drop, seed, progress)
+    groups, refused = _files(task, model, exports, out, real, metric_drop, seed, progress)
     score: Score | None = None
-    measured: list[ExportedFile] = [ExportedFile(artifact=artifact) for _, artifact in artifacts]
+    measured: list[ExportedFile] = [ExportedFile(artifact=artifact) for group in groups for _, artifact in group]
     if measure:
         progress.say("evaluating the model in PyTorch")
-        score = accuracy.score(task, accuracy.torch_forward(model, torch.device("cpu")), seed=seed)
-        measured = _measured(task, artifacts, out, threads, seed, progress)
+        score = accuracy.score(task, TorchForward(model, torch.device("cpu")), seed=seed)
+        measured = _measured(task, groups, out, threads, seed, progress)
     report = ExportReport(
         task=task.name,
         remark=task.remark,
@@ -100,24 +105,31 @@ def _files(
     metric_drop: float | None,
     seed: int,
     progress: Progress,
-) -> tuple[list[tuple[Task, Artifact]], list[Skip]]:
-    """Each file with the task of its sizes, and what was refused."""
-    written: list[tuple[Task, Artifact]] = []
+) -> tuple[list[_Files], list[Skip]]:
+    """The files of each export with the tasks of their sizes, and what was refused."""
+    written: list[_Files] = []
     refused: list[Skip] = []
+    parts = tasks_of_files(task, model, task.submodules)
+    left = None if metric_drop is None else metric_drop / len(parts)
     for options in exports:
-        path = out / options.file_name()
-        progress.say(f"exporting {path.name}")
+        made: _Files = []
         try:
-            artifact = export(
-                Job(model, task, path, options, seed=seed, progress=progress, real=real, metric_drop=metric_drop)
-            )
+            for module, part, own in parts:
+                path = out / options.file_name(stem_of(options.name, module))
+                progress.say(f"exporting {path.name}")
+                samples = given(own, real)
+                job = Job(part, own, path, options, seed=seed, progress=progress, real=samples, metric_drop=left)
+                artifact = export(job)
+                made.append((fixed(own, options.fixed_shapes), artifact))
         except ExportError as error:
+            for name in (name for _, artifact in made for name in artifact.files):
+                (out / name).unlink()  # some modules of a model are no model
             if len(exports) == 1:
                 raise
             refused.append(refusal(path.name, error))
             progress.say(f"{path.name} is refused: {refused[-1].reason}")
             continue
-        written.append((fixed(task, options.fixed_shapes), artifact))
+        written.append(made)
     if not written:
         raise ExportError("all exports failed:\n" + "\n".join(f"  {skip.name}: {skip.reason}" for skip in refused))
     return written, refused
@@ -125,20 +137,26 @@ def _files(
 
 def _measured(
     task: GuardedTask,
-    artifacts: Sequence[tuple[Task, Artifact]],
+    groups: Sequence[_Files],
     out: Path,
     threads: int,
     seed: int,
     progress: Progress,
 ) -> list[ExportedFile]:
-    """The metric and the latency of each file."""
-    paths = [out / artifact.path for _, artifact in artifacts]
+    """The metric and the latency of each file; the files of several modules have one metric together."""
+    paths = [out / artifact.path for group in groups for _, artifact in group]
     scores, inputs = [], list["tuple[Tensor, ...]"]()
-    for path, (own, _) in zip(paths, artifacts, strict=True):
-        progress.say(f"evaluating {path.name}")
-        with closing(open_forward(path, dynamic(own))) as forward:
-            scores.append(accuracy.score(own, forward, seed=seed))
-            inputs.append(_one_call(forward, own))
+    for group in groups:
+        progress.say(f"evaluating {', '.join(artifact.path for _, artifact in group)}")
+        tasks = [own for own, _ in group]
+        with ExitStack() as opened:
+            forwards = [
+                opened.enter_context(closing(open_forward(out / artifact.path, dynamic(own))))
+                for own, artifact in group
+            ]
+            scores += [accuracy.examine_files(tasks, forwards, seed=seed).score] * len(group)
+            inputs += [_one_call(*pair) for pair in zip(forwards, tasks, strict=True)]
+    artifacts = [artifact for group in groups for _, artifact in group]
     progress.say(f"timing {', '.join(path.name for path in paths)}")
     latencies: list[Latency]
     latencies, _ = latency.compare(
@@ -153,7 +171,7 @@ def _measured(
     )
     return [
         ExportedFile(artifact=artifact, score=score, latency=timed)
-        for (_, artifact), score, timed in zip(artifacts, scores, latencies, strict=True)
+        for artifact, score, timed in zip(artifacts, scores, latencies, strict=True)
     ]
 
 

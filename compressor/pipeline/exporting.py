@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError, UsageError
 from compressor.formats import Job, export
 from compressor.report import Skip
 from compressor.task.fixed_axes import fixed
-from compressor.task.view import adapted
+from compressor.task.samples import given
+from compressor.task.submodules import stem_of, tasks_of_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import nn
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from compressor.pipeline.setting import Setting
     from compressor.report import Artifact, Score
     from compressor.task.contract import Task
+
+
+_SLACK = 1024
+"""Bytes by which two files of as many weights may differ, in names and nodes."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,20 @@ class Exported:
     torch_score: Score
     baseline: int
     """Index of the file that it is compared with; its own for an original."""
+    group: int
+    """Index of the first of the files that belong together; its own if the whole model is one file."""
+    module: str
+    """The module that it holds, as the task names it; empty: the whole model."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A file, and the module and the task that it was made of."""
+
+    artifact: Artifact
+    module: str
+    model: nn.Module
+    task: Task
 
 
 def export_originals(run: Setting, original: nn.Module, score: Score) -> tuple[list[Exported], list[int]]:
@@ -44,7 +63,7 @@ def export_originals(run: Setting, original: nn.Module, score: Score) -> tuple[l
     places: dict[tuple[str, str], int] = {}
     for options in originals(run.recipe.exports):
         try:
-            artifact = _export_original(run, original, options)
+            made = _export_original(run, original, options)
         except ExportError as error:
             other = options.fallback()
             if other.kind == options.kind:
@@ -57,15 +76,18 @@ def export_originals(run: Setting, original: nn.Module, score: Score) -> tuple[l
             if other.kind in places:
                 places[options.kind] = places[other.kind]
                 continue
-            artifact = _export(run, original, run.task, other, "original")
+            made = _export(run, original, run.task, other, "original")
             places[other.kind] = len(exported)
-        places.setdefault(options.kind, len(exported))
-        exported.append(Exported(artifact, original, fixed(run.task, options.fixed_shapes), score, len(exported)))
+        group = len(exported)
+        places.setdefault(options.kind, group)
+        for index, one in enumerate(made, start=group):
+            task = fixed(one.task, options.fixed_shapes)
+            exported.append(Exported(one.artifact, one.model, task, score, index, group, one.module))
     return exported, [places[options.kind] for options in run.recipe.exports]
 
 
 def export_compressed(
-    run: Setting, model: nn.Module, task: Task, baselines: Sequence[int], original: Score, score: Score
+    run: Setting, model: nn.Module, task: Task, originals: Sequence[Exported], baselines: Sequence[int], score: Score
 ) -> tuple[list[Exported], list[Skip]]:
     """Every export of the recipe, and those that were refused.
 
@@ -73,25 +95,29 @@ def export_compressed(
         run: The run.
         model: The compressed model.
         task: Of the compressed model.
-        baselines: For each export the index of the original that it is compared with.
-        original: Metric of the original.
+        originals: The exported original, in each format.
+        baselines: For each export the index of the original that it is compared with, or of its first module.
         score: Metric of the compressed model; what it lost is not left for rounding.
 
     Raises:
-        ExportError: All exports failed.
+        ExportError: All exports failed, or the only one, also because its file is larger than the original's.
     """
     exported: list[Exported] = []
     refused = []
+    original = originals[0].torch_score
     spent = (original.value - score.value) * (1.0 if original.higher_is_better else -1.0)
     for options, baseline in zip(run.recipe.exports, baselines, strict=True):
         try:
-            artifact = _export(run, model, task, options, None, spent)
+            made = _smaller(run, model, task, options, spent, originals[baseline:])
         except ExportError as error:
             if len(run.recipe.exports) == 1:
                 raise
             refused.append(_refused(run, options, error))
             continue
-        exported.append(Exported(artifact, model, fixed(task, options.fixed_shapes), score, baseline))
+        group = len(originals) + len(exported)
+        for place, one in enumerate(made):
+            own = fixed(one.task, options.fixed_shapes)
+            exported.append(Exported(one.artifact, one.model, own, score, baseline + place, group, one.module))
     if not exported:
         raise ExportError(
             "all exports failed:\n" + "\n".join(f"  {skip.name}: {skip.reason}" for skip in refused),
@@ -100,37 +126,75 @@ def export_compressed(
     return exported, refused
 
 
-def _export_original(run: Setting, original: nn.Module, options: ExportOptions) -> Artifact:
+def _smaller(
+    run: Setting, model: nn.Module, task: Task, options: ExportOptions, spent: float, originals: Sequence[Exported]
+) -> list[_Made]:
+    """An export whose files are not larger than the original's; if one is, or cannot be made, all are removed."""
+    staging = run.folder.staging
+    there = set(staging.iterdir())
+    try:
+        made = _export(run, model, task, options, options.name, spent)
+        for one, original in zip(made, originals, strict=False):
+            if not options.may_be_larger:
+                _refuse_larger(original.artifact, one.artifact)
+    except ExportError:
+        for path in set(staging.iterdir()) - there:
+            path.unlink()
+        raise
+    return made
+
+
+def _refuse_larger(original: Artifact, artifact: Artifact) -> None:
+    """Raise `ExportError` if a file, or its step file, is larger than the original's in the same format."""
+    for before, after in ((original, artifact), (original.step, artifact.step)):
+        if before is None or after is None or before.format != after.format:
+            continue
+        if after.bytes > before.bytes + _SLACK:
+            raise ExportError(
+                f"{after.path} has {after.bytes:,} bytes, more than the {before.bytes:,} of the original",
+                hint="compress the model further, leave `precision` out, or accept it with `may_be_larger: true`",
+            )
+
+
+def _export_original(run: Setting, original: nn.Module, options: ExportOptions) -> list[_Made]:
     """As the compressed model will be; without a step file if only a step of the recipe makes streaming possible."""
     try:
         return _export(run, original, run.task, options, "original")
     except ExportError as error:
         if not options.streams or not any(step.may_stream for step in run.recipe.steps):
             raise
-        artifact = _export(run, original, run.task, options.whole(), "original")
+        made = _export(run, original, run.task, options.whole(), "original")
         run.notes.append(f"The original has no step file: {error.message}.")
-        return artifact
+        return made
 
 
 def _export(
-    run: Setting, model: nn.Module, task: Task, options: ExportOptions, stem: str | None, spent: float = 0.0
-) -> Artifact:
-    """One file; `spent` is what the steps cost of the metric, the rest of its limit is left for rounding."""
+    run: Setting, model: nn.Module, task: Task, options: ExportOptions, stem: str, spent: float = 0.0
+) -> list[_Made]:
+    """The file, or that of each module; `spent` is what the steps cost of the metric.
+
+    The rest of its limit is left for rounding, in equal parts if there are several files.
+    """
     limit = run.recipe.limits.metric_drop
-    path = run.folder.staging / options.file_name(stem)
-    run.progress.say(f"exporting {path.name}")
-    return export(
-        Job(
-            copy.deepcopy(model).cpu().eval(),
-            task,
-            path,
-            options,
-            seed=run.recipe.seed,
-            progress=run.progress,
-            real=tuple(replace(sample, inputs=adapted(task, sample.inputs)) for sample in run.real),
-            metric_drop=None if limit is None else limit - max(0.0, spent),
+    parts = tasks_of_files(task, copy.deepcopy(model).cpu().eval(), run.task.submodules)
+    made = []
+    for module, part, own in parts:
+        path = run.folder.staging / options.file_name(stem_of(stem, module))
+        run.progress.say(f"exporting {path.name}")
+        artifact = export(
+            Job(
+                part,
+                own,
+                path,
+                options,
+                seed=run.recipe.seed,
+                progress=run.progress,
+                real=given(own, run.real),
+                metric_drop=None if limit is None else (limit - max(0.0, spent)) / len(parts),
+            )
         )
-    )
+        made.append(_Made(artifact, module, part, own))
+    return made
 
 
 def _refused(run: Setting, options: ExportOptions, error: ExportError) -> Skip:
@@ -157,10 +221,11 @@ def originals(exports: Sequence[ExportOptions]) -> list[ExportOptions]:
     return [next((options for options in same if options.streams), same[0]).unrounded() for same in kinds.values()]
 
 
-def refuse_same_names(exports: Sequence[ExportOptions]) -> None:
+def refuse_same_names(exports: Sequence[ExportOptions], modules: Iterable[str] = ()) -> None:
     """Raise `UsageError` if two files of the run would have one name."""
-    names = [name for options in originals(exports) for name in options.file_names("original")]
-    names += [name for options in exports for name in options.file_names()]
+    stems = [(options, "original") for options in originals(exports)] + [(options, options.name) for options in exports]
+    parts = list(modules) or [""]
+    names = [name for options, stem in stems for part in parts for name in options.file_names(stem_of(stem, part))]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from compressor.errors import OutputError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from compressor.measure.accuracy import Examined
     from compressor.pipeline.exporting import Exported
     from compressor.pipeline.setting import Setting
     from compressor.report import Artifact
@@ -33,17 +34,23 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
     paths = [run.folder.staging / one.artifact.path for one in exported]
     ensure_unchanged(run.folder.staging, [one.artifact for one in exported])
     inputs = [one.task.example(1, one.task.length) for one in exported]
-    examined = []
-    for path, one in zip(paths, exported, strict=True):
-        run.progress.say(f"evaluating {path.name}")
-        with closing(open_forward(path, dynamic(one.task))) as forward:
-            examined.append(accuracy.examine(one.task, forward, seed=run.recipe.seed))
-            index = len(examined) - 1
-            if isinstance(forward, Steps):
-                past = max(0, run.task.length - forward.info.chunk)
-                inputs[index] = tuple(forward.one_step(inputs[index], past=past))
-            else:
-                inputs[index] = forward.one_call(inputs[index])
+    examined: dict[int, Examined] = {}
+    for group in _groups(exported):
+        run.progress.say(f"evaluating {', '.join(paths[index].name for index in group)}")
+        with ExitStack() as opened:
+            forwards = {
+                index: opened.enter_context(closing(open_forward(paths[index], dynamic(exported[index].task))))
+                for index in group
+            }
+            tasks = [exported[index].task for index in group]
+            score = accuracy.examine_files(tasks, list(forwards.values()), seed=run.recipe.seed)
+            examined |= dict.fromkeys(group, score)
+            for index, forward in forwards.items():
+                if isinstance(forward, Steps):
+                    past = max(0, run.task.length - forward.info.chunk)
+                    inputs[index] = tuple(forward.one_step(inputs[index], past=past))
+                else:
+                    inputs[index] = forward.one_call(inputs[index])
     whole = [index for index, one in enumerate(exported) if one.artifact.stream is None]
     stepping = [index for index, one in enumerate(exported) if one.artifact.stream is not None]
     timed = {**_time(run, whole, paths, inputs, exported), **_time(run, stepping, paths, inputs, exported)}
@@ -54,6 +61,7 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
         measurements.append(
             Measurement(
                 label="compressed" if one.baseline != index else "original",
+                module=one.module,
                 artifact=one.artifact,
                 parameters=parameters,
                 nonzeros=nonzeros,
@@ -68,6 +76,14 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
             )
         )
     return measurements, [timed[index][1] for index in range(len(exported))]
+
+
+def _groups(exported: Sequence[Exported]) -> list[list[int]]:
+    """Indexes of files that belong together: those of the modules of one model."""
+    groups: dict[int, list[int]] = {}
+    for index, one in enumerate(exported):
+        groups.setdefault(one.group, []).append(index)
+    return list(groups.values())
 
 
 def ensure_unchanged(folder: Path, artifacts: Iterable[Artifact]) -> None:

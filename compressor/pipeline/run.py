@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressor import checkpoint
+from compressor.pipeline.axes import open_axes
 from compressor.pipeline.compressing import compress, in_step
 from compressor.pipeline.dry_run import try_out
 from compressor.pipeline.environment import environment, find_device
@@ -20,6 +21,7 @@ from compressor.pipeline.setting import Setting
 from compressor.progress import Progress, Silent
 from compressor.report import Report, StepReport
 from compressor.task.narrowed_states import NarrowedStates
+from compressor.task.submodules import paths_of
 from compressor.task.view import has_validation_data
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ def _rehearsed(task: GuardedTask) -> Iterator[None]:
 def _carry_out(run: Setting) -> Report:
     """All stages in order; the report is written last."""
     recipe, task = run.recipe, run.task
-    refuse_same_names(recipe.exports)
+    refuse_same_names(recipe.exports, paths_of(task.task.modules))
     with run.stage("loading and trying the task"):
         original = task.model().to(run.device).eval()
         run.progress.say("trying the task")
@@ -113,7 +115,7 @@ def _carry_out(run: Setting) -> Report:
     with run.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
         narrowed = NarrowedStates(task, state.structure)
         with run.stage("exporting the compressed model"):
-            exported, refused = export_compressed(run, state.model, narrowed, baselines, original_score, score)
+            exported, refused = export_compressed(run, state.model, narrowed, originals, baselines, score)
         with run.stage("measuring the files"):
             measurements, speedups = measure(run, [*originals, *exported])
     compressed, speedups = measurements[first:], speedups[first:]
@@ -136,6 +138,7 @@ def _carry_out(run: Setting) -> Report:
         refused=tuple(refused),
         limits=check_limits(judged(recipe.limits, quick=run.quick), compared, compressed, speedups),
         notes=_notes(run, steps),
+        axes=open_axes(task),
         environment=environment(run.device),
         stages=tuple(run.stages),
     )

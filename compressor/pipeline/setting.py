@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from compressor.measure import accuracy
 from compressor.report import Stage
+from compressor.task.forwards import TorchForward
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ class Setting:
 
     def score(self, model: nn.Module) -> Score:
         """The task's metric of a model."""
-        return accuracy.score(self.task, accuracy.torch_forward(model, self.device), seed=self.recipe.seed)
+        return accuracy.score(self.task, TorchForward(model, self.device), seed=self.recipe.seed)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

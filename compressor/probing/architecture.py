@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from compressor.probing.network import Mixer
 
 _MIXERS: dict[str, str] = {"attention": "causal attention", "aaren": "Aaren"}
-_CELLS: dict[str, str] = {"rnn_tanh": "tanh RNN", "rnn_relu": "ReLU RNN", "gru": "GRU", "lstm": "LSTM"}
+_CELLS: dict[str, str] = {"rnn_tanh": "tanh RNN", "rnn_relu": "ReLU RNN", "gru": "GRU", "lstm": "LSTM"} | {
+    "layer_norm_lstm": "LayerNorm LSTM"
+}
 WORDS: Final = (*_MIXERS, *_CELLS)
 """Architectures that can be named without a model."""
 
@@ -108,9 +110,10 @@ class Encoder(Architecture):
 
 @dataclass(frozen=True)
 class Recurrent(Architecture):
-    """A stack of PyTorch's recurrent layers that runs forward."""
+    """A stack of recurrent layers that runs forward."""
 
-    cell: CellWord
+    cell: str
+    """In small letters, as in `CELLS`."""
     layers: int = 1
 
     @property
@@ -124,7 +127,7 @@ class Recurrent(Architecture):
         return _counted(self.layers, "layer")
 
     def build(self, width: int) -> nn.Module:
-        """A recurrent layer of PyTorch."""
+        """A recurrent layer."""
         return OutputsOnly(CELLS[self.cell.upper()].layer(width, width, num_layers=self.layers, batch_first=True))
 
 
@@ -191,7 +194,7 @@ def named(word: str, *, layers: int = MOST_LAYERS, heads: int = 4) -> Architectu
         UsageError: There is none.
     """
     if word in _CELLS:
-        return Recurrent(word, layers)  # type: ignore[arg-type]
+        return Recurrent(word, layers)
     if word in _MIXERS:
         return Encoder((word,) * layers, heads)  # type: ignore[arg-type]
     raise UsageError(f"unknown architecture `{word}`", hint=f"architectures: {', '.join(WORDS)}")

@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from compressor.report import Artifact, Measurement, Report
+    from compressor.report import Measurement, Report
 
 
 def compressed(report: Report, index: int) -> str:
     """The name of compressed file `index`."""
     if len(report.compressed) == 1:
         return "compressed"
-    return f"compressed {index + 1} ({_format(report.compressed[index].artifact)})"
+    measured = report.compressed[index]
+    modules = len({other.module for other in report.compressed})
+    if modules == len(report.compressed):
+        return f"compressed {measured.module}"
+    return f"compressed {index // modules + 1} ({_what(measured)})"
 
 
 def originals(report: Report) -> list[tuple[str, Measurement]]:
@@ -21,7 +25,9 @@ def originals(report: Report) -> list[tuple[str, Measurement]]:
     used = [original for number, original in enumerate(formats) if number == 0 or number in report.baselines]
     if len(used) == 1:
         return [("original", report.original)]
-    return [(f"original ({_format(original.artifact)})", original) for original in used]
+    if len({original.module for original in used}) == len(used):
+        return [(f"original {original.module}", original) for original in used]
+    return [(f"original ({_what(original)})", original) for original in used]
 
 
 def every_file(report: Report) -> list[tuple[str, Measurement]]:
@@ -30,5 +36,8 @@ def every_file(report: Report) -> list[tuple[str, Measurement]]:
     return [*originals(report), *after]
 
 
-def _format(artifact: Artifact) -> str:
-    return artifact.format if artifact.stream is None else f"{artifact.format}, step"
+def _what(measured: Measurement) -> str:
+    """Format, form and module of a file."""
+    artifact = measured.artifact
+    words = [measured.module, artifact.format, "step" if artifact.stream is not None else ""]
+    return ", ".join(word for word in words if word)

@@ -6,6 +6,7 @@ Everything outside of this package imports the names from here, not from the mod
 """
 
 from compressor.report.artifacts import Artifact, FileDescription, Part, RuntimeCheck, TensorInfo
+from compressor.report.axes import OpenAxes, TensorAxes
 from compressor.report.environment import Environment, Stage
 from compressor.report.exports import ExportedFile, ExportReport
 from compressor.report.fact import Fact
@@ -37,6 +38,7 @@ __all__ = [
     "Limit",
     "Measurement",
     "Noise",
+    "OpenAxes",
     "Origin",
     "OutputNoise",
     "Parity",
@@ -64,6 +66,7 @@ __all__ = [
     "StreamInfo",
     "StreamInput",
     "StreamOutput",
+    "TensorAxes",
     "TensorInfo",
     "Verdict",
 ]

@@ -46,6 +46,9 @@ class Measurement(Fact):
     """Everything measured on one exported file (and the model behind it)."""
 
     label: Literal["original", "compressed"]
+    module: str = ""
+    """The module that the file holds, by its name in the task; the metric is that of all files together. Empty: the
+    whole model."""
     artifact: Artifact
     parameters: int
     nonzeros: int

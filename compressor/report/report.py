@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from compressor.errors import ReportError
+from compressor.report.axes import OpenAxes
 from compressor.report.environment import Environment, Stage
 from compressor.report.fact import Fact
 from compressor.report.latency import SpeedUp
@@ -53,6 +54,8 @@ class Report(Fact):
     notes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     """Every file of the run directory that the run wrote, relative names."""
+    axes: OpenAxes | None = None
+    """Of the model's inputs and outputs; None in reports of older versions."""
     environment: Environment
     stages: tuple[Stage, ...] = ()
     """Where the time went, in order."""

@@ -16,7 +16,6 @@ from torch import nn
 from compressor.errors import MethodError
 from compressor.files import cache_folder, write_whole, writing
 from compressor.measure import accuracy, size
-from compressor.measure.accuracy import torch_forward
 from compressor.methods.base import Context, State, StepResult, trace_example
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.targets import select_layers
@@ -25,6 +24,7 @@ from compressor.progress import Silent
 from compressor.report import LayerSensitivity, Sensitivity, SensitivityPoint
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.own_cells import find_own_cells
+from compressor.task.forwards import TorchForward
 from compressor.task.view import has_validation_data
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Prober:
 
     def examine(self, model: nn.Module) -> Examined:
         """The metric on the task's validation data, or on its evaluation data if it has no other."""
-        return accuracy.examine(self.task, torch_forward(model, self.device), validation=self.validation)
+        return accuracy.examine(self.task, TorchForward(model, self.device), validation=self.validation)
 
     def prune(self, ratios: Mapping[str, float], **overrides: Any) -> StepResult:
         """The step with these ratios and `overrides` of its options; modules that are not named are left alone.

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from compressor.errors import CheckpointError
+from compressor.nn.seams import mark
 from compressor.nn.structure import REPLACE, apply_record
 from compressor.surgery.attention.head_records import KIND as HEADS
 from compressor.surgery.attention.head_records import apply_heads_record
 from compressor.surgery.trace.edges import KIND as EDGES
+from compressor.surgery.trace.edges import Edges, narrow_inputs
 from compressor.surgery.units.resize import refresh, replace, tensor_of
 from compressor.surgery.units.sizes import KIND as SIZES
 from compressor.surgery.units.sizes import apply_sizes_record
@@ -54,7 +56,13 @@ def rebuild(
             apply_sizes_record(model, record)
             continue
         if record.get("kind") == EDGES:
-            continue  # inputs and outputs follow from the sizes of the layers
+            # Inputs and outputs follow from the sizes of the layers; modules cut what they are given.
+            edges = Edges.from_record(record)
+            if edges.module:
+                mark(_submodule(model, record)).cuts += (edges,)
+            elif edges.starting:
+                narrow_inputs(model, edges)
+            continue
         shapes = record.get("shapes")
         if record.get("kind") != RESIZE or not isinstance(shapes, Mapping):
             raise CheckpointError(
@@ -74,6 +82,16 @@ def rebuild(
         replace(model, replacements)
         refresh(model)
     return model
+
+
+def _submodule(model: nn.Module, record: Mapping[str, Any]) -> nn.Module:
+    modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
+    if record["module"] not in modules:
+        raise CheckpointError(
+            f"the record cuts the inputs of `{record['module']}`, which the model does not have",
+            hint="load it with the task that it was made from",
+        )
+    return modules[record["module"]]
 
 
 def _is_shape(shape: Any) -> bool:

@@ -48,6 +48,8 @@ class Calls:
     outputs: Axes
     ranges: Ranges = field(default_factory=dict)
     """Name of each further open axis -> its smallest and largest size."""
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """`batch`, `time` and further sizes of the task's example -> the two at which the model was called."""
 
 
 def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further: Sizes) -> Calls:
@@ -64,7 +66,7 @@ def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further
             those that the task declares.
     """
     first, others = first_sizes(task, further), other_sizes(task, further, declared.ranges)
-    call = _example(task, first)
+    call = example_call(task, first)
     signature = Signature.of_call(model.forward, call)
     if not signature.input_names:
         raise TaskError("`example` gives no tensor", hint="give the tensors that `forward` takes")
@@ -73,6 +75,7 @@ def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further
     kept = changed_tensors(model, before)
     try:
         seen = _shapes(task, model, signature, first)
+        _refuse_other_shapes([tuple(part.shape) for part in signature.flatten(call)], seen[0], signature, first)
         changed = {word: _shapes(task, model, signature, {**first, word: size}) for word, size in others.items()}
     except TaskError as error:
         raise _of_states(error, kept) from error
@@ -84,7 +87,9 @@ def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further
     open_sizes = {word: first[word] for word, shapes in changed.items() if word in further and shapes != seen}
     ranges = _ranges(task, model, first, open_sizes, declared.ranges)
     # Inputs that the task declares are as open as it says; outputs follow from them.
-    return Calls(signature, declared.inputs or inputs.axes(None), outputs.axes(declared.outputs or None), ranges)
+    outward = outputs.axes(declared.outputs or None)
+    tried = {word: (first[word], size) for word, size in others.items() if word not in further or word in ranges}
+    return Calls(signature, declared.inputs or inputs.axes(None), outward, ranges, tried)
 
 
 def _named(found: Observed, declared: Axes, what: str) -> Observed:
@@ -129,15 +134,25 @@ def _ranges(task: GuardedTask, model: nn.Module, first: Sizes, further: Sizes, d
 def _runs(task: GuardedTask, model: nn.Module, sizes: Sizes) -> bool:
     """Whether there is such an example, and the model takes it."""
     try:
-        run(model, _example(task, sizes), sizes)
+        run(model, example_call(task, sizes), sizes)
     except TaskError:
         return False
     return True
 
 
-def _example(task: GuardedTask, sizes: Sizes) -> Call:
+def example_call(task: GuardedTask, sizes: Sizes) -> Call:
+    """The call that the task's example at these sizes stands for."""
     further = {name: size for name, size in sizes.items() if name not in (BATCH, TIME)}
     return task.arguments(sizes[BATCH], sizes[TIME], **further)
+
+
+def _refuse_other_shapes(one: Shapes, other: Shapes, signature: Signature, sizes: Sizes) -> None:
+    for name, *shapes in zip(signature.input_names, one, other, strict=True):
+        if shapes[0] != shapes[1]:
+            raise TaskError(
+                f"`{written(sizes)}` gives `{name}` another shape in a second call: {shapes[0]}, then {shapes[1]}",
+                hint="sizes must follow from the arguments of `example` alone; values may be random",
+            )
 
 
 def _of_states(error: TaskError, kept: Sequence[str]) -> TaskError:
@@ -152,7 +167,7 @@ def _of_states(error: TaskError, kept: Sequence[str]) -> TaskError:
 
 def _shapes(task: GuardedTask, model: nn.Module, signature: Signature, sizes: Sizes) -> tuple[Shapes, Shapes]:
     """Shapes of the tensors that go in and come out at these sizes."""
-    call = _example(task, sizes)
+    call = example_call(task, sizes)
     tensors = signature.flatten(call)
     results = run(model, call, sizes)
     mine = signature.with_results(results).outputs

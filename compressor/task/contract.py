@@ -48,6 +48,9 @@ class Task(ABC):
     names come from the parameters and structure (`state.0`), axes are found by calling the model at several sizes."""
     outputs: Mapping[str, Mapping[int, str]] = {}
     """The same for the tensors that come out, in the order in which they stand in the result."""
+    modules: Sequence[str] | Mapping[str, str] = ()
+    """Modules of the model that become files of their own, such as ("encoder", "decoder"); or name of the file -> name
+    of the module. The model's `forward` runs them one after the other; `evaluate` gets them as `forward.encoder`."""
     batch_parts: Sequence[str] | None = None
     """What each element of a batch is, if `batches` gives more than (inputs, target): `input`, `target` or `ignore`."""
     target: str | None = None

@@ -58,8 +58,14 @@ class FixedAxes(TaskView):
         return example_at(self.task, self.sizes.get("batch", batch), self.sizes.get("time", length), sizes)
 
 
+def _names(task: Task) -> set[str]:
+    """The open axes of a task; if it is one module of a model, those of the whole model too."""
+    own = {name for axes in (*task.inputs.values(), *task.outputs.values()) for name in axes.values()}
+    return own | _names(task.task) if isinstance(task, TaskView) else own
+
+
 def _check(task: Task, sizes: Mapping[str, int]) -> None:
-    known = {name for axes in (*task.inputs.values(), *task.outputs.values()) for name in axes.values()}
+    known = _names(task)
     unknown = sorted(set(sizes) - known)
     if unknown:
         raise UsageError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import extract_tb
@@ -13,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from compressor.errors import CompressorError, Place, TaskError, TaskNote
-from compressor.nn.attention.parts import AttentionParts
-from compressor.nn.patterns import check_patterns
+from compressor.nn.seams import mark
+from compressor.task.attributes import check_attributes
 from compressor.task.batches import split
 from compressor.task.calls import Calls, Declared, learn_calls
+from compressor.task.forwards import AdaptedForward, ModelForward, TorchForward
 from compressor.task.model_checks import check_model
-from compressor.task.signature import Call, as_call, flatten_calls
+from compressor.task.signature import Call, as_call, flatten_calls, structured
 from compressor.task.sizes import check_ranges, further_sizes
+from compressor.task.submodules import learn_submodules, paths_of
 from compressor.task.view import TaskView, ViewedBatches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
     import torch
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from compressor.task.axes import Axes
     from compressor.task.contract import Evaluation, Forward, Inputs, Outputs, Task
     from compressor.task.sizes import Ranges
+    from compressor.task.submodules import Submodule
 
 
 class GuardedTask(TaskView):
@@ -42,6 +44,8 @@ class GuardedTask(TaskView):
         self.file = file
         self.calls: Calls | None = None
         """How the model is called; known once it was built."""
+        self.submodules: Mapping[str, Submodule] = {}
+        """The modules that become files of their own, by name; known once the model was built."""
         self.notes: tuple[str, ...] = ()
         """What was done to the model when it was built: prefixes taken off names, computed weights folded."""
         self.limit: int | None = None
@@ -49,12 +53,15 @@ class GuardedTask(TaskView):
         self.masks: Mapping[str, Tensor] = {}
         """Parameter -> where it is kept (True), if the model came pruned."""
         super().__init__(task)
-        self._check_attributes()
+        with self.placed():
+            check_attributes(task, self._declared_inputs, self._declared_outputs)
+            check_ranges(self.declared_ranges, further_sizes(task.example))
+            paths_of(task.modules)
 
     @property
     def inputs(self) -> Axes:
         """Name of each input -> {axis: name of the open axis}: what the task declares, or else what was found."""
-        return self._learned().inputs
+        return self.learned().inputs
 
     @inputs.setter
     def inputs(self, declared: Axes) -> None:
@@ -63,7 +70,7 @@ class GuardedTask(TaskView):
     @property
     def outputs(self) -> Axes:
         """The same of each output."""
-        return self._learned().outputs
+        return self.learned().outputs
 
     @outputs.setter
     def outputs(self, declared: Axes) -> None:
@@ -72,11 +79,11 @@ class GuardedTask(TaskView):
     @property
     def ranges(self) -> Ranges:
         """Smallest and largest size of each further open axis."""
-        return self._learned().ranges
+        return self.learned().ranges
 
     @ranges.setter
     def ranges(self, declared: Ranges) -> None:
-        self._declared_ranges = declared
+        self.declared_ranges = declared
 
     @property
     def name(self) -> str:
@@ -94,41 +101,48 @@ class GuardedTask(TaskView):
         for note in told:
             if not issubclass(note.category, TaskNote):
                 warnings.warn_explicit(note.message, note.category, note.filename, note.lineno)
-        with self._placed():
+        with self.placed():
             check_model(model, self.attention)
             folded = fold(model.eval())
         self.notes, self.masks = (*self.notes, *folded.notes), folded.masks
-        return flatten_calls(model, self._learned(model).signature)
+        learned = self.learned(model)
+        for submodule in self.submodules.values():
+            mark(model.get_submodule(submodule.path))
+        return flatten_calls(model, learned.signature)
 
-    def _learned(self, model: nn.Module | None = None) -> Calls:
+    def learned(self, model: nn.Module | None = None) -> Calls:
         """How the model is called, found when it is first asked for."""
         if self.calls is None:
             if model is None:
                 self.model()
                 assert self.calls is not None
                 return self.calls
-            declared = Declared(self._declared_inputs, self._declared_outputs, self._declared_ranges)
-            with self._placed():
-                self.calls = learn_calls(self, model, declared, further_sizes(self.task.example))
+            declared = Declared(self._declared_inputs, self._declared_outputs, self.declared_ranges)
+            further = further_sizes(self.task.example)
+            with self.placed():
+                calls = learn_calls(self, model, declared, further)
+                paths = paths_of(self.task.modules)
+                self.submodules = learn_submodules(self, model, paths, further, calls.ranges) if paths else {}
+            self.calls = calls
         return self.calls
 
     def arguments(self, batch: int, length: int, **further: int) -> Call:
         """The call of the model that the task's `example` stands for."""
         example = self._call("example", batch, length, **further)
-        with self._placed():
+        with self.placed():
             return as_call(example)
 
     def example(self, batch: int, length: int, **further: int) -> Inputs:
         """The tensors of the task's `example`."""
         call = self.arguments(batch, length, **further)
-        with self._placed():
+        with self.placed():
             return self._flat(call)
 
     def _flat(self, call: Call) -> Inputs:
         """The tensors of a call; the model is built for that only if they are not the arguments themselves."""
         if self.calls is None and not call.kwargs and all(isinstance(part, Tensor) for part in call.args):
             return call.args
-        return self._learned().signature.flatten(call)
+        return self.learned().signature.flatten(call)
 
     def batches(self, generator: torch.Generator) -> Iterable[tuple[Inputs, Any]]:
         """The task's `batches` as (tensors, target), with their length if they have one."""
@@ -144,7 +158,7 @@ class GuardedTask(TaskView):
                     batch = next(iterator)
                 except StopIteration:
                     return
-            with self._placed():
+            with self.placed():
                 call, target = split(batch, self.task.batch_parts, self.task.target)
                 yield self._flat(call), target
 
@@ -170,23 +184,23 @@ class GuardedTask(TaskView):
         takes = self.limit is not None and "limit" in inspect.signature(function).parameters
         return {"limit": self.limit} if takes and self.limit is not None else {}
 
-    def _structured(self, forward: Forward) -> Callable[..., Any]:
+    def _structured(self, forward: Forward | TorchForward) -> Callable[..., Any]:
         """A flat `forward` that is called as the user's own; a user's own, as long as the model was not built."""
-        if self.calls is None:
+        if self.calls is None and not self.task.modules:
             return forward
-        signature = self.calls.signature
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return signature.results(forward(*signature.flatten(Call(*args, **kwargs))))
-
-        return call
+        whole = structured(self.learned().signature, forward)
+        if not self.submodules:
+            return whole
+        paths = {name: submodule.path for name, submodule in self.submodules.items()}
+        assert isinstance(forward, (TorchForward, AdaptedForward))  # no single file holds the modules of several
+        return ModelForward(whole, {name: forward.submodule(path) for name, path in paths.items()})
 
     def _call(self, function: str, *arguments: Any, **named: Any) -> Any:
         with self._guard(function):
             return getattr(self.task, function)(*arguments, **named)
 
     @contextmanager
-    def _placed(self) -> Iterator[None]:
+    def placed(self) -> Iterator[None]:
         """Errors of the task name its file."""
         try:
             yield
@@ -197,6 +211,9 @@ class GuardedTask(TaskView):
     def _guard(self, function: str) -> Iterator[None]:
         try:
             yield
+        except TaskError as error:
+            place = error.place or place_in(self.file, error.__traceback__)
+            raise TaskError(error.message, hint=error.hint, place=place) from error
         except CompressorError:
             raise
         except (Exception, SystemExit) as error:
@@ -205,40 +222,6 @@ class GuardedTask(TaskView):
                 hint="fix the task file; `compressor inspect --task FILE` tries it without compressing",
                 place=place_in(self.file, error.__traceback__),
             ) from error
-
-    def _check_attributes(self) -> None:
-        for name, axes in (("inputs", self._declared_inputs), ("outputs", self._declared_outputs)):
-            if not isinstance(axes, Mapping) or not all(isinstance(words, Mapping) for words in axes.values()):
-                raise TaskError(
-                    f"`{name}` of {self.name} must map each tensor's name to {{axis: axis name}}",
-                    hint='such as {"features": {0: "batch", 1: "time"}}; left out, names and axes are found',
-                    place=Place(self.file),
-                )
-        if not isinstance(self.attention, Mapping) or not all(
-            isinstance(pattern, str) and isinstance(parts, AttentionParts) for pattern, parts in self.attention.items()
-        ):
-            raise TaskError(
-                f"`attention` of {self.name} must map globs of module names to AttentionParts",
-                hint='such as {"encoder.*.attention": AttentionParts(query="q", key="k", ...)}',
-                place=Place(self.file),
-            )
-        if self.attention:
-            self._check_patterns()
-        if not 1 <= self.min_length <= self.length <= self.max_length:
-            raise TaskError(
-                f"{self.name} needs 1 <= min_length <= length <= max_length, not "
-                f"{self.min_length}, {self.length}, {self.max_length}",
-                place=Place(self.file),
-            )
-
-        with self._placed():
-            check_ranges(self._declared_ranges, further_sizes(self.task.example))
-
-    def _check_patterns(self) -> None:
-        try:
-            check_patterns(tuple(self.attention))
-        except ValueError as error:
-            raise TaskError(f"`attention` of {self.name}: {error}", place=Place(self.file)) from error
 
 
 def place_in(file: str, traceback: TracebackType | None) -> Place:

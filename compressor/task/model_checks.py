@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +12,6 @@ from torch.nn.parameter import is_lazy
 from compressor.errors import TaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from compressor.nn.attention.parts import AttentionParts
 
 _SHOWN = 5
@@ -26,7 +25,11 @@ def check_model(model: Any, attention: Mapping[str, AttentionParts]) -> None:
             inference only, or lacks the attention that the task names.
     """
     if not isinstance(model, nn.Module):
-        raise TaskError(f"`model` must give a torch.nn.Module, not {type(model).__name__}")
+        several = "several modules are one whose `forward` runs them, and `modules` names those that become files"
+        raise TaskError(
+            f"`model` must give a torch.nn.Module, not {type(model).__name__}",
+            hint=several if isinstance(model, (Mapping, tuple, list)) else None,
+        )
     _refuse_kinds(model)
     tensors = [*model.named_parameters(), *model.named_buffers()]
     _refuse(

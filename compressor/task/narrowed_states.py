@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from compressor.surgery.trace.edges import KIND, Edges
+from compressor.surgery.trace.edges import KIND, Edges, narrowed
 from compressor.task.view import TaskView
 
 if TYPE_CHECKING:
@@ -19,10 +19,9 @@ class NarrowedStates(TaskView):
     def __init__(self, task: Task, structure: Iterable[Mapping[str, Any]]) -> None:
         """`structure` holds the records of the compressed model; those of `edges` count here."""
         super().__init__(task)
-        self._edges = [Edges.from_record(record) for record in structure if record.get("kind") == KIND]
+        edges = [Edges.from_record(record) for record in structure if record.get("kind") == KIND]
+        self._edges = [own.carried for own in edges if not own.module]  # modules cut what they are given themselves
 
     def adapt(self, inputs: Inputs) -> Inputs:
         """The inputs with smaller states."""
-        for edges in self._edges:
-            inputs = edges.narrow(inputs)
-        return inputs
+        return narrowed(self._edges, inputs)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from compressor.task.fixed_axes import dynamic
+from compressor.task.view import adapted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from compressor.task.contract import Inputs, Task
 
 FEW = 4
@@ -32,6 +35,11 @@ def few(task: Task, inputs: Inputs) -> Inputs:
                 part = part.narrow(axis, 0, min(FEW, part.shape[axis]))  # noqa: PLW2901
         found.append(part.detach().cpu().clone())
     return tuple(found)
+
+
+def given(task: Task, samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    """The same as the model of `task` takes them: states narrowed, or those inputs that one of its modules gets."""
+    return tuple(replace(sample, inputs=adapted(task, sample.inputs)) for sample in samples)
 
 
 def size(task: Task, inputs: Inputs, word: str) -> int:

@@ -86,7 +86,9 @@ class _Tree:
                 raise TaskError(
                     f"{what} {f'`{name}` ' if name else ''}is a {type(leaf).__name__}: only tensors, numbers, text, "
                     "None, and tuples, lists, dictionaries, named tuples and dataclasses of them can be followed",
-                    hint="take the tensors out of it, or register the class with torch.utils._pytree",
+                    hint="set `model.config.use_cache = False` in the task's `model`"
+                    if type(leaf).__name__.endswith("Cache")
+                    else "take the tensors out of it, or register the class with torch.utils._pytree",
                 )
         return cls(spec, tuple(names), tuple(constants)), tuple(tensors)
 
@@ -185,9 +187,16 @@ class Signature:
         """The call that hands these tensors over."""
         args, kwargs = [], {}
         arguments = self.inputs.build(tensors)
-        by_name = False  # an argument left at a default that cannot be given by place makes all later ones keywords
+        more = any(
+            parameter.kind is inspect.Parameter.VAR_POSITIONAL and len(arguments[name]) > 0
+            for name, parameter in self.parameters.parameters.items()
+        )
+        by_name = False  # an argument that is left at its default makes all later ones keywords
         for name, parameter in self.parameters.parameters.items():
             value = arguments[name]
+            if _is_left(parameter, value) and not more:
+                by_name = True  # not handed over: decorators of `forward` may tell that from the default itself
+                continue
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 args.extend(value)
             elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -250,6 +259,15 @@ def _structured_hook(signature: Signature, hook: Callable[..., Any]) -> Callable
     return before
 
 
+def structured(signature: Signature, forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of flat tensors that is called as the user's own `forward`."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return signature.results(forward(*signature.flatten(Call(*args, **kwargs))))
+
+    return call
+
+
 def _flat_forward(signature: Signature) -> Callable[..., Tensor | tuple[Tensor, ...]]:
     def forward(self: nn.Module, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         call = signature.call(tensors)
@@ -285,6 +303,13 @@ def _key(part: Any) -> str:
         if hasattr(part, attribute):
             return str(getattr(part, attribute))
     return str(part)
+
+
+def _is_left(parameter: inspect.Parameter, value: Any) -> bool:
+    """Whether an argument may be left out, since it is the default."""
+    named = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    default = parameter.default
+    return named and (value is default or (type(value) is type(default) in _CONSTANTS and value == default))
 
 
 def _is_empty(parameter: inspect.Parameter, value: Any) -> bool:

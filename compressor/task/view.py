@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compressor.task.contract import Task
+from compressor.task.forwards import AdaptedForward
 from compressor.task.sizes import example_at
 
 if TYPE_CHECKING:
@@ -67,11 +68,11 @@ class TaskView(Task):
 
     def evaluate(self, forward: Forward) -> float | Tensor | Evaluation:
         """The task's `evaluate`; the inputs that it calls `forward` with are adapted."""
-        return self.task.evaluate(lambda *inputs: forward(*self.adapt(inputs)))
+        return self.task.evaluate(AdaptedForward(forward, self.adapt))
 
     def validate(self, forward: Forward) -> float | Tensor | Evaluation:
         """The task's `validate`, in the same way."""
-        return self.task.validate(lambda *inputs: forward(*self.adapt(inputs)))
+        return self.task.validate(AdaptedForward(forward, self.adapt))
 
     def _adapted(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         return ((self.adapt(inputs), target) for inputs, target in batches)

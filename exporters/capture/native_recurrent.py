@@ -28,6 +28,8 @@ PREPARED = "_has_native_nodes"
 def prepare(model: nn.Module, *, parts: bool = False) -> None:
     """Give every recurrent layer of `model` buffers with its weights as the ONNX node wants them; changes `model`.
 
+    A layer that ONNX has no node for is left as it is: its loop is exported.
+
     With D directions, G gates, H hidden units and I inputs, layer k gets `W_lk` (D, G * H, I), `R_lk` (D, G * H, H)
     and, with biases, `B_lk` (D, 2 * G * H). If its directions differ in size, or share a
     matrix with something else, these are the forward one's (D = 1), and `W_lk_reverse` and so on the backward one's.
@@ -37,7 +39,7 @@ def prepare(model: nn.Module, *, parts: bool = False) -> None:
         parts: The layers that an `UnevenRecurrent` consists of become nodes one by one, and not the whole of it.
     """
     from compressor.nn.recurrent.factored import LowRankRecurrent
-    from compressor.nn.recurrent.layers import recurrent_modules
+    from compressor.nn.recurrent.layers import cell_of, recurrent_modules
     from compressor.nn.recurrent.uneven import UnevenRecurrent
 
     shared = _shared_matrices(model)
@@ -48,8 +50,11 @@ def prepare(model: nn.Module, *, parts: bool = False) -> None:
     inside = {id(part) for module in uneven.values() for part in module.modules()}
     single = {name: module for name, module in recurrent_modules(model).items() if id(module) not in inside}
     for whole in uneven.values():
-        _prepare_layers(whole, shared)
+        if whole.cell.is_native:
+            _prepare_layers(whole, shared)
     for layer in single.values():
+        if not cell_of(layer).is_native:
+            continue  # its own loop is exported
         if layer.proj_size:
             factored_recurrent.prepare_projected(layer)
             setattr(layer, PREPARED, True)

@@ -46,7 +46,7 @@ def capture(
     """
     program = torch_capture.capture(model, inputs, axes, bounds)
     with torch_capture.quiet(), torch.no_grad():
-        steps: dict[Any, Any] = {cell.step_operator: partial(_step, cell) for cell in CELLS.values()}
+        steps: dict[Any, Any] = {cell.step_operator: partial(_step, cell) for cell in CELLS.values() if cell.is_native}
         sequences = [operator for cell in CELLS.values() for operator in cell.sequence_operators]
         program = program.run_decompositions(steps | get_decompositions(sequences))
         module = program.module(check_guards=False)

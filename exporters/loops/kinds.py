@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from exporters.loops.dependencies import Dependencies
 
 _OPS = torch.ops.aten
-CELLS: dict[Any, Cell] = {cell.step_operator: cell for cell in recurrent.CELLS.values() if cell.gates.operator}
+CELLS: dict[Any, Cell] = {cell.step_operator: cell for cell in recurrent.CELLS.values() if cell.is_native}
 """PyTorch's function for one step -> the cell, if ONNX has an operator for it."""
 _TRIED = 7
 """Steps on which rules are tried."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
+from compressor.surgery.trace.edges import starting_inputs
 from exporters.onnx_files.precision import finish
 from exporters.prepare import check_outputs
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 _BATCH = 3
 """Batch size while tracing; a size of 1 would be taken for a fixed axis."""
 
+READ_KEY = "compressor.reads"
+"""The entry of `metadata_props` that says, as JSON, what the file reads of an input that only starts a state."""
+
 
 def graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.ModelProto:
     """The checked graph of `model`, which gets buffers for the native nodes."""
@@ -32,6 +37,7 @@ def graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.Mode
     from exporters.capture import program as torch_capture
     from exporters.loops.capture import translate_body
     from exporters.passes import naming, tidy
+    from exporters.passes.weight_names import name_by_parameters
 
     native_recurrent.prepare(model)
     length, axes = _tracing_length(task)
@@ -45,8 +51,21 @@ def graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.Mode
         tidy.tidy(built, captured.bodies, lambda body: translate_body(body, options.opset))
     naming.name_values(built, task.inputs, task.outputs)
     proto = naming.to_proto(built, axes, task.outputs, options.ir_version)
+    name_by_parameters(proto, model)
+    _tell_what_is_read(proto, model)
     finish(proto, options)
     return proto
+
+
+def _tell_what_is_read(proto: onnx.ModelProto, model: nn.Module) -> None:
+    """Note in the file which entries of an input it reads, if units that start from it were removed."""
+    used = {
+        proto.graph.input[index].name: {"axis": cut.axis, "entries": list(cut.kept)}
+        for index, cut in starting_inputs(model).items()
+    }
+    if used:
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = READ_KEY, json.dumps(used)
 
 
 def _captured(model: nn.Module, task: Task, inputs: tuple[Tensor, ...], axes: Axes) -> tuple[Captured, Axes]:

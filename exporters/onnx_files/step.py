@@ -18,6 +18,7 @@ from exporters.capture import program as torch_capture
 from exporters.onnx_files import facts, rounded
 from exporters.onnx_files.precision import finish
 from exporters.passes import naming, tidy
+from exporters.passes.weight_names import name_by_parameters
 from exporters.quantization.proof import DEVIATION
 from exporters.stepping import chained, example
 from exporters.stepping.find import find_plan
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from compressor.report import Artifact, StreamInfo
     from compressor.task.contract import Task
     from exporters.onnx_files.options import Options
+    from exporters.quantization.second_order.table import RowTable
     from exporters.stepping.options import Stream
 
 
@@ -43,9 +45,11 @@ def step_path(path: Path) -> Path:
 
 
 def checked(
-    model: nn.Module, whole: Path, job: Job[Options], stream: Stream, bar: Bar
+    model: nn.Module, whole: Path, job: Job[Options], stream: Stream, bar: Bar, table: RowTable | None = None
 ) -> tuple[Artifact, dict[Path, bytes]]:
     """The step file of `model`, which agrees with PyTorch and with the file `whole`.
+
+    `table` has rows of its weights that are rounded already.
 
     Returns:
         The facts about it, and its contents with the example of its loop.
@@ -62,7 +66,7 @@ def checked(
     rounding = job.options.rounding
     if rounding is not None:
         bar.advance(0, note="quantize the step")
-        artifact, files = rounded.checked(proto, candidate, model, job, rounding, parity, bar, info)
+        artifact, files = rounded.checked(proto, candidate, model, job, rounding, parity, bar, table, info)
     loop = {job.path.with_suffix(".py"): example.write(artifact, info).encode()}
     return artifact.model_copy(update={"stream": info, "chained": beside_file}), {**files, **loop}
 
@@ -92,5 +96,6 @@ def graph(model: nn.Module, task: Task, options: Options, stream: Stream) -> tup
     proto = naming.to_proto(built, step.inputs, step.outputs, options.ir_version)
     entry = proto.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, step.info.model_dump_json()
+    name_by_parameters(proto, model)
     finish(proto, options)
     return proto, step.info

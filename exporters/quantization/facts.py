@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import onnx
 
+from compressor.onnx_graphs import walk
 from compressor.onnx_graphs.recurrent_node import OPERATORS as RECURRENT
 from compressor.report import QuantizedMatrix
 
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
 
     from exporters.quantization.choice import Chosen
     from exporters.quantization.matrices import Matrix
+    from exporters.quantization.weights import Weights
     from exporters.quantization.writing import Writer
+
+
+_KIND = re.compile(r"\.(int8|int4|scale|float16|float|transposed)(\.\d+)?$")
+"""What `products` adds to the name of a matrix."""
 
 
 def constants(matrices: Sequence[Matrix], rounded: onnx.ModelProto) -> dict[str, int]:
@@ -28,18 +35,31 @@ def constants(matrices: Sequence[Matrix], rounded: onnx.ModelProto) -> dict[str,
     return sizes
 
 
+def stored_bytes(matrices: Sequence[Matrix], rounded: onnx.ModelProto) -> dict[str, int]:
+    """Matrix -> bytes of what a file that is not for NPUs holds of it, scales included; no byte counts twice."""
+    sizes = {matrix.name: 0 for matrix in matrices}
+    for graph in walk.graphs(rounded.graph):
+        for tensor in graph.initializer:
+            name = tensor.name if tensor.name in sizes else _KIND.sub("", tensor.name)
+            if name in sizes:
+                sizes[name] += int(onnx.numpy_helper.to_array(tensor).nbytes)
+    return sizes
+
+
 def fact(
     matrix: Matrix,
     chosen: Chosen,
     writer: Writer,
     constant_bytes: Mapping[str, int],
+    stored: Mapping[str, int],
+    weights: Weights,
     *,
     precision: str,
     for_cpu: bool,
 ) -> QuantizedMatrix:
     """What became of a matrix, and why."""
     form = chosen.forms[matrix.name]
-    bytes_after = writer.stored_bytes(matrix.name, form)
+    bytes_after = stored.get(matrix.name) or writer.stored_bytes(matrix.name, form)
     note = matrix.refused or chosen.notes.get(matrix.name, "") or matrix.unfit
     if not note and form == "weights" and for_cpu:
         note = _why_weights(matrix, precision)
@@ -59,6 +79,7 @@ def fact(
         form=form,
         bytes_before=matrix.bytes,
         bytes_after=bytes_after,
+        second_order=weights.listed(matrix.name, form),
         errors={str(key): value for key, value in chosen.alone.get(matrix.name, {}).items()},
         metric_drop=chosen.metric_alone.get(matrix.name),
         note=note,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from compressor import gates
 from compressor.onnx_graphs import walk
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import onnx
-    from numpy.typing import NDArray
 
 Form = Literal["float", "half", "weights", "integer", "int4", "static"]
 """`float`: as it was. `half`: float16 in the file, float32 again in front of the operator. `weights`: the same with 8
@@ -111,27 +110,6 @@ def find(proto: onnx.ModelProto, keep_float: Sequence[str] = (), smallest: int =
                 uses.setdefault(name, []).append(Use(node.op_type, place, node.output[0], plain, channels))
     outputs = {value.name for value in proto.graph.output}
     return [_matrix(name, sizes[name], places, keep_float, name in outputs, smallest) for name, places in uses.items()]
-
-
-def name_by_parameters(proto: onnx.ModelProto, parameters: Mapping[str, NDArray[Any]]) -> None:
-    """Give weights that were transposed while the graph was translated the names of their parameters, in place."""
-    import numpy as np
-    import onnx
-
-    known = {tensor.name for tensor in proto.graph.initializer}
-    renamed = {}
-    for tensor in proto.graph.initializer:
-        if tensor.name in parameters or len(tensor.dims) != 2 or tensor.data_type != onnx.TensorProto.FLOAT:
-            continue
-        array = onnx.numpy_helper.to_array(tensor)
-        for name, parameter in parameters.items():
-            if name not in known and parameter.shape == array.shape[::-1] and np.array_equal(parameter.T, array):
-                renamed[tensor.name] = tensor.name = name
-                known.add(name)
-                break
-    for node in walk.nodes(proto.graph):
-        for place, old in enumerate(node.input):
-            node.input[place] = renamed.get(old, old)
 
 
 def _matrix(

@@ -22,12 +22,13 @@ from compressor.task import samples
 from compressor.task.view import has_validation_data
 from exporters.quantization import calibration, facts, proof
 from exporters.quantization.choice import choose
-from exporters.quantization.matrices import SMALLEST, find, name_by_parameters
+from exporters.quantization.matrices import SMALLEST, find
 from exporters.quantization.npu import prepare
 from exporters.quantization.npu.ranges import Calibration
 from exporters.quantization.npu.writer import NpuWriter
 from exporters.quantization.trials import Metric, Trials
 from exporters.quantization.weights import Weights
+from exporters.quantization.whole_file import no_larger
 from exporters.quantization.writing import Rewriter
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from exporters.quantization.calibration import Data
     from exporters.quantization.matrices import Matrix
     from exporters.quantization.options import Rounding
+    from exporters.quantization.second_order.table import RowTable
     from exporters.quantization.trials import Forward
     from exporters.quantization.writing import Writer
 
@@ -59,6 +61,7 @@ def quantize(
     rtol: float,
     shapes: Task | None = None,
     behind: Callable[[OnnxFile], Forward],
+    table: RowTable | None,
     stream: StreamInfo | None = None,
     metric: Callable[[Forward], Metric] | None,
     seed: int,
@@ -77,22 +80,22 @@ def quantize(
         rtol: Relative tolerance of the export.
         shapes: Gives the inputs with which files are compared; `task` if it is left out.
         behind: Puts a file behind the call of the model.
+        table: Rows of weights that are rounded already; others are rounded to the nearest.
         stream: How the file is run if it is a step file.
         metric: Given the float file: the task's metric, if that decides.
         seed: Of the calibration data.
         bar: Told what is measured.
 
     Raises:
-        ExportError: There is nothing to round, or nothing within the limits.
+        ExportError: There is nothing to round, or nothing within the limits, or nothing is saved.
         ParityError: The file is not what it should be at some length.
     """
-    name_by_parameters(proto, {name: part.detach().cpu().numpy() for name, part in reference.named_parameters()})
     npu = rounding.for_npu
     if npu:
         proto = prepare.prepared(proto, "give `batch: 1`; NPUs cannot run a state that grows" if stream else "")
     matrices = find(proto, rounding.keep_float, 1 if npu else SMALLEST)
     _refuse_nothing(matrices)
-    weights = Weights(proto, matrices, rounding.block)
+    weights = Weights(proto, matrices, rounding.block, table)
     data = calibration.calibration(task, rounding.calibration_samples, seed, real=npu)
     writer: Writer = Rewriter(proto, weights)
     if npu:
@@ -107,9 +110,12 @@ def quantize(
     if metric is not None:
         trials.metric = metric(trials.forward({}))
     chosen = choose(trials, matrices, precision, rounding.quantize_for, rounding.max_error, bar)
+    if not npu:
+        chosen = no_larger(trials, matrices, chosen)
     bar.advance(0, note="compare the rounded file")
     rounded = writer.write(chosen.forms)
     constants = facts.constants(matrices, rounded) if npu else {}
+    stored = {} if npu else facts.stored_bytes(matrices, rounded)
     structure = proof.structure(proto, trials, chosen.forms, shapes or task, atol=atol, rtol=rtol, seed=seed)
     compared = _unseen(task, data) if npu else _examples(shapes or task)
     deviation = proof.deviation(trials.forward(chosen.forms), reference, compared, rounding.max_error)
@@ -118,8 +124,10 @@ def quantize(
         precision=precision,
         target=rounding.quantize_for,
         matrices=tuple(
-            facts.fact(matrix, chosen, writer, constants, precision=precision, for_cpu=for_cpu) for matrix in matrices
+            facts.fact(matrix, chosen, writer, constants, stored, weights, precision=precision, for_cpu=for_cpu)
+            for matrix in matrices
         ),
+        method="nearest" if table is None else "second_order",
         samples=sum(samples.size(task, inputs, "batch") for inputs in trials.calibration),
         calibration=rounding.calibration if npu else None,
         activations=rounding.activations if npu else None,

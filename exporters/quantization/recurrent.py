@@ -56,9 +56,9 @@ def _dynamic_lstm(do: Builder, node: ir.Node, products: Products) -> list[ir.Val
         value = inputs[place]
         assert value is not None
         low = products.weights.low(str(value.name))
-        inputs[place] = do.constant(low.values.swapaxes(1, 2), f"{value.name}.int8")
+        inputs[place] = products.stored(low.values.swapaxes(1, 2), f"{value.name}.int8")
         scale = low.scale[..., 0]  # (D, 4 * H)
-        scales += [products.scale(do, scale, f"{value.name}.scale"), products.zeros(scale.shape)]
+        scales += [products.scale(scale, f"{value.name}.scale"), products.zeros(scale.shape)]
     count = len(node.outputs)
     return [*do.several("DynamicQuantizeLSTM", [*inputs, *scales], count, domain=DOMAIN, attributes=node.attributes)]
 

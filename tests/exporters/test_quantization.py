@@ -15,9 +15,10 @@ from compressor.runtimes.steps import Steps
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
 from exporters.onnx_files.step import step_path
-from exporters.quantization import matrices
+from exporters.quantization import matrices, quantize
 from exporters.quantization.matrices import SCAN_UNITS
 from exporters.quantization.rounding import to_4_bits, to_8_bits
+from exporters.quantization.whole_file import NothingSaved
 from exporters.stepping import chained
 from tests.exporters.conftest import features_task
 
@@ -129,6 +130,61 @@ def test_every_number_names_the_file_that_it_was_measured_on(tmp_path):
     assert chained.apart(path, step_path(path), job, 1.0) != rounded
 
 
+class Repeating(nn.Module):
+    """One layer used five times, and a table that is also the last layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.layer, self.out = nn.Embedding(211, 32), nn.Linear(32, 32), nn.Linear(32, 211, bias=False)
+        self.out.weight = self.table.weight
+
+    def forward(self, words):
+        x = self.table(words)
+        for _ in range(5):
+            x = x + torch.tanh(self.layer(x))
+        return self.out(x)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_matrix_that_is_used_several_times_is_stored_once(tmp_path, precision):
+    torch.manual_seed(0)
+    task = RandomTask(
+        {"words": {0: "batch", 1: "time"}},
+        {"scores": {0: "batch", 1: "time"}},
+        lambda batch, length: (torch.randint(211, (batch, length)),),
+    )
+    task.batches = lambda generator: [((torch.randint(211, (8, 19), generator=generator),), None)] * 2
+    artifact, path = quantized(tmp_path, Repeating(), task, precision=precision, max_error=0.9)
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
+    assert sum(array.size == 211 * 32 for array in weights) == 1
+    assert sum(array.dtype.itemsize == 1 and array.size in (32 * 32, 32 * 16) for array in weights) == 1
+    held = sum(matrix.bytes_after for matrix in artifact.quantization.matrices)
+    assert held <= sum(array.nbytes for array in weights) < artifact.bytes < held + 6000
+
+
+def test_4_bits_that_make_a_file_larger_than_8_bits_give_way_to_these_and_the_report_says_so(tmp_path):
+    torch.manual_seed(0)
+    model = Net(nn.LSTM, {}, bidirectional=True, units=9, layers=1)
+    artifact, path = quantized(tmp_path, model, wide_task(), precision="int4", max_error=0.9)
+    assert "int4" not in forms(artifact).values()
+    assert "as 4 bits the file would have" in artifact.quantization.matrices[0].note
+    as_8_bits, other = quantized(tmp_path / "other", model, wide_task(), max_error=0.9)
+    assert artifact.bytes == path.stat().st_size == as_8_bits.bytes == other.stat().st_size
+
+
+def test_a_file_that_no_rounding_makes_smaller_stays_float_and_says_so(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise NothingSaved("rounded, the file would have 3 B")
+
+    monkeypatch.setattr(quantize, "no_larger", refuse)
+    task = wide_task()
+    task.outputs = {"y": {0: "batch", 1: "time"}}
+    artifact, path = quantized(tmp_path, nn.Linear(INPUT, HIDDEN), task)
+    assert artifact.quantization is None
+    assert artifact.sha256 == artifact.parity.sha256 == sha256(path)
+    assert artifact.notes == ("`precision: int8` was left out: rounded, the file would have 3 B",)
+
+
 def test_plain_onnx_anywhere(tmp_path):
     artifact, path = quantized(tmp_path, Net(nn.GRU, {}, True).eval(), wide_task(), quantize_for="anywhere")
     assert [entry.domain for entry in onnx.load(path).opset_import] == [""]
@@ -230,11 +286,11 @@ def test_nothing_to_round_is_an_error(tmp_path):
 
 def test_kept_matrices_are_named_and_an_unknown_name_is_refused(tmp_path):
     model = Net(nn.GRU, {}, False).eval()
-    artifact, _ = quantized(tmp_path, model, wide_task(), keep_float=["rnn.W_l0"])
-    kept = next(matrix for matrix in artifact.quantization.matrices if matrix.name == "rnn.W_l0")
-    assert (kept.form, kept.note, kept.bytes_after) == ("float", "`keep_float: rnn.W_l0`", kept.bytes_before)
+    artifact, _ = quantized(tmp_path, model, wide_task(), keep_float=["rnn.weight_ih_l0"])
+    kept = next(matrix for matrix in artifact.quantization.matrices if matrix.name == "rnn.weight_ih_l0")
+    assert (kept.form, kept.note, kept.bytes_after) == ("float", "`keep_float: rnn.weight_ih_l0`", kept.bytes_before)
     with pytest.raises(ExportError, match="fits no matrix"):
-        quantized(tmp_path, model, wide_task(), keep_float=["rnn.weight_*"])
+        quantized(tmp_path, model, wide_task(), keep_float=["rnn.other_*"])
 
 
 class Outlier(nn.Module):
@@ -273,9 +329,9 @@ def test_the_harmful_matrix_alone_leaves_integers(tmp_path):
     task.outputs = {"scores": {0: "batch", 1: "time"}}
     artifact, _ = quantized(tmp_path, Outlier().eval(), task, max_error=0.05)
     found = forms(artifact)
-    assert found.pop("lstm.W_l0") in ("weights", "half", "float")
+    assert found.pop("lstm.weight_ih_l0") in ("weights", "half", "float")
     assert set(found.values()) == {"integer"}
-    named = next(matrix for matrix in artifact.quantization.matrices if matrix.name == "lstm.W_l0")
+    named = next(matrix for matrix in artifact.quantization.matrices if matrix.name == "lstm.weight_ih_l0")
     assert named.errors["integer"] > 0.05
     assert "relative output error" in named.note
 
@@ -292,7 +348,7 @@ def test_the_metric_decides_where_it_is_limited(tmp_path):
     quantization = artifact.quantization
     assert quantization.function == "evaluate"
     assert quantization.metric_drop <= quantization.metric_drop_allowed == 0.03
-    named = next(matrix for matrix in quantization.matrices if matrix.name == "lstm.W_l0")
+    named = next(matrix for matrix in quantization.matrices if matrix.name == "lstm.weight_ih_l0")
     assert named.form in ("weights", "half", "float")
     assert named.metric_drop > 0.03
     assert "limits.metric_drop" in named.note

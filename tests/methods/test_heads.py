@@ -16,7 +16,7 @@ from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.surgery.attention.sites import attention_sites
 from tests.methods.conftest import CHANNELS, SignTask, Tagger, make_context, same, weights
-from tests.surgery.attentions import HEADS, WIDTH, Encoder, Nested, Stack, declared, randomized
+from tests.surgery.attentions import HEADS, WIDTH, Encoder, Nested, Packed, Stack, declared, randomized
 
 SCORES = ["weight", "activation", "sensitivity", "taylor", "random"]
 
@@ -41,7 +41,8 @@ class AttentionTask(SignTask):
 def _state(kind="encoder"):
     if kind == "encoder":
         return State(randomized(Reader(Encoder()))), AttentionTask()
-    return State(randomized(Reader(Stack(Nested)))), AttentionTask({"layers.?": Nested.PARTS})
+    attention = Packed if kind == "packed" else Nested
+    return State(randomized(Reader(Stack(attention)))), AttentionTask({"layers.?": attention.PARTS})
 
 
 def _apply(state, task, *, seed=0, **options):
@@ -188,10 +189,10 @@ def test_heads_twice_then_feed_forward_units_then_loaded_again(kind, tmp_path):
 
 
 def test_a_record_is_of_no_use_without_the_tasks_declaration(tmp_path):
-    state, task = _state("declared")
+    state, task = _state("packed")
     after = _apply(state, task, keep=2).state
     checkpoint.save(tmp_path, after.model, after.structure)
-    task.model, task.attention = lambda: _state("declared")[0].model, {}
+    task.model, task.attention = lambda: _state("packed")[0].model, {}
     with pytest.raises(Exception, match="which is none by the task's `attention`"):
         checkpoint.load(tmp_path, task)
 

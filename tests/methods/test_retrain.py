@@ -10,9 +10,26 @@ from torch import nn
 
 from compressor.errors import MethodError, TaskError
 from compressor.methods.base import State
+from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
+from compressor.task.guard import GuardedTask
+from compressor.testing import RandomTask
 from compressor.training.rounding import rounded
-from tests.methods.conftest import BATCHES, SignTask, Tagger, make_context, same, weights
+from tests.methods.conftest import (
+    BATCH,
+    BATCHES,
+    CHANNELS,
+    CLASSES,
+    HIDDEN,
+    SignTask,
+    Tagger,
+    make_context,
+    same,
+    weights,
+)
+from tests.surgery.trace.test_entering import AXES as STATES
+from tests.surgery.trace.test_entering import Streaming
+from tests.surgery.trace.test_entering import example as states_example
 
 
 def test_retraining_learns_the_task_and_reports_every_epoch(state, context):
@@ -151,7 +168,7 @@ def test_a_schedule_counts_batches_without_a_length_and_still_sees_the_same_data
 
 
 def test_early_stopping_waits_and_restores_the_best_weights(state, model, task):
-    task.metrics = [0.5, 0.7, 0.6, 0.7, 0.9]
+    task.metrics = [0.4, 0.5, 0.7, 0.6, 0.7, 0.9]  # the first is that of the weights from before training
     result = Retrain(epochs=5, early_stopping=2).apply(state, make_context(model, task))
     best = SignTask()
     best.metrics = [0.0, 0.0]
@@ -164,11 +181,20 @@ def test_early_stopping_waits_and_restores_the_best_weights(state, model, task):
 def test_without_keep_best_the_last_weights_stay(state, model, task):
     task.metrics = [0.9, 0.1]
     other = SignTask()
-    other.metrics = [0.9, 0.1]
+    other.metrics = [0.0, 0.9, 0.1]
     last = Retrain(epochs=2).apply(state, make_context(model, task))
     best = Retrain(epochs=2, keep_best=True).apply(state, make_context(model, other))
     assert not same(weights(last.state.model), weights(best.state.model))
     assert last.notes == ()
+
+
+@pytest.mark.parametrize("options", [{"keep_best": True}, {"early_stopping": 2}])
+def test_training_that_makes_it_worse_gives_back_the_weights_from_before(state, model, task, options):
+    task.metrics = [0.9, 0.8, 0.7, 0.6]
+    result = Retrain(epochs=2, lr=0.5, **options).apply(state, make_context(model, task))
+    assert same(weights(result.state.model), weights(state.model))
+    assert result.may_change_nothing
+    assert result.notes[0] == ("the weights from before training kept: none of 2 epochs has a better validation metric")
 
 
 def test_distillation_alone_never_asks_for_labels_and_reaches_the_teacher(model, task):
@@ -302,3 +328,86 @@ def test_retraining_on_cuda_holds_masks_and_learns(model, task, bf16):
     result = method.apply(State(model, {"rnn.weight_hh_l0": mask.cuda()}), context)
     assert not result.state.model.rnn.weight_hh_l0.cpu()[~mask].any()
     assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+class WithStates(RandomTask):
+    """Its targets hold a state of the original's size; the metric reads the scores."""
+
+    def evaluate(self, forward):
+        x, h, keep = self.example(4, 5)
+        return float(forward(x, h, keep)[0].mean())
+
+
+def test_targets_that_are_states_are_cut_like_the_states_of_a_smaller_model():
+    torch.manual_seed(0)
+    model = Streaming().eval()
+    outputs = {"scores": {0: "batch", 1: "time"}, "h_out": {1: "batch"}}
+    task = WithStates(STATES, outputs, states_example, model)
+    context = make_context(model, task)
+    units = Magnitude(prune="units", count=3, compensate=False).apply(State(model), context)
+    result = Retrain(epochs=2, lr=0.01).apply(units.state, context)
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+class Window(nn.Module):
+    """A few positions and a state in, scores and the next state out: the module that is a file."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.GRU(CHANNELS, 2 * HIDDEN, batch_first=True), nn.Linear(2 * HIDDEN, CLASSES)
+
+    def forward(self, x, state):
+        y, state = self.rnn(x, state)
+        return {"scores": self.head(y), "next_state": state}
+
+
+class Windows(nn.Module):
+    """Runs it over a long sequence: the state is carried on, gradients end at each window."""
+
+    def __init__(self):
+        super().__init__()
+        self.window = Window()
+
+    def forward(self, x):
+        state, scores = x.new_zeros(1, len(x), 2 * HIDDEN), []
+        for part in x.split(4, 1):
+            result = self.window(part, state.detach())
+            state = result["next_state"]
+            scores.append(result["scores"])
+        return torch.cat(scores, 1)
+
+
+class Earlier(SignTask):
+    """At every position: was the first channel positive one position before?"""
+
+    modules, length, max_length = ("window",), 18, 40
+
+    def model(self):
+        torch.manual_seed(0)
+        return Windows()
+
+    def batches(self, generator):
+        for _ in range(30):
+            x = torch.randn(BATCH, self.length, CHANNELS, generator=generator)
+            yield (x,), (x[:, :-1, 0] > 0).long()
+
+    def loss(self, outputs, target):
+        return nn.functional.cross_entropy(outputs[:, 1:].flatten(0, 1), target.flatten())
+
+    def evaluate(self, forward):
+        x = torch.randn(11, 23, CHANNELS, generator=torch.Generator().manual_seed(1))
+        state, right = torch.zeros(1, 11, 2 * HIDDEN), []
+        for step in range(23):
+            result = forward.window(x[:, step : step + 1], state)
+            state = result["next_state"]
+            right.append(result["scores"][:, 0].argmax(-1) == (x[:, step - 1, 0] > 0))
+        return torch.stack(right[1:]).float().mean(0)
+
+
+def test_a_model_of_states_is_trained_over_many_windows_by_the_model_that_runs_it():
+    task = GuardedTask(Earlier(), __file__)
+    context = make_context(task.model().eval(), task)
+    half = Magnitude(prune="units", ratio=0.5).apply(State(context.original), context).state
+    result = Retrain(epochs=3, lr=0.02).apply(half, context)
+    assert result.history[-1]["metric"] > 0.95  # step by step, although it was trained in windows of four
+    assert half.model.window.rnn.hidden_size == HIDDEN

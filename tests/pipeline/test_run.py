@@ -455,6 +455,19 @@ def test_controls_go_through_the_rest_of_the_recipe_and_leave_the_result_alone(f
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
+def test_a_file_that_is_larger_than_the_original_is_refused_unless_that_is_accepted(folder, tmp_path):
+    unrolled = "format: onnx, precision: int8, rounding: {quantize_for: npu}, shapes: {batch: 1, time: 11}"
+    exports = f"exports=[{{name: wide, {unrolled}}}, {{name: accepted, may_be_larger: true, {unrolled}}}]"
+    report = _run(folder, tmp_path / "out", overrides=["steps=[]", exports])
+    (skip,) = report.refused
+    before = report.original.artifact.bytes
+    assert f"bytes, more than the {before:,} of the original" in skip.reason
+    assert "may_be_larger: true" in skip.reason
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith("wide")]
+    assert report.compressed[0].artifact.bytes > before
+
+
 def test_limits_are_checked_on_the_exported_file(done):
     _, report = done
     from compressor.recipe.model import Limits

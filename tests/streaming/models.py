@@ -11,6 +11,7 @@ from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.graphs.random_graphs import watts_strogatz
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.graph import GraphRecurrent
+from compressor.nn.recurrent.layer_norm import LayerNormLSTM
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.streaming.survey import survey
@@ -128,6 +129,7 @@ MODELS = {
     "uneven": lambda: Layer(UnevenRecurrent("LSTM", WIDTH, [[7], [3]], batch_first=True)),
     "low rank": lambda: Layer(LowRankRecurrent("LSTM", WIDTH, 7, [[(2, 3)], [(None, 2)]], batch_first=True)),
     "graph": lambda: Layer(_graph_stack()),
+    "layer norm": lambda: Layer(LayerNormLSTM(WIDTH, 7, 2, batch_first=True)),
     "twice": Twice,
     "cells": Cells,
     "layer in a loop": LayerInLoop,

@@ -1,6 +1,9 @@
 """The sensitivity map of small models, ratios that really reach a budget, and the cache."""
 
+import sys
 import textwrap
+import types
+from pathlib import Path
 
 import pytest
 import torch

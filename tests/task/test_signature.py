@@ -189,6 +189,20 @@ def same(first, second):
     return type(first) is type(second) and first == second
 
 
+def test_what_was_left_at_its_default_is_not_handed_over():
+    def forward(x, mask=None, *, cache=True):
+        return x
+
+    def told(*args, **kwargs):
+        return len(args), kwargs
+
+    call = Signature.of_call(forward, Call(torch.ones(1), cache=False)).call([torch.ones(1)])
+    assert told(*call.args, **call.kwargs) == (1, {"cache": False})
+    by_place = Signature.of_call(lambda x, scale=1.0, mask=None: x, Call(torch.ones(1), 1.0, torch.ones(1)))
+    call = by_place.call([torch.ones(1)] * 2)
+    assert (len(call.args), list(call.kwargs)) == (1, ["mask"])
+
+
 @given(structures(), structures())
 def test_any_structure_goes_through_and_comes_back(argument, result):
     argument, result = filled(argument), filled((torch.ones(1), result))
@@ -196,5 +210,5 @@ def test_any_structure_goes_through_and_comes_back(argument, result):
     tensors = signature.flatten(Call(1, y=argument))
     assert len(set(signature.input_names)) == len(tensors)
     call = signature.call(tensors)
-    assert same(call.kwargs["y"], argument)
+    assert same(call.kwargs.get("y"), argument)
     assert same(signature.results(signature.flat_results(result)), result)

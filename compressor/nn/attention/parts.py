@@ -44,10 +44,12 @@ class AttentionParts:
     """Path of the layer (h * d_v, E_v) that makes the values."""
     output: str
     """Path of the layer (E_o, h * d_v) that takes the heads in."""
-    heads: str | tuple[str, ...]
+    heads: str | tuple[str, ...] = ()
     """Path of the attribute that holds the number of heads h, an int; of all of them if there are several."""
     widths: tuple[str, ...] = ()
     """Paths of the attributes that hold heads times width, h * d or h * d_v, such as `self.all_head_size`."""
+    head_width: str | None = None
+    """Instead of `heads`, if no attribute holds that number: path of the attribute that holds d."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be paths.
@@ -55,7 +57,8 @@ class AttentionParts:
         Raises:
             TaskError: A path is not text or is empty, or two of the three inputs are one layer, the third another.
         """
-        fields = {name: (getattr(self, name),) for name in LAYERS}
+        fields: dict[str, tuple[str, ...]] = {name: (getattr(self, name),) for name in LAYERS}
+        fields["head_width"] = () if self.head_width is None else (self.head_width,)
         for name in ("heads", "widths"):
             value = getattr(self, name)
             fields[name] = value if isinstance(value, tuple) else (value,)
@@ -65,8 +68,8 @@ class AttentionParts:
                     part.isidentifier() or part.isdigit() for part in path.split(".")
                 ):
                     raise TaskError(f"`{name}` of AttentionParts is {path!r}, which is not a path", hint=_HINT)
-        if not fields["heads"]:
-            raise TaskError("`heads` of AttentionParts names no attribute", hint=_HINT)
+        if bool(fields["heads"]) == bool(fields["head_width"]):
+            raise TaskError("AttentionParts needs `heads` or `head_width`, and not both", hint=_HINT)
         if len({self.query, self.key, self.value}) == 2 or self.output in (self.query, self.key, self.value):
             raise TaskError(
                 "AttentionParts names one layer twice",

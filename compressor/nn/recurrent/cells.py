@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from compressor.gates import GRU, LSTM, RNN_RELU, RNN_TANH, CellGates
+from compressor.gates import GRU, LAYER_NORM_LSTM, LSTM, RNN_RELU, RNN_TANH, CellGates
+from compressor.nn.recurrent.layer_norm import LayerNormLSTM, LayerNormLSTMCell, layer_norm_lstm_step
 
 Axis = Literal["gates", "units", "outputs", "inputs"]
 """What the positions along an axis of a parameter are: G blocks of H rows, the H units, S outputs, or I inputs."""
@@ -58,16 +59,21 @@ class Cell(ABC):
     options: Mapping[str, Any] = {}
     """Arguments of both modules that select this cell; attributes of the same name hold them."""
     kernel: Callable[..., tuple[Tensor, ...]]
-    """PyTorch's function for whole sequences."""
-    sequence_operators: tuple[Any, ...]
+    """PyTorch's function for whole sequences, if it has one."""
+    sequence_operators: tuple[Any, ...] = ()
     """What that is in a traced program."""
-    step_operator: Any
-    """PyTorch's function for one step, in a traced program."""
+    step_operator: Any = None
+    """PyTorch's function for one step, in a traced program; None if it has none."""
 
     @property
     def mode(self) -> str:
-        """The name of the cell: `RNN_TANH`, `RNN_RELU`, `GRU` or `LSTM`."""
+        """The name of the cell: `RNN_TANH`, `RNN_RELU`, `GRU`, `LSTM` or `LAYER_NORM_LSTM`."""
         return self.gates.mode
+
+    @property
+    def is_native(self) -> bool:
+        """Whether PyTorch and ONNX have functions for it; others are loops of plain operations in both."""
+        return bool(self.gates.operator)
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -205,7 +211,40 @@ class Lstm(Cell):
         return [h @ weights["weight_hr"].t() if "weight_hr" in weights else h, c]
 
 
-CELLS: dict[str, Cell] = {cell.mode: cell for cell in (Rnn(RNN_TANH, "tanh"), Rnn(RNN_RELU, "relu"), Gru(), Lstm())}
+class LayerNormLstm(Cell):
+    """An LSTM whose products and cell are normalised; see `layer_norm`."""
+
+    gates = LAYER_NORM_LSTM
+    parameters = (
+        WEIGHT_IH,
+        WEIGHT_HH,
+        *(Parameter(f"{kind}_{name}", ("gates",)) for name in ("ih", "hh") for kind in ("scale", "shift")),
+        *(Parameter(f"{kind}_c", ("units",)) for kind in ("scale", "shift")),
+        Parameter("norm_width", ()),
+    )
+    layer_type = LayerNormLSTM
+    step_type = LayerNormLSTMCell
+
+    def run(self, sequence: Tensor, states: Sequence[Tensor], weights: Weights) -> Tensor:
+        """See `Cell.run`."""
+        now, outputs = [state[0] for state in states], []
+        for x in sequence:
+            now = self.step(x, now, weights)
+            outputs.append(now[0])
+        return torch.stack(outputs)
+
+    def update(self, from_input: Tensor, from_state: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
+        """There is none: the norms have parameters of their own, so a step needs more than sums of products."""
+        raise NotImplementedError("a layer-normalised LSTM is computed by `step`")
+
+    def step(self, x: Tensor, states: Sequence[Tensor], weights: Weights) -> list[Tensor]:
+        """See `Cell.step`."""
+        return layer_norm_lstm_step(x, states, weights)
+
+
+CELLS: dict[str, Cell] = {
+    cell.mode: cell for cell in (Rnn(RNN_TANH, "tanh"), Rnn(RNN_RELU, "relu"), Gru(), Lstm(), LayerNormLstm())
+}
 """Mode -> cell: all that there are."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from compressor.render.sections.axes import AXES
 from compressor.render.sections.comparison import COMPARISON
 from compressor.render.sections.controls import CONTROLS
 from compressor.render.sections.environment import ENVIRONMENT
@@ -42,6 +43,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
     PROBES,
     ROUNDING,
     EXPORTED_FILES,
+    AXES,
     NOTES,
     TIME,
     ENVIRONMENT,

@@ -1,4 +1,4 @@
-"""Metric, file size, latency and parameters of the first export."""
+"""Metric, file size, latency and parameters of the first export, of all its files together."""
 
 from __future__ import annotations
 
@@ -20,12 +20,19 @@ def cards(report: Report) -> Iterator[Card]:
     """One for each number that was measured."""
     if not report.compressed:
         return
-    before, after = report.original_of(0), report.compressed[0]
-    yield _metric(before, after)
-    yield _size(before, after)
-    if (speedup := report.speedups[0]) is not None:
-        yield _latency(before, after, speedup)
-    yield _parameters(before, after)
+    files = [(report.original_of(index), report.compressed[index], report.speedups[index]) for index in first(report)]
+    yield _metric(*files[0][:2])
+    yield _size(sum(before.artifact.bytes for before, *_ in files), sum(after.artifact.bytes for _, after, _ in files))
+    for before, after, speedup in files:
+        if speedup is not None:
+            yield _latency(before, after, speedup)
+    yield _parameters(sum(before.parameters for before, *_ in files), sum(after.parameters for _, after, _ in files))
+
+
+def first(report: Report) -> list[int]:
+    """Indexes of the files of the first export: one, or one for each module."""
+    modules = [measured.module for measured in report.compressed]
+    return list(range(next((index for index in range(1, len(modules)) if modules[index] == modules[0]), len(modules))))
 
 
 def _metric(before: Measurement, after: Measurement) -> Card:
@@ -34,19 +41,18 @@ def _metric(before: Measurement, after: Measurement) -> Card:
     return Card(name, old, new, changes.describe_drop(drop), changes.tone_of_drop(drop))
 
 
-def _size(before: Measurement, after: Measurement) -> Card:
-    old, new = before.artifact.bytes, after.artifact.bytes
+def _size(old: int, new: int) -> Card:
     change, tone = changes.describe_size(old, new), changes.tone_of_size(old, new)
     return Card("file size", form.size(old), form.size(new), change, tone)
 
 
 def _latency(before: Measurement, after: Measurement, speedup: SpeedUp) -> Card:
     change, tone = changes.describe_speed(speedup), changes.tone_of_speed(speedup)
-    return Card("latency p50", form.median(before.latency), form.median(after.latency), change, tone)
+    name = f"latency p50 of {after.module}" if after.module else "latency p50"
+    return Card(name, form.median(before.latency), form.median(after.latency), change, tone)
 
 
-def _parameters(before: Measurement, after: Measurement) -> Card:
-    old, new = before.parameters, after.parameters
+def _parameters(old: int, new: int) -> Card:
     tone: Tone = "good" if new < old else "plain"
     return Card("parameters", form.count(old), form.count(new), changes.describe_count(old, new), tone)
 

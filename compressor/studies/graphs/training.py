@@ -20,6 +20,7 @@ from compressor.nn.graphs.properties import properties
 from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks
 from compressor.progress import Silent
 from compressor.studies.graphs.facts import Row
+from compressor.task.forwards import TorchForward
 from compressor.task.loading import load
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def train(options: Study, kind: Kind, index: int) -> Row:
     metric, note = None, ""
     try:
         trained = Retrain(epochs=options.epochs).apply(state, context).state.model
-        metric = accuracy.score(task, accuracy.torch_forward(trained, cpu)).value
+        metric = accuracy.score(task, TorchForward(trained, cpu)).value
     except MethodError as error:  # it diverged, which is a result
         note = error.message
     graph = next(module.graph for module in state.model.modules() if isinstance(module, GraphRecurrent))

@@ -62,27 +62,23 @@ def declared_site(name: str, module: nn.Module, parts: AttentionParts) -> Attent
         TaskError: The module is not as the task says; the message names the field and the layer.
     """
     layers = {role: _layer(name, module, role, getattr(parts, role)) for role in LAYERS}
-    numbers = {path: _number(name, module, "heads", path) for path in parts.head_attributes}
-    heads = next(iter(numbers.values()))
-    if len(set(numbers.values())) > 1 or heads < 1:
-        listed = ", ".join(f"`{path}` is {number}" for path, number in numbers.items())
-        raise TaskError(f"`heads` of {label(name)} do not agree: {listed}", hint="each has to be the number of heads")
     thirds = 3 if parts.packed else 1
+    heads = _heads(name, module, parts, layers["query"].out_features // thirds)
     sizes = {role: layers[role].out_features / thirds for role in ("query", "key", "value")}
-    for role, size in sizes.items():
-        if size % heads:
-            raise TaskError(
-                f"`{role}` of {label(name)} has {layers[role].out_features} outputs, which {heads} heads"
-                f"{' and three parts' if parts.packed else ''} do not divide",
-                hint=f"is `{parts.head_attributes[0]}` the number of heads?",
-            )
-    width, value_width = int(sizes["query"]) // heads, int(sizes["value"]) // heads
     if sizes["key"] != sizes["query"]:
         raise TaskError(
             f"`key` of {label(name)} has {int(sizes['key'])} outputs and `query` {int(sizes['query'])}: heads that "
             "share keys are not handled",
             hint="leave it out of `attention`",
         )
+    for role, size in sizes.items():
+        if size % heads:
+            raise TaskError(
+                f"`{role}` of {label(name)} has {layers[role].out_features} outputs, which {heads} heads"
+                f"{' and three parts' if parts.packed else ''} do not divide",
+                hint=f"is `{(*parts.head_attributes, parts.head_width)[0]}` right?",
+            )
+    width, value_width = int(sizes["query"]) // heads, int(sizes["value"]) // heads
     if layers["output"].in_features != sizes["value"]:
         raise TaskError(
             f"`output` of {label(name)} takes {layers['output'].in_features} features in, and `value` gives "
@@ -104,6 +100,24 @@ def declared_site(name: str, module: nn.Module, parts: AttentionParts) -> Attent
     query, key, value_rows = rows
     output = Projection.of_columns(paths["output"], layers["output"], heads, value_width)
     return AttentionSite(name, "declared", heads, (query, key, value_rows, output), parts)
+
+
+def _heads(name: str, module: nn.Module, parts: AttentionParts, features: int) -> int:
+    """The number of heads, as its attributes or the width of a head say."""
+    if parts.head_width is not None:
+        width = _number(name, module, "head_width", parts.head_width)
+        if width < 1 or features % width:
+            raise TaskError(
+                f"`query` of {label(name)} has {features} outputs, which are no heads of {width}",
+                hint=f"is `{parts.head_width}` the width of a head?",
+            )
+        return features // width
+    numbers = {path: _number(name, module, "heads", path) for path in parts.head_attributes}
+    heads = next(iter(numbers.values()))
+    if len(set(numbers.values())) > 1 or heads < 1:
+        listed = ", ".join(f"`{path}` is {number}" for path, number in numbers.items())
+        raise TaskError(f"`heads` of {label(name)} do not agree: {listed}", hint="each has to be the number of heads")
+    return heads
 
 
 def declared_modules(model: nn.Module, declared: Mapping[str, AttentionParts]) -> dict[int, AttentionParts]:

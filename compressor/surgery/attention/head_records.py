@@ -11,6 +11,7 @@ from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.record import LayerRecord, Size, parse
 from compressor.nn.structure import replace_record
 from compressor.surgery.attention.declared_sites import set_heads
+from compressor.surgery.attention.known import with_known
 from compressor.surgery.attention.sites import attention_sites
 from compressor.surgery.units import resize
 
@@ -51,7 +52,8 @@ def apply_heads_record(model: nn.Module, record: Mapping[str, Any], declared: Ma
         CheckpointError: The record is not valid, or the task names no such attention.
     """
     fields = parse(HeadCountRecord, record)
-    site = next((site for site in attention_sites(model, declared).attentions if site.name == fields.module), None)
+    every = attention_sites(model, with_known(model, declared)).attentions
+    site = next((site for site in every if site.name == fields.module), None)
     if fields.kind != KIND or site is None or site.kind != "declared" or site.reason or fields.heads > site.heads:
         has = "is none" if site is None or site.kind != "declared" else f"has {site.heads} heads"
         raise CheckpointError(

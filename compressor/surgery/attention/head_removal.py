@@ -23,6 +23,7 @@ from compressor.surgery.equivalence import check_agreement, evaluating_on_cpu, f
 from compressor.surgery.refit.compensation import refit
 from compressor.surgery.units.choice import Layer
 from compressor.surgery.units.choosing import choose
+from compressor.surgery.units.failures import failing, without_failing
 from compressor.surgery.units.resize import resized_copy, select
 
 if TYPE_CHECKING:
@@ -90,22 +91,35 @@ def prune(
     inputs = [tuple(part.cpu() for part in example) for example in examples]
     with evaluating_on_cpu(model) as original:
         every = attention_sites(original, declared).attentions
-        named = [site for site in every if site.name in names]
-        movable, skipped = flexible(original, masks, named, declared, inputs[0], amount, required)
-        heads, left_alone = _choose(movable, amount, scorer, required)
-        cut = narrowed(original, masks, movable, declared, heads)
-        with silenced(cut):
-            expected = [forward(cut.model, example, "silenced") for example in inputs]
-        smaller = resized_copy(cut.model, cut.kept())
-        for name, site in cut.sites.items():
-            set_heads(smaller, site, int(heads[name].sum()))
-        for example, outputs in zip(inputs, expected, strict=True):
-            check_agreement(forward(smaller, example, "smaller"), outputs, example, what="heads", hint=_HINT)
-        result = _result(cut, smaller, (*skipped, *left_alone), sum(site.heads for site in every))
+
+        def attempt(chosen: Sequence[str]) -> tuple[HeadCut, HeadSurgery]:
+            named = [site for site in every if site.name in chosen]
+            wanted = [name for name in required if name in chosen]
+            movable, skipped = flexible(original, masks, named, declared, inputs[0], amount, wanted)
+            heads, left_alone = _choose(movable, amount, scorer, wanted)
+            cut = narrowed(original, masks, movable, declared, heads)
+            with failing():
+                smaller = _checked(cut, inputs)
+            return cut, _result(cut, smaller, (*skipped, *left_alone), sum(site.heads for site in every))
+
+        (cut, result), failed = without_failing(names, required, attempt, what="heads")
+        result = replace(result, skipped=(*result.skipped, *failed))
         if calibration:
             result = _compensated(cut, result, calibration, progress)
     result.model.to(next(model.parameters()).device).train(model.training)
     return result
+
+
+def _checked(cut: HeadCut, inputs: Sequence[tuple[Tensor, ...]]) -> nn.Module:
+    """The smaller model, compared with the original in which what is removed is silent."""
+    with silenced(cut):
+        expected = [forward(cut.model, example, "silenced") for example in inputs]
+    smaller = resized_copy(cut.model, cut.kept())
+    for name, site in cut.sites.items():
+        set_heads(smaller, site, int(cut.heads[name].sum()))
+    for example, outputs in zip(inputs, expected, strict=True):
+        check_agreement(forward(smaller, example, "smaller"), outputs, example, what="heads", hint=_HINT)
+    return smaller
 
 
 def _choose(

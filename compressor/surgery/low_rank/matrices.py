@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from compressor.nn.attention.compact import CompactMultiheadAttention
+from compressor.nn.attention.parts import LAYERS as ATTENTION_LAYERS
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.names import full_name, parameter_owners, with_holders
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.graph import GraphRecurrent
-from compressor.nn.recurrent.layers import LAYERS, is_layer, parts
+from compressor.nn.recurrent.layers import LAYERS, cell_of, is_layer, parts
 from compressor.nn.recurrent.uneven import UnevenRecurrent
+from compressor.surgery.attention.known import with_known
 from compressor.surgery.attention.sites import attention_sites
 
 if TYPE_CHECKING:
@@ -55,22 +57,28 @@ class MatrixSite:
 
 
 def find_sites(model: nn.Module, declared: Mapping[str, AttentionParts], mode: Mode) -> list[MatrixSite]:
-    """Everything that may be factored, in the model's order, also what cannot be for a reason."""
+    """Everything that may be factored, in the model's order, also what cannot be for a reason.
+
+    Attention that nobody declares and that is known by its layers is cut in its projections in every mode: what its
+    code makes of narrower heads is not known.
+    """
     every = attention_sites(model, declared).attentions
     sites: list[MatrixSite] = []
     taken: set[int] = set()
+    known = {name: parts for name, parts in with_known(model, declared).items() if name not in declared}
+    declared_layers = {
+        full_name(name, getattr(parts, role)): name for name, parts in known.items() for role in ATTENTION_LAYERS
+    }
     for attention in every:
+        if attention.kind == "declared" and mode == "projections":
+            # They are Linear layers like others.
+            declared_layers |= dict.fromkeys(_declared_names(attention), attention.name)
+            continue
         sites += _attention_sites(model, attention, mode)
         if attention.kind != "declared":
             taken |= {id(part) for part in model.get_submodule(attention.name).modules()}
-        elif mode != "projections":
+        else:
             taken |= {id(model.get_submodule(layer)) for layer in _declared_names(attention)}
-    declared_layers = {
-        name.rpartition(".")[0]: attention
-        for attention in every
-        if attention.kind == "declared" and mode == "projections"
-        for name in (part.weight for part in attention.projections)
-    }
     owners = parameter_owners(model)
     inside = {
         id(part): module for module in model.modules() if _holds_native_layers(module) for part in module.modules()
@@ -94,8 +102,6 @@ def find_sites(model: nn.Module, declared: Mapping[str, AttentionParts], mode: M
 def _attention_sites(model: nn.Module, attention: AttentionSite, mode: Mode) -> list[MatrixSite]:
     """The four projections, or the two products."""
     name = attention.name
-    if attention.kind == "declared" and mode == "projections":
-        return []  # they are Linear layers like others
     reason = attention.reason
     if not name:
         reason = "it is the model itself, which cannot be replaced in place"
@@ -138,7 +144,7 @@ def _shapes(model: nn.Module, attention: AttentionSite) -> list[tuple[int, int]]
 
 
 def _linear_site(
-    name: str, module: nn.Linear, paths: tuple[str, ...], owners: Mapping[int, list[str]], of: AttentionSite | None
+    name: str, module: nn.Linear, paths: tuple[str, ...], owners: Mapping[int, list[str]], attention: str | None
 ) -> MatrixSite:
     reason = None
     if not name:
@@ -150,8 +156,7 @@ def _linear_site(
     elif len(owners[id(module.weight)]) > 1:
         reason = "its weight belongs to other modules too"
     shape = (module.out_features, module.in_features)
-    attention = None if of is None else of.name
-    extra = () if of is None else (of.name,)
+    extra = () if attention is None else (attention,)
     return MatrixSite(name, "linear", name, "weight", attention, shape, (*paths, *extra), reason)
 
 
@@ -165,6 +170,8 @@ def _recurrent_sites(
         reason = f"it is a part of a `{type(holder).__name__}`, which holds native layers only"
     elif module.proj_size:
         reason = f"an LSTM with proj_size={module.proj_size} has its recurrent matrix in low rank already"
+    elif not cell_of(module).is_native:
+        reason = f"a `{type(module).__name__}` normalises its products, and layers of factors lack that"
     elif type(module).forward not in [kind.forward for kind in LAYERS]:
         reason = f"a `{type(module).__name__}` has a `forward` of its own"
     sites = []

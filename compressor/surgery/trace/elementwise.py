@@ -56,9 +56,9 @@ CONSTANTS = {
     aten.new_full.default,
 }
 """Operations that make a tensor of one number; of another tensor only the type is taken."""
-_SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
-_KEEPS_ZERO = (
-    _SUMS
+SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
+KEEPS_ZERO = (
+    SUMS
     | {
         getattr(aten, name + suffix)
         for name in (
@@ -178,8 +178,8 @@ def pointwise(
         trace.atoms.join(labels.numpy(), other.numpy())
     for tensor, own in zip(tensors, before, strict=True):
         pin_fixed_partner(trace, tensor, own, labels)
-    added = func.overloadpacket in _SUMS and len(present) < 2
-    if added or func.overloadpacket not in _KEEPS_ZERO:
+    added = func.overloadpacket in SUMS and len(present) < 2
+    if added or func.overloadpacket not in KEEPS_ZERO:
         trace.shifted.append(np.unique(labels.numpy()))
     for output in outputs:
         if output.size() == shape:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from compressor.surgery.trace.atoms import Ids
     from compressor.surgery.trace.state import Trace
 
+_OUR_LAYERS = "compressor.nn.recurrent."
+
 
 def own_cells(trace: Trace) -> dict[str, Ids]:
     """Name of a module -> the groups of the units that it carries from step to step, by their representatives.
@@ -43,8 +45,13 @@ def own_cells(trace: Trace) -> dict[str, Ids]:
 
 
 def _owner(model: nn.Module, parameter: str) -> str | None:
-    """The innermost module of the model's own code that holds a parameter; the model itself is called ``."""
+    """The innermost module of the model's own code that holds a parameter; the model itself is called ``.
+
+    None for a parameter of a recurrent layer of this package: its steps are no cell of the model's.
+    """
     for path in (*with_holders(parameter)[1:], ""):
+        if type(model.get_submodule(path)).__module__.startswith(_OUR_LAYERS):
+            return None
         if is_own(model.get_submodule(path)):
             return path
     return None

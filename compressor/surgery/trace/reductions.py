@@ -137,7 +137,9 @@ def _attention(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> N
             trace.atoms.pin(labels.numpy(), f"the attention at {place()} scales by the number of its features")
     values = trace.read(args[2])
     if values is not None:
-        trace.write(outputs[0], values.select(-2, 0).unsqueeze(-2).expand(outputs[0].size()))
+        features = values.select(-2, 0).unsqueeze(-2)  # (..., heads, 1, d)
+        shared = outputs[0].size(-3) // features.size(-3)  # heads of queries for each of values
+        trace.write(outputs[0], features.repeat_interleave(shared, dim=-3).expand(outputs[0].size()))
 
 
 COMBINING: dict[Any, Any] = {

@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Crossing:
+    """A tensor that carries units into or out of a module which becomes a file of its own."""
+
+    module: str
+    enters: bool
+    index: int
+    """Its place among the tensors of the module's arguments, or of its results."""
+    labels: Tensor
+
+
+@dataclass(frozen=True)
 class Normalised:
     """What a normalisation takes its statistics over."""
 
@@ -31,6 +42,19 @@ class Normalised:
     """The atoms of the features, 0 for a fixed one."""
     axis: int
     """Of the features, in what it gives."""
+
+
+@dataclass(frozen=True)
+class Entering:
+    """A tensor that holds features of an input, along its last axis."""
+
+    place: int | None
+    """Of the input among the model's; None for an input of one of its modules."""
+    whole: Tensor
+    """The input."""
+    tensor: Tensor
+    positions: Ids
+    """Which features of the input it holds."""
 
 
 class Trace:
@@ -54,6 +78,7 @@ class Trace:
         """Atoms whose features are not 0 any more if their unit is 0, such as behind a sigmoid."""
         self.summed: list[tuple[Ids, str]] = []
         """Atoms that are summed up, and where; they can only go if they are 0 then."""
+        self.crossings: list[Crossing] = []
         self.feedback = Feedback()
         self.constants: set[int] = set()
         """Storages that hold one constant of any size, such as a state of zeros; they shrink with what they meet."""
@@ -69,31 +94,62 @@ class Trace:
         self._parameters: dict[int, str] = {}
         for name, tensor in self.tensors.items():
             self._parameters.setdefault(tensor.untyped_storage().data_ptr(), name)
-        self._inputs = {tensor.untyped_storage().data_ptr(): (i, tensor) for i, tensor in enumerate(inputs)}
+        self.carried: set[int] = set()
+        """Inputs that leave the model again as states."""
+        self.read_of_inputs: dict[int, list[int]] = {}
+        """Input -> which of its features the model reads, if it cuts it itself."""
+        self._entering: dict[int, Entering] = {}
+        """Storage -> the features of an input that it holds."""
+        for place, tensor in enumerate(inputs):
+            self._enter_whole(place, tensor)
 
     def shifted_atoms(self) -> Ids:
         """`shifted`, each once."""
         return np.unique(np.concatenate([np.zeros(0, np.int64), *self.shifted]))
 
+    def may_be_state(self, tensor: Tensor) -> None:
+        """Take a tensor that enters a module for a state if a recurrent layer does, as the model's inputs are."""
+        if self.entering(tensor) is None:
+            self._enter_whole(None, tensor)
+
+    def entering(self, tensor: Tensor) -> Entering | None:
+        """What a tensor holds of an input; None for any other one."""
+        return self._entering.get(tensor.untyped_storage().data_ptr())
+
+    def enter(self, entering: Entering) -> None:
+        """Say that a tensor holds features of an input."""
+        self._entering[entering.tensor.untyped_storage().data_ptr()] = entering
+
+    def _enter_whole(self, place: int | None, tensor: Tensor) -> None:
+        positions = np.arange(tensor.size(-1) if tensor.dim() else 0)
+        self.enter(Entering(place, tensor, tensor, positions))
+
     def label_input(self, tensor: Tensor) -> Tensor | None:
-        """Label a model input that is used as a state, along its last axis; None for any other tensor."""
-        entry = self._inputs.get(tensor.untyped_storage().data_ptr())
+        """Label an input that is used as a state, along its last axis; None for any other tensor."""
+        entry = self.entering(tensor)
         if entry is None:
             return None
-        index, whole = entry
-        atoms = self.atoms.axis(input_name(index), whole.dim() - 1, whole.size(-1), "in")
-        self.write(whole, torch.from_numpy(atoms).expand(whole.size()))
+        axis, size = entry.whole.dim() - 1, entry.whole.size(-1)
+        if entry.place is None:
+            atoms = self.atoms.new(size)
+        else:
+            atoms = self.atoms.axis(input_name(entry.place), axis, size, "in")
+            if len(entry.positions) < size:
+                self.read_of_inputs[entry.place] = entry.positions.tolist()
+        self.write(entry.tensor, torch.from_numpy(atoms[entry.positions]).expand(entry.tensor.size()))
         return self.read(tensor)
 
     def leaves_as_state(self, index: int, labels: Tensor) -> bool:
         """True for an output that carries the same units, at the same places, as an input of its shape."""
-        for position, whole in self._inputs.values():
-            key = (input_name(position), whole.dim() - 1)
-            if key not in self.atoms.axes or whole.size() != labels.size():
+        for entry in self._entering.values():
+            key = (input_name(entry.place or 0), entry.whole.dim() - 1)
+            if entry.place is None or key not in self.atoms.axes or entry.tensor.size() != labels.size():
                 continue
-            entering = np.broadcast_to(self.atoms.axes[key], tuple(whole.size()))
+            atoms = self.atoms.axes[key][entry.positions]
+            entering = np.broadcast_to(atoms, tuple(labels.size()))
             if np.array_equal(self.atoms.roots(entering), self.atoms.roots(labels.numpy())):
-                self.atoms.bind(output_name(index), whole.dim() - 1, self.atoms.axes[key], "in")
+                self.atoms.bind(output_name(index), labels.dim() - 1, atoms, "in")
+                self.carried.add(entry.place)
                 return True
         return False
 

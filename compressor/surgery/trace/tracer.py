@@ -35,11 +35,13 @@ from compressor.surgery.trace.elementwise import (
     pointwise,
     unknown,
 )
+from compressor.surgery.trace.entering import carry_on
 from compressor.surgery.trace.module_rules import watched_modules
 from compressor.surgery.trace.parts import follow_parts
 from compressor.surgery.trace.products import PRODUCTS
 from compressor.surgery.trace.reductions import COMBINING, NORMALISING, RANKED, REDUCTIONS, normalise, rank, reduce
 from compressor.surgery.trace.resampling import RESAMPLING, SHUFFLES, resample
+from compressor.surgery.trace.seams import pin_unused_results, watched_seams
 from compressor.surgery.trace.state import Trace
 
 if TYPE_CHECKING:
@@ -52,13 +54,15 @@ _RULES: dict[Any, Any] = PRODUCTS | CONVOLUTIONS | ELEMENTWISE | COMBINING | SHU
 def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Trace:
     """Watch `model(*inputs)` and pin what leaves the model as an output, states that enter it too excepted.
 
+    Likewise what leaves a module that becomes a file of its own, unless a layer of the model takes it in.
+
     Args:
         model: A copy on the CPU in evaluation mode; its recurrent modules' `forward` is wrapped meanwhile.
         inputs: A small example.
     """
     inputs = [tensor.clone() for tensor in inputs]
     seen = Trace(model, inputs)
-    with torch.no_grad(), watched_modules(seen), without_fast_path(), _Watch(seen):
+    with torch.no_grad(), watched_modules(seen), watched_seams(seen), without_fast_path(), _Watch(seen):
         outputs = model(*inputs)
     shifted = seen.atoms.roots(seen.shifted_atoms())
     for ids, reason in seen.summed:
@@ -67,6 +71,7 @@ def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Trace:
         labels = seen.read(output)
         if labels is not None and not seen.leaves_as_state(index, labels):
             seen.atoms.pin(labels.numpy(), f"it is part of the model's output {index}, whose size would change")
+    pin_unused_results(seen)
     return seen
 
 
@@ -113,6 +118,7 @@ class _Watch(TorchDispatchMode):
             names = [self.trace.parameter_name(tensor) for tensor in tensors]
             self.trace.feedback.follow(tensors, names, before, outputs)
             self._keep_constants(func, tensors, outputs)
+            carry_on(self.trace, func, args, tensors, outputs)
         rule = _RULES.get(func)
         if func in CONSTANTS:
             pass

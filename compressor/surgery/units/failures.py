@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 R = TypeVar("R")
-_SHOWN = 6
 
 
 class FailedRemoval(SurgeryError):
@@ -31,7 +30,7 @@ def failing() -> Iterator[None]:
 
 
 def without_failing(
-    names: Sequence[str], required: Sequence[str], attempt: Callable[[Sequence[str]], R]
+    names: Sequence[str], required: Sequence[str], attempt: Callable[[Sequence[str]], R], *, what: str = "units"
 ) -> tuple[R, tuple[Skip, ...]]:
     """What `attempt` gives for the layers that do not fail, and the others with the reason.
 
@@ -39,41 +38,50 @@ def without_failing(
         names: The layers.
         required: Those of them whose failure is an error.
         attempt: Raises `FailedRemoval` if a layer among those that it is given is at fault.
+        what: What errors call what is removed.
 
     Raises:
-        FailedRemoval: A required layer or all of them fail, or only several together; the message names them.
+        FailedRemoval: A required layer or all of them fail; the message names one.
     """
-    try:
-        return attempt(names), ()
-    except FailedRemoval as error:
-        reasons = dict(_at_fault(names, error, attempt))
-        for name, reason in reasons.items():
-            if name in required or len(reasons) == len(names):
-                raise FailedRemoval(
-                    f"units of `{name}` cannot be removed: {reason.message}", hint=_hint(name, reason)
-                ) from error
-        if not reasons:
-            listed = ", ".join(f"`{name}`" for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            raise FailedRemoval(f"units of {listed} cannot go together: {error.message}", hint=error.hint) from error
-    skipped = tuple(Skip(name=name, reason=reason.message) for name, reason in reasons.items())
-    return attempt([name for name in names if name not in reasons]), skipped
+    kept, failed = _compatible(list(names), attempt)
+    for name, error in failed.items():
+        if name in required or not kept:
+            raise FailedRemoval(f"{what} of `{name}` cannot be removed: {error.message}", hint=_hint(name, error))
+    return attempt(kept), tuple(Skip(name=name, reason=error.message) for name, error in failed.items())
 
 
-def _at_fault(
-    names: Sequence[str], error: FailedRemoval, attempt: Callable[[Sequence[str]], object]
-) -> Iterator[tuple[str, FailedRemoval]]:
-    """Of layers that fail together with this error those that fail by themselves, found by halving."""
+def _compatible(
+    names: list[str], attempt: Callable[[Sequence[str]], object]
+) -> tuple[list[str], dict[str, FailedRemoval]]:
+    """The layers that do not fail together, and the others with what each said; found by halving."""
+    error = _failure(names, attempt)
+    if error is None:
+        return names, {}
     if len(names) == 1:
-        yield names[0], error
-        return
+        return [], {names[0]: error}
     middle = len(names) // 2
-    for half in (names[:middle], names[middle:]):
-        try:
-            attempt(half)
-        except FailedRemoval as other:
-            yield from _at_fault(half, other, attempt)
-        except SurgeryError:
-            continue  # none of them can go by itself: that is no fault of theirs
+    kept, failed = _compatible(names[:middle], attempt)
+    more, failed_too = _compatible(names[middle:], attempt)
+    failed |= failed_too
+    if kept and more and _failure(kept + more, attempt) is not None:
+        for name in more:  # each half is right by itself: add one after the other
+            error = _failure([*kept, name], attempt)
+            if error is None:
+                kept.append(name)
+            else:
+                failed[name] = error
+        return kept, failed
+    return kept + more, failed
+
+
+def _failure(names: Sequence[str], attempt: Callable[[Sequence[str]], object]) -> FailedRemoval | None:
+    try:
+        attempt(names)
+    except FailedRemoval as error:
+        return error
+    except SurgeryError:
+        return None  # none of them can go by itself: that is no fault of theirs
+    return None
 
 
 def _hint(name: str, error: FailedRemoval) -> str:

@@ -14,9 +14,10 @@ from compressor.errors import SurgeryError
 from compressor.nn.recurrent.layers import RECURRENT, is_layer, part_suffix, parts
 from compressor.nn.wide_norms import has_wide_form
 from compressor.report import Skip
-from compressor.surgery.trace.edges import Edges, is_edge
+from compressor.surgery.trace.edges import Cut, Edges, is_edge
 from compressor.surgery.trace.own_cells import own_cells
-from compressor.surgery.trace.state import Trace
+from compressor.surgery.trace.seams import axis_of_units
+from compressor.surgery.trace.state import Crossing, Trace
 from compressor.surgery.trace.tracer import trace
 from compressor.surgery.units.choice import Amount, Choice, Layer, Scores
 from compressor.surgery.units.choosing import choose
@@ -48,6 +49,8 @@ class Plan:
     """(parameter or buffer name, axis) -> True = kept, for every axis that loses some."""
     edges: Edges
     """States among the model's inputs and outputs that lose units."""
+    seams: tuple[Edges, ...] = ()
+    """The same of each module that becomes a file of its own."""
 
 
 def make_plan(
@@ -77,8 +80,9 @@ def make_plan(
             kept = {key: mask for key, mask in everything.items() if not is_edge(key[0])}
             to_convert = _to_convert(model, seen, kept, choice.removed)
             if not to_convert:
-                edges = Edges.from_masks({key: mask for key, mask in everything.items() if is_edge(key[0])})
-                return Plan(model, masks, records, seen, choice, kept, edges)
+                masks_of_edges = {key: mask for key, mask in everything.items() if is_edge(key[0])}
+                edges = Edges.from_masks(masks_of_edges, seen.carried, seen.read_of_inputs)
+                return Plan(model, masks, records, seen, choice, kept, edges, _seams(seen, choice.removed))
             converted = convert(model, masks, to_convert)
         model, masks, records = converted.model, converted.masks, records + converted.records
         names = [new for name in names for new in converted.renamed.get(name, (name,))]
@@ -152,6 +156,37 @@ def _kept(atoms: Atoms, removed: Ids) -> dict[tuple[str, int], Tensor]:
         if not stays.all():
             kept[name, axis] = torch.from_numpy(stays)
     return kept
+
+
+def _seams(trace: Trace, removed: Ids) -> tuple[Edges, ...]:
+    """What is cut of the tensors that enter modules which become files of their own.
+
+    One that carries other units in another call, or along several axes, is left alone: the model's own code hands it
+    from module to module, so it comes with the right size.
+    """
+    cuts: dict[tuple[str, int], set[Cut | None]] = {}
+    for crossing in trace.crossings:
+        if crossing.enters:
+            cuts.setdefault((crossing.module, crossing.index), set()).add(_cut(trace, crossing, removed))
+    by_module: dict[str, list[Cut]] = {}
+    for (module, _), own in cuts.items():
+        [cut, *others] = own
+        if cut is not None and not others:
+            by_module.setdefault(module, []).append(cut)
+    return tuple(Edges(tuple(own), module=module) for module, own in by_module.items())
+
+
+def _cut(trace: Trace, crossing: Crossing, removed: Ids) -> Cut | None:
+    """What is cut of one tensor; None if nothing is, or its layers lose unequal numbers of units."""
+    found = axis_of_units(crossing.labels)
+    if found is None:
+        return None
+    axis, ids = found
+    stays = np.atleast_2d(~np.isin(trace.atoms.roots(ids), removed))
+    rows = tuple(tuple(row.nonzero()[0].tolist()) for row in stays)
+    if stays.all() or len({len(row) for row in rows}) > 1:
+        return None
+    return Cut(crossing.index, axis, ids.shape[-1], rows[0], rows=rows if ids.ndim > 1 else ())
 
 
 def lost_features(trace: Trace, name: str, removed: Ids) -> NDArray[np.bool_]:

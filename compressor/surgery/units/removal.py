@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from compressor.errors import SurgeryError
+from compressor.nn.seams import changed_call, mark
 from compressor.nn.structure import replace_record
 from compressor.nn.wide_norms import WIDE_NORMS, WideNorm
 from compressor.report import Change, Skip
 from compressor.surgery.equivalence import check_agreement, evaluating_on_cpu, forward
 from compressor.surgery.rebuild import resize_record
 from compressor.surgery.refit.compensation import refit
-from compressor.surgery.trace.edges import NarrowingHook
+from compressor.surgery.trace.edges import input_name, narrow_inputs
 from compressor.surgery.units.constants import find_constants, take_up
 from compressor.surgery.units.failures import failing, without_failing
 from compressor.surgery.units.planning import Plan, Scorer, lost_features, make_plan
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compressor.progress import Progress
+    from compressor.surgery.trace.edges import Edges
     from compressor.surgery.units.choice import Amount
 
 
@@ -107,10 +109,17 @@ def _carry_out(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> tuple[Plan, 
             expected = [_forward_silenced(plan, example) for example in inputs]
             constants = find_constants(plan, [plan.edges.silence(example) for example in inputs])
         smaller = resized_copy(plan.model, plan.kept)
+        _narrow_seams(smaller, plan)
         take_up(smaller, plan, constants)
         norms = _cut_norms(smaller, plan)
         sizes = fit_sizes(smaller, plan.kept, partial(_check, plan, smaller, inputs, expected))
         return plan, _result(plan, smaller, norms, sizes)
+
+
+def _narrow_seams(model: nn.Module, plan: Plan) -> None:
+    """Modules that become files of their own also take states of the size that they had before."""
+    for edges in plan.seams:
+        mark(model.get_submodule(edges.module)).cuts += (edges,)
 
 
 def _check(
@@ -170,6 +179,10 @@ def _silenced(plan: Plan) -> Iterator[None]:
         for name, norm in plan.trace.norms.items()
         if (removed := lost_features(plan.trace, name, plan.choice.removed)).any()
     ]
+    hooks += [
+        plan.model.get_submodule(edges.module).register_forward_pre_hook(_silenced_call(edges), with_kwargs=True)
+        for edges in plan.seams
+    ]
     try:
         for (name, axis), mask in plan.kept.items():
             if plan.trace.atoms.roles[name, axis] != "in":
@@ -193,6 +206,11 @@ def _zeroed_at(positions: NDArray[np.bool_], axis: int) -> Callable[..., Tensor]
         return output.index_fill(axis, removed, 0.0)
 
     return hook
+
+
+def _silenced_call(edges: Edges) -> Callable[..., Any]:
+    """A forward pre-hook: the removed units of the states that a module is given are 0."""
+    return lambda module, args, kwargs: changed_call(module, args, kwargs, edges.silence)
 
 
 def _forward_silenced(plan: Plan, example: tuple[Tensor, ...]) -> list[Tensor]:
@@ -229,8 +247,16 @@ def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideNorm], sizes: 
         *(replace_record(name, norm) for name, norm in norms.items()),
         *([sizes_record(sizes)] if sizes else []),
         *([plan.edges.record()] if plan.edges.inputs else []),
+        *(edges.record() for edges in plan.seams),
     )
     if plan.edges.inputs:
-        after.register_forward_pre_hook(NarrowingHook(plan.edges))
-    notes = tuple(f"`{size.name}` is {size.after} now, {size.before} before" for size in sizes)
+        narrow_inputs(after, plan.edges)
+    notes = (
+        *(f"`{size.name}` is {size.after} now, {size.before} before" for size in sizes),
+        *(
+            f"{input_name(cut.index)} only starts a state and keeps its size, {cut.size}: the model reads "
+            f"{len(cut.kept)} of its entries, and a file says which in a Gather"
+            for cut in plan.edges.starting
+        ),
+    )
     return UnitSurgery(after, masks, records, tuple(changes), plan.choice.skipped, notes)

@@ -8,7 +8,7 @@ def rounded(report):
     """The report with one matrix in integers and one that stayed in float16."""
     artifact = report.compressed[0].artifact
     kept = QuantizedMatrix(
-        name="rnn.W_l0",
+        name="rnn.weight_ih_l0",
         operators=("LSTM",),
         shape=(1, 64, 10),
         form="half",
@@ -18,7 +18,13 @@ def rounded(report):
         note="with 8-bit integers here too: relative output error 0.8, and `max_error` is 0.1",
     )
     fine = kept.model_copy(
-        update={"name": "rnn.R_l0", "form": "integer", "errors": {"integer": 0.01}, "note": "", "bytes_after": 700}
+        update={
+            "name": "rnn.weight_hh_l0",
+            "form": "integer",
+            "errors": {"integer": 0.01},
+            "note": "",
+            "bytes_after": 700,
+        }
     )
     found = Quantization(
         precision="int8",

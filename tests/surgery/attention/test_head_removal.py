@@ -359,7 +359,7 @@ def test_a_record_of_a_stranger_sets_nothing_but_what_the_task_names(change, mes
 
 def test_a_record_without_the_tasks_declaration_is_refused():
     with pytest.raises(CheckpointError, match="which is none by the task's `attention`"):
-        rebuild(Stack(Nested), [{"kind": "heads", "module": "layers.0", "heads": 2}])
+        rebuild(Stack(Packed), [{"kind": "heads", "module": "layers.0", "heads": 2}])
 
 
 def test_trained_further_a_smaller_attention_learns():

@@ -158,7 +158,8 @@ def test_a_pattern_that_fits_nothing_is_refused_with_the_nearest_name():
     ("changed", "message"),
     [
         ({"key": ""}, "`key` of AttentionParts is ''"),
-        ({"heads": ()}, "names no attribute"),
+        ({"heads": ()}, "needs `heads` or `head_width`"),
+        ({"head_width": "d"}, "needs `heads` or `head_width`"),
         ({"key": "self.query"}, "names one layer twice"),
         ({"output": "self.value"}, "names one layer twice"),
         ({"widths": "a b"}, "`widths` of AttentionParts is 'a b'"),

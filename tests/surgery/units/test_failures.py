@@ -81,9 +81,12 @@ def test_those_at_fault_are_found_by_halving(bad):
     assert {skip.name for skip in skipped} == bad
 
 
-def test_layers_that_only_fail_together_are_named():
-    with pytest.raises(FailedRemoval, match="units of `a`, `b`, `c` cannot go together: wrong"):
-        without_failing("abc", (), attempt(set(), [("a", "c")]))
+def test_of_layers_that_only_fail_together_the_first_ones_go():
+    result, skipped = without_failing("abcd", (), attempt(set(), [("a", "c"), ("b", "d")]))
+    assert set(result) == {"a", "b"}
+    assert [(skip.name, skip.reason) for skip in skipped] == [("c", "wrong"), ("d", "wrong")]
+    with pytest.raises(FailedRemoval, match="heads of `c` cannot be removed: wrong"):
+        without_failing("abcd", ("c",), attempt(set(), [("a", "c")]), what="heads")
 
 
 class Tied(nn.Module):
