@@ -33,7 +33,7 @@ def run(
 ) -> None:
     """Compress a model as RECIPE says, export it, and report what it cost and what it bought.
 
-    Exits with 0 if every limit of the recipe is met and with 1 if one is missed.
+    Exits with 0 if every limit of the recipe is met and with 1 if one is missed or an export is refused.
     """
     from compressor.recipe import load
 
@@ -63,6 +63,8 @@ def run(
 
 def _show(result: "Report", out: Path) -> None:
     from compressor.render import terminal
+    from compressor.render.sections.time import line
 
     emit_rich(*terminal.page(result))
+    say(f"time: {line(result)}")
     say(f"report: {out / 'report.html'}, {out / 'report.md'}, {out / 'report.json'}")
