@@ -22,6 +22,7 @@ from typer.main import get_command
 from compressor.cli import EXIT_CODES
 from compressor.cli.app import app
 from compressor.methods import METHODS
+from compressor.onnx_graphs import targets
 from compressor.recipe import schema
 from compressor.recipe.words import alternatives, expected, resolve
 
@@ -51,9 +52,32 @@ def pages() -> Mapping[str, str]:
         "reference/commands.md": _page("Commands", *_commands()),
         "reference/recipe.md": _page("Recipe words", *_recipe()),
         "reference/exports.md": _page("Export options", *_exports()),
+        "reference/targets.md": _page("What fails in which runtime", *_targets()),
         "reference/exit-codes.md": _page("Exit codes", *_exit_codes()),
         "images/architecture.svg": architecture.svg(),
     }
+
+
+def _targets() -> Iterator[str]:
+    yield (
+        "Nodes of an ONNX graph that a runtime does not load, or computes wrong, as this project measured it: what\n"
+        "`compressor check` refuses. Conditions of accelerators are in [Targets](../concepts/targets.md)."
+    )
+    for name in targets.names():
+        target = targets.get(name)
+        if target.fails:
+            rows = [f"| {failure.nodes} | {failure.happens} |" for failure in target.fails]
+            if target.largest_opset is not None:
+                rows.append(f"| any, in an opset above {target.largest_opset} | the last that was seen to work |")
+            measured = target.source.removesuffix(", see docs/concepts/targets.md")
+            yield "\n".join(
+                [
+                    f"## {target.title}\n\n{measured[0].upper()}{measured[1:]}.\n",
+                    "| node | what happens |",
+                    "|---|---|",
+                    *rows,
+                ]
+            )
 
 
 def _differs(path: Path, text: str) -> bool:

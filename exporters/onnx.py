@@ -73,14 +73,15 @@ def _checked(job: Job[Options], candidate: Path, bar: Bar) -> tuple[Artifact, di
     artifact = facts.artifact(candidate, files, parity, job.seconds).model_copy(update={"checks": others})
     beside: Artifact | None = None
     more: dict[Path, bytes] = {}
+    table = rounded.table(reference, job, bar)
     if options.step is not None:
         bar.advance(note="step by step")
-        beside, more = step.checked(private_copy(job.model), candidate, job, options.step, bar)
+        beside, more = step.checked(private_copy(job.model), candidate, job, options.step, bar, table)
     if options.rounding is not None and options.rounding.for_npu and options.streams:
         artifact = artifact.model_copy(update={"notes": (_FOR_STEPS_ONLY,)})
     elif options.rounding is not None:
         bar.advance(0, note="quantize")
-        artifact, files = rounded.checked(proto, candidate, reference, job, options.rounding, parity, bar)
+        artifact, files = rounded.checked(proto, candidate, reference, job, options.rounding, parity, bar, table)
     if beside is not None:
         beside = step.beside_shipped(beside, candidate, job)
     return artifact.model_copy(update={"step": beside}), {**files, **more}

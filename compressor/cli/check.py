@@ -171,8 +171,14 @@ def _fix_facts(
     }
 
 
+def _taken(facts: dict[str, Any]) -> str:
+    from compressor.render.format import plural
+
+    return f"{facts['taken']} of {plural(facts['nodes'], 'node')} in {plural(facts['partitions'], 'partition')}"
+
+
 def _show(facts: dict[str, Any]) -> None:
-    emit(f"{facts['title']} takes {facts['taken']} of {facts['nodes']} nodes, in {facts['partitions']} partitions\n")
+    emit(f"{facts['title']} takes {_taken(facts)}\n")
     if facts["not_taken"]:
         rows = [
             (part["operator"], str(part["count"]), part["reason"], part["remedy"] or "none known: it runs on the CPU")
@@ -185,10 +191,7 @@ def _show(facts: dict[str, Any]) -> None:
         for remedy in fixed["remedies"]:
             state = "done" if remedy["applied"] else f"not done: {remedy['why_not']}"
             emit(f"{remedy['name']} ({remedy['what']}): {state}")
-        emit(
-            f"\nbefore: {facts['taken']} of {facts['nodes']} nodes in {facts['partitions']} partitions\n"
-            f"after:  {fixed['taken']} of {fixed['nodes']} nodes in {fixed['partitions']} partitions"
-        )
+        emit(f"\nbefore: {_taken(facts)}\nafter:  {_taken(fixed)}")
         for part in fixed["not_taken"]:
             emit(f"left:   {part['count']} {part['operator']}: {part['reason']}")
         if fixed["file"] is None:

@@ -122,7 +122,7 @@ def _exporters() -> Iterator[Finding]:
         except (ImportError, AttributeError) as error:
             yield Finding(f"format `{name}`", "problem", f"cannot be loaded ({error}); install the package again")
         else:
-            yield Finding(f"format `{name}`", "ok", "ready")
+            yield Finding(f"format `{name}`", "ok", "its exporter loads; nothing was exported")
 
 
 def _runtimes() -> Iterator[Finding]:

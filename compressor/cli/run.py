@@ -33,7 +33,7 @@ def run(
 ) -> None:
     """Compress a model as RECIPE says, export it, and report what it cost and what it bought.
 
-    Exits with 0 if every limit of the recipe is met and with 1 if one is missed.
+    Exits with 0 if every limit of the recipe is met and with 1 if one is missed or an export is refused.
     """
     from compressor.recipe import load
 

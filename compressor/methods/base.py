@@ -50,6 +50,8 @@ class StepResult:
     notes: tuple[str, ...] = ()
     facts: Mapping[str, float] = field(default_factory=dict)
     """Numbers about what was made, such as the properties of a graph."""
+    may_change_nothing: bool = False
+    """The step keeps what it was given if nothing else is better, and its notes say so; otherwise that is an error."""
 
 
 @dataclass(frozen=True)

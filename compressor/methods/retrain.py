@@ -60,10 +60,11 @@ class Retrain(Method):
     """Largest L2 norm of the whole gradient; a longer one is scaled down. `null` turns clipping off."""
 
     early_stopping: Annotated[int, Field(ge=1)] | None = None
-    """Stop when the task's validation metric has not improved for this many epochs; the best weights are restored."""
+    """Stop when the task's validation metric has not improved for this many epochs; the best weights are restored,
+    those from before training if no epoch is better."""
 
     keep_best: bool = False
-    """End with the weights of the epoch of the best validation metric instead of the last epoch's."""
+    """End with the weights of the best validation metric, those from before training included, not with the last."""
 
     distill: bool = False
     """Learn from the original model's outputs too."""
@@ -132,6 +133,10 @@ class Retrain(Method):
 
             Rounding(model, self.quantize, self.keep_float)
 
+    @property
+    def _keeps_best(self) -> bool:
+        return self.keep_best or self.early_stopping is not None
+
     def apply(self, state: State, context: Context) -> StepResult:
         """Train a copy of the model."""
         from compressor.surgery.changes import trained_changes
@@ -146,10 +151,11 @@ class Retrain(Method):
         if self.bf16 and context.device.type != "cuda":
             notes.append("bf16 ignored: it needs CUDA")
         changes, skipped = trained_changes(state.model, model, state.masks)
-        if not changes:
+        if not changes and not self._keeps_best:  # what is kept is told in a note
             names = ", ".join(skip.name for skip in skipped)
             raise MethodError(f"retraining changed none of {names}", hint="raise `lr`, or prune fewer weights")
-        return StepResult(State(model, state.masks, state.structure), changes, skipped, tuple(history), tuple(notes))
+        trained = State(model, state.masks, state.structure)
+        return StepResult(trained, changes, skipped, tuple(history), tuple(notes), may_change_nothing=self._keeps_best)
 
     def _train(self, model: nn.Module, state: State, context: Context) -> tuple[list[dict[str, float]], list[str]]:
         """Train `model` in place; gives a row an epoch, and notes."""
@@ -204,7 +210,7 @@ class Retrain(Method):
                 Validation(
                     metric,
                     task.higher_is_better,
-                    self.keep_best or self.early_stopping is not None,
+                    self._keeps_best,
                     self.early_stopping,
                 ),
                 masks=state.masks,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from compressor.errors import UsageError
 from compressor.onnx_graphs import plain, recurrent_node, walk
 from compressor.onnx_graphs.axes import fix_axes, open_axes
-from compressor.onnx_graphs.partition import OPEN_SIZE, TOO_NEW, VARIABLE_WEIGHT, Partition, Refusal, survey
+from compressor.onnx_graphs.partition import OPEN_SIZE, TOO_NEW, Partition, Refusal, survey
+from compressor.onnx_graphs.rules import COMPUTED_WEIGHT
 from compressor.onnx_graphs.simplify import LOWERED_OPSET, check, lowered, simplify
 from compressor.onnx_graphs.unrolling import recurrent
 
@@ -35,7 +36,7 @@ _ADVICE = {
         ("Shape", "Range", "Expand", "ConstantOfShape", "Cast"),
         "these compute shapes: with fixed shapes (--fix) they are gone",
     ),
-    VARIABLE_WEIGHT: "none: attention multiplies what it computed; it runs on the CPU",
+    COMPUTED_WEIGHT: "none: attention multiplies what it computed; it runs on the CPU",
 }
 """Reason or operator of a refusal -> what to do."""
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compressor.errors import UsageError
+from compressor.onnx_graphs import failures
+from compressor.onnx_graphs.rules import COREML, NNAPI, XNNPACK, nnapi_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-RELU_RNN = "RNN (relu)"
-RNN_WITH_STATE = "RNN (initial state)"
-"""What a table of failures calls an `RNN` with relu, and one that is given its initial state."""
+    from compressor.onnx_graphs.failures import Failure
+    from compressor.onnx_graphs.rules import Rule
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Target:
     """Where the table comes from."""
     takes: frozenset[str] | None = None
     """Operators, as `Conv` or `com.microsoft:FusedMatMul`; None if everything is taken that is not in `fails`."""
-    fails: Mapping[str, str] = field(default_factory=dict)
-    """Operator -> what happens."""
+    fails: tuple[Failure, ...] = ()
+    """Nodes that are known to fail."""
+    rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    """Operator -> under which conditions it is taken."""
+    every: tuple[Rule, ...] = ()
+    """Conditions of all operators."""
     fixed_shapes: bool = False
     """Only nodes whose inputs have known sizes are taken."""
-    constant_weights: frozenset[str] = frozenset()
-    """Operators that are taken if their second input is a constant."""
     largest_opset: int | None = None
     caveats: Mapping[str, str] = field(default_factory=dict)
     """Operator -> a condition in the table that is not checked here."""
@@ -76,6 +79,7 @@ def _mobile(name: str) -> Target:
     import onnxruntime
 
     file = {"nnapi": "nnapi_supported_ops.md", "coreml": "coreml_supported_mlprogram_ops.md"}[name]
+    rules = NNAPI if name == "nnapi" else COREML
     path = Path(onnxruntime.__file__).parent / "tools" / "mobile_helpers" / file
     table = _table(path)
     title = {"nnapi": "NNAPI (Android) through ONNX Runtime", "coreml": "Core ML (MLProgram) through ONNX Runtime"}[
@@ -87,7 +91,9 @@ def _mobile(name: str) -> Target:
         f"{_ONNXRUNTIME}/{file} of onnxruntime {onnxruntime.__version__}",
         takes=frozenset(table),
         fixed_shapes=True,
-        caveats={operator: note for operator, note in table.items() if note},
+        rules=rules,
+        every=(nnapi_type,) if name == "nnapi" else (),
+        caveats={operator: note for operator, note in table.items() if note and operator not in rules},
     )
 
 
@@ -102,11 +108,13 @@ def _table(path: Path) -> dict[str, str]:
         cells = line.strip().split("|")
         if len(cells) == 4 and cells[1].startswith(("ai.onnx", "com.")):
             domain, _, operator = cells[1].replace("ai.onnx.", "ai.onnx:").partition(":")
+            operator = _SPELLED.get(operator, operator)
             notes[operator if domain == "ai.onnx" else cells[1]] = cells[2].replace("<br/>", " ")
     return notes
 
 
-_WRONG_RELU = "it is computed as if it were tanh, with no warning (off by 0.4)"
+_SPELLED = {"Argmax": "ArgMax"}
+"""As a table has it -> the operator."""
 _TABLES = {
     "ort-cpu": Target("ort-cpu", "ONNX Runtime, CPU", "the installed onnxruntime, which loads the file"),
     "xnnpack": Target(
@@ -115,8 +123,7 @@ _TABLES = {
         "kernels in onnxruntime/core/providers/xnnpack of ONNX Runtime's repository",
         takes=frozenset(_XNNPACK.split()),
         fixed_shapes=True,
-        constant_weights=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
-        caveats={"Conv": "1D and 2D", "MatMul": "B of two axes", "Softmax": "over the last axis"},
+        rules=XNNPACK,
     ),
     "qnn": Target(
         "qnn",
@@ -129,35 +136,21 @@ _TABLES = {
         "ncnn",
         "ncnn, through pnnx from ONNX",
         _MEASURED.format("ncnn and pnnx of October 2026"),
-        fails={
-            RELU_RNN: _WRONG_RELU,
-            "Attention": "pnnx ignores its parameters and the file does not run",
-            "Scan": "pnnx cannot load the file",
-            "Range": "pnnx ignores its parameters and the file does not run",
-            "ReduceMax": "pnnx ignores its parameters and the file does not run",
-        },
+        fails=failures.NCNN,
         largest_opset=22,
     ),
     "mnn": Target(
         "mnn",
         "MNN, converted from ONNX",
         _MEASURED.format("MNN 3.6.1"),
-        fails={
-            RELU_RNN: _WRONG_RELU,
-            "Attention": "the converter writes no file",
-            "Scan": "the converted file does not load",
-        },
+        fails=failures.MNN,
         largest_opset=22,
     ),
     "litert": Target(
         "litert",
         "LiteRT, through onnx2tf",
         _MEASURED.format("onnx2tf 2.6.9 and ai-edge-litert 2.3.0"),
-        fails={
-            RNN_WITH_STATE: "an initial state is ignored, with no warning (off by 3)",
-            "Attention": "the converted file does not run",
-            "Scan": "ONNX_SCAN stays an unresolved operator",
-        },
+        fails=failures.LITERT,
         fixed_shapes=True,
         largest_opset=22,
     ),

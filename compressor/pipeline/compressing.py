@@ -20,10 +20,11 @@ from compressor.probing.plans import PLANS
 from compressor.report import Control, StepReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from torch import nn
 
+    from compressor.methods.base import StepResult
     from compressor.pipeline.setting import Setting
 
 
@@ -60,7 +61,7 @@ def _step(run: Setting, index: int, step: Method, before: State, context: Contex
     started = time.perf_counter()
     with in_step(index, step):
         result = step.apply(before, context)
-        _check_result(result.state, result.changes, step)
+        _check_result(result, step)
     state = result.state
     parameters, nonzeros = size.count(state.model)
     return state, StepReport(
@@ -127,9 +128,10 @@ def in_step(index: int, step: Method) -> Iterator[None]:
         raise MethodError(f"{label}: {error.message}", hint=error.hint, place=error.place) from error
 
 
-def _check_result(state: State, changes: Sequence[Any], step: Method) -> None:
+def _check_result(result: StepResult, step: Method) -> None:
     """A step that changed nothing, or broke a mask, does not pass."""
-    if not changes:
+    state = result.state
+    if not result.changes and not result.may_change_nothing:
         looked_at = [name for name, _ in state.model.named_parameters()]
         raise MethodError(
             f"it changed nothing; it looked at {', '.join(f'`{name}`' for name in looked_at[:8])}",

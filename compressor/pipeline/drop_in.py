@@ -11,7 +11,7 @@ import torch
 from compressor.errors import UsageError
 from compressor.formats import EXPORTERS, Job, options_of
 from compressor.formats import export as write_file
-from compressor.pipeline.dry_run import refuse_changing
+from compressor.pipeline.trial.model import refuse_changing
 from compressor.progress import Progress, Silent
 from compressor.task.forwards import TorchForward
 from compressor.task.guard import GuardedTask

@@ -122,6 +122,8 @@ def _files(
                 artifact = export(job)
                 made.append((fixed(own, options.fixed_shapes), artifact))
         except ExportError as error:
+            for name in (name for _, artifact in made for name in artifact.files):
+                (out / name).unlink()  # some modules of a model are no model
             if len(exports) == 1:
                 raise
             refused.append(refusal(path.name, error))

@@ -129,18 +129,18 @@ def export_compressed(
 def _smaller(
     run: Setting, model: nn.Module, task: Task, options: ExportOptions, spent: float, originals: Sequence[Exported]
 ) -> list[_Made]:
-    """An export whose files are not larger than the original's; if one is, they are removed, and that is an error."""
+    """An export whose files are not larger than the original's; if one is, or cannot be made, all are removed."""
     staging = run.folder.staging
     there = set(staging.iterdir())
-    made = _export(run, model, task, options, options.name, spent)
-    for one, original in zip(made, originals, strict=False):
-        try:
+    try:
+        made = _export(run, model, task, options, options.name, spent)
+        for one, original in zip(made, originals, strict=False):
             if not options.may_be_larger:
                 _refuse_larger(original.artifact, one.artifact)
-        except ExportError:
-            for path in set(staging.iterdir()) - there:
-                path.unlink()
-            raise
+    except ExportError:
+        for path in set(staging.iterdir()) - there:
+            path.unlink()
+        raise
     return made
 
 

@@ -38,14 +38,14 @@ def describe_speed(speedup: SpeedUp | None) -> str:
     """`2.69x as fast`; empty if it was not measured."""
     if speedup is None:
         return ""
-    if speedup.within_noise:
-        return f"{form.ratio(speedup.ratio)}, within noise"
+    if not speedup.is_claim:
+        return f"{form.ratio(speedup.ratio)}, {'within noise' if speedup.within_noise else 'about the same'}"
     return f"{form.ratio(speedup.ratio)} as fast" + ("" if speedup.ratio > 1 else ", slower")
 
 
 def tone_of_speed(speedup: SpeedUp) -> Tone:
-    """Plain if the interval includes 1."""
-    if speedup.within_noise:
+    """Plain if the interval includes 1 or ends close to it."""
+    if not speedup.is_claim:
         return "plain"
     return "good" if speedup.ratio > 1 else "bad"
 

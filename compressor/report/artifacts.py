@@ -94,3 +94,8 @@ class Artifact(Fact):
     """The step file of a whole-sequence file."""
     quantization: Quantization | None = None
     """What was rounded to 8 or 4 bits; `parity` is then that of the float file that it was made of."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of all files that were written, those of the step file included."""
+        return (self.path, *(part.path for part in self.parts), *(self.step.files if self.step is not None else ()))

@@ -22,6 +22,10 @@ class Latency(Fact):
     """A thinned sample of the timings, for plots."""
 
 
+SMALLEST_CLAIM = 1.02
+"""The smallest ratio of latencies that counts as a change."""
+
+
 class SpeedUp(Fact):
     """Baseline latency / compressed latency, both timed interleaved in one process."""
 
@@ -29,3 +33,8 @@ class SpeedUp(Fact):
     interval: Interval
     within_noise: bool
     """True if the interval includes 1."""
+
+    @property
+    def is_claim(self) -> bool:
+        """Whether the whole interval is at least 2 % away from 1: what is closer may be due to this one machine."""
+        return self.interval.low >= SMALLEST_CLAIM or self.interval.high <= 1 / SMALLEST_CLAIM

@@ -27,6 +27,8 @@ class QuantizedMatrix(Fact):
     """Form -> relative error of the outputs on calibration data with this matrix alone in that form."""
     metric_drop: float | None = None
     """Loss of the metric with this matrix alone in its first form; measured if the metric decides."""
+    second_order: float = Field(default=0.0, ge=0, le=1)
+    """The part of its rows whose integers were chosen by second order; the others are to the nearest."""
     note: str = ""
     """Why it is float, or in another form than asked."""
 
@@ -47,6 +49,8 @@ class Quantization(Fact):
     precision: Literal["int8", "int4"]
     target: str
     matrices: tuple[QuantizedMatrix, ...]
+    method: Literal["second_order", "nearest"] = "nearest"
+    """How integers were chosen."""
     samples: int
     """Sequences of calibration data."""
     calibration: str | None = None

@@ -75,6 +75,7 @@ def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further
     kept = changed_tensors(model, before)
     try:
         seen = _shapes(task, model, signature, first)
+        _refuse_other_shapes([tuple(part.shape) for part in signature.flatten(call)], seen[0], signature, first)
         changed = {word: _shapes(task, model, signature, {**first, word: size}) for word, size in others.items()}
     except TaskError as error:
         raise _of_states(error, kept) from error
@@ -143,6 +144,15 @@ def example_call(task: GuardedTask, sizes: Sizes) -> Call:
     """The call that the task's example at these sizes stands for."""
     further = {name: size for name, size in sizes.items() if name not in (BATCH, TIME)}
     return task.arguments(sizes[BATCH], sizes[TIME], **further)
+
+
+def _refuse_other_shapes(one: Shapes, other: Shapes, signature: Signature, sizes: Sizes) -> None:
+    for name, *shapes in zip(signature.input_names, one, other, strict=True):
+        if shapes[0] != shapes[1]:
+            raise TaskError(
+                f"`{written(sizes)}` gives `{name}` another shape in a second call: {shapes[0]}, then {shapes[1]}",
+                hint="sizes must follow from the arguments of `example` alone; values may be random",
+            )
 
 
 def _of_states(error: TaskError, kept: Sequence[str]) -> TaskError:

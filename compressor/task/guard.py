@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import extract_tb
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from compressor.errors import CompressorError, Place, TaskError, TaskNote
-from compressor.nn.attention.parts import AttentionParts
-from compressor.nn.patterns import check_patterns
 from compressor.nn.seams import mark
+from compressor.task.attributes import check_attributes
 from compressor.task.batches import split
 from compressor.task.calls import Calls, Declared, learn_calls
 from compressor.task.forwards import AdaptedForward, ModelForward, TorchForward
@@ -25,7 +23,7 @@ from compressor.task.submodules import learn_submodules, paths_of
 from compressor.task.view import TaskView, ViewedBatches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
     import torch
@@ -52,7 +50,10 @@ class GuardedTask(TaskView):
         self.masks: Mapping[str, Tensor] = {}
         """Parameter -> where it is kept (True), if the model came pruned."""
         super().__init__(task)
-        self._check_attributes()
+        with self.placed():
+            check_attributes(task, self._declared_inputs, self._declared_outputs)
+            check_ranges(self.declared_ranges, further_sizes(task.example))
+            paths_of(task.modules)
 
     @property
     def inputs(self) -> Axes:
@@ -97,7 +98,7 @@ class GuardedTask(TaskView):
         for note in told:
             if not issubclass(note.category, TaskNote):
                 warnings.warn_explicit(note.message, note.category, note.filename, note.lineno)
-        with self._placed():
+        with self.placed():
             check_model(model, self.attention)
             folded = fold(model.eval())
         self.notes, self.masks = (*self.notes, *folded.notes), folded.masks
@@ -115,7 +116,7 @@ class GuardedTask(TaskView):
                 return self.calls
             declared = Declared(self._declared_inputs, self._declared_outputs, self.declared_ranges)
             further = further_sizes(self.task.example)
-            with self._placed():
+            with self.placed():
                 calls = learn_calls(self, model, declared, further)
                 paths = paths_of(self.task.modules)
                 self.submodules = learn_submodules(self, model, paths, further, calls.ranges) if paths else {}
@@ -125,13 +126,13 @@ class GuardedTask(TaskView):
     def arguments(self, batch: int, length: int, **further: int) -> Call:
         """The call of the model that the task's `example` stands for."""
         example = self._call("example", batch, length, **further)
-        with self._placed():
+        with self.placed():
             return as_call(example)
 
     def example(self, batch: int, length: int, **further: int) -> Inputs:
         """The tensors of the task's `example`."""
         call = self.arguments(batch, length, **further)
-        with self._placed():
+        with self.placed():
             return self._flat(call)
 
     def _flat(self, call: Call) -> Inputs:
@@ -154,7 +155,7 @@ class GuardedTask(TaskView):
                     batch = next(iterator)
                 except StopIteration:
                     return
-            with self._placed():
+            with self.placed():
                 call, target = split(batch, self.task.batch_parts, self.task.target)
                 yield self._flat(call), target
 
@@ -178,9 +179,9 @@ class GuardedTask(TaskView):
 
     def _structured(self, forward: Forward | TorchForward) -> Callable[..., Any]:
         """A flat `forward` that is called as the user's own; a user's own, as long as the model was not built."""
-        if self.calls is None:
+        if self.calls is None and not self.task.modules:
             return forward
-        whole = structured(self.calls.signature, forward)
+        whole = structured(self.learned().signature, forward)
         if not self.submodules:
             return whole
         paths = {name: submodule.path for name, submodule in self.submodules.items()}
@@ -192,7 +193,7 @@ class GuardedTask(TaskView):
             return getattr(self.task, function)(*arguments, **named)
 
     @contextmanager
-    def _placed(self) -> Iterator[None]:
+    def placed(self) -> Iterator[None]:
         """Errors of the task name its file."""
         try:
             yield
@@ -203,6 +204,9 @@ class GuardedTask(TaskView):
     def _guard(self, function: str) -> Iterator[None]:
         try:
             yield
+        except TaskError as error:
+            place = error.place or place_in(self.file, error.__traceback__)
+            raise TaskError(error.message, hint=error.hint, place=place) from error
         except CompressorError:
             raise
         except (Exception, SystemExit) as error:
@@ -211,41 +215,6 @@ class GuardedTask(TaskView):
                 hint="fix the task file; `compressor inspect --task FILE` tries it without compressing",
                 place=place_in(self.file, error.__traceback__),
             ) from error
-
-    def _check_attributes(self) -> None:
-        for name, axes in (("inputs", self._declared_inputs), ("outputs", self._declared_outputs)):
-            if not isinstance(axes, Mapping) or not all(isinstance(words, Mapping) for words in axes.values()):
-                raise TaskError(
-                    f"`{name}` of {self.name} must map each tensor's name to {{axis: axis name}}",
-                    hint='such as {"features": {0: "batch", 1: "time"}}; left out, names and axes are found',
-                    place=Place(self.file),
-                )
-        if not isinstance(self.attention, Mapping) or not all(
-            isinstance(pattern, str) and isinstance(parts, AttentionParts) for pattern, parts in self.attention.items()
-        ):
-            raise TaskError(
-                f"`attention` of {self.name} must map globs of module names to AttentionParts",
-                hint='such as {"encoder.*.attention": AttentionParts(query="q", key="k", ...)}',
-                place=Place(self.file),
-            )
-        if self.attention:
-            self._check_patterns()
-        if not 1 <= self.min_length <= self.length <= self.max_length:
-            raise TaskError(
-                f"{self.name} needs 1 <= min_length <= length <= max_length, not "
-                f"{self.min_length}, {self.length}, {self.max_length}",
-                place=Place(self.file),
-            )
-
-        with self._placed():
-            check_ranges(self.declared_ranges, further_sizes(self.task.example))
-            paths_of(self.task.modules)
-
-    def _check_patterns(self) -> None:
-        try:
-            check_patterns(tuple(self.attention))
-        except ValueError as error:
-            raise TaskError(f"`attention` of {self.name}: {error}", place=Place(self.file)) from error
 
 
 def place_in(file: str, traceback: TracebackType | None) -> Place:

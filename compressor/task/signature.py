@@ -86,7 +86,9 @@ class _Tree:
                 raise TaskError(
                     f"{what} {f'`{name}` ' if name else ''}is a {type(leaf).__name__}: only tensors, numbers, text, "
                     "None, and tuples, lists, dictionaries, named tuples and dataclasses of them can be followed",
-                    hint="take the tensors out of it, or register the class with torch.utils._pytree",
+                    hint="set `model.config.use_cache = False` in the task's `model`"
+                    if type(leaf).__name__.endswith("Cache")
+                    else "take the tensors out of it, or register the class with torch.utils._pytree",
                 )
         return cls(spec, tuple(names), tuple(constants)), tuple(tensors)
 

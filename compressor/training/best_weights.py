@@ -20,7 +20,7 @@ class BestWeights:
         self._since = 0
         self._state: dict[str, Tensor] = {}
         self.epoch = 0
-        """The best epoch so far, from 1; the earliest of equal ones."""
+        """The best epoch so far, 0 for the weights from before training; the earliest of equal ones."""
 
     def see(self, epoch: int, metric: float, model: nn.Module) -> bool:
         """Take note of an epoch; True if it is time to stop."""

@@ -35,7 +35,7 @@ class Validation:
     metric: Callable[[nn.Module], float]
     higher_is_better: bool
     keep_best: bool
-    """End with the weights of the best epoch."""
+    """End with the weights of the best epoch, or those from before the first if none is better."""
     patience: int | None
     """Stop after so many epochs without improvement."""
 
@@ -69,6 +69,9 @@ def train_epochs(
     """
     best = BestWeights(higher_is_better=validation.higher_is_better, patience=validation.patience)
     history: History = []
+    if validation.keep_best:  # training may make it worse
+        with around():
+            best.see(0, validation.metric(model.eval()), model)
     with progress.bar("retrain", batches.total) as bar:
         for epoch in range(1, batches.epochs + 1):
             model.train()
@@ -87,6 +90,9 @@ def train_epochs(
     if not validation.keep_best:
         return history, []
     best.restore(model)
+    if best.epoch == 0:
+        what = f"the weights from before training kept: none of {len(history)} epochs has a better validation metric"
+        return history, [what]
     return history, [f"weights of epoch {best.epoch} of {len(history)} kept: the best validation metric"]
 
 

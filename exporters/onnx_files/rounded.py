@@ -17,11 +17,36 @@ if TYPE_CHECKING:
     from compressor.report import Artifact, Parity, StreamInfo
     from exporters.onnx_files.options import Options
     from exporters.quantization.options import Rounding
+    from exporters.quantization.second_order.table import RowTable
 
 _STREAMED = 8
 """Most sequences on which rounding of a step file is measured."""
 _ACCELERATORS = ("qnn", "nnapi")
 """Of whose tables the report says what they take of a file for NPUs."""
+
+
+def table(reference: nn.Module, job: Job[Options], bar: Bar) -> RowTable | None:
+    """The rows of a model's weights, rounded by second order on training data; None if that was not asked for.
+
+    One for all files of an export, so that their integers are the same.
+    """
+    from exporters.quantization import calibration
+    from exporters.quantization.second_order.table import fill
+
+    rounding = job.options.rounding
+    if rounding is None or rounding.method == "nearest":
+        return None
+    data = calibration.calibration(job.task, rounding.calibration_samples, job.seed, real=False)
+    if not data.real:
+        return None
+    precision = "int4" if job.options.precision == "int4" else "int8"
+    return fill(
+        reference,
+        data.seen,
+        precision=precision,
+        block=rounding.block,
+        told=lambda name: bar.advance(0, note=f"round {name}"),
+    )
 
 
 def checked(
@@ -32,6 +57,7 @@ def checked(
     rounding: Rounding,
     parity: Parity,
     bar: Bar,
+    table: RowTable | None,
     stream: StreamInfo | None = None,
 ) -> tuple[Artifact, dict[Path, bytes]]:
     """The graph in fewer bits.
@@ -44,6 +70,7 @@ def checked(
         rounding: How.
         parity: How far the float graph agrees with PyTorch.
         bar: Told what is measured.
+        table: Rows of the model's weights that are rounded already.
         stream: How a step file is run.
 
     Returns:
@@ -75,6 +102,7 @@ def checked(
             rtol=parity.rtol,
             shapes=None if stream is None else Sequences(task, stream.inputs),
             behind=lambda file: Fixed(file, dynamic(task)) if stream is None else Steps(file.path, file=file),
+            table=table,
             stream=stream,
             metric=None if job.metric_drop is None else quantize.metric_of(task, job.metric_drop),
             seed=job.seed,
@@ -96,6 +124,7 @@ def _taken(before: onnx.ModelProto, candidate: Path) -> tuple[str, ...]:
     """What accelerators take of a file, and took of the float graph, by the tables of `compressor check`."""
     from compressor.onnx_graphs import targets
     from compressor.onnx_graphs.partition import survey
+    from compressor.render.format import plural
     from compressor.runtimes import loading
 
     notes = []
@@ -103,7 +132,7 @@ def _taken(before: onnx.ModelProto, candidate: Path) -> tuple[str, ...]:
         target = targets.get(name)
         old, new = (survey(proto, target) for proto in (before, loading.read(candidate)))
         notes.append(
-            f"{target.title} takes {new.taken} of {new.nodes} nodes in {new.partitions} partitions "
+            f"{target.title} takes {new.taken} of {new.nodes} nodes in {plural(new.partitions, 'partition')} "
             f"({old.taken} of {old.nodes} in {old.partitions} of the float graph), by the table of `compressor check`"
         )
     return tuple(notes)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from compressor.report import Artifact, StreamInfo
     from compressor.task.contract import Task
     from exporters.onnx_files.options import Options
+    from exporters.quantization.second_order.table import RowTable
     from exporters.stepping.options import Stream
 
 
@@ -44,9 +45,11 @@ def step_path(path: Path) -> Path:
 
 
 def checked(
-    model: nn.Module, whole: Path, job: Job[Options], stream: Stream, bar: Bar
+    model: nn.Module, whole: Path, job: Job[Options], stream: Stream, bar: Bar, table: RowTable | None = None
 ) -> tuple[Artifact, dict[Path, bytes]]:
     """The step file of `model`, which agrees with PyTorch and with the file `whole`.
+
+    `table` has rows of its weights that are rounded already.
 
     Returns:
         The facts about it, and its contents with the example of its loop.
@@ -63,7 +66,7 @@ def checked(
     rounding = job.options.rounding
     if rounding is not None:
         bar.advance(0, note="quantize the step")
-        artifact, files = rounded.checked(proto, candidate, model, job, rounding, parity, bar, info)
+        artifact, files = rounded.checked(proto, candidate, model, job, rounding, parity, bar, table, info)
     loop = {job.path.with_suffix(".py"): example.write(artifact, info).encode()}
     return artifact.model_copy(update={"stream": info, "chained": beside_file}), {**files, **loop}
 

@@ -34,6 +34,8 @@ class Data:
     """What errors are measured on, and ranges."""
     unseen: list[tuple[Tensor, ...]]
     """Others, or some of the same if there are no others."""
+    real: bool = True
+    """They are the task's training data, and not its examples, which may be random numbers."""
 
 
 def calibration(task: Task, samples: int, seed: int, *, real: bool) -> Data:
@@ -69,9 +71,10 @@ def calibration(task: Task, samples: int, seed: int, *, real: bool) -> Data:
             "the task's `batches` give no data to calibrate with",
             hint="let `batches` give training inputs; for `quantize_for: cpu` or `anywhere` examples would do",
         )
+    found = bool(seen)
     seen = seen or [task.example(min(samples, 16), task.length)]
     _refuse_nan(task, seen)
-    return Data(seen, unseen or seen[-1:])
+    return Data(seen, unseen or seen[-1:], found)
 
 
 def _other_sizes(task: Task, inputs: tuple[Tensor, ...]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from exporters.quantization.choice import Chosen
     from exporters.quantization.matrices import Matrix
+    from exporters.quantization.weights import Weights
     from exporters.quantization.writing import Writer
 
 
@@ -51,6 +52,7 @@ def fact(
     writer: Writer,
     constant_bytes: Mapping[str, int],
     stored: Mapping[str, int],
+    weights: Weights,
     *,
     precision: str,
     for_cpu: bool,
@@ -77,6 +79,7 @@ def fact(
         form=form,
         bytes_before=matrix.bytes,
         bytes_after=bytes_after,
+        second_order=weights.listed(matrix.name, form),
         errors={str(key): value for key, value in chosen.alone.get(matrix.name, {}).items()},
         metric_drop=chosen.metric_alone.get(matrix.name),
         note=note,

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Method = Literal["second_order", "nearest"]
 _OF_NPUS = {"activations", "calibration", "per_channel"}
 
 
@@ -19,6 +20,10 @@ class Rounding(BaseModel):
     again in front of each operator (DequantizeLinear): as small, no faster, exact activations, plain ONNX. `npu`:
     pairs of QuantizeLinear and DequantizeLinear of calibrated scales around everything, recurrent layers as plain
     operations, for the fixed sizes of `shapes`: what accelerators of phones run in integers (QNN, NNAPI)."""
+    method: Method = "second_order"
+    """`second_order`: the products with training inputs change least: later weights of a row take over the errors of
+    earlier ones (GPTQ, arXiv 2210.17323), layer by layer; without training data as `nearest`, which rounds each weight
+    on its own."""
     keep_float: tuple[str, ...] = ()
     """Globs of matrices that stay float, by their names in the report."""
     calibration_samples: int = Field(default=64, ge=1, le=10_000)

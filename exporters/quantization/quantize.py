@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from exporters.quantization.calibration import Data
     from exporters.quantization.matrices import Matrix
     from exporters.quantization.options import Rounding
+    from exporters.quantization.second_order.table import RowTable
     from exporters.quantization.trials import Forward
     from exporters.quantization.writing import Writer
 
@@ -60,6 +61,7 @@ def quantize(
     rtol: float,
     shapes: Task | None = None,
     behind: Callable[[OnnxFile], Forward],
+    table: RowTable | None,
     stream: StreamInfo | None = None,
     metric: Callable[[Forward], Metric] | None,
     seed: int,
@@ -78,6 +80,7 @@ def quantize(
         rtol: Relative tolerance of the export.
         shapes: Gives the inputs with which files are compared; `task` if it is left out.
         behind: Puts a file behind the call of the model.
+        table: Rows of weights that are rounded already; others are rounded to the nearest.
         stream: How the file is run if it is a step file.
         metric: Given the float file: the task's metric, if that decides.
         seed: Of the calibration data.
@@ -92,7 +95,7 @@ def quantize(
         proto = prepare.prepared(proto, "give `batch: 1`; NPUs cannot run a state that grows" if stream else "")
     matrices = find(proto, rounding.keep_float, 1 if npu else SMALLEST)
     _refuse_nothing(matrices)
-    weights = Weights(proto, matrices, rounding.block)
+    weights = Weights(proto, matrices, rounding.block, table)
     data = calibration.calibration(task, rounding.calibration_samples, seed, real=npu)
     writer: Writer = Rewriter(proto, weights)
     if npu:
@@ -121,9 +124,10 @@ def quantize(
         precision=precision,
         target=rounding.quantize_for,
         matrices=tuple(
-            facts.fact(matrix, chosen, writer, constants, stored, precision=precision, for_cpu=for_cpu)
+            facts.fact(matrix, chosen, writer, constants, stored, weights, precision=precision, for_cpu=for_cpu)
             for matrix in matrices
         ),
+        method="nearest" if table is None else "second_order",
         samples=sum(samples.size(task, inputs, "batch") for inputs in trials.calibration),
         calibration=rounding.calibration if npu else None,
         activations=rounding.activations if npu else None,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-_LARGEST = {8: 127, 4: 7}
+LARGEST = {8: 127, 4: 7}
 """Symmetric: -128 and -8 are not used, so that a weight and its negative round alike."""
 _ZERO_OF_4_BITS = 8
 
@@ -38,18 +38,26 @@ def to_8_bits(weight: NDArray[Any], channels: tuple[int, ...]) -> Rounded:
     channel of zeros has scale 1.
     """
     scale = _scale(weight, tuple(axis for axis in range(weight.ndim) if axis not in channels), 8)
-    return Rounded(_integers(weight, scale, 8), scale)
+    return Rounded(to_integers(weight, scale, 8), scale)
 
 
-def _integers(weight: NDArray[Any], scale: Floats, bits: int) -> NDArray[np.int8]:
-    largest = _LARGEST[bits]
-    return np.clip(np.rint(weight / scale), -largest, largest).astype(np.int8)
+def to_integers(weight: NDArray[Any], scale: Floats, bits: int) -> NDArray[np.int8]:
+    """The nearest integers of weight / scale, clipped."""
+    return np.clip(np.rint(weight / scale), -LARGEST[bits], LARGEST[bits]).astype(np.int8)
 
 
 def _scale(weight: NDArray[Any], over: tuple[int, ...], bits: int) -> Floats:
-    """Numbers of float16 if these are normal, so that they can be stored as such."""
-    largest = np.abs(weight).max(axis=over, keepdims=True).astype(np.float32)
-    scale = np.where(largest > 0, largest / np.float32(_LARGEST[bits]), np.float32(1)).astype(np.float32)
+    """That of the largest weight over some axes, which stay with size 1."""
+    return usable_scale(np.abs(weight).max(axis=over, keepdims=True), bits)
+
+
+def usable_scale(peak: NDArray[Any], bits: int) -> Floats:
+    """Scales by which the largest integer is |weight| = `peak`; 1 for a peak of 0.
+
+    They are numbers of float16 if these are normal, so that they can be stored as such.
+    """
+    largest = peak.astype(np.float32)
+    scale = np.where(largest > 0, largest / np.float32(LARGEST[bits]), np.float32(1)).astype(np.float32)
     low, high = np.finfo(np.float16).smallest_normal, np.finfo(np.float16).max
     inside = (scale >= low) & (scale <= high)
     half = np.where(inside, scale, np.float32(1)).astype(np.float16)
@@ -93,4 +101,40 @@ def to_4_bits(weight: NDArray[Any], block: int) -> Blocks:
     padded[:, :rows] = weight.T
     blocks = padded.reshape(columns, -1, block)
     scale = _scale(blocks, (2,), 4)
-    return Blocks(_integers(blocks, scale, 4), scale, rows)
+    return Blocks(to_integers(blocks, scale, 4), scale, rows)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a matrix (N, K) in fewer bits."""
+
+    values: NDArray[np.int8]
+    """(N, K)"""
+    scale: Floats
+    """(N, groups): one for each `block` values of a row, the last of which may be fewer."""
+    block: int
+
+    @property
+    def scale_of_each(self) -> Floats:
+        """That of each weight (N, K)."""
+        return np.repeat(self.scale, self.block, axis=1)[:, : self.values.shape[1]]
+
+    @property
+    def weight(self) -> NDArray[np.float64]:
+        """What the integers stand for (N, K)."""
+        return self.values.astype(np.float64) * self.scale_of_each
+
+
+def rows_to_nearest(weight: NDArray[Any], bits: int, block: int) -> Rows:
+    """Round each weight of (N, K) on its own: the integers and scales of `to_8_bits` and `to_4_bits`.
+
+    Args:
+        weight: One row an output.
+        bits: 8 or 4.
+        block: Weights of a row with a common scale; K for one scale a row.
+    """
+    columns = weight.shape[1]
+    groups = np.pad(np.abs(weight), ((0, 0), (0, -columns % block))).reshape(len(weight), -1, block)
+    scale = usable_scale(groups.max(2), bits)
+    each = np.repeat(scale, block, axis=1)[:, :columns]
+    return Rows(to_integers(weight.astype(np.float32), each, bits), scale, block)

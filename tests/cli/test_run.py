@@ -3,8 +3,10 @@
 import onnx
 import pytest
 
-from compressor.report import Report
+from compressor.pipeline import run as pipeline
+from compressor.report import Report, Skip
 from tests.cli.conftest import call
+from tests.report.sample import sample
 
 
 def test_a_run_that_meets_its_limits_ends_with_0(finished):
@@ -66,3 +68,14 @@ def test_a_run_measures_files_with_fixed_axes_in_half_precision(files, tmp_path)
     report = (tmp_path / "out" / "report.json").read_text()
     assert '"float16"' in report
     assert onnx.load(tmp_path / "out" / "original.onnx").graph.input[0].type.tensor_type.elem_type == 1
+
+
+@pytest.mark.parametrize("refused", [(), (Skip(name="model.mnn", reason="its runtime is not installed"),)])
+def test_a_refused_export_ends_with_1_though_all_limits_are_met(files, tmp_path, monkeypatch, refused):
+    result = sample().model_copy(update={"limits": (), "refused": refused})
+    assert result.limits_met
+    monkeypatch.setattr(pipeline, "run", lambda *_, **__: result)
+    given = ("run", files / "recipe.yaml", "--task", files / "task.py", "--out", tmp_path / "out")
+    ended = call(*given)
+    assert ended.code == len(refused)
+    assert all(f"Export failed: {skip.name}" in ended.out for skip in refused)

@@ -16,10 +16,13 @@ from compressor.onnx_graphs import targets
 from compressor.onnx_graphs.partition import survey
 from compressor.runtimes.forward import open_forward
 from compressor.runtimes.steps import Steps
+from compressor.task.fixed_axes import fixed
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
 from exporters.onnx_files.step import step_path
+from exporters.quantization.calibration import calibration
 from exporters.quantization.rounding import to_8_bits
+from exporters.quantization.second_order.table import fill
 
 INPUT, HIDDEN, TIME = 5, 7, 4
 SHAPES = {"batch": 1, "time": TIME}
@@ -171,15 +174,27 @@ def weight_of(path, name):
     return tensors[node.input[0]], tensors[node.input[1]]
 
 
+def test_integers_of_second_order_are_those_of_the_model_whatever_the_form(tmp_path):
+    torch.manual_seed(0)
+    model, task = nn.Sequential(nn.Linear(INPUT, 40), nn.ReLU(), nn.Linear(40, 3)).eval(), npu_task(SCORES)
+    artifact, path = quantized(tmp_path, model, task)
+    seen = calibration(fixed(task, SHAPES), 12, 0, real=True).seen
+    table, weight = fill(model, seen, precision="int8", block=32), model[2].weight.detach().numpy()
+    assert all(matrix.second_order == 1 for matrix in artifact.quantization.matrices if matrix.shape)
+    values, _ = weight_of(path, "2.weight")
+    np.testing.assert_array_equal(values.T, [table.find(row, 8)[0] for row in weight])
+    assert not np.array_equal(values.T, to_8_bits(weight, (0,)).values)
+
+
 def test_the_integers_are_those_of_every_other_form(tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(INPUT, 11), nn.ReLU(), nn.Linear(11, 3))
-    _, path = quantized(tmp_path, model, npu_task(SCORES))
+    _, path = quantized(tmp_path, model, npu_task(SCORES), method="nearest")
     values, scale = weight_of(path, "2.weight")
     wanted = to_8_bits(model[2].weight.detach().numpy().T, (1,))
     np.testing.assert_array_equal(values, wanted.values)
     np.testing.assert_array_equal(scale, wanted.scale.ravel())
-    _, path = quantized(tmp_path, model, npu_task(SCORES), per_channel=False)
+    _, path = quantized(tmp_path, model, npu_task(SCORES), per_channel=False, method="nearest")
     assert weight_of(path, "2.weight")[1].shape == ()
 
 

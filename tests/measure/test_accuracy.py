@@ -114,3 +114,13 @@ def test_a_drop_is_positive_when_an_error_rate_rises():
 def test_scores_over_different_samples_are_not_paired():
     found = accuracy.drop(examine(torch.tensor([0.0, 1.0])), examine(torch.tensor([0.0, 1.0, 1.0])))
     assert found.interval is None
+
+
+def test_the_interval_of_a_drop_has_the_sign_of_the_metric():
+    draw = np.random.default_rng(0)
+    before = draw.random(211)
+    worse = before + 0.01 + draw.normal(0, 0.005, 211)
+    for higher_is_better, low in ((False, 0.0), (True, -0.02)):
+        first, second = (examine(torch.tensor(one), higher_is_better=higher_is_better) for one in (before, worse))
+        found = accuracy.drop(first, second)
+        assert low < found.interval.low < found.value < found.interval.high < low + 0.02

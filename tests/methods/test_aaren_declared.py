@@ -268,3 +268,14 @@ def test_the_converted_stack_is_probed_as_aarens_of_as_many_heads():
     assert (conversion.modules, skipped) == (("layers.0.qkv", "layers.1.qkv"), ())
     assert (conversion.original.mixers, conversion.converted.mixers) == (("attention",) * 2, ("aaren",) * 2)
     assert conversion.converted.heads == HEADS
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.37, 2.5])
+def test_the_scale_of_the_attention_is_that_of_the_converted_one(scale):
+    model = nn.Sequential(randomized(Own(lambda scores: causal(scores * scale))))
+    with torch.no_grad():
+        model[0].q.weight.zero_()  # all queries are the same, so the mean query gives what they gave
+    result = convert(model, {"0": Own.PARTS})
+    x = torch.randn(3, 11, WIDTH)
+    with torch.no_grad():
+        torch.testing.assert_close(result.state.model(x), model(x), atol=1e-5, rtol=1e-5)

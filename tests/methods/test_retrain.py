@@ -168,7 +168,7 @@ def test_a_schedule_counts_batches_without_a_length_and_still_sees_the_same_data
 
 
 def test_early_stopping_waits_and_restores_the_best_weights(state, model, task):
-    task.metrics = [0.5, 0.7, 0.6, 0.7, 0.9]
+    task.metrics = [0.4, 0.5, 0.7, 0.6, 0.7, 0.9]  # the first is that of the weights from before training
     result = Retrain(epochs=5, early_stopping=2).apply(state, make_context(model, task))
     best = SignTask()
     best.metrics = [0.0, 0.0]
@@ -181,11 +181,20 @@ def test_early_stopping_waits_and_restores_the_best_weights(state, model, task):
 def test_without_keep_best_the_last_weights_stay(state, model, task):
     task.metrics = [0.9, 0.1]
     other = SignTask()
-    other.metrics = [0.9, 0.1]
+    other.metrics = [0.0, 0.9, 0.1]
     last = Retrain(epochs=2).apply(state, make_context(model, task))
     best = Retrain(epochs=2, keep_best=True).apply(state, make_context(model, other))
     assert not same(weights(last.state.model), weights(best.state.model))
     assert last.notes == ()
+
+
+@pytest.mark.parametrize("options", [{"keep_best": True}, {"early_stopping": 2}])
+def test_training_that_makes_it_worse_gives_back_the_weights_from_before(state, model, task, options):
+    task.metrics = [0.9, 0.8, 0.7, 0.6]
+    result = Retrain(epochs=2, lr=0.5, **options).apply(state, make_context(model, task))
+    assert same(weights(result.state.model), weights(state.model))
+    assert result.may_change_nothing
+    assert result.notes[0] == ("the weights from before training kept: none of 2 epochs has a better validation metric")
 
 
 def test_distillation_alone_never_asks_for_labels_and_reaches_the_teacher(model, task):

@@ -1,5 +1,7 @@
 """The regression from streamed sums, against solving the whole problem at once."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -132,3 +134,9 @@ def test_of_equally_good_ridges_the_largest_is_taken():
     z, r = _samples(5, 20, 3, 2)
     nothing = torch.zeros_like(r)
     assert choose_ridge((_moments(z, nothing), _moments(z, nothing)), _all(z, r)) == max(RIDGES)
+
+
+def test_the_ridges_are_those_of_the_documentation():
+    page = (Path(__file__).parents[2] / "docs" / "concepts" / "compensation.md").read_text()
+    assert (len(RIDGES), RIDGES[0], RIDGES[-1], sorted(RIDGES)) == (7, 0.003, 3.0, list(RIDGES))
+    assert "seven values between 0.003 and 3" in " ".join(page.split())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -52,7 +54,10 @@ def test_a_recurrent_node_becomes_plain_operations_that_give_the_same(tmp_path, 
     result, found = fixed(proto, targets.get("qnn") if "lstm" not in name else NNAPI, tmp_path, **shapes)
     assert not {"RNN", "GRU", "LSTM"} & operators(result.proto)
     assert result.shapes == shapes
-    assert not [refusal for refusal in found.refusals if refusal.operator not in ("Less", "Where")]
+    of_lengths = [
+        refusal for refusal in found.refusals if "bool" in refusal.reason or refusal.operator in ("Less", "Where")
+    ]
+    assert list(found.refusals) == of_lengths
 
 
 def test_a_layer_normalisation_and_a_sum_become_plain_operations(tmp_path):
@@ -188,7 +193,7 @@ def test_what_is_taken_is_what_onnxruntimes_own_checker_says(name, graph):
         theirs = usability_checker.check_nnapi_partitions(shaped, True)
     else:
         theirs = usability_checker.check_coreml_partitions(shaped, True, "coreml_supported_mlprogram_ops.md")
-    ours = survey(proto, targets.get(name))
+    ours = survey(proto, replace(targets.get(name), rules={}, every=()))  # theirs looks at operators and sizes only
     constants = sum(node.op_type == "Constant" for node in proto.graph.node)
     assert (ours.nodes, ours.taken) == (theirs.num_nodes - constants, theirs.num_supported_nodes)
 

@@ -7,9 +7,13 @@ from torch import nn
 
 import compressor
 from compressor import Task, recipe
-from compressor.errors import UsageError
+from compressor.errors import ExportError, UsageError
+from compressor.formats import options_of
+from compressor.pipeline.export_alone import export_alone
 from compressor.pipeline.file_task import task_of_file
+from compressor.pipeline.limits import check_limits
 from compressor.pipeline.run import run
+from compressor.recipe.model import Limits
 from compressor.task.guard import GuardedTask
 
 pytestmark = pytest.mark.slow
@@ -157,3 +161,40 @@ def test_parameters_and_parity_are_those_of_each_file(finished):
     assert encoder + decoder == sum(part.numel() for part in Translating().model().parameters())
     assert [sorted(one.artifact.parity.points[0].sizes) for one in report.compressed] == [[], ["target_length"]]
     assert all(one.artifact.parity.passed for one in report.compressed)
+
+
+class Uneven(Translating):
+    """Its decoder cannot be traced: it looks at numbers."""
+
+    def model(self):
+        model = super().model()
+        model.decoder = Looking(model.decoder)
+        return model
+
+
+class Looking(nn.Module):
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, tokens, memory, state):
+        if memory.detach().sum().item() == 7.0:
+            raise RuntimeError
+        return self.decoder(tokens, memory, state)
+
+
+def test_if_one_module_has_no_file_those_of_the_others_are_removed(tmp_path):
+    task = GuardedTask(Uneven(), __file__)
+    with pytest.raises(ExportError):
+        export_alone(task, [options_of("onnx")], tmp_path, measure=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_limit_of_the_metric_is_held_once(finished):
+    report, _ = finished
+    limits = Limits(metric_drop=0.5, file_bytes=10**6)
+    originals = (report.original, *report.elsewhere)
+    names = [limit.name for limit in check_limits(limits, originals, report.compressed, report.speedups)]
+    assert names == [f"model.{name}" for name in ("encoder.onnx: metric_drop", "encoder.onnx: file_bytes")] + [
+        "model.decoder.onnx: file_bytes"
+    ]

@@ -27,7 +27,7 @@ LONGEST = 256
 _ALWAYS = frozenset({"Add", "Concat", "Gemm", "MatMul", "Split", "Squeeze", "Unsqueeze"})
 OPERATORS = {
     "RNN": _ALWAYS,
-    "GRU": _ALWAYS | {"Mul", "Sigmoid", "Sub", "Tanh"},
+    "GRU": _ALWAYS | {"Mul", "Sigmoid", "Slice", "Sub", "Tanh"},
     "LSTM": _ALWAYS | {"Mul", "Sigmoid", "Tanh"},
 }
 """Recurrent operator -> the operators that replace it."""
@@ -193,9 +193,11 @@ def _step(
     if kind == "GRU":
         of_gates, of_new = product(slice(0, 2 * hidden)), product(slice(2 * hidden, 3 * hidden))
         one = do.constant(np.ones(1, r.dtype))
+        middle = do.integers(2 * hidden)
+        parts = (do.integers(0), middle), (middle, do.integers(3 * hidden))
 
         def gru(x: ir.Value, states: list[ir.Value]) -> list[ir.Value]:
-            gates, inputs = do.several("Split", [x, do.integers(2 * hidden, hidden)], 2, axis=1)
+            gates, inputs = (do("Slice", [x, *bounds, do.integers(1)]) for bounds in parts)  # NNAPI splits evenly only
             total = do("Add", [gates, of_gates(states[0])])
             reset_first = recurrent.reset_first
             return cells.gru(do, total, inputs, states[0], of_new, hidden, order, reset_first=reset_first, one=one)

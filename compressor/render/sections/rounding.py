@@ -64,6 +64,17 @@ def checks(rounded: Quantization) -> Iterator[str]:
         f"B. Relative error of the outputs on {rounded.samples} sequences of training data: "
         f"{form.error(rounded.error)} (at most {rounded.max_error:g}); in the table, of each matrix rounded alone."
     )
+    if rounded.method == "second_order":
+        chosen = [matrix.name for matrix in rounded.matrices if matrix.second_order == 1]
+        others = [
+            f"{matrix.name} ({matrix.second_order:.0%} of its rows)" if matrix.second_order else matrix.name
+            for matrix in rounded.matrices
+            if matrix.second_order < 1 and matrix.form not in ("float", "half")
+        ]
+        yield (
+            f"Integers of {form.plural(len(chosen), 'matrix', 'matrices')} by second order on training data"
+            + (f"; each weight to the nearest in {', '.join(others)}." if others else ".")
+        )
     yield (
         "With its activations left in float the graph agrees with the float graph of the same rounded weights at "
         f"{len(rounded.structure.points)} batch sizes and lengths (largest absolute error "

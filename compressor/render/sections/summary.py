@@ -10,6 +10,7 @@ from compressor.render.blocks import Statement, Statements
 from compressor.render.section import Section
 from compressor.render.sections import controls, limits, probes, rounding
 from compressor.render.sections.step_files import size_of_states
+from compressor.report.latency import SMALLEST_CLAIM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +37,8 @@ def statements(report: Report) -> Iterator[Statement]:
         for statement in _about(report.original_of(index), measurement, report.speedups[index]):
             yield Statement(statement.tone, name + statement.text)
     for step in report.steps:
+        if not step.changes:
+            yield Statement("bad", f"{step.method} changed nothing: {'; '.join(step.notes)}.")
         yield from probes.of_step(step)
     yield from controls.statements(report)
     for failed in report.refused:
@@ -46,7 +49,7 @@ def statements(report: Report) -> Iterator[Statement]:
 def _about(before: Measurement, after: Measurement, speedup: SpeedUp | None) -> Iterator[Statement]:
     yield _size(before.artifact.bytes, after.artifact.bytes)
     if speedup is not None:
-        yield Statement(changes.tone_of_speed(speedup), _speed(speedup))
+        yield Statement(changes.tone_of_speed(speedup), f"{_speed(speedup)}{_remedy(after.artifact, speedup)}")
     yield _parity(after.artifact)
     files = [file for file in (after.artifact, after.artifact.step) if file is not None]
     yield from (said for file in files if (said := rounding.statement(file)) is not None)
@@ -80,9 +83,25 @@ def _speed(speedup: SpeedUp) -> str:
     if speedup.within_noise:
         ratio = form.ratio(speedup.ratio)
         return f"No measurable change in speed: {ratio}, within noise ({interval}, which includes 1)."
+    if not speedup.is_claim:
+        ratio = form.ratio(speedup.ratio)
+        return (
+            f"About as fast as before: {ratio} ({interval}); less than {SMALLEST_CLAIM:g}x may be this machine's doing."
+        )
     if speedup.ratio > 1:
         return f"The file runs {form.ratio(speedup.ratio)} as fast ({interval})."
     return f"The file is slower: {form.ratio(speedup.ratio)} as fast ({interval})."
+
+
+def _remedy(artifact: Artifact, speedup: SpeedUp) -> str:
+    """What to do about integers that make a file slower; empty if they do not."""
+    integers = artifact.quantization is not None and artifact.quantization.target == "cpu"
+    if not integers or not speedup.is_claim or speedup.ratio > 1:
+        return ""
+    return (
+        " Integers do not pay for this model: `rounding: {quantize_for: anywhere}` is as small and computes in float, "
+        "`precision: float16` is half as large as float32."
+    )
 
 
 def _parity(artifact: Artifact) -> Statement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,6 +67,15 @@ def calls(
         if most is not None and len(seen) >= most:
             raise _Enough
 
+    with contextlib.suppress(_Enough), watching(model, names, record):
+        model(*inputs)
+    return seen
+
+
+@contextmanager
+def watching(model: nn.Module, names: Sequence[str], record: Callable[[str, Call], None]) -> Iterator[None]:
+    """Within the block `record` is told of every call of the named modules, before it is computed."""
+
     def watch(name: str, module: nn.Module) -> Any:
         signature = inspect.signature(module.forward)
 
@@ -80,13 +90,10 @@ def calls(
     handles = [watch(name, model.get_submodule(name)) for name in names if name not in subclassed]
     try:
         with _watched_classes({id(model.get_submodule(name)): name for name in subclassed}, record):
-            model(*inputs)
-    except _Enough:
-        pass
+            yield
     finally:
         for handle in handles:
             handle.remove()
-    return seen
 
 
 @contextmanager

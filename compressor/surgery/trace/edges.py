@@ -48,15 +48,25 @@ class Cut:
     kept: tuple[int, ...]
     starts: bool = False
     """An input that only starts a state, which no output carries on: it keeps its size, and the model picks entries."""
+    rows: tuple[tuple[int, ...], ...] = ()
+    """For a state of several layers (L, B, H): the kept positions of each; `kept` are those of the first."""
 
     def __call__(self, tensor: Tensor) -> Tensor:
         """The kept positions, of a tensor that still has all of them."""
         if tensor.dim() <= self.axis or tensor.size(self.axis) != self.size:
             return tensor
-        return tensor.index_select(self.axis, torch.tensor(self.kept, device=tensor.device))
+        if not self.rows:
+            return tensor.index_select(self.axis, torch.tensor(self.kept, device=tensor.device))
+        if len(tensor) != len(self.rows):
+            return tensor
+        rows = [torch.tensor(kept, device=tensor.device) for kept in self.rows]
+        return torch.stack([part.index_select(self.axis - 1, row) for part, row in zip(tensor, rows, strict=True)])
 
     def silence(self, tensor: Tensor) -> Tensor:
         """All positions; those that are removed are 0."""
+        if self.rows:
+            cuts = [Cut(self.index, self.axis - 1, self.size, kept) for kept in self.rows]
+            return torch.stack([cut.silence(part) for cut, part in zip(cuts, tensor, strict=True)])
         removed = torch.tensor(sorted(set(range(self.size)) - set(self.kept)), device=tensor.device)
         return tensor.index_fill(self.axis, removed, 0.0)
 
@@ -97,7 +107,14 @@ class Edges:
 
         def cuts(entries: Mapping[str, Any]) -> tuple[Cut, ...]:
             return tuple(
-                Cut(int(i), int(e["axis"]), int(e["size"]), tuple(e["kept"]), bool(e.get("starts")))
+                Cut(
+                    int(i),
+                    int(e["axis"]),
+                    int(e["size"]),
+                    tuple(e["kept"]),
+                    bool(e.get("starts")),
+                    tuple(map(tuple, e.get("rows", ()))),
+                )
                 for i, e in entries.items()
             )
 
@@ -110,6 +127,7 @@ class Edges:
             return {
                 str(cut.index): {"axis": cut.axis, "size": cut.size, "kept": list(cut.kept)}
                 | ({"starts": True} if cut.starts else {})
+                | ({"rows": [list(row) for row in cut.rows]} if cut.rows else {})
                 for cut in cuts
             }
 

@@ -72,9 +72,14 @@ def pin_unused_results(trace: Trace) -> None:
 
 
 def axis_of_units(labels: Tensor) -> tuple[int, Ids] | None:
-    """The one axis along which a tensor carries units, and their atoms; None if there are several."""
+    """The one axis along which a tensor carries units, and their atoms (H,); None if there are several.
+
+    The first axis may be one of layers, each with units of its own; the atoms are (L, H) then.
+    """
     varying = [axis for axis in range(labels.dim()) if varies(labels, axis)]
-    if len(varying) != 1:
+    layers = varying[:1] if len(varying) == 2 and varying[0] == 0 else []
+    if len(varying) != 1 + len(layers):
         return None
-    [axis] = varying
-    return axis, labels.movedim(axis, -1).reshape(-1, labels.size(axis))[0].numpy()
+    axis = varying[-1]
+    rows = labels.movedim(axis, -1).reshape(len(labels) if layers else 1, -1, labels.size(axis))[:, 0].numpy()
+    return axis, rows if layers else rows[0]

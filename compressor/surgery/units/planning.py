@@ -17,7 +17,7 @@ from compressor.report import Skip
 from compressor.surgery.trace.edges import Cut, Edges, is_edge
 from compressor.surgery.trace.own_cells import own_cells
 from compressor.surgery.trace.seams import axis_of_units
-from compressor.surgery.trace.state import Trace
+from compressor.surgery.trace.state import Crossing, Trace
 from compressor.surgery.trace.tracer import trace
 from compressor.surgery.units.choice import Amount, Choice, Layer, Scores
 from compressor.surgery.units.choosing import choose
@@ -164,20 +164,29 @@ def _seams(trace: Trace, removed: Ids) -> tuple[Edges, ...]:
     One that carries other units in another call, or along several axes, is left alone: the model's own code hands it
     from module to module, so it comes with the right size.
     """
-    cuts: dict[tuple[str, int], set[Cut]] = {}
+    cuts: dict[tuple[str, int], set[Cut | None]] = {}
     for crossing in trace.crossings:
-        found = axis_of_units(crossing.labels) if crossing.enters else None
-        if found is not None:
-            axis, ids = found
-            stays = (~np.isin(trace.atoms.roots(ids), removed)).nonzero()[0]
-            cut = Cut(crossing.index, axis, len(ids), tuple(stays.tolist()))
-            cuts.setdefault((crossing.module, crossing.index), set()).add(cut)
+        if crossing.enters:
+            cuts.setdefault((crossing.module, crossing.index), set()).add(_cut(trace, crossing, removed))
     by_module: dict[str, list[Cut]] = {}
     for (module, _), own in cuts.items():
         [cut, *others] = own
-        if not others and len(cut.kept) < cut.size:
+        if cut is not None and not others:
             by_module.setdefault(module, []).append(cut)
     return tuple(Edges(tuple(own), module=module) for module, own in by_module.items())
+
+
+def _cut(trace: Trace, crossing: Crossing, removed: Ids) -> Cut | None:
+    """What is cut of one tensor; None if nothing is, or its layers lose unequal numbers of units."""
+    found = axis_of_units(crossing.labels)
+    if found is None:
+        return None
+    axis, ids = found
+    stays = np.atleast_2d(~np.isin(trace.atoms.roots(ids), removed))
+    rows = tuple(tuple(row.nonzero()[0].tolist()) for row in stays)
+    if stays.all() or len({len(row) for row in rows}) > 1:
+        return None
+    return Cut(crossing.index, axis, ids.shape[-1], rows[0], rows=rows if ids.ndim > 1 else ())
 
 
 def lost_features(trace: Trace, name: str, removed: Ids) -> NDArray[np.bool_]:

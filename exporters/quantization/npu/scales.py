@@ -72,6 +72,8 @@ class WeightScales:
     def values(self, name: str) -> NDArray[Any]:
         """The float values that the integers of a matrix stand for."""
         scales = self.of(name)
+        if scales.axis is not None:
+            return self._weights.low(name).weight
         limit = 32767 if scales.kind == "uint16" else 127
         array = self._weights.arrays[name]
         rounded: NDArray[Any] = np.clip(np.rint(array / scales.scale), -limit, limit) * scales.scale

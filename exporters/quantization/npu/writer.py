@@ -14,6 +14,7 @@ from exporters.quantization.npu.ranges import Reader, calibrate, quiet, unified,
 from exporters.quantization.npu.scales import WeightScales
 from exporters.quantization.npu.unrolled import unrolled
 from exporters.quantization.rewrite import rewrite
+from exporters.quantization.writing import restored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,7 +91,8 @@ class NpuWriter:
         others: dict[str, Form] = {name: form for name, form in forms.items() if form not in ("static", "float")}
         key = tuple(sorted((name, form) for name, form in forms.items() if form != "float"))
         if self._last is None or self._last[0] != key:
-            plain = unrolled(rewrite(self._proto, self._weights, others), static)
+            on_grid = restored(self._proto, self, {name: "static" for name in static if self._matrices[name].shape})
+            plain = unrolled(rewrite(on_grid, self._weights, others), static)
             rounded = self._quantized(plain, static) if static else plain.proto
             self._last = key, plain, rounded
         _, plain, rounded = self._last

@@ -1,5 +1,9 @@
+import pytest
+
+from compressor.render.changes import tone_of_speed
 from compressor.render.sections.summary import statements
 from compressor.report import Drop, Interval, ParityPoint, SpeedUp
+from tests.render.sections.test_rounding import rounded
 from tests.render.views import changed, said
 
 
@@ -9,6 +13,24 @@ def test_noise_is_called_noise(report):
     assert (
         "No measurable change in speed: 1.00x, within noise (95 % interval 0.985x to 1.03x, which includes 1)." in text
     )
+
+
+@pytest.mark.parametrize(("ratio", "low", "high"), [(1.011, 1.004, 1.018), (0.991, 0.982, 0.996)])
+def test_a_ratio_that_nearly_touches_1_is_no_claim(report, ratio, low, high):
+    near = SpeedUp(ratio=ratio, interval=Interval(low=low, high=high), within_noise=False)
+    text = said(report.model_copy(update={"speedups": (near,)}))
+    assert "About as fast as before" in text
+    assert "runs" not in text.partition("About as fast")[2].partition(".")[0]
+    assert "is slower" not in text
+    assert tone_of_speed(near) == "plain"
+    clear = SpeedUp(ratio=1.03, interval=Interval(low=1.021, high=1.04), within_noise=False)
+    assert "The file runs 1.03x as fast" in said(report.model_copy(update={"speedups": (clear,)}))
+
+
+def test_training_that_was_of_no_use_is_told(report):
+    step = report.steps[-1].model_copy(update={"changes": (), "notes": ("the weights from before training kept",)})
+    text = said(report.model_copy(update={"steps": (*report.steps[:-1], step)}))
+    assert f"{step.method} changed nothing: the weights from before training kept." in text
 
 
 def test_slower_is_called_slower(report):
@@ -51,3 +73,12 @@ def test_a_rounded_file_of_another_format_is_near_and_does_not_agree(report):
 def test_what_the_task_says_of_its_metric_is_told_before_the_metric(report):
     said_first = next(statements(report.model_copy(update={"remark": "No labels were used."})))
     assert (said_first.tone, said_first.text) == ("plain", "No labels were used.")
+
+
+def test_integers_that_make_a_file_slower_are_told_with_what_to_do(report):
+    slower = SpeedUp(ratio=0.82, interval=Interval(low=0.8, high=0.84), within_noise=False)
+    text = said(rounded(report).model_copy(update={"speedups": (slower,)}))
+    assert "The file is slower: 0.820x as fast" in text
+    assert "Integers do not pay for this model: `rounding: {quantize_for: anywhere}`" in text
+    assert "Integers do not pay" not in said(report.model_copy(update={"speedups": (slower,)}))
+    assert "Integers do not pay" not in said(rounded(report))

@@ -92,3 +92,53 @@ def test_what_a_module_gives_and_no_layer_takes_in_keeps_its_size():
     result = halved(whole(), names=("encoder.rnn", "encoder.hint"), required=("encoder.rnn",))
     assert result.model.encoder.hint.out_features == 7
     assert "it is part of output 1 of `encoder`, which is a file" in result.skipped[0].reason
+
+
+class Shared(nn.Module):
+    """One network in two modules: a whole prompt first, then step by step."""
+
+    def __init__(self):
+        super().__init__()
+        net = nn.GRU(FEATURES, HIDDEN, num_layers=2, batch_first=True)
+        self.prefill, self.step = Prefill(net), Step(net)
+
+    def forward(self, x):
+        first, state = self.prefill(x)
+        return torch.stack([first, self.step(x[:, 0], state)[0]], 1)
+
+
+class Prefill(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.head = net, nn.Linear(HIDDEN, CLASSES)
+
+    def forward(self, x):
+        y, state = self.net(x)
+        return self.head(y[:, -1]), state
+
+
+class Step(Prefill):
+    def forward(self, x, state):
+        y, state = self.net(x[:, None], state)
+        return self.head(y[:, 0]), state
+
+
+def test_a_state_of_several_layers_is_cut_layer_by_layer():
+    torch.manual_seed(0)
+    model = Shared().eval()
+    mark(model.prefill)
+    mark(model.step)
+    result = halved(model, names=("prefill.net",))
+    smaller, x = result.model, torch.randn(2, FEATURES)
+    assert smaller.prefill(torch.randn(2, 5, FEATURES))[1].shape == (2, 2, HIDDEN // 2)
+    [edges] = seam_of(smaller.step).cuts
+    [cut] = edges.inputs
+    assert cut.rows[0] != cut.rows[1]
+    wide = torch.randn(2, 2, HIDDEN)
+    narrow = torch.stack([wide[layer][:, kept] for layer, kept in enumerate(cut.rows)])
+    torch.testing.assert_close(smaller.step(x, wide), smaller.step(x, narrow))
+    silent = edges.silence((x, wide))[1]
+    assert torch.equal(cut(silent), narrow)
+    assert int((silent != 0).sum()) == narrow.numel()
+    again = rebuild(Shared(), result.structure)
+    assert seam_of(again.step).cuts == (edges,)

@@ -9,8 +9,10 @@ from torch import nn
 from compressor.errors import SurgeryError
 from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.surgery.rebuild import rebuild
+from compressor.surgery.units import removal
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
+from compressor.surgery.units.resize import resized_copy
 from compressor.surgery.units.scores import magnitude
 from compressor.testing import silence_units
 from tests.surgery.topologies import (
@@ -388,3 +390,17 @@ def test_compensation_leaves_masked_weights_zero():
     )
     for name, mask in result.masks.items():
         assert not result.model.get_parameter(name)[~mask].any()
+
+
+def test_every_removal_is_compared_with_the_silenced_original(monkeypatch):
+    def wrong(model, kept):
+        smaller = resized_copy(model, kept)
+        with torch.no_grad():
+            smaller.head.weight[0, 0] += 0.5
+        return smaller
+
+    model, amount = _model(TwoModules, "gru"), Amount(ratio=0.5)
+    prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=amount)
+    monkeypatch.setattr(removal, "resized_copy", wrong)
+    with pytest.raises(SurgeryError):
+        prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=amount)

@@ -1,0 +1,1 @@
+"""Rounding in which later weights of a row take over the errors of earlier ones (OBS, GPTQ), for every product."""

@@ -1,0 +1,129 @@
+"""Rounded rows of a model's matrices, found again in any graph that has these rows, whatever their order there.
+
+A graph holds a matrix transposed, with its gates in another order, or both directions of a layer in one; but an output
+of a product is still the same row of weights. So the whole-sequence file, the step file and every form of them hold the
+same integers.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from exporters.quantization.second_order.observe import Observed, Operand
+from exporters.quantization.second_order.solver import second_order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from exporters.quantization.rounding import Floats, Rows
+    from exporters.quantization.second_order.solver import Doubles
+
+_PASSES = 16
+"""Most runs through the calibration data: matrices used one after the other share one if there are more."""
+_LARGEST = 4096
+"""Inputs of a product up to which its second moment, of the square of them, is worth its memory."""
+
+
+class RowTable:
+    """Row of float weights -> its integers and scales, in 8 and in 4 bits."""
+
+    def __init__(self) -> None:
+        """Without rows."""
+        self._known: dict[tuple[int, bytes], tuple[Rows, int]] = {}
+
+    def add(self, weight: Floats, rows: Rows, bits: int) -> None:
+        """Take in the rows of a matrix (N, K)."""
+        for index, row in enumerate(weight):
+            self._known.setdefault((bits, _key(row)), (rows, index))
+
+    def find(self, row: NDArray[Any], bits: int) -> tuple[NDArray[np.int8], Floats] | None:
+        """The integers (K,) and scales (groups,) of a row (K,)."""
+        place = self._known.get((bits, _key(row)))
+        return None if place is None else (place[0].values[place[1]], place[0].scale[place[1]])
+
+
+def _key(row: NDArray[Any]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(row, np.float32).tobytes(), digest_size=16).digest()
+
+
+def fill(
+    model: nn.Module,
+    batches: Sequence[tuple[Tensor, ...]],
+    *,
+    precision: str,
+    block: int,
+    told: Callable[[str], None] = lambda _: None,
+) -> RowTable:
+    """Round every matrix of a model by the second moments of its inputs.
+
+    Args:
+        model: In evaluation mode; it is not changed.
+        batches: Its inputs, at least one.
+        precision: `int4` rounds to 4 bits and to 8, since some matrices may need these.
+        block: Weights of a row with a common scale in 4 bits.
+        told: Called with the name of each matrix that is about to be rounded.
+    """
+    table = RowTable()
+
+    def rounded(operand: Operand, weight: Floats, moment: Doubles) -> Rows:
+        told(operand.parameter)
+        rows = second_order(weight, moment, 8, weight.shape[1])
+        table.add(weight, rows, 8)
+        if precision == "int4" and model.get_parameter(operand.parameter).dim() == 2:
+            rows = second_order(weight, moment, 4, block)
+            table.add(weight, rows, 4)
+        return rows
+
+    one_by_one(model, batches, rounded)
+    return table
+
+
+def one_by_one(
+    model: nn.Module,
+    batches: Sequence[tuple[Tensor, ...]],
+    rounded: Callable[[Operand, Floats, Doubles], Rows],
+) -> nn.Module:
+    """A copy of a model with its matrices rounded, in the order in which the model uses them.
+
+    Each is rounded on what the matrices before it, rounded already, make of the batches (GPTQ, arXiv 2210.17323,
+    section 4).
+
+    Args:
+        model: In evaluation mode; it is not changed.
+        batches: Its inputs, at least one.
+        rounded: Given which rows these are, the exact ones (N, K) and the second moment (K, K) of their inputs.
+    """
+    copied = copy.deepcopy(model)
+    observed = Observed(copied)
+    order = [
+        operand
+        for operand in observed.order(batches[0])
+        if _is_worth_it(operand.of(model.get_parameter(operand.parameter)))
+    ]
+    for stage in _stages(order):
+        moments = observed.moments(batches, set(stage))
+        for operand in stage:
+            weight = operand.of(model.get_parameter(operand.parameter)).detach().numpy()
+            rows = rounded(operand, weight, moments[operand].second_moment(centred=False).numpy())
+            with torch.no_grad():
+                operand.of(copied.get_parameter(operand.parameter)).copy_(torch.from_numpy(rows.weight))
+    return copied
+
+
+def _is_worth_it(rows: Tensor) -> bool:
+    return rows.dtype == torch.float32 and rows.shape[1] <= _LARGEST and rows.numel() > 0
+
+
+def _stages(order: Sequence[Operand]) -> list[list[Operand]]:
+    """Operands in their order, those of one stage next to each other, in `_PASSES` stages at most."""
+    bounds = np.linspace(0, len(order), min(_PASSES, len(order)) + 1).round().astype(int)
+    return [list(order[start:stop]) for start, stop in pairwise(bounds) if stop > start]

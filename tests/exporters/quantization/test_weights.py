@@ -1,0 +1,24 @@
+"""What a form makes of the values of a matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import helper
+
+from exporters.quantization.matrices import find
+from exporters.quantization.weights import Weights
+from tests.onnx_graphs.graphs import model
+
+
+def test_a_table_is_never_in_4_bits():
+    table = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    gather = helper.make_node("Gather", ["table", "places"], ["rows"])
+    product = helper.make_node("MatMul", ["rows", "matrix"], ["y"])
+    weights = {"table": table, "places": np.arange(3), "matrix": table.T.copy()}
+    proto = model([gather, product], {"unused": [1]}, {"y": 2}, weights)
+    found = Weights(proto, find(proto), 32)
+    assert not found.matrices["table"].is_product
+    assert np.array_equal(found.restored("table", "int4"), found.restored("table", "weights"))
+    assert found.stored_bytes("table", "int4") == found.stored_bytes("table", "weights")
+    assert np.abs(found.restored("table", "int4") - table).max() < np.abs(table).max() / 127
+    assert np.abs(found.restored("matrix", "int4") - table.T).max() > np.abs(table).max() / 30

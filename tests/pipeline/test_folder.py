@@ -1,0 +1,43 @@
+"""A run's folder never looks finished before it is, and a rehearsal does not replace a full run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compressor.errors import OutputError
+from compressor.pipeline.folder import REPORT_FILE, RunFolder
+
+
+def write(out, *, quick, force=False):
+    with RunFolder(out, "same", quick=quick, force=force) as folder:
+        folder.write(
+            REPORT_FILE, json.dumps({"recipe_sha256": "same", "quick": quick, "files": [REPORT_FILE, "a", "z"]})
+        )
+        for name in ("a", "z"):
+            folder.write(name, str(quick))
+        folder.commit()
+
+
+def test_the_report_is_put_in_place_last_and_an_older_one_goes_first(tmp_path, monkeypatch):
+    write(tmp_path / "out", quick=True)
+    seen, replace, unlink = [], Path.replace, Path.unlink
+    monkeypatch.setattr(Path, "replace", lambda path, to: (seen.append(path.name), replace(path, to))[1])
+    monkeypatch.setattr(
+        Path, "unlink", lambda path, missing_ok=False: (seen.append(f"no {path.name}"), unlink(path, missing_ok))[1]
+    )
+    write(tmp_path / "out", quick=True)
+    assert (seen[0], seen[-1], set(seen[1:-1])) == (f"no {REPORT_FILE}", REPORT_FILE, {"a", "z"})
+
+
+def test_a_rehearsal_does_not_replace_a_full_run_unless_forced(tmp_path):
+    out = tmp_path / "out"
+    write(out, quick=True)
+    write(out, quick=False)  # a full run replaces a rehearsal
+    with pytest.raises(OutputError, match="holds a full run, which a rehearsal would replace"):
+        write(out, quick=True)
+    assert (out / "a").read_text() == "False"
+    write(out, quick=True, force=True)
+    assert (out / "a").read_text() == "True"
