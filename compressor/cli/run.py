@@ -63,6 +63,8 @@ def run(
 
 def _show(result: "Report", out: Path) -> None:
     from compressor.render import terminal
+    from compressor.render.sections.time import line
 
     emit_rich(*terminal.page(result))
+    say(f"time: {line(result)}")
     say(f"report: {out / 'report.html'}, {out / 'report.md'}, {out / 'report.json'}")

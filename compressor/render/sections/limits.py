@@ -9,6 +9,8 @@ from compressor.render.blocks import Statement, Table
 from compressor.render.section import Section
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from compressor.report import Limit, Report
 
 
@@ -24,11 +26,20 @@ def table(report: Report) -> Table:
 def statements(report: Report) -> list[Statement]:
     """Which limits are missed, or that all are met; nothing if the recipe sets none."""
     missed = [limit for limit in report.limits if not limit.met]
+    said = [Statement("plain", text) for text in _not_judged(report)]
     if missed:
-        return [Statement("bad", "Limits missed: " + "; ".join(_missed(limit) for limit in missed) + ".")]
+        return [Statement("bad", "Limits missed: " + "; ".join(_missed(limit) for limit in missed) + "."), *said]
     if not report.limits:
-        return []
-    return [Statement("good", f"Limits met: {len(report.limits)} of {len(report.limits)}.")]
+        return said
+    return [Statement("good", f"Limits met: {len(report.limits)} of {len(report.limits)}."), *said]
+
+
+def _not_judged(report: Report) -> Iterator[str]:
+    """The limits of the recipe that a rehearsal leaves to the whole run."""
+    checked = {limit.name.rpartition(": ")[2] for limit in report.limits}
+    wanted = {name for name, value in report.recipe.get("limits", {}).items() if value is not None}
+    if report.quick and wanted - checked:
+        yield f"Not judged by a rehearsal: {', '.join(sorted(wanted - checked))}."
 
 
 def _missed(limit: Limit) -> str:
