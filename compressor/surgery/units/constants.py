@@ -72,8 +72,8 @@ def find_constants(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> dict[str
                 for local, rows in consumed(plan.model.get_submodule(owner), call):
                     seen.setdefault(full_name(owner, local), []).append(rows)
     constants = {}
-    for name, rows in (seen | products.inputs).items():
-        values = _constant(name, reading[name], rows) if name in reading else torch.zeros(0)
+    for name, read in (seen | products.inputs).items():
+        values = _constant(name, reading[name], read) if name in reading else torch.zeros(0)
         if bool(values.any()):
             bias = products.bias_of(name) if name in own else _bias_of(plan.model, name)
             constants[name] = Constant(values, bias)

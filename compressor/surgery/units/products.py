@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from compressor.surgery.units.resize import tensor_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -23,8 +25,8 @@ class Products(TorchDispatchMode):
         self.inputs: dict[str, list[Tensor]] = {}
         """Weight -> (N, I) of each product."""
         self._biases: dict[str, set[str | None]] = {}
-        self._weights = {model.get_parameter(name).data_ptr(): name for name in weights}
-        self._shapes = {name: model.get_parameter(name).shape for name in weights}
+        self._weights = {tensor_of(model, name).data_ptr(): name for name in weights}
+        self._shapes = {name: tensor_of(model, name).shape for name in weights}
         self._parameters = {parameter.data_ptr(): name for name, parameter in model.named_parameters()}
 
     @classmethod
