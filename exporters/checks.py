@@ -96,8 +96,8 @@ def _compared(reference: nn.Module, forward: Callable[..., Any], task: Task, job
     import torch
 
     from compressor.measure import parity
+    from compressor.nn.attention.plain import plain_attention
     from compressor.task.samples import fitting
-    from exporters.capture.program import plain_attention
 
     atol, rtol = job.options.tolerances
     with torch.no_grad(), plain_attention():

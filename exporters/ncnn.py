@@ -186,7 +186,7 @@ class _Build:
     def _trace(self, target: Path, example: Sequence[Tensor]) -> None:
         import torch
 
-        from exporters.capture.program import plain_attention
+        from compressor.nn.attention.plain import plain_attention
         from exporters.prepare import private_copy
         from exporters.stepping.find import step_module
 

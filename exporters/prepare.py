@@ -62,7 +62,7 @@ def check_outputs(model: nn.Module, inputs: tuple[Tensor, ...], task: Task) -> N
     import torch
     from torch import Tensor
 
-    from exporters.capture.program import plain_attention
+    from compressor.nn.attention.plain import plain_attention
 
     shapes = ", ".join(f"{name} {tuple(part.shape)}" for name, part in zip(task.inputs, inputs, strict=True))
     try:

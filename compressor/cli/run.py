@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compressor.cli.arguments import DeviceOption, RecipeArgument, SetOption, TaskOption, ThreadsOption
+from compressor.cli.arguments import DeviceOption, RecipeArgument, SetOption, TaskOption, ThreadsOption, announce
 from compressor.cli.output import emit_rich, say
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def run(
 
     # everything that can be said without torch is said before it is loaded
     chosen = load(recipe, overrides or ())
+    announce(task)
     from compressor.cli.progress import Terminal
     from compressor.pipeline import run as pipeline
     from compressor.task import loading as tasks

@@ -14,6 +14,7 @@ import torch
 from compressor.errors import CompressorError, MethodError
 from compressor.measure import size
 from compressor.methods.base import Context, Method, State
+from compressor.methods.order import order_hint
 from compressor.probing import comparison
 from compressor.probing.conversions import between
 from compressor.probing.plans import PLANS
@@ -61,7 +62,7 @@ def compress(run: Setting, original: nn.Module) -> tuple[State, list[StepReport]
 def _step(run: Setting, index: int, step: Method, before: State, context: Context) -> tuple[State, StepReport]:
     """The state after a step, and what the report says of it."""
     started = time.perf_counter()
-    with in_step(index, step):
+    with in_step(index, step, before.model):
         result = step.apply(before, context)
         _check_result(result, step)
     state = result.state
@@ -121,13 +122,15 @@ def _beside(run: Setting, index: int, before: State, context: Context) -> tuple[
 
 
 @contextmanager
-def in_step(index: int, step: Method) -> Iterator[None]:
-    """Put the step's number and method in front of what goes wrong in it."""
+def in_step(index: int, step: Method, model: nn.Module | None = None) -> Iterator[None]:
+    """Put the step's number and method in front of what goes wrong in it, and which earlier step may be why."""
     try:
         yield
     except MethodError as error:
         label = f"`steps.{index}` ({step.method})"
-        raise MethodError(f"{label}: {error.message}", hint=error.hint, place=error.place) from error
+        hints = [error.hint, None if model is None else order_hint(model, step.method)]
+        hint = "; ".join(hint for hint in hints if hint) or None
+        raise MethodError(f"{label}: {error.message}", hint=hint, place=error.place) from error
 
 
 def _check_result(result: StepResult, step: Method) -> None:

@@ -120,7 +120,7 @@ def _older_files(out: Path, recipe: Recipe, *, quick: bool, force: bool) -> set[
         )
     files = older.get("files", []) if older else []
     # Names only: a report that was tampered with must not reach outside the folder.
-    return {name for name in files if isinstance(name, str) and Path(name).name == name}
+    return {name for name in files if isinstance(name, str) and Path(name).name == name and name not in ("", "..")}
 
 
 def _read(path: Path) -> dict[str, Any] | None:

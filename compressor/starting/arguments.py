@@ -81,7 +81,7 @@ def find(model: nn.Module, progress: Progress, example: str | None = None) -> Ar
     if not names:
         raise _give_up(model, "its `forward` names no argument")
     keywords = names != list(parameters)[: len(names)]
-    fallback: Arguments | None = None
+    swapped = untrained = None  # what runs with samples along another axis, or in evaluation mode alone
     with progress.bar("looking for arguments that the model takes", None) as bar:
         for length in LENGTHS:
             for texts in _combinations(model, names):
@@ -89,10 +89,14 @@ def find(model: nn.Module, progress: Progress, example: str | None = None) -> Ar
                 right = _same_axes(model, call_text(texts, keywords=keywords), length)
                 if right and _trains(model, call_text(texts, keywords=keywords), length):
                     return _with_range(model, texts, keywords, length)
-                if right is not None and fallback is None:
-                    fallback = Arguments(texts, keywords, length, length, length)
-            if fallback is not None:
-                return _with_range(model, fallback.texts, keywords, length)
+                if right:
+                    untrained = untrained or (texts, length)
+                elif right is not None:
+                    swapped = swapped or texts
+            if swapped is not None and untrained is None:
+                return _with_range(model, swapped, keywords, length)
+    if untrained is not None:
+        return _with_range(model, untrained[0], keywords, untrained[1])
     raise _give_up(model, f"nothing that was tried for {', '.join(f'`{name}`' for name in names)} runs")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from compressor.errors import MethodError, first_line
-from compressor.surgery.trace.tracer import without_fast_path
+from compressor.nn.attention.plain import plain_attention
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,7 +28,7 @@ def run_once(model: nn.Module, inputs: tuple[Tensor, ...], device: torch.device,
         MethodError: It does not run; the message starts with `problem`.
     """
     try:
-        with torch.no_grad(), without_fast_path():
+        with torch.no_grad(), plain_attention():
             return copy.deepcopy(model).to(device).eval()(*(part.to(device) for part in inputs))
     except MethodError as error:
         raise MethodError(f"{problem}: {error.message}", hint=error.hint) from error

@@ -17,6 +17,7 @@ from torch._decomp import get_decompositions
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import ExportError
+from compressor.nn.attention.plain import plain_attention
 from compressor.nn.recurrent.cells import CELLS, Cell
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.layers import RECURRENT, directions, is_step_module
@@ -80,7 +81,7 @@ def recurrent_cells(model: nn.Module, inputs: Sequence[Tensor]) -> int:
     classes: tuple[type[nn.Module], ...] = (*RECURRENT, LowRankRecurrent)
     handles = [part.register_forward_hook(count) for part in model.modules() if isinstance(part, classes)]
     try:
-        with torch.no_grad(), torch_capture.plain_attention():
+        with torch.no_grad(), plain_attention():
             model(*inputs)
     finally:
         for handle in handles:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CompressorError, ExportError
+from compressor.nn.attention.plain import plain_attention
 from exporters.capture import decomposition, function_library
 from exporters.capture.native_layers import native_nodes
 from exporters.capture.packed_sequence import traceable_packing
@@ -115,22 +116,6 @@ def quiet() -> Iterator[None]:
         for logger, level in reversed(list(zip(loggers, levels, strict=True))):
             logger.setLevel(level)
     sys.stderr.write(printed.getvalue())
-
-
-@contextlib.contextmanager
-def plain_attention() -> Iterator[None]:
-    """Within the block, attention layers of PyTorch take the path of plain operators and not the fused one.
-
-    The two differ at padded positions, which the fused path may set to zero and trim; training uses the plain one.
-    """
-    from torch.backends import mha
-
-    before = mha.get_fastpath_enabled()
-    mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        mha.set_fastpath_enabled(before)
 
 
 def _tracing_error(error: Exception, model: nn.Module, axes: Axes) -> CompressorError:

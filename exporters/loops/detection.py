@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from compressor.nn.attention.plain import plain_attention
 from exporters.capture.native_layers import native_nodes
 from exporters.capture.packed_sequence import traceable_packing
-from exporters.capture.program import plain_attention
 
 if TYPE_CHECKING:
     from torch import nn

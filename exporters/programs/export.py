@@ -98,7 +98,7 @@ def _checked(candidates: Sequence[Candidate], job: Job[ProgramOptions]) -> Artif
 def _largest_output(model: nn.Module, task: Task, options: ProgramOptions) -> float:
     import torch
 
-    from exporters.capture.program import plain_attention
+    from compressor.nn.attention.plain import plain_attention
 
     with torch.random.fork_rng(devices=[]), torch.no_grad(), plain_attention():
         torch.manual_seed(0)

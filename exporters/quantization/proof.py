@@ -8,8 +8,8 @@ import torch
 
 from compressor.errors import ParityError
 from compressor.measure import parity
+from compressor.nn.attention.plain import plain_attention
 from compressor.report import Parity, QuantizationPoint
-from exporters.capture.program import plain_attention
 from exporters.parity import Disagreement
 from exporters.quantization.trials import as_tuple, relative_error
 from exporters.quantization.writing import restored

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from compressor.measure import parity
+from compressor.nn.attention.plain import plain_attention
 from compressor.report import QuantizationPoint
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
-from exporters.capture import program as torch_capture
 from exporters.parity import Disagreement, noise_of, of_file
 from exporters.quantization.trials import as_tuple, relative_error
 from exporters.stepping.sequences import Sequences
@@ -40,7 +40,7 @@ def agreement(reference: nn.Module, whole: Path, step: Path, job: Job[ExportOpti
     with_torch = beside_torch(reference, steps, job, step)
     task, sequences = job.task, Sequences(job.task, steps.info.inputs)
     long = (1, _LONGER * task.length)
-    with torch.no_grad(), torch_capture.plain_attention():
+    with torch.no_grad(), plain_attention():
         extra = [long] if task.min_length <= long[1] <= task.max_length else []
         beside_file = _compare(OnnxFile(whole), steps, sequences, job, extra, step, lambda inputs: with_torch.noise)
     for name, compared in (("PyTorch", with_torch), ("the whole-sequence file", beside_file)):
@@ -53,7 +53,7 @@ def beside_torch(reference: nn.Module, steps: Steps, job: Job[ExportOptions], pa
     """Chained steps of the file at `path`, in whatever runtime, beside PyTorch's whole sequences, also much longer."""
     sequences = Sequences(job.task, steps.info.inputs)
     long = (1, _LONGER * job.task.length)
-    with torch.no_grad(), torch_capture.plain_attention():
+    with torch.no_grad(), plain_attention():
         extra = [long] if _runs(reference, lambda: sequences.example(*long)) else []
         noise_on = noise_of(reference, job.options)
         return _compare(reference, steps, sequences, job, extra, path, noise_on)

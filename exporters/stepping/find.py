@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressor.errors import CompressorError, ExportError
+from compressor.nn.attention.plain import plain_attention
 from compressor.report import StreamOutput
 from compressor.streaming.step import StepModel, explained
 from compressor.streaming.survey import survey
-from exporters.capture import program as torch_capture
 from exporters.stepping.module import Step
 from exporters.stepping.plan import Plan, axis_named, describe_inputs, refuse_late_outputs
 from exporters.stepping.sequences import Sequences
@@ -66,7 +66,7 @@ def _survey(model: nn.Module, task: Sequences) -> Survey:
     if first == second and task.min_length < task.max_length:
         first, second = task.min_length, task.min_length + 1
     try:
-        with torch_capture.plain_attention():
+        with plain_attention():
             found = survey(model, task.example, (first, second))
     except CompressorError:
         raise

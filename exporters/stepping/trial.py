@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import ExportError
+from compressor.nn.attention.plain import plain_attention
 from compressor.streaming.difference import Difference, first_difference
 from compressor.streaming.step import StepModel, explained
-from exporters.capture import program as torch_capture
 from exporters.stepping.module import Step
 from exporters.stepping.plan import LEAVE_OUT
 
@@ -33,7 +33,7 @@ def try_steps(model: nn.Module, planned: Plan, task: Sequences) -> None:
     length = max(task.min_length, min(task.max_length, _TRIED))
     inputs = task.example(2, length)
     step = Step(StepModel(model, planned.survey), planned.inputs, [part.dtype for part in inputs], 1)
-    with torch.no_grad(), torch_capture.plain_attention():
+    with torch.no_grad(), plain_attention():
         whole = model(*inputs)
         run = _Chain(step, planned, inputs)
         try:

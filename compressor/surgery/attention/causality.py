@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.nn.attention.causal_masks import is_causal_mask
+from compressor.nn.attention.plain import plain_attention
 from compressor.surgery.refit.calibration import calls, evaluating
-from compressor.surgery.trace.tracer import without_fast_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +54,7 @@ def evidence(
         Name -> what was seen.
     """
     seen: dict[str, list[Arguments]] = {name: [] for name in names}
-    with evaluating(model), without_fast_path():
+    with evaluating(model), plain_attention():
         for inputs in batches:
             for name, call in calls(model, names, inputs):
                 seen[name].append(call.arguments)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.causal_masks import hidden
 from compressor.nn.attention.learned_query import LearnedQuery, LearnedQueryRecord
+from compressor.nn.attention.plain import plain_attention
 from compressor.nn.names import full_name
 from compressor.nn.structure import replace_module, replace_record
 from compressor.surgery.attention.causality import time_axis
 from compressor.surgery.attention.projection_watch import call_by_name
 from compressor.surgery.refit.calibration import evaluating
-from compressor.surgery.trace.tracer import without_fast_path
 from compressor.training.aaren_fitting import Sample, Student
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def convert_declared(model: nn.Module, site: AttentionSite, finding: Finding) ->
 
 
 def _samples(module: nn.Module, seen: Evidence) -> Iterator[Sample]:
-    with evaluating(module), without_fast_path():
+    with evaluating(module), plain_attention():
         for arguments in seen.calls:
             x: Tensor = arguments["query"]
             padding: Tensor | None = arguments.get("key_padding_mask")
@@ -118,7 +118,7 @@ def _samples(module: nn.Module, seen: Evidence) -> Iterator[Sample]:
 
 
 def _declared_samples(module: nn.Module, output: str, seen: Sequence[Attended]) -> Iterator[Sample]:
-    with evaluating(module), without_fast_path():
+    with evaluating(module), plain_attention():
         for call in seen:
             with _output(module, output) as outputs:
                 call_by_name(module, call.arguments)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from compressor.nn.attention.plain import plain_attention
 from compressor.surgery.attention.causality import MOST_PERTURBED, looks_ahead
 from compressor.surgery.attention.projection_watch import ProjectionWatch, Refused
 from compressor.surgery.refit.calibration import calls, evaluating
-from compressor.surgery.trace.tracer import without_fast_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -73,7 +73,7 @@ def examine(
         advance: Called after each batch.
     """
     probe = _Probe(model, site)
-    with evaluating(model), without_fast_path():
+    with evaluating(model), plain_attention():
         for inputs in batches:
             for _, call in calls(model, [site.name], inputs):
                 probe.look(call.arguments)

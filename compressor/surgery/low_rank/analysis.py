@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from compressor.nn.attention.head_factorisation import HeadWeights, query_key_pairs, value_output_pairs
+from compressor.nn.attention.plain import plain_attention
 from compressor.nn.factorisation import HeadPairs, Inputs, Spectrum, largest_saving_rank
 from compressor.nn.least_squares import Moments
 from compressor.surgery.low_rank.matrices import HEAD_KINDS
 from compressor.surgery.refit.calibration import Call, consumed, evaluating, produced
-from compressor.surgery.trace.tracer import without_fast_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -156,7 +156,7 @@ def _collect(
     device = next(model.parameters()).device
     handles = [watch(name) for name in wanted]
     try:
-        with evaluating(model), without_fast_path():
+        with evaluating(model), plain_attention():
             for batch in batches:
                 model(*(part.to(device) for part in batch))
                 if bar is not None:

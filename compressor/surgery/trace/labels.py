@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _TORCH_FOLDER = str(Path(torch.__file__).parent)
-_OUR_FOLDER = str(Path(__file__).parents[1])
+_OUR_FOLDER = str(Path(__file__).parents[2])
 
 
 def varies(labels: Tensor, axis: int) -> bool:

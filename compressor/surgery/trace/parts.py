@@ -39,7 +39,7 @@ def follow_parts(trace: Trace, func: Any, args: Any, labels: Tensor | None, outp
     else:
         return
     if blocks > 1:
-        first = labels.movedim(axis, 0).flatten(1)[:, 0].numpy()
+        first = labels.movedim(axis, 0).reshape(labels.size(axis), -1)[:, 0].numpy()
         join_blocks(trace, first, blocks)
 
 

@@ -14,7 +14,6 @@ positions of axes, has no rule for recurrent modules that is right, and does not
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from compressor.nn.attention.plain import plain_attention
 from compressor.surgery.trace.convolutions import CONVOLUTIONS
 from compressor.surgery.trace.elementwise import (
     CONSTANTS,
@@ -45,7 +45,7 @@ from compressor.surgery.trace.seams import pin_unused_results, watched_seams
 from compressor.surgery.trace.state import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 aten = torch.ops.aten
 _RULES: dict[Any, Any] = PRODUCTS | CONVOLUTIONS | ELEMENTWISE | COMBINING | SHUFFLES
@@ -62,7 +62,7 @@ def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Trace:
     """
     inputs = [tensor.clone() for tensor in inputs]
     seen = Trace(model, inputs)
-    with torch.no_grad(), watched_modules(seen), watched_seams(seen), without_fast_path(), _Watch(seen):
+    with torch.no_grad(), watched_modules(seen), watched_seams(seen), plain_attention(), _Watch(seen):
         outputs = model(*inputs)
     shifted = seen.atoms.roots(seen.shifted_atoms())
     for ids, reason in seen.summed:
@@ -156,14 +156,3 @@ class _Watch(TorchDispatchMode):
     def _is_view(self, tensors: list[Tensor], outputs: list[Tensor]) -> bool:
         storages = {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}
         return bool(outputs) and all(o.untyped_storage().data_ptr() in storages for o in outputs if o.numel())
-
-
-@contextmanager
-def without_fast_path() -> Iterator[None]:
-    """`nn.MultiheadAttention` as separate operations, not as one fused kernel."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from compressor.nn.attention.plain import plain_attention
 from compressor.nn.least_squares import Moments
 from compressor.nn.recurrent.layers import is_layer, is_step_module, parts
 from compressor.surgery.refit.calibration import CONVOLUTIONS, Call, consumed, evaluating, patches, watching
-from exporters.capture.program import plain_attention
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

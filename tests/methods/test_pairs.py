@@ -1,0 +1,166 @@
+"""Every method after every other, on three tiny models: right, or refused with the order that works."""
+
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.errors import CompressorError
+from compressor.formats import Job
+from compressor.methods import METHODS
+from compressor.methods.base import State
+from compressor.methods.order import order_hint
+from compressor.surgery.rebuild import rebuild
+from compressor.testing import RandomTask, check_file, normal
+from exporters.onnx import Options, export
+from tests.methods.conftest import CHANNELS, SignTask, make_context
+
+WIDTH = 16
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(CHANNELS, WIDTH, num_layers=2, batch_first=True)
+        self.mid, self.head = nn.Linear(WIDTH, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.mid(self.rnn(x)[0][:, -1])))
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(WIDTH, 4, 24, 0.0, batch_first=True)
+        self.enter, self.encoder, self.head = (
+            nn.Linear(CHANNELS, WIDTH),
+            nn.TransformerEncoder(layer, 2),
+            nn.Linear(16, 2),
+        )
+
+    def forward(self, x):
+        mask = nn.Transformer.generate_square_subsequent_mask(x.size(1))
+        return self.head(self.encoder(self.enter(x), mask=mask)[:, -1])
+
+
+class Pooling(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.score = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 1, bias=False)
+
+    def forward(self, states):
+        return (torch.softmax(self.score(torch.tanh(self.hidden(states))), 1) * states).sum(1)
+
+
+class Mixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.pool = nn.LSTM(CHANNELS, WIDTH, batch_first=True), Pooling()
+        self.attention = nn.MultiheadAttention(WIDTH, 4, batch_first=True)
+        self.head = nn.Linear(WIDTH, 2)
+
+    def forward(self, x):
+        y = self.rnn(x)[0]
+        return self.head(self.pool(y + self.attention(y, y, y, need_weights=False)[0]))
+
+
+MODELS = {"recurrent": Recurrent, "attending": Attending, "mixed": Mixed}
+STEPS = {
+    "units": METHODS["magnitude"](prune="units", ratio=0.5),
+    "all units": METHODS["magnitude"](prune="units", ratio=0.5, targets=("*",)),
+    "weights": METHODS["magnitude"](prune="weights", sparsity=0.5, targets=("*",)),
+    "heads": METHODS["heads"](ratio=0.5),
+    "low rank": METHODS["low_rank_attention"](rank=2),
+    "all low rank": METHODS["low_rank_attention"](rank=2, targets=("*",), recurrent="smaller"),
+    "lama": METHODS["lama"](target="pool", heads=2),
+    "aaren": METHODS["aaren"](),
+    "lattice": METHODS["lattice"](prune="units", ratio=0.25),
+    "lattice weights": METHODS["lattice"](prune="weights", sparsity=0.3),
+    "random graph": METHODS["random_graph"](graph="watts_strogatz", nodes=6, neighbours=2, units_per_node=3),
+    "retrain": METHODS["retrain"](epochs=1),
+    "rounding": METHODS["retrain"](epochs=1, quantize="int8"),
+}
+IDLE = ("change nothing", "nothing is cut", "keeps every connection", "one is replaced")
+"""Refusals of a step that has nothing left to do, whatever came before."""
+ON_FILE = {"all units", "heads", "low rank"}
+QUICK = [("attending", "aaren", "heads"), ("attending", "heads", "aaren"), ("recurrent", "random graph", "units"),
+         ("mixed", "lama", "units"), ("mixed", "units", "lama")]  # fmt: skip
+"""Pairs that are tried in every run."""
+
+
+class Task(SignTask):
+    def example(self, batch, length):
+        return (torch.randn(batch, length, CHANNELS),)
+
+
+def fresh(model):
+    torch.manual_seed(0)
+    return MODELS[model]().eval()
+
+
+@cache
+def after(model, first):
+    """The state after one step, or None if the model has nothing for it."""
+    task, start = Task(), fresh(model)
+    try:
+        STEPS[first].check_task(start, task)
+        return STEPS[first].apply(State(start), make_context(start, task, quick=True)).state
+    except CompressorError:
+        return None
+
+
+def check_pair(model, first, second, tmp_path):
+    """Carry both steps out; what is refused has to be refused for a reason that the user can act on."""
+    state, step = after(model, first), STEPS[second]
+    if state is None:
+        return
+    try:
+        step.check_task(state.model, Task())
+        done = step.apply(state, make_context(fresh(model), Task(), quick=True)).state
+    except CompressorError as error:
+        refusal = error.message
+    else:
+        check_result(model, second, done, tmp_path)
+        return
+    if after(model, second) is not None and not any(words in refusal for words in IDLE):
+        hint = order_hint(state.model, step.method)
+        assert hint is not None, refusal
+        assert f"`{STEPS[first].method}`" in hint, refusal
+
+
+def check_result(model, second, done, tmp_path):
+    """The structure is rebuilt to the same bits, masks hold, and the file of some pairs is right."""
+    again = rebuild(fresh(model), done.structure)
+    again.load_state_dict(done.model.state_dict())
+    x = torch.randn(3, 5, CHANNELS)
+    torch.testing.assert_close(again.eval()(x), done.model.eval()(x))
+    for name, mask in done.masks.items():
+        assert not done.model.get_parameter(name).detach()[~mask].any(), name
+    if second in ON_FILE:
+        task = RandomTask({"x": {0: "batch", 1: "time"}}, {"y": {0: "batch"}}, normal(CHANNELS), done.model)
+        export(Job(done.model, task, tmp_path / "model.onnx", Options(format="onnx")))
+        check_file(tmp_path / "model.onnx", done.model, task)
+
+
+@pytest.mark.parametrize(("model", "first", "second"), QUICK)
+def test_a_pair(model, first, second, tmp_path):
+    check_pair(model, first, second, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", STEPS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_second_step(model, first, tmp_path):
+    for second in STEPS:
+        check_pair(model, first, second, tmp_path)
+
+
+def test_the_order_that_works_is_named():
+    state = after("attending", "aaren")
+    assert order_hint(state.model, "heads") == (
+        "`aaren` replaced `encoder.layers.0.self_attn`, `encoder.layers.1.self_attn` before this step: "
+        "put `heads` in front of `aaren`"
+    )
+    assert order_hint(state.model, "aaren").startswith("an earlier `aaren` replaced `encoder.layers.0.self_attn`")
+    assert order_hint(fresh("attending"), "heads") is None
