@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-OUTSIDE = ("CONTRIBUTING.md", "CHANGELOG.md", "recipes/README.md", "samples/README.md", "samples/*/README.md")
+OUTSIDE = (
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "recipes/README.md",
+    "samples/README.md",
+    "samples/*/README.md",
+)
 """Pages of the site that lie outside `docs/`, as globs from the repository's root."""
 
 _LINK = re.compile(r"\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")

@@ -1,10 +1,12 @@
 """Arguments that several commands share."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from compressor.cli import completion
+from compressor.cli.output import say
 
 RecipeArgument = Annotated[
     str,
@@ -37,3 +39,10 @@ ThreadsOption = Annotated[
 ]
 Device = Literal["auto", "cpu", "cuda"]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compress; auto takes CUDA if there is one.")]
+
+
+def announce(task: str) -> None:
+    """Say at once what is loaded: PyTorch alone takes seconds. A file that is missing is an error of its own."""
+    file, _, name = task.rpartition(":")
+    if Path(file if name and file.endswith(".py") else task).is_file():
+        say(f"loading {task}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from compressor.cli.arguments import JsonOption, TaskOption, ThreadsOption
+from compressor.cli.arguments import JsonOption, TaskOption, ThreadsOption, announce
 from compressor.cli.output import columns, emit, emit_json, emit_rich, say
 from compressor.errors import UsageError
 
@@ -51,7 +51,7 @@ def export(
     """
     # everything that can be said without torch is said before it is loaded
     chosen = _options(formats, precision, options or [])
-    say(f"loading {task}")
+    announce(task)
     from compressor.cli.progress import Terminal
     from compressor.pipeline.export_alone import REPORT_FILE, export_alone
     from compressor.task.loading import load

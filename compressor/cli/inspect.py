@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressor.cli.arguments import JsonOption, TaskOption
+from compressor.cli.arguments import JsonOption, TaskOption, announce
 from compressor.cli.output import columns, emit, emit_json, emit_rich
 from compressor.errors import CompressorError, MethodError
 
@@ -23,6 +23,7 @@ def inspect(
     json: JsonOption = False,
 ) -> None:
     """Show a task's model: its layers, their size, what can be pruned and how, and on request the baseline metric."""
+    announce(task)
     import torch
 
     from compressor.cli.progress import Terminal

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compressor.cli.arguments import DeviceOption, RecipeArgument, SetOption, TaskOption, ThreadsOption
+from compressor.cli.arguments import DeviceOption, RecipeArgument, SetOption, TaskOption, ThreadsOption, announce
 from compressor.cli.output import emit_rich, say
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def run(
 
     # everything that can be said without torch is said before it is loaded
     chosen = load(recipe, overrides or ())
+    announce(task)
     from compressor.cli.progress import Terminal
     from compressor.pipeline import run as pipeline
     from compressor.task import loading as tasks
@@ -63,6 +64,8 @@ def run(
 
 def _show(result: "Report", out: Path) -> None:
     from compressor.render import terminal
+    from compressor.render.sections.time import line
 
     emit_rich(*terminal.page(result))
+    say(f"time: {line(result)}")
     say(f"report: {out / 'report.html'}, {out / 'report.md'}, {out / 'report.json'}")

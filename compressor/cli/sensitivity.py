@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from compressor.cli.arguments import JsonOption, TaskOption
+from compressor.cli.arguments import JsonOption, TaskOption, announce
 from compressor.cli.output import columns, emit, emit_json, emit_rich, say
 from compressor.errors import CompressorError, UsageError
 
@@ -82,6 +82,7 @@ def sensitivity(
     chosen = tuple(targets) if targets else None
     goal = _Goal(budget, budget_of or "units", max_drop)
     # everything that can be said without torch is said before it is loaded
+    announce(task)
     import torch
 
     from compressor.cli.progress import Terminal

@@ -46,11 +46,13 @@ def compress(run: Setting, original: nn.Module) -> tuple[State, list[StepReport]
     for index, step in enumerate(run.recipe.steps):
         run.progress.say(f"step {index + 1} of {len(run.recipe.steps)}: {step.method}")
         befores.append((state, replace(context, generator=generator.clone_state())))
-        state, report = _step(run, index, step, state, context)
+        with run.stage(f"step {index + 1}: {step.method}"):
+            state, report = _step(run, index, step, state, context)
         steps.append(report)
     models = [*(before.model for before, _ in befores), state.model]
-    learned = [_probed(run, index, *pair) for index, pair in enumerate(pairwise(models))]
-    besides = [_beside(run, index, *before) for index, before in enumerate(befores)]
+    with run.stage("probes and controls"):
+        learned = [_probed(run, index, *pair) for index, pair in enumerate(pairwise(models))]
+        besides = [_beside(run, index, *before) for index, before in enumerate(befores)]
     return state, [
         step.model_copy(update={"beside": beside, **probed})
         for step, beside, probed in zip(steps, besides, learned, strict=True)

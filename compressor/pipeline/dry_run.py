@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from compressor.errors import TaskError
 from compressor.pipeline.trial.batch import try_batch
 from compressor.pipeline.trial.evaluation import try_evaluation
 from compressor.pipeline.trial.memory import refuse_too_large
 from compressor.pipeline.trial.model import refuse_changing, refuse_nan, refuse_precision
+from compressor.pipeline.trial.notes import notes
 from compressor.task.forwards import TorchForward
 from compressor.task.samples import Sample, few
 from compressor.task.view import has_validation_data
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from compressor.task.guard import GuardedTask
@@ -30,17 +32,23 @@ def try_out(task: GuardedTask, model: nn.Module, device: torch.device, *, trains
         trains: Whether the loss is needed.
 
     Returns:
-        A few inputs of the task's own data.
+        A few inputs of the task's own data. What its author should know besides is added to the task's notes.
 
     Raises:
         TaskError: Something does not run or cannot be right; the message says what, the place is the task's file.
     """
+    with torch.random.fork_rng():  # how often examples are drawn here is of no consequence to what follows
+        return _tried(task, model, device, trains)
+
+
+def _tried(task: GuardedTask, model: nn.Module, device: torch.device, trains: bool) -> tuple[Sample, ...]:
     refuse_precision(task, model)
     refuse_too_large(task, model, device)
     forward = TorchForward(model, device)
     example = task.example(2, task.length)
     refuse_changing(task, model, forward, example)
-    refuse_nan(task, example, forward(*example))
+    outputs = forward(*example)
+    refuse_nan(task, example, outputs)
     real = []
     try:
         real.append(Sample("batches", few(task, try_batch(task, model, device, trains))))
@@ -52,4 +60,5 @@ def try_out(task: GuardedTask, model: nn.Module, device: torch.device, *, trains
         real.append(Sample("evaluate", few(task, evaluated)))
     if trains and has_validation_data(task):
         try_evaluation(task, forward, "validate")
+    task.notes = (*task.notes, *notes(task, forward, example, outputs, real))
     return tuple(real)

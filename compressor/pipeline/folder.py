@@ -14,8 +14,10 @@ from compressor.errors import CompressorError, OutputError
 from compressor.files import writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
+
+    from compressor.recipe.model import Recipe
 
 REPORT_FILE = "report.json"
 RESCUED = "unfinished"
@@ -31,11 +33,11 @@ class RunFolder:
     for the files of `keeping`.
     """
 
-    def __init__(self, out: Path, recipe_sha256: str, *, quick: bool, force: bool) -> None:
+    def __init__(self, out: Path, recipe: Recipe, *, quick: bool, force: bool) -> None:
         """Check that `out` may be written; raises `OutputError`."""
         self.out = out
         self._made = not out.exists()
-        self._older = _older_files(out, recipe_sha256, quick=quick, force=force)
+        self._older = _older_files(out, recipe, quick=quick, force=force)
 
     def __enter__(self) -> RunFolder:
         """Make the staging folder beside the results, on the same file system."""
@@ -88,7 +90,7 @@ class RunFolder:
                 path.replace(self.out / path.name)
 
 
-def _older_files(out: Path, recipe_sha256: str, *, quick: bool, force: bool) -> set[str]:
+def _older_files(out: Path, recipe: Recipe, *, quick: bool, force: bool) -> set[str]:
     """The files of an older run in `out`, which this run may replace."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file", hint="give a folder with --out")
@@ -105,19 +107,20 @@ def _older_files(out: Path, recipe_sha256: str, *, quick: bool, force: bool) -> 
     older = _read(report)
     if not force and older is None:
         raise OutputError(f"{report} cannot be read", hint="choose another --out, or --force to replace it")
-    if not force and older is not None and older.get("recipe_sha256") != recipe_sha256:
+    force = force or bool(older and older.get("quick"))  # a rehearsal is not worth keeping
+    if not force and older is not None and older.get("recipe_sha256") != recipe.sha256():
         raise OutputError(
-            f"{out} holds a run of another recipe (`{older.get('name')}`)",
+            f"{out} holds a run of {_other(older, recipe)}",
             hint="choose another --out, or --force to replace it",
         )
-    if not force and quick and older is not None and not older.get("quick"):
+    if not force and quick:
         raise OutputError(
             f"{out} holds a full run, which a rehearsal would replace",
             hint="choose another --out for --quick, or --force",
         )
     files = older.get("files", []) if older else []
     # Names only: a report that was tampered with must not reach outside the folder.
-    return {name for name in files if isinstance(name, str) and Path(name).name == name}
+    return {name for name in files if isinstance(name, str) and Path(name).name == name and name not in ("", "..")}
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -126,3 +129,24 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def _other(older: Mapping[str, Any], recipe: Recipe) -> str:
+    """How the recipe of an older run differs: by its name, or else by the first of its values."""
+    name = older.get("name")
+    if name != recipe.name:
+        return f"another recipe (`{name}`)"
+    before, after = _values(older.get("recipe")), _values(recipe.resolved())
+    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    if not changed:
+        return f"another version of `{name}`"
+    key = changed[0]
+    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+    return f"`{name}` with other options: {key} is {before.get(key)} there and {after.get(key)} now{more}"
+
+
+def _values(value: Any, key: str = "") -> dict[str, Any]:
+    """Every value of a recipe by its key, such as `steps.0.ratio`."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inner = {path: leaf for name, part in parts for path, leaf in _values(part, f"{key}.{name}").items()}
+    return inner or {key.removeprefix("."): value}

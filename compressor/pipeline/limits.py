@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from compressor.recipe.model import Limits
 
 
+NOT_JUDGED = ("metric_drop", "speedup", "latency_ms")
+"""Limits on what a rehearsal cuts short: training, evaluation and timing."""
+
+
+def judged(limits: Limits, *, quick: bool) -> Limits:
+    """The limits that a run can judge: of a rehearsal those on parameters and bytes alone."""
+    return limits.model_copy(update=dict.fromkeys(NOT_JUDGED)) if quick else limits
+
+
 def check_limits(
     limits: Limits,
     originals: Sequence[Measurement],

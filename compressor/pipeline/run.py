@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from compressor.pipeline.dry_run import try_out
 from compressor.pipeline.environment import environment, find_device
 from compressor.pipeline.exporting import export_compressed, export_originals, refuse_same_names
 from compressor.pipeline.folder import REPORT_FILE, RunFolder
-from compressor.pipeline.limits import check_limits
+from compressor.pipeline.limits import check_limits, judged
 from compressor.pipeline.measuring import ensure_unchanged, measure
 from compressor.pipeline.setting import Setting
 from compressor.progress import Progress, Silent
@@ -24,12 +25,14 @@ from compressor.task.submodules import paths_of
 from compressor.task.view import has_validation_data
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from compressor.recipe.model import Recipe
     from compressor.task.guard import GuardedTask
 
 _SILENT = Silent()
+QUICK_SAMPLES = 32
+"""Of an evaluation in a rehearsal, if the task's `evaluate` takes a `limit`."""
 
 
 def run(
@@ -68,34 +71,53 @@ def run(
         CompressorError: See `compressor.errors`; invalid input.
     """
     chosen = find_device(device)
-    with RunFolder(Path(out), recipe.sha256(), quick=quick, force=force) as folder, torch.random.fork_rng():
+    with (
+        RunFolder(Path(out), recipe, quick=quick, force=force) as folder,
+        torch.random.fork_rng(),
+        _rehearsed(task) if quick else nullcontext(),
+    ):
         torch.manual_seed(recipe.seed)
         return _carry_out(Setting(recipe, task, folder, chosen, threads, quick, probes, jobs, progress))
+
+
+@contextmanager
+def _rehearsed(task: GuardedTask) -> Iterator[None]:
+    """Let the task evaluate on a slice, and take sequences of at most twice its typical length, for a while."""
+    limit, longest = task.limit, task.max_length
+    task.limit, task.max_length = QUICK_SAMPLES, min(longest, 2 * task.length)
+    try:
+        yield
+    finally:
+        task.limit, task.max_length = limit, longest
 
 
 def _carry_out(run: Setting) -> Report:
     """All stages in order; the report is written last."""
     recipe, task = run.recipe, run.task
     refuse_same_names(recipe.exports, paths_of(task.task.modules))
-    original = task.model().to(run.device).eval()
-    run.progress.say("trying the task")
-    run.real = try_out(task, original, run.device, trains=bool(recipe.steps))
-    run.notes += task.notes
-    run.progress.say("evaluating the original model")
-    original_score = run.score(original)
+    with run.stage("loading and trying the task"):
+        original = task.model().to(run.device).eval()
+        run.progress.say("trying the task")
+        run.real = try_out(task, original, run.device, trains=bool(recipe.steps))
+        run.notes += task.notes
+    with run.stage("evaluating the original"):
+        run.progress.say("evaluating the original model")
+        original_score = run.score(original)
     for index, step in enumerate(recipe.steps):
         with in_step(index, step):
             step.check_task(original, task)
-    # Before the steps: what cannot be exported need not be retrained first.
-    originals, baselines = export_originals(run, original, original_score)
+    with run.stage("exporting the original"):  # before the steps: what cannot be exported need not be retrained first
+        originals, baselines = export_originals(run, original, original_score)
     first = len(originals)
     state, steps = compress(run, original)
     score = (steps[-1].score if steps else None) or original_score
     checkpoint.save(run.folder.staging, state.model, state.structure)
     with run.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
         narrowed = NarrowedStates(task, state.structure)
-        exported, refused = export_compressed(run, state.model, narrowed, originals, baselines, score)
-        measurements, speedups = measure(run, [*originals, *exported])
+        with run.stage("exporting the compressed model"):
+            exported, refused = export_compressed(run, state.model, narrowed, originals, baselines, score)
+        with run.stage("measuring the files"):
+            measurements, speedups = measure(run, [*originals, *exported])
     compressed, speedups = measurements[first:], speedups[first:]
     compared = [measurements[one.baseline] for one in exported]
     report = Report(
@@ -114,10 +136,11 @@ def _carry_out(run: Setting) -> Report:
         speedups=tuple(speedups),
         baselines=tuple(one.baseline for one in exported),
         refused=tuple(refused),
-        limits=check_limits(recipe.limits, compared, compressed, speedups),
+        limits=check_limits(judged(recipe.limits, quick=run.quick), compared, compressed, speedups),
         notes=_notes(run, steps),
         axes=open_axes(task),
         environment=environment(run.device),
+        stages=tuple(run.stages),
     )
     return _write(run.folder, report)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compressor.measure import accuracy
+from compressor.report import Stage
 from compressor.task.forwards import TorchForward
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
     from torch import nn
 
@@ -34,9 +39,24 @@ class Setting:
     jobs: int
     progress: Progress
     notes: list[str] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    """What has been done so far, and the time that it took."""
     real: tuple[Sample, ...] = ()
     """Inputs of the task's own data; known once it was tried out."""
 
     def score(self, model: nn.Module) -> Score:
         """The task's metric of a model."""
         return accuracy.score(self.task, TorchForward(model, self.device), seed=self.recipe.seed)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time of what is done inside; stages follow each other and do not nest."""
+        wall, processor = time.perf_counter(), time.process_time()
+        yield
+        self.stages.append(
+            Stage(
+                name=name,
+                seconds=time.perf_counter() - wall,
+                processor_seconds=time.process_time() - processor,
+            )
+        )

@@ -7,7 +7,7 @@ Everything outside of this package imports the names from here, not from the mod
 
 from compressor.report.artifacts import Artifact, FileDescription, Part, RuntimeCheck, TensorInfo
 from compressor.report.axes import OpenAxes, TensorAxes
-from compressor.report.environment import Environment
+from compressor.report.environment import Environment, Stage
 from compressor.report.exports import ExportedFile, ExportReport
 from compressor.report.fact import Fact
 from compressor.report.latency import Latency, SpeedUp
@@ -59,6 +59,7 @@ __all__ = [
     "SensitivityPoint",
     "Skip",
     "SpeedUp",
+    "Stage",
     "StateInfo",
     "StepMeasurement",
     "StepReport",

@@ -17,3 +17,13 @@ class Environment(Fact):
     cores: int
     device: str
     versions: dict[str, str]
+
+
+class Stage(Fact):
+    """A part of a run, and how long it took."""
+
+    name: str
+    seconds: float
+    """On the clock."""
+    processor_seconds: float
+    """Of this process, all threads together; runtimes in processes of their own are not counted."""

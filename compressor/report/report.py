@@ -7,7 +7,7 @@ from typing import Any
 
 from compressor.errors import ReportError
 from compressor.report.axes import OpenAxes
-from compressor.report.environment import Environment
+from compressor.report.environment import Environment, Stage
 from compressor.report.fact import Fact
 from compressor.report.latency import SpeedUp
 from compressor.report.measurements import Measurement
@@ -57,6 +57,8 @@ class Report(Fact):
     axes: OpenAxes | None = None
     """Of the model's inputs and outputs; None in reports of older versions."""
     environment: Environment
+    stages: tuple[Stage, ...] = ()
+    """Where the time went, in order."""
 
     def original_of(self, index: int) -> Measurement:
         """The original that export `index` is compared with: in the same format, if that was possible."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from dataclasses import dataclass
 from itertools import islice, product
@@ -15,7 +16,7 @@ from compressor.errors import TaskError, first_line
 from compressor.starting.candidates import candidates
 from compressor.task import open_axes
 from compressor.task.axes import BATCH
-from compressor.task.signature import Call
+from compressor.task.signature import Call, as_call
 from compressor.task.unlabelled import seeded
 
 if TYPE_CHECKING:
@@ -80,18 +81,22 @@ def find(model: nn.Module, progress: Progress, example: str | None = None) -> Ar
     if not names:
         raise _give_up(model, "its `forward` names no argument")
     keywords = names != list(parameters)[: len(names)]
-    fallback: Arguments | None = None
+    swapped = untrained = None  # what runs with samples along another axis, or in evaluation mode alone
     with progress.bar("looking for arguments that the model takes", None) as bar:
         for length in LENGTHS:
             for texts in _combinations(model, names):
                 bar.advance()
                 right = _same_axes(model, call_text(texts, keywords=keywords), length)
-                if right:
+                if right and _trains(model, call_text(texts, keywords=keywords), length):
                     return _with_range(model, texts, keywords, length)
-                if right is not None and fallback is None:
-                    fallback = Arguments(texts, keywords, length, length, length)
-            if fallback is not None:
-                return _with_range(model, fallback.texts, keywords, length)
+                if right:
+                    untrained = untrained or (texts, length)
+                elif right is not None:
+                    swapped = swapped or texts
+            if swapped is not None and untrained is None:
+                return _with_range(model, swapped, keywords, length)
+    if untrained is not None:
+        return _with_range(model, untrained[0], keywords, untrained[1])
     raise _give_up(model, f"nothing that was tried for {', '.join(f'`{name}`' for name in names)} runs")
 
 
@@ -120,7 +125,7 @@ def made(text: str, batch: int, length: int) -> Any:
 def _same_axes(model: nn.Module, text: str, length: int) -> bool | None:
     """None if the model does not run on it; otherwise whether its samples lie along the axis of `batch`."""
     try:
-        first, second = (_as_call(made(text, size, length)) for size in _SIZES)
+        first, second = (as_call(made(text, size, length)) for size in _SIZES)
         for call in (first, second):
             _run(model, call)
     except Exception:
@@ -141,24 +146,27 @@ def _same_axes(model: nn.Module, text: str, length: int) -> bool | None:
     ]
 
 
+def _trains(model: nn.Module, text: str, length: int) -> bool:
+    """Whether the model runs in training mode too: some mask spans of their inputs there, which must be long enough."""
+    try:
+        _run(copy.deepcopy(model).train(), as_call(made(text, _SIZES[0], length)))
+    except Exception:
+        return False
+    return True
+
+
 def _with_range(model: nn.Module, texts: Mapping[str, str], keywords: bool, length: int) -> Arguments:
     text = call_text(texts, keywords=keywords)
 
     def runs(size: int) -> bool:
         try:
-            _run(model, _as_call(made(text, _SIZES[0], size)))
+            _run(model, as_call(made(text, _SIZES[0], size)))
         except Exception:
             return False
         return True
 
     shortest, longest = open_axes.lengths(length, runs) if "length" in text else (length, length)
     return Arguments(texts, keywords, length, shortest, longest)
-
-
-def _as_call(value: Any) -> Call:
-    from compressor.task.signature import as_call
-
-    return as_call(value)
 
 
 def _run(model: nn.Module, call: Call) -> Any:
@@ -168,7 +176,7 @@ def _run(model: nn.Module, call: Call) -> Any:
 
 def _reason(model: nn.Module, text: str) -> str:
     try:
-        _run(model, _as_call(made(text, _SIZES[0], LENGTHS[0])))
+        _run(model, as_call(made(text, _SIZES[0], LENGTHS[0])))
     except Exception as error:
         return first_line(error)
     return "it does not run at another batch size"

@@ -221,8 +221,10 @@ def _key(prober: Prober, ratios: Sequence[float]) -> str:
 
 def _code_of(task_file: Path) -> list[Path]:
     loaded = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    paths = {Path(file).resolve() for file in loaded if file}
-    return [task_file, *sorted(path for path in paths if path.parent == task_file.parent and path != task_file)]
+    # some modules, such as `torch.classes`, name a file that is nowhere; it would be looked for in the working folder
+    paths = {Path(file).resolve() for file in loaded if isinstance(file, str)}
+    beside = (path for path in paths if path.parent == task_file.parent and path != task_file)
+    return [task_file, *sorted(path for path in beside if path.is_file())]
 
 
 def _options(step: Magnitude) -> dict[str, object]:

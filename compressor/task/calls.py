@@ -80,7 +80,7 @@ def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further
     except TaskError as error:
         raise _of_states(error, kept) from error
     sides = []
-    for side, found in enumerate((signature.input_names, signature.output_names)):
+    for side, found in enumerate((signature.input_names, _apart(signature, declared))):
         sized = {word: Sized({**first, word: others[word]}, shapes[side]) for word, shapes in changed.items()}
         sides.append(Observed(found, Sized(first, seen[side]), sized))
     inputs, outputs = (_named(*side) for side in zip(sides, (declared.inputs, declared.outputs), _SIDES, strict=True))
@@ -90,6 +90,20 @@ def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further
     outward = outputs.axes(declared.outputs or None)
     tried = {word: (first[word], size) for word, size in others.items() if word not in further or word in ranges}
     return Calls(signature, declared.inputs or inputs.axes(None), outward, ranges, tried)
+
+
+def _apart(signature: Signature, declared: Declared) -> tuple[str, ...]:
+    """Names of the outputs, which are no names of inputs: a file has one tensor of a name.
+
+    Raises:
+        TaskError: The task declares an output by the name that was found for an input.
+    """
+    taken = set(declared.inputs or signature.input_names)
+    for name in taken & set(declared.outputs):
+        raise TaskError(
+            f"`outputs` calls a tensor `{name}`, which is the name of an input", hint="a file has one tensor of a name"
+        )
+    return tuple(f"output.{name}" if name in taken else name for name in signature.output_names)
 
 
 def _named(found: Observed, declared: Axes, what: str) -> Observed:

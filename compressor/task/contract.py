@@ -93,7 +93,9 @@ class Task(ABC):
     def evaluate(self, forward: Forward) -> float | Tensor | Evaluation:
         """The metric on held-out data: a float, per-sample scores (N,), or an `Evaluation`.
 
-        `forward` is the PyTorch model in evaluation mode or an exported file; no gradients are kept.
+        `forward` is the PyTorch model in evaluation mode or an exported file; no gradients are kept. It may take a
+        second argument `limit`: then it evaluates on that many samples, or on all if `limit` is None. A rehearsal
+        (`--quick`) gives one.
         """
 
     def validate(self, forward: Forward) -> float | Tensor | Evaluation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,8 @@ class GuardedTask(TaskView):
         """The modules that become files of their own, by name; known once the model was built."""
         self.notes: tuple[str, ...] = ()
         """What was done to the model when it was built: prefixes taken off names, computed weights folded."""
+        self.limit: int | None = None
+        """Samples of an evaluation, for tasks whose `evaluate` or `validate` takes a `limit`; None: all."""
         self.masks: Mapping[str, Tensor] = {}
         """Parameter -> where it is kept (True), if the model came pruned."""
         super().__init__(task)
@@ -169,13 +172,17 @@ class GuardedTask(TaskView):
         """The task's `evaluate`; `forward` is called as the model itself there."""
         structured = self._structured(forward)
         with self._guard("evaluate"):
-            return self.task.evaluate(structured)
+            return self.task.evaluate(structured, **self._limited(self.task.evaluate))
 
     def validate(self, forward: Forward) -> float | Tensor | Evaluation:
         """The task's `validate`, in the same way."""
         structured = self._structured(forward)
         with self._guard("validate"):
-            return self.task.validate(structured)
+            return self.task.validate(structured, **self._limited(self.task.validate))
+
+    def _limited(self, function: Callable[..., Any]) -> dict[str, int]:
+        takes = self.limit is not None and "limit" in inspect.signature(function).parameters
+        return {"limit": self.limit} if takes and self.limit is not None else {}
 
     def _structured(self, forward: Forward | TorchForward) -> Callable[..., Any]:
         """A flat `forward` that is called as the user's own; a user's own, as long as the model was not built."""

@@ -53,6 +53,8 @@ def lengths(length: int, runs: Callable[[int], bool]) -> tuple[int, int]:
 
 def _boundary(low: int, high: int, runs: Callable[[int], bool]) -> int:
     """The lowest number from `low` on for which `runs` holds, if it holds from there to `high`."""
+    if low < high and runs(low):  # what most models do, so that no long sequence is tried twice
+        return low
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if runs(middle) else (middle + 1, high)

@@ -59,11 +59,13 @@ class UnlabelledTask(Task):
         """There are no labels."""
         raise NotImplementedError("this task has no labels: retrain with `distill: true` and `distill_weight: 1`")
 
-    def evaluate(self, forward: Forward) -> Tensor:
-        """The fidelity (N,) of each sample of `held_out`."""
+    def evaluate(self, forward: Forward, limit: int | None = None) -> Tensor:
+        """The fidelity (N,) of each sample of `held_out`; with a `limit`, of the first batches with as many."""
         model, axes = self._original
-        scores = []
+        scores: list[Tensor] = []
         for inputs in self.held_out():
+            if limit is not None and sum(map(len, scores)) >= limit:
+                break
             call = as_call(inputs)
             scores.append(fidelity(tensors_of(forward(*call.args, **call.kwargs)), _outputs(model, call), axes))
         return torch.cat(scores)

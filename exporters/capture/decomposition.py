@@ -135,14 +135,18 @@ def _simplify(graph: fx.Graph, sizes: dict[str, tuple[fx.Node, int]]) -> None:
         return read[str(size)]
 
     for node in list(graph.nodes):
+        if node.target is _OPS.view.default:
+            # Without a `contiguous` before it a view may be none, and the exporter runs the graph once more.
+            node.target = _OPS.reshape.default
+            continue
         if node.op != "call_function" or not _is_simple(node, sizes):
             continue
         if node.target is _OPS.numpy_T.default:
             rank = node.meta["val"].dim()
             node.target, node.args = _OPS.permute.default, (node.args[0], [*reversed(range(rank))])
-        elif node.target in _VIEWS:  # to ONNX a copy is none
+        elif node.target in _VIEWS:
             shape = [size_of(size) for size in node.meta["val"].shape]
-            node.target, node.args, node.kwargs = _OPS.view.default, (node.args[0], shape), {}
+            node.target, node.args, node.kwargs = _OPS.reshape.default, (node.args[0], shape), {}
         elif node.target is _OPS.to.dtype and node.meta["val"].dtype != node.args[0].meta["val"].dtype:
             node.target, node.args, node.kwargs = _OPS._to_copy.default, node.args[:1], {"dtype": node.args[1]}
         else:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _STREAMED = 8
 """Most sequences on which rounding of a step file is measured."""
+_BY_ROW = (
+    "Each position is rounded by a scale of its own, as in the step file: one model. Exported without `stream` the "
+    "file of whole sequences is faster."
+)
 _ACCELERATORS = ("qnn", "nnapi")
 """Of whose tables the report says what they take of a file for NPUs."""
 
@@ -90,6 +94,7 @@ def checked(
     if stream is not None and not rounding.for_npu:  # every position of every sequence is a call
         few = min(_STREAMED, rounding.calibration_samples)
         rounding = rounding.model_copy(update={"calibration_samples": few})
+    by_row = stream is None and options.streams
     try:
         rounded, quantization = quantize.quantize(
             proto,
@@ -107,6 +112,7 @@ def checked(
             metric=None if job.metric_drop is None else quantize.metric_of(task, job.metric_drop),
             seed=job.seed,
             bar=bar,
+            by_row=by_row,
         )
     except NothingSaved as error:
         kept = facts.contents(proto, job.path, options)
@@ -117,6 +123,8 @@ def checked(
     facts.write_beside(candidate, files)
     artifact = facts.artifact(candidate, files, parity, job.seconds)
     notes = _taken(proto, candidate) if rounding.for_npu else ()
+    if by_row and (options.precision, rounding.quantize_for) == ("int8", "cpu"):
+        notes = (_BY_ROW,)
     return artifact.model_copy(update={"quantization": quantization, "notes": notes}), files
 
 

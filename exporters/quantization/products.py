@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressor.onnx_graphs.builder import Builder, Names
+from exporters.quantization import rounded_rows
 from exporters.quantization.rounding import Rounded, as_stored
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ _FLOAT = 1
 class Products:
     """The matrices of one graph in chosen forms."""
 
-    def __init__(self, weights: Weights, forms: Mapping[str, Form], names: Names, *, exact: bool) -> None:
+    def __init__(
+        self, weights: Weights, forms: Mapping[str, Form], names: Names, *, exact: bool, by_row: int = 0
+    ) -> None:
         """Nothing is built yet.
 
         Args:
@@ -39,8 +42,10 @@ class Products:
             forms: Matrix -> form, of those that do not stay float.
             names: Those of the graph.
             exact: Products are in float, also for forms whose products are of integers.
+            by_row: The opset of the graph if the other side of a product of integers is rounded by a scale for each
+                of its rows, a position of a sequence; 0 if by one for all of it.
         """
-        self.weights, self.forms, self.names, self.exact = weights, forms, names, exact
+        self.weights, self.forms, self.names, self.exact, self.by_row = weights, forms, names, exact, by_row
         self.top = self.builder()
         """What comes in front of all nodes."""
         self._floats: dict[str, ir.Value] = {}
@@ -89,8 +94,13 @@ class Products:
             self._floats[name] = self._dequantized(name)
         return self._floats[name]
 
-    def product(self, do: Builder, x: ir.Value, name: str, bias: Bias = None, direction: int = 0) -> ir.Value:
-        """X (..., K) @ `name` (K, N) + bias by the matrix's form; of a recurrent node its transposed `direction`."""
+    def product(
+        self, do: Builder, x: ir.Value, name: str, bias: Bias = None, direction: int = 0, *, one_position: bool = False
+    ) -> ir.Value:
+        """X (..., K) @ `name` (K, N) + bias by the matrix's form; of a recurrent node its transposed `direction`.
+
+        `one_position`: x is that of one position, so it has one scale also where each position has one of its own.
+        """
         form, weights = self.form(name), self.weights
         if form == "int4":
             return self._block_product(do, x, weights.blocks(name, direction), name, bias)
@@ -102,7 +112,7 @@ class Products:
         low = weights.low(name)
         right = Rounded(*(weights.multiplied(name, array, direction) for array in (low.values, low.scale)))
         if form == "integer" and not self.exact:
-            return self._integer_product(do, x, right, name, bias)
+            return self._integer_product(do, x, right, name, bias, by_row=bool(self.by_row) and not one_position)
         return self._float_product(do, x, self._dequantized_columns(right, name), name, bias)
 
     def rows(self, do: Builder, name: str, places: ir.Value) -> ir.Value:
@@ -177,7 +187,9 @@ class Products:
             self._scales[constant] = self.top("Cast", [constant], to=_FLOAT)
         return self._scales[constant]
 
-    def _integer_product(self, do: Builder, x: ir.Value, weight: Rounded, name: str, bias: Bias) -> ir.Value:
+    def _integer_product(
+        self, do: Builder, x: ir.Value, weight: Rounded, name: str, bias: Bias, *, by_row: bool
+    ) -> ir.Value:
         """X @ weight + bias with x in 8 bits at one scale for all of it: q(x) and `weight` are multiplied as integers.
 
         Args:
@@ -186,7 +198,13 @@ class Products:
             weight: (K, N), a scale for each of its columns.
             name: Of the weight.
             bias: (N,).
+            by_row: Each row of x has a scale of its own.
         """
+        if by_row:
+            integers = self.beside(do, weight.values, name, "int8")
+            sums, rows = rounded_rows.product(do, x, integers, weight.values, self.by_row)
+            scales = do("Mul", [rows, self.beside(do, weight.scale.reshape(-1), name, "scale")])
+            return self._plus(do, do("Mul", [sums, scales]), bias, name)
         low, scale, zero = do.several("DynamicQuantizeLinear", [x], 3)
         total = do("MatMulInteger", [low, self.beside(do, weight.values, name, "int8"), zero])
         scales = do("Mul", [scale, self.beside(do, weight.scale.reshape(-1), name, "scale")])

@@ -66,6 +66,7 @@ def quantize(
     metric: Callable[[Forward], Metric] | None,
     seed: int,
     bar: Bar,
+    by_row: bool = False,
 ) -> tuple[onnx.ModelProto, Quantization]:
     """The graph with its matrices in fewer bits, and what was measured.
 
@@ -85,6 +86,7 @@ def quantize(
         metric: Given the float file: the task's metric, if that decides.
         seed: Of the calibration data.
         bar: Told what is measured.
+        by_row: Round what integers multiply by a scale for each position, as the step file does that goes with it.
 
     Raises:
         ExportError: There is nothing to round, or nothing within the limits, or nothing is saved.
@@ -97,7 +99,7 @@ def quantize(
     _refuse_nothing(matrices)
     weights = Weights(proto, matrices, rounding.block, table)
     data = calibration.calibration(task, rounding.calibration_samples, seed, real=npu)
-    writer: Writer = Rewriter(proto, weights)
+    writer: Writer = Rewriter(proto, weights, by_row=by_row)
     if npu:
         bar.advance(0, note="calibrate")
         matrices = [*prepare.fit(proto, matrices), *prepare.operators(proto, matrices, rounding.keep_float)]

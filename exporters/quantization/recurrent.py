@@ -43,7 +43,7 @@ def replacement(do: Builder, node: ir.Node, products: Products) -> list[ir.Value
     forms = {products.form(str(value.name)) for value in node.inputs[1:3] if value is not None}
     if forms.isdisjoint(_PRODUCTS):
         return None
-    if node.op_type == "LSTM" and forms == {"integer"}:
+    if node.op_type == "LSTM" and forms == {"integer"} and not products.by_row:
         return None if products.exact else _dynamic_lstm(do, node, products)
     return _Layer(do, node, products).outputs()
 
@@ -122,7 +122,8 @@ class _Layer:
         states = [self._start(self.recurrent.input(name), direction) for name in gates.states]
 
         def step(body: Builder, states: Sequence[ir.Value], elements: Sequence[ir.Value]) -> list[ir.Value]:
-            product = self.products.product(body, states[0], recurrent_name, of_state if apart else None, direction)
+            bias = of_state if apart else None
+            product = self.products.product(body, states[0], recurrent_name, bias, direction, one_position=True)
             if gates.operator == "GRU":
                 of_gates, of_new = body.several("Split", [product, body.integers(2 * size, size)], 2, axis=-1)
                 total, inputs = body("Add", [of_gates, elements[0]]), elements[1]

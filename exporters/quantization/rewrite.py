@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def rewrite(
-    proto: onnx.ModelProto, weights: Weights, forms: Mapping[str, Form], *, exact: bool = False
+    proto: onnx.ModelProto, weights: Weights, forms: Mapping[str, Form], *, exact: bool = False, by_row: bool = False
 ) -> onnx.ModelProto:
     """The graph with its matrices in the given forms.
 
@@ -34,11 +34,13 @@ def rewrite(
         forms: Matrix -> form; what is not named stays float.
         exact: Round weights only, so that the graph computes what `restored` does: same places, same integers, same
             bodies, but products in float. What is proven of it holds for the structure of the graph itself.
+        by_row: What integers multiply has a scale for each position, as a step file of the same matrices has it.
     """
     model = ir.from_proto(proto)
     graph = model.graph
     changed = {name: form for name, form in forms.items() if form != "float"}
-    products = Products(weights, changed, Names.of(graph), exact=exact)
+    opset = graph.opset_imports.get("") or 0
+    products = Products(weights, changed, Names.of(graph), exact=exact, by_row=opset if by_row else 0)
     for node in list(graph.all_nodes()):
         _rewrite(node, products)
     products.top.insert_before(next(iter(graph)))

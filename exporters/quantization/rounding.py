@@ -12,9 +12,12 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-LARGEST = {8: 127, 4: 7}
-"""Symmetric: -128 and -8 are not used, so that a weight and its negative round alike."""
 _ZERO_OF_4_BITS = 8
+
+
+def largest(bits: int) -> int:
+    """The largest integer; symmetric: -128 and -8 are not used, so that a weight and its negative round alike."""
+    return (1 << (bits - 1)) - 1
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def to_8_bits(weight: NDArray[Any], channels: tuple[int, ...]) -> Rounded:
 
 def to_integers(weight: NDArray[Any], scale: Floats, bits: int) -> NDArray[np.int8]:
     """The nearest integers of weight / scale, clipped."""
-    return np.clip(np.rint(weight / scale), -LARGEST[bits], LARGEST[bits]).astype(np.int8)
+    return np.clip(np.rint(weight / scale), -largest(bits), largest(bits)).astype(np.int8)
 
 
 def _scale(weight: NDArray[Any], over: tuple[int, ...], bits: int) -> Floats:
@@ -56,8 +59,8 @@ def usable_scale(peak: NDArray[Any], bits: int) -> Floats:
 
     They are numbers of float16 if these are normal, so that they can be stored as such.
     """
-    largest = peak.astype(np.float32)
-    scale = np.where(largest > 0, largest / np.float32(LARGEST[bits]), np.float32(1)).astype(np.float32)
+    peak = peak.astype(np.float32)
+    scale = np.where(peak > 0, peak / np.float32(largest(bits)), np.float32(1)).astype(np.float32)
     low, high = np.finfo(np.float16).smallest_normal, np.finfo(np.float16).max
     inside = (scale >= low) & (scale <= high)
     half = np.where(inside, scale, np.float32(1)).astype(np.float16)

@@ -34,14 +34,14 @@ class Writer(Protocol):
 class Rewriter:
     """A `Writer` of forms that need no calibration."""
 
-    def __init__(self, proto: onnx.ModelProto, weights: Weights) -> None:
-        """`proto` is the float graph."""
-        self._proto, self._weights = proto, weights
+    def __init__(self, proto: onnx.ModelProto, weights: Weights, *, by_row: bool = False) -> None:
+        """`proto` is the float graph; for `by_row` see `rewrite`."""
+        self._proto, self._weights, self._by_row = proto, weights, by_row
         self.values, self.stored_bytes = weights.restored, weights.stored_bytes
 
     def write(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
         """See `rewrite`."""
-        return rewrite(self._proto, self._weights, forms, exact=exact)
+        return rewrite(self._proto, self._weights, forms, exact=exact, by_row=self._by_row)
 
 
 def restored(proto: onnx.ModelProto, writer: Writer, forms: Mapping[str, Form]) -> onnx.ModelProto:

@@ -65,4 +65,5 @@ def test_an_example_that_does_not_fit_the_model(files):
     (files / "unfit.py").write_text(text)
     result = call("inspect", "--task", files / "unfit.py")
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith("error: the model does not run on `example(2, 7)` of shapes (2, 7, 4): RuntimeError: ")
+    error = "error: the model does not run on `example(2, 7)` of shapes (2, 7, 4): RuntimeError: "
+    assert result.err.startswith(f"loading {files / 'unfit.py'}\n{error}")

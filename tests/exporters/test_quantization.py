@@ -15,7 +15,7 @@ from compressor.runtimes.steps import Steps
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
 from exporters.onnx_files.step import step_path
-from exporters.quantization import matrices, quantize
+from exporters.quantization import matrices, quantize, trials
 from exporters.quantization.matrices import SCAN_UNITS
 from exporters.quantization.rounding import to_4_bits, to_8_bits
 from exporters.quantization.whole_file import NothingSaved
@@ -108,6 +108,26 @@ def test_a_rounded_recurrent_layer_computes_what_its_rounded_weights_say(tmp_pat
 def products(model):
     """Multiplications of one step of one sequence."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+def test_the_whole_file_and_the_step_file_are_one_model_at_one_sequence(tmp_path, kind):
+    torch.manual_seed(0)
+    model, task = Net(*KINDS[kind], bidirectional=False, layers=1).eval(), wide_task(max_length=17)
+    loud = task.example
+    task.example = lambda batch, length: (loud(batch, length)[0] * torch.logspace(-2, 1, length)[:, None],)
+    task.batches = lambda generator: [(task.example(8, 13), None)]
+    artifact, path = quantized(tmp_path, model, task, stream=True, max_error=0.9)
+    assert set(forms(artifact).values()) == set(forms(artifact.step).values()) == {"integer"}
+    alone = [point.error for point in artifact.step.quantization.beside_whole if point.batch == 1]
+    assert len(alone) > 1
+    assert max(alone) < 1e-5
+    apart, whole = quantized(tmp_path / "apart", model, task, max_error=0.9)
+    assert artifact.operators["MatMulInteger"] >= apart.operators.get("MatMulInteger", 0)
+    x = task.example(1, 17)
+    difference = trials.relative_error([OnnxFile(whole)(*x)], [Steps(step_path(path))(*x)])
+    assert difference > 100 * max(alone)  # with one scale for the whole sequence
 
 
 @pytest.mark.slow

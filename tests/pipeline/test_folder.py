@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from compressor import recipe
 from compressor.errors import OutputError
 from compressor.pipeline.folder import REPORT_FILE, RunFolder
 
+RECIPE = recipe.load("int8")
+
 
 def write(out, *, quick, force=False):
-    with RunFolder(out, "same", quick=quick, force=force) as folder:
+    with RunFolder(out, RECIPE, quick=quick, force=force) as folder:
         folder.write(
-            REPORT_FILE, json.dumps({"recipe_sha256": "same", "quick": quick, "files": [REPORT_FILE, "a", "z"]})
+            REPORT_FILE,
+            json.dumps({"recipe_sha256": RECIPE.sha256(), "quick": quick, "files": [REPORT_FILE, "a", "z"]}),
         )
         for name in ("a", "z"):
             folder.write(name, str(quick))
@@ -41,3 +45,14 @@ def test_a_rehearsal_does_not_replace_a_full_run_unless_forced(tmp_path):
     assert (out / "a").read_text() == "False"
     write(out, quick=True, force=True)
     assert (out / "a").read_text() == "True"
+
+
+def test_names_in_a_report_that_was_tampered_with_delete_nothing(tmp_path):
+    out, outside = tmp_path / "out", tmp_path / "kept"
+    write(out, quick=True)
+    outside.write_text("kept")
+    names = ["", "..", ".", "../kept", str(outside), 7]
+    (out / REPORT_FILE).write_text(json.dumps({"recipe_sha256": RECIPE.sha256(), "quick": True, "files": names}))
+    write(out, quick=True)
+    assert outside.read_text() == "kept"
+    assert json.loads((out / REPORT_FILE).read_text())["files"] == [REPORT_FILE, "a", "z"]

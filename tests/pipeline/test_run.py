@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,15 +147,37 @@ def test_the_same_seed_gives_the_same_bytes_again(done, folder, tmp_path):
         assert (out / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_another_recipes_run_is_not_overwritten_without_force(done, folder):
-    out, _ = done
+def test_another_recipes_full_run_is_not_overwritten_without_force(done, folder, tmp_path):
+    out = tmp_path / "full"
+    shutil.copytree(done[0], out)
+    text = (out / "report.json").read_text()
+    (out / "report.json").write_text(text.replace('"quick": true', '"quick": false', 1))
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(OutputError) as caught:
-        _run(folder, out, overrides=["steps.1.ratio=0.4"])
-    assert caught.value.render() == (
-        f"error: {out} holds a run of another recipe (`half`)\nhint: choose another --out, or --force to replace it"
-    )
+    hint = "\nhint: choose another --out, or --force to replace it"
+    for override, text in (
+        ("steps.1.ratio=0.4", "`half` with other options: steps.1.ratio is 0.5 there and 0.4 now"),
+        ("name=third", "another recipe (`half`)"),
+    ):
+        with pytest.raises(OutputError) as caught:
+            _run(folder, out, overrides=[override])
+        assert caught.value.render() == f"error: {out} holds a run of {text}{hint}"
     assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_a_rehearsal_is_replaced_by_any_run(done, folder, tmp_path):
+    out = tmp_path / "rehearsed"
+    shutil.copytree(done[0], out)
+    assert _run(folder, out, overrides=["steps.1.ratio=0.4"]).recipe["steps"][1]["ratio"] == 0.4
+
+
+def test_the_report_says_where_the_time_went(done):
+    out, report = done
+    names = [stage.name for stage in report.stages]
+    assert names[:3] == ["loading and trying the task", "evaluating the original", "exporting the original"]
+    assert names[-1] == "measuring the files"
+    assert "step 2: magnitude" in names
+    assert all(stage.seconds > 0 for stage in report.stages)
+    assert "Where the time went" in (out / "report.md").read_text()
 
 
 def test_a_run_that_fails_leaves_the_older_one_and_no_new_folder(done, folder, tmp_path):
@@ -342,8 +365,9 @@ def test_a_step_file_is_evaluated_timed_and_limited_like_the_file_beside_it(fold
     states = [file.artifact.step.stream.state_bytes(0) for file in (before, after)]
     assert states == [4 * 23, 4 * 12]
     assert [limit.name for limit in report.limits] == [
-        "metric_drop", "file_ratio", "model.step.onnx: metric_drop", "model.step.onnx: file_ratio",
+        "file_ratio", "model.step.onnx: file_ratio",
     ]  # fmt: skip
+    assert "Not judged by a rehearsal" in (out / "report.md").read_text()
     for view in ("report.md", "report.html"):
         text = (out / view).read_text()
         assert all(words in text for words in ("Step by step", "model.step.onnx", "rnn.h.next", "Chained steps agree"))

@@ -1,6 +1,9 @@
 """The sensitivity map of small models, ratios that really reach a budget, and the cache."""
 
+import sys
 import textwrap
+import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -120,6 +123,14 @@ def test_the_cache_knows_weights_code_ratios_and_step(loaded, measured, tmp_path
     sensitivity.write_cache(file, measured)
     assert tmp_path in file.parents
     assert sensitivity.read_cache(file) == measured
+
+
+def test_a_module_that_names_a_file_which_is_nowhere_is_no_code_of_the_task(loaded, monkeypatch):
+    monkeypatch.chdir(Path(loaded.file).parent)
+    ghost = types.ModuleType("ghost")
+    ghost.__file__ = "nowhere.py"
+    monkeypatch.setitem(sys.modules, "ghost", ghost)
+    assert sensitivity.cache_file(prober(loaded), (0.5,)).suffix == ".json"
 
 
 def test_a_broken_cache_is_measured_again(tmp_path):

@@ -38,7 +38,7 @@ class OwnCell(nn.Module):
 
     count = 1
 
-    def __init__(self, hidden: int = HIDDEN) -> None:
+    def __init__(self, hidden: int = HIDDEN, inputs: int = INPUT) -> None:
         super().__init__()
         self.hidden_size = hidden
 
@@ -62,9 +62,9 @@ class LayerNormLstm(OwnCell):
 
     count = 2
 
-    def __init__(self, hidden: int = HIDDEN) -> None:
+    def __init__(self, hidden: int = HIDDEN, inputs: int = INPUT) -> None:
         super().__init__(hidden)
-        self.weight_ih, self.weight_hh = _weight(4 * hidden, INPUT), _weight(4 * hidden, hidden)
+        self.weight_ih, self.weight_hh = _weight(4 * hidden, inputs), _weight(4 * hidden, hidden)
         self.norm_i, self.norm_h = nn.LayerNorm(4 * hidden), nn.LayerNorm(4 * hidden)
         self.norm_c = nn.LayerNorm(hidden)
         for norm in (self.norm_i, self.norm_h, self.norm_c):  # with scales of 1 a random cell is chaotic
@@ -83,9 +83,9 @@ class LayerNormPerGate(OwnCell):
 
     count = 2
 
-    def __init__(self, hidden: int = HIDDEN) -> None:
+    def __init__(self, hidden: int = HIDDEN, inputs: int = INPUT) -> None:
         super().__init__(hidden)
-        self.gates = nn.ModuleList(nn.Linear(INPUT + hidden, hidden) for _ in range(4))
+        self.gates = nn.ModuleList(nn.Linear(inputs + hidden, hidden) for _ in range(4))
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(4))
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -101,9 +101,9 @@ class Peephole(OwnCell):
 
     count = 2
 
-    def __init__(self, hidden: int = HIDDEN) -> None:
+    def __init__(self, hidden: int = HIDDEN, inputs: int = INPUT) -> None:
         super().__init__(hidden)
-        self.x2h, self.h2h = nn.Linear(INPUT, 4 * hidden), nn.Linear(hidden, 4 * hidden, bias=False)
+        self.x2h, self.h2h = nn.Linear(inputs, 4 * hidden), nn.Linear(hidden, 4 * hidden, bias=False)
         self.peep_i, self.peep_f, self.peep_o = (_weight(hidden) for _ in range(3))
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -117,9 +117,9 @@ class Peephole(OwnCell):
 class IndRnn(OwnCell):
     """Each unit sees only itself."""
 
-    def __init__(self, hidden: int = HIDDEN) -> None:
+    def __init__(self, hidden: int = HIDDEN, inputs: int = INPUT) -> None:
         super().__init__(hidden)
-        self.weight, self.recurrent, self.bias = _weight(hidden, INPUT), _weight(hidden), _weight(hidden)
+        self.weight, self.recurrent, self.bias = _weight(hidden, inputs), _weight(hidden), _weight(hidden)
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (torch.relu(functional.linear(x, self.weight, self.bias) + self.recurrent * states[0]),)
@@ -149,9 +149,9 @@ class Sru(nn.Module):
 class MinGru(OwnCell):
     """Gates that do not see the state."""
 
-    def __init__(self, hidden: int = HIDDEN) -> None:
+    def __init__(self, hidden: int = HIDDEN, inputs: int = INPUT) -> None:
         super().__init__(hidden)
-        self.to_z, self.to_h = nn.Linear(INPUT, hidden), nn.Linear(INPUT, hidden)
+        self.to_z, self.to_h = nn.Linear(inputs, hidden), nn.Linear(inputs, hidden)
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         z = torch.sigmoid(self.to_z(x))
@@ -161,9 +161,9 @@ class MinGru(OwnCell):
 class Zoneout(OwnCell):
     """A GRU by hand whose state is kept by a constant part in evaluation."""
 
-    def __init__(self, hidden: int = HIDDEN) -> None:
+    def __init__(self, hidden: int = HIDDEN, inputs: int = INPUT) -> None:
         super().__init__(hidden)
-        self.x2h, self.h2h = nn.Linear(INPUT, 3 * hidden), nn.Linear(hidden, 3 * hidden)
+        self.x2h, self.h2h = nn.Linear(inputs, 3 * hidden), nn.Linear(hidden, 3 * hidden)
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         h = states[0]
@@ -176,10 +176,10 @@ class Zoneout(OwnCell):
 class GruD(OwnCell):
     """The state decays by what is missing in the input."""
 
-    def __init__(self, hidden: int = HIDDEN) -> None:
+    def __init__(self, hidden: int = HIDDEN, inputs: int = INPUT) -> None:
         super().__init__(hidden)
-        self.decay = nn.Linear(INPUT, hidden)
-        self.gates, self.new = nn.Linear(INPUT + hidden, 2 * hidden), nn.Linear(INPUT + hidden, hidden)
+        self.decay = nn.Linear(inputs, hidden)
+        self.gates, self.new = nn.Linear(inputs + hidden, 2 * hidden), nn.Linear(inputs + hidden, hidden)
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         h = torch.exp(-torch.relu(self.decay(x))) * states[0]
@@ -221,9 +221,9 @@ class ScriptedStep(OwnCell):
 
     count = 2
 
-    def __init__(self, hidden: int = HIDDEN) -> None:
+    def __init__(self, hidden: int = HIDDEN, inputs: int = INPUT) -> None:
         super().__init__(hidden)
-        self.weight_ih, self.weight_hh = _weight(4 * hidden, INPUT), _weight(4 * hidden, hidden)
+        self.weight_ih, self.weight_hh = _weight(4 * hidden, inputs), _weight(4 * hidden, hidden)
         self.bias = _weight(4 * hidden)
 
     def forward(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -274,9 +274,12 @@ class Elman(nn.Module):
         return torch.stack(outputs, 1)
 
 
+CELLS = (LayerNormLstm, LayerNormPerGate, Peephole, IndRnn, MinGru, Zoneout, GruD, ScriptedStep)
+"""Those that are called at every step."""
+
+
 def models(hidden: int = HIDDEN) -> dict[str, nn.Module]:
     """Name of a kind -> a model of it with random weights and so many units."""
-    cells = (LayerNormLstm, LayerNormPerGate, Peephole, IndRnn, MinGru, Zoneout, GruD, ScriptedStep)
-    return {cell.__name__: Loop(cell(hidden)) for cell in cells} | {
+    return {cell.__name__: Loop(cell(hidden)) for cell in CELLS} | {
         kind.__name__: kind(hidden) for kind in (Sru, ConvLstm, ScriptedLayer, Elman)
     }

@@ -21,23 +21,21 @@ def removed(case):
     """The model without its dead units, or None if that was refused."""
     examples = [(torch.randn(2, 5, random_networks.INPUTS).double(),), (torch.randn(3, 8, 3).double(),)]
     try:
-        return prune(
-            case.model, {}, examples, names=case.layers, amount=Amount(count=case.dead), scorer=living(case.dead)
-        ).model
+        return prune(case.model, {}, examples, names=case.layers, amount=Amount(count=case.dead), scorer=living).model
     except SurgeryError:
         return None
 
 
-def living(dead):
-    """A score that is 0 for the dead units, the first ones of each layer and direction."""
-
-    def score(model, trace):
-        scores = np.ones(trace.atoms.count)
-        for units in trace.units.values():
-            scores[trace.atoms.roots(units[:dead])] = 0
-        return scores
-
-    return score
+def living(model, trace):
+    """A score that is 0 for the dead units: what would make them is 0."""
+    sums = np.zeros(trace.atoms.count)
+    parameters = dict(model.named_parameters())
+    for (name, axis), ids in trace.atoms.axes.items():
+        if trace.atoms.roles[name, axis] == "out" and name in parameters:
+            others = [other for other in range(parameters[name].dim()) if other != axis]
+            made = parameters[name].detach().abs()
+            np.add.at(sums, trace.atoms.roots(ids), (made.sum(others) if others else made).numpy())
+    return (sums > 0).astype(float)
 
 
 @torch.no_grad()

@@ -67,3 +67,12 @@ def test_a_model_without_samples_in_its_outputs_needs_a_metric_of_its_own():
 
     with pytest.raises(TaskError, match="no output of the model has an axis of samples"):
         Total().evaluate(Summed())
+
+
+def test_a_rehearsal_evaluates_on_a_slice_if_the_task_takes_a_limit():
+    task = GuardedTask(TimeFirst(), "task.py")
+    model = task.model()
+    assert len(task.evaluate(model)) == 64
+    task.limit = 20
+    assert len(task.evaluate(model)) == 32  # two batches of 16
+    assert len(task.validate(model)) == 64  # it takes none

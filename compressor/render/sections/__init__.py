@@ -22,6 +22,7 @@ from compressor.render.sections.run_files import RUN_FILES
 from compressor.render.sections.step_files import STEP_FILES
 from compressor.render.sections.steps import STEPS
 from compressor.render.sections.summary import SUMMARY
+from compressor.render.sections.time import TIME
 
 if TYPE_CHECKING:
     from compressor.render.blocks import Block
@@ -44,6 +45,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
     EXPORTED_FILES,
     AXES,
     NOTES,
+    TIME,
     ENVIRONMENT,
     RECIPE,
     RUN_FILES,

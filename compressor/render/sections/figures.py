@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def figures(report: Report) -> tuple[Figure, ...]:
-    """From the whole run to single steps."""
+    """From the whole run to single steps; none of a rehearsal, whose numbers do not count."""
+    if report.quick:
+        return ()
     every = (
         by_step.figure(report),
         latencies.figure(report),

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from compressor.render import format as form
 from compressor.render.blocks import Statement, Table
 from compressor.render.section import Section
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from compressor.report import Limit, Report
+
+
+_SMALLER: Final = "remove more (a larger `ratio`), or store fewer bits (`precision: int8`, `int4`)"
+_FASTER: Final = "remove whole units or heads: fewer numbers to multiply make a file faster on any runtime"
+_REMEDIES: Final = {
+    "metric_drop": "remove less, layer by layer as `compressor sensitivity --task FILE --max-drop DROP` says; retrain "
+    "longer, with `distill: true`; or store more bits (`precision`)",
+    "parameters_ratio": "remove more (a larger `ratio`)",
+    "file_ratio": _SMALLER,
+    "file_bytes": _SMALLER,
+    "speedup": _FASTER,
+    "latency_ms": _FASTER,
+}
+"""Limit -> what to try if it is missed."""
 
 
 def table(report: Report) -> Table:
@@ -24,11 +40,28 @@ def table(report: Report) -> Table:
 def statements(report: Report) -> list[Statement]:
     """Which limits are missed, or that all are met; nothing if the recipe sets none."""
     missed = [limit for limit in report.limits if not limit.met]
+    said = [Statement("plain", text) for text in _not_judged(report)]
     if missed:
-        return [Statement("bad", "Limits missed: " + "; ".join(_missed(limit) for limit in missed) + ".")]
+        text = "Limits missed: " + "; ".join(_missed(limit) for limit in missed) + "."
+        return [Statement("bad", text + _remedies(missed)), *said]
     if not report.limits:
-        return []
-    return [Statement("good", f"Limits met: {len(report.limits)} of {len(report.limits)}.")]
+        return said
+    return [Statement("good", f"Limits met: {len(report.limits)} of {len(report.limits)}."), *said]
+
+
+def _remedies(missed: Iterable[Limit]) -> str:
+    """What to try, each thing once."""
+    names = (limit.name.rpartition(": ")[2] for limit in missed)
+    remedies = dict.fromkeys(_REMEDIES[name] for name in names if name in _REMEDIES)
+    return f" What may help: {'. Or '.join(remedies)}." if remedies else ""
+
+
+def _not_judged(report: Report) -> Iterator[str]:
+    """The limits of the recipe that a rehearsal leaves to the whole run."""
+    checked = {limit.name.rpartition(": ")[2] for limit in report.limits}
+    wanted = {name for name, value in report.recipe.get("limits", {}).items() if value is not None}
+    if report.quick and wanted - checked:
+        yield f"Not judged by a rehearsal: {', '.join(sorted(wanted - checked))}."
 
 
 def _missed(limit: Limit) -> str:

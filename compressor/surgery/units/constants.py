@@ -6,6 +6,8 @@ constant c; their weights W times c go into their bias, and the outputs stay tho
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +18,7 @@ from compressor.errors import SurgeryError
 from compressor.nn.names import full_name
 from compressor.nn.recurrent.layers import RECURRENT, is_layer, is_step_module, parts
 from compressor.surgery.refit.calibration import CONVOLUTIONS, calls, consumed, evaluating
+from compressor.surgery.units.products import Products
 from compressor.surgery.units.resize import tensor_of
 
 if TYPE_CHECKING:
@@ -27,12 +30,22 @@ _SAME = 1e-6
 """Largest spread of a constant, relative to it; more is no constant."""
 
 
-def find_constants(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
-    """Weight -> what the removed positions along its axis 1 read, (positions,), 0 at all others.
+@dataclass(frozen=True)
+class Constant:
+    """What a weight reads of removed units that are 0."""
+
+    values: Tensor
+    """(positions,) along its axis 1, 0 at those that stay."""
+    bias: str | None
+    """The parameter that is added to its products."""
+
+
+def find_constants(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> dict[str, Constant]:
+    """Weight -> what it reads at the removed positions along its axis 1, if that is not 0.
 
     To be called while the removed units are silenced. Nothing is run if no function between makes something of 0.
-    What a parameter of the model's own code reads is not seen: that it reads 0 is left to the comparison with the
-    silenced model.
+    What a parameter of the model's own code reads in another operation than a product is not seen: that it reads 0 is
+    left to the comparison with the silenced model.
 
     Raises:
         SurgeryError: A consumer reads different values.
@@ -48,13 +61,23 @@ def find_constants(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> dict[str
     }
     owners = {name: name.rpartition(".")[0] for name in reading}
     followed = [name for name in dict.fromkeys(owners.values()) if _is_plain(plan.model.get_submodule(name))]
+    own = [name for name in reading if owners[name] not in followed]
+    products = Products(plan.model, own)
     seen: dict[str, list[Tensor]] = {}
     for example in inputs:
+        with evaluating(plan.model), products if own else nullcontext():
+            seen_calls = calls(plan.model, followed, example)
         with evaluating(plan.model):
-            for owner, call in calls(plan.model, followed, example):
+            for owner, call in seen_calls:
                 for local, rows in consumed(plan.model.get_submodule(owner), call):
                     seen.setdefault(full_name(owner, local), []).append(rows)
-    return {name: _constant(name, reading[name], rows) for name, rows in seen.items() if name in reading}
+    constants = {}
+    for name, read in (seen | products.inputs).items():
+        values = _constant(name, reading[name], read) if name in reading else torch.zeros(0)
+        if bool(values.any()):
+            bias = products.bias_of(name) if name in own else _bias_of(plan.model, name)
+            constants[name] = Constant(values, bias)
+    return constants
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -73,20 +96,18 @@ def _constant(name: str, removed: Tensor, seen: Sequence[Tensor]) -> Tensor:
     return constant
 
 
-def take_up(smaller: nn.Module, plan: Plan, constants: Mapping[str, Tensor]) -> None:
+def take_up(smaller: nn.Module, plan: Plan, constants: Mapping[str, Constant]) -> None:
     """Add what the removed positions read to the biases of their consumers, in place.
 
     Raises:
         SurgeryError: A consumer has no bias.
     """
-    for name, constant in constants.items():
-        if not bool(constant.any()):
-            continue
+    for name, found in constants.items():
+        constant, bias = found.values, found.bias
         weight = tensor_of(plan.model, name).detach()
         products = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
         added = products @ constant.to(weight.dtype)  # (outputs,)
         kept = plan.kept.get((name, 0))
-        bias = _bias_of(plan.model, name)
         if bias is None:
             raise SurgeryError(
                 f"`{name}` reads {float(constant[constant != 0][0]):.3g} of units that are 0, and its layer has no "

@@ -7,7 +7,6 @@ smaller model agree with the original is taken. A record says what was set: `{"k
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,28 +55,27 @@ def fit_sizes(smaller: nn.Module, kept: Kept, check: Callable[[], None]) -> tupl
         What was set; nothing if the model agrees as it is.
 
     Raises:
-        SurgeryError: The model does not agree with any of the choices: the error with all sizes left alone.
+        SurgeryError: The model does not agree with any of the choices: the error with all sizes set.
     """
-    try:
-        check()
-    except SurgeryError as error:
-        first = error
-    else:
-        return ()
     sizes = tuple(_candidates(smaller, kept))
+    errors = []
     for chosen in _choices(sizes):
         for size in sizes:
             size.set(smaller, size.after if size in chosen else size.before)
-        with suppress(SurgeryError):
+        try:
             check()
+        except SurgeryError as error:
+            errors.append(error)
+        else:
             return tuple(chosen)
     for size in sizes:
         size.set(smaller, size.before)
-    raise first
+    raise errors[min(1, len(errors) - 1)]
 
 
 def _choices(sizes: Sequence[Size]) -> Iterator[Sequence[Size]]:
-    """All of them, all but one, one alone: a number may be equal to a size by chance."""
+    """None, all of them, all but one, one alone: a number may be equal to a size by chance."""
+    yield ()
     if sizes:
         yield sizes
     if len(sizes) > 1:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.quantization.rounding import LARGEST, Rows, rows_to_nearest, to_integers, usable_scale
+from exporters.quantization.rounding import Rows, largest, rows_to_nearest, to_integers, usable_scale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -143,7 +143,7 @@ def descend(weight: Doubles, moment: Doubles, rows: Rows, bits: int) -> Rows:
             for column in range(stop - start):
                 place = start + column
                 shift = -local[:, column] / (diagonal[place] * steps[:, place])
-                better = np.clip(np.rint(values[:, place] + shift), -LARGEST[bits], LARGEST[bits])
+                better = np.clip(np.rint(values[:, place] + shift), -largest(bits), largest(bits))
                 # Beyond one half by more than the rounding of these sums, or two sweeps could swap back and forth.
                 better = np.where((np.abs(shift) > 0.5 + 1e-9) & kept[:, place], better, values[:, place])
                 changes[:, column] = (better - values[:, place]) * steps[:, place]

@@ -90,7 +90,7 @@ def fill(
 def one_by_one(
     model: nn.Module,
     batches: Sequence[tuple[Tensor, ...]],
-    rounded: Callable[[Operand, Floats, Doubles], Rows],
+    rounded: Callable[[Operand, Floats, Doubles], Rows | None],
 ) -> nn.Module:
     """A copy of a model with its matrices rounded, in the order in which the model uses them.
 
@@ -100,7 +100,8 @@ def one_by_one(
     Args:
         model: In evaluation mode; it is not changed.
         batches: Its inputs, at least one.
-        rounded: Given which rows these are, the exact ones (N, K) and the second moment (K, K) of their inputs.
+        rounded: Given which rows these are, the exact ones (N, K) and the second moment (K, K) of their inputs; None
+            leaves them as they are.
     """
     copied = copy.deepcopy(model)
     observed = Observed(copied)
@@ -114,6 +115,8 @@ def one_by_one(
         for operand in stage:
             weight = operand.of(model.get_parameter(operand.parameter)).detach().numpy()
             rows = rounded(operand, weight, moments[operand].second_moment(centred=False).numpy())
+            if rows is None:
+                continue
             with torch.no_grad():
                 operand.of(copied.get_parameter(operand.parameter)).copy_(torch.from_numpy(rows.weight))
     return copied

@@ -89,7 +89,18 @@ def test_only_renaming_operators_are_replaced(retraced):
 
     given = traced(function)
     assert decomposition.unchanged(given, {}, lambda target: True)
-    assert targets(given.graph) == [OPS.permute.default, OPS.view.default]
+    assert targets(given.graph) == [OPS.permute.default, OPS.reshape.default]
+
+
+def test_a_view_behind_a_copy_that_is_dropped_is_written(retraced):
+    def function(self, x):
+        return (x.transpose(0, 1).contiguous().view(-1) * 2).sum()
+
+    given = traced(function)
+    assert decomposition.unchanged(given, {}, lambda target: True)
+    inputs = [node for node in given.graph.nodes if node.op == "placeholder"]
+    values = [torch.ones(5, 3) if node.name == "x" else torch.zeros(node.meta["val"].shape) for node in inputs]
+    assert float(torch.fx.Interpreter(given.graph_module).run(*values)[0]) == 30.0
 
 
 def test_dropout_in_training_is_no_renaming():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.quantization.rounding import LARGEST, rows_to_nearest, to_4_bits, to_8_bits, to_integers
+from exporters.quantization.rounding import largest, rows_to_nearest, to_4_bits, to_8_bits, to_integers
 from exporters.quantization.second_order.solver import (
     damped_moment,
     descend,
@@ -52,7 +52,7 @@ def test_no_weight_can_move_to_a_neighbouring_integer_and_gain(bits, block):
     for column in range(70):
         for change in (-1, 1):
             moved = rows.values.copy()
-            moved[:, column] = np.clip(moved[:, column] + change, -LARGEST[bits], LARGEST[bits])
+            moved[:, column] = np.clip(moved[:, column] + change, -largest(bits), largest(bits))
             other = type(rows)(moved, rows.scale, rows.block)
             assert (product_errors(weight.astype(np.float64), other, moment) >= least * (1 - 1e-9)).all()
 
