@@ -101,7 +101,7 @@ def one_by_one(
         model: In evaluation mode; it is not changed.
         batches: Its inputs, at least one.
         rounded: Given which rows these are, the exact ones (N, K) and the second moment (K, K) of their inputs; None
-            leaves them as they are.
+            leaves them as they are. Not asked about rows with inputs that are not finite.
     """
     copied = copy.deepcopy(model)
     observed = Observed(copied)
@@ -114,7 +114,10 @@ def one_by_one(
         moments = observed.moments(batches, set(stage))
         for operand in stage:
             weight = operand.of(model.get_parameter(operand.parameter)).detach().numpy()
-            rows = rounded(operand, weight, moments[operand].second_moment(centred=False).numpy())
+            moment = moments[operand].second_moment(centred=False).numpy()
+            if not np.isfinite(moment).all():  # such as the logarithm of a 0 among the inputs
+                continue
+            rows = rounded(operand, weight, moment)
             if rows is None:
                 continue
             with torch.no_grad():

@@ -116,3 +116,18 @@ def test_later_matrices_are_rounded_on_what_earlier_ones_give(monkeypatch):
     hidden = copied[0](batch).detach().double().flatten(0, 1)
     np.testing.assert_allclose(seen[1][1], (hidden.T @ hidden / len(hidden)).numpy(), rtol=1e-5)
     assert not torch.equal(copied[0].weight, model[0].weight)
+
+
+def test_rows_with_inputs_that_are_not_finite_are_left_to_the_nearest():
+    class Logarithm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enter, self.out = nn.Linear(FEATURES, 8), nn.Linear(8, 3)
+
+        def forward(self, features):
+            return self.out(torch.log(torch.relu(self.enter(features))))
+
+    model = Logarithm().eval()
+    filled = table.fill(model, [(correlated(7, 4, 10),)], precision="int8", block=32)
+    assert filled.find(model.enter.weight.detach().numpy()[0], 8) is not None
+    assert filled.find(model.out.weight.detach().numpy()[0], 8) is None
