@@ -87,7 +87,7 @@ def _groups(exported: Sequence[Exported]) -> list[list[int]]:
 
 
 def ensure_unchanged(folder: Path, artifacts: Iterable[Artifact]) -> None:
-    """Raise `OutputError` if a file is not the one that was exported: no number of a report is about another file."""
+    """Raise `OutputError` if a file is gone, or not the one that was exported: no number is about another file."""
     files = [file for artifact in artifacts for file in (artifact, artifact.step) if file is not None]
     known = {part.path: part.sha256 for file in files for part in file.parts}
     known |= {file.path: file.sha256 for file in files}
