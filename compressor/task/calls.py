@@ -9,6 +9,7 @@ import torch
 
 from compressor.errors import TaskError
 from compressor.task.axes import BATCH, TIME, Observed, Sized, check_declared
+from compressor.task.fidelity import tensors_of
 from compressor.task.model_checks import changed_tensors, kept_tensors
 from compressor.task.signature import Call, Signature
 from compressor.task.sizes import written
@@ -16,7 +17,7 @@ from compressor.task.sizes import written
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from compressor.task.axes import Axes
     from compressor.task.sizes import Ranges
@@ -206,12 +207,7 @@ def _shapes(trials: Trials, model: nn.Module, signature: Signature, sizes: Sizes
     mine = signature.with_results(results).outputs
     if mine is None or signature.outputs is None or mine.spec != signature.outputs.spec:
         raise TaskError(f"the model gives another structure at `{written(sizes)}` than at its first size")
-    return [tuple(part.shape) for part in tensors], [tuple(part.shape) for part in _tensors(signature, results)]
-
-
-def _tensors(signature: Signature, results: Any) -> Sequence[Tensor]:
-    flat = signature.flat_results(results)
-    return (flat,) if isinstance(flat, torch.Tensor) else flat
+    return [tuple(part.shape) for part in tensors], [tuple(part.shape) for part in tensors_of(results)]
 
 
 def run(model: nn.Module, call: Call, sizes: Sizes) -> Any:

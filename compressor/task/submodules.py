@@ -21,6 +21,7 @@ from compressor.errors import TaskError
 from compressor.nn.seams import seam_of, unmark
 from compressor.task.axes import BATCH, TIME, Observed, Sized
 from compressor.task.calls import Calls, run
+from compressor.task.fidelity import tensors_of
 from compressor.task.forwards import TorchForward
 from compressor.task.signature import Call, Signature, flatten_calls, structured
 from compressor.task.sizes import example_at
@@ -274,9 +275,7 @@ def _shapes(
         mine = signature.with_results(result).outputs
         if mine is None or signature.outputs is None or mine.spec != signature.outputs.spec:
             raise TaskError(f"`{name}` gives results of several structures", hint="a file gives the same in every call")
-    flat = signature.flat_results(calls[-1][1])
-    results = (flat,) if isinstance(flat, torch.Tensor) else flat
-    return [tuple(part.shape) for part in tensors], [tuple(part.shape) for part in results]
+    return [tuple(part.shape) for part in tensors], [tuple(part.shape) for part in tensors_of(calls[-1][1])]
 
 
 def _check_there(model: nn.Module, path: str) -> None:
