@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from compressor.probing.network import Mixer
 
 _MIXERS: dict[str, str] = {"attention": "causal attention", "aaren": "Aaren"}
-_CELLS: dict[str, str] = {"rnn_tanh": "tanh RNN", "rnn_relu": "ReLU RNN", "gru": "GRU", "lstm": "LSTM"} | {
-    "layer_norm_lstm": "LayerNorm LSTM"
+_CELLS: dict[str, str] = {
+    "rnn_tanh": "tanh RNN",
+    "rnn_relu": "ReLU RNN",
+    "gru": "GRU",
+    "lstm": "LSTM",
+    "layer_norm_lstm": "LayerNorm LSTM",
 }
 WORDS: Final = (*_MIXERS, *_CELLS)
 """Architectures that can be named without a model."""
