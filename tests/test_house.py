@@ -26,20 +26,10 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def without_type_checking(node: ast.AST) -> list[ast.AST]:
-    """A node and all below it that runs: what stands under `if TYPE_CHECKING` is left out."""
-    nodes = [node]
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        nodes += without_type_checking(child)
-    return nodes
-
-
 def imported(path: Path, names: dict[str, Path]) -> set[str]:
-    """The modules of ours that a file imports anywhere in it, inside functions too."""
+    """The modules of ours that a file imports anywhere in it: inside functions, and for its types, too."""
     found: set[str] = set()
-    for node in without_type_checking(tree(path)):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

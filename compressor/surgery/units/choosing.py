@@ -42,7 +42,7 @@ def choose(
         removed, left_alone = _from_each(usable, scores, pinned, amount, required)
         skipped += left_alone
     if not removed and skipped:
-        raise _nothing(skipped)
+        raise nothing_left(skipped)
     if not removed:
         raise SurgeryError("no unit would go: none scores low enough", hint="ask for a `ratio`")
     return Choice(np.array(sorted(removed), np.int64), tuple(skipped))
@@ -64,12 +64,13 @@ def _usable(
         else:
             skipped.append(Skip(name=layer.module, reason=reason))
     if not usable:
-        raise _nothing(skipped)
+        raise nothing_left(skipped)
     return usable, skipped
 
 
-def _nothing(skipped: Sequence[Skip]) -> SurgeryError:
-    reasons = "; ".join(f"`{skip.name}`: {skip.reason}" for skip in skipped)
+def nothing_left(skipped: Sequence[Skip]) -> SurgeryError:
+    """The error of a step all of whose layers are skipped; layers with one reason for both directions say it once."""
+    reasons = "; ".join(dict.fromkeys(f"`{skip.name}`: {skip.reason}" for skip in skipped))
     return SurgeryError(f"nothing can be removed ({reasons})", hint="choose other layers with `targets`")
 
 

@@ -20,7 +20,7 @@ from compressor.surgery.trace.seams import axis_of_units
 from compressor.surgery.trace.state import Crossing, Trace
 from compressor.surgery.trace.tracer import trace
 from compressor.surgery.units.choice import Amount, Choice, Layer, Scores
-from compressor.surgery.units.choosing import choose
+from compressor.surgery.units.choosing import choose, nothing_left
 from compressor.surgery.units.convert import convert
 from compressor.surgery.units.failures import failing
 
@@ -108,8 +108,7 @@ def _layers(
             raise SurgeryError(f"`{name}` {reason}", hint=f"name `{name}` under `ignore`")
         skipped.append(Skip(name=name, reason=f"it {reason}"))
     if not layers:
-        reasons = "; ".join(f"`{skip.name}`: {skip.reason}" for skip in skipped)
-        raise SurgeryError(f"nothing can be removed ({reasons})", hint="choose other layers with `targets`")
+        raise nothing_left(skipped)
     return layers, skipped
 
 

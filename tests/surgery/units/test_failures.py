@@ -135,3 +135,17 @@ def test_a_number_that_does_not_come_out_is_told_and_refused_if_it_was_asked_for
     }
     with pytest.raises(SurgeryError, match="`both` is tied to layers of other sizes"):
         prune(model, {}, [(x,)], required=["both"], **options)
+
+
+def test_a_reason_that_holds_for_both_directions_is_said_once():
+    class Shown(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(3, 4, bidirectional=True, batch_first=True)
+
+        def forward(self, x):
+            return self.rnn(x)[0]
+
+    with pytest.raises(SurgeryError, match="nothing can be removed") as caught:
+        prune(Shown().eval(), {}, [(torch.randn(2, 5, 3),)], names=["rnn"], required=[], amount=Amount(ratio=0.5))
+    assert caught.value.message.count("`rnn`:") == 1
