@@ -68,9 +68,12 @@ def destination(path: Path) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of what a file holds, in hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 of what a file holds, in hexadecimal digits; raises `OutputError` if it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

@@ -1,11 +1,12 @@
 """Files are written whole or not at all, and only where a file is."""
 
+import hashlib
 import os
 
 import pytest
 
 from compressor.errors import OutputError
-from compressor.files import write_whole
+from compressor.files import sha256, write_whole
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -46,3 +47,15 @@ def test_a_link_is_followed_within_its_folder_and_nowhere_else(tmp_path):
     with pytest.raises(OutputError, match="outside of its folder"):
         write_whole(inside / "away", b"content")
     assert (tmp_path / "elsewhere").read_text() == "kept"
+
+
+def test_a_hash_is_of_the_bytes(tmp_path):
+    content = bytes(range(256)) * 4001
+    (tmp_path / "weights.bin").write_bytes(content)
+    assert sha256(tmp_path / "weights.bin") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_that_cannot_be_read_for_its_hash_is_named(tmp_path):
+    for name, reason in (("gone", "No such file"), ("", "Is a directory")):
+        with pytest.raises(OutputError, match=f"cannot be read: {reason}"):
+            sha256(tmp_path / name)

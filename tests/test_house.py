@@ -51,11 +51,16 @@ def imported(path: Path, names: dict[str, Path]) -> set[str]:
 
 def test_no_module_imports_itself_by_way_of_others():
     names = modules()
-    graph = {name: imported(path, names) - {name} for name, path in names.items()}
+    assert circle({name: imported(path, names) - {name} for name, path in names.items()}) == []
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """One way from a module back to itself, if there is one."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        raise AssertionError(f"import circle: {' -> '.join(error.args[1])}") from error
+        return list(error.args[1])
+    return []
 
 
 def test_no_module_is_private():

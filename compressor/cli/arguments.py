@@ -7,6 +7,7 @@ import typer
 
 from compressor.cli import completion
 from compressor.cli.output import say
+from compressor.task.spec import split_spec
 
 RecipeArgument = Annotated[
     str,
@@ -43,6 +44,5 @@ DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compres
 
 def announce(task: str) -> None:
     """Say at once what is loaded: PyTorch alone takes seconds. A file that is missing is an error of its own."""
-    file, _, name = task.rpartition(":")
-    if Path(file if name and file.endswith(".py") else task).is_file():
+    if Path(split_spec(task)[0]).is_file():
         say(f"loading {task}")

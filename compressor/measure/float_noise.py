@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from compressor.measure.precisions import in_float16, in_float64
 from compressor.report import Noise, OutputNoise
+from compressor.task.fidelity import tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -54,8 +54,7 @@ def measure(
 
 
 def _flat(forward: Callable[..., Any], inputs: Inputs) -> list[Tensor]:
-    results = forward(*(part.clone() for part in inputs))
-    return [part for part in pytree.tree_leaves(results) if isinstance(part, Tensor)]
+    return tensors_of(forward(*(part.clone() for part in inputs)))
 
 
 def _between(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[OutputNoise]:

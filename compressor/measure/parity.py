@@ -47,7 +47,7 @@ def check(
     Agreement at a point means: as many outputs, each of the same shape and dtype, NaN in the same places, and
     |file - torch| <= atol + rtol * |torch| everywhere else; integers and booleans must be equal. An output that is
     further off still agrees if its largest error and the root mean square of its errors are at most a small multiple
-    of the model's own (`agreement.MULTIPLES`), as long as that is a small part of the largest output.
+    of the model's own (`Noise.multiple`), as long as that is a small part of the largest output.
 
     Args:
         torch_forward: the PyTorch model in evaluation mode, on CPU tensors.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import shutil
 from typing import TYPE_CHECKING
@@ -56,15 +55,6 @@ def gzip_bytes(path: Path) -> int:
     except OSError as error:
         raise _unreadable(path, error) from error
     return sink.total
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes in hexadecimal; raises `ExportError` if it cannot be read."""
-    try:
-        with path.open("rb") as source:
-            return hashlib.file_digest(source, "sha256").hexdigest()
-    except OSError as error:
-        raise _unreadable(path, error) from error
 
 
 class _ByteCounter(io.RawIOBase):

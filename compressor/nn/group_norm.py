@@ -8,18 +8,17 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from compressor.nn.record import LayerRecord, RecordedLayer, Size, copy_parameter
+from compressor.nn.narrowed_norm import NarrowedNorm, NarrowedNormRecord
+from compressor.nn.record import LayerRecord, Size, copy_parameter
 
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
-class WideGroupNormRecord(LayerRecord):
+class WideGroupNormRecord(NarrowedNormRecord):
     """What a `WideGroupNorm` is built from."""
 
-    features: Size
-    groups: Size
-    width: Size
     eps: float
+    groups: Size
     affine: bool
 
     @model_validator(mode="after")
@@ -29,7 +28,7 @@ class WideGroupNormRecord(LayerRecord):
         return self
 
 
-class WideGroupNorm(RecordedLayer):
+class WideGroupNorm(NarrowedNorm):
     r"""`nn.GroupNorm` of which each group has c' channels left of c; the c - c' others are known to be 0.
 
     Over the L positions of a group with sum :math:`\sum` over its c' L elements,
@@ -69,7 +68,6 @@ class WideGroupNorm(RecordedLayer):
         self.width, self.eps, self.affine = width, eps, affine
         self._features, self._groups = features, groups
         options: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.weight: nn.Parameter | None
         self.bias: nn.Parameter | None
         self.register_parameter("weight", nn.Parameter(torch.ones(features, **options)) if affine else None)
         self.register_parameter("bias", nn.Parameter(torch.zeros(features, **options)) if affine else None)
@@ -94,15 +92,6 @@ class WideGroupNorm(RecordedLayer):
             features=self.features, groups=self.groups, width=self.width, eps=self.eps, affine=self.affine
         ).model_dump()
 
-    def resize(self, features: int) -> None:
-        """Say how many channels are left, after the weights were cut; matters if there are none."""
-        self._features = features
-
-    @property
-    def features(self) -> int:
-        """Channels of inputs and outputs."""
-        return self._features if self.weight is None else self.weight.size(0)
-
     @property
     def groups(self) -> int:
         """Number of groups; with one channel in each, as many as channels."""
@@ -110,9 +99,7 @@ class WideGroupNorm(RecordedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` (B, features, ...) over the channels of each group and all positions; same shape and type."""
-        if x.size(1) != self.features:
-            raise ValueError(f"the input has {x.size(1)} channels, the normalisation {self.features}")
-        exact = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        exact = self.exact(x, 1, "channels")
         grouped = exact.reshape(x.size(0), self.groups, self.features // self.groups, -1)  # (B, g, c', L)
         share = self.features / self.groups / self.width
         mean = grouped.mean((2, 3), keepdim=True) * share  # (B, g, 1, 1)

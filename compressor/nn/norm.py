@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.record import LayerRecord, RecordedLayer, Size
+from compressor.nn.narrowed_norm import NarrowedNorm, NarrowedNormRecord
+
+if TYPE_CHECKING:
+    from compressor.nn.record import LayerRecord
 
 
-class WideLayerNormRecord(LayerRecord):
+class WideLayerNormRecord(NarrowedNormRecord):
     """What a `WideLayerNorm` is built from."""
 
-    features: Size
-    width: Size
     eps: float
     elementwise_affine: bool
     bias: bool
@@ -27,12 +28,10 @@ class WideLayerNormRecord(LayerRecord):
             raise ValueError(f"{self.features} features cannot be left of {self.width}")
         if self.bias and not self.elementwise_affine:
             raise ValueError("a bias needs elementwise_affine")
-        if not 0.0 <= self.eps < 1.0:
-            raise ValueError("eps has to lie in 0..1")
         return self
 
 
-class WideLayerNorm(RecordedLayer):
+class WideLayerNorm(NarrowedNorm):
     r"""`nn.LayerNorm` over n features of which only n' are there; the n - n' others are known to be 0.
 
     At the kept positions it gives what the original gives on the input filled up with zeros:
@@ -77,7 +76,6 @@ class WideLayerNorm(RecordedLayer):
         options: dict[str, Any] = {"device": device, "dtype": dtype}
         weight = nn.Parameter(torch.ones(features, **options)) if elementwise_affine else None
         shift = nn.Parameter(torch.zeros(features, **options)) if elementwise_affine and bias else None
-        self.weight: nn.Parameter | None
         self.bias: nn.Parameter | None
         self.register_parameter("weight", weight)
         self.register_parameter("bias", shift)
@@ -129,15 +127,6 @@ class WideLayerNorm(RecordedLayer):
             bias=self.bias is not None,
         ).model_dump()
 
-    def resize(self, features: int) -> None:
-        """Say how many features are left, after the weights were cut; matters if there are none."""
-        self._features = features
-
-    @property
-    def features(self) -> int:
-        """n', the size of the last axis of inputs and outputs."""
-        return self._features if self.weight is None else self.weight.size(0)
-
     @property
     def normalized_shape(self) -> tuple[int, ...]:
         """The axes as `nn.LayerNorm` names them: (n',)."""
@@ -145,9 +134,7 @@ class WideLayerNorm(RecordedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` (..., n') over its last axis; same shape and type."""
-        if x.size(-1) != self.features:
-            raise ValueError(f"the input has {x.size(-1)} features, the normalisation {self.features}")
-        exact = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        exact = self.exact(x, -1, "features")
         mean = exact.sum(-1, keepdim=True) / self.width  # (..., 1)
         centred = exact - mean
         removed = self.width - self.features

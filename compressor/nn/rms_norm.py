@@ -5,22 +5,27 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.record import LayerRecord, RecordedLayer, Size, copy_parameter
+from compressor.nn.narrowed_norm import NarrowedNorm, NarrowedNormRecord
+from compressor.nn.record import LayerRecord, copy_parameter
 
 
-class WideRMSNormRecord(LayerRecord):
+class WideRMSNormRecord(NarrowedNormRecord):
     """What a `WideRMSNorm` is built from."""
 
-    features: Size
-    width: Size
-    eps: float | None
     elementwise_affine: bool
 
+    @model_validator(mode="after")
+    def _consistent(self) -> WideRMSNormRecord:
+        if self.features > self.width:
+            raise ValueError(f"{self.features} features cannot be left of {self.width}")
+        return self
 
-class WideRMSNorm(RecordedLayer):
+
+class WideRMSNorm(NarrowedNorm):
     r"""`nn.RMSNorm` over n features of which only n' are there; the n - n' others are known to be 0.
 
     .. math:: y_i = x_i w_i / \sqrt{\tfrac1n \sum_i x_i^2 + \epsilon}
@@ -51,7 +56,6 @@ class WideRMSNorm(RecordedLayer):
         super().__init__()
         self.width, self.eps, self.elementwise_affine, self._features = width, eps, elementwise_affine, features
         weight = nn.Parameter(torch.ones(features, device=device, dtype=dtype)) if elementwise_affine else None
-        self.weight: nn.Parameter | None
         self.register_parameter("weight", weight)
 
     @classmethod
@@ -79,15 +83,6 @@ class WideRMSNorm(RecordedLayer):
             features=self.features, width=self.width, eps=self.eps, elementwise_affine=self.elementwise_affine
         ).model_dump()
 
-    def resize(self, features: int) -> None:
-        """Say how many features are left, after the weight was cut; matters if there is none."""
-        self._features = features
-
-    @property
-    def features(self) -> int:
-        """n', the size of the last axis of inputs and outputs."""
-        return self._features if self.weight is None else self.weight.size(0)
-
     @property
     def normalized_shape(self) -> tuple[int, ...]:
         """The axes as `nn.RMSNorm` names them: (n',)."""
@@ -95,9 +90,7 @@ class WideRMSNorm(RecordedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` (..., n') over its last axis; same shape and type."""
-        if x.size(-1) != self.features:
-            raise ValueError(f"the input has {x.size(-1)} features, the normalisation {self.features}")
-        exact = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        exact = self.exact(x, -1, "features")
         eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
         y = exact * torch.rsqrt(exact.square().sum(-1, keepdim=True) / self.width + eps)
         return (y if self.weight is None else y * self.weight).to(x.dtype)

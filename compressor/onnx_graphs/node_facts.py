@@ -24,7 +24,7 @@ class GraphFacts:
     shapes: Mapping[str, Shape]
     types: Mapping[str, int]
     """Element types, as `onnx.TensorProto` numbers them."""
-    constants: Mapping[str, NDArray[Any]]
+    constants: Mapping[str, onnx.TensorProto]
     read: frozenset[str]
     """Values that a node reads, or that the graph gives."""
 
@@ -32,7 +32,6 @@ class GraphFacts:
     def of(cls, proto: onnx.ModelProto) -> GraphFacts:
         """Of a graph, with what shape inference adds."""
         import onnx
-        from onnx import numpy_helper
 
         graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
         values = [
@@ -55,7 +54,7 @@ class GraphFacts:
         return cls(
             shapes={**shapes, **{name: tuple(tensor.dims) for name, tensor in weights.items()}},
             types={**types, **{name: tensor.data_type for name, tensor in weights.items()}},
-            constants={name: numpy_helper.to_array(tensor) for name, tensor in weights.items()},
+            constants=weights,
             read=frozenset(read | {value.name for value in graph.output}),
         )
 
@@ -91,7 +90,10 @@ class NodeFacts:
 
     def values(self, place: int) -> NDArray[Any] | None:
         """A constant input; None if it is left out or computed."""
-        return self.graph.constants.get(self.name(place))
+        from onnx import numpy_helper
+
+        tensor = self.graph.constants.get(self.name(place))
+        return None if tensor is None else numpy_helper.to_array(tensor)
 
     def is_computed(self, place: int) -> bool:
         """Whether an input is given and is not constant."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,11 +13,10 @@ from compressor.measure import accuracy, latency, size
 from compressor.pipeline.dry_run import try_out
 from compressor.pipeline.environment import environment
 from compressor.pipeline.exporting import refusal
+from compressor.pipeline.measuring import evaluate
 from compressor.progress import Progress, Silent
 from compressor.report import Artifact, ExportedFile, ExportReport, Score, Skip
-from compressor.runtimes.forward import Fixed, open_forward
-from compressor.runtimes.steps import Steps
-from compressor.task.fixed_axes import dynamic, fixed
+from compressor.task.fixed_axes import fixed
 from compressor.task.forwards import TorchForward
 from compressor.task.samples import given
 from compressor.task.submodules import stem_of, tasks_of_files
@@ -27,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from compressor.formats import ExportOptions
     from compressor.report import Latency
-    from compressor.task.contract import Task
+    from compressor.task.contract import Inputs, Task
     from compressor.task.guard import GuardedTask
     from compressor.task.samples import Sample
 
@@ -145,17 +143,14 @@ def _measured(
 ) -> list[ExportedFile]:
     """The metric and the latency of each file; the files of several modules have one metric together."""
     paths = [out / artifact.path for group in groups for _, artifact in group]
-    scores, inputs = [], list["tuple[Tensor, ...]"]()
+    scores: list[Score] = []
+    inputs: list[Inputs] = []
     for group in groups:
         progress.say(f"evaluating {', '.join(artifact.path for _, artifact in group)}")
         tasks = [own for own, _ in group]
-        with ExitStack() as opened:
-            forwards = [
-                opened.enter_context(closing(open_forward(out / artifact.path, dynamic(own))))
-                for own, artifact in group
-            ]
-            scores += [accuracy.examine_files(tasks, forwards, seed=seed).score] * len(group)
-            inputs += [_one_call(*pair) for pair in zip(forwards, tasks, strict=True)]
+        examined, calls = evaluate([out / artifact.path for _, artifact in group], tasks, seed=seed)
+        scores += [examined.score] * len(group)
+        inputs += calls
     artifacts = [artifact for group in groups for _, artifact in group]
     progress.say(f"timing {', '.join(path.name for path in paths)}")
     latencies: list[Latency]
@@ -173,11 +168,3 @@ def _measured(
         ExportedFile(artifact=artifact, score=score, latency=timed)
         for artifact, score, timed in zip(artifacts, scores, latencies, strict=True)
     ]
-
-
-def _one_call(forward: Steps | Fixed, task: Task) -> tuple[Tensor, ...]:
-    """The inputs of one call of a file: a sample of the task's length, or the step that ends it."""
-    example = task.example(1, task.length)
-    if isinstance(forward, Steps):
-        return tuple(forward.one_step(example, past=max(0, task.length - forward.info.chunk)))
-    return tuple(forward.one_call(example))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import json
+import os
 import shutil
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,8 @@ class RunFolder:
     """`with RunFolder(out, ...) as folder:` write into `folder.staging`, then `commit()`.
 
     A run that fails removes its staging folder and leaves `out` as it was, missing if it was missing, except
-    for the files of `keeping`.
+    for the files of `keeping`. The staging folder is locked while its run lives, so that the next run can tell those of
+    killed runs and removes them.
     """
 
     def __init__(self, out: Path, recipe: Recipe, *, quick: bool, force: bool) -> None:
@@ -43,7 +46,11 @@ class RunFolder:
         """Make the staging folder beside the results, on the same file system."""
         with writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
+            _remove_dead(self.out)
             self.staging = Path(tempfile.mkdtemp(dir=self.out, prefix=_STAGING))
+            self._alive = os.open(self.staging, os.O_RDONLY)
+            with contextlib.suppress(OSError):  # a file system without locks, on which nothing is taken for dead
+                fcntl.flock(self._alive, fcntl.LOCK_EX)
         return self
 
     def __exit__(
@@ -51,6 +58,7 @@ class RunFolder:
     ) -> None:
         """Remove what was staged."""
         shutil.rmtree(self.staging, ignore_errors=True)
+        os.close(self._alive)
         if self._made and error is not None and self.out.is_dir() and not any(self.out.iterdir()):
             self.out.rmdir()
         if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
@@ -62,7 +70,7 @@ class RunFolder:
         with writing(self.out / name):
             (self.staging / name).write_text(text, encoding="utf-8")
 
-    @contextmanager
+    @contextlib.contextmanager
     def keeping(self, *names: str) -> Iterator[None]:
         """If the block fails, keep these staged files in `out/unfinished`; an error of ours says so."""
         try:
@@ -88,6 +96,18 @@ class RunFolder:
                 (self.out / name).unlink(missing_ok=True)
             for path in staged:
                 path.replace(self.out / path.name)
+
+
+def _remove_dead(out: Path) -> None:
+    """Remove the staging folders that no process holds the lock of: their runs were killed."""
+    for path in out.glob(f"{_STAGING}*"):
+        with contextlib.suppress(OSError):  # locked, no folder, or gone
+            found = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(found)
 
 
 def _older_files(out: Path, recipe: Recipe, *, quick: bool, force: bool) -> set[str]:

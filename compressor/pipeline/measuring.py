@@ -9,7 +9,7 @@ from compressor.errors import OutputError
 from compressor.files import sha256
 from compressor.measure import accuracy, latency, macs, memory, size
 from compressor.report import Latency, Measurement, SpeedUp, StepMeasurement
-from compressor.runtimes.forward import open_forward
+from compressor.runtimes.forward import Fixed, open_forward
 from compressor.runtimes.steps import Steps
 from compressor.task.fixed_axes import dynamic
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from compressor.pipeline.exporting import Exported
     from compressor.pipeline.setting import Setting
     from compressor.report import Artifact
-    from compressor.task.contract import Inputs
+    from compressor.task.contract import Inputs, Task
 
 
 QUICK_ROUNDS = 8
@@ -33,24 +33,15 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
     """Everything about every file, and how much faster each is than its original (none for an original)."""
     paths = [run.folder.staging / one.artifact.path for one in exported]
     ensure_unchanged(run.folder.staging, [one.artifact for one in exported])
-    inputs = [one.task.example(1, one.task.length) for one in exported]
     examined: dict[int, Examined] = {}
+    calls: dict[int, Inputs] = {}
     for group in _groups(exported):
         run.progress.say(f"evaluating {', '.join(paths[index].name for index in group)}")
-        with ExitStack() as opened:
-            forwards = {
-                index: opened.enter_context(closing(open_forward(paths[index], dynamic(exported[index].task))))
-                for index in group
-            }
-            tasks = [exported[index].task for index in group]
-            score = accuracy.examine_files(tasks, list(forwards.values()), seed=run.recipe.seed)
-            examined |= dict.fromkeys(group, score)
-            for index, forward in forwards.items():
-                if isinstance(forward, Steps):
-                    past = max(0, run.task.length - forward.info.chunk)
-                    inputs[index] = tuple(forward.one_step(inputs[index], past=past))
-                else:
-                    inputs[index] = forward.one_call(inputs[index])
+        tasks = [exported[index].task for index in group]
+        score, own = evaluate([paths[index] for index in group], tasks, seed=run.recipe.seed)
+        examined |= dict.fromkeys(group, score)
+        calls |= zip(group, own, strict=True)
+    inputs = [calls[index] for index in range(len(exported))]
     whole = [index for index, one in enumerate(exported) if one.artifact.stream is None]
     stepping = [index for index, one in enumerate(exported) if one.artifact.stream is not None]
     timed = {**_time(run, whole, paths, inputs, exported), **_time(run, stepping, paths, inputs, exported)}
@@ -78,6 +69,32 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
     return measurements, [timed[index][1] for index in range(len(exported))]
 
 
+def evaluate(paths: Sequence[Path], tasks: Sequence[Task], *, seed: int) -> tuple[Examined, list[Inputs]]:
+    """The metric of files that belong together, and what one call of each is given when it is timed.
+
+    Args:
+        paths: One file, or those of a model's modules.
+        tasks: Of the files, their fixed sizes included.
+        seed: Of the interval.
+    """
+    with ExitStack() as opened:
+        forwards = [
+            opened.enter_context(closing(open_forward(path, dynamic(task))))
+            for path, task in zip(paths, tasks, strict=True)
+        ]
+        return accuracy.examine_files(tasks, forwards, seed=seed), [
+            _one_call(forward, task) for forward, task in zip(forwards, tasks, strict=True)
+        ]
+
+
+def _one_call(forward: Steps | Fixed, task: Task) -> Inputs:
+    """The inputs of one call of a file: a sample of the task's length, or the step that ends it."""
+    example = task.example(1, task.length)
+    if isinstance(forward, Steps):
+        return tuple(forward.one_step(example, past=max(0, dynamic(task).length - forward.info.chunk)))
+    return forward.one_call(example)
+
+
 def _groups(exported: Sequence[Exported]) -> list[list[int]]:
     """Indexes of files that belong together: those of the modules of one model."""
     groups: dict[int, list[int]] = {}
@@ -87,7 +104,7 @@ def _groups(exported: Sequence[Exported]) -> list[list[int]]:
 
 
 def ensure_unchanged(folder: Path, artifacts: Iterable[Artifact]) -> None:
-    """Raise `OutputError` if a file is not the one that was exported: no number of a report is about another file."""
+    """Raise `OutputError` if a file is gone, or not the one that was exported: no number is about another file."""
     files = [file for artifact in artifacts for file in (artifact, artifact.step) if file is not None]
     known = {part.path: part.sha256 for file in files for part in file.parts}
     known |= {file.path: file.sha256 for file in files}

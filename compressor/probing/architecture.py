@@ -14,18 +14,22 @@ from compressor.errors import UsageError
 from compressor.nn.recurrent.cells import CELLS
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.stack import RecurrentStack
-from compressor.probing.network import EncoderStack, OutputsOnly
+from compressor.probing.layers import EncoderStack, OutputsOnly
 
 if TYPE_CHECKING:
     from torch import nn
 
     from compressor.nn.graphs.layered import LayeredGraph
     from compressor.nn.recurrent.graph_layout import CellWord, Skips
-    from compressor.probing.network import Mixer
+    from compressor.probing.layers import Mixer
 
 _MIXERS: dict[str, str] = {"attention": "causal attention", "aaren": "Aaren"}
-_CELLS: dict[str, str] = {"rnn_tanh": "tanh RNN", "rnn_relu": "ReLU RNN", "gru": "GRU", "lstm": "LSTM"} | {
-    "layer_norm_lstm": "LayerNorm LSTM"
+_CELLS: dict[str, str] = {
+    "rnn_tanh": "tanh RNN",
+    "rnn_relu": "ReLU RNN",
+    "gru": "GRU",
+    "lstm": "LSTM",
+    "layer_norm_lstm": "LayerNorm LSTM",
 }
 WORDS: Final = (*_MIXERS, *_CELLS)
 """Architectures that can be named without a model."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from compressor.nn.recurrent.cells import RecurrentLayer
-    from compressor.probing.network import Mixer
+    from compressor.probing.layers import Mixer
 
 RESIZED: Final = (UnevenRecurrent, CompactMultiheadAttention, *WIDE_NORMS, LowRankLinear, LowRankRecurrent)
 """The architecture of the layer that they replace, in sizes that PyTorch's cannot have."""

@@ -80,7 +80,8 @@ def find(model: nn.Module, progress: Progress, example: str | None = None) -> Ar
     names = _wanted(model, parameters)
     if not names:
         raise _give_up(model, "its `forward` names no argument")
-    keywords = names != list(parameters)[: len(names)]
+    by_name_only = any(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in names)
+    keywords = by_name_only or names != list(parameters)[: len(names)]
     swapped = untrained = None  # what runs with samples along another axis, or in evaluation mode alone
     with progress.bar("looking for arguments that the model takes", None) as bar:
         for length in LENGTHS:

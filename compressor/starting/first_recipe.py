@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from typing import TYPE_CHECKING
 
@@ -71,7 +70,7 @@ def _wide_layers(model: nn.Module, example: tuple[Tensor, ...]) -> list[str]:
 
 def _removes(model: nn.Module, example: tuple[Tensor, ...], name: str) -> bool:
     try:
-        removal.prune(copy.deepcopy(model), {}, [example], names=[name], amount=Amount(count=1))
+        removal.prune(model, {}, [example], names=[name], amount=Amount(count=1))
     except CompressorError:
         return False
     return True

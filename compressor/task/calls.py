@@ -9,17 +9,17 @@ import torch
 
 from compressor.errors import TaskError
 from compressor.task.axes import BATCH, TIME, Observed, Sized, check_declared
+from compressor.task.fidelity import tensors_of
 from compressor.task.model_checks import changed_tensors, kept_tensors
 from compressor.task.signature import Call, Signature
-from compressor.task.sizes import first_sizes, other_sizes, written
+from compressor.task.sizes import written
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from compressor.task.axes import Axes
-    from compressor.task.guard import GuardedTask
     from compressor.task.sizes import Ranges
 
     Sizes = Mapping[str, int]
@@ -27,6 +27,30 @@ if TYPE_CHECKING:
 
 
 _SIDES = ("inputs", "outputs")
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The calls by which a model is learnt: at first sizes, and with each of these changed."""
+
+    arguments: Callable[..., Call]
+    """The call that the task's `example` stands for, by batch size, length and further sizes."""
+    first: Sizes
+    others: Sizes
+    """A second size of every axis that has one."""
+
+    def call(self, sizes: Sizes) -> Call:
+        """The call at these sizes."""
+        further = {name: size for name, size in sizes.items() if name not in (BATCH, TIME)}
+        return self.arguments(sizes[BATCH], sizes[TIME], **further)
+
+    def run(self, model: nn.Module, sizes: Sizes) -> Any:
+        """What the model gives at these sizes; raises `TaskError` if it cannot run."""
+        return run(model, self.call(sizes), sizes)
+
+    def changed(self) -> dict[str, Sizes]:
+        """Which size is changed -> the sizes then."""
+        return {word: {**self.first, word: size} for word, size in self.others.items()}
 
 
 @dataclass(frozen=True)
@@ -52,21 +76,20 @@ class Calls:
     """`batch`, `time` and further sizes of the task's example -> the two at which the model was called."""
 
 
-def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further: Sizes) -> Calls:
+def learn_calls(trials: Trials, model: nn.Module, declared: Declared) -> Calls:
     """Call `model` at two sizes of every axis of the task's example.
 
     Args:
-        task: Gives examples and the range of lengths.
+        trials: The calls.
         model: In evaluation mode, with the user's own `forward`.
         declared: What the task declares; what it leaves out is found.
-        further: The further sizes that `example` takes, and their defaults.
 
     Raises:
         TaskError: The model does not take the example, gives another structure at another size, or its axes are not
             those that the task declares.
     """
-    first, others = first_sizes(task, further), other_sizes(task, further, declared.ranges)
-    call = example_call(task, first)
+    first, others = trials.first, trials.changed()
+    call = trials.call(first)
     signature = Signature.of_call(model.forward, call)
     if not signature.input_names:
         raise TaskError("`example` gives no tensor", hint="give the tensors that `forward` takes")
@@ -74,21 +97,23 @@ def learn_calls(task: GuardedTask, model: nn.Module, declared: Declared, further
     signature = signature.with_results(run(model, call, first))
     kept = changed_tensors(model, before)
     try:
-        seen = _shapes(task, model, signature, first)
+        seen = _shapes(trials, model, signature, first)
         _refuse_other_shapes([tuple(part.shape) for part in signature.flatten(call)], seen[0], signature, first)
-        changed = {word: _shapes(task, model, signature, {**first, word: size}) for word, size in others.items()}
+        changed = {word: _shapes(trials, model, signature, sizes) for word, sizes in others.items()}
     except TaskError as error:
         raise _of_states(error, kept) from error
     sides = []
     for side, found in enumerate((signature.input_names, _apart(signature, declared))):
-        sized = {word: Sized({**first, word: others[word]}, shapes[side]) for word, shapes in changed.items()}
+        sized = {word: Sized(others[word], shapes[side]) for word, shapes in changed.items()}
         sides.append(Observed(found, Sized(first, seen[side]), sized))
     inputs, outputs = (_named(*side) for side in zip(sides, (declared.inputs, declared.outputs), _SIDES, strict=True))
-    open_sizes = {word: first[word] for word, shapes in changed.items() if word in further and shapes != seen}
-    ranges = _ranges(task, model, first, open_sizes, declared.ranges)
+    followed = [word for word, shapes in changed.items() if word not in (BATCH, TIME) and shapes != seen]
+    ranges = _ranges(trials, model, followed, declared.ranges)
     # Inputs that the task declares are as open as it says; outputs follow from them.
     outward = outputs.axes(declared.outputs or None)
-    tried = {word: (first[word], size) for word, size in others.items() if word not in further or word in ranges}
+    tried = {
+        word: (first[word], size) for word, size in trials.others.items() if word in (BATCH, TIME) or word in ranges
+    }
     return Calls(signature, declared.inputs or inputs.axes(None), outward, ranges, tried)
 
 
@@ -120,17 +145,18 @@ def _named(found: Observed, declared: Axes, what: str) -> Observed:
     return named
 
 
-def _ranges(task: GuardedTask, model: nn.Module, first: Sizes, further: Sizes, declared: Ranges) -> Ranges:
+def _ranges(trials: Trials, model: nn.Module, followed: Sequence[str], declared: Ranges) -> Ranges:
     """The range of each further size that the model's tensors follow: the task's, or what the model takes.
 
     Raises:
         TaskError: A size has the default 1, at which nothing can be seen, or is declared and no tensor follows it.
     """
     for name in declared:
-        if name not in further:
+        if name not in followed:
             raise TaskError(f"`ranges` names `{name}`, but no tensor's size follows it", hint="leave it out")
-    ranges = {}
-    for name, size in further.items():
+    first, ranges = trials.first, {}
+    for name in followed:
+        size = first[name]
         if size == 1:
             raise TaskError(
                 f"`example` gives `{name}` the size 1 by default",
@@ -139,25 +165,19 @@ def _ranges(task: GuardedTask, model: nn.Module, first: Sizes, further: Sizes, d
         if name in declared:
             smallest, largest = declared[name]
         else:
-            smallest = 1 if _runs(task, model, {**first, name: 1}) else size
-            largest = 2 * size + 1 if _runs(task, model, {**first, name: 2 * size + 1}) else size + 1
+            smallest = 1 if _runs(trials, model, {**first, name: 1}) else size
+            largest = 2 * size + 1 if _runs(trials, model, {**first, name: 2 * size + 1}) else size + 1
         ranges[name] = smallest, largest
     return ranges
 
 
-def _runs(task: GuardedTask, model: nn.Module, sizes: Sizes) -> bool:
+def _runs(trials: Trials, model: nn.Module, sizes: Sizes) -> bool:
     """Whether there is such an example, and the model takes it."""
     try:
-        run(model, example_call(task, sizes), sizes)
+        trials.run(model, sizes)
     except TaskError:
         return False
     return True
-
-
-def example_call(task: GuardedTask, sizes: Sizes) -> Call:
-    """The call that the task's example at these sizes stands for."""
-    further = {name: size for name, size in sizes.items() if name not in (BATCH, TIME)}
-    return task.arguments(sizes[BATCH], sizes[TIME], **further)
 
 
 def _refuse_other_shapes(one: Shapes, other: Shapes, signature: Signature, sizes: Sizes) -> None:
@@ -179,20 +199,15 @@ def _of_states(error: TaskError, kept: Sequence[str]) -> TaskError:
     )
 
 
-def _shapes(task: GuardedTask, model: nn.Module, signature: Signature, sizes: Sizes) -> tuple[Shapes, Shapes]:
+def _shapes(trials: Trials, model: nn.Module, signature: Signature, sizes: Sizes) -> tuple[Shapes, Shapes]:
     """Shapes of the tensors that go in and come out at these sizes."""
-    call = example_call(task, sizes)
+    call = trials.call(sizes)
     tensors = signature.flatten(call)
     results = run(model, call, sizes)
     mine = signature.with_results(results).outputs
     if mine is None or signature.outputs is None or mine.spec != signature.outputs.spec:
         raise TaskError(f"the model gives another structure at `{written(sizes)}` than at its first size")
-    return [tuple(part.shape) for part in tensors], [tuple(part.shape) for part in _tensors(signature, results)]
-
-
-def _tensors(signature: Signature, results: Any) -> Sequence[Tensor]:
-    flat = signature.flat_results(results)
-    return (flat,) if isinstance(flat, torch.Tensor) else flat
+    return [tuple(part.shape) for part in tensors], [tuple(part.shape) for part in tensors_of(results)]
 
 
 def run(model: nn.Module, call: Call, sizes: Sizes) -> Any:

@@ -15,11 +15,11 @@ from compressor.errors import CompressorError, Place, TaskError, TaskNote
 from compressor.nn.seams import mark
 from compressor.task.attributes import check_attributes
 from compressor.task.batches import split
-from compressor.task.calls import Calls, Declared, learn_calls
+from compressor.task.calls import Calls, Declared, Trials, learn_calls
 from compressor.task.forwards import AdaptedForward, ModelForward, TorchForward
 from compressor.task.model_checks import check_model
 from compressor.task.signature import Call, as_call, flatten_calls, structured
-from compressor.task.sizes import check_ranges, further_sizes
+from compressor.task.sizes import check_ranges, first_sizes, further_sizes, other_sizes
 from compressor.task.submodules import learn_submodules, paths_of
 from compressor.task.view import TaskView, ViewedBatches
 
@@ -119,10 +119,12 @@ class GuardedTask(TaskView):
                 return self.calls
             declared = Declared(self._declared_inputs, self._declared_outputs, self.declared_ranges)
             further = further_sizes(self.task.example)
+            others = other_sizes(self, further, self.declared_ranges)
+            trials = Trials(self.arguments, first_sizes(self, further), others)
             with self.placed():
-                calls = learn_calls(self, model, declared, further)
+                calls = learn_calls(trials, model, declared)
                 paths = paths_of(self.task.modules)
-                self.submodules = learn_submodules(self, model, paths, further, calls.ranges) if paths else {}
+                self.submodules = learn_submodules(trials, model, paths, calls.ranges) if paths else {}
             self.calls = calls
         return self.calls
 

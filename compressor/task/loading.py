@@ -12,15 +12,10 @@ from typing import TYPE_CHECKING
 from compressor.errors import CompressorError, Place, TaskError
 from compressor.task.contract import Task
 from compressor.task.guard import GuardedTask, place_in
+from compressor.task.spec import split_spec
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-
-def split_spec(spec: str) -> tuple[str, str]:
-    """`FILE.py` and `NAME` of `FILE.py:NAME`; the name is empty if there is none."""
-    file, _, name = spec.rpartition(":")
-    return (file, name) if file.endswith(".py") else (spec, "")
 
 
 def load(spec: str) -> GuardedTask:

@@ -20,10 +20,11 @@ from torch import nn
 from compressor.errors import TaskError
 from compressor.nn.seams import seam_of, unmark
 from compressor.task.axes import BATCH, TIME, Observed, Sized
-from compressor.task.calls import Calls, example_call, run
+from compressor.task.calls import Calls, run
+from compressor.task.fidelity import tensors_of
 from compressor.task.forwards import TorchForward
 from compressor.task.signature import Call, Signature, flatten_calls, structured
-from compressor.task.sizes import example_at, first_sizes, other_sizes
+from compressor.task.sizes import example_at
 from compressor.task.view import TaskView, ViewedBatches, adapted
 
 if TYPE_CHECKING:
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from compressor.task.calls import Sizes
+    from compressor.task.calls import Sizes, Trials
     from compressor.task.contract import Evaluation, Forward, Inputs, Task
-    from compressor.task.guard import GuardedTask
     from compressor.task.sizes import Ranges
     from compressor.task.view import Batch
 
@@ -72,16 +72,15 @@ def paths_of(declared: Any) -> dict[str, str]:
 
 
 def learn_submodules(
-    task: GuardedTask, model: nn.Module, paths: Mapping[str, str], further: Sizes, ranges: Ranges
+    trials: Trials, model: nn.Module, paths: Mapping[str, str], ranges: Ranges
 ) -> dict[str, Submodule]:
     """See how the model calls each of its modules, at two sizes of every axis.
 
     Args:
-        task: Gives examples and ranges.
+        trials: The calls of the model.
         model: In evaluation mode, with the user's own `forward`.
         paths: As `paths_of` gives them.
-        further: The further sizes that `example` takes, and their defaults.
-        ranges: Of those that the model's tensors follow.
+        ranges: Of the further sizes that the model's tensors follow.
 
     Raises:
         TaskError: A module is not there, not called, called in two ways, or used in another way than by calls; or
@@ -90,19 +89,16 @@ def learn_submodules(
     for path in paths.values():
         _check_there(model, path)
     _refuse_parameters_outside(model, paths)
-    first, others = first_sizes(task, further), other_sizes(task, further, task.declared_ranges)
-    seen = _seen(task, model, paths, first)
-    changed = {word: _seen(task, model, paths, {**first, word: size}) for word, size in others.items()}
-    _refuse_other_uses(task, model, paths, first)
+    first, others = trials.first, trials.changed()
+    seen = _seen(trials, model, paths, first)
+    changed = {word: _seen(trials, model, paths, sizes) for word, sizes in others.items()}
+    _refuse_other_uses(trials, model, paths, first)
     found = {}
     for name, path in paths.items():
         call, result = seen[name][-1]
         signature = Signature.of_call(model.get_submodule(path).forward, call).with_results(result)
         shapes = _shapes(name, signature, seen[name])
-        sized = {
-            word: ({**first, word: others[word]}, _shapes(name, signature, calls[name]))
-            for word, calls in changed.items()
-        }
+        sized = {word: (others[word], _shapes(name, signature, calls[name])) for word, calls in changed.items()}
         inputs, outputs = (
             Observed(
                 names,
@@ -251,9 +247,9 @@ def _watched(model: nn.Module, paths: Mapping[str, str]) -> Iterator[Seen]:
             handle.remove()
 
 
-def _seen(task: GuardedTask, model: nn.Module, paths: Mapping[str, str], sizes: Sizes) -> Seen:
+def _seen(trials: Trials, model: nn.Module, paths: Mapping[str, str], sizes: Sizes) -> Seen:
     with _watched(model, paths) as seen:
-        run(model, example_call(task, sizes), sizes)
+        trials.run(model, sizes)
     for name, calls in seen.items():
         if not calls:
             raise TaskError(
@@ -279,9 +275,7 @@ def _shapes(
         mine = signature.with_results(result).outputs
         if mine is None or signature.outputs is None or mine.spec != signature.outputs.spec:
             raise TaskError(f"`{name}` gives results of several structures", hint="a file gives the same in every call")
-    flat = signature.flat_results(calls[-1][1])
-    results = (flat,) if isinstance(flat, torch.Tensor) else flat
-    return [tuple(part.shape) for part in tensors], [tuple(part.shape) for part in results]
+    return [tuple(part.shape) for part in tensors], [tuple(part.shape) for part in tensors_of(calls[-1][1])]
 
 
 def _check_there(model: nn.Module, path: str) -> None:
@@ -305,11 +299,11 @@ def _refuse_parameters_outside(model: nn.Module, paths: Mapping[str, str]) -> No
         )
 
 
-def _refuse_other_uses(task: GuardedTask, model: nn.Module, paths: Mapping[str, str], sizes: Sizes) -> None:
+def _refuse_other_uses(trials: Trials, model: nn.Module, paths: Mapping[str, str], sizes: Sizes) -> None:
     """Refuse a model that reaches into its modules: from a file one gets what its `forward` gives."""
     tried = _with(model, {path: model.get_submodule(path) for path in paths.values()})
     try:
-        run(tried, example_call(task, sizes), sizes)
+        trials.run(tried, sizes)
     except TaskError as error:
         if isinstance(error.__cause__, AttributeError):
             raise TaskError(

@@ -97,16 +97,6 @@ class Blocks:
         return np.ascontiguousarray(shifted[..., ::2] | (shifted[..., 1::2] << 4))
 
 
-def to_4_bits(weight: NDArray[Any], block: int) -> Blocks:
-    """Round a matrix (K, N) to -7 ... 7 times scale = max |weight| / 7 of each block of `block` values along K."""
-    rows, columns = weight.shape
-    padded = np.zeros((columns, -(-rows // block) * block), np.float32)
-    padded[:, :rows] = weight.T
-    blocks = padded.reshape(columns, -1, block)
-    scale = _scale(blocks, (2,), 4)
-    return Blocks(to_integers(blocks, scale, 4), scale, rows)
-
-
 @dataclass(frozen=True)
 class Rows:
     """Rows of a matrix (N, K) in fewer bits."""
@@ -141,3 +131,12 @@ def rows_to_nearest(weight: NDArray[Any], bits: int, block: int) -> Rows:
     scale = usable_scale(groups.max(2), bits)
     each = np.repeat(scale, block, axis=1)[:, :columns]
     return Rows(to_integers(weight.astype(np.float32), each, bits), scale, block)
+
+
+def to_4_bits(weight: NDArray[Any], block: int) -> Blocks:
+    """Round a matrix (K, N) to -7 ... 7 times scale = max |weight| / 7 of each block of `block` values along K."""
+    rows = rows_to_nearest(weight.T, 4, block)
+    count, columns = rows.values.shape
+    values = np.zeros((count, rows.scale.shape[1] * block), np.int8)
+    values[:, :columns] = rows.values
+    return Blocks(values.reshape(count, -1, block), rows.scale[..., None], columns)

@@ -95,3 +95,19 @@ def test_what_does_not_fit_is_refused():
         WideRMSNorm(6, 7)(torch.zeros(2, 4))
     with pytest.raises(CheckpointError, match="7 channels are not 2 equal groups of at most 4"):
         WideGroupNorm.from_record({"features": 7, "groups": 2, "width": 4, "eps": 1e-5, "affine": True})
+
+
+@pytest.mark.parametrize(
+    ("layer", "change", "message"),
+    [
+        (WideRMSNorm(5, 7), {"features": 8}, "8 features cannot be left of 7"),
+        (WideRMSNorm(5, 7), {"eps": -1.0}, "eps has to lie in 0..1"),
+        (WideRMSNorm(5, 7), {"eps": float("nan")}, "eps has to lie in 0..1"),
+        (WideGroupNorm(6, 3, 4), {"eps": float("inf")}, "eps has to lie in 0..1"),
+        (WideGroupNorm(6, 3, 4), {"groups": 0}, "`groups`: Input should be greater than 0"),
+    ],
+)
+def test_a_record_that_is_not_valid_is_refused(layer, change, message):
+    with pytest.raises(CheckpointError) as caught:
+        type(layer).from_record(layer.record() | change)
+    assert message in str(caught.value)

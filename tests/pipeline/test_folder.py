@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,29 @@ def test_names_in_a_report_that_was_tampered_with_delete_nothing(tmp_path):
     write(out, quick=True)
     assert outside.read_text() == "kept"
     assert json.loads((out / REPORT_FILE).read_text())["files"] == [REPORT_FILE, "a", "z"]
+
+
+def test_what_a_killed_run_had_staged_goes_and_what_a_living_one_has_stays(tmp_path):
+    out = tmp_path / "out"
+    script = (
+        "import sys, time; from pathlib import Path; from compressor import recipe; "
+        "from compressor.pipeline.folder import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1]), recipe.load('int8'), quick=True, force=True) as folder:\n"
+        "    folder.write('half', 'made'); print(folder.staging, flush=True); time.sleep(600)"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", script, str(out)], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    try:
+        dead, living = (Path(process.stdout.readline().strip()) for process in running)
+        assert (dead / "half").exists()
+        running[0].kill()
+        running[0].wait()
+        write(out, quick=True, force=True)
+        assert not dead.exists()
+        assert (living / "half").exists()
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+            process.stdout.close()

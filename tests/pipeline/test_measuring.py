@@ -33,3 +33,11 @@ def test_a_file_that_was_changed_after_it_was_exported_is_an_error(tmp_path, pla
     (tmp_path / names[place]).write_bytes(b"another")
     with pytest.raises(OutputError, match=f"error: {names[place]} was changed after it was exported"):
         ensure_unchanged(tmp_path, [artifact])
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_file_that_is_gone_is_named(tmp_path, place):
+    artifact, names = files(tmp_path, sample().original.artifact)
+    (tmp_path / names[place]).unlink()
+    with pytest.raises(OutputError, match=f"{names[place]} cannot be read: No such file"):
+        ensure_unchanged(tmp_path, [artifact])

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from compressor.task.guard import GuardedTask
 
 SVG_FILE: Final = "lattice.svg"
-_STEPS: Final = 3
-"""Positions of the example on which the model is traced."""
 
 Order = Literal["closure", "reachability"]
 Scope = Literal["layer", "global"]
@@ -63,6 +61,7 @@ def _read(task: "GuardedTask", settings: "Settings", scope: Scope) -> "tuple[lis
     """The orders of a model's layers, and layer -> why its order cannot guide pruning."""
     from compressor.cli.progress import Terminal
     from compressor.errors import MethodError
+    from compressor.methods.base import trace_example
     from compressor.surgery.trace.tracer import trace
     from compressor.surgery.units.connections import connections
     from compressor.surgery.units.order import read
@@ -71,7 +70,7 @@ def _read(task: "GuardedTask", settings: "Settings", scope: Scope) -> "tuple[lis
     readings: list[Reading] = []
     refused: dict[str, str] = {}
     with Terminal() as progress, progress.bar("ordering the units", None):
-        seen = trace(model, task.example(2, min(task.length, max(task.min_length, _STEPS))))
+        seen = trace(model, trace_example(task))
         layers = connections(model, seen, None, scope=scope, combine=settings.combine)
         for layer in layers:
             try:

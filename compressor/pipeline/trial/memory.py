@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from compressor.nn.operations import Operations
 from compressor.pipeline.trial.results import problem
 from compressor.task.axes import BATCH, TIME
-from compressor.task.sizes import example_at, further_sizes, other_sizes
+from compressor.task.sizes import example_at, first_sizes, further_sizes, other_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ def refuse_too_large(task: GuardedTask, model: nn.Module, device: torch.device) 
     if any(TIME in axes.values() for axes in task.inputs.values()):
         ranges[TIME] = task.min_length, task.max_length
     further = {name: size for name, size in further_sizes(task.task.example).items() if name in ranges}
-    first = {BATCH: 2, TIME: task.length, **further}
+    first = first_sizes(task, further)
     others = other_sizes(task, further, task.declared_ranges)
     base = _largest(task, model, device, first)
     for name, (_, end) in ranges.items():
@@ -73,11 +73,11 @@ def _largest(task: GuardedTask, model: nn.Module, device: torch.device, sizes: M
     return max([watch.largest, *(part.numel() * part.element_size() for part in inputs)])
 
 
-class _Allocations(TorchDispatchMode):
+class _Allocations(Operations):
     """Notes the largest tensor that an operation makes; views of the model's weights are none."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         kept = (*model.parameters(), *model.buffers())
         self._kept = {part.untyped_storage().data_ptr() for part in kept}
         self.largest = 0

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from compressor.pipeline.trial.results import equal, parts, plain, problem
+from compressor.pipeline.trial.results import equal, plain, problem
+from compressor.task.fidelity import tensors_of
 from compressor.task.model_checks import changed_tensors, kept_tensors
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def refuse_changing(task: GuardedTask, model: nn.Module, forward: Callable[..., 
     """Refuse a model that gives something else in a second call: its file could not agree with it."""
     before = kept_tensors(model)
     with torch.random.fork_rng():
-        first, second = parts(forward(*example)), parts(forward(*example))
+        first, second = tensors_of(forward(*example)), tensors_of(forward(*example))
         if equal(first, second):
             return
         changed = changed_tensors(model, before)
@@ -55,7 +56,7 @@ def refuse_changing(task: GuardedTask, model: nn.Module, forward: Callable[..., 
 
 def _seeded(forward: Callable[..., Any], example: Inputs) -> list[Tensor]:
     torch.manual_seed(0)
-    return parts(forward(*example))
+    return tensors_of(forward(*example))
 
 
 def refuse_nan(task: GuardedTask, example: Inputs, outputs: Any) -> None:
@@ -67,7 +68,7 @@ def refuse_nan(task: GuardedTask, example: Inputs, outputs: Any) -> None:
                 f"`example(2, {task.length})` gives NaN in `{name}`",
                 "let `example` give inputs as they are in use; `torch.empty` gives whatever the memory holds",
             )
-    for name, part in zip(task.outputs, parts(outputs), strict=True):
+    for name, part in zip(task.outputs, tensors_of(outputs), strict=True):
         if part.is_floating_point() and bool(part.isnan().any()):
             raise problem(
                 task,

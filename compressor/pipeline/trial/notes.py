@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from compressor.errors import first_line
-from compressor.pipeline.trial.results import parts, problem
+from compressor.pipeline.trial.results import problem
 from compressor.task.axes import BATCH
+from compressor.task.fidelity import tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,8 +51,8 @@ def notes(
             f"The metric `{task.metric}` is taken to be better if it is higher: set `higher_is_better = False` in the "
             "task if that is wrong."
         )
-    yield from _of_batch(task, forward, example, parts(outputs))
-    yield from _of_inputs(task, forward, example, parts(outputs))
+    yield from _of_batch(task, forward, example, tensors_of(outputs))
+    yield from _of_inputs(task, forward, example, tensors_of(outputs))
     yield from _of_data(real)
 
 
@@ -61,7 +62,7 @@ def _of_batch(
     """Whether what a sample gives depends on the others in its batch."""
     if not any(BATCH in axes.values() for axes in task.inputs.values()):
         return
-    alone = parts(_alone(task, forward, example))
+    alone = tensors_of(_alone(task, forward, example))
     for (name, axes), both, one in zip(task.outputs.items(), outputs, alone, strict=True):
         if one.dim() != both.dim():
             raise problem(
@@ -109,7 +110,7 @@ def _of_inputs(
         if others[index].shape != example[index].shape or torch.equal(others[index], example[index]):
             continue
         with suppress(Exception):  # one of an example's inputs may not fit another example's
-            mixed = parts(forward(*example[:index], others[index], *example[index + 1 :]))
+            mixed = tensors_of(forward(*example[:index], others[index], *example[index + 1 :]))
             if all(torch.equal(*pair) for pair in zip(mixed, outputs, strict=True)):
                 yield f"The values of the input `{name}` have no effect on the outputs, between two examples."
 

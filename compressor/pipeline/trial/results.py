@@ -1,11 +1,10 @@
-"""What trials of a task share: its results as tensors, whether two are the same, and its errors."""
+"""What trials of a task share: whether two results are the same, and errors of the task."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from compressor.errors import Place, TaskError
 from compressor.task.axes import TIME
@@ -14,16 +13,13 @@ from compressor.task.samples import size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from compressor.task.contract import Inputs
     from compressor.task.guard import GuardedTask
 
 _SAME = 1e-5
 """Largest difference of two calls on the same input, relative to the largest output; GPUs sum in any order."""
-
-
-def parts(outputs: Any) -> list[Tensor]:
-    """The tensors of flat results."""
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
 def equal(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:

@@ -24,7 +24,12 @@ def blocks(report: Report) -> tuple[Block, ...]:
         return ()
     whole = _sum(report.stages)
     rows = [
-        (stage.name, form.seconds(stage.seconds), form.percent(stage.seconds / whole), _processor(stage))
+        (
+            stage.name,
+            form.seconds(stage.seconds),
+            form.percent(stage.seconds / whole),
+            form.seconds(stage.processor_seconds),
+        )
         for stage in report.stages
     ]
     table = Table(("stage", "time", "share", "processor time"), tuple(rows))
@@ -44,10 +49,6 @@ def line(report: Report) -> str:
 
 def _sum(stages: Iterable[Stage]) -> float:
     return max(sum(stage.seconds for stage in stages), 1e-9)
-
-
-def _processor(stage: Stage) -> str:
-    return form.seconds(stage.processor_seconds)
 
 
 TIME = Section("Where the time went", blocks, views=DOCUMENTS)

@@ -13,7 +13,7 @@ import torch
 from compressor.errors import UsageError
 from compressor.probing.training import one_thread
 from compressor.studies.graphs.training import train
-from compressor.task.loading import split_spec
+from compressor.task.spec import split_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -133,12 +133,10 @@ def _choose(
     heads, skipped = {}, list(choice.skipped)
     for layer in layers:
         stays = ~torch.isin(torch.from_numpy(layer.groups), torch.from_numpy(choice.removed))
-        if bool(stays.all()) and layer.module in {skip.name for skip in skipped}:
-            continue
-        if bool(stays.all()):
-            skipped.append(Skip(name=layer.module, reason="none of its heads is among the lowest of all"))
-        else:
+        if not bool(stays.all()):
             heads[layer.module] = stays
+        elif layer.module not in {skip.name for skip in choice.skipped}:
+            skipped.append(Skip(name=layer.module, reason="none of its heads is among the lowest of all"))
     return heads, tuple(skipped)
 
 

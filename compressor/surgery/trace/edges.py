@@ -177,17 +177,26 @@ class NarrowingHook:
 
 def narrow_inputs(model: nn.Module, edges: Edges) -> None:
     """Let a model cut its inputs as one more removal has it."""
-    hooks = [hook for hook in model._forward_pre_hooks.values() if isinstance(hook, NarrowingHook)]
-    if not hooks:
-        hooks = [NarrowingHook()]
-        model.register_forward_pre_hook(hooks[0])
-    hooks[0].edges += (edges,)
+    hook = _hook_of(model)
+    if hook is None:
+        hook = NarrowingHook()
+        model.register_forward_pre_hook(hook)
+    hook.edges += (edges,)
+
+
+def _hook_of(model: nn.Module) -> NarrowingHook | None:
+    return next((hook for hook in model._forward_pre_hooks.values() if isinstance(hook, NarrowingHook)), None)
+
+
+def _removals(model: nn.Module) -> tuple[Edges, ...]:
+    """What a model has lost of its inputs and outputs, the first removal first."""
+    hook = _hook_of(model)
+    return () if hook is None else hook.edges
 
 
 def starting_inputs(model: nn.Module) -> dict[int, Cut]:
     """Place of an input that keeps its size since units were removed -> what the model reads of it now."""
-    hooks = [hook for hook in model._forward_pre_hooks.values() if isinstance(hook, NarrowingHook)]
-    return {cut.index: cut for hook in hooks for edges in hook.edges for cut in edges.starting}
+    return {cut.index: cut for edges in _removals(model) for cut in edges.starting}
 
 
 def narrowed_target(model: nn.Module, outputs: Any, target: Any) -> Any:
@@ -201,8 +210,7 @@ def narrowed_target(model: nn.Module, outputs: Any, target: Any) -> Any:
         target: Tensors in any structure.
     """
     given = [part for part in tree_flatten(outputs)[0] if isinstance(part, Tensor)]
-    hooks = [hook for hook in model._forward_pre_hooks.values() if isinstance(hook, NarrowingHook)]
-    for cut in (cut for hook in hooks for edges in hook.edges for cut in edges.outputs):
+    for cut in (cut for edges in _removals(model) for cut in edges.outputs):
         target = tree_map_only(Tensor, partial(_like, cut, given[cut.index]), target)
     return target
 

@@ -142,8 +142,10 @@ class Trace:
     def leaves_as_state(self, index: int, labels: Tensor) -> bool:
         """True for an output that carries the same units, at the same places, as an input of its shape."""
         for entry in self._entering.values():
-            key = (input_name(entry.place or 0), entry.whole.dim() - 1)
-            if entry.place is None or key not in self.atoms.axes or entry.tensor.size() != labels.size():
+            if entry.place is None:
+                continue
+            key = (input_name(entry.place), entry.whole.dim() - 1)
+            if key not in self.atoms.axes or entry.tensor.size() != labels.size():
                 continue
             atoms = self.atoms.axes[key][entry.positions]
             entering = np.broadcast_to(atoms, tuple(labels.size()))

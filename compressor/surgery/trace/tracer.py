@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from compressor.nn.attention.plain import plain_attention
+from compressor.nn.operations import Operations
 from compressor.surgery.trace.convolutions import CONVOLUTIONS
 from compressor.surgery.trace.elementwise import (
     CONSTANTS,
@@ -75,16 +75,11 @@ def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Trace:
     return seen
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(Operations):
     """Follows every operation."""
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Not wrapped for torch.compile, which is never used here and whose import takes seconds."""
-        return False
-
     def __init__(self, trace: Trace) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.trace = trace
 
     def __torch_dispatch__(

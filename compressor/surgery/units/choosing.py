@@ -41,12 +41,10 @@ def choose(
     else:
         removed, left_alone = _from_each(usable, scores, pinned, amount, required)
         skipped += left_alone
+    if not removed and skipped:
+        raise _nothing(skipped)
     if not removed:
-        raise (
-            _nothing(skipped)
-            if skipped
-            else SurgeryError("no unit would go: none scores low enough", hint="ask for a `ratio`")
-        )
+        raise SurgeryError("no unit would go: none scores low enough", hint="ask for a `ratio`")
     return Choice(np.array(sorted(removed), np.int64), tuple(skipped))
 
 

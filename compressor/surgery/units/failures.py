@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from compressor.errors import SurgeryError
 from compressor.report import Skip
@@ -43,45 +43,59 @@ def without_failing(
     Raises:
         FailedRemoval: A required layer or all of them fail; the message names one.
     """
-    kept, failed = _compatible(list(names), attempt)
+    attempts = _Attempts(attempt)
+    kept, failed = _compatible(list(names), attempts)
     for name, error in failed.items():
         if name in required or not kept:
             raise FailedRemoval(f"{what} of `{name}` cannot be removed: {error.message}", hint=_hint(name, error))
-    return attempt(kept), tuple(Skip(name=name, reason=error.message) for name, error in failed.items())
+    return attempts.result(kept), tuple(Skip(name=name, reason=error.message) for name, error in failed.items())
 
 
-def _compatible(
-    names: list[str], attempt: Callable[[Sequence[str]], object]
-) -> tuple[list[str], dict[str, FailedRemoval]]:
+class _Attempts(Generic[R]):
+    """Tries layers out and keeps what the last ones that went well gave: an attempt traces, scores and compares."""
+
+    def __init__(self, attempt: Callable[[Sequence[str]], R]) -> None:
+        """See `without_failing`."""
+        self._attempt = attempt
+        self._last: tuple[list[str], R] | None = None
+
+    def failure(self, names: list[str]) -> FailedRemoval | None:
+        """What is wrong with these layers."""
+        try:
+            self._last = (list(names), self._attempt(names))
+        except FailedRemoval as error:
+            return error
+        except SurgeryError:
+            return None  # none of them can go by itself: that is no fault of theirs
+        return None
+
+    def result(self, names: list[str]) -> R:
+        """What the attempt gives for these layers."""
+        if self._last is not None and self._last[0] == names:
+            return self._last[1]
+        return self._attempt(names)
+
+
+def _compatible(names: list[str], attempts: _Attempts[R]) -> tuple[list[str], dict[str, FailedRemoval]]:
     """The layers that do not fail together, and the others with what each said; found by halving."""
-    error = _failure(names, attempt)
+    error = attempts.failure(names)
     if error is None:
         return names, {}
     if len(names) == 1:
         return [], {names[0]: error}
     middle = len(names) // 2
-    kept, failed = _compatible(names[:middle], attempt)
-    more, failed_too = _compatible(names[middle:], attempt)
+    kept, failed = _compatible(names[:middle], attempts)
+    more, failed_too = _compatible(names[middle:], attempts)
     failed |= failed_too
-    if kept and more and _failure(kept + more, attempt) is not None:
+    if kept and more and attempts.failure(kept + more) is not None:
         for name in more:  # each half is right by itself: add one after the other
-            error = _failure([*kept, name], attempt)
+            error = attempts.failure([*kept, name])
             if error is None:
                 kept.append(name)
             else:
                 failed[name] = error
         return kept, failed
     return kept + more, failed
-
-
-def _failure(names: Sequence[str], attempt: Callable[[Sequence[str]], object]) -> FailedRemoval | None:
-    try:
-        attempt(names)
-    except FailedRemoval as error:
-        return error
-    except SurgeryError:
-        return None  # none of them can go by itself: that is no fault of theirs
-    return None
 
 
 def _hint(name: str, error: FailedRemoval) -> str:

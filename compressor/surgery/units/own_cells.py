@@ -13,11 +13,10 @@ from compressor.nn.names import full_name
 from compressor.surgery.equivalence import evaluating_on_cpu
 from compressor.surgery.trace.own_cells import own_cells
 from compressor.surgery.trace.tracer import trace
+from compressor.surgery.units.planning import CONVOLUTIONS, output_axis
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_PARTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,8 @@ def find_own_cells(model: nn.Module, example: tuple[Tensor, ...]) -> dict[str, O
         made = {
             name: np.unique(seen.atoms.roots(ids))
             for name, module in original.named_modules()
-            if isinstance(module, _PARTS) and (ids := seen.atoms.axes.get((full_name(name, "weight"), 0))) is not None
+            if isinstance(module, (nn.Linear, *CONVOLUTIONS))
+            and (ids := seen.atoms.axes.get((full_name(name, "weight"), output_axis(module)))) is not None
         }
         return {
             cell: OwnCell(

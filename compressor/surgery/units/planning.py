@@ -124,7 +124,7 @@ def _layers_of(name: str, module: nn.Module | None, seen: Trace, own: Mapping[st
             if (ids := seen.atoms.axes.get((f"{name}.weight_hr_{part_suffix(layer, direction)}", 0))) is not None
         ]
     if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
-        ids = seen.atoms.axes.get((f"{name}.weight", _output_axis(module)))
+        ids = seen.atoms.axes.get((f"{name}.weight", output_axis(module)))
         return [] if ids is None else [Layer(name, roots(ids))]
     if name in own:
         return [Layer(name, own[name])]
@@ -133,8 +133,11 @@ def _layers_of(name: str, module: nn.Module | None, seen: Trace, own: Mapping[st
     )
 
 
-def _output_axis(module: Any) -> int:
-    """Of the weight of a Linear or convolution; a transposed one with one channel in each group owns its inputs."""
+def output_axis(module: Any) -> int:
+    """The axis of the weight of a Linear or convolution along which its units lie.
+
+    A transposed one with one channel in each group owns its inputs.
+    """
     if not getattr(module, "transposed", False):
         return 0
     return int(module.groups == 1 or module.weight.size(1) > 1)

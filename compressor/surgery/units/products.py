@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from compressor.nn.operations import Operations
 from compressor.surgery.units.resize import tensor_of
 
 if TYPE_CHECKING:
@@ -16,23 +16,18 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 
-class Products(TorchDispatchMode):
+class Products(Operations):
     """While it is active: the inputs of each product x W^T with a named weight, and the bias that is added in it."""
 
     def __init__(self, model: nn.Module, weights: Sequence[str]) -> None:
         """Watch these weights (O, I) of a model."""
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.inputs: dict[str, list[Tensor]] = {}
         """Weight -> (N, I) of each product."""
         self._biases: dict[str, set[str | None]] = {}
         self._weights = {tensor_of(model, name).data_ptr(): name for name in weights}
         self._shapes = {name: tensor_of(model, name).shape for name in weights}
         self._parameters = {parameter.data_ptr(): name for name, parameter in model.named_parameters()}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Not wrapped for torch.compile, whose import takes seconds."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

@@ -21,7 +21,7 @@ from compressor.errors import MethodError
 from compressor.nn.names import full_name
 from compressor.surgery.refit.calibration import CONVOLUTIONS, Batches
 from compressor.surgery.refit.consumers import CONSUMERS
-from compressor.surgery.trace.edges import is_edge
+from compressor.surgery.trace.edges import is_edge, narrowed_target
 from compressor.surgery.units.resize import tensor_of
 from compressor.surgery.units.statistics import Statistics, measure
 
@@ -95,7 +95,8 @@ def taylor(batches: Iterable[tuple[tuple[Tensor, ...], Any]], loss: Callable[[An
             axes = {key: ids for key, ids in trace.atoms.axes.items() if key[0] in parameters}
             wanted = {name: parameters[name] for name, _ in axes if parameters[name].dim() > 1}
             for inputs, target in batches:
-                value = loss(copied(*_on_device(copied, inputs)), target)
+                outputs = copied(*_on_device(copied, inputs))
+                value = loss(outputs, narrowed_target(copied, outputs, target))
                 for name, gradient in _gradients(value, wanted).items():
                     effect = (gradient * wanted[name].detach()).abs().double()
                     for axis in range(effect.dim()):

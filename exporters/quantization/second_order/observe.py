@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressor.nn.attention.plain import plain_attention
 from compressor.nn.least_squares import Moments
+from compressor.nn.operations import Operations
 from compressor.nn.recurrent.layers import is_layer, is_step_module, parts
 from compressor.surgery.refit.calibration import CONVOLUTIONS, Call, consumed, evaluating, patches, watching
 
@@ -198,7 +198,7 @@ class _Products(TorchFunctionMode):
         self._pauses += change
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(Operations):
     """Tells of `mm` and `addmm` with a parameter as the right side."""
 
     def __init__(
@@ -206,7 +206,7 @@ class _Operators(TorchDispatchMode):
         find: Callable[[Tensor], Operand | None],
         record: Callable[[Operand, Callable[[], Iterator[Tensor]]], Any],
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._find, self._record = find, record
 
     def __torch_dispatch__(

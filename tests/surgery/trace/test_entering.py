@@ -13,6 +13,7 @@ from torch import nn
 from compressor.formats import Job
 from compressor.surgery.rebuild import rebuild
 from compressor.surgery.trace.edges import narrowed_target
+from compressor.surgery.units import scores
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
 from compressor.task.narrowed_states import NarrowedStates
@@ -53,9 +54,10 @@ def example(batch, length):
     return torch.randn(batch, length, INPUT), torch.randn(1, batch, HIDDEN), torch.randint(2, (batch,)).float()
 
 
-def removed(model, count=3):
+def removed(model, count=3, scorer=None):
     torch.manual_seed(0)
-    return prune(model.eval(), {}, [example(2, 3), example(3, 5)], names=["rnn"], amount=Amount(count=count))
+    examples = [example(2, 3), example(3, 5)]
+    return prune(model.eval(), {}, examples, names=["rnn"], amount=Amount(count=count), scorer=scorer)
 
 
 @pytest.mark.parametrize("reset", ["product", "where", "fill", "row"])
@@ -115,6 +117,14 @@ def test_a_target_that_is_a_state_is_cut_like_the_state():
     [cut] = done.structure[-1]["outputs"].values()
     torch.testing.assert_close(target["h"], wide[..., cut["kept"]])
     assert (target["y"].shape, target["other"].shape) == ((2, 4, CLASSES), (7,))
+
+
+def test_a_score_by_the_loss_takes_a_target_that_is_a_state():
+    def loss(outputs, target):
+        return (outputs[1] - target).square().mean()
+
+    taylor = scores.taylor([(example(2, 4), torch.randn(1, 2, HIDDEN))], loss)
+    assert removed(removed(Streaming()).model, count=2, scorer=taylor).model.rnn.hidden_size == HIDDEN - 5
 
 
 AXES = {"x": {0: "batch", 1: "time"}, "h": {1: "batch"}, "keep": {0: "batch"}}

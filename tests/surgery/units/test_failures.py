@@ -89,6 +89,19 @@ def test_of_layers_that_only_fail_together_the_first_ones_go():
         without_failing("abcd", ("c",), attempt(set(), [("a", "c")]), what="heads")
 
 
+@pytest.mark.parametrize("bad", [set(), {"a"}, {"e"}, {"a", "b"}])
+def test_what_went_well_is_not_done_again(bad):
+    tried = []
+
+    def counted(names):
+        tried.append(tuple(names))
+        return attempt(bad)(names)
+
+    result, _ = without_failing("abcde", (), counted)
+    assert result == tuple(name for name in "abcde" if name not in bad)
+    assert tried.count(result) == 1
+
+
 class Tied(nn.Module):
     """Two branches side by side are added to a third layer, which has the width of both."""
 

@@ -46,6 +46,22 @@ def test_the_layers_of_a_cell_are_its_parts_and_others_are_not():
     assert found[""].parts == ("i2h", "h2h")
 
 
+class Transposed(OwnCell):
+    """A cell that makes its state by a transposed convolution, whose weight has its outputs along the second axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.x2h, self.h2h = nn.ConvTranspose1d(INPUT, HIDDEN, 1), nn.Linear(HIDDEN, HIDDEN)
+
+    def forward(self, x, states):
+        return (torch.tanh(self.x2h(x[..., None])[..., 0] + self.h2h(states[0])),)
+
+
+def test_a_transposed_convolution_is_a_part_too():
+    found = find_own_cells(Loop(Transposed()).double(), EXAMPLES[0])
+    assert found["cell"].parts == ("cell.x2h", "cell.h2h")
+
+
 def test_a_loop_over_cells_of_pytorch_has_no_cell_of_its_own():
     example = (torch.randn(2, 3, INPUT), torch.tensor([3, 2]))
     assert find_own_cells(CellLoop(nn.GRUCell), example) == {}

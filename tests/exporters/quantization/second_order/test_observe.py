@@ -6,6 +6,8 @@ from torch import nn
 
 from exporters.quantization.second_order.observe import Observed, Operand
 
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
 
 def second_moments(model, *batches):
     observed = Observed(model.eval())
@@ -17,10 +19,6 @@ def second_moments(model, *batches):
 def moment(inputs):
     rows = inputs.reshape(-1, inputs.shape[-1]).double()
     return rows.T @ rows / len(rows)
-
-
-def close(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 class Own(nn.Module):
@@ -46,7 +44,7 @@ def test_products_in_the_models_own_code_are_found_with_the_rows_that_they_use()
         Operand("both", 4, 8),
     ]
     for operand, factor in zip(seen, (1, 1, 2, 3), strict=True):
-        close(seen[operand], moment(factor * x))
+        torch.testing.assert_close(seen[operand], moment(factor * x), **CLOSE)
     torch.testing.assert_close(Operand("right", 0, 5, columns=True).of(model.right), model.right.T)
 
 
@@ -56,9 +54,13 @@ def test_states_of_both_directions_are_what_the_recurrent_matrices_multiply():
     outputs = model(x)[0].detach()
     zero = torch.zeros(3, 1, 5)
     forward, backward = outputs[..., :5], outputs[..., 5:]
-    close(seen[Operand("weight_hh_l0", 0, 20)], moment(torch.cat([zero, forward[:, :-1]], 1)))
-    close(seen[Operand("weight_hh_l0_reverse", 0, 20)], moment(torch.cat([backward[:, 1:], zero], 1)))
-    close(seen[Operand("weight_ih_l0", 0, 20)], moment(x))
+    torch.testing.assert_close(
+        seen[Operand("weight_hh_l0", 0, 20)], moment(torch.cat([zero, forward[:, :-1]], 1)), **CLOSE
+    )
+    torch.testing.assert_close(
+        seen[Operand("weight_hh_l0_reverse", 0, 20)], moment(torch.cat([backward[:, 1:], zero], 1)), **CLOSE
+    )
+    torch.testing.assert_close(seen[Operand("weight_ih_l0", 0, 20)], moment(x), **CLOSE)
 
 
 def test_attention_and_convolutions_are_found_and_batches_add_up():
@@ -74,7 +76,9 @@ def test_attention_and_convolutions_are_found_and_batches_add_up():
     seen = second_moments(model, (x,), (y,))
     names = [operand.parameter for operand in seen]
     assert names == ["attention.in_proj_weight", "attention.out_proj.weight", "conv.weight"]
-    close(seen[Operand("attention.in_proj_weight", 0, 24)], moment(torch.cat([x.flatten(0, 1), y.flatten(0, 1)])))
+    torch.testing.assert_close(
+        seen[Operand("attention.in_proj_weight", 0, 24)], moment(torch.cat([x.flatten(0, 1), y.flatten(0, 1)])), **CLOSE
+    )
     assert seen[Operand("conv.weight", 0, 3)].shape == (24, 24)
 
 
@@ -93,7 +97,7 @@ def test_cells_in_a_loop_are_summed_over_their_steps(cell):
 
     x = torch.randn(3, 6, 4)
     rows = 5 * {nn.GRUCell: 3, nn.LSTMCell: 4, nn.RNNCell: 1}[cell]
-    close(second_moments(Loop(), (x,))[Operand("cell.weight_ih", 0, rows)], moment(x))
+    torch.testing.assert_close(second_moments(Loop(), (x,))[Operand("cell.weight_ih", 0, rows)], moment(x), **CLOSE)
 
 
 def test_the_model_is_in_its_own_mode_again_and_calls_nothing_of_ours_later():
