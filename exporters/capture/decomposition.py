@@ -52,7 +52,11 @@ def left_out() -> Iterator[None]:
             known = set(_decomp.get_onnx_implemented_overloads(registry))
             _tables[opset] = _decomp.create_onnx_friendly_decomposition_table(known)
         table = _tables[opset]
-        return program if unchanged(program, table, keeps_whole) else program.run_decompositions(dict(table))
+        if unchanged(program, table, keeps_whole):
+            return program
+        program = program.run_decompositions(dict(table))
+        _replace_views(program.graph)
+        return program
 
     with replaced(_fx_passes, "decompose_with_registry", decomposed):
         yield
@@ -120,6 +124,16 @@ def _is_defined_by_others(name: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
 
 
+def _replace_views(graph: fx.Graph) -> None:
+    """Views become reshapes: the exporter runs the graph once more, and a tensor may have another layout than before.
+
+    A `contiguous` in front of a view may be gone, and an operator gives another layout decomposed than as a whole.
+    """
+    for node in graph.nodes:
+        if node.target is _OPS.view.default:
+            node.target = _OPS.reshape.default
+
+
 def _simplify(graph: fx.Graph, sizes: dict[str, tuple[fx.Node, int]]) -> None:
     """Replace operators that only rename a tensor or its axes, and drop what nothing reads."""
     first = next(node for node in graph.nodes if node.op != "placeholder")
@@ -135,10 +149,6 @@ def _simplify(graph: fx.Graph, sizes: dict[str, tuple[fx.Node, int]]) -> None:
         return read[str(size)]
 
     for node in list(graph.nodes):
-        if node.target is _OPS.view.default:
-            # Without a `contiguous` before it a view may be none, and the exporter runs the graph once more.
-            node.target = _OPS.reshape.default
-            continue
         if node.op != "call_function" or not _is_simple(node, sizes):
             continue
         if node.target is _OPS.numpy_T.default:
@@ -152,4 +162,5 @@ def _simplify(graph: fx.Graph, sizes: dict[str, tuple[fx.Node, int]]) -> None:
         else:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+    _replace_views(graph)
     graph.eliminate_dead_code()

@@ -30,7 +30,6 @@ from weather import seasonal_naive, window_mean, windows  # noqa: E402
 from compressor.files import write_whole  # noqa: E402
 from compressor.formats import Job  # noqa: E402
 from compressor.measure import accuracy  # noqa: E402
-from compressor.measure.accuracy import torch_forward  # noqa: E402
 from compressor.methods.aaren import Aaren  # noqa: E402
 from compressor.methods.base import Context, State  # noqa: E402
 from compressor.methods.retrain import Retrain  # noqa: E402
@@ -38,6 +37,7 @@ from compressor.nn.attention.aaren import AarenAttention  # noqa: E402
 from compressor.nn.structure import replace_module  # noqa: E402
 from compressor.progress import Silent  # noqa: E402
 from compressor.runtimes.onnx_runtime import OnnxFile  # noqa: E402
+from compressor.task.forwards import TorchForward  # noqa: E402
 from compressor.task.guard import GuardedTask  # noqa: E402
 from exporters.onnx import Options, export  # noqa: E402
 
@@ -115,7 +115,7 @@ def measure(name: str, seed: int) -> Row:
     models = {"attention": original, "scratch": train(series, seed, swapped)}
     unfinished, models["converted"] = converted(task, original, steps(series), seed)
     row: Row = {"task": name, "seed": seed}
-    row["before retraining"] = round(accuracy.score(task, torch_forward(unfinished, torch.device("cpu"))).value, 4)
+    row["before retraining"] = round(accuracy.score(task, TorchForward(unfinished, torch.device("cpu"))).value, 4)
     for form, model in models.items():
         value, parts = on_file(task, model)
         row[form] = round(value, 4)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from exporters.capture import decomposition, program
 
@@ -101,6 +102,17 @@ def test_a_view_behind_a_copy_that_is_dropped_is_written(retraced):
     inputs = [node for node in given.graph.nodes if node.op == "placeholder"]
     values = [torch.ones(5, 3) if node.name == "x" else torch.zeros(node.meta["val"].shape) for node in inputs]
     assert float(torch.fx.Interpreter(given.graph_module).run(*values)[0]) == 30.0
+
+
+def test_a_decomposed_program_asks_for_no_layout_in_memory(retraced):
+    from torch.onnx._internal.exporter import _fx_passes
+
+    given = traced(lambda self, x: x.clone().add_(1).transpose(0, 1).contiguous().view(-1))
+    with decomposition.left_out():
+        found = targets(_fx_passes.decompose_with_registry(given, ONNXRegistry.from_torchlib(opset_version=18)).graph)
+    assert retraced
+    assert OPS.reshape.default in found
+    assert OPS.view.default not in found
 
 
 def test_dropout_in_training_is_no_renaming():
