@@ -57,7 +57,11 @@ def read(path_or_name: str) -> Source:
     Raises:
         RecipeError: The file is missing, not readable, too long, or not UTF-8.
     """
-    path = find(path_or_name)
+    return read_file(find(path_or_name), "recipe")
+
+
+def read_file(path: Path, noun: str) -> Source:
+    """Read the text of a file; `noun` is what it should be. Raises as `read`."""
     file = str(path)
     try:
         with path.open("rb") as stream:
@@ -65,7 +69,7 @@ def read(path_or_name: str) -> Source:
     except OSError as error:
         raise RecipeError(f"cannot read `{file}`: {error.strerror}") from error
     if len(data) > MAX_BYTES:
-        raise RecipeError(f"`{file}` is longer than {MAX_BYTES // 1024} KiB", hint="is this a recipe?")
+        raise RecipeError(f"`{file}` is longer than {MAX_BYTES // 1024} KiB", hint=f"is this a {noun}?")
     try:
         return Source(file, data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

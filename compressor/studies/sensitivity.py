@@ -202,14 +202,15 @@ def write_cache(path: Path, sensitivity: Sensitivity) -> None:
 
 
 def _key(prober: Prober, ratios: Sequence[float]) -> str:
-    """Hash of the weights, the model's structure, the task's code, the step's options, the ratios and the version.
+    """Hash of the weights, the model's structure, the task's code, the step's options, the ratios, the slice and the version.
 
     The task's code is its file and what it imported from the same folder. The data that it reads is not looked at.
     """
     from compressor import __version__
 
     digest = hashlib.sha256(f"{__version__}\n{torch.__version__}\n{prober.task.name}\n{prober.model}".encode())
-    digest.update(json.dumps([_options(prober.step), list(ratios)], sort_keys=True).encode())
+    facts = [_options(prober.step), list(ratios), *([] if prober.task.limit is None else [prober.task.limit])]
+    digest.update(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in prober.model.state_dict().items():
         value = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
