@@ -1,5 +1,6 @@
-"""`compressor report`: show a finished run again."""
+"""`compressor report`: show a finished run or search again."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,15 +11,19 @@ from compressor.errors import ReportError
 
 
 def report(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run.", show_default=False)],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run or a search.", show_default=False)],
     form: Annotated[
         Literal["table", "md", "json", "html"], typer.Option("--format", help="How to write it.")
     ] = "table",
 ) -> None:
-    """Write the report of a finished run to standard output."""
+    """Write the report of a finished run or search to standard output."""
     from compressor.report import Report
 
-    facts = Report.from_json(_read(Path(folder)))
+    text = _read(Path(folder))
+    if _is_search(text):
+        _search(text, form)
+        return
+    facts = Report.from_json(text)
     match form:
         case "json":
             emit(facts.to_json())
@@ -34,6 +39,30 @@ def report(
             from compressor.render import terminal
 
             emit_rich(*terminal.page(facts))
+
+
+def _is_search(text: str) -> bool:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and content.get("kind") == "search"
+
+
+def _search(text: str, form: str) -> None:
+    from compressor.render import search_pages
+    from compressor.report import SearchReport
+
+    facts = SearchReport.from_json(text)
+    match form:
+        case "json":
+            emit(facts.to_json())
+        case "md":
+            emit(search_pages.markdown(facts))
+        case "html":
+            emit(search_pages.html(facts))
+        case _:
+            emit_rich(*search_pages.terminal(facts))
 
 
 def _read(folder: Path) -> str:

@@ -11,6 +11,8 @@ from compressor.render.sections import shown
 from compressor.render.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from compressor.render.blocks import Block
     from compressor.report import Report
 
@@ -21,6 +23,11 @@ _MOST_COLUMNS: Final = 4
 
 def page(report: Report) -> str:
     """The whole report as a self-contained page: all text of the report's escaped, plots as inline SVG."""
+    return document(report.name, [(section.title, section.anchor, blocks) for section, blocks in shown(report, "html")])
+
+
+def document(title: str, sections: Sequence[tuple[str, str, Sequence[Block]]]) -> str:
+    """A self-contained page of sections, each with its title, its name as a place in the page, and its blocks."""
     from jinja2 import Environment, StrictUndefined
 
     source = resources.files("compressor.render").joinpath(_TEMPLATE).read_text(encoding="utf-8")
@@ -28,8 +35,8 @@ def page(report: Report) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
     )
     rendered: str = environment.from_string(source).render(
-        title=report.name,
-        sections=shown(report, "html"),
+        title=title,
+        sections=sections,
         kind=_kind,
         link=_link,
         marks=MARKS,

@@ -18,6 +18,7 @@ from compressor.report.probes import Probe, ProbeFile, ProbeLength, ProbeResult,
 from compressor.report.quantization import Quantization, QuantizationPoint, QuantizedMatrix
 from compressor.report.report import Limit, Report
 from compressor.report.scores import Drop, Interval, Score
+from compressor.report.search import GoalCost, SearchPoint, SearchReport
 from compressor.report.sensitivity import LayerSensitivity, Sensitivity, SensitivityPoint
 from compressor.report.steps import Change, Control, Skip, StepReport
 from compressor.report.streaming import StateInfo, StreamInfo, StreamInput, StreamOutput
@@ -33,6 +34,7 @@ __all__ = [
     "Fact",
     "FileDescription",
     "Fingerprints",
+    "GoalCost",
     "Interval",
     "Latency",
     "LayerSensitivity",
@@ -57,6 +59,8 @@ __all__ = [
     "Report",
     "RuntimeCheck",
     "Score",
+    "SearchPoint",
+    "SearchReport",
     "Sensitivity",
     "SensitivityPoint",
     "Skip",

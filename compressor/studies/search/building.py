@@ -26,8 +26,6 @@ from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.own_cells import find_own_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from compressor.report import Sensitivity
     from compressor.studies.search.goals import Goals
     from compressor.studies.search.parts import Part
@@ -275,4 +273,4 @@ def _loss(subject: Subject, batch: tuple[tuple[torch.Tensor, ...], object]) -> t
 
 
 def _first(outputs: object) -> torch.Tensor:
-    return outputs if isinstance(outputs, torch.Tensor) else outputs[0]  # type: ignore[index,no-any-return]
+    return outputs if isinstance(outputs, torch.Tensor) else outputs[0]  # type: ignore[index]

@@ -11,12 +11,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from compressor.studies.search.prediction import Graphs
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from compressor.studies.search.goals import Goals
+    from compressor.studies.search.prediction import Graphs
     from compressor.studies.search.records import Trail
     from compressor.studies.search.space import Rung
 
@@ -104,9 +103,7 @@ def factor(points: Sequence[Trail], rung: Rung) -> float:
 
 def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether one is nowhere worse and somewhere better."""
-    return all(a <= b for a, b in zip(one, other, strict=True)) and any(
-        a < b for a, b in zip(one, other, strict=True)
-    )
+    return all(a <= b for a, b in zip(one, other, strict=True)) and any(a < b for a, b in zip(one, other, strict=True))
 
 
 def frontier(found: Sequence[Estimate], goals: Goals) -> list[Estimate]:

@@ -3,63 +3,50 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 import time
-from contextlib import closing
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final
 
 import torch
 
 from compressor.errors import CompressorError, MethodError, TaskError
-from compressor.formats import Job, export
-from compressor.measure import latency, size
+from compressor.measure import size
 from compressor.methods import METHODS
-from compressor.runtimes.forward import open_forward
+from compressor.progress import Progress, Silent
+from compressor.studies.search import files
 from compressor.studies.search.outcomes import Outcome
-from compressor.task.fixed_axes import dynamic, fixed
+from compressor.studies.search.prediction import round_as_stored, weight_bytes
 from compressor.task.forwards import TorchForward
-from compressor.task.narrowed_states import NarrowedStates
-from compressor.training.rounding import Rounding
 
 if TYPE_CHECKING:
     from compressor.methods.base import State
     from compressor.studies.search.knobs import Point
-    from compressor.studies.search.prediction import Prediction
     from compressor.studies.search.space import Rung, Space
     from compressor.studies.search.subject import Subject
 
-_ROUNDED: Final = ("int8", "int4")
-_LATENCY_SECONDS: Final = 5.0
+_SILENT: Final = Silent()
 
 
 class Evaluator:
     """Carries recipes out on one task."""
 
-    def __init__(self, subject: Subject, space: Space, prediction: Prediction) -> None:
-        """For points of `space`; bytes and latency of files that are not written come from `prediction`."""
+    def __init__(self, subject: Subject, space: Space, progress: Progress = _SILENT) -> None:
+        """For points of `space`."""
         self.subject = subject
         self.space = space
-        self.prediction = prediction
+        self.progress = progress
 
     def at(self, point: Point, rung: Rung) -> Outcome:
-        """What a rung gives for a point. A recipe that cannot be carried out is no error: the outcome says why.
-
-        Raises:
-            TaskError: The task's own functions fail.
-        """
+        """What a rung gives for a point. A recipe that cannot be carried out is no error: the outcome says why."""
         started = time.perf_counter()
         try:
             with torch.random.fork_rng():
                 torch.manual_seed(self.subject.seed)
                 outcome = self._in_full(point) if rung == 2 else self._of_torch(point, rung)
-        except TaskError as error:
-            if error.__cause__ is not None:  # raised by the task's own code
-                raise
-            outcome = Outcome(refused=error.message)
+        except TaskError as error:  # a metric that is not finite, or code of the task that a smaller model breaks
+            outcome = Outcome(refused=f"{self.subject.function}: {' '.join(error.message.split())}")
         except CompressorError as error:
             outcome = Outcome(refused=" ".join(error.message.split()))
-        return outcome.model_copy(update={"seconds": time.perf_counter() - started})
+        return outcome.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
 
     def compressed(self, point: Point, rung: Rung) -> State:
         """The model after the steps of a rung.
@@ -67,7 +54,7 @@ class Evaluator:
         Raises:
             MethodError: A step cannot be carried out.
         """
-        context, state = self.subject.context(), self.subject.state()
+        context, state = self.subject.context(self.progress), self.subject.state()
         for step in self.space.steps(point, rung):
             state = METHODS[step["method"]].model_validate(step).apply(state, context).state
         broken = [name for name, item in state.model.named_parameters() if not bool(item.isfinite().all())]
@@ -80,45 +67,27 @@ class Evaluator:
         state = self.compressed(point, rung)
         model = copy.deepcopy(state.model)
         precision = self.space.precision(point)
-        if precision in _ROUNDED:
-            Rounding(model, cast("Literal['int8', 'int4']", precision)).keep()
+        round_as_stored(model, precision)
         examined = self.subject.examine(TorchForward(model, self.subject.device), sliced=True)
         return Outcome(
             drop=self.subject.drop(examined, sliced=True),
             score=examined.score.value,
-            bytes=self.prediction.bytes(state.model, precision),
-            latency_ms=self.prediction.latency(state.model),
+            weight_bytes=weight_bytes(state.model, precision),
             parameters=size.count(state.model)[0],
         )
 
     def _in_full(self, point: Point) -> Outcome:
         """The exported file: its bytes, its latency if that counts, and its metric."""
         state = self.compressed(point, 2)
-        options = self.space.export(point)
-        task = fixed(NarrowedStates(self.subject.task, state.structure), options.fixed_shapes)
-        with tempfile.TemporaryDirectory(prefix="compressor-search-") as folder:
-            path = Path(folder) / options.file_name()
-            model = copy.deepcopy(state.model).cpu().eval()
-            artifact = export(
-                Job(model, task, path, options, seed=self.subject.seed, real=self.subject.real)  # fmt: skip
-            )
-            with closing(open_forward(path, dynamic(task))) as forward:
-                examined = self.subject.examine(forward)
-                unseen = self.subject.examine(forward, unseen=True) if self.subject.validates else None
-                call = forward.one_call(task.example(1, task.length)) if hasattr(forward, "one_call") else None
-            milliseconds = None
-            if self.space.goals.times_files and call is not None:
-                (measured,), _ = latency.compare(
-                    [path], [call], batch=1, length=task.length, seed=self.subject.seed, max_seconds=_LATENCY_SECONDS
-                )
-                milliseconds = measured.p50
-        self.prediction.learn(state.model, self.space.precision(point), artifact.bytes, milliseconds)
+        timed = self.space.goals.times_files
+        written = files.write(self.subject, state, self.space.export(point), timed=timed)
         return Outcome(
-            drop=self.subject.drop(examined),
-            score=examined.score.value,
-            bytes=artifact.bytes,
-            latency_ms=milliseconds,
+            drop=self.subject.drop(written.examined),
+            score=written.examined.score.value,
+            bytes=written.bytes,
+            weight_bytes=weight_bytes(state.model, self.space.precision(point)),
+            latency_ms=written.latency_ms,
             parameters=size.count(state.model)[0],
-            unseen=None if unseen is None else self.subject.unseen_drop(unseen),
-            unseen_score=None if unseen is None else unseen.score.value,
+            unseen=None if written.unseen is None else self.subject.unseen_drop(written.unseen),
+            unseen_score=None if written.unseen is None else written.unseen.score.value,
         )

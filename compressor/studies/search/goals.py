@@ -107,7 +107,9 @@ class Goals(BaseModel):
         if self.max_bytes is None and self.max_drop is None and self.max_latency is None:
             raise ValueError(f"there is no goal; {_START}")
         if self.objective == "drop" and self.max_bytes is None and self.max_latency is None:
-            raise ValueError("to minimize the drop without `max_bytes` or `max_latency` gives the original: it has none")
+            raise ValueError(
+                "to minimize the drop without `max_bytes` or `max_latency` gives the original: it has none"
+            )
         if self.objective != "drop" and self.max_drop is None:
             raise ValueError(
                 f"`minimize: {self.minimize}` without `max_drop`: the smallest model of all would be the answer; give "

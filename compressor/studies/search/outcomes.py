@@ -16,7 +16,9 @@ class Outcome(Fact):
     """Of the metric that the search looks at, compared with the original."""
     score: float | None = None
     bytes: int | None = None
-    """Of the file; predicted in rungs without an export."""
+    """Of the file; None in rungs without an export."""
+    weight_bytes: int | None = None
+    """Computed: what the weights take of a file."""
     latency_ms: float | None = None
     """Median of one call of the file; predicted in rungs without an export."""
     parameters: int | None = None
@@ -30,7 +32,7 @@ class Outcome(Fact):
     @property
     def failed(self) -> bool:
         """Whether there is nothing to compare."""
-        return self.drop is None or self.bytes is None or not math.isfinite(self.drop.value)
+        return self.drop is None or not math.isfinite(self.drop.value)
 
     def stored(self) -> dict[str, Any]:
         """As JSON."""

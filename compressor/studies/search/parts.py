@@ -71,7 +71,7 @@ class Removal:
         """Module -> ratio of its units that go; modules that lose none are left out."""
         share, follows = number(point, self.name), number(point, f"{self.name}.map")
         allotted = self._allotment(share) if follows and share else {}
-        ratios = {}
+        ratios: dict[str, float] = {}
         for group, sizes in zip(self.groups, self.sizes, strict=True):
             even_or_map = (1 - follows) * share + follows * allotted.get(group[0], share)
             ratio = even_or_map + number(point, f"{self.name}.{group[0] or 'model'}") if share else 0.0

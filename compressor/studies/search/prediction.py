@@ -8,18 +8,43 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
-from compressor.training.rounding import BLOCK, rounded_parameters
+import torch
+
+from compressor.nn.recurrent.layers import recurrent_modules
+from compressor.training.rounding import BLOCK, rounded, rounded_parameters
 
 if TYPE_CHECKING:
     from torch import nn
 
     from compressor.studies.search.records import Record
+    from compressor.training.rounding import Precision
 
 _BYTES: Final = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "int4": 0.5}
 _SCALE: Final = 4
 """Bytes of a scale."""
+
+
+def stored_forms(model: nn.Module, precision: str | None) -> dict[str, tuple[nn.Parameter, Precision]]:
+    """Matrices that a file holds in fewer bits: name -> the parameter and its bits; empty without rounding.
+
+    Recurrent nodes read 8 bits and not 4, so `int4` stores their matrices in 8.
+    """
+    if precision not in ("int8", "int4"):
+        return {}
+    recurrent = tuple(f"{name}." if name else "" for name in recurrent_modules(model))
+    return {
+        name: (parameter, "int8" if name.startswith(recurrent) else form)
+        for name, (parameter, form) in rounded_parameters(model, cast("Precision", precision)).items()
+    }
+
+
+@torch.no_grad()
+def round_as_stored(model: nn.Module, precision: str | None) -> None:
+    """Round the weights of a model, in place, to what a file would hold, each to the nearest."""
+    for parameter, form in stored_forms(model, precision).values():
+        parameter.copy_(rounded(parameter, form))
 
 
 def weight_bytes(model: nn.Module, precision: str | None) -> int:
@@ -28,13 +53,11 @@ def weight_bytes(model: nn.Module, precision: str | None) -> int:
     Matrices in 8 bits have a scale for each row, in 4 bits one for every `BLOCK` weights of a row; biases stay float32.
     """
     total = 0.0
-    whole = 2.0 if precision == "float16" else 4.0
-    low = rounded_parameters(model, "int4" if precision == "int4" else "int8") if precision in ("int8", "int4") else {}
-    stored = {id(parameter): form for parameter, form in low.values()}
+    stored = {id(parameter): form for parameter, form in stored_forms(model, precision).values()}
     for parameter in model.parameters():
         form = stored.get(id(parameter))
         if form is None:
-            total += whole * parameter.numel()
+            total += _BYTES["float16" if precision == "float16" else "float32"] * parameter.numel()
             continue
         rows, width = parameter.shape
         scales = rows if form == "int8" else rows * -(-width // BLOCK)

@@ -58,9 +58,7 @@ def _seconds(value: Any) -> Any:
 
 _TEXT_OR_NUMBER: Final = {"type": ["string", "number"]}
 
-Bytes = Annotated[
-    int, Field(ge=1), BeforeValidator(_bytes), WithJsonSchema({**_TEXT_OR_NUMBER, "examples": ["600KB"]})
-]
+Bytes = Annotated[int, Field(ge=1), BeforeValidator(_bytes), WithJsonSchema({**_TEXT_OR_NUMBER, "examples": ["600KB"]})]
 """A size in bytes, or with a unit."""
 Milliseconds = Annotated[
     float, Field(gt=0.0), BeforeValidator(_milliseconds), WithJsonSchema({**_TEXT_OR_NUMBER, "examples": ["5ms"]})
@@ -70,19 +68,3 @@ Seconds = Annotated[
     float, Field(gt=0.0), BeforeValidator(_seconds), WithJsonSchema({**_TEXT_OR_NUMBER, "examples": ["2h"]})
 ]
 """A time with a unit, in seconds."""
-
-
-def in_bytes(count: float) -> str:
-    """`6.81 KB` of 6810."""
-    for unit, factor in (("MB", 1e6), ("KB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}" if count < 1000 * factor else f"{count / factor:,.0f} {unit}"
-    return f"{count:.0f} B"
-
-
-def in_time(seconds: float) -> str:
-    """`2 h 5 min`, `3 min 20 s` or `12 s`."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"

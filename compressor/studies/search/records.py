@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from compressor.studies.search.knobs import Point
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from compressor.studies.search.space import Rung
 
 State = Literal["running", "done", "lost"]
-DRAWN: Final = "drawn"
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,10 @@ class Record:
     """`lost`: its worker ended without a result, or another trial did the same."""
     outcome: Outcome | None
     precision: str | None = None
-    origin: str = DRAWN
+    origin: str = ""
     """Where the point came from: `seed`, `guided` or `random`."""
+    is_double: bool = False
+    """Given up since another trial stands for the same."""
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,11 @@ class Subject:
         return self.examine(TorchForward(self.model, self.device), sliced=True)
 
     @cached_property
+    def original_unseen(self) -> Examined:
+        """The original's metric by `evaluate`."""
+        return self.examine(TorchForward(self.model, self.device), unseen=True)
+
+    @cached_property
     def seconds_of_evaluation(self) -> float:
         """How long the whole metric takes."""
         started = time.perf_counter()
@@ -113,6 +118,10 @@ class Subject:
         """
         with self.limited(SLICE if sliced else None):
             return accuracy.examine(self.task, forward, validation=self.validates and not unseen, seed=self.seed)
+
+    def unseen_drop(self, examined: Examined) -> Drop:
+        """How much worse than the original by `evaluate`."""
+        return accuracy.drop(self.original_unseen, examined, seed=self.seed)
 
     def drop(self, examined: Examined, *, sliced: bool = False) -> Drop:
         """How much worse than the original."""
