@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from compressor import machine
 from compressor.nn.operations import Operations
 from compressor.pipeline.trial.results import problem
+from compressor.runtimes import resources
 from compressor.task.axes import BATCH, TIME
 from compressor.task.sizes import example_at, first_sizes, further_sizes, other_sizes
 
@@ -43,14 +43,14 @@ def refuse_too_large(task: GuardedTask, model: nn.Module, device: torch.device) 
         second = {**first, name: others[name]}
         power = _power(base, _largest(task, model, device, second), first[name], others[name])
         expected = base * _BATCH / first[BATCH] * (end / first[name]) ** power
-        memory = machine.memory()
+        memory = resources.memory()
         if expected > memory:
             fits = int(first[name] * (memory / (base * _BATCH / first[BATCH])) ** (1 / power))
             limit = "`max_length`" if name == TIME else f"`ranges` of `{name}`"
             raise problem(
                 task,
-                f"at {limit} {end} one tensor of the model takes about {machine.gib(expected)}, of "
-                f"{machine.gib(memory)} of memory",
+                f"at {limit} {end} one tensor of the model takes about {resources.gib(expected)}, of "
+                f"{resources.gib(memory)} of memory",
                 f"files are compared there: give the longest in use, at most about {_rounded(fits)} here",
             )
 
