@@ -77,7 +77,7 @@ class Magnitude(Method):
     """With `sparsity`: reach it over several rounds with retraining between, in equal steps or quickly at first
     (`cubic`, Zhu and Gupta 2017: s_t = s_f + (s_0 - s_f)(1 - t/n)^3)."""
 
-    rounds: Annotated[int, Field(ge=2)] | None = None
+    rounds: Annotated[int, Field(ge=2, le=1000)] | None = None
     """With `schedule`: number of pruning rounds."""
 
     retrain: Retrain | None = None

@@ -35,7 +35,7 @@ class Retrain(Method):
     method: Literal["retrain"] = "retrain"
     """The recipe word."""
 
-    epochs: Annotated[int, Field(ge=1)] = 1
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Passes over the task's training batches."""
 
     max_batches: Annotated[int, Field(ge=1)] | None = None
