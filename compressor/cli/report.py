@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from compressor.cli.output import emit, emit_rich
+from compressor.cli.output import emit, emit_json_text, emit_rich
 from compressor.errors import ReportError
+from compressor.files import read_text
 
 
 def report(
@@ -19,14 +20,16 @@ def report(
     """Write the report of a finished run or search to standard output."""
     from compressor.report import Report
 
-    text = _read(Path(folder))
+    path = Path(folder)
+    file = path / "report.json" if path.is_dir() else path
+    text = read_text(file, ReportError, hint="give the --out folder of a finished run or search")
     if _is_search(text):
         _search(text, form)
         return
     facts = Report.from_json(text)
     match form:
         case "json":
-            emit(facts.to_json())
+            emit_json_text(facts.to_json())
         case "md":
             from compressor.render import markdown
 
@@ -56,22 +59,10 @@ def _search(text: str, form: str) -> None:
     facts = SearchReport.from_json(text)
     match form:
         case "json":
-            emit(facts.to_json())
+            emit_json_text(facts.to_json())
         case "md":
             emit(search_pages.markdown(facts))
         case "html":
             emit(search_pages.html(facts))
         case _:
             emit_rich(*search_pages.terminal(facts))
-
-
-def _read(folder: Path) -> str:
-    path = folder / "report.json" if folder.is_dir() else folder
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ReportError(f"there is no report at `{path}`", hint="give the --out folder of a finished run") from None
-    except UnicodeDecodeError:
-        raise ReportError(f"`{path}` is not UTF-8 text", hint="give the --out folder of a finished run") from None
-    except OSError as error:
-        raise ReportError(f"cannot read `{path}`: {error.strerror}") from error

@@ -92,7 +92,7 @@ def search(
     announce(task)
     from compressor.cli.progress import Terminal
     from compressor.render import search_pages
-    from compressor.studies.search.search import Place
+    from compressor.studies.search.place import Place
     from compressor.studies.search.search import search as find
 
     with Terminal() as progress:

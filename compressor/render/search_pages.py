@@ -223,11 +223,11 @@ def _certainty(report: SearchReport) -> Iterator[Statement]:
             f"{_interval(report.best_drop)}.",
         )
     if report.passed_over:
-        numbers = ", ".join(map(str, report.passed_over))
+        numbers, tried = ", ".join(map(str, report.passed_over)), len(report.passed_over) + 1
         yield Statement(
             "plain",
             f"Passed over: {numbers} met the goals by `validate` and not by `evaluate`. The figure of the chosen "
-            f"point on unseen data is the first of {len(report.passed_over) + 1} that held, so it is slightly optimistic.",
+            f"point on unseen data is the first of {tried} that held, so it is slightly optimistic.",
         )
     for note in report.notes:
         yield Statement("plain", note)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from compressor.progress import Progress
     from compressor.recipe.model import Recipe
     from compressor.studies.search.goals import Goals
-    from compressor.studies.search.search import Place
+    from compressor.studies.search.place import Place
     from compressor.studies.search.worker import View, Worker
 
 _MOST = 5

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from compressor.errors import Place, RecipeError
+from compressor.files import read_text
 from compressor.formats import ExportOptions
 from compressor.onnx_graphs import targets
 from compressor.recipe import source
@@ -166,7 +167,8 @@ def load(path: str | None, options: Sequence[tuple[str, str, Any]] = ()) -> Goal
 def _text(path: str) -> source.Source:
     if not Path(path).is_file():
         raise RecipeError(f"there is no file `{path}`", hint="give a YAML file of goals, or options such as --max-drop")
-    return source.read_file(Path(path), "goals file")
+    text = read_text(Path(path), RecipeError, most=source.MAX_BYTES, hint="give a YAML file in UTF-8")
+    return source.Source(path, text)
 
 
 def _typed(value: Any) -> str:

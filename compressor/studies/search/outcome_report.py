@@ -18,8 +18,8 @@ from compressor.studies.search.verdicts import verdict
 
 if TYPE_CHECKING:
     from compressor.studies.search.final import Final
+    from compressor.studies.search.place import Place
     from compressor.studies.search.records import Trail
-    from compressor.studies.search.search import Place
     from compressor.studies.search.worker import View, Worker
 
 

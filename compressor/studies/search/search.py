@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,38 +20,19 @@ from compressor.studies.search.evaluation import Evaluator
 from compressor.studies.search.final import final_run
 from compressor.studies.search.folder import SearchFolder
 from compressor.studies.search.prediction import weight_bytes
-from compressor.studies.search.storage import STUDY_FILE, Store
+from compressor.studies.search.storage import Store
 from compressor.studies.search.subject import Subject
 from compressor.studies.search.telling import Teller
 from compressor.studies.search.worker import Worker
 from compressor.task.loading import load
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from compressor.report import SearchReport
     from compressor.studies.search.final import Final
     from compressor.studies.search.goals import Goals
+    from compressor.studies.search.place import Place
 
 _SILENT = Silent()
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a search works."""
-
-    task: str
-    """`FILE.py` or `FILE.py:NAME`."""
-    out: Path
-    storage: str | None = None
-    """Address of a storage that several workers share; a file in `out` if it is left out."""
-    device: str = "auto"
-    threads: int = 1
-
-    @property
-    def url(self) -> str:
-        """Of the storage."""
-        return self.storage or f"sqlite:///{self.out / STUDY_FILE}"
 
 
 def search(goals: Goals, place: Place, *, progress: Progress = _SILENT) -> SearchReport:

@@ -34,7 +34,6 @@ GRACE: Final = 60
 """Seconds without one after which its trial is given to another."""
 PATIENCE: Final = 30.0
 """Seconds for which a storage that does not answer is asked again."""
-STUDY_FILE: Final = "study.db"
 PENDING: Final = "unsaved"
 """Folder for results that the storage could not take."""
 Answer = TypeVar("Answer")

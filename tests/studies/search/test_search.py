@@ -6,8 +6,10 @@ import pytest
 
 from compressor.errors import OutputError, UsageError
 from compressor.report import Report, SearchReport
+from compressor.studies.search.folder import SearchFolder
 from compressor.studies.search.goals import Goals
-from compressor.studies.search.search import Place, prepare, search
+from compressor.studies.search.place import Place
+from compressor.studies.search.search import prepare, search
 from tests.studies.search.tiny import TASK
 
 pytestmark = pytest.mark.slow
@@ -36,6 +38,20 @@ def _own_cache(tmp_path_factory):
 def found(task, tmp_path_factory):
     out = tmp_path_factory.mktemp("searches") / "undisturbed"
     return out, search(GOALS, Place(task, out))
+
+
+def _dying(worker, deadly):
+    """The worker, whose process ends in the middle of one of its trials."""
+    evaluate, calls = worker.evaluator.at, []
+
+    def at(point, rung):
+        calls.append(rung)
+        if len(calls) == deadly:
+            raise _KilledError
+        return evaluate(point, rung)
+
+    worker.evaluator.at = at
+    return worker
 
 
 def shown(out, task):
@@ -78,18 +94,8 @@ def test_evaluate_is_told_as_unseen_data(found):
 def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(found, task, tmp_path):
     out = tmp_path / "killed"
     for deadly in (1, 2, 4):
-        worker = prepare(GOALS, Place(task, out))
-        evaluate, calls = worker.evaluator.at, []
-
-        def dying(point, rung, evaluate=evaluate, calls=calls, deadly=deadly):
-            calls.append(rung)
-            if len(calls) == deadly:
-                raise _KilledError
-            return evaluate(point, rung)
-
-        worker.evaluator.at = dying
-        with pytest.raises(_KilledError):
-            worker.work()
+        with SearchFolder(out, GOALS, task), pytest.raises(_KilledError):
+            _dying(prepare(GOALS, Place(task, out)), deadly).work()
     report = search(GOALS, Place(task, out))
     assert shown(out, task) == shown(found[0], task)
     assert report.chosen == found[1].chosen
@@ -103,7 +109,7 @@ def test_a_file_that_nothing_can_be_is_refused_before_anything_is_tried(task, tm
 
 
 def test_goals_that_nothing_meets_give_the_nearest_and_what_each_goal_costs(task, tmp_path):
-    goals = GOALS.model_copy(update={"max_drop": 0.0, "max_bytes": 2500, "trials": 4})
+    goals = GOALS.model_copy(update={"max_drop": 0.0, "max_bytes": 1900, "trials": 4})
     report = search(goals, Place(task, tmp_path / "missed"))
     assert report.chosen is None
     assert {cost.name for cost in report.costs} == {"drop", "bytes"}
