@@ -122,7 +122,8 @@ class Weights:
         if not forms.is_packed(form):
             return int(rows.values.nbytes + rows.scale.nbytes)
         more = as_stored(self.low(name, forms.bits(form)).scale).nbytes if forms.arithmetic(form) == "integer" else 0
-        return int(packing.packed_bytes(*rows.values.shape, forms.bits(form)) + scales + more)
+        count, columns = rows.values.shape
+        return int(packing.packed_bytes(count, columns, forms.bits(form)) + scales + more)
 
     def restored(self, name: str, form: Form) -> NDArray[Any]:
         """The float values that a matrix in a form stands for, in its own shape."""
