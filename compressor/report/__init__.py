@@ -11,6 +11,7 @@ from compressor.report.environment import Environment, Stage
 from compressor.report.exports import ExportedFile, ExportReport
 from compressor.report.fact import Fact
 from compressor.report.latency import Latency, SpeedUp
+from compressor.report.layers import LayerCost
 from compressor.report.measurements import LayerSparsity, Measurement, StepMeasurement
 from compressor.report.parity import Noise, Origin, OutputNoise, Parity, ParityPoint
 from compressor.report.probes import Probe, ProbeFile, ProbeLength, ProbeResult, ProbeScore, Verdict
@@ -33,6 +34,7 @@ __all__ = [
     "FileDescription",
     "Interval",
     "Latency",
+    "LayerCost",
     "LayerSensitivity",
     "LayerSparsity",
     "Limit",
