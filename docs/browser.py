@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -26,6 +27,14 @@ _QUIET: Final = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
+_ON_3_AND_4: Final = """
+import fcntl, os, sys
+pipes = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
+for number, pipe in enumerate(pipes, 3):
+    os.dup2(pipe, number)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""The browser reads commands from file descriptor 3 and answers on 4."""
 _TALLEST: Final = 16_000
 """Of a picture in pixels; Chromium draws no more of a page at once."""
 
@@ -43,11 +52,9 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory()
         take, self._to = os.pipe()
         self._from, give = os.pipe()
-        # The browser reads commands from file descriptor 3 and answers on 4.
-        script = f'exec "$@" 3<&{take} 4>&{give}'
         arguments = [program, *_QUIET, f"--user-data-dir={self._profile.name}", "about:blank"]
         self._process = subprocess.Popen(
-            ["sh", "-c", script, "sh", *arguments],
+            [sys.executable, "-c", _ON_3_AND_4, str(take), str(give), *arguments],
             pass_fds=(take, give),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -55,19 +62,26 @@ class Browser:
         os.close(take)
         os.close(give)
         self._buffer, self._number, self._session = b"", 0, ""
-        targets = self._call("Target.getTargets")["targetInfos"]
-        page = next(target["targetId"] for target in targets if target["type"] == "page")
-        self._session = self._call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
-        self._call("Page.enable")
 
     def __enter__(self) -> Browser:
-        """The browser."""
+        """The browser, with one empty page."""
+        try:
+            targets = self._call("Target.getTargets")["targetInfos"]
+            page = next(target["targetId"] for target in targets if target["type"] == "page")
+            self._session = self._call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
+            self._call("Page.enable")
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """End it and remove its profile."""
+        self._end()
+
+    def _end(self) -> None:
         self._process.terminate()
         self._process.wait()
         os.close(self._to)

@@ -95,7 +95,7 @@ def costs(
             name=name,
             parameters=parameters[name],
             nonzeros=nonzeros[name],
-            bytes=stored[name] if name else _whole(path, model) - sum(stored[module] for module in owners.modules),
+            bytes=stored[name] if name else _whole(path) - sum(stored[module] for module in owners.modules),
             macs=None if counted.uncounted else products[name],
             milliseconds=spent[name],
         )
@@ -137,18 +137,19 @@ def _stored(model: onnx.ModelProto, owners: Owners) -> Counter[str]:
 
 def _bytes(tensor: onnx.TensorProto) -> int:
     """As stored: `onnx.load` has read what lies outside of the file."""
-    return len(tensor.raw_data) or int(tensor.ByteSize())
+    held: int = len(tensor.raw_data) or tensor.ByteSize()
+    return held
 
 
-def _whole(path: Path, model: onnx.ModelProto) -> int:
+def _whole(path: Path) -> int:
     """Bytes of the file, and of those beside it that hold its weights."""
-    outside = {
+    outside: set[str] = {
         entry.value
         for tensor in onnx.load(str(path), load_external_data=False).graph.initializer
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return path.stat().st_size + sum((path.parent / name).stat().st_size for name in outside)
+    return sum(file.stat().st_size for file in (path, *(path.parent / name for name in outside)))
 
 
 def _milliseconds(

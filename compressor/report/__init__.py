@@ -17,6 +17,7 @@ from compressor.report.parity import Noise, Origin, OutputNoise, Parity, ParityP
 from compressor.report.probes import Probe, ProbeFile, ProbeLength, ProbeResult, ProbeScore, Verdict
 from compressor.report.quantization import Quantization, QuantizationPoint, QuantizedMatrix
 from compressor.report.report import Limit, Report
+from compressor.report.runs import RunFile, Runs, side_by_side
 from compressor.report.scores import Drop, Interval, Score
 from compressor.report.sensitivity import LayerSensitivity, Sensitivity, SensitivityPoint
 from compressor.report.steps import Change, Control, Skip, StepReport
@@ -55,6 +56,8 @@ __all__ = [
     "QuantizationPoint",
     "QuantizedMatrix",
     "Report",
+    "RunFile",
+    "Runs",
     "RuntimeCheck",
     "Score",
     "Sensitivity",
@@ -71,4 +74,5 @@ __all__ = [
     "TensorAxes",
     "TensorInfo",
     "Verdict",
+    "side_by_side",
 ]
