@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from compressor.cli.output import emit, emit_rich
+from compressor.cli.output import emit, emit_json_text, emit_rich
 from compressor.errors import ReportError
+from compressor.files import read_text
 
 
 def report(
@@ -27,7 +28,7 @@ def report(
         facts = reports[0][1]
         match form:
             case "json":
-                emit(facts.to_json())
+                emit_json_text(facts.to_json())
             case "md":
                 emit(markdown.page(facts))
             case "html":
@@ -38,7 +39,7 @@ def report(
     runs = side_by_side(reports)
     match form:
         case "json":
-            emit(runs.model_dump_json(indent=2))
+            emit_json_text(runs.model_dump_json(indent=2))
         case "md":
             emit(markdown.runs_page(runs))
         case "html":
@@ -48,12 +49,5 @@ def report(
 
 
 def _read(folder: Path) -> str:
-    path = folder / "report.json" if folder.is_dir() else folder
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ReportError(f"there is no report at `{path}`", hint="give the --out folder of a finished run") from None
-    except UnicodeDecodeError:
-        raise ReportError(f"`{path}` is not UTF-8 text", hint="give the --out folder of a finished run") from None
-    except OSError as error:
-        raise ReportError(f"cannot read `{path}`: {error.strerror}") from error
+    file = folder / "report.json" if folder.is_dir() else folder
+    return read_text(file, ReportError, hint="give the --out folder of a finished run")

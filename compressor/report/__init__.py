@@ -10,6 +10,7 @@ from compressor.report.axes import OpenAxes, TensorAxes
 from compressor.report.environment import Environment, Stage
 from compressor.report.exports import ExportedFile, ExportReport
 from compressor.report.fact import Fact
+from compressor.report.fingerprints import Fingerprints
 from compressor.report.latency import Latency, SpeedUp
 from compressor.report.layers import LayerCost
 from compressor.report.measurements import LayerSparsity, Measurement, StepMeasurement
@@ -33,6 +34,7 @@ __all__ = [
     "ExportedFile",
     "Fact",
     "FileDescription",
+    "Fingerprints",
     "Interval",
     "Latency",
     "LayerCost",
