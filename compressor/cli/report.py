@@ -12,36 +12,47 @@ from compressor.files import read_text
 
 
 def report(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run or a search.", show_default=False)],
+    folders: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DIR...", help="Folder of a run or a search; several runs stand side by side.", show_default=False
+        ),
+    ],
     form: Annotated[
         Literal["table", "md", "json", "html"], typer.Option("--format", help="How to write it.")
     ] = "table",
 ) -> None:
-    """Write the report of a finished run or search to standard output."""
-    from compressor.report import Report
+    """Write the report of a finished run or search, or compare the files of several runs of one task."""
+    from compressor.render import html, markdown, terminal
+    from compressor.report import Report, side_by_side
 
-    path = Path(folder)
-    file = path / "report.json" if path.is_dir() else path
-    text = read_text(file, ReportError, hint="give the --out folder of a finished run or search")
-    if _is_search(text):
-        _search(text, form)
+    texts = [_read(Path(folder)) for folder in folders]
+    if len(texts) == 1 and _is_search(texts[0]):
+        _search(texts[0], form)
         return
-    facts = Report.from_json(text)
+    reports = [(folder, Report.from_json(text)) for folder, text in zip(folders, texts, strict=True)]
+    if len(reports) == 1:
+        facts = reports[0][1]
+        match form:
+            case "json":
+                emit_json_text(facts.to_json())
+            case "md":
+                emit(markdown.page(facts))
+            case "html":
+                emit(html.page(facts))
+            case "table":
+                emit_rich(*terminal.page(facts))
+        return
+    runs = side_by_side(reports)
     match form:
         case "json":
-            emit_json_text(facts.to_json())
+            emit_json_text(runs.model_dump_json(indent=2))
         case "md":
-            from compressor.render import markdown
-
-            emit(markdown.page(facts))
+            emit(markdown.runs_page(runs))
         case "html":
-            from compressor.render import html
-
-            emit(html.page(facts))
+            emit(html.runs_page(runs))
         case "table":
-            from compressor.render import terminal
-
-            emit_rich(*terminal.page(facts))
+            emit_rich(*terminal.runs_page(runs))
 
 
 def _is_search(text: str) -> bool:
@@ -53,7 +64,7 @@ def _is_search(text: str) -> bool:
 
 
 def _search(text: str, form: str) -> None:
-    from compressor.render import search_pages
+    from compressor.render import html, markdown, terminal
     from compressor.report import SearchReport
 
     facts = SearchReport.from_json(text)
@@ -61,8 +72,13 @@ def _search(text: str, form: str) -> None:
         case "json":
             emit_json_text(facts.to_json())
         case "md":
-            emit(search_pages.markdown(facts))
+            emit(markdown.search_page(facts))
         case "html":
-            emit(search_pages.html(facts))
+            emit(html.search_page(facts))
         case _:
-            emit_rich(*search_pages.terminal(facts))
+            emit_rich(*terminal.search_page(facts))
+
+
+def _read(folder: Path) -> str:
+    file = folder / "report.json" if folder.is_dir() else folder
+    return read_text(file, ReportError, hint="give the --out folder of a finished run or search")

@@ -7,7 +7,7 @@ import typer
 
 from compressor.cli import completion
 from compressor.cli.arguments import DeviceOption, JsonOption, TaskOption, ThreadsOption, announce
-from compressor.cli.output import emit, emit_rich, say
+from compressor.cli.output import emit_json_text, emit_rich, say
 
 
 def search(
@@ -91,16 +91,16 @@ def search(
     chosen = load(goals, [(option, key, value) for option, key, value in given if value not in (None, [])])
     announce(task)
     from compressor.cli.progress import Terminal
-    from compressor.render import search_pages
+    from compressor.render import terminal
     from compressor.studies.search.place import Place
     from compressor.studies.search.search import search as find
 
     with Terminal() as progress:
         report = find(chosen, Place(task, Path(out), device=device, threads=threads), progress=progress)
     if json:
-        emit(report.to_json())
+        emit_json_text(report.to_json())
     else:
-        emit_rich(*search_pages.terminal(report))
+        emit_rich(*terminal.search_page(report))
         say(f"report: {Path(out) / 'report.html'}, {Path(out) / 'report.md'}, {Path(out) / 'report.json'}")
     if report.interrupted:
         raise typer.Exit(130)

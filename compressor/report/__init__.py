@@ -12,11 +12,13 @@ from compressor.report.exports import ExportedFile, ExportReport
 from compressor.report.fact import Fact
 from compressor.report.fingerprints import Fingerprints
 from compressor.report.latency import Latency, SpeedUp
+from compressor.report.layers import LayerCost
 from compressor.report.measurements import LayerSparsity, Measurement, StepMeasurement
 from compressor.report.parity import Noise, Origin, OutputNoise, Parity, ParityPoint
 from compressor.report.probes import Probe, ProbeFile, ProbeLength, ProbeResult, ProbeScore, Verdict
 from compressor.report.quantization import Quantization, QuantizationPoint, QuantizedMatrix
 from compressor.report.report import Limit, Report
+from compressor.report.runs import RunFile, Runs, side_by_side
 from compressor.report.scores import Drop, Interval, Score
 from compressor.report.search import GoalCost, SearchPoint, SearchReport
 from compressor.report.sensitivity import LayerSensitivity, Sensitivity, SensitivityPoint
@@ -37,6 +39,7 @@ __all__ = [
     "GoalCost",
     "Interval",
     "Latency",
+    "LayerCost",
     "LayerSensitivity",
     "LayerSparsity",
     "Limit",
@@ -57,6 +60,8 @@ __all__ = [
     "QuantizationPoint",
     "QuantizedMatrix",
     "Report",
+    "RunFile",
+    "Runs",
     "RuntimeCheck",
     "Score",
     "SearchPoint",
@@ -75,4 +80,5 @@ __all__ = [
     "TensorAxes",
     "TensorInfo",
     "Verdict",
+    "side_by_side",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from compressor.files import write_whole, writing
 from compressor.pipeline.environment import environment
 from compressor.plain_yaml import dump
-from compressor.render import search_pages
+from compressor.render import html, markdown
 from compressor.report import SearchPoint, SearchReport
 from compressor.studies.search.choosing import best_known, candidates, costs
 from compressor.studies.search.final import limits
@@ -35,8 +35,8 @@ def write(worker: Worker, place: Place, chosen: Final | None, *, interrupted: bo
         trail = next(trail for trail in view.points if trail.number == point.number)
         recipe = worker.space.recipe(trail.point, point.number, limits(worker.space.goals))
         write_whole(folder / f"{point.number}.yaml", dump(recipe.resolved()).encode())
-    write_whole(place.out / f"{REPORT}.md", search_pages.markdown(report).encode())
-    write_whole(place.out / f"{REPORT}.html", search_pages.html(report).encode())
+    write_whole(place.out / f"{REPORT}.md", markdown.search_page(report).encode())
+    write_whole(place.out / f"{REPORT}.html", html.search_page(report).encode())
     write_whole(place.out / f"{REPORT}.json", report.to_json().encode())
     return report
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, cast
 
 import torch
 
-from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.training.rounding import BLOCK, rounded, rounded_parameters
 
 if TYPE_CHECKING:
@@ -27,17 +26,10 @@ _SCALE: Final = 4
 
 
 def stored_forms(model: nn.Module, precision: str | None) -> dict[str, tuple[nn.Parameter, Precision]]:
-    """Matrices that a file holds in fewer bits: name -> the parameter and its bits; empty without rounding.
-
-    Recurrent nodes read 8 bits and not 4, so `int4` stores their matrices in 8.
-    """
+    """Matrices that a file holds in fewer bits: name -> the parameter and its bits; empty without rounding."""
     if precision not in ("int8", "int4"):
         return {}
-    recurrent = tuple(f"{name}." if name else "" for name in recurrent_modules(model))
-    return {
-        name: (parameter, "int8" if name.startswith(recurrent) else form)
-        for name, (parameter, form) in rounded_parameters(model, cast("Precision", precision)).items()
-    }
+    return rounded_parameters(model, cast("Precision", precision))
 
 
 @torch.no_grad()

@@ -1,13 +1,10 @@
-"""The report of a search: sections of blocks, for the terminal, Markdown and HTML alike."""
+"""The report of a search, as every view shows it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from compressor.render import format as form
-from compressor.render import html as html_view
-from compressor.render import markdown as markdown_view
-from compressor.render import terminal as terminal_view
 from compressor.render.blocks import (
     Details,
     Figures,
@@ -20,66 +17,17 @@ from compressor.render.blocks import (
     Text,
 )
 from compressor.render.plots import search_frontier
+from compressor.render.section import DOCUMENTS, Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import RenderableType
-
     from compressor.render.blocks import Block
     from compressor.report import Drop, GoalCost, SearchPoint, SearchReport
 
-Part = tuple[str, list["Block"]]
 _RUNGS = ("without training", "short training", "in full")
-_ON_PAGES_ONLY = ("Picture", "What was tried", "Space", "Files")
 _LOST_SHOWN = 30
 """Most points whose fate a report tells; `report.json` has all."""
-
-
-def terminal(report: SearchReport) -> list[RenderableType]:
-    """What the terminal shows: the chosen file, the frontier, and what the reader must know."""
-    parts: list[RenderableType] = []
-    for title, blocks in _parts(report):
-        if title in _ON_PAGES_ONLY:
-            continue
-        if parts:
-            parts.append("")
-        if title:
-            parts += terminal_view.draw([Text(title)])
-        parts += terminal_view.draw(blocks)
-    return parts
-
-
-def markdown(report: SearchReport) -> str:
-    """`report.md`."""
-    lines: list[str] = []
-    for title, blocks in _parts(report):
-        if title:
-            lines.append(f"## {title}")
-        lines += markdown_view.draw(blocks, level=3)
-    return "\n\n".join(lines) + "\n"
-
-
-def html(report: SearchReport) -> str:
-    """`report.html`: one file with everything in it."""
-    sections = [(title, title.lower().replace(" ", "-"), blocks) for title, blocks in _parts(report)]
-    return html_view.document(report.name, sections)
-
-
-def _parts(report: SearchReport) -> list[Part]:
-    figure = search_frontier.figure(report)
-    left_out: list[Block] = [Text("Left out:"), Items(report.left_out)] if report.left_out else []
-    parts: list[Part] = [
-        ("", list(_head(report))),
-        ("Picture", [Figures((figure,))] if figure is not None else []),
-        ("Frontier", [_frontier(report)] if report.frontier else []),
-        ("Goals", [*_goals(report)]),
-        ("How sure", [Statements(tuple(_certainty(report)))]),
-        ("What was tried", [*_tried(report)]),
-        ("Space", [Items(report.space), *left_out]),
-        ("Files", [Links(_files(report))]),
-    ]
-    return [(title, blocks) for title, blocks in parts if blocks]
 
 
 def _head(report: SearchReport) -> Iterator[Block]:
@@ -127,9 +75,17 @@ def _loss(drop: Drop | None) -> str:
     return change if interval is None else f"{change} (95 % interval {-interval.high:+.4f} to {-interval.low:+.4f})"
 
 
-def _frontier(report: SearchReport) -> Table:
+def _picture(report: SearchReport) -> Iterator[Block]:
+    figure = search_frontier.figure(report)
+    if figure is not None:
+        yield Figures((figure,))
+
+
+def _frontier(report: SearchReport) -> Iterator[Block]:
+    if not report.frontier:
+        return
     rows = [_row(point) for point in report.frontier]
-    return Table(
+    yield Table(
         (
             "point",
             "bytes",
@@ -209,6 +165,12 @@ def _amount(name: str, value: float) -> str:
     return form.milliseconds(value) if name == "latency" else f"{value:.4g}"
 
 
+def _how_sure(report: SearchReport) -> Iterator[Block]:
+    statements = tuple(_certainty(report))
+    if statements:
+        yield Statements(statements)
+
+
 def _certainty(report: SearchReport) -> Iterator[Statement]:
     if report.function == "validate":
         yield Statement(
@@ -265,3 +227,23 @@ def _tried(report: SearchReport) -> Iterator[Block]:
 def _files(report: SearchReport) -> tuple[str, ...]:
     best = ("best/report.html", "best/recipe.yaml") if report.chosen is not None else ()
     return (*best, *(f"frontier/{point.number}.yaml" for point in report.frontier), "report.json", "report.md")
+
+
+def _space(report: SearchReport) -> Iterator[Block]:
+    yield Items(report.space)
+    if report.left_out:
+        yield Text("Left out:")
+        yield Items(report.left_out)
+
+
+SECTIONS: Final[tuple[Section[SearchReport], ...]] = (
+    Section("", lambda report: tuple(_head(report))),
+    Section("Picture", lambda report: tuple(_picture(report)), DOCUMENTS),
+    Section("Frontier", lambda report: tuple(_frontier(report))),
+    Section("What goals cost", lambda report: tuple(_goals(report))),
+    Section("How sure", lambda report: tuple(_how_sure(report))),
+    Section("What was tried", lambda report: tuple(_tried(report)), DOCUMENTS),
+    Section("Space", lambda report: tuple(_space(report)), DOCUMENTS),
+    Section("Files", lambda report: (Links(_files(report)),), DOCUMENTS),
+)
+"""In the order of every view."""
