@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from compressor.errors import UsageError
+
 GIB: Final = 1 << 30
 MOST_THREADS: Final = 256
 """More of them in one operator only wait for each other, and some thousands end the process."""
@@ -25,3 +27,16 @@ def memory() -> int:
 def gib(size: float) -> str:
     """Bytes as `1.5 GiB`."""
     return f"{size / GIB:.3g} GiB"
+
+
+def refuse_larger(size: float, what: str, hint: str) -> None:
+    """Raise `UsageError` if `what` takes more bytes than there are, before anything of that size is made."""
+    there = memory()
+    if size > there:
+        raise UsageError(f"{what} takes {gib(size)} of memory, and there are {gib(there)}", hint=hint)
+
+
+def check_threads(threads: int) -> None:
+    """Raise `UsageError` if a runtime should not be started on so many threads."""
+    if not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"threads is {threads}", hint=f"give 1 to {MOST_THREADS}")
