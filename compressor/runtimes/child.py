@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import select
 import signal
 import struct
@@ -70,7 +69,7 @@ def run(
         )
     except OSError as error:
         raise ExportError(f"{what} cannot be started: {error}", hint=hint or None) from error
-    given = _limited(process, memory)
+    given = resources.limit(process.pid, memory)
     try:
         output, complaints = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired as error:
@@ -133,7 +132,7 @@ class Server:
         except OSError as error:
             self._complaints.close()
             raise ExportError(f"{what} cannot be started: {error}") from error
-        self._memory = _limited(self._process, memory)
+        self._memory = resources.limit(self._process.pid, memory)
         os.set_blocking(_pipe(self._process.stdin), False)
         self.close = weakref.finalize(self, _close, self._process, self._complaints, self._owner)
 
@@ -221,16 +220,6 @@ def end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _limited(process: subprocess.Popen[str] | subprocess.Popen[bytes], memory: int | None) -> int | None:
-    """Limit the memory of a process that begins; gives the limit in bytes, None if this system has none for others."""
-    if not hasattr(resource, "prlimit"):
-        return None
-    limit = memory or resources.memory()
-    with contextlib.suppress(ProcessLookupError):  # it has ended
-        resource.prlimit(process.pid, resource.RLIMIT_DATA, (limit, limit))
-    return limit
 
 
 def _manner(code: int, said: str, memory: int | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,21 @@ def memory() -> int:
         with contextlib.suppress(OSError, ValueError):  # no container, or `max`
             limits.append(int(path.read_text()))
     return min(limits)
+
+
+def limit(process: int, most: int | None = None) -> int | None:
+    """Limit the memory that a process may take, to `most` bytes or what there is; None if this system cannot.
+
+    Memory is what the process may write to: address space that is only reserved does not count.
+    """
+    if not hasattr(resource, "prlimit"):
+        return None
+    _, own = resource.getrlimit(resource.RLIMIT_DATA)
+    given = most or memory()
+    given = given if own == resource.RLIM_INFINITY else min(given, own)
+    with contextlib.suppress(ProcessLookupError):  # it has ended
+        resource.prlimit(process, resource.RLIMIT_DATA, (given, given))
+    return given
 
 
 def gib(size: float) -> str:
