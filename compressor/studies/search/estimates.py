@@ -80,7 +80,9 @@ def estimates(points: Sequence[Trail], goals: Goals, graphs: Graphs) -> list[Est
         if size is None:
             assert outcome.weight_bytes is not None
             size = outcome.weight_bytes + graphs.bytes(trail.precision)
-        latency = (outcome.latency_ms or 0.0) if goals.times_files else 0.0
+        latency = 0.0
+        if goals.times_files:
+            latency = outcome.latency_ms or graphs.latency(outcome.layers_ms or 0.0, trail.precision)
         found.append(Estimate(trail.number, rung, factors[rung] * outcome.drop.value, float(size), latency))
     return found
 

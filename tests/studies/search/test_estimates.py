@@ -59,9 +59,9 @@ def test_what_retraining_gives_back_is_learned_from_points_that_went_on():
 
 def test_bytes_below_the_last_rung_are_computed_weights_and_the_graph_of_files_that_were_written():
     records = [record(0, 0, 0.1), record(1, 0, 0.1), record(2, 2, 0.0, point=1, size=800)]
-    found = estimates(trails(records), GOALS, Graphs.of(200, []))
+    found = estimates(trails(records), GOALS, Graphs(200))
     assert [one.bytes for one in found] == [700.0, 800.0]
-    learned = estimates(trails(records), GOALS, Graphs.of(200, records))
+    learned = estimates(trails(records), GOALS, Graphs(200).with_files(records))
     assert learned[0].bytes == 800.0
 
 
