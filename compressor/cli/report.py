@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from compressor.cli.output import emit, emit_rich
+from compressor.cli.output import emit, emit_json_text, emit_rich
 from compressor.errors import ReportError
+from compressor.files import read_text
 
 
 def report(
@@ -18,10 +19,12 @@ def report(
     """Write the report of a finished run to standard output."""
     from compressor.report import Report
 
-    facts = Report.from_json(_read(Path(folder)))
+    path = Path(folder)
+    file = path / "report.json" if path.is_dir() else path
+    facts = Report.from_json(read_text(file, ReportError, hint="give the --out folder of a finished run"))
     match form:
         case "json":
-            emit(facts.to_json())
+            emit_json_text(facts.to_json())
         case "md":
             from compressor.render import markdown
 
@@ -34,15 +37,3 @@ def report(
             from compressor.render import terminal
 
             emit_rich(*terminal.page(facts))
-
-
-def _read(folder: Path) -> str:
-    path = folder / "report.json" if folder.is_dir() else folder
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ReportError(f"there is no report at `{path}`", hint="give the --out folder of a finished run") from None
-    except UnicodeDecodeError:
-        raise ReportError(f"`{path}` is not UTF-8 text", hint="give the --out folder of a finished run") from None
-    except OSError as error:
-        raise ReportError(f"cannot read `{path}`: {error.strerror}") from error

@@ -10,6 +10,7 @@ from compressor.report.axes import OpenAxes, TensorAxes
 from compressor.report.environment import Environment, Stage
 from compressor.report.exports import ExportedFile, ExportReport
 from compressor.report.fact import Fact
+from compressor.report.fingerprints import Fingerprints
 from compressor.report.latency import Latency, SpeedUp
 from compressor.report.measurements import LayerSparsity, Measurement, StepMeasurement
 from compressor.report.parity import Noise, Origin, OutputNoise, Parity, ParityPoint
@@ -31,6 +32,7 @@ __all__ = [
     "ExportedFile",
     "Fact",
     "FileDescription",
+    "Fingerprints",
     "Interval",
     "Latency",
     "LayerSensitivity",

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROVIDER = "CPUExecutionProvider"
-_ERRORS_ONLY = 3
+_FATAL_ONLY = 4
+"""Errors come as exceptions; as log lines, names in a file would reach the terminal as they are."""
 _LEVELS = {"all": "ORT_ENABLE_ALL", "basic": "ORT_ENABLE_BASIC", "none": "ORT_DISABLE_ALL"}
 
 
@@ -43,7 +44,7 @@ def open_session(
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[optimization])
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     if optimized is not None:

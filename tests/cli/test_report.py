@@ -19,7 +19,7 @@ def test_a_folder_without_a_report(tmp_path):
     result = call("report", tmp_path)
     assert (result.code, result.err) == (
         2,
-        f"error: there is no report at `{tmp_path}/report.json`\nhint: give the --out folder of a finished run\n",
+        f"error: there is no file `{tmp_path}/report.json`\nhint: give the --out folder of a finished run\n",
     )
 
 
@@ -33,4 +33,4 @@ def test_a_report_that_is_damaged(tmp_path, text):
 
 def test_a_report_that_is_not_text(tmp_path):
     (tmp_path / "report.json").write_bytes(b"\xff\xfe")
-    assert call("report", tmp_path).err.startswith(f"error: `{tmp_path}/report.json` is not UTF-8 text\n")
+    assert call("report", tmp_path).err.startswith(f"error: `{tmp_path}/report.json` is not UTF-8 text (byte 0xff)\n")
