@@ -32,8 +32,8 @@ EXIT_CODES: Final[Mapping[int, str]] = {
 }
 """What each exit code of the command line means."""
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 50_000
-"""New objects after which Python looks for cycles. PyTorch and its exporter make a million objects that stay while they
-are loaded; looking through them every 700 takes a seventh of the processor time of an export (docs/results/speeds.md)."""
+"""New objects after which Python looks for cycles. PyTorch and its exporter make a million objects that stay; to look
+through them every 700 takes a seventh of the processor time of an export (docs/results/speeds.md)."""
 
 _OF_THE_SYSTEM: Final = frozenset(
     {

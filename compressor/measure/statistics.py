@@ -19,27 +19,43 @@ _CHUNK_ELEMENTS = 1 << 22
 
 
 def bootstrap_mean(
-    values: NDArray[np.float64], *, confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
+    values: NDArray[np.float64],
+    *,
+    groups: NDArray[np.intp] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Interval | None:
     """Percentile bootstrap interval of the mean of `values` (N,).
 
     Draws `resamples` times N values with replacement and takes the (1 -+ confidence) / 2 quantiles of their means
     (Efron and Tibshirani, An Introduction to the Bootstrap, section 13.3). The same seed gives the same interval.
 
+    Args:
+        values: One a sample.
+        groups: The group 0..G-1 of each value (N,); G whole groups are drawn instead of N values, and the mean is that
+            of all values in those drawn (the cluster bootstrap: Davison and Hinkley, Bootstrap Methods and their
+            Application, section 3.8).
+        confidence: Of the interval.
+        seed: Of the draws.
+        resamples: Number of draws.
+
     Returns:
-        None where resampling tells nothing: fewer than two values, or all of them equal.
+        None where resampling tells nothing: fewer than two values or groups, or all values equal.
     """
-    count = len(values)
+    count = len(values) if groups is None else int(groups.max()) + 1
     if count < 2 or values.min() == values.max():
         return None
     random = np.random.default_rng(seed)
     rows = max(1, _CHUNK_ELEMENTS // count)
-    means = np.concatenate(
-        [
-            values[random.integers(0, count, size=(min(rows, resamples - start), count))].mean(axis=1)
-            for start in range(0, resamples, rows)
-        ]
+    draws = (
+        random.integers(0, count, size=(min(rows, resamples - start), count)) for start in range(0, resamples, rows)
     )
+    if groups is None:
+        means = np.concatenate([values[drawn].mean(axis=1) for drawn in draws])
+    else:
+        sums, sizes = np.bincount(groups, values), np.bincount(groups)
+        means = np.concatenate([sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1) for drawn in draws])
     low, high = np.quantile(means, ((1 - confidence) / 2, (1 + confidence) / 2))
     return Interval(low=float(low), high=float(high), confidence=confidence)
 

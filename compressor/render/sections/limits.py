@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 
 _SMALLER: Final = "remove more (a larger `ratio`), or store fewer bits (`precision: int8`, `int4`)"
+_KEEPS_MORE: Final = (
+    "remove less, layer by layer as `compressor sensitivity --task FILE --max-drop DROP` says; retrain longer, with "
+    "`distill: true`; or store more bits (`precision`)"
+)
 _FASTER: Final = "remove whole units or heads: fewer numbers to multiply make a file faster on any runtime"
 _REMEDIES: Final = {
-    "metric_drop": "remove less, layer by layer as `compressor sensitivity --task FILE --max-drop DROP` says; retrain "
-    "longer, with `distill: true`; or store more bits (`precision`)",
+    "metric_drop": _KEEPS_MORE,
+    "metric_drop_relative": _KEEPS_MORE,
     "parameters_ratio": "remove more (a larger `ratio`)",
     "file_ratio": _SMALLER,
     "file_bytes": _SMALLER,
@@ -82,6 +86,8 @@ def _quantity(name: str, value: float) -> str:
         return form.size(round(value))
     if name.endswith("_ms"):
         return form.milliseconds(value)
+    if name.endswith("_relative"):
+        return form.percent(value)
     return form.ratio(value) if _wants_more(name) else form.metric(value)
 
 
