@@ -120,7 +120,7 @@ class Options(ExportOptions):
     def integers(self) -> Literal["int8", "int4", "mixed"]:
         """The precision, of a file with `rounding`."""
         assert self.precision in ("int8", "int4", "mixed")
-        return self.precision  # type: ignore[return-value]
+        return self.precision
 
     @property
     def computes_in(self) -> Literal["float32", "float16"]:
