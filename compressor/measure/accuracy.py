@@ -74,19 +74,22 @@ def examine(
     return Examined(result, samples)
 
 
-def examine_files(tasks: Sequence[Task], forwards: Sequence[Any], *, seed: int = 0) -> Examined:
+def examine_files(
+    tasks: Sequence[Task], forwards: Sequence[Any], *, validation: bool = False, seed: int = 0
+) -> Examined:
     """`examine` of one file, or of the files of a model's modules together.
 
     Args:
         tasks: of the files.
         forwards: the files.
+        validation: call `validate` instead of `evaluate`.
         seed: of the bootstrap.
     """
     modules = {dynamic(task): forward for task, forward in zip(tasks, forwards, strict=True)}
     parts = {task: forward for task, forward in modules.items() if isinstance(task, SubmoduleTask)}
     if not parts:
-        return examine(tasks[0], forwards[0], seed=seed)
-    return examine(next(iter(parts)).task, together(parts), seed=seed)
+        return examine(tasks[0], forwards[0], validation=validation, seed=seed)
+    return examine(next(iter(parts)).task, together(parts), validation=validation, seed=seed)
 
 
 def drop(original: Examined, compressed: Examined, *, confidence: float = 0.95, seed: int = 0) -> Drop:

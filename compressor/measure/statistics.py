@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2000
 _CHUNK_ELEMENTS = 1 << 22
+_MOST_VALUES = 1 << 20
+"""Of more values, groups of neighbours are drawn."""
+_GROUPS = 4096
 
 
 def bootstrap_mean(
@@ -25,6 +28,8 @@ def bootstrap_mean(
 
     Draws `resamples` times N values with replacement and takes the (1 -+ confidence) / 2 quantiles of their means
     (Efron and Tibshirani, An Introduction to the Bootstrap, section 13.3). The same seed gives the same interval.
+    Of millions of values it draws how often each of 4096 groups of neighbours in order comes up: the spread of the
+    means is the same but for that inside of the groups, and it takes seconds instead of hours.
 
     Returns:
         None where resampling tells nothing: fewer than two values, or all of them equal.
@@ -33,15 +38,28 @@ def bootstrap_mean(
     if count < 2 or values.min() == values.max():
         return None
     random = np.random.default_rng(seed)
+    means = _means(values, random, resamples) if count <= _MOST_VALUES else _means_of_groups(values, random, resamples)
+    low, high = np.quantile(means, ((1 - confidence) / 2, (1 + confidence) / 2))
+    return Interval(low=float(low), high=float(high), confidence=confidence)
+
+
+def _means(values: NDArray[np.float64], random: np.random.Generator, resamples: int) -> NDArray[np.float64]:
+    count = len(values)
     rows = max(1, _CHUNK_ELEMENTS // count)
-    means = np.concatenate(
+    return np.concatenate(
         [
             values[random.integers(0, count, size=(min(rows, resamples - start), count))].mean(axis=1)
             for start in range(0, resamples, rows)
         ]
     )
-    low, high = np.quantile(means, ((1 - confidence) / 2, (1 + confidence) / 2))
-    return Interval(low=float(low), high=float(high), confidence=confidence)
+
+
+def _means_of_groups(values: NDArray[np.float64], random: np.random.Generator, resamples: int) -> NDArray[np.float64]:
+    groups = np.array_split(np.sort(values), _GROUPS)
+    sizes = np.array([len(group) for group in groups])
+    drawn = random.multinomial(len(values), sizes / len(values), size=resamples)
+    means: NDArray[np.float64] = drawn @ np.array([group.mean() for group in groups]) / len(values)
+    return means
 
 
 def fewest_for_median(confidence: float = 0.95) -> int:

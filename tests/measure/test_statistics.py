@@ -182,3 +182,12 @@ def test_equal_values_have_no_spread_and_one_value_has_no_interval():
     assert (same.low, same.high) == (0.75, 0.75)
     assert difference_interval([1.0], [0.25] * 3) is None
     assert mean_interval([1.0]) is None
+
+
+def test_the_interval_of_millions_of_values_is_the_one_of_their_spread():
+    values = np.random.default_rng(3).exponential(2.0, 1_100_003)
+    interval = bootstrap_mean(values, seed=4)
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+    assert bootstrap_mean(values, seed=4) == interval

@@ -119,11 +119,14 @@ def _store_less(report: Report, limit: Limit, file: str) -> Iterator[Try]:
         if export.get("precision") == "float32" and export.get("format") in ("onnx", "ort"):
             by_bits = _INT8_GAIN
             yield Try(
-                f"Store 8 bits instead of 32: `exports.{index}.precision` int8.",
+                f"Store `{export.get('name', 'model')}` in 8 bits instead of 32: `exports.{index}.precision` int8.",
                 ((f"exports.{index}.precision", "int8"),),
             )
         elif export.get("precision") == "int8" and export.get("format") == "onnx":
-            yield Try(f"Store 4 bits: `exports.{index}.precision` int4.", ((f"exports.{index}.precision", "int4"),))
+            yield Try(
+                f"Store `{export.get('name', 'model')}` in 4 bits: `exports.{index}.precision` int4.",
+                ((f"exports.{index}.precision", "int4"),),
+            )
     if wanted > by_bits:
         yield from _remove_more(report, wanted / by_bits)
 
