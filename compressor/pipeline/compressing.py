@@ -15,6 +15,7 @@ from compressor.errors import CompressorError, MethodError
 from compressor.measure import size
 from compressor.methods.base import Context, Method, State
 from compressor.methods.order import order_hint
+from compressor.pipeline.backtracking import carry_out
 from compressor.probing import comparison
 from compressor.probing.conversions import between
 from compressor.probing.plans import PLANS
@@ -63,17 +64,18 @@ def _step(run: Setting, index: int, step: Method, before: State, context: Contex
     """The state after a step, and what the report says of it."""
     started = time.perf_counter()
     with in_step(index, step, before.model):
-        result = step.apply(before, context)
-        _check_result(result, step)
+        carried = carry_out(step, before, context)
+        result = carried.result
+        _check_result(result, carried.step)
     state = result.state
     parameters, nonzeros = size.count(state.model)
     return state, StepReport(
         index=index,
         method=step.method,
-        options=step.model_dump(mode="json", exclude={"method"}),
+        options=carried.step.model_dump(mode="json", exclude={"method"}),
         changes=result.changes,
         skipped=result.skipped,
-        notes=result.notes,
+        notes=(*result.notes, *carried.notes),
         history=result.history,
         facts=dict(result.facts),
         seconds=time.perf_counter() - started,

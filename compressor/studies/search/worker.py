@@ -128,7 +128,7 @@ class Worker:
         able = [estimate for estimate in view.estimates if not estimate.failed]
         if not able:
             return None
-        best = begun[min(able, key=lambda estimate: rank(estimate, self.space.goals)).number]
+        best = begun[min(able, key=lambda estimate: rank(estimate.hopeful(), self.space.goals)).number]
         after: Rung = 1 if best.rung == 0 and self._trains else 2
         return None if best.rung == 2 or after in best.begun else _promoted(best, after)
 
