@@ -11,29 +11,43 @@ from compressor.files import read_text
 
 
 def report(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run.", show_default=False)],
+    folders: Annotated[
+        list[str],
+        typer.Argument(metavar="DIR...", help="Folder of a run; several stand side by side.", show_default=False),
+    ],
     form: Annotated[
         Literal["table", "md", "json", "html"], typer.Option("--format", help="How to write it.")
     ] = "table",
 ) -> None:
-    """Write the report of a finished run to standard output."""
-    from compressor.report import Report
+    """Write the report of a finished run to standard output, or compare the files of several runs of one task."""
+    from compressor.render import html, markdown, terminal
+    from compressor.report import Report, side_by_side
 
-    path = Path(folder)
-    file = path / "report.json" if path.is_dir() else path
-    facts = Report.from_json(read_text(file, ReportError, hint="give the --out folder of a finished run"))
+    reports = [(folder, Report.from_json(_read(Path(folder)))) for folder in folders]
+    if len(reports) == 1:
+        facts = reports[0][1]
+        match form:
+            case "json":
+                emit_json_text(facts.to_json())
+            case "md":
+                emit(markdown.page(facts))
+            case "html":
+                emit(html.page(facts))
+            case "table":
+                emit_rich(*terminal.page(facts))
+        return
+    runs = side_by_side(reports)
     match form:
         case "json":
-            emit_json_text(facts.to_json())
+            emit_json_text(runs.model_dump_json(indent=2))
         case "md":
-            from compressor.render import markdown
-
-            emit(markdown.page(facts))
+            emit(markdown.runs_page(runs))
         case "html":
-            from compressor.render import html
-
-            emit(html.page(facts))
+            emit(html.runs_page(runs))
         case "table":
-            from compressor.render import terminal
+            emit_rich(*terminal.runs_page(runs))
 
-            emit_rich(*terminal.page(facts))
+
+def _read(folder: Path) -> str:
+    file = folder / "report.json" if folder.is_dir() else folder
+    return read_text(file, ReportError, hint="give the --out folder of a finished run")

@@ -46,6 +46,7 @@ def run(
     force: bool = False,
     probes: bool = True,
     jobs: int = 1,
+    command: tuple[str, ...] = (),
     progress: Progress = _SILENT,
 ) -> Report:
     """Carry a recipe out on a task and write the run directory `out`.
@@ -65,6 +66,7 @@ def run(
         probes: Probe an architecture that replaces another one (see `compressor.probing.comparison`);
             some minutes on one core, once for each pair of architectures, then read from the user's cache folder.
         jobs: Processes that do so; more than one needs a program whose main module can be imported.
+        command: Words of the command that a person would repeat; the report shows them.
         progress: Told what begins.
 
     Raises:
@@ -77,7 +79,7 @@ def run(
         _rehearsed(task) if quick else nullcontext(),
     ):
         torch.manual_seed(recipe.seed)
-        return _carry_out(Setting(recipe, task, folder, chosen, threads, quick, probes, jobs, progress))
+        return _carry_out(Setting(recipe, task, folder, chosen, threads, quick, probes, jobs, progress, command))
 
 
 @contextmanager
@@ -127,6 +129,7 @@ def _carry_out(run: Setting) -> Report:
         remark=task.remark,
         seed=recipe.seed,
         quick=run.quick,
+        command=run.command,
         recipe=recipe.resolved(),
         recipe_sha256=recipe.sha256(),
         original=measurements[0],

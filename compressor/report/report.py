@@ -39,6 +39,8 @@ class Report(Fact):
     """What the task says beside its metric."""
     seed: int
     quick: bool = False
+    command: tuple[str, ...] = ()
+    """Words of the command that made the run; empty if it was made from Python, and in reports of older versions."""
     recipe: dict[str, Any]
     """The resolved recipe, defaults filled in."""
     recipe_sha256: str

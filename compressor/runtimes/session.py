@@ -25,6 +25,7 @@ def open_session(
     threads: int = 1,
     optimization: Literal["all", "basic", "none"] = "all",
     optimized: Path | None = None,
+    profile: Path | None = None,
 ) -> Any:
     """An `onnxruntime.InferenceSession` on the CPU.
 
@@ -35,6 +36,7 @@ def open_session(
         optimization: `none` runs the graph as it is written; `basic` folds constants and keeps standard operators;
             `all` also fuses nodes.
         optimized: Where the optimized graph is written.
+        profile: Time each node; `end_profiling()` then writes a file whose path begins so, and returns that path.
 
     Raises:
         Exception: ONNX Runtime cannot load the model; its exceptions have no common base.
@@ -49,6 +51,9 @@ def open_session(
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     return onnxruntime.InferenceSession(
         model if isinstance(model, bytes) else str(model), options, providers=[PROVIDER]
     )
