@@ -1,7 +1,8 @@
 """C99 for microcontrollers (`.c` and `.h`): no heap, no files, no library but `math.h`; compiled here and checked.
 
 A step by default: `model_init(&state)`, then `model_step(&state, inputs, outputs)` for each position; with `length`, a
-whole sequence of that length in one call. Weights are constants, and all that is written to lies in one struct.
+whole sequence of that length in one call of `model_run`. Weights are constants, and all that is written to lies in one
+struct.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def _candidate(job: Job[Options], source: Path, folder: Path, rounding: Rounding
     stem = job.path.name.removesuffix(".c")
     facts = _facts(job, info, rounding is not None)
     written = write(_graph(source), stem, info, rounding=rounding, facts=facts)
-    code, header = folder / job.path.name, folder / f"{written.name}.h"
+    code, header = folder / job.path.name, folder / written.header_name
     code.write_text(written.code, encoding="ascii")
     header.write_text(written.header, encoding="ascii")
     generated_code.approve(code)

@@ -52,7 +52,10 @@ class Sources:
     """What is written, and what a program has to know of it."""
 
     name: str
-    """What every public name begins with, and the header's name."""
+    """What every public name begins with."""
+    call: str
+    """The function that computes: `model_step` carries states on, `model_run` does not."""
+    header_name: str
     header: str
     code: str
     inputs: tuple[Field, ...]
@@ -78,7 +81,7 @@ class Sources:
         """What a loader needs to call it, for JSON."""
         kinds = {"inputs": self.inputs, "outputs": self.outputs, "states": self.states}
         fields = {kind: [[item.title, item.kind, list(item.shape)] for item in items] for kind, items in kinds.items()}
-        return {"name": self.name, "bytes": self.state_bytes, **fields}
+        return {"init": f"{self.name}_init", "call": self.call, "bytes": self.state_bytes, **fields}
 
     def trial(self) -> str:
         """A program that runs three steps on made-up inputs."""
@@ -93,9 +96,9 @@ class Sources:
         )
         arguments = ", ".join(["&state", *(item.name for item in (*self.inputs, *self.outputs))])
         return (
-            f'#include "{self.name}.h"\n\nint main(void)\n{{\n    static {self.name}_state state;\n{arrays}'
+            f'#include "{self.header_name}"\n\nint main(void)\n{{\n    static {self.name}_state state;\n{arrays}'
             f"    {self.name}_init(&state);\n    for (int t = 0; t < 3; ++t) {{\n{fills}"
-            f"        {self.name}_step({arguments});\n    }}\n    return 0;\n}}\n"
+            f"        {self.call}({arguments});\n    }}\n    return 0;\n}}\n"
         )
 
 
@@ -106,7 +109,7 @@ def write(
 
     Args:
         model: The graph.
-        name: What every public name begins with.
+        name: Of the file, without its ending; public names begin with what C allows of it.
         info: How a step carries its states; None for a whole sequence.
         rounding: Of the weights; None leaves them float.
         facts: Lines of the comment at the top of both files.
@@ -114,7 +117,8 @@ def write(
     Raises:
         ExportError: An operator, a type or a size has no C.
     """
-    name = identifier(name)
+    header_name, name = f"{name}.h", identifier(name.removesuffix(".step"))
+    call = f"{name}_step" if info else f"{name}_run"
     carried = {state.name: state for state in info.states} if info else {}
     following = {state.next_name for state in info.states} if info else set()
     taken: set[str] = set()
@@ -132,8 +136,10 @@ def write(
         ends.append(_end(program.results[carried[item.title].next_name], f"s->{item.name}", item.size))
     return Sources(
         name,
-        _header(name, inputs, outputs, states, program, facts, info),
-        _code(name, inputs, outputs, states, program, [line for line in ends if line], facts),
+        call,
+        header_name,
+        _header(name, call, inputs, outputs, states, program, facts, info),
+        _code(name, call, header_name, inputs, outputs, states, program, [line for line in ends if line], facts),
         tuple(inputs),
         tuple(outputs),
         tuple(states),
@@ -178,9 +184,9 @@ def _end(place: Place, target: str, size: int) -> str:
     return f"memcpy({target}, {place.pointer}, {size} * sizeof({place.kind}));"
 
 
-def _prototype(name: str, inputs: Sequence[Field], outputs: Sequence[Field]) -> str:
+def _prototype(name: str, call: str, inputs: Sequence[Field], outputs: Sequence[Field]) -> str:
     arguments = [f"{name}_state *s", *(f"const {item.kind} *{item.name}" for item in inputs)]
-    return f"void {name}_step({', '.join([*arguments, *(f'{item.kind} *{item.name}' for item in outputs)])})"
+    return f"void {call}({', '.join([*arguments, *(f'{item.kind} *{item.name}' for item in outputs)])})"
 
 
 def _comment(lines: Sequence[str]) -> str:
@@ -189,6 +195,7 @@ def _comment(lines: Sequence[str]) -> str:
 
 def _header(
     name: str,
+    call: str,
     inputs: Sequence[Field],
     outputs: Sequence[Field],
     states: Sequence[Field],
@@ -216,7 +223,7 @@ def _header(
         f'extern "C" {{\n#endif\n\n' + "\n".join(sizes) + "\n\n/* All the memory that the model writes to. */\n"
         "typedef struct {\n" + "\n".join(fields) + f"\n}} {name}_state;\n\n"
         f"/* The state before the first step. */\nvoid {name}_init({name}_state *s);\n\n"
-        f"/* {what} Arrays must not overlap. */\n{_prototype(name, inputs, outputs)};\n\n"
+        f"/* {what} Arrays must not overlap. */\n{_prototype(name, call, inputs, outputs)};\n\n"
         f"#ifdef __cplusplus\n}}\n#endif\n\n#endif\n"
     )
 
@@ -227,6 +234,8 @@ def _sizes(item: Field) -> str:
 
 def _code(
     name: str,
+    call: str,
+    header_name: str,
     inputs: Sequence[Field],
     outputs: Sequence[Field],
     states: Sequence[Field],
@@ -239,10 +248,11 @@ def _code(
     start, initial = _initial(states)
     body = "\n".join(f"    {line}" if line else "" for line in (*_work(program), *program.lines, *ends))
     return (
-        f'{_comment(facts)}\n#include "{name}.h"\n\n#include <math.h>\n#include <stddef.h>\n#include <string.h>\n\n'
+        f'{_comment(facts)}\n#include "{header_name}"\n\n'
+        "#include <math.h>\n#include <stddef.h>\n#include <string.h>\n\n"
         f"{constants}{initial}\n{kernels}\n"
         f"void {name}_init({name}_state *s)\n{{\n    memset(s, 0, sizeof *s);\n{start}}}\n\n"
-        f"{_prototype(name, inputs, outputs)}\n{{\n{body}\n}}\n"
+        f"{_prototype(name, call, inputs, outputs)}\n{{\n{body}\n}}\n"
     )
 
 

@@ -45,7 +45,7 @@ class File:
         if done.returncode:
             raise RuntimeError(f"{_COMPILER}: {done.stderr.strip()[:600]}")
         library = ctypes.CDLL(str(target))
-        self._init, self._step = (getattr(library, f"{self._about['name']}_{word}") for word in ("init", "step"))
+        self._init, self._step = (getattr(library, self._about[word]) for word in ("init", "call"))
         self._init.restype = self._step.restype = None
         self._struct = np.zeros(self._about["bytes"] // 4 + 4, np.float32)
         self._states, start = {}, 0

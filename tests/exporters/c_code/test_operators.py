@@ -60,7 +60,7 @@ def computed(model, feeds, folder, *, rounding=None, calls=1):
     pointers = [ctypes.c_void_p(array.ctypes.data) for array in (state, *given, *results)]
     library.net_init(pointers[0])
     for _ in range(calls):
-        library.net_step(*pointers)
+        getattr(library, written.call)(*pointers)
     return results
 
 
