@@ -16,8 +16,10 @@ def report(
     ] = "table",
 ) -> None:
     """Write the report of a finished run to standard output."""
+    from compressor.files.staged import settle
     from compressor.report import Report
 
+    settle(Path(folder))
     facts = Report.from_json(_read(Path(folder)))
     match form:
         case "json":

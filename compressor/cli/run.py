@@ -21,6 +21,9 @@ def run(
     device: DeviceOption = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="Rehearse on a handful of batches, in seconds.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite another recipe's run in DIR.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew instead of going on with an unfinished run in DIR.")
+    ] = False,
     probe: Annotated[
         bool,
         typer.Option(
@@ -55,6 +58,7 @@ def run(
             force=force,
             probes=probe,
             jobs=os.cpu_count() or 1,
+            restart=restart,
             progress=progress,
         )
     _show(result, Path(out))
