@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 TIMED: Final = frozenset(
     {
+        "command",
         "created",
         "latency",
         "latency_ms",
+        "milliseconds",
         "limits",
         "peak_memory_bytes",
         "processor_seconds",
@@ -25,7 +27,7 @@ TIMED: Final = frozenset(
         "stages",
     }
 )
-"""Facts of a report that measure time or memory, or follow from such."""
+"""Facts of a report that measure time or memory, or follow from such; and the command, which names the folder."""
 VIEWS: Final = frozenset({"report.html", "report.json", "report.md", "run.log"})
 """Files that hold such facts."""
 

@@ -9,7 +9,7 @@ import torch
 
 from compressor import checkpoint
 from compressor.errors import OutputError
-from compressor.files import write_whole, writing
+from compressor.files import read_text, write_whole, writing
 from compressor.files.staged import remove_all
 from compressor.pipeline import fingerprints
 from compressor.pipeline.folder import LOG_FILE, differences
@@ -64,9 +64,9 @@ def begin(run: Setting, now: Conditions, *, restart: bool) -> None:
 def _read(run: Setting) -> tuple[dict[str, Any], Conditions]:
     path = run.folder.staging / FOLDER / _RUN_FILE
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(read_text(path, OutputError))
         return dict(facts["recipe"]), Conditions.model_validate(facts["conditions"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OutputError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise OutputError(f"{path} cannot be read", hint="begin anew with --restart") from error
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor import checkpoint
 from compressor.errors import CompressorError, OutputError
-from compressor.files import staged, writing
+from compressor.files import read_text, staged, writing
 from compressor.files.staged import REPORT_FILE, UNFINISHED, plain_names
 from compressor.pipeline.journal import Journal
 
@@ -133,8 +133,8 @@ def _older_files(out: Path, recipe: Recipe, *, quick: bool, force: bool) -> set[
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(read_text(path, OutputError))
+    except (OutputError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressor.errors import ReportError
+from compressor.files import read_text
 from compressor.files.staged import REPORT_FILE, settle
 from compressor.pipeline.comparing import VIEWS, facts_that_differ, files_that_differ
 from compressor.pipeline.environment import environment
@@ -30,12 +31,8 @@ _SILENT = Silent()
 def read(folder: Path) -> tuple[Report, Conditions]:
     """The report of a finished run; raises `ReportError` if there is none, or it does not say what it was given."""
     settle(folder)
-    try:
-        report = Report.from_json((folder / REPORT_FILE).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReportError(
-            f"there is no report at `{folder / REPORT_FILE}`", hint="give the --out folder of a finished run"
-        ) from error
+    text = read_text(folder / REPORT_FILE, ReportError, hint="give the --out folder of a finished run")
+    report = Report.from_json(text)
     if report.conditions is None:
         raise ReportError("the report does not say what its run was given", hint="run the recipe again, then reproduce")
     return report, report.conditions

@@ -57,6 +57,7 @@ def run(
     probes: bool = True,
     jobs: int = 1,
     restart: bool = False,
+    command: tuple[str, ...] = (),
     progress: Progress = _SILENT,
 ) -> Report:
     """Carry a recipe out on a task and write the run directory `out`.
@@ -78,6 +79,7 @@ def run(
             some minutes on one core, once for each pair of architectures, then read from the user's cache folder.
         jobs: Processes that do so; more than one needs a program whose main module can be imported.
         restart: Begin anew if there is an unfinished run in `out`.
+        command: Words of the command that a person would repeat; the report shows them.
         progress: Told what begins.
 
     Raises:
@@ -93,7 +95,7 @@ def run(
     ):
         torch.manual_seed(recipe.seed)
         logged = Logged(progress, folder.staging / LOG_FILE)
-        setting = Setting(recipe, task, folder, chosen, threads, quick, probes, jobs, logged)
+        setting = Setting(recipe, task, folder, chosen, threads, quick, probes, jobs, logged, command)
         with _told(logged, folder):
             return _carry_out(setting, restart)
 
@@ -159,6 +161,7 @@ def _carry_out(run: Setting, restart: bool) -> Report:
         remark=task.remark,
         seed=recipe.seed,
         quick=run.quick,
+        command=run.command,
         recipe=recipe.resolved(),
         recipe_sha256=recipe.sha256(),
         original=measurements[0],

@@ -13,12 +13,14 @@ from compressor.report.exports import ExportedFile, ExportReport
 from compressor.report.fact import Fact
 from compressor.report.fingerprints import Fingerprints
 from compressor.report.latency import Latency, SpeedUp
+from compressor.report.layers import LayerCost
 from compressor.report.measurements import LayerSparsity, Measurement, StepMeasurement
 from compressor.report.parity import Noise, Origin, OutputNoise, Parity, ParityPoint
 from compressor.report.probes import Probe, ProbeFile, ProbeLength, ProbeResult, ProbeScore, Verdict
 from compressor.report.quantization import Quantization, QuantizationPoint, QuantizedMatrix
 from compressor.report.report import Limit, Report
 from compressor.report.reproduction import Outcome, RepeatedFile, RepeatedNumber, Reproduction
+from compressor.report.runs import RunFile, Runs, side_by_side
 from compressor.report.scores import Drop, Interval, Score
 from compressor.report.sensitivity import LayerSensitivity, Sensitivity, SensitivityPoint
 from compressor.report.steps import Change, Control, Skip, StepReport
@@ -38,6 +40,7 @@ __all__ = [
     "Fingerprints",
     "Interval",
     "Latency",
+    "LayerCost",
     "LayerSensitivity",
     "LayerSparsity",
     "Limit",
@@ -62,6 +65,8 @@ __all__ = [
     "RepeatedNumber",
     "Report",
     "Reproduction",
+    "RunFile",
+    "Runs",
     "RuntimeCheck",
     "Score",
     "Sensitivity",
@@ -78,4 +83,5 @@ __all__ = [
     "TensorAxes",
     "TensorInfo",
     "Verdict",
+    "side_by_side",
 ]

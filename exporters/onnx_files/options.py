@@ -70,8 +70,8 @@ class Options(ExportOptions):
             raise ValueError(
                 "`check_in` compares with PyTorch to `atol`, which rounded weights do not reach: leave one out"
             )
-        if self.precision == "int4" and self.rounding.quantize_for != "cpu":
-            raise ValueError("4 bits need `MatMulNBits` of ONNX Runtime: give `quantize_for: cpu` or `precision: int8`")
+        if self.precision == "int4" and self.rounding.for_npu:
+            raise ValueError("the integers of accelerators have 8 bits: give `precision: int8`")
         if self.rounding.activations == "uint16" and self.opset < _OPSET_OF_16_BITS:
             raise ValueError(f"`activations: uint16` needs `opset: {_OPSET_OF_16_BITS}` or newer, not {self.opset}")
         return self

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
-from exporters.quantization.forms import WORDS, ladder, settled
+from exporters.quantization.forms import ROUNDED, arithmetic, ladder, settled, word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ def choose(
     search = _Search(trials, matrices, ladders, max_error, bar)
     first: Forms = {name: forms[0] for name, forms in ladders.items()}
     chosen, exceptions = search.carry_out(first, _moves(trials, matrices, ladders, alone))
-    wanted = ("static",) if target == "npu" else tuple(WORDS)
+    wanted = ("static",) if target == "npu" else ROUNDED
     if not any(chosen[matrix.name] in wanted for matrix in matrices if matrix.shape):
         raise ExportError(
             f"no matrix can be rounded within the limits: {search.why}",
@@ -75,7 +75,7 @@ def choose(
     notes = {}
     for name, form in final.items():
         if name in exceptions:
-            notes[name] = f"with {WORDS[ladders[name][0]]} here too: {exceptions[name]}"
+            notes[name] = f"with {word(ladders[name][0])} here too: {exceptions[name]}"
         elif form != ladders[name][0]:
             notes[name] = "the other matrix of its recurrent node is multiplied in float, so this one is as well"
     return Chosen(final, error, drop, alone, metric_alone, notes)
@@ -118,7 +118,7 @@ def _moves(
             errors = [alone[name].get(form, 0.0) for form in (before, after)]
             gain = errors[0] ** 2 - errors[1] ** 2
             price = trials.writer.stored_bytes(name, after) - trials.writer.stored_bytes(name, before)
-            slower = _SPEED_IN_BYTES * sizes[name] if before in _INTEGERS else 0.0
+            slower = _SPEED_IN_BYTES * sizes[name] if arithmetic(before) in _INTEGERS else 0.0
             priced.append((gain / max(price + slower, 1.0), name, after))
     return [(name, after) for _, name, after in sorted(priced, key=lambda item: -item[0])]
 

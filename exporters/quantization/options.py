@@ -16,10 +16,10 @@ class Rounding(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     quantize_for: Literal["cpu", "anywhere", "npu"] = "cpu"
-    """`cpu`: products of integers, for ONNX Runtime on a CPU: small and fast. `anywhere`: 8 bits in the file, float
-    again in front of each operator (DequantizeLinear): as small, no faster, exact activations, plain ONNX. `npu`:
-    pairs of QuantizeLinear and DequantizeLinear of calibrated scales around everything, recurrent layers as plain
-    operations, for the fixed sizes of `shapes`: what accelerators of phones run in integers (QNN, NNAPI)."""
+    """`cpu`: products of integers, for ONNX Runtime on a CPU: small and fast. `anywhere`: 8 or 4 bits in the file, of
+    which floats are made once, at load: as small, as fast as float, exact activations, plain ONNX. `npu`: pairs of
+    QuantizeLinear and DequantizeLinear of calibrated scales around everything, recurrent layers as plain operations,
+    for the fixed sizes of `shapes`: what accelerators of phones run in integers (QNN, NNAPI)."""
     method: Method = "second_order"
     """`second_order`: the products with training inputs change least: later weights of a row take over the errors of
     earlier ones (GPTQ, arXiv 2210.17323), layer by layer; without training data as `nearest`, which rounds each weight

@@ -126,8 +126,7 @@ def quantize(
         precision=precision,
         target=rounding.quantize_for,
         matrices=tuple(
-            facts.fact(matrix, chosen, writer, constants, stored, weights, precision=precision, for_cpu=for_cpu)
-            for matrix in matrices
+            facts.fact(matrix, chosen, writer, constants, stored, weights, for_cpu=for_cpu) for matrix in matrices
         ),
         method="nearest" if table is None else "second_order",
         samples=sum(samples.size(task, inputs, "batch") for inputs in trials.calibration),

@@ -351,7 +351,7 @@ def test_an_open_axis_is_refused(tmp_path):
     [
         ({"shapes": {}}, {}, "NPUs take fixed shapes only"),
         ({}, {"activations": "uint16"}, "`activations: uint16` needs `opset: 21` or newer, not 18"),
-        ({"precision": "int4"}, {}, "4 bits need"),
+        ({"precision": "int4"}, {}, "accelerators have 8 bits"),
         ({}, {"quantize_for": "cpu", "calibration": "entropy"}, "`calibration` is an option of `quantize_for: npu`"),
         ({"precision": "float32"}, {"per_channel": False}, "`rounding` needs integers to round to"),
     ],

@@ -46,7 +46,7 @@ def test_a_run_is_reproduced_and_a_file_that_was_changed_is_not(done, tmp_path):
 
 
 def test_a_folder_that_says_too_little_or_has_another_recipe_is_refused(done, tmp_path):
-    with pytest.raises(ReportError, match="there is no report at"):
+    with pytest.raises(ReportError, match="there is no file"):
         read(tmp_path)
     facts = json.loads((done / "run" / "report.json").read_text())
     (tmp_path / "report.json").write_text(json.dumps({**facts, "conditions": None}))

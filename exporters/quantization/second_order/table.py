@@ -34,7 +34,7 @@ _LARGEST = 4096
 
 
 class RowTable:
-    """Row of float weights -> its integers and scales, in 8 and in 4 bits."""
+    """Row of float weights -> its integers and scales, in 8 and in fewer bits."""
 
     def __init__(self) -> None:
         """Without rows."""

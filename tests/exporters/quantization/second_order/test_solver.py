@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.quantization.rounding import largest, rows_to_nearest, to_4_bits, to_8_bits, to_integers
+from exporters.quantization.rounding import largest, rows_to_nearest, to_8_bits, to_integers
 from exporters.quantization.second_order.solver import (
     damped_moment,
     descend,
@@ -100,8 +100,9 @@ def test_inputs_that_are_always_zero_do_no_harm():
 
 def test_rows_to_the_nearest_are_those_of_the_file():
     weight, _ = problem(6, 9, 50)
-    eight, four = to_8_bits(weight, (0,)), to_4_bits(weight.T, 16)
-    np.testing.assert_array_equal(rows_to_nearest(weight, 8, 50).values, eight.values)
+    np.testing.assert_array_equal(rows_to_nearest(weight, 8, 50).values, to_8_bits(weight, (0,)).values)
     rows = rows_to_nearest(weight, 4, 16)
-    np.testing.assert_array_equal(rows.values, four.values.reshape(9, -1)[:, :50])
-    np.testing.assert_array_equal(rows.scale, four.scale[..., 0])
+    blocks = np.pad(weight, ((0, 0), (0, 14))).reshape(9, 4, 16)
+    scale = np.abs(blocks).max(2, keepdims=True) / 7
+    np.testing.assert_allclose(rows.scale, scale[..., 0], rtol=5e-4)
+    assert np.abs(rows.weight - weight).max() <= 0.501 * scale.max()
