@@ -218,7 +218,7 @@ def test_weights_outlive_an_export_that_fails_until_a_run_succeeds(folder, tmp_p
 @pytest.mark.parametrize("names", [("model", "model"), ("original", "other")])
 def test_files_that_would_have_one_name_are_refused_before_any_work(folder, tmp_path, names):
     exports = ", ".join(f"{{format: onnx, name: {name}}}" for name in names)
-    with pytest.raises(UsageError, match=f"two files of the run would be called `{names[0]}.onnx`"):
+    with pytest.raises(CompressorError, match=f"two files of `exports` would be called `{names[0]}.onnx`"):
         _run(folder, tmp_path / "out", overrides=[f"exports=[{exports}]"])
     assert not (tmp_path / "out").exists()
 
