@@ -25,6 +25,7 @@ from compressor.pipeline.measuring import ensure_unchanged, measure
 from compressor.pipeline.setting import Setting
 from compressor.progress import Logged, Progress, Silent
 from compressor.report import Report, Score, StepReport
+from compressor.runtimes.resources import check_threads
 from compressor.task.files_read import noting_files
 from compressor.task.narrowed_states import NarrowedStates
 from compressor.task.submodules import paths_of
@@ -88,6 +89,7 @@ def run(
         CompressorError: See `compressor.errors`; invalid input.
     """
     chosen = find_device(device)
+    check_threads(threads)
     with (
         RunFolder(Path(out), recipe, chosen, quick=quick, force=force) as folder,
         torch.random.fork_rng(),

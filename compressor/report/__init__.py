@@ -22,6 +22,7 @@ from compressor.report.report import Limit, Report
 from compressor.report.reproduction import Outcome, RepeatedFile, RepeatedNumber, Reproduction
 from compressor.report.runs import RunFile, Runs, side_by_side
 from compressor.report.scores import Drop, Interval, Score
+from compressor.report.search import GoalCost, SearchPoint, SearchReport
 from compressor.report.sensitivity import LayerSensitivity, Sensitivity, SensitivityPoint
 from compressor.report.steps import Change, Control, Skip, StepReport
 from compressor.report.streaming import StateInfo, StreamInfo, StreamInput, StreamOutput
@@ -38,6 +39,7 @@ __all__ = [
     "Fact",
     "FileDescription",
     "Fingerprints",
+    "GoalCost",
     "Interval",
     "Latency",
     "LayerCost",
@@ -69,6 +71,8 @@ __all__ = [
     "Runs",
     "RuntimeCheck",
     "Score",
+    "SearchPoint",
+    "SearchReport",
     "Sensitivity",
     "SensitivityPoint",
     "Skip",
