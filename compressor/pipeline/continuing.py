@@ -42,14 +42,16 @@ def begin(run: Setting, now: Conditions, *, restart: bool) -> None:
     """Go on with what the folder's journal holds, or begin anew; says which.
 
     Raises:
-        OutputError: The journal is that of another run, and `restart` is false; the message says what differs.
+        OutputError: The journal is that of another run, which may not be replaced; the message says what differs.
     """
     folder = run.folder.staging / FOLDER
     found = None if restart or run.journal.is_empty else _read(run)
     if found is not None and found[1].quick and not now.quick:
         found = None  # a rehearsal is not worth keeping
-    if found is not None:
-        _refuse_other(run, *found, now)
+    if found is not None and (changed := _changes(run, *found, now)):
+        if not run.folder.force:
+            raise _other_conditions(run, changed)
+        found = None
     run.journal.is_own = True
     if found is None:
         run.journal.clear(keep=LOG_FILE)
@@ -70,20 +72,22 @@ def _read(run: Setting) -> tuple[dict[str, Any], Conditions]:
         raise OutputError(f"{path} cannot be read", hint="begin anew with --restart") from error
 
 
-def _refuse_other(run: Setting, recipe: dict[str, Any], before: Conditions, now: Conditions) -> None:
-    """Raise `OutputError` if the journal was made under other conditions: its parts would not fit this run."""
+def _changes(run: Setting, recipe: dict[str, Any], before: Conditions, now: Conditions) -> list[str]:
+    """Under which other conditions the journal was made, one line each; its parts would not fit this run."""
     changed = differences(recipe, run.recipe.resolved())
     for name in ("quick", "device", "threads", "torch_threads", "probes"):
         if getattr(before, name) != getattr(now, name):
             changed.append(f"{name.replace('_', ' ')} is {getattr(before, name)} there and {getattr(now, name)} now")
-    changed += fingerprints.changes(before.fingerprints, now.fingerprints, run.task.file)
-    if changed:
-        more = [f"and {len(changed) - _SHOWN} more"] if len(changed) > _SHOWN else []
-        raise OutputError(
-            f"{run.folder.out} holds an unfinished run under other conditions:\n"
-            + "\n".join(f"  {line}" for line in [*changed[:_SHOWN], *more]),
-            hint="put that back to go on with it, choose another --out, or begin anew with --restart",
-        )
+    return changed + fingerprints.changes(before.fingerprints, now.fingerprints, run.task.file)
+
+
+def _other_conditions(run: Setting, changed: list[str]) -> OutputError:
+    more = [f"and {len(changed) - _SHOWN} more"] if len(changed) > _SHOWN else []
+    return OutputError(
+        f"{run.folder.out} holds an unfinished run under other conditions:\n"
+        + "\n".join(f"  {line}" for line in [*changed[:_SHOWN], *more]),
+        hint="put that back to go on with it, choose another --out, or begin anew with --restart",
+    )
 
 
 def _go_on(run: Setting) -> None:

@@ -38,7 +38,7 @@ class RunFolder:
     def __init__(self, out: Path, recipe: Recipe, device: torch.device, *, quick: bool, force: bool) -> None:
         """`quick` and `force` say which older runs in `out` may be replaced."""
         self.out = out
-        self._recipe, self._quick, self._force = recipe, quick, force
+        self._recipe, self._quick, self.force = recipe, quick, force
         self.staging = out / UNFINISHED
         self.journal = Journal(self.staging, device)
 
@@ -57,7 +57,7 @@ class RunFolder:
             stack.enter_context(staged.locked(self.out))
             stack.callback(self._remove_if_empty)
             staged.finish(self.out)
-            self._older = _older_files(self.out, self._recipe, quick=self._quick, force=self._force)
+            self._older = _older_files(self.out, self._recipe, quick=self._quick, force=self.force)
             if self.staging.is_symlink():
                 raise OutputError(f"{self.staging} is a link", hint="remove it, or choose another --out")
             with writing(self.staging):

@@ -146,6 +146,13 @@ def test_a_run_under_other_conditions_is_refused_with_what_changed(folder, chang
     assert before == {path.name: path.read_bytes() for path in (folder / "out" / UNFINISHED / "journal").iterdir()}
 
 
+def test_force_replaces_an_unfinished_run_of_another_recipe_too(folder):
+    short = ["exports=[{format: onnx}]", "steps=[{method: magnitude, prune: units, ratio: 0.5}]"]
+    killed(folder, "out", 1, quick=True)
+    assert carried_out(folder, "out", overrides=short, quick=True, force=True).quick
+    assert not (folder / "out" / UNFINISHED).exists()
+
+
 def test_a_rehearsal_does_not_take_the_place_of_an_unfinished_run_but_the_other_way_round(folder):
     killed(folder, "full", 1)
     with pytest.raises(OutputError, match="quick is False there and True now"):

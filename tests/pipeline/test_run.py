@@ -312,7 +312,7 @@ def test_a_disk_that_fills_up_leaves_nothing_that_looks_finished(folder, tmp_pat
 def test_a_disk_that_is_full_at_the_last_file_loses_nothing_that_was_made(done, folder, tmp_path):
     out = tmp_path / "full"
     result = limited(folder, out, (done[0] / "report.html").stat().st_size - 10_000)
-    assert "report.html: File too large\nhint: choose another --out" in result.stderr
+    assert "report.html: File too large" in result.stderr, result.stderr
     assert f"what is finished is kept in {out / 'unfinished'}" in result.stderr
     again = run(
         recipe.load(str(folder / "half.yaml")), tasks.load(str(folder / "task.py")), out, quick=True, device="cpu"
