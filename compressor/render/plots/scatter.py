@@ -37,7 +37,7 @@ def drawing(
     up = value_axis(canvas, *around([file.metric for _, file, _ in points]), bottom=_HEIGHT - BOTTOM)
     logs = [math.log10(value) for *_, value in points]
     across = Scale(*around(logs, 0.08), LEFT + 8, WIDTH - 14)
-    for value in _ticks(10**across.low / unit, 10**across.high / unit):
+    for value in size_ticks(10**across.low / unit, 10**across.high / unit):
         x = min(max(across(math.log10(value * unit)), LEFT), WIDTH - 36.0)
         canvas.text(x, _HEIGHT - 6, text(value * unit), anchor="middle")
     for (index, file, value), log in zip(points, logs, strict=True):
@@ -48,7 +48,7 @@ def drawing(
     return canvas.on_page()
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def size_ticks(low: float, high: float) -> list[float]:
     """Round values between, the most that have room."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     choices = (
