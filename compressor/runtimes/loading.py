@@ -103,7 +103,7 @@ def read(path: Path) -> onnx.ModelProto:
 
 
 def _no_text(message: Message) -> Iterator[str]:
-    """Names of the fields for text, at any depth, that hold bytes which are not UTF-8: onnx hands them over as bytes."""
+    """Names of the fields for text, at any depth, that hold bytes which are not UTF-8."""
     for field, value in message.ListFields():
         if field.type == field.TYPE_STRING:
             if any(isinstance(text, bytes) for text in ((value,) if isinstance(value, (str, bytes)) else value)):
