@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Final, Self
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Self
 
 from compressor.cli.output import say
+from compressor.progress import LineBar
 from compressor.render.text import one_line, printable
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from compressor.progress import Bar
-
-SECONDS_BETWEEN_LINES: Final = 10.0
 
 
 class Terminal:
@@ -45,7 +43,7 @@ class Terminal:
     def bar(self, description: str, total: int | None) -> AbstractContextManager[Bar]:
         """A bar, gone when the work is done."""
         if self._rich is None:
-            return _lines(description, total)
+            return nullcontext(LineBar(description, total, say))
         return _drawn(self._rich, description, total)
 
     def say(self, text: str) -> None:
@@ -63,38 +61,6 @@ class _DrawnBar:
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         self._progress.update(self._task, advance=amount, note=one_line(note))
-
-
-class _PlainBar:
-    """Says where the work is every `SECONDS_BETWEEN_LINES`, so that a log stays readable."""
-
-    def __init__(self, description: str, total: int | None) -> None:
-        self._description = description
-        self._total = total
-        self._done = 0
-        self._start = self._last = time.monotonic()
-
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        self._done += amount
-        now = time.monotonic()
-        if now - self._last < SECONDS_BETWEEN_LINES:
-            return
-        self._last = now
-        say(progress_line(self._description, self._done, self._total, now - self._start, note))
-
-
-def progress_line(description: str, done: int, total: int | None, seconds: float, note: str) -> str:
-    """`training: 120/400 (30 %), 70 s left, loss 0.31`."""
-    parts = [f"{done}"]
-    if total:
-        left = seconds / done * max(total - done, 0) if done else 0.0
-        parts = [f"{done}/{total} ({100 * done / total:.0f} %)", f"{left:.0f} s left"]
-    return f"{description}: {', '.join([*parts, note] if note else parts)}"
-
-
-@contextmanager
-def _lines(description: str, total: int | None) -> Iterator[_PlainBar]:
-    yield _PlainBar(description, total)
 
 
 @contextmanager

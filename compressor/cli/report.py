@@ -9,6 +9,7 @@ import typer
 from compressor.cli.output import emit, emit_json_text, emit_rich
 from compressor.errors import ReportError
 from compressor.files import read_text
+from compressor.files.staged import settle
 
 
 def report(
@@ -80,5 +81,6 @@ def _search(text: str, form: str) -> None:
 
 
 def _read(folder: Path) -> str:
+    settle(folder)
     file = folder / "report.json" if folder.is_dir() else folder
     return read_text(file, ReportError, hint="give the --out folder of a finished run or search")

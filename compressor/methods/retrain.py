@@ -226,6 +226,7 @@ class Retrain(Method):
                 masks=state.masks,
                 progress=context.progress,
                 around=around,
+                snapshots=context.snapshots,
             )
         if rounding is not None:
             rounding.keep()

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from compressor.cli.progress import SECONDS_BETWEEN_LINES, Terminal, progress_line
+from compressor.cli.progress import Terminal
+from compressor.progress import SECONDS_BETWEEN_LINES, progress_line
 
 
 @pytest.mark.parametrize(
