@@ -6,6 +6,7 @@ import copy
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,6 +51,7 @@ def train_epochs(
     masks: Mapping[str, Tensor],
     progress: Progress,
     around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    beside: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> tuple[History, list[str]]:
     """Train in place; gives a row an epoch, and notes.
 
@@ -62,12 +64,13 @@ def train_epochs(
         masks: Parameter name -> boolean mask, True = kept.
         progress: Where progress is told.
         around: Entered around each measurement.
+        beside: What is trained beside the model and belongs to its weights.
 
     Raises:
         MethodError: Training broke down.
         TaskError: The metric is not finite.
     """
-    best = BestWeights(higher_is_better=validation.higher_is_better, patience=validation.patience)
+    best = BestWeights(higher_is_better=validation.higher_is_better, patience=validation.patience, beside=beside)
     history: History = []
     if validation.keep_best:  # training may make it worse
         with around():
