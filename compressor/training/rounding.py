@@ -99,7 +99,7 @@ class Steps:
     def of(self, weight: Tensor) -> Tensor:
         """The weights (N, K) as they are rounded."""
         blocks, scale = self._blocks(weight.detach()), self._scale()
-        whole = (blocks / scale).round().clamp(-self.largest, self.largest) * scale
+        whole: Tensor = (blocks / scale).round().clamp(-self.largest, self.largest) * scale
         return whole.flatten(1)[:, : weight.shape[1]]
 
     def gradients(self, weight: Tensor, gradient: Tensor) -> Tensor:
@@ -130,7 +130,8 @@ class Steps:
 
     def _blocks(self, weight: Tensor) -> Tensor:
         """(N, K) as (N, G, block), padded with zeros."""
-        return nn.functional.pad(weight, (0, -weight.shape[1] % self.block)).unflatten(1, (-1, self.block))
+        blocks: Tensor = nn.functional.pad(weight, (0, -weight.shape[1] % self.block)).unflatten(1, (-1, self.block))
+        return blocks
 
 
 def _least_error(blocks: Tensor, largest: int) -> Tensor:
