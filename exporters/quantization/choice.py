@@ -80,7 +80,7 @@ def choose(
     if not rounded or not search.fits(chosen):  # not all ladders end with what is exact
         raise ExportError(
             f"no matrix can be rounded within the limits: {search.why}",
-            hint="raise `max_error` or `limits.metric_drop`, or retrain with `quantize: int8`",
+            hint="raise `max_error` or the limit on the metric's drop, or retrain with `quantize: int8`",
         )
     final = settled(chosen, matrices)
     error, drop = search.measured(final)
@@ -169,7 +169,7 @@ class _Search:
             return False
         metric = self.trials.metric
         if metric is not None and drop is not None and drop > metric.allowed + 1e-9:
-            self.why = f"the metric loses {drop:.3g}, and {metric.allowed:.3g} is left of `limits.metric_drop`"
+            self.why = f"the metric loses {drop:.3g}, and {metric.allowed:.3g} is left of the recipe's limit on it"
             return False
         return True
 
