@@ -102,16 +102,16 @@ class Steps:
         whole: Tensor = (blocks / scale).round().clamp(-self.largest, self.largest) * scale
         return whole.flatten(1)[:, : weight.shape[1]]
 
-    def gradients(self, weight: Tensor, gradient: Tensor) -> Tensor:
-        r"""The gradient at the exact weights; that of the exponents is added to theirs.
+    def learn(self, weight: Tensor, gradient: Tensor) -> None:
+        r"""Add to the gradient of the exponents; that at the exact weights is the one at the rounded weights.
 
         With v = w / s and L the largest integer, of a gradient g at the rounded weights:
 
         .. math::
-            \frac{d}{dw} = g \, [|v| \le L], \quad
-            \frac{d}{dp} = s \sum g \, (\mathrm{round}(v) - v \text{ or } \pm L \text{ beyond})
+            \frac{d}{dw} = g, \quad \frac{d}{dp} = s \sum g \, (\mathrm{round}(v) - v \text{ or } \pm L \text{ beyond})
 
-        (equations 3 and 5 of the paper, the second for p).
+        The second is equation 3 of the paper for p. The first differs from its equation 5, which gives weights beyond
+        L no gradient: they could not come back, and training that makes weights grow stands still.
 
         Args:
             weight: The exact weights (N, K).
@@ -123,7 +123,6 @@ class Steps:
         slope = torch.where(inside, value.round() - value, value.clamp(-self.largest, self.largest))
         total = (blocks * slope).sum(-1, keepdim=True) * scale
         self.exponent.grad = total if self.exponent.grad is None else self.exponent.grad + total
-        return torch.where(inside, blocks, torch.zeros_like(blocks)).flatten(1)[:, : weight.shape[1]]
 
     def _scale(self) -> Tensor:
         return _as_stored(self.start * self.exponent.detach().exp())
@@ -191,7 +190,7 @@ class Rounding:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Within the block the weights are rounded; afterwards they are what they were, and so are their gradients."""
+        """Within the block the weights are rounded; afterwards they are what they were."""
         exact = {name: parameter.detach().clone() for name, (parameter, _) in self.parameters.items()}
         self.keep()
         try:
@@ -201,7 +200,7 @@ class Rounding:
                 for name, (parameter, _) in self.parameters.items():
                     parameter.copy_(exact[name])
                     if name in self._steps and parameter.grad is not None:
-                        parameter.grad = self._steps[name].gradients(parameter, parameter.grad)
+                        self._steps[name].learn(parameter, parameter.grad)
 
     @torch.no_grad()
     def keep(self) -> None:
