@@ -138,7 +138,7 @@ class Retrain(Method):
         if self.quantize is not None:
             from compressor.training.rounding import Rounding
 
-            Rounding(model, self.quantize, self.keep_float, learn_steps=self.learn_steps)
+            Rounding(model, self.quantize, self.keep_float)
 
     @property
     def _keeps_best(self) -> bool:
@@ -191,8 +191,6 @@ class Retrain(Method):
         with self._teacher(model, context) as teacher:
             parameters = {name: item for name, item in model.named_parameters() if item.requires_grad}
             parameters |= teacher.parameters() if teacher else {}
-            steps_of_integers = rounding.steps if rounding else {}
-            parameters |= steps_of_integers
             optimizer = make_optimizer(
                 self.optimizer,
                 list(parameters.values()),
@@ -236,10 +234,10 @@ class Retrain(Method):
                 masks=state.masks,
                 progress=context.progress,
                 around=around,
-                beside=steps_of_integers,
+                snapshots=context.snapshots,
             )
         if rounding is not None:
-            rounding.keep()
+            rounding.finish()
             notes.append(f"{len(rounding.parameters)} matrices trained and left rounded to {self.quantize}")
         return history, notes
 

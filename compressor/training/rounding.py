@@ -28,6 +28,8 @@ Precision = Literal["int8", "int4"]
 BLOCK = 32
 """Weights of a row with a common scale in 4 bits, the exporter's default."""
 _LARGEST = {"int8": 127, "int4": 7}
+_STEP = "learned_step_"
+"""And a number: the names under which a model holds steps, so that whatever keeps its weights keeps these too."""
 _SHARES = tuple(1.0 - 0.05 * step for step in range(11))
 """Steps that are tried at the start, in parts of that of the largest weight."""
 
@@ -181,12 +183,11 @@ class Rounding:
             raise MethodError(
                 f"`keep_float` leaves nothing to round of {_some(every)}", hint="leave `quantize` out, or keep fewer"
             )
-        self._steps = {name: Steps(*item) for name, item in self.parameters.items() if learn_steps}
-
-    @property
-    def steps(self) -> dict[str, nn.Parameter]:
-        """What is trained beside the model, by the names of its parameters; empty if steps are not learned."""
-        return {f"{name}.step": steps.exponent for name, steps in self._steps.items()}
+        self._model = model
+        self.steps = {name: Steps(*item) for name, item in self.parameters.items() if learn_steps}
+        """Learned steps, by the names of their matrices: parameters of the model until `finish`."""
+        for number, steps in enumerate(self.steps.values()):
+            model.register_parameter(f"{_STEP}{number}", steps.exponent)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -199,15 +200,21 @@ class Rounding:
             with torch.no_grad():
                 for name, (parameter, _) in self.parameters.items():
                     parameter.copy_(exact[name])
-                    if name in self._steps and parameter.grad is not None:
-                        self._steps[name].learn(parameter, parameter.grad)
+                    if name in self.steps and parameter.grad is not None:
+                        self.steps[name].learn(parameter, parameter.grad)
 
     @torch.no_grad()
     def keep(self) -> None:
-        """Round the weights for good."""
+        """Round the weights."""
         for name, (parameter, precision) in self.parameters.items():
-            steps = self._steps.get(name)
+            steps = self.steps.get(name)
             parameter.copy_(rounded(parameter, precision) if steps is None else steps.of(parameter))
+
+    def finish(self) -> None:
+        """Round the weights for good, and take the steps out of the model."""
+        self.keep()
+        for number in range(len(self.steps)):
+            delattr(self._model, f"{_STEP}{number}")
 
 
 def _some(names: Iterable[str], most: int = 6) -> str:

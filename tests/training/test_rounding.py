@@ -94,8 +94,7 @@ def trained(precision):
         model[0].weight_ih_l0[:, 5] *= 20
     wanted = model(x)[0].detach()
     rounding = Rounding(model, precision, learn_steps=True)
-    parameters = [*model.parameters(), *rounding.steps.values()]
-    optimizer, losses = torch.optim.Adam(parameters, lr=2e-3), []
+    optimizer, losses = torch.optim.Adam(model.parameters(), lr=2e-3), []
     for _ in range(60):
         with rounding.held():
             loss = (model(x)[0] - wanted).square().mean()
@@ -110,8 +109,9 @@ def trained(precision):
 def test_what_the_exporter_rounds_is_what_training_with_learned_steps_ends_with(precision):
     model, rounding, losses = trained(precision)
     assert losses[-1] < losses[0]
-    assert all(bool(step.abs().max() > 1e-3) for step in rounding.steps.values())
-    rounding.keep()
+    assert all(bool(steps.exponent.abs().max() > 1e-3) for steps in rounding.steps.values())
+    rounding.finish()
+    assert [name for name, _ in model.named_parameters()] == [name for name, _ in nn.LSTM(1, 1).named_parameters("0")]
     for name in ("weight_ih_l0", "weight_hh_l0"):
         weight = getattr(model[0], name).detach().numpy()
         rows = rows_to_nearest(weight, 4 if precision == "int4" else 8, 32 if precision == "int4" else weight.shape[1])
@@ -121,10 +121,10 @@ def test_what_the_exporter_rounds_is_what_training_with_learned_steps_ends_with(
 def test_the_best_weights_come_back_with_their_steps():
     model = nn.Sequential(nn.Linear(40, 5))
     rounding = Rounding(model, "int4", learn_steps=True)
-    best = BestWeights(higher_is_better=True, patience=None, beside=rounding.steps)
+    best = BestWeights(higher_is_better=True, patience=None)
     best.see(1, 0.5, model)
     with torch.no_grad():
-        rounding.steps["0.weight.step"].add_(1.0)
+        rounding.steps["0.weight"].exponent.add_(1.0)
     best.see(2, 0.4, model)
     best.restore(model)
-    assert not rounding.steps["0.weight.step"].any()
+    assert not rounding.steps["0.weight"].exponent.any()
