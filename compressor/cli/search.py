@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from compressor.cli import completion
 from compressor.cli.arguments import DeviceOption, JsonOption, TaskOption, ThreadsOption, announce
 from compressor.cli.output import emit_json_text, emit_rich, say
 
@@ -46,14 +45,8 @@ def search(
         list[str] | None,
         typer.Option("--allow", metavar="WORD", help="Conversions: aaren, lama=MODULE. Repeatable."),
     ] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", metavar="NAME", help="Leave out what this runtime cannot take.")
-    ] = None,
     format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format", metavar="FORMAT", help="Of the file. [default: onnx]", autocompletion=completion.recipe_names
-        ),
+        str | None, typer.Option("--format", metavar="FORMAT", help="Of the file. [default: onnx]")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the search and of its recipes.")] = None,
     sampler: Annotated[
@@ -95,7 +88,6 @@ def search(
         ("--trials", "trials", trials),
         ("--use", "use", use),
         ("--allow", "allow", allow),
-        ("--target", "target", target),
         ("--format", "exports", None if format_ is None else [{"format": format_}]),
         ("--seed", "seed", seed),
         ("--sampler", "sampler", sampler),
