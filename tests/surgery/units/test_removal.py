@@ -404,3 +404,11 @@ def test_every_removal_is_compared_with_the_silenced_original(monkeypatch):
     monkeypatch.setattr(removal, "resized_copy", wrong)
     with pytest.raises(SurgeryError):
         prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=amount)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_the_model_that_units_were_taken_from_keeps_all_its_weights(cell):
+    model = _model(TwoModules, cell)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    prune(model, {}, _inputs((2, 3)), names=["rnn", "second"], amount=Amount(ratio=0.5))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
