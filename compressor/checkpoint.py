@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CheckpointError
-from compressor.files import read_text, write_whole
+from compressor.files import json_object, read_text, write_whole
 from compressor.files.staged import settle
 from compressor.task.checkpoint_file import read_safetensors
 from compressor.task.signature import with_own_forward
@@ -95,11 +95,8 @@ def _existing(path: Path) -> Path:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(read_text(_existing(path), CheckpointError, hint=_AGAIN))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", hint=_AGAIN) from error
-    if not isinstance(record, dict) or record.get("schema_version") != RECORD_VERSION:
+    record = json_object(read_text(_existing(path), CheckpointError, hint=_AGAIN))
+    if record is None or record.get("schema_version") != RECORD_VERSION:
         raise CheckpointError(f"{path} is not a record of this version", hint=_AGAIN)
     structure, aliases = record.get("structure"), record.get("aliases")
     if not isinstance(structure, list) or not isinstance(aliases, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
 from compressor.cli.output import say
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rich.progress import Progress as RichProgress
+    from rich.progress import Task as RichTask
     from rich.progress import TaskID
 
     from compressor.progress import Bar
@@ -75,24 +77,32 @@ def _drawn(progress: RichProgress, description: str, total: int | None) -> Itera
 
 def _rich_progress() -> RichProgress:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+    from rich.text import Text
+
+    class Done(ProgressColumn):
+        """`120/400, 0:01:10, 0:00:20 left`; of work whose end is not known, the time alone."""
+
+        def render(self, task: RichTask) -> Text:
+            return Text(done_so_far(task.completed, task.total, task.elapsed, task.time_remaining))
 
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        Done(),
         TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
         expand=True,
         transient=True,
     )
+
+
+def done_so_far(done: float, total: float | None, elapsed: float | None, left: float | None) -> str:
+    """What a bar says beside itself: how much is done, for how many seconds it runs, how many are left."""
+    parts = [f"{timedelta(seconds=int(elapsed or 0))}"]
+    if total is not None:
+        parts = [f"{done:.0f}/{total:.0f}", *parts]
+        parts.append(f"{'-:--:--' if left is None else timedelta(seconds=int(left))} left")
+    elif done:
+        parts = [f"{done:.0f} done", *parts]
+    return ", ".join(parts)
