@@ -138,7 +138,7 @@ def _step(step: dict[str, object]) -> str:
 
 def _goals(report: SearchReport) -> Iterator[Block]:
     """If goals are missed: what each of them costs."""
-    if report.chosen is not None or not report.costs:
+    if report.chosen is not None or report.interrupted or not report.costs:
         return
     yield Statements(tuple(Statement("plain", _cost(report, cost)) for cost in report.costs))
 
@@ -238,7 +238,7 @@ def _space(report: SearchReport) -> Iterator[Block]:
 
 SECTIONS: Final[tuple[Section[SearchReport], ...]] = (
     Section("", lambda report: tuple(_head(report))),
-    Section("Picture", lambda report: tuple(_picture(report)), DOCUMENTS),
+    Section("Picture", lambda report: tuple(_picture(report)), frozenset({"html"})),
     Section("Frontier", lambda report: tuple(_frontier(report))),
     Section("What goals cost", lambda report: tuple(_goals(report))),
     Section("How sure", lambda report: tuple(_how_sure(report))),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from compressor.progress import Progress, Silent
@@ -12,6 +15,9 @@ from compressor.studies.search.preparing import prepare
 from compressor.studies.search.workers import work_on_ray, work_together
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
     from compressor.report import SearchReport
     from compressor.studies.search.final import Final
     from compressor.studies.search.goals import Goals
@@ -41,11 +47,30 @@ def search(goals: Goals, place: Place, *, progress: Progress = _SILENT) -> Searc
         chosen: Final | None = None
         interrupted = False
         try:
-            _work(worker, goals, place, progress)
+            with _noting_interrupts(worker):
+                _work(worker, goals, place, progress)
             chosen = final_run(worker, worker.view(), place, progress)
         except KeyboardInterrupt:
             interrupted = True
         return outcome_report.write(worker, place, chosen, interrupted=interrupted)
+
+
+@contextmanager
+def _noting_interrupts(worker: Worker) -> Iterator[None]:
+    """Let the worker know of a Ctrl-C too: Python drops an exception that is raised while an object is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        worker.interrupted = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _work(worker: Worker, goals: Goals, place: Place, progress: Progress) -> None:

@@ -65,6 +65,8 @@ class Worker:
     """Of the original."""
     name: str = ""
     """Of several workers; they draw different points."""
+    interrupted: bool = False
+    """Whether somebody asked for an end."""
     told: Callable[[View, Job | None], None] = field(default=lambda view, job: None)
     """Told before each trial and at the end."""
 
@@ -75,8 +77,14 @@ class Worker:
         return View(records, points, estimates(points, self.space.goals, self.graphs.with_files(records)))
 
     def work(self) -> View:
-        """Go on until the limits of the goals are reached, or everything was tried."""
+        """Go on until the limits of the goals are reached, or everything was tried.
+
+        Raises:
+            KeyboardInterrupt: Somebody asked for an end.
+        """
         while True:
+            if self.interrupted:
+                raise KeyboardInterrupt
             self.store.give_up_stale()
             view = self.view()
             job = self.next(view)

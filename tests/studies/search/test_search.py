@@ -1,11 +1,13 @@
 """Whole searches on a small task: goals met, goals missed, interrupted and gone on."""
 
+import signal
 import textwrap
 
 import pytest
 
 from compressor.errors import OutputError, UsageError
 from compressor.report import Report, SearchReport
+from compressor.studies.search.evaluation import Evaluator
 from compressor.studies.search.folder import SearchFolder
 from compressor.studies.search.goals import Goals
 from compressor.studies.search.place import Place
@@ -123,3 +125,21 @@ def test_a_folder_of_another_search_or_of_something_else_is_left_alone(found, ta
     (tmp_path / "letter.txt").write_text("dear", encoding="utf-8")
     with pytest.raises(OutputError, match="holds no search"):
         search(GOALS, Place(task, tmp_path))
+
+
+def test_an_interrupted_search_reports_what_it_found_and_goes_on(task, tmp_path, monkeypatch):
+    out = tmp_path / "interrupted"
+    at = Evaluator.at
+
+    def interrupting(self, point, rung):
+        if rung == 1:
+            signal.raise_signal(signal.SIGINT)
+        return at(self, point, rung)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "at", interrupting)
+        report = search(GOALS, Place(task, out))
+    assert report.interrupted
+    assert report.chosen is None
+    assert len(report.points) >= 3
+    assert search(GOALS, Place(task, out)).chosen is not None
