@@ -1,6 +1,6 @@
 """What the tool does with many kinds of models: writes docs/results/model-kinds.md.
 
-    pip install torchvision transformers
+    pip install torchaudio torchvision transformers
     python benchmarks/model_kinds.py [--only NAME] [--resume FILE.json] [--known]
 
 For each kind, small and with random weights: is its call described, how many parameters are left if every layer loses
@@ -39,7 +39,9 @@ from exporters.quantization import quantize  # noqa: E402
 
 GROUPS = {
     "Recurrent topologies, convolutions, speech (written out)": "rebuilt",
-    "Classes of `transformers`": "hugging_face",
+    "Classes of `transformers`: text": "hugging_face",
+    "Classes of `transformers`: speech, time series, pictures": "signals",
+    "Classes of `torchaudio`": "audio",
     "Classes of `torchvision`, 64 x 64": "vision",
 }
 COLUMNS = ("described", "units", "file right", "rounded", "streamed")
