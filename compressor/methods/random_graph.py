@@ -113,6 +113,15 @@ class RandomGraph(Method):
                 hint="name a layer that runs forward, or prune this one with `magnitude`",
             )
 
+    def replaces(self, model: nn.Module, task: Task) -> Mapping[str, str]:
+        """The layer: the graph's own layers are no single one that a graph could replace again."""
+        return {self._find(model): "single recurrent layer"}
+
+    @property
+    def looks_for(self) -> tuple[str, ...]:
+        """A recurrent layer."""
+        return ("single recurrent layer", "recurrent layer")
+
     def apply(self, state: State, context: Context) -> StepResult:
         """Replace the layer in a copy of the model, and run it once."""
         from compressor.nn.graphs.properties import properties

@@ -10,6 +10,7 @@ import torch
 
 from compressor import checkpoint
 from compressor.pipeline.axes import open_axes
+from compressor.methods.order import refuse_order
 from compressor.pipeline.compressing import compress, in_step
 from compressor.pipeline.dry_run import try_out
 from compressor.pipeline.environment import environment, find_device
@@ -106,6 +107,7 @@ def _carry_out(run: Setting) -> Report:
     for index, step in enumerate(recipe.steps):
         with in_step(index, step):
             step.check_task(original, task)
+    refuse_order(recipe.steps, original, task)
     with run.stage("exporting the original"):  # before the steps: what cannot be exported need not be retrained first
         originals, baselines = export_originals(run, original, original_score)
     first = len(originals)
