@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CheckpointError
-from compressor.files import write_whole
+from compressor.files import read_text, write_whole
+from compressor.task.checkpoint_file import read_safetensors
 from compressor.task.signature import with_own_forward
 from compressor.task.weights import check_fit
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "model.safetensors"
 RECORD_FILE = "model.json"
 RECORD_VERSION = 1
+_AGAIN = "run the recipe again"
 
 
 def load(folder: str | Path, task: Task) -> nn.Module:
@@ -28,14 +30,12 @@ def load(folder: str | Path, task: Task) -> nn.Module:
 
     It is called as the user's own model is, with all arguments that its `forward` takes.
     """
-    from safetensors.torch import load_file
-
     from compressor.surgery.rebuild import rebuild
 
     record = _read_record(Path(folder) / RECORD_FILE)
+    weights = read_safetensors(_existing(Path(folder) / WEIGHTS_FILE))
     model = rebuild(task.model(), record["structure"], task.attention)
-    weights = load_file(_existing(Path(folder) / WEIGHTS_FILE))
-    state = dict(weights) | {alias: weights[name] for alias, name in record["aliases"].items()}
+    state = dict(weights) | {alias: weights[name] for alias, name in record["aliases"].items() if name in weights}
     check_fit(model.state_dict(), state, str(Path(folder) / WEIGHTS_FILE))
     model.load_state_dict(state)
     return with_own_forward(model).eval()
@@ -72,11 +72,16 @@ def _existing(path: Path) -> Path:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(_existing(path).read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", hint="run the recipe again") from error
+        record = json.loads(read_text(_existing(path), CheckpointError, hint=_AGAIN))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", hint=_AGAIN) from error
     if not isinstance(record, dict) or record.get("schema_version") != RECORD_VERSION:
-        raise CheckpointError(f"{path} is not a record of this version", hint="run the recipe again")
-    if not isinstance(record.get("structure"), list) or not isinstance(record.get("aliases"), dict):
-        raise CheckpointError(f"{path} lacks `structure` or `aliases`", hint="run the recipe again")
+        raise CheckpointError(f"{path} is not a record of this version", hint=_AGAIN)
+    structure, aliases = record.get("structure"), record.get("aliases")
+    if not isinstance(structure, list) or not isinstance(aliases, dict):
+        raise CheckpointError(f"{path} lacks `structure` or `aliases`", hint=_AGAIN)
+    if not all(isinstance(part, dict) for part in structure) or not all(isinstance(n, str) for n in aliases.values()):
+        raise CheckpointError(
+            f"{path} has a `structure` or `aliases` that is not one of records and names", hint=_AGAIN
+        )
     return record

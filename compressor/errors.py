@@ -3,10 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+MOST_ERRORS: Final = 20
+"""Of several errors, so many are shown."""
+_MOST_LINES: Final = 40
+_MOST_CHARACTERS: Final = 400
+"""Of a line that is shown."""
+_SOURCE_CHARACTERS: Final = 120
+"""Of the source line over a caret."""
+_CUT: Final = " ... "
+
+
+def shortened(text: str) -> str:
+    """`text` with the middle of very long lines, and lines after very many, left out."""
+    lines = text.split("\n")
+    more = len(lines) - _MOST_LINES
+    shown = [_shortened(line) for line in lines[:_MOST_LINES]]
+    return "\n".join([*shown, f"... and {more} more lines"] if more > 0 else shown)
+
+
+def _shortened(line: str) -> str:
+    if len(line) <= _MOST_CHARACTERS:
+        return line
+    tail = _MOST_CHARACTERS // 4
+    return f"{line[: _MOST_CHARACTERS - tail - len(_CUT)]}{_CUT}{line[-tail:]}"
 
 
 @dataclass(frozen=True)
@@ -21,13 +45,24 @@ class Place:
 
     def render(self) -> str:
         """The place as an arrow line and, if the source line is known, a caret under the column."""
-        position = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        parts = (_shortened(self.file), self.line, self.column)
+        position = ":".join(str(part) for part in parts if part is not None)
         if self.source is None or self.line is None:
             return f" --> {position}"
         gutter = f"{self.line} | "
         bar = " " * (len(gutter) - 2) + "| "
-        caret = " " * ((self.column or 1) - 1) + "^"
-        return f" --> {position}\n{gutter}{self.source}\n{bar}{caret}"
+        source, column = self._window(self.source, self.column or 1)
+        return f" --> {position}\n{gutter}{source}\n{bar}{' ' * (column - 1)}^"
+
+    @staticmethod
+    def _window(source: str, column: int) -> tuple[str, int]:
+        """The part of a long line around a column, and where the column is in it."""
+        if len(source) <= _SOURCE_CHARACTERS:
+            return source, column
+        start = max(0, min(column - 1 - _SOURCE_CHARACTERS // 2, len(source) - _SOURCE_CHARACTERS))
+        before = "..." if start else ""
+        after = "..." if start + _SOURCE_CHARACTERS < len(source) else ""
+        return f"{before}{source[start : start + _SOURCE_CHARACTERS]}{after}", column - start + len(before)
 
 
 class CompressorError(Exception):
@@ -41,12 +76,12 @@ class CompressorError(Exception):
         self.place = place
 
     def render(self) -> str:
-        """The whole error as plain text."""
-        parts = [f"error: {self.message}"]
+        """The whole error as plain text; of very long lines, and of very many, a part."""
+        parts = [shortened(f"error: {self.message}")]
         if self.place is not None:
             parts.append(self.place.render())
         if self.hint is not None:
-            parts.append(f"hint: {self.hint}")
+            parts.append(shortened(f"hint: {self.hint}"))
         return "\n".join(parts)
 
     def __str__(self) -> str:
@@ -71,8 +106,10 @@ class RecipeErrors(RecipeError):
         self.errors = tuple(errors)
 
     def render(self) -> str:
-        """All the errors, a blank line between them."""
-        return "\n\n".join(error.render() for error in self.errors)
+        """The errors, a blank line between them; of very many the first."""
+        shown = [error.render() for error in self.errors[:MOST_ERRORS]]
+        more = len(self.errors) - len(shown)
+        return "\n\n".join([*shown, f"... and {more} more"] if more else shown)
 
 
 class TaskError(CompressorError):

@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files read if they are files, of a size that can be meant; written whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,10 +10,51 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressor.errors import OutputError
+from compressor.errors import OutputError, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from compressor.errors import CompressorError
+
+MOST_TEXT = 1 << 28
+"""Bytes of the longest JSON text that is read."""
+
+
+def read_text(path: Path, error: type[CompressorError], *, most: int = MOST_TEXT, hint: str | None = None) -> str:
+    """The text of a regular file; a pipe or a device, which may never end, is not opened.
+
+    Args:
+        path: Of the file.
+        error: Kind of the error that is raised.
+        most: Bytes of the longest file that is read.
+        hint: The remedy that an error names.
+
+    Raises:
+        error: It is missing, something else than a file, too long, unreadable or not UTF-8; the message says which.
+    """
+    try:
+        kind = path.stat()
+        if not stat.S_ISREG(kind.st_mode):
+            raise error(f"`{path}` is {_kind_of(kind.st_mode)}, not a file", hint=hint)
+        with path.open("rb") as stream:
+            content = stream.read(most + 1)
+    except FileNotFoundError:
+        raise error(f"there is no file `{path}`", hint=hint) from None
+    except OSError as reason:
+        raise error(f"cannot read `{path}`: {reason.strerror}", hint=hint) from reason
+    if len(content) > most:
+        raise error(f"`{path}` is longer than {most >> 10:,} KiB", hint=hint)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as reason:
+        line, byte = content[: reason.start].count(b"\n") + 1, content[reason.start]
+        place = Place(str(path), line)
+        raise error(f"`{path}` is not UTF-8 text (byte 0x{byte:02x})", place=place, hint=hint) from None
+
+
+def _kind_of(mode: int) -> str:
+    return "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or another special file"
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -62,8 +103,7 @@ def destination(path: Path) -> Path:
             )
         kind = target.stat().st_mode
     if not stat.S_ISREG(kind):
-        what = "a folder" if stat.S_ISDIR(kind) else "a device, a pipe or another special file"
-        raise OutputError(f"{path} is {what}, and only a regular file is replaced", hint="give another name")
+        raise OutputError(f"{path} is {_kind_of(kind)}, and only a regular file is replaced", hint="give another name")
     return target
 
 

@@ -19,7 +19,7 @@ from compressor.errors import UsageError
 from compressor.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -43,7 +43,7 @@ class ExportOptions(BaseModel, ABC):
     """Whether ONNX Runtime runs the file."""
     format: str
     """The recipe word of this exporter."""
-    name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(default="model", max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the file, without its ending."""
     atol: float = Field(default=1e-5, gt=0, le=1e-1, allow_inf_nan=False)
     """Absolute tolerance of the comparison with PyTorch. A file may also be off by a small multiple of the model's own
@@ -207,6 +207,34 @@ def options_of(word: str, **settings: Any) -> ExportOptions:
         where = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         raise UsageError(f"{f'`{where}` of ' if where else ''}format `{word}`: {message}") from error
+
+
+def originals(exports: Sequence[ExportOptions]) -> list[ExportOptions]:
+    """How the original is exported: of every kind as the first export that streams, or else the first.
+
+    Formats of ONNX Runtime come first: other files may have to be compared with these.
+    """
+    kinds: dict[tuple[str, str], list[ExportOptions]] = {}
+    for options in sorted(exports, key=lambda options: not options.in_onnx_runtime):
+        kinds.setdefault(options.kind, []).append(options)
+    return [next((options for options in same if options.streams), same[0]).unrounded() for same in kinds.values()]
+
+
+def name_of_two_files(exports: Sequence[ExportOptions], ends: Sequence[str] = ("",)) -> str | None:
+    """The name that two files of a run would have, if there is one; `A` and `a` are one name on some systems.
+
+    Args:
+        exports: Those of the recipe.
+        ends: What is behind the `name` of an export in those of its files: for each module that is one, `.encoder`.
+    """
+    stems = [(options, "original") for options in originals(exports)] + [(options, options.name) for options in exports]
+    names = [name for options, stem in stems for end in ends for name in options.file_names(stem + end)]
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:
+            return name
+        seen.add(name.casefold())
+    return None
 
 
 def export(job: Job[Any]) -> Artifact:

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from compressor.errors import OutputError
-from compressor.files import sha256, write_whole
+from compressor.errors import OutputError, ReportError
+from compressor.files import read_text, sha256, write_whole
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -59,3 +59,32 @@ def test_a_file_that_cannot_be_read_for_its_hash_is_named(tmp_path):
     for name, reason in (("gone", "No such file"), ("", "Is a directory")):
         with pytest.raises(OutputError, match=f"cannot be read: {reason}"):
             sha256(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("missing", "there is no file"),
+        ("folder", "is a folder, not a file"),
+        ("pipe", "is a device, a pipe or another special file, not a file"),
+        ("device", "is a device, a pipe or another special file, not a file"),
+        ("long", "is longer than 0 KiB"),
+        ("bytes", r"is not UTF-8 text \(byte 0xff\)"),
+        ("n" * 300, "cannot read .*File name too long"),
+        ("/".join(["d" * 100] * 60), "cannot read .*File name too long"),
+    ],
+)
+def test_what_is_no_text_file_is_refused_with_the_kind_of_error_asked_for_and_never_waited_for(tmp_path, name, said):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "long").write_text("x" * 101)
+    (tmp_path / "bytes").write_bytes(b"a\n\xff")
+    with pytest.raises(ReportError, match=said) as refused:
+        read_text(tmp_path / name, ReportError, most=100, hint="do this")
+    assert refused.value.hint == "do this"
+
+
+def test_a_text_is_read_without_its_byte_order_mark(tmp_path):
+    (tmp_path / "text").write_bytes("\ufeffé".encode())
+    assert read_text(tmp_path / "text", ReportError) == "é"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import signal
 import sys
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from compressor.cli.output import PIPE_CLOSED, complain, say
-from compressor.errors import CompressorError, UsageError
+from compressor.errors import CompressorError, UsageError, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,15 @@ EXIT_CODES: Final[Mapping[int, str]] = {
     TERMINATED: "Terminated (SIGTERM): what was begun is cleaned up as after Ctrl-C.",
 }
 """What each exit code of the command line means."""
+
+_OF_THE_SYSTEM: Final = frozenset(
+    {
+        *(errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM),
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO),
+        *(errno.EMFILE, errno.ENFILE),
+    }
+)
+"""Reasons of the operating system that no program could have known."""
 
 
 class _Terminated(BaseException):
@@ -56,6 +66,7 @@ def execute(arguments: Sequence[str]) -> int:
     # the base of every usage error of click, which typer does not export under a name of its own
     usage_problem: type[Exception] = next(base for base in BadParameter.__mro__ if base.__name__ == "UsageError")
     try:
+        _refuse_other_bytes(arguments)
         code = _run(arguments)
     except CompressorError as error:
         complain(error)
@@ -72,6 +83,16 @@ def execute(arguments: Sequence[str]) -> int:
             return PIPE_CLOSED
         raise
     return _interrupted() if code == INTERRUPTED else code
+
+
+def _refuse_other_bytes(arguments: Sequence[str]) -> None:
+    """Raise `UsageError` for an argument of bytes that are no text: no report could name such a file."""
+    for number, argument in enumerate(arguments, start=1):
+        if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in argument):
+            raise UsageError(
+                f"argument {number} is not UTF-8 text: `{argument}`",
+                hint="rename the file or folder, and give its new name",
+            )
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -95,7 +116,11 @@ def _fault(error: BaseException, arguments: Sequence[str]) -> int:
             )
         )
         return 2
-    say(fault.describe(error, arguments))
+    if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM and error.filename is not None:
+        hint = "give another name, fix its permissions, or free some space"
+        complain(CompressorError(f"cannot use `{error.filename}`: {error.strerror}", hint=hint))
+        return 2
+    say(shortened(fault.describe(error, arguments)))
     return BUG
 
 

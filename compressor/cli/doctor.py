@@ -31,7 +31,6 @@ _NEEDED: Final = {
     "yaml": "pyyaml",
     "safetensors": "safetensors",
     "jinja2": "jinja2",
-    "matplotlib": "matplotlib",
 }
 """Import name -> distribution."""
 

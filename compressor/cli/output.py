@@ -1,14 +1,20 @@
-"""Where text goes: data to standard output, everything else to standard error; colour only on a terminal."""
+"""Where text goes: data to standard output, everything else to standard error; colour only on a terminal.
+
+All text passes `printable` here, whatever it comes from: a control character of a recipe, a file or an exception is
+shown and never obeyed.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from compressor.errors import CompressorError, OutputError
+from compressor.render.text import printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,6 +28,9 @@ _READABLE: Final = 100
 _RED, _BLUE, _GREEN, _BOLD, _OFF = "\x1b[1;31m", "\x1b[1;34m", "\x1b[1;32m", "\x1b[1m", "\x1b[0m"
 
 
+_COLOUR: Final = re.compile(r"(\x1b\[[0-9;]*m)")
+
+
 def emit(text: str) -> None:
     """Write data to standard output, with a line end.
 
@@ -29,6 +38,10 @@ def emit(text: str) -> None:
         OutputError: It cannot be written, on a full disk for instance.
         SystemExit: Whoever read it has gone.
     """
+    _write(printable(text))
+
+
+def _write(text: str) -> None:
     try:
         sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
         sys.stdout.flush()
@@ -42,7 +55,12 @@ def emit(text: str) -> None:
 
 def emit_json(value: Any) -> None:
     """Write a value to standard output as JSON."""
-    emit(json.dumps(value, indent=2, ensure_ascii=False))
+    emit_json_text(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def emit_json_text(text: str) -> None:
+    """Write JSON to standard output; it stays the same value."""
+    _write(printable_json(text))
 
 
 def emit_rich(*parts: RenderableType, prose: bool = False) -> None:
@@ -51,7 +69,13 @@ def emit_rich(*parts: RenderableType, prose: bool = False) -> None:
     with console.capture() as capture:
         for part in parts:
             console.print(part)
-    emit("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    lines = [line.rstrip() for line in capture.get().split("\n")]
+    _write("\n".join(_coloured(line) for line in lines).rstrip("\n"))
+
+
+def _coloured(line: str) -> str:
+    """`printable`, but for the colours that rich sets on a terminal."""
+    return "".join(part if index % 2 else printable(part) for index, part in enumerate(_COLOUR.split(line)))
 
 
 def data_console(*, prose: bool = False) -> Console:
@@ -69,20 +93,25 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequ
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for name in header:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        table.add_column(Text(printable(name)), justify="right" if name in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     return table
 
 
 def say(text: str) -> None:
     """Write a line to standard error."""
-    print(text, file=sys.stderr)
+    _to_standard_error(printable(text))
 
 
 def complain(error: CompressorError) -> None:
     """Write an error to standard error."""
-    say(paint(error.render()) if coloured(sys.stderr) else error.render())
+    text = printable(error.render())
+    _to_standard_error(paint(text) if coloured(sys.stderr) else text)
+
+
+def _to_standard_error(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def coloured(stream: TextIO) -> bool:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final, Self
 
 from compressor.cli.output import say
+from compressor.render.text import one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,7 @@ class Terminal:
         if self._rich is None:
             say(text)
         else:
-            self._rich.console.print(text, markup=False, highlight=False)
+            self._rich.console.print(printable(text), markup=False, highlight=False)
 
 
 class _DrawnBar:
@@ -61,7 +62,7 @@ class _DrawnBar:
         self._task = task
 
     def advance(self, amount: int = 1, note: str = "") -> None:
-        self._progress.update(self._task, advance=amount, note=note)
+        self._progress.update(self._task, advance=amount, note=one_line(note))
 
 
 class _PlainBar:
@@ -98,7 +99,7 @@ def _lines(description: str, total: int | None) -> Iterator[_PlainBar]:
 
 @contextmanager
 def _drawn(progress: RichProgress, description: str, total: int | None) -> Iterator[_DrawnBar]:
-    task = progress.add_task(description, total=total, note="")
+    task = progress.add_task(one_line(description), total=total, note="")
     try:
         yield _DrawnBar(progress, task)
     finally:

@@ -5,44 +5,49 @@ from typing import Annotated, Literal
 
 import typer
 
-from compressor.cli.output import emit, emit_rich
+from compressor.cli.output import emit, emit_json_text, emit_rich
 from compressor.errors import ReportError
+from compressor.files import read_text
 
 
 def report(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run.", show_default=False)],
+    folders: Annotated[
+        list[str],
+        typer.Argument(metavar="DIR...", help="Folder of a run; several stand side by side.", show_default=False),
+    ],
     form: Annotated[
         Literal["table", "md", "json", "html"], typer.Option("--format", help="How to write it.")
     ] = "table",
 ) -> None:
-    """Write the report of a finished run to standard output."""
-    from compressor.report import Report
+    """Write the report of a finished run to standard output, or compare the files of several runs of one task."""
+    from compressor.render import html, markdown, terminal
+    from compressor.report import Report, side_by_side
 
-    facts = Report.from_json(_read(Path(folder)))
+    reports = [(folder, Report.from_json(_read(Path(folder)))) for folder in folders]
+    if len(reports) == 1:
+        facts = reports[0][1]
+        match form:
+            case "json":
+                emit_json_text(facts.to_json())
+            case "md":
+                emit(markdown.page(facts))
+            case "html":
+                emit(html.page(facts))
+            case "table":
+                emit_rich(*terminal.page(facts))
+        return
+    runs = side_by_side(reports)
     match form:
         case "json":
-            emit(facts.to_json())
+            emit_json_text(runs.model_dump_json(indent=2))
         case "md":
-            from compressor.render import markdown
-
-            emit(markdown.page(facts))
+            emit(markdown.runs_page(runs))
         case "html":
-            from compressor.render import html
-
-            emit(html.page(facts))
+            emit(html.runs_page(runs))
         case "table":
-            from compressor.render import terminal
-
-            emit_rich(*terminal.page(facts))
+            emit_rich(*terminal.runs_page(runs))
 
 
 def _read(folder: Path) -> str:
-    path = folder / "report.json" if folder.is_dir() else folder
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ReportError(f"there is no report at `{path}`", hint="give the --out folder of a finished run") from None
-    except UnicodeDecodeError:
-        raise ReportError(f"`{path}` is not UTF-8 text", hint="give the --out folder of a finished run") from None
-    except OSError as error:
-        raise ReportError(f"cannot read `{path}`: {error.strerror}") from error
+    file = folder / "report.json" if folder.is_dir() else folder
+    return read_text(file, ReportError, hint="give the --out folder of a finished run")

@@ -10,6 +10,8 @@ from compressor.cli.arguments import DeviceOption, RecipeArgument, SetOption, Ta
 from compressor.cli.output import emit_rich, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from compressor.report import Report
 
 
@@ -55,11 +57,32 @@ def run(
             force=force,
             probes=probe,
             jobs=os.cpu_count() or 1,
+            command=_command(recipe, task, out, overrides or (), device, threads, quick=quick, probe=probe),
             progress=progress,
         )
     _show(result, Path(out))
     if result.refused or not result.limits_met:
         raise typer.Exit(1)
+
+
+def _command(
+    recipe: str,
+    task: str,
+    out: str,
+    overrides: "Sequence[str]",
+    device: str,
+    threads: int,
+    *,
+    quick: bool,
+    probe: bool,
+) -> tuple[str, ...]:
+    """The words that repeat the run, without what is at its default and without `--force`."""
+    words = ["compressor", "run", recipe, "--task", task, "--out", out]
+    for override in overrides:
+        words += ["--set", override]
+    words += [] if device == "auto" else ["--device", device]
+    words += [] if threads == 1 else ["--threads", str(threads)]
+    return (*words, *(["--quick"] if quick else []), *([] if probe else ["--no-probe"]))
 
 
 def _show(result: "Report", out: Path) -> None:

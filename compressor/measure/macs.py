@@ -9,7 +9,7 @@ for every graph that runs.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +39,8 @@ class MacCount:
     by_operator: Mapping[str, int]
     uncounted: tuple[str, ...] = ()
     """Types of operators that may multiply weights in a way not known here."""
+    by_node: Mapping[int, int] = field(default_factory=dict)
+    """Place of a node in the graph that `load` gives -> its products; that of a `Scan` with all its steps."""
 
     @property
     def total(self) -> int | None:
@@ -59,7 +61,7 @@ def survey(path: Path, inputs: Sequence[Tensor]) -> MacCount:
         UsageError: The file does not take these inputs.
     """
     feed = OnnxFile(path).feed(inputs)
-    return _survey(path, _load(path), feed)
+    return _survey(path, load(path), feed)
 
 
 def _survey(path: Path, model: ModelProto, feed: Mapping[str, Any]) -> MacCount:
@@ -69,13 +71,17 @@ def _survey(path: Path, model: ModelProto, feed: Mapping[str, Any]) -> MacCount:
     nodes = [node for node in model.graph.node if counter(node) is not None]
     shapes = _shapes(path, model, [*nodes, *loops], feed)
     by_operator: Counter[str] = Counter()
+    places = {id(node): place for place, node in enumerate(model.graph.node)}
+    by_node: dict[int, int] = {}
     for node in nodes:
         count_products = counter(node)
         assert count_products is not None
         try:
-            by_operator[node.op_type] += count_products(NodeShapes(node, shapes))
+            by_node[places[id(node)]] = products = count_products(NodeShapes(node, shapes))
         except UncountableError:
             uncounted.append(_label(node))
+            continue
+        by_operator[node.op_type] += products
     for node in loops:
         try:
             steps, body = _body_of_scan(path, model, node, shapes)
@@ -83,8 +89,9 @@ def _survey(path: Path, model: ModelProto, feed: Mapping[str, Any]) -> MacCount:
             uncounted.append(_label(node))
             continue
         by_operator.update({operator: steps * products for operator, products in body.by_operator.items()})
+        by_node[places[id(node)]] = steps * sum(body.by_operator.values())
         uncounted += body.uncounted
-    return MacCount(dict(by_operator), tuple(dict.fromkeys(uncounted)))
+    return MacCount(dict(by_operator), tuple(dict.fromkeys(uncounted)), by_node)
 
 
 def _body_of_scan(path: Path, model: ModelProto, node: NodeProto, shapes: Mapping[str, Shape]) -> tuple[int, MacCount]:
@@ -157,7 +164,8 @@ def _label(node: NodeProto) -> str:
     return walk.operator(node).replace(":", "::")
 
 
-def _load(path: Path) -> ModelProto:
+def load(path: Path) -> ModelProto:
+    """The model with its own functions inlined; raises `ExportError` if it cannot be read."""
     try:
         model: ModelProto = onnx.load(str(path))
     except Exception as error:  # protobuf's and onnx's errors have no common base

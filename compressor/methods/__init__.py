@@ -13,6 +13,7 @@ from compressor.methods.low_rank_attention import LowRankAttention
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.random_graph import RandomGraph
 from compressor.methods.retrain import Retrain
+from compressor.methods.sparsify import Sparsify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 METHODS: Mapping[str, type[Method]] = MappingProxyType(
     {
         "magnitude": Magnitude,
+        "sparsify": Sparsify,
         "lattice": Lattice,
         "random_graph": RandomGraph,
         "heads": Heads,

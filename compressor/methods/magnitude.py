@@ -77,7 +77,7 @@ class Magnitude(Method):
     """With `sparsity`: reach it over several rounds with retraining between, in equal steps or quickly at first
     (`cubic`, Zhu and Gupta 2017: s_t = s_f + (s_0 - s_f)(1 - t/n)^3)."""
 
-    rounds: Annotated[int, Field(ge=2)] | None = None
+    rounds: Annotated[int, Field(ge=2, le=1000)] | None = None
     """With `schedule`: number of pruning rounds."""
 
     retrain: Retrain | None = None
@@ -100,9 +100,10 @@ class Magnitude(Method):
 
     score: UnitScore = "l2"
     """With `prune: units`: what a unit is worth; the lowest go. `l1`, `l2`: norm of its incoming and outgoing weights
-    over all gates. Measured on `calibration_batches` training batches: `activation`, the mean of its magnitude;
-    `variance`, how much it varies; `sensitivity`, how far the outputs move when it is held at its mean; `taylor`, the
-    effect of its weights on the training loss, gradient x weight, which needs labels. `random`: a control."""
+    over all gates; `distance`: how far these are from the other units' (FPGM). Measured on `calibration_batches`
+    training batches: `activation`, the mean of its magnitude; `variance`, how much it varies; `sensitivity`, how far
+    the outputs move when it is held at its mean; with labels, `taylor`, the effect of its weights on the training loss,
+    gradient x weight, and `hessian`, the second-order one, from squared gradients. `random`: a control."""
 
     compensate: bool = True
     """With `prune: units`: hand what a removed unit carried to the kept ones, by refitting the weights of every
@@ -189,7 +190,7 @@ class Magnitude(Method):
         from compressor.surgery.units.choice import Amount
 
         selection, ratios = self._select_layers(state.model, own_cells)
-        measured = self.compensate or self.score not in ("l1", "l2", "random")
+        measured = self.compensate or self.score not in ("l1", "l2", "distance", "random")
         calibration = context.first_batches(self.calibration_batches) if measured else []
         return remove_units(
             state,

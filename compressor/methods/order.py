@@ -50,8 +50,12 @@ def order_hint(model: nn.Module, method: str) -> str | None:
         if word == method:
             parts.append(f"an earlier `{word}` replaced {listed} already: take one of the two steps out")
         else:
-            parts.append(f"`{word}` replaced {listed} before this step: put `{method}` in front of `{word}`")
+            parts.append(f"`{word}` replaced {listed} before this step: {_in_front(method, word)}")
     return "; ".join(parts) or None
+
+
+def _in_front(method: str, other: str) -> str:
+    return f"put `{method}` in front of `{other}`"
 
 
 def refuse_order(steps: Sequence[Method], model: nn.Module, task: Task) -> None:
@@ -82,11 +86,9 @@ def refuse_order(steps: Sequence[Method], model: nn.Module, task: Task) -> None:
             number = max(gone.values())
             word, names = steps[number].method, [name for name, step in gone.items() if step == number]
             listed = ", ".join(f"`{name}`" for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            raise MethodError(
-                f"`steps.{index}` ({later.method}): `steps.{number}` ({word}) replaces {listed} before it, and then "
-                f"{error.message}",
-                hint="take one of the two steps out" if word == later.method else f"put `{later.method}` in front of `{word}`",
-            ) from error
+            reason = f"`steps.{number}` ({word}) replaces {listed} before it, and then {error.message}"
+            remedy = "take one of the two steps out" if word == later.method else _in_front(later.method, word)
+            raise MethodError(f"`steps.{index}` ({later.method}): {reason}", hint=remedy) from error
 
 
 @contextmanager

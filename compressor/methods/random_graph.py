@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from compressor.nn.graphs.layered import LayeredGraph
     from compressor.nn.recurrent.cells import RecurrentLayer
     from compressor.nn.recurrent.stack import RecurrentStack
+    from compressor.task.contract import Task
 
 Kind = Literal["watts_strogatz", "barabasi_albert", "erdos_renyi"]
 _NEEDED: dict[str, str] = {

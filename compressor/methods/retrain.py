@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _QUICK_BATCHES = 4
 """Batches of a rehearsal."""
+PenaltyOf = Callable[["nn.Module"], Callable[[int, float], None]]
+"""The model that is trained -> what is called after each optimizer step with its number and learning rate."""
 
 
 class Retrain(Method):
@@ -32,7 +35,7 @@ class Retrain(Method):
     method: Literal["retrain"] = "retrain"
     """The recipe word."""
 
-    epochs: Annotated[int, Field(ge=1)] = 1
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Passes over the task's training batches."""
 
     max_batches: Annotated[int, Field(ge=1)] | None = None
@@ -139,6 +142,10 @@ class Retrain(Method):
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Train a copy of the model."""
+        return self.train(state, context)
+
+    def train(self, state: State, context: Context, penalty: PenaltyOf | None = None) -> StepResult:
+        """Train a copy of the model; `penalty` gives what is called after each optimizer step, for that copy."""
         from compressor.surgery.changes import trained_changes
         from compressor.training.epochs import enough_memory, trainable_copy
         from compressor.training.seeding import seeded
@@ -146,7 +153,7 @@ class Retrain(Method):
         self.check(state.model)
         model = trainable_copy(state.model, state.masks, context.device)
         with seeded(context.generator, context.device), enough_memory():
-            history, notes = self._train(model, state, context)
+            history, notes = self._train(model, state, context, penalty)
         model.eval()
         if self.bf16 and context.device.type != "cuda":
             notes.append("bf16 ignored: it needs CUDA")
@@ -157,7 +164,9 @@ class Retrain(Method):
         trained = State(model, state.masks, state.structure)
         return StepResult(trained, changes, skipped, tuple(history), tuple(notes), may_change_nothing=self._keeps_best)
 
-    def _train(self, model: nn.Module, state: State, context: Context) -> tuple[list[dict[str, float]], list[str]]:
+    def _train(
+        self, model: nn.Module, state: State, context: Context, penalty: PenaltyOf | None
+    ) -> tuple[list[dict[str, float]], list[str]]:
         """Train `model` in place; gives a row an epoch, and notes."""
         from compressor.measure import accuracy
         from compressor.surgery.trace.edges import narrowed_target
@@ -201,6 +210,7 @@ class Retrain(Method):
                 noise=noise,
                 lr_at=None if steps is None else lambda t: self.lr * lr_factor(t, steps, self.schedule, self.warmup),
                 around=around,
+                after_step=None if penalty is None else penalty(model),
             )
             history, notes = train_epochs(
                 model,

@@ -10,28 +10,30 @@ if TYPE_CHECKING:
     from compressor.methods.base import Batches, Context
     from compressor.surgery.units.planning import Scorer
 
-UnitScore = Literal["l1", "l2", "activation", "variance", "sensitivity", "taylor", "random"]
+UnitScore = Literal["l1", "l2", "distance", "activation", "variance", "sensitivity", "taylor", "hessian", "random"]
 
 
 def unit_scorer(score: UnitScore, context: Context, calibration: Batches) -> Scorer:
-    """What a unit is worth; see `compressor.surgery.units.scores`.
+    """What a unit is worth; see `compressor.surgery.units.scores` and `gradient_scores`.
 
     Args:
         score: The word.
         context: Gives the loss and the random numbers.
         calibration: Training batches, for scores that are measured.
     """
-    from compressor.surgery.units import scores
+    from compressor.surgery.units import gradient_scores, scores
 
     inputs = [inputs for inputs, _ in calibration]
     generator = context.restarted_generator()
     scorers: dict[UnitScore, Callable[[], Scorer]] = {
         "l1": lambda: scores.magnitude(1),
         "l2": lambda: scores.magnitude(2),
+        "distance": scores.distance,
         "activation": lambda: scores.activation(inputs),
         "variance": lambda: scores.variance(inputs),
-        "sensitivity": lambda: scores.sensitivity(inputs, generator),
-        "taylor": lambda: scores.taylor(calibration, context.task.loss),
+        "sensitivity": lambda: gradient_scores.sensitivity(inputs, generator),
+        "taylor": lambda: gradient_scores.taylor(calibration, context.task.loss),
+        "hessian": lambda: gradient_scores.hessian(calibration, context.task.loss),
         "random": lambda: scores.random(generator),
     }
     return scorers[score]()

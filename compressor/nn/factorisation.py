@@ -136,7 +136,7 @@ class HeadPairs:
     :math:`U_b`, and what meets in the middle is multiplied out: :math:`G = U_a U_a^T U_b`, :math:`F = U_b`.
     """
 
-    def __init__(self, left: Tensor, right: Tensor, *, joint: bool = True) -> None:
+    def __init__(self, left: Tensor, right: Tensor, *, joint: bool) -> None:
         """Decompose.
 
         Args:

@@ -12,9 +12,8 @@ import torch
 
 from compressor import __version__
 from compressor.errors import UsageError
+from compressor.pipeline.fingerprints import PACKAGES
 from compressor.report import Environment
-
-_PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy")
 
 
 def environment(device: torch.device) -> Environment:
@@ -28,7 +27,7 @@ def environment(device: torch.device) -> Environment:
         cpu=_cpu_name(),
         cores=os.cpu_count() or 1,
         device=name,
-        versions={package: metadata.version(package) for package in _PACKAGES},
+        versions={package: metadata.version(package) for package in PACKAGES},
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError, UsageError
-from compressor.formats import Job, export
+from compressor.formats import Job, export, name_of_two_files, originals
 from compressor.report import Skip
 from compressor.task.fixed_axes import fixed
 from compressor.task.samples import given
@@ -210,24 +210,10 @@ def refusal(name: str, error: ExportError) -> Skip:
     return Skip(name=name, reason=f"{' '.join(error.message.split())}{remedy}")
 
 
-def originals(exports: Sequence[ExportOptions]) -> list[ExportOptions]:
-    """How the original is exported: of every kind as the first export that streams, or else the first.
-
-    Formats of ONNX Runtime come first: other files may have to be compared with these.
-    """
-    kinds: dict[tuple[str, str], list[ExportOptions]] = {}
-    for options in sorted(exports, key=lambda options: not options.in_onnx_runtime):
-        kinds.setdefault(options.kind, []).append(options)
-    return [next((options for options in same if options.streams), same[0]).unrounded() for same in kinds.values()]
-
-
-def refuse_same_names(exports: Sequence[ExportOptions], modules: Iterable[str] = ()) -> None:
-    """Raise `UsageError` if two files of the run would have one name."""
-    stems = [(options, "original") for options in originals(exports)] + [(options, options.name) for options in exports]
-    parts = list(modules) or [""]
-    names = [name for options, stem in stems for part in parts for name in options.file_names(stem_of(stem, part))]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(
-                f"two files of the run would be called `{name}`", hint="give the export another `name` in the recipe"
-            )
+def refuse_same_names(exports: Sequence[ExportOptions], modules: Iterable[str]) -> None:
+    """Raise `UsageError` if two files of the run would have one name, given the modules that become files."""
+    name = name_of_two_files(exports, [stem_of("", module) for module in modules] or [""])
+    if name is not None:
+        raise UsageError(
+            f"two files of the run would be called `{name}`", hint="give the export another `name` in the recipe"
+        )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
-from compressor.errors import OutputError
+from compressor.errors import ExportError, OutputError
 from compressor.files import sha256
-from compressor.measure import accuracy, latency, macs, memory, size
-from compressor.report import Latency, Measurement, SpeedUp, StepMeasurement
+from compressor.measure import accuracy, by_layer, latency, macs, memory, size
+from compressor.report import Latency, LayerCost, LayerSparsity, Measurement, SpeedUp, StepMeasurement
 from compressor.runtimes.forward import Fixed, open_forward
 from compressor.runtimes.steps import Steps
 from compressor.task.fixed_axes import dynamic
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compressor.measure.accuracy import Examined
+    from compressor.measure.macs import MacCount
     from compressor.pipeline.exporting import Exported
     from compressor.pipeline.setting import Setting
     from compressor.report import Artifact
@@ -49,6 +50,7 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
     measurements = []
     for index, (path, one) in enumerate(zip(paths, exported, strict=True)):
         parameters, nonzeros = size.count(one.model)
+        layers, counted = size.layers(one.model), _macs(run, path, inputs[index])
         measurements.append(
             Measurement(
                 label="compressed" if one.baseline != index else "original",
@@ -56,13 +58,14 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
                 artifact=one.artifact,
                 parameters=parameters,
                 nonzeros=nonzeros,
-                macs=_macs(run, path, inputs[index]),
+                macs=counted.total if counted else None,
                 peak_memory_bytes=memory.peak(path, inputs[index]),
                 latency=timed[index][0],
                 score=examined[index].score,
                 drop=accuracy.drop(examined[one.baseline], examined[index]) if one.baseline != index else None,
                 torch_score=one.torch_score,
-                layers=size.layers(one.model),
+                layers=layers,
+                costs=_costs(run, path, inputs[index], layers, counted) if counted else (),
                 step=steps.get(index),
             )
         )
@@ -179,7 +182,7 @@ def _measure_steps(run: Setting, exported: Sequence[Exported], inputs: Sequence[
         baseline = baselines[index]
         ratio = next(ratios) if baseline != index else None
         measured[index] = StepMeasurement(
-            macs=_macs(run, path, steps[index]),
+            macs=counted.total if (counted := _macs(run, path, steps[index])) else None,
             peak_memory_bytes=memory.peak(path, steps[index]),
             latency=timed.model_copy(update={"length": chunks[index]}),
             past=past,
@@ -195,7 +198,7 @@ def _rounds(run: Setting) -> dict[str, int]:
     return {"rounds": QUICK_ROUNDS} if run.quick else {}
 
 
-def _macs(run: Setting, path: Path, inputs: Sequence[Tensor]) -> int | None:
+def _macs(run: Setting, path: Path, inputs: Sequence[Tensor]) -> MacCount | None:
     """MACs of one run of an ONNX file, none of another; a note if they cannot be counted."""
     if path.suffix != ".onnx":
         return None
@@ -203,4 +206,15 @@ def _macs(run: Setting, path: Path, inputs: Sequence[Tensor]) -> int | None:
     if counted.uncounted:
         missing = ", ".join(counted.uncounted)
         run.notes.append(f"MACs of {path.name} are unknown: {missing} cannot be counted.")
-    return counted.total
+    return counted
+
+
+def _costs(
+    run: Setting, path: Path, inputs: Sequence[Tensor], layers: Sequence[LayerSparsity], counted: MacCount
+) -> tuple[LayerCost, ...]:
+    """What each layer takes of an ONNX file; a note if its nodes cannot be timed."""
+    try:
+        return by_layer.costs(path, inputs, layers, counted, threads=run.threads)
+    except ExportError as error:
+        run.notes.append(f"What each layer takes of {path.name} is unknown: {error.message}.")
+        return ()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressor import checkpoint
-from compressor.pipeline.axes import open_axes
 from compressor.methods.order import refuse_order
+from compressor.pipeline.axes import open_axes
 from compressor.pipeline.compressing import compress, in_step
 from compressor.pipeline.dry_run import try_out
 from compressor.pipeline.environment import environment, find_device
@@ -47,6 +47,7 @@ def run(
     force: bool = False,
     probes: bool = True,
     jobs: int = 1,
+    command: tuple[str, ...] = (),
     progress: Progress = _SILENT,
 ) -> Report:
     """Carry a recipe out on a task and write the run directory `out`.
@@ -66,6 +67,7 @@ def run(
         probes: Probe an architecture that replaces another one (see `compressor.probing.comparison`);
             some minutes on one core, once for each pair of architectures, then read from the user's cache folder.
         jobs: Processes that do so; more than one needs a program whose main module can be imported.
+        command: Words of the command that a person would repeat; the report shows them.
         progress: Told what begins.
 
     Raises:
@@ -78,7 +80,7 @@ def run(
         _rehearsed(task) if quick else nullcontext(),
     ):
         torch.manual_seed(recipe.seed)
-        return _carry_out(Setting(recipe, task, folder, chosen, threads, quick, probes, jobs, progress))
+        return _carry_out(Setting(recipe, task, folder, chosen, threads, quick, probes, jobs, progress, command))
 
 
 @contextmanager
@@ -129,6 +131,7 @@ def _carry_out(run: Setting) -> Report:
         remark=task.remark,
         seed=recipe.seed,
         quick=run.quick,
+        command=run.command,
         recipe=recipe.resolved(),
         recipe_sha256=recipe.sha256(),
         original=measurements[0],

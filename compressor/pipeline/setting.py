@@ -38,6 +38,7 @@ class Setting:
     probes: bool
     jobs: int
     progress: Progress
+    command: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     """What has been done so far, and the time that it took."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from compressor.formats import ExportOptions
+from compressor.formats import ExportOptions, name_of_two_files
 from compressor.methods.base import Method
 from compressor.recipe.choice import ChosenBy, formats, methods
 
@@ -95,6 +95,13 @@ class Recipe(BaseModel):
     def _something_is_compressed(self) -> Recipe:
         if not self.steps and not any(export.compresses for export in self.exports):
             raise ValueError("`steps` is empty and no export has a `precision`: nothing would be compressed")
+        return self
+
+    @model_validator(mode="after")
+    def _files_have_names_of_their_own(self) -> Recipe:
+        name = name_of_two_files(self.exports)
+        if name is not None:
+            raise ValueError(f"two files of `exports` would be called `{name}`: give one another `name`")
         return self
 
     def resolved(self) -> dict[str, Any]:

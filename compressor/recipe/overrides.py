@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import Place, RecipeError
 from compressor.recipe.words import found
-from compressor.recipe.yaml12 import Document, Path, parse
+from compressor.recipe.yaml12 import MAX_DEPTH, Document, Path, parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,8 @@ def read(text: str) -> Override:
     keys = tuple(dotted.strip().split("."))
     if not equals:
         raise RecipeError(f"`{text}` sets nothing", place=place, hint=f"write `--set {text}=VALUE`")
+    if len(keys) > MAX_DEPTH:
+        raise RecipeError(f"a key of {len(keys)} parts", place=place, hint=f"no recipe is deeper than {MAX_DEPTH}")
     if not all(keys):
         raise RecipeError(f"`{dotted}` is not a key", place=place, hint="write it like `steps.0.ratio`")
     try:

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 _YAML_1_1_BOOLS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 _MOST_NAMES = 12
+_UNITS = {"%": 0.01, "x": 1, "ms": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+"""Unit -> what a recipe's own unit is to it."""
+_MEANT = {"%": ": a fraction of 1"} | dict.fromkeys(("b", "kb", "mb", "gb", "kib", "mib", "gib"), ": bytes")
+_WITH_UNIT = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_UNITS)})", re.IGNORECASE)
 
 
 def translate(error: ValidationError, document: Document) -> tuple[RecipeError, ...]:
@@ -197,6 +202,8 @@ def _found(value: Any, here: Schema) -> str:
 
 
 def _hint(value: Any, here: Schema, wanted: str) -> str | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 5 <= value < 100 and "below 1" in wanted:
+        return f"write a fraction: {value:g} % is `{value / 100:.12g}`"
     if not isinstance(value, str):
         return None
     if "enum" in here or "const" in here:
@@ -208,9 +215,18 @@ def _hint(value: Any, here: Schema, wanted: str) -> str | None:
         and value.lower() in _YAML_1_1_BOOLS
     ):
         return f"write `{_YAML_1_1_BOOLS[value.lower()]}`: in YAML 1.2 `{value}` is text"
-    if "number" in wanted and _is_number(value):
+    return _number_hint(value) if "number" in wanted else None
+
+
+def _number_hint(text: str) -> str | None:
+    """How a number with a unit, or one in quotes, is written in a recipe."""
+    if _is_number(text):
         return "write the number without quotes, underscores or spaces"
-    return None
+    parts = _WITH_UNIT.fullmatch(text)
+    if parts is None:
+        return None
+    number, unit = float(parts[1]), parts[2].lower()
+    return f"write `{number * _UNITS[unit]:.12g}`{_MEANT.get(unit, ', without a unit')}"
 
 
 def _is_number(text: str) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from compressor.errors import Place, RecipeError
+from compressor.errors import RecipeError
+from compressor.files import read_text
 
 MAX_BYTES: Final = 128 * 1024
 _SUFFIXES: Final = (".yaml", ".yml")
@@ -58,20 +59,7 @@ def read(path_or_name: str) -> Source:
         RecipeError: The file is missing, not readable, too long, or not UTF-8.
     """
     path = find(path_or_name)
-    file = str(path)
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise RecipeError(f"cannot read `{file}`: {error.strerror}") from error
-    if len(data) > MAX_BYTES:
-        raise RecipeError(f"`{file}` is longer than {MAX_BYTES // 1024} KiB", hint="is this a recipe?")
-    try:
-        return Source(file, data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        place = Place(file, data[: error.start].count(b"\n") + 1)
-        message = f"the file is not UTF-8 text (byte 0x{data[error.start]:02x})"
-        raise RecipeError(message, place=place, hint="save it as UTF-8") from error
+    return Source(str(path), read_text(path, RecipeError, most=MAX_BYTES, hint="give a YAML file in UTF-8"))
 
 
 def _nearest(path: Path) -> str:

@@ -106,7 +106,7 @@ class Links:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot: SVG that is ready for a page, with a title and a sentence for those who cannot see it."""
+    """A plot: SVG that is ready for a page, with a title and what it shows; its marks say their values on hover."""
 
     title: str
     description: str
@@ -122,10 +122,11 @@ class Figures:
 
 @dataclass(frozen=True)
 class Code:
-    """Text whose lines stay as they are."""
+    """Text whose lines stay as they are; a `command` is one that a reader may want to copy."""
 
     text: str
     language: str
+    command: bool = False
 
 
 @dataclass(frozen=True)

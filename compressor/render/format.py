@@ -61,6 +61,11 @@ def milliseconds(value: float) -> str:
     return f"{significant(value)} ms"
 
 
+def profiled(value: float) -> str:
+    """A time that was counted in whole microseconds, given in ms: 24 µs, 1.30 ms."""
+    return milliseconds(value) if value >= 1 else f"{1000 * value:.4g} µs"
+
+
 def seconds(value: float) -> str:
     """A duration: 0.31 s, 12 s, 3 min 05 s."""
     if value < 60:

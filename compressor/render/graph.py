@@ -5,31 +5,31 @@ from __future__ import annotations
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
-from compressor.render.svg import COMPRESSED, INK, MUTED, ZERO, alone, draw
+from compressor.render.svg import ALONE, COMPRESSED, INK, MUTED, ZERO, Drawing, Scale
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from compressor.nn.graphs.layered import LayeredGraph
 
 _MOST_NAMED: Final = 64
 """Nodes of a graph, at most, that are numbered."""
 _SWEEPS: Final = 8
+_TOP: Final = 28
+_BOTTOM: Final = 34
+_ROW: Final = 22
+"""Distance of two nodes of a layer."""
 
 
 def svg(graph: LayeredGraph, title: str) -> str:
     """Layers from left to right; edges between neighbouring layers straight, those over a layer bent and in amber."""
     widest = max(len(nodes) for nodes in graph.layers)
-
-    def fill(figure: Figure) -> None:
-        _diagram(figure.subplots(), graph, title)
-
+    drawing = Drawing(_TOP + _ROW * (widest + 1) + _BOTTOM, ALONE)
+    drawing.text(8, 18, title, fill=INK)
+    _diagram(drawing, graph)
     skips = sum(graph.layer[target] - graph.layer[source] > 1 for source, target in graph.edges)
     sentence = (
         f"{title}: {graph.nodes} nodes in {len(graph.layers)} layers, {len(graph.edges)} edges, {skips} over a layer."
     )
-    return alone(draw(1.2 + 0.24 * widest, fill), sentence)
+    return drawing.alone(sentence)
 
 
 def places(graph: LayeredGraph) -> dict[int, tuple[float, float]]:
@@ -47,36 +47,19 @@ def places(graph: LayeredGraph) -> dict[int, tuple[float, float]]:
     return {node: (float(layer), up[node]) for node, layer in enumerate(graph.layer)}
 
 
-def _diagram(axes: Axes, graph: LayeredGraph, title: str) -> None:
-    from matplotlib.patches import FancyArrowPatch
-
-    positions = places(graph)
+def _diagram(drawing: Drawing, graph: LayeredGraph) -> None:
+    across = Scale(-0.4, len(graph.layers) - 0.6, 0, drawing.width)
+    middle = (_TOP + drawing.height - _BOTTOM) / 2
+    positions = {node: (across(x), middle - _ROW * y) for node, (x, y) in places(graph).items()}
     for source, target in graph.edges:
-        skip = graph.layer[target] - graph.layer[source] > 1
-        axes.add_patch(
-            FancyArrowPatch(
-                positions[source],
-                positions[target],
-                arrowstyle="-",
-                connectionstyle=f"arc3,rad={0.18 if skip else 0}",
-                color=ZERO if skip else MUTED,
-                linewidth=0.8,
-                alpha=0.9 if skip else 0.55,
-                shrinkA=0,
-                shrinkB=0,
-                zorder=1,
-            )
-        )
-    axes.plot(*zip(*positions.values(), strict=True), "o", color=COMPRESSED, markersize=6, zorder=2)
-    if graph.nodes <= _MOST_NAMED:
-        for node, place in positions.items():
-            axes.annotate(f"{node}", place, (4, 4), textcoords="offset points", fontsize=6.5, color=INK, zorder=3)
-    lowest = min(y for _, y in positions.values())
+        if graph.layer[target] - graph.layer[source] > 1:
+            drawing.arc(positions[source], positions[target], ZERO, bend=0.18, opacity=0.9)
+        else:
+            drawing.line([positions[source], positions[target]], MUTED, opacity=0.55)
+    for node, (x, y) in positions.items():
+        drawing.dot(x, y, 4, COMPRESSED, title=f"node {node}")
+        if graph.nodes <= _MOST_NAMED:
+            drawing.text(x + 5, y - 5, str(node), size=9, fill=INK)
     for layer, nodes in enumerate(graph.layers):
-        axes.annotate(
-            f"layer {layer}\n{len(nodes)}", (layer, lowest - 0.8), ha="center", va="top", fontsize=7, color=INK
-        )
-    axes.set_title(title, parse_math=False)
-    axes.set_xlim(-0.4, len(graph.layers) - 0.6)
-    axes.set_ylim(lowest - 2.2, -lowest + 1)
-    axes.set_axis_off()
+        for line, text in enumerate((f"layer {layer}", str(len(nodes)))):
+            drawing.text(across(layer), drawing.height - 20 + 12 * line, text, anchor="middle", size=9, fill=INK)

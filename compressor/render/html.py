@@ -1,42 +1,78 @@
-"""`report.html`: one file with everything in it, nothing loaded from elsewhere."""
+"""`report.html`: one file with everything in it, nothing loaded from elsewhere.
+
+Its only script copies a command; the page says by hash that no other may run, and works without it.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from compressor.render.blocks import ALARMS, MARKS
-from compressor.render.sections import shown
+from compressor.render.runs import SECTIONS as OF_RUNS
+from compressor.render.runs import title
+from compressor.render.section import shown
+from compressor.render.sections import SECTIONS
 from compressor.render.text import printable
 
 if TYPE_CHECKING:
-    from compressor.render.blocks import Block
-    from compressor.report import Report
+    from collections.abc import Sequence
 
-_TEMPLATE: Final = "report.html.j2"
+    from markupsafe import Markup
+
+    from compressor.render.blocks import Block
+    from compressor.render.section import Section
+    from compressor.report import Report, Runs
+
+_CODE: Final = re.compile(r"`([^`\n]+)`")
 _MOST_COLUMNS: Final = 4
 """A table with more of them is drawn row by row on a phone."""
 
 
 def page(report: Report) -> str:
     """The whole report as a self-contained page: all text of the report's escaped, plots as inline SVG."""
+    return _drawn(
+        report.name,
+        shown(SECTIONS, report, "html"),
+        "report.json holds the same facts for programs; this page is a view of it.",
+    )
+
+
+def runs_page(runs: Runs) -> str:
+    """Several runs side by side as such a page."""
+    return _drawn(title(runs), shown(OF_RUNS, runs, "html"), "`--format json` gives the same facts for programs.")
+
+
+def _drawn(name: str, sections: Sequence[tuple[Section[Any], tuple[Block, ...]]], ending: str) -> str:
     from jinja2 import Environment, StrictUndefined
 
-    source = resources.files("compressor.render").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    source, style, script = map(_resource, ("report.html.j2", "report.css", "report.js"))
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
     )
     rendered: str = environment.from_string(source).render(
-        title=report.name,
-        sections=shown(report, "html"),
+        title=name,
+        ending=ending,
+        sections=sections,
+        style=style,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         kind=_kind,
         link=_link,
+        prose=_prose,
         marks=MARKS,
         alarms=ALARMS,
         most_columns=_MOST_COLUMNS,
     )
     return rendered
+
+
+def _resource(name: str) -> str:
+    return resources.files("compressor.render").joinpath(name).read_text(encoding="utf-8")
 
 
 def _finalize(value: Any) -> Any:
@@ -46,6 +82,13 @@ def _finalize(value: Any) -> Any:
 
 def _kind(block: Block) -> str:
     return type(block).__name__
+
+
+def _prose(text: str) -> Markup:
+    """Escaped, with what stands between backticks as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(printable(text)))))
 
 
 def _link(file: str) -> str:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from compressor.render.svg import COMPRESSED, GRID, INK, ORIGINAL, alone, draw
+from compressor.render.svg import ALONE, COMPRESSED, GRID, INK, ORIGINAL, Drawing, Scale
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from collections.abc import Mapping, Sequence
 
     from compressor.nn.lattice.order import Order
     from compressor.surgery.units.order import Reading
@@ -20,6 +17,10 @@ _MOST_NAMED: Final = 48
 _SWEEPS: Final = 6
 _COLUMNS: Final = 32
 """Of the block of units that are comparable to no other."""
+_LINE: Final = 16
+_LEVEL: Final = 62
+"""Distance of two heights."""
+_DOT: Final = 16
 
 
 def svg(readings: Sequence[Reading]) -> str:
@@ -32,14 +33,12 @@ def svg(readings: Sequence[Reading]) -> str:
         readings: Of binary orders.
     """
     orders = [reading.order for reading in readings if reading.order is not None]
-    heights = [_inches(order) for order in orders]
-
-    def fill(figure: Figure) -> None:
-        panels = figure.subplots(len(orders), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
-        for axes, order, reading in zip(panels[:, 0], orders, readings, strict=True):
-            _diagram(axes, order, reading)
-
-    return alone(draw(sum(heights) + 0.2, fill), " ".join(f"{reading.facts}." for reading in readings))
+    heights = [_height(order, reading) for order, reading in zip(orders, readings, strict=True)]
+    drawing, top = Drawing(sum(heights), ALONE), 0.0
+    for order, reading, height in zip(orders, readings, heights, strict=True):
+        _diagram(drawing, order, reading, top)
+        top += height
+    return drawing.alone(" ".join(f"{reading.facts}." for reading in readings))
 
 
 def places(order: Order) -> tuple[dict[int, tuple[float, float]], list[int]]:
@@ -66,43 +65,41 @@ def places(order: Order) -> tuple[dict[int, tuple[float, float]], list[int]]:
     return positions, [item for item in range(order.count) if item not in neighbours]
 
 
-def _inches(order: Order) -> float:
-    _, lonely = places(order)
-    return 1.6 + 0.75 * int(order.heights.max()) + 0.17 * -(-len(lonely) // _COLUMNS)
+def _height(order: Order, reading: Reading) -> float:
+    """Of one diagram: lines of text, levels, and the block of those that are comparable to no other."""
+    return _LINE * (len(reading.facts.split("; ")) + 1) + _LEVEL * (int(order.heights.max()) + 1) + _below(order)
 
 
-def _diagram(axes: Axes, order: Order, reading: Reading) -> None:
-    positions, lonely = places(order)
-    rows = {item: (index % _COLUMNS, index // _COLUMNS) for index, item in enumerate(lonely)}
-    block = {item: ((x + 0.5) / _COLUMNS, -0.55 - 0.24 * y) for item, (x, y) in rows.items()}
+def _below(order: Order) -> float:
+    """Height of the block."""
+    rows = -(-len(places(order)[1]) // _COLUMNS)
+    return 2 * _LINE + _DOT * rows if rows else 0
+
+
+def _diagram(drawing: Drawing, order: Order, reading: Reading, top: float) -> None:
+    for line, text in enumerate(reading.facts.split("; ")):
+        drawing.text(8, top + _LINE * (line + 1), text, size=11, fill=INK)
+    end = top + _height(order, reading) - _below(order)
+    comparable, lonely = places(order)
+    across = Scale(0, 1, 16, drawing.width - 16)
+    positions = {item: (across(x), end - _LEVEL * (y + 0.5)) for item, (x, y) in comparable.items()}
     for low, high in order.covers.unpack().nonzero().tolist():
-        (x, y), (above_x, above_y) = positions[low], positions[high]
-        axes.plot([x, above_x], [y, above_y], color=GRID, linewidth=0.6, zorder=1)
-    sizes = order.classes.bincount().tolist()
-    kept = order.irreducible.tolist()
-    first = {label: unit for unit, label in reversed(list(enumerate(order.classes.tolist())))}
-    for item, (x, y) in (positions | block).items():
-        colour = COMPRESSED if kept[item] else ORIGINAL
-        face = colour if kept[item] else "none"
-        axes.plot(
-            [x],
-            [y],
-            "o",
-            color=colour,
-            markerfacecolor=face,
-            markersize=min(14.0, 2.5 + 1.2 * sizes[item] ** 0.5),
-            zorder=2,
-        )
-        if len(positions) <= _MOST_NAMED and item in positions:
-            more = f" +{sizes[item] - 1}" if sizes[item] > 1 else ""
-            axes.annotate(
-                f"{first[item]}{more}", (x, y), (4, 3), textcoords="offset points", fontsize=6.5, color=INK, zorder=3
-            )
+        drawing.line([positions[low], positions[high]], GRID)
     if lonely:
-        axes.annotate(
-            f"comparable to no other: {len(lonely)}", (0, -0.3), fontsize=7.5, color=INK, annotation_clip=False
-        )
-    axes.set_title(reading.facts.replace("; ", "\n"), fontsize=8, parse_math=False)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(min(y for _, y in (positions | block).values()) - 0.3, int(order.heights.max()) + 0.3)
-    axes.set_axis_off()
+        drawing.text(8, end + _LINE, f"comparable to no other: {len(lonely)}", size=11, fill=INK)
+    for index, item in enumerate(lonely):
+        row, column = divmod(index, _COLUMNS)
+        positions[item] = across((column + 0.5) / _COLUMNS), end + 1.5 * _LINE + _DOT * (row + 0.5)
+    _dots(drawing, order, positions, named=set(comparable) if len(comparable) <= _MOST_NAMED else set())
+
+
+def _dots(drawing: Drawing, order: Order, positions: Mapping[int, tuple[float, float]], *, named: set[int]) -> None:
+    sizes, kept = order.classes.bincount().tolist(), order.irreducible.tolist()
+    first = {label: unit for unit, label in reversed(list(enumerate(order.classes.tolist())))}
+    for item, (x, y) in positions.items():
+        more = f" +{sizes[item] - 1}" if sizes[item] > 1 else ""
+        colour, radius = COMPRESSED if kept[item] else ORIGINAL, min(9.0, 2 + 0.8 * sizes[item] ** 0.5)
+        title = f"unit {first[item]}{more}, {'kept by the order' if kept[item] else 'redundant'}"
+        drawing.dot(x, y, radius, colour, title=title, hollow=not kept[item])
+        if item in named:
+            drawing.text(x + radius + 1, y - 3, f"{first[item]}{more}", size=9, fill=INK)

@@ -4,57 +4,64 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from compressor.render.svg import COMPRESSED, INK, alone, draw, short
+from compressor.render.svg import ALONE, COMPRESSED, GRID, INK, Drawing, Scale, fitting, short, tick
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from compressor.report import Drop, LayerSensitivity, Sensitivity
 
-    from compressor.report import LayerSensitivity, Sensitivity
-
-_ROW: Final = 0.62
-"""Of the distance of two layers, how much the points of one layer take."""
+_TOP: Final = 46
+_LINE: Final = 16
+"""Height of a point's row."""
+_GAP: Final = 8
+"""Between two layers."""
+_BOTTOM: Final = 44
 
 
 def svg(sensitivity: Sensitivity) -> str:
     """One row a layer, one point a ratio: how much worse the metric is, with its interval if there is one."""
     shown = [layer for layer in sensitivity.layers if layer.points]
+    ends = [end for layer in shown for point in layer.points for end in _ends(point.drop)]
+    names = min(200.0, max((len(short(layer.label)) for layer in shown), default=0) * 7.0 + 16)
     lines = sum(len(layer.points) for layer in shown)
-
-    def fill(figure: Figure) -> None:
-        axes = figure.subplots()
-        for row, layer in enumerate(shown):
-            _points(axes, layer, sensitivity.ratios, row)
-        axes.axvline(0, color=INK, linewidth=1)
-        axes.set_yticks(range(len(shown)), [short(layer.label) for layer in shown], parse_math=False)
-        axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.tick_params(left=False)
-        axes.spines["left"].set_visible(False)
-        axes.grid(axis="x")
-        worse = "lower" if sensitivity.score.higher_is_better else "higher"
-        axes.set_xlabel(f"how much {worse}, that is worse, {sensitivity.score.metric} is", parse_math=False)
-        title = f"{sensitivity.task}: each layer pruned alone, nothing retrained"
-        whole = f"{sensitivity.score.metric} {sensitivity.score.value:.4g} with all units; percentages are units gone"
-        axes.set_title(f"{title}\n{whole}", parse_math=False)
-
-    drawn = draw(1.3 + 0.24 * lines + 0.15 * len(shown), fill)
-    return alone(drawn, _sentence(sensitivity))
+    drawing = Drawing(_TOP + _LINE * lines + _GAP * len(shown) + _BOTTOM, ALONE)
+    drawing.text(8, 18, f"{sensitivity.task}: each layer pruned alone, nothing retrained", fill=INK)
+    whole = f"{sensitivity.score.metric} {sensitivity.score.value:.4g} with all units; percentages are units gone"
+    drawing.text(8, 34, whole)
+    scale = Scale(min([0.0, *ends]), max([0.0, *ends]), names + 6, ALONE - 48)
+    _axis(drawing, scale)
+    top = float(_TOP)
+    for layer in shown:
+        height = _LINE * len(layer.points) + _GAP
+        drawing.text(names - 8, top + height / 2 + 4, short(layer.label, fitting(names)), anchor="end", fill=INK)
+        _points(drawing, layer, sensitivity.ratios, scale, top + _GAP / 2)
+        top += height
+    worse = "lower" if sensitivity.score.higher_is_better else "higher"
+    said = f"how much {worse}, that is worse, {sensitivity.score.metric} is"
+    drawing.text(ALONE - 8, drawing.height - 6, said, anchor="end")
+    return drawing.alone(_sentence(sensitivity))
 
 
-def _points(axes: Axes, layer: LayerSensitivity, ratios: tuple[float, ...], row: int) -> None:
+def _axis(drawing: Drawing, scale: Scale) -> None:
+    ground = drawing.height - _BOTTOM
+    for value in scale.ticks():
+        drawing.line([(scale(value), _TOP), (scale(value), ground)], INK if value == 0 else GRID)
+        drawing.text(scale(value), ground + 15, tick(value, scale.high - scale.low), anchor="middle")
+
+
+def _points(drawing: Drawing, layer: LayerSensitivity, ratios: tuple[float, ...], scale: Scale, top: float) -> None:
     """From light (small ratio) to dark (large ratio), one below the other, each with its ratio next to it."""
-    for point in layer.points:
-        index = ratios.index(point.ratio)
-        place = row + _ROW * ((index + 0.5) / len(ratios) - 0.5)
-        strength = 0.4 + 0.6 * (index + 1) / len(ratios)
+    for line, point in enumerate(layer.points):
+        y, strength = top + _LINE * (line + 0.5), 0.4 + 0.6 * (ratios.index(point.ratio) + 1) / len(ratios)
+        title = f"{layer.label}, ratio {point.ratio:g}: {point.drop.value:.4g} worse"
+        places = [scale(end) for end in _ends(point.drop)]
         if point.drop.interval is not None:
-            axes.hlines(place, point.drop.interval.low, point.drop.interval.high, color=COMPRESSED, alpha=0.35, lw=3)
-        axes.plot([point.drop.value], [place], "o", color=COMPRESSED, alpha=strength, markersize=6)
-        right = max(point.drop.value, point.drop.interval.high if point.drop.interval else point.drop.value)
-        axes.annotate(
-            f"{100 * point.ratio:g} %", (right, place), (7, 0), textcoords="offset points", va="center", fontsize=8
-        )
-    axes.margins(x=0.12)
+            drawing.line([(min(places), y), (max(places), y)], COMPRESSED, width=3, opacity=0.35, title=title)
+        drawing.dot(scale(point.drop.value), y, 4, COMPRESSED, opacity=strength, title=title)
+        drawing.text(max(places) + 8, y + 4, f"{100 * point.ratio:g} %", size=11, fill=INK)
+
+
+def _ends(drop: Drop) -> list[float]:
+    return [drop.value, *((drop.interval.low, drop.interval.high) if drop.interval is not None else ())]
 
 
 def _sentence(sensitivity: Sensitivity) -> str:

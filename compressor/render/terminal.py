@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from compressor.render.blocks import (
     ALARMS,
@@ -20,17 +20,20 @@ from compressor.render.blocks import (
     Table,
     Text,
 )
-from compressor.render.sections import shown
+from compressor.render.runs import SECTIONS as OF_RUNS
+from compressor.render.section import shown
+from compressor.render.sections import SECTIONS
 from compressor.render.text import one_line, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import rich.text
     from rich.console import RenderableType
 
     from compressor.render.blocks import Block, Tone
-    from compressor.report import Report
+    from compressor.render.section import Section
+    from compressor.report import Report, Runs
 
 _NAME_COLUMNS: Final = 28
 """Names of rows up to this length are not broken, however narrow the terminal is."""
@@ -39,8 +42,17 @@ _STYLES: Final[dict[Tone, str]] = {"good": "green", "bad": "bold red", "plain": 
 
 def page(report: Report) -> list[RenderableType]:
     """What the terminal shows of a report, to be printed one below the other."""
+    return _page(shown(SECTIONS, report, "terminal"))
+
+
+def runs_page(runs: Runs) -> list[RenderableType]:
+    """What the terminal shows of several runs."""
+    return _page(shown(OF_RUNS, runs, "terminal"))
+
+
+def _page(sections: Sequence[tuple[Section[Any], tuple[Block, ...]]]) -> list[RenderableType]:
     parts: list[RenderableType] = []
-    for section, blocks in shown(report, "terminal"):
+    for section, blocks in sections:
         if parts:
             parts.append("")
         if section.title:

@@ -24,6 +24,11 @@ def printable(text: str) -> str:
     return _OBEYED.sub(_escape, text.replace("\r\n", "\n"))
 
 
+def printable_json(text: str) -> str:
+    r"""JSON of the same value, with an escape such as `\u202e` for each character of a string that is obeyed."""
+    return _OBEYED.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
 def one_line(text: str) -> str:
     """`printable` on one line: runs of spaces, tabs and line feeds become one space."""
     return " ".join(re.split(r"[ \t\n]+", printable(text))).strip()

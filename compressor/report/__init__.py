@@ -10,12 +10,15 @@ from compressor.report.axes import OpenAxes, TensorAxes
 from compressor.report.environment import Environment, Stage
 from compressor.report.exports import ExportedFile, ExportReport
 from compressor.report.fact import Fact
+from compressor.report.fingerprints import Fingerprints
 from compressor.report.latency import Latency, SpeedUp
+from compressor.report.layers import LayerCost
 from compressor.report.measurements import LayerSparsity, Measurement, StepMeasurement
 from compressor.report.parity import Noise, Origin, OutputNoise, Parity, ParityPoint
 from compressor.report.probes import Probe, ProbeFile, ProbeLength, ProbeResult, ProbeScore, Verdict
 from compressor.report.quantization import Quantization, QuantizationPoint, QuantizedMatrix
 from compressor.report.report import Limit, Report
+from compressor.report.runs import RunFile, Runs, side_by_side
 from compressor.report.scores import Drop, Interval, Score
 from compressor.report.sensitivity import LayerSensitivity, Sensitivity, SensitivityPoint
 from compressor.report.steps import Change, Control, Skip, StepReport
@@ -31,8 +34,10 @@ __all__ = [
     "ExportedFile",
     "Fact",
     "FileDescription",
+    "Fingerprints",
     "Interval",
     "Latency",
+    "LayerCost",
     "LayerSensitivity",
     "LayerSparsity",
     "Limit",
@@ -53,6 +58,8 @@ __all__ = [
     "QuantizationPoint",
     "QuantizedMatrix",
     "Report",
+    "RunFile",
+    "Runs",
     "RuntimeCheck",
     "Score",
     "Sensitivity",
@@ -69,4 +76,5 @@ __all__ = [
     "TensorAxes",
     "TensorInfo",
     "Verdict",
+    "side_by_side",
 ]

@@ -7,6 +7,7 @@ from typing import Literal
 from compressor.report.artifacts import Artifact
 from compressor.report.fact import Fact
 from compressor.report.latency import Latency, SpeedUp
+from compressor.report.layers import LayerCost
 from compressor.report.scores import Drop, Score
 
 
@@ -61,6 +62,9 @@ class Measurement(Fact):
     torch_score: Score
     """The same `evaluate` on the PyTorch model."""
     layers: tuple[LayerSparsity, ...] = ()
+    costs: tuple[LayerCost, ...] = ()
+    """What each layer takes of this file, in the order of the model; empty if it is no ONNX file, and in reports of
+    older versions."""
     drop: Drop | None = None
     """Against the original's file; None on the original."""
     step: StepMeasurement | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pydantic import ValidationError, model_validator
+
 from compressor.errors import ReportError
 from compressor.report.axes import OpenAxes
 from compressor.report.environment import Environment, Stage
@@ -12,6 +14,9 @@ from compressor.report.fact import Fact
 from compressor.report.latency import SpeedUp
 from compressor.report.measurements import Measurement
 from compressor.report.steps import Skip, StepReport
+
+_MOST_PROBLEMS = 3
+_AGAIN = "run the recipe again"
 
 
 class Limit(Fact):
@@ -34,6 +39,8 @@ class Report(Fact):
     """What the task says beside its metric."""
     seed: int
     quick: bool = False
+    command: tuple[str, ...] = ()
+    """Words of the command that made the run; empty if it was made from Python, and in reports of older versions."""
     recipe: dict[str, Any]
     """The resolved recipe, defaults filled in."""
     recipe_sha256: str
@@ -78,9 +85,24 @@ class Report(Fact):
     def from_json(cls, text: str) -> Report:
         """Read `to_json`'s text back; raises `ReportError` if it is not such a text."""
         try:
-            return cls.model_validate_json(text)
-        except ValueError as error:
-            raise ReportError(f"not a report of this tool: {error}", hint="run the recipe again") from error
+            report = cls.model_validate_json(text)
+        except ValidationError as error:
+            problems = [(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()]
+            shown = "; ".join(f"`{place}`: {said}" if place else said for place, said in problems[:_MOST_PROBLEMS])
+            more = f"; and {len(problems) - _MOST_PROBLEMS} more" if len(problems) > _MOST_PROBLEMS else ""
+            raise ReportError(f"not a report of this tool: {shown}{more}", hint=_AGAIN) from error
+        _refuse_non_finite(report.model_dump(mode="python"), "report")
+        return report
+
+    @model_validator(mode="after")
+    def _of_one_run(self) -> Report:
+        exports = len(self.compressed)
+        if len(self.speedups) != exports or len(self.baselines) not in (0, exports):
+            raise ValueError("`speedups` and `baselines` must have one entry for each of `compressed`")
+        originals = 1 + len(self.elsewhere)
+        if not all(0 <= index < originals for index in self.baselines):
+            raise ValueError(f"`baselines` must be numbers from 0 to {originals - 1}")
+        return self
 
 
 def _refuse_non_finite(value: Any, path: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from compressor.errors import ExportError
+from compressor.files import read_text
 from compressor.report import FileDescription
 from compressor.runtimes import environments, loading
 from compressor.runtimes.child import Server
@@ -38,13 +39,13 @@ def description_path(path: Path) -> Path:
 def read_description(path: Path) -> FileDescription:
     """The description beside a file; raises `ExportError` if it is missing or cannot be read."""
     beside = description_path(path)
-    try:
-        return FileDescription.model_validate_json(beside.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not beside.exists():
         raise ExportError(
-            f"{path} has no description {beside.name} beside it: {error.strerror}",
+            f"{path} has no description {beside.name} beside it",
             hint="keep it with the file: it names the inputs and outputs, which the file itself does not",
-        ) from error
+        )
+    try:
+        return FileDescription.model_validate_json(read_text(beside, ExportError, hint="export the file again"))
     except ValidationError as error:
         raise ExportError(f"{beside} is not a description of an exported file", hint="export the file again") from error
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from compressor.errors import CompressorError, Place, TaskError, UsageError, first_line
+from compressor.files import read_text
 from compressor.task.guard import place_in
 from compressor.task.unlabelled import seeded
 
@@ -201,8 +202,8 @@ def _evaluated(expression: str, names: Mapping[str, Any]) -> Any:
 def _of_folder(folder: Path) -> Source:
     path = folder / CONFIG_FILE
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads(read_text(path, UsageError, hint=_HOW))
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{folder} is no folder of Hugging Face: {path.name} cannot be read", hint=_HOW) from error
     try:
         import transformers

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +11,13 @@ import torch
 from torch import nn
 
 from compressor.errors import MethodError
-from compressor.files import cache_folder, write_whole, writing
+from compressor.files import cache_folder, sha256, write_whole, writing
 from compressor.measure import accuracy, size
 from compressor.methods.base import Context, State, StepResult, trace_example
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.targets import select_layers
 from compressor.nn.recurrent.layers import is_layer, parts
+from compressor.pipeline.fingerprints import code_files, digest, of_model, versions
 from compressor.progress import Silent
 from compressor.report import LayerSensitivity, Sensitivity, SensitivityPoint
 from compressor.surgery.units.choice import Amount
@@ -202,29 +200,13 @@ def write_cache(path: Path, sensitivity: Sensitivity) -> None:
 
 
 def _key(prober: Prober, ratios: Sequence[float]) -> str:
-    """Hash of the weights, the model's structure, the task's code, the step's options, the ratios and the version.
+    """Hash of the weights, the model's structure, the task's code, the step's options, the ratios and the versions.
 
-    The task's code is its file and what it imported from the same folder. The data that it reads is not looked at.
+    The data that the task reads is not looked at.
     """
-    from compressor import __version__
-
-    digest = hashlib.sha256(f"{__version__}\n{torch.__version__}\n{prober.task.name}\n{prober.model}".encode())
-    digest.update(json.dumps([_options(prober.step), list(ratios)], sort_keys=True).encode())
-    for name, tensor in prober.model.state_dict().items():
-        value = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
-    for path in _code_of(Path(prober.task.file).resolve()):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:32]
-
-
-def _code_of(task_file: Path) -> list[Path]:
-    loaded = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    # some modules, such as `torch.classes`, name a file that is nowhere; it would be looked for in the working folder
-    paths = {Path(file).resolve() for file in loaded if isinstance(file, str)}
-    beside = (path for path in paths if path.parent == task_file.parent and path != task_file)
-    return [task_file, *sorted(path for path in beside if path.is_file())]
+    code = {path.name: sha256(path) for path in code_files(Path(prober.task.file))}
+    facts = [prober.task.name, of_model(prober.model), code, versions(), _options(prober.step), list(ratios)]
+    return digest(*facts)[:32]
 
 
 def _options(step: Magnitude) -> dict[str, object]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from compressor.errors import CheckpointError
+from compressor.errors import CheckpointError, first_line
 from compressor.nn.seams import mark
 from compressor.nn.structure import REPLACE, apply_record
 from compressor.surgery.attention.head_records import KIND as HEADS
@@ -20,6 +19,8 @@ from compressor.surgery.units.sizes import KIND as SIZES
 from compressor.surgery.units.sizes import apply_sizes_record
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from compressor.nn.attention.parts import AttentionParts
 
 RESIZE = "resize"
@@ -45,43 +46,66 @@ def rebuild(
     Raises:
         CheckpointError: A record is of no known kind or does not fit the model.
     """
-    for record in structure:
-        if record.get("kind") == REPLACE:
-            apply_record(model, record)
-            continue
-        if record.get("kind") == HEADS:
-            apply_heads_record(model, record, attention or {})
-            continue
-        if record.get("kind") == SIZES:
-            apply_sizes_record(model, record)
-            continue
-        if record.get("kind") == EDGES:
-            # Inputs and outputs follow from the sizes of the layers; modules cut what they are given.
-            edges = Edges.from_record(record)
-            if edges.module:
-                mark(_submodule(model, record)).cuts += (edges,)
-            elif edges.starting:
-                narrow_inputs(model, edges)
-            continue
-        shapes = record.get("shapes")
-        if record.get("kind") != RESIZE or not isinstance(shapes, Mapping):
+    for number, record in enumerate(structure):
+        try:
+            _apply(model, record, attention or {})
+        except CheckpointError:
+            raise
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            MemoryError,
+        ) as error:
             raise CheckpointError(
-                f"the record holds a structure of kind {record.get('kind')!r}, which this version does not know",
-                hint="load it with the version that wrote it",
-            )
-        replacements = {}
-        known = {name for name, _ in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]}
-        for name, shape in shapes.items():
-            if name not in known or not _is_shape(shape) or len(shape) != tensor_of(model, name).dim():
-                raise CheckpointError(
-                    f"the record resizes `{name}` to {shape}, which does not fit the model",
-                    hint="load it with the task that it was made from",
-                )
-            old = tensor_of(model, name)
-            replacements[id(old)] = torch.empty(tuple(shape), dtype=old.dtype, device=old.device)
-        replace(model, replacements)
-        refresh(model)
+                f"record {number} of the structure does not fit the model: {first_line(error)}",
+                hint="load it with the task that it was made from, and with the version that wrote it",
+            ) from error
     return model
+
+
+def _apply(model: nn.Module, record: Mapping[str, Any], attention: Mapping[str, AttentionParts]) -> None:
+    """One record, in place."""
+    kind = record.get("kind")
+    if kind == HEADS:
+        apply_heads_record(model, record, attention)
+        return
+    apply = {REPLACE: apply_record, SIZES: apply_sizes_record, EDGES: _apply_edges, RESIZE: _apply_shapes}.get(
+        str(kind)
+    )
+    if apply is None:
+        raise CheckpointError(
+            f"the record holds a structure of kind {kind!r}, which this version does not know",
+            hint="load it with the version that wrote it",
+        )
+    apply(model, record)
+
+
+def _apply_edges(model: nn.Module, record: Mapping[str, Any]) -> None:
+    """Inputs and outputs follow from the sizes of the layers; modules cut what they are given."""
+    edges = Edges.from_record(record)
+    if edges.module:
+        mark(_submodule(model, record)).cuts += (edges,)
+    elif edges.starting:
+        narrow_inputs(model, edges)
+
+
+def _apply_shapes(model: nn.Module, record: Mapping[str, Any]) -> None:
+    replacements = {}
+    known = {name for name, _ in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]}
+    for name, shape in record["shapes"].items():
+        if name not in known or not _is_shape(shape) or len(shape) != tensor_of(model, name).dim():
+            raise CheckpointError(
+                f"the record resizes `{name}` to {shape}, which does not fit the model",
+                hint="load it with the task that it was made from",
+            )
+        old = tensor_of(model, name)
+        replacements[id(old)] = torch.empty(tuple(shape), dtype=old.dtype, device=old.device)
+    replace(model, replacements)
+    refresh(model)
 
 
 def _submodule(model: nn.Module, record: Mapping[str, Any]) -> nn.Module:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CheckpointError
+from compressor.files import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -70,7 +71,7 @@ def read(path: Path) -> Any:
     if path.name.endswith(".index.json"):
         return _sharded(path)
     if _is_safetensors(head):
-        return _safetensors(path)
+        return read_safetensors(path)
     if head.startswith(b"PK") and (script := _torch_script(path)) is not None:
         return script
     return _torch_save(path)
@@ -121,7 +122,8 @@ def _is_safetensors(head: bytes) -> bool:
     return len(head) > 8 and head[8:9] == b"{"
 
 
-def _safetensors(path: Path) -> Any:
+def read_safetensors(path: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file by name; raises `CheckpointError` if it is none, or damaged."""
     from safetensors.torch import load_file
 
     try:
@@ -133,10 +135,10 @@ def _safetensors(path: Path) -> Any:
 def _sharded(index: Path) -> dict[str, Any]:
     """All tensors of the files that an index names; these must lie beside it."""
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = json.loads(read_text(index, CheckpointError, hint="get the file again"))["weight_map"]
         files = sorted(set(places.values()))
         plain = all(isinstance(name, str) and name == Path(name).name for name in files)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is not an index of shards: it has no `weight_map` of names") from error
     if not plain:
         raise CheckpointError(f"{index} names files outside its own folder", hint="an index names files beside it")

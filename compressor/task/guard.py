@@ -50,6 +50,8 @@ class GuardedTask(TaskView):
         """What was done to the model when it was built: prefixes taken off names, computed weights folded."""
         self.limit: int | None = None
         """Samples of an evaluation, for tasks whose `evaluate` or `validate` takes a `limit`; None: all."""
+        self.opened: set[str] = set()
+        """Files that the task has opened so far, as far as that was watched; see `compressor.task.files_read`."""
         self.masks: Mapping[str, Tensor] = {}
         """Parameter -> where it is kept (True), if the model came pruned."""
         super().__init__(task)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from compressor.errors import CompressorError, Place, TaskError
 from compressor.task.contract import Task
+from compressor.task.files_read import noting_files
 from compressor.task.guard import GuardedTask, place_in
 from compressor.task.spec import split_spec
 
@@ -23,6 +24,14 @@ def load(spec: str) -> GuardedTask:
 
     The file is the only code of the user's that runs. Its folder is put on the import path, as for a script.
     """
+    opened: set[str] = set()
+    with noting_files(opened):
+        task = _loaded(spec)
+    task.opened |= opened
+    return task
+
+
+def _loaded(spec: str) -> GuardedTask:
     file, name = split_spec(spec)
     module = _import(file)
     found = {

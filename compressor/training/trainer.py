@@ -66,6 +66,7 @@ class Trainer:
         noise: Noise | None = None,
         lr_at: Callable[[int], float] | None = None,
         around: Callable[[], AbstractContextManager[None]] = nullcontext,
+        after_step: Callable[[int, float], None] | None = None,
     ) -> None:
         """Prepare.
 
@@ -78,6 +79,7 @@ class Trainer:
             noise: Added after clipping.
             lr_at: Learning rate by step; None leaves the optimizer's own.
             around: Entered for each batch around the loss and its gradient, but not the optimizer's step.
+            after_step: Called after each optimizer step with its number, from 1, and its learning rate.
         """
         self._parameters = list(parameters.values())
         self._optimizer = optimizer
@@ -87,6 +89,7 @@ class Trainer:
         self._noise = noise
         self._lr_at = lr_at
         self._around = around
+        self._after_step = after_step
         self.step = 0
         """Optimizer steps done."""
 
@@ -142,6 +145,8 @@ class Trainer:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        if self._after_step is not None:
+            self._after_step(self.step, self.lr)
         return norm
 
     def _check_weights(self, epoch: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy", "matplotlib", "jinja2", "safetensors")
+HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy", "jinja2", "safetensors")
 SCRIPT = """
 import sys
 from compressor.cli import execute

@@ -15,6 +15,8 @@ from compressor.cli import main
 from tests.cli.conftest import call
 
 ROOT = Path(__file__).parents[2]
+LONG = "x" * 300
+DEEP = "/".join(["d" * 100] * 60)
 
 
 def start(*arguments, **options):
@@ -177,3 +179,36 @@ def test_characters_that_the_terminal_lacks_are_replaced(tmp_path):
     with start("validate", "caf\u00e9", stdout=subprocess.DEVNULL, env=environment) as process:
         assert process.stderr.read().startswith("error: unknown recipe `caf?`\n")
     assert process.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["validate", LONG],
+        ["validate", f"{LONG}.yaml"],
+        ["report", LONG],
+        ["report", DEEP],
+        ["bench", LONG],
+        ["check", LONG, "--target", "nnapi"],
+        ["inspect", "--task", f"{LONG}.py"],
+        ["init", f"{LONG}.py"],
+        ["recipes", "copy", "quickstart", LONG],
+        ["run", "quickstart", "--task", "samples/japanese_vowels/task.py", "--out", LONG],
+        ["run", "quickstart", "--task", f"{DEEP}.py", "--out", "out"],
+        ["export", "--task", f"{LONG}.py", "--out", LONG],
+        ["study", "graphs", "--task", "samples/row_digits/task.py", "--out", LONG],
+    ],
+    ids=lambda words: " ".join(words)[:20],
+)
+def test_a_name_that_is_too_long_is_an_error_and_no_bug(arguments):
+    result = call(*arguments)
+    assert result.code == 2
+    assert "File name too long" in result.err
+    assert "\nhint: " in result.err
+
+
+@pytest.mark.parametrize("command", [["report"], ["validate"], ["recipes", "copy", "quickstart"]])
+def test_an_argument_that_is_no_text_is_refused_by_its_number(command):
+    result = call(*command, "caf\udce9")
+    assert result.code == 2
+    assert result.err.startswith(f"error: argument {len(command) + 1} is not UTF-8 text: `caf\\udce9`\nhint: ")

@@ -1,9 +1,17 @@
 """Colour is for terminals, and changes no word."""
 
 import io
+import re
+import sys
 from pathlib import Path
 
-from compressor.cli.output import coloured, paint
+import pytest
+import rich.text
+
+from compressor.cli.output import coloured, columns, complain, emit, emit_json, emit_rich, paint, say
+from compressor.cli.progress import Terminal
+from compressor.errors import CompressorError, Place
+from compressor.render.text import printable
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,3 +37,40 @@ def test_colour_changes_no_word_of_an_error():
     for code in ("\x1b[1;31m", "\x1b[1;32m", "\x1b[1;34m", "\x1b[1m", "\x1b[0m"):
         painted = painted.replace(code, "")
     assert painted == text
+
+
+OSC = "\x1b]52;c;aGFja2Vk\x07"
+"""Fills the clipboard of a terminal that obeys it."""
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        emit,
+        emit_json,
+        say,
+        lambda text: complain(CompressorError(text, hint=text, place=Place(text, 1, 1, text))),
+        lambda text: emit_rich(columns((text, "b"), [(text, text)])),
+        lambda text: emit_rich(rich.text.Text(text)),
+        lambda text: Terminal().say(text),
+    ],
+)
+@pytest.mark.parametrize("screen", [io.StringIO, Screen])
+def test_no_text_reaches_the_terminal_as_a_command(write, screen, monkeypatch):
+    out, err = screen(), screen()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    write(f"name{OSC}\u202e\x9b2J")
+    printed = out.getvalue() + err.getvalue()
+    assert "name" in printed
+    rest = re.sub(r"\x1b\[[0-9;]*m", "", printed)
+    assert printable(rest) == rest
+
+
+def test_bars_draw_no_control_characters(monkeypatch):
+    err = Screen()
+    monkeypatch.setattr(sys, "stderr", err)
+    with Terminal() as progress, progress.bar(f"training {OSC}", 3) as bar:
+        bar.advance(1, f"loss {OSC}")
+    assert "]52" in err.getvalue()
+    assert OSC not in err.getvalue()

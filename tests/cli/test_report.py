@@ -19,7 +19,7 @@ def test_a_folder_without_a_report(tmp_path):
     result = call("report", tmp_path)
     assert (result.code, result.err) == (
         2,
-        f"error: there is no report at `{tmp_path}/report.json`\nhint: give the --out folder of a finished run\n",
+        f"error: there is no file `{tmp_path}/report.json`\nhint: give the --out folder of a finished run\n",
     )
 
 
@@ -33,4 +33,35 @@ def test_a_report_that_is_damaged(tmp_path, text):
 
 def test_a_report_that_is_not_text(tmp_path):
     (tmp_path / "report.json").write_bytes(b"\xff\xfe")
-    assert call("report", tmp_path).err.startswith(f"error: `{tmp_path}/report.json` is not UTF-8 text\n")
+    assert call("report", tmp_path).err.startswith(f"error: `{tmp_path}/report.json` is not UTF-8 text (byte 0xff)\n")
+
+
+def test_several_runs_stand_side_by_side(finished):
+    out = finished[0]
+    facts = json.loads(call("report", out, out, "--format", "json").out)
+    report = json.loads((out / "report.json").read_text())
+    assert [file["file"] for file in facts["files"]] == ["original.onnx", "model.onnx", "model.onnx"]
+    assert facts["files"][1]["bytes"] == report["compressed"][0]["artifact"]["bytes"]
+    assert facts["files"][1]["latency_ms"] == report["compressed"][0]["latency"]["p50"]
+    assert call("report", out, out).out.startswith("1 run of Signs • ")  # the same folder, twice
+    assert call("report", out, out, "--format", "html").out.startswith("<!doctype html>")
+    assert call("report", out, out, "--format", "md").out.startswith("# ")
+
+
+def test_runs_of_other_tasks_are_refused(finished, tmp_path):
+    facts = json.loads((finished[0] / "report.json").read_text())
+    (tmp_path / "report.json").write_text(json.dumps(facts | {"task": "Other"}))
+    result = call("report", finished[0], tmp_path)
+    assert result.code == 2
+    assert "runs of different tasks cannot be compared" in result.err
+
+
+def test_a_run_keeps_the_command_that_repeats_it_and_what_each_layer_takes(finished):
+    facts = json.loads((finished[0] / "report.json").read_text())
+    assert facts["command"][:2] == ["compressor", "run"]
+    assert facts["command"][facts["command"].index("--out") + 1] == str(finished[0])
+    for file in (facts["original"], *facts["compressed"]):
+        assert sum(cost["bytes"] for cost in file["costs"]) == file["artifact"]["bytes"]
+        assert sum(cost["macs"] for cost in file["costs"]) == file["macs"]
+        assert sum(cost["parameters"] for cost in file["costs"]) == file["parameters"]
+        assert {cost["name"] for cost in file["costs"]} == {"gru", "out", ""}

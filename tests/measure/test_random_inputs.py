@@ -1,10 +1,12 @@
 """Inputs for a file about which nothing else is known."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from compressor.errors import UsageError
-from compressor.measure.random_inputs import random_input
+from compressor.measure.random_inputs import random_input, random_inputs
 from compressor.report import TensorInfo
 
 
@@ -33,3 +35,15 @@ def test_an_input_of_another_type_needs_a_task():
     with pytest.raises(UsageError) as caught:
         random_input(info("words", "tensor(string)", "batch"), batch=1, length=1)
     assert caught.value.render() == "error: no random input for `words` of type tensor(string)\nhint: give --task"
+
+
+def test_the_first_axis_is_the_batch_if_none_is_named_so():
+    assert random_input(info("x", "float32", "s0", "s1", 7), batch=3, length=5).shape == (3, 5, 7)
+    assert random_input(info("x", "float32", 7, "N", "s1"), batch=3, length=5).shape == (7, 3, 5)
+
+
+def test_the_last_states_of_a_file_are_left_out():
+    file = SimpleNamespace(inputs=[info("x", "float32", "batch", 7), info("h", "float32", 5), info("c", "float32", 5)])
+    found = random_inputs(file, batch=2, length=1, states=2)
+    assert [tuple(tensor.shape) for tensor in found] == [(2, 7)]
+    assert [tuple(tensor.shape) for tensor in random_inputs(file, batch=2, length=1)] == [(2, 7), (5,), (5,)]

@@ -181,7 +181,7 @@ def test_removing_units_gives_smaller_tensors(state, context):
     assert result.changes
 
 
-SCORES = ["l1", "l2", "activation", "variance", "sensitivity", "taylor", "random"]
+SCORES = ["l1", "l2", "distance", "hessian", "activation", "variance", "sensitivity", "taylor", "random"]
 
 
 @pytest.mark.parametrize("score", SCORES)

@@ -168,9 +168,11 @@ def test_every_second_step(model, first, tmp_path):
 def test_an_order_that_cannot_work_is_refused_before_work_begins(model, first, second):
     earlier, later, start, task = STEPS[first], STEPS[second], fresh(model), Task()
     layers = dict(start.named_modules())
-    with pytest.raises(CompressorError, match=f"`steps.1` .{later.method}.: `steps.0` .{earlier.method}. replaces") as e:
+    with pytest.raises(CompressorError) as error:
         refuse_order([earlier, later], start, task)
-    assert e.value.hint == f"put `{later.method}` in front of `{earlier.method}`"
+    said = f"`steps.1` ({later.method}): `steps.0` ({earlier.method}) replaces"
+    assert error.value.message.startswith(said)
+    assert error.value.hint == f"put `{later.method}` in front of `{earlier.method}`"
     assert dict(start.named_modules()) == layers
     refuse_order([later, earlier], start, task)
 

@@ -143,11 +143,14 @@ def test_joint_products_err_by_the_dropped_singular_values_and_never_more_than_e
             torch.testing.assert_close(one.losses[rank], error / whole.square().sum(), atol=1e-9, rtol=0)
 
 
-def test_heads_without_anything_in_them_give_nothing_and_no_nan():
+@pytest.mark.parametrize("joint", [True, False])
+def test_heads_without_anything_in_them_give_nothing_and_no_nan(joint):
     left, right = pairs()
-    maps = HeadPairs(left * 0, right).maps(2)
+    empty = HeadPairs(left * 0, right, joint=joint)
+    maps = empty.maps(2)
     assert all(bool(part.isfinite().all()) for part in maps)
     assert not approximated(left * 0, right, maps).any()
+    assert empty.losses.tolist() == [0.0] * (WIDTH + 1)
 
 
 # --- budget ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressor.nn.least_squares import RIDGES, Moments, Problem, choose_ridge
+from compressor.nn.least_squares import RIDGES, Moments, Problem, choose_ridge, pattern_cost
 
 
 def _samples(seed, count, inputs, outputs):
@@ -140,3 +140,19 @@ def test_the_ridges_are_those_of_the_documentation():
     page = (Path(__file__).parents[2] / "docs" / "concepts" / "compensation.md").read_text()
     assert (len(RIDGES), RIDGES[0], RIDGES[-1], sorted(RIDGES)) == (7, 0.003, 3.0, list(RIDGES))
     assert "seven values between 0.003 and 3" in " ".join(page.split())
+
+
+def test_each_half_counts_in_the_choice_of_a_ridge():
+    z, r = _samples(1, 40, 5, 2)
+    rough, exact = (_moments(z, r + noise * torch.randn_like(r)) for noise in (40.0, 0.0))
+    problem, errors = _all(z, r), {}
+    for ridge in RIDGES:
+        halves = ((rough, exact), (exact, rough))
+        errors[ridge] = sum(tested.error(problem, fitted.solve(problem, ridge)) for fitted, tested in halves)
+    best = min(reversed(RIDGES), key=lambda ridge: errors[ridge])
+    assert choose_ridge((rough, exact), problem) == choose_ridge((exact, rough), problem) == best
+
+
+def test_a_solution_costs_a_third_of_the_cube_for_each_different_pattern():
+    allowed = torch.tensor([[True, True, True, False], [False, False, True, False], [True, True, True, False]])
+    assert pattern_cost(allowed) == pytest.approx((27 + 1) / 3)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from compressor.errors import RecipeErrors
+from compressor.errors import RecipeError, RecipeErrors
 from compressor.methods import METHODS
 from compressor.recipe import load, names
 from compressor.recipe.source import MAX_BYTES
@@ -69,21 +69,21 @@ def test_an_unknown_limit_lists_the_known_ones(with_steps, refused):
 @pytest.mark.parametrize(
     ("option", "said", "hint"),
     [
-        ("epochs: x", "`epochs` is the text `x`, expected a whole number at least 1", None),
+        ("epochs: x", "`epochs` is the text `x`, expected a whole number from 1 to 100000", None),
         (
             "epochs: '3'",
-            "`epochs` is the text `3`, expected a whole number at least 1",
+            "`epochs` is the text `3`, expected a whole number from 1 to 100000",
             "write the number without quotes, underscores or spaces",
         ),
         (
             "epochs: 1_000",
-            "`epochs` is the text `1_000`, expected a whole number at least 1",
+            "`epochs` is the text `1_000`, expected a whole number from 1 to 100000",
             "write the number without quotes, underscores or spaces",
         ),
-        ("epochs: true", "`epochs` is true, expected a whole number at least 1", None),
-        ("epochs: 2.5", "`epochs` is the number 2.5, expected a whole number at least 1", None),
-        ("epochs: [2]", "`epochs` is a list, expected a whole number at least 1", None),
-        ("epochs:", "`epochs` is empty, expected a whole number at least 1", None),
+        ("epochs: true", "`epochs` is true, expected a whole number from 1 to 100000", None),
+        ("epochs: 2.5", "`epochs` is the number 2.5, expected a whole number from 1 to 100000", None),
+        ("epochs: [2]", "`epochs` is a list, expected a whole number from 1 to 100000", None),
+        ("epochs:", "`epochs` is empty, expected a whole number from 1 to 100000", None),
         ("lr: {a: 1}", "`lr` is a mapping, expected a number above 0", None),
         ("lr: false", "`lr` is false, expected a number above 0", None),
         ("optimizer: 5", "`optimizer` is the number 5, expected `adam`, `adamw` or `sgd`", None),
@@ -349,7 +349,7 @@ def test_syntax_that_is_not_yaml(write, refused):
 
 def test_a_file_that_is_not_utf_8_names_the_byte_and_the_line(write, refused):
     assert refused(write(b"schema_version: 1\nname: caf\xe9\n")) == (
-        "error: the file is not UTF-8 text (byte 0xe9)\n --> recipe.yaml:2\nhint: save it as UTF-8"
+        "error: `recipe.yaml` is not UTF-8 text (byte 0xe9)\n --> recipe.yaml:2\nhint: give a YAML file in UTF-8"
     )
 
 
@@ -366,7 +366,7 @@ def test_a_binary_file(write, refused):
 
 def test_a_huge_file_is_not_read(write, refused):
     assert refused(write(b"#" * (MAX_BYTES + 1))) == (
-        "error: `recipe.yaml` is longer than 128 KiB\nhint: is this a recipe?"
+        "error: `recipe.yaml` is longer than 128 KiB\nhint: give a YAML file in UTF-8"
     )
 
 
@@ -390,3 +390,48 @@ def test_a_file_that_may_not_be_read(write, refused, tmp_path):
     name = write("name: test\n")
     (tmp_path / name).chmod(0)
     assert refused(name) == "error: cannot read `recipe.yaml`: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("exports", "name"),
+    [
+        ("[{format: onnx}, {format: onnx}]", "model.onnx"),
+        ("[{format: onnx, name: original}]", "original.onnx"),
+        ("[{format: onnx, name: A}, {format: onnx, name: a}]", "a.onnx"),
+        ("[{format: onnx, name: a, stream: true}, {format: onnx, name: a.step}]", "a.step.onnx"),
+    ],
+)
+def test_two_files_of_one_name_are_refused_by_validate(with_steps, refused, exports, name):
+    message = refused(with_steps("- method: retrain", f"exports: {exports}\n"))
+    assert message.startswith(f"error: two files of `exports` would be called `{name}`: give one another `name`\n")
+    assert " --> recipe.yaml:5:1" in message
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("steps.0.ratio=50%", "write `0.5`: a fraction of 1"),
+        ("steps.0.ratio=50", "write a fraction: 50 % is `0.5`"),
+        ("limits.file_bytes=600KB", "write `600000`: bytes"),
+        ("limits.file_bytes=1.5 MiB", "write `1572864`: bytes"),
+        ("limits.latency_ms=3ms", "write `3`, without a unit"),
+        ("limits.speedup=2x", "write `2`, without a unit"),
+    ],
+)
+def test_a_number_with_a_unit_is_shown_as_a_recipe_has_it(value, hint):
+    with pytest.raises(RecipeErrors) as error:
+        load("units-half", [value])
+    assert error.value.hint == hint
+
+
+@pytest.mark.parametrize("depth", [17, 2000])
+@pytest.mark.parametrize("head", ["a", "steps.0.retrain", "limits"])
+def test_a_key_that_is_very_deep_is_refused(head, depth):
+    with pytest.raises(RecipeError, match=f"a key of {depth + head.count('.') + 1} parts"):
+        load("quickstart", [f"{head}{'.a' * depth}=1"])
+
+
+@pytest.mark.parametrize("value", ["retrain.epochs=1000000000000", "rounds=1000000000000"])
+def test_a_count_that_no_run_would_end_with_is_refused(value):
+    with pytest.raises(RecipeErrors, match="expected a whole number from"):
+        load("weights-90", [f"steps.0.{value}"])

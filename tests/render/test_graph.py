@@ -25,5 +25,5 @@ def test_the_figure_has_a_dot_for_each_node_and_says_what_it_shows():
     skips = sum(graph.layer[target] - graph.layer[source] > 1 for source, target in graph.edges)
     assert f"17 nodes in {len(graph.layers)} layers, {len(graph.edges)} edges, {skips} over a layer." in drawn
     assert "<small>" not in drawn
-    assert len(re.findall(r"<use ", drawn)) == 17
+    assert len(re.findall(r"<circle ", drawn)) == 17
     assert drawn == svg(graph, "a <small> world")

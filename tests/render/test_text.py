@@ -1,8 +1,10 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressor.render.text import one_line, printable
+from compressor.render.text import one_line, printable, printable_json
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,10 @@ def test_any_text_becomes_printable_and_encodable_and_stays_so(text):
     assert all(character.isprintable() or not character.isascii() for character in shown)
     assert printable(shown) == shown
     shown.encode()
+
+
+@given(st.text())
+def test_json_stays_the_same_value_and_holds_nothing_that_is_obeyed(text):
+    shown = printable_json(json.dumps([text], ensure_ascii=False))
+    assert json.loads(shown) == [text]
+    assert printable(shown) == shown

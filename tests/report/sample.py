@@ -9,6 +9,7 @@ from compressor.report import (
     Environment,
     Interval,
     Latency,
+    LayerCost,
     LayerSparsity,
     Limit,
     Measurement,
@@ -102,6 +103,29 @@ def artifact(label):
     )
 
 
+def costs(label, kept):
+    """Of the layers of `layers`; the rest holds the graph and its activations."""
+    hidden, seen = HIDDEN[label], {"encoder": 0, "classifier": 0}
+    nonzeros = dict(seen)
+    for layer in layers(hidden, kept):
+        seen[layer.name.partition(".")[0]] += layer.parameters
+        nonzeros[layer.name.partition(".")[0]] += layer.nonzeros
+    macs = {"encoder": 29 * 3 * hidden * (INPUTS + hidden), "classifier": hidden * CLASSES}
+    spent = {"encoder": 0.0021 * hidden, "classifier": 0.004}
+    named = [
+        LayerCost(
+            name=name,
+            parameters=number,
+            nonzeros=nonzeros[name],
+            bytes=4 * number,
+            macs=macs[name],
+            milliseconds=spent[name],
+        )
+        for name, number in seen.items()
+    ]
+    return (*named, LayerCost(name="", parameters=0, nonzeros=0, bytes=1234, macs=0, milliseconds=0.017))
+
+
 def measurement(label, *, value, median, kept, drop=None):
     hidden = HIDDEN[label]
     found = layers(hidden, kept)
@@ -116,6 +140,7 @@ def measurement(label, *, value, median, kept, drop=None):
         score=score(value),
         torch_score=score(value),
         layers=found,
+        costs=costs(label, kept),
         drop=drop,
     )
 
@@ -192,6 +217,7 @@ def sample() -> Report:
         description="Remove half of the hidden units, mask a third of the weights left, then retrain.",
         task="samples/japanese_vowels/task.py:JapaneseVowels",
         seed=0,
+        command=("compressor", "run", "gru-half", "--task", "vowels/task.py", "--out", "runs/gru half"),
         recipe={
             "schema_version": 1,
             "name": "gru-half",

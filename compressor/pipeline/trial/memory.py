@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.nn.operations import Operations
 from compressor.pipeline.trial.results import problem
+from compressor.runtimes import resources
 from compressor.task.axes import BATCH, TIME
 from compressor.task.sizes import example_at, first_sizes, further_sizes, other_sizes
 
@@ -26,7 +26,6 @@ _BATCH = 3
 """Samples at the longest length when a file is compared."""
 _STEEPEST = 3.0
 """Largest power of a size that memory is taken to grow with: attention over pairs is 2."""
-_GIB = 1024**3
 
 
 def refuse_too_large(task: GuardedTask, model: nn.Module, device: torch.device) -> None:
@@ -44,14 +43,14 @@ def refuse_too_large(task: GuardedTask, model: nn.Module, device: torch.device) 
         second = {**first, name: others[name]}
         power = _power(base, _largest(task, model, device, second), first[name], others[name])
         expected = base * _BATCH / first[BATCH] * (end / first[name]) ** power
-        memory = _memory()
+        memory = resources.memory()
         if expected > memory:
             fits = int(first[name] * (memory / (base * _BATCH / first[BATCH])) ** (1 / power))
             limit = "`max_length`" if name == TIME else f"`ranges` of `{name}`"
             raise problem(
                 task,
-                f"at {limit} {end} one tensor of the model takes about {expected / _GIB:.3g} GiB, of "
-                f"{memory / _GIB:.3g} GiB of memory",
+                f"at {limit} {end} one tensor of the model takes about {resources.gib(expected)}, of "
+                f"{resources.gib(memory)} of memory",
                 f"files are compared there: give the longest in use, at most about {_rounded(fits)} here",
             )
 
@@ -90,11 +89,6 @@ class _Allocations(Operations):
             if isinstance(part, Tensor) and part.untyped_storage().data_ptr() not in self._kept:
                 self.largest = max(self.largest, part.untyped_storage().nbytes())
         return results
-
-
-def _memory() -> int:
-    """Bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _rounded(number: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from compressor.render.sections.axes import AXES
+from compressor.render.sections.command import COMMAND
 from compressor.render.sections.comparison import COMPARISON
 from compressor.render.sections.controls import CONTROLS
 from compressor.render.sections.environment import ENVIRONMENT
@@ -12,8 +13,10 @@ from compressor.render.sections.exported_files import EXPORTED_FILES
 from compressor.render.sections.figures import FIGURES
 from compressor.render.sections.header import HEADER
 from compressor.render.sections.headline import HEADLINE
+from compressor.render.sections.layers import LAYERS
 from compressor.render.sections.limits import LIMITS
 from compressor.render.sections.metric_parts import METRIC_PARTS
+from compressor.render.sections.next_steps import NEXT_STEPS
 from compressor.render.sections.notes import NOTES
 from compressor.render.sections.probes import PROBES
 from compressor.render.sections.recipe import RECIPE
@@ -25,19 +28,21 @@ from compressor.render.sections.summary import SUMMARY
 from compressor.render.sections.time import TIME
 
 if TYPE_CHECKING:
-    from compressor.render.blocks import Block
-    from compressor.render.section import Section, View
+    from compressor.render.section import Section
     from compressor.report import Report
 
-SECTIONS: Final[tuple[Section, ...]] = (
+SECTIONS: Final[tuple[Section[Report], ...]] = (
     HEADER,
     HEADLINE,
     SUMMARY,
+    NEXT_STEPS,
+    COMMAND,
     LIMITS,
     COMPARISON,
+    LAYERS,
+    FIGURES,
     STEP_FILES,
     METRIC_PARTS,
-    FIGURES,
     STEPS,
     CONTROLS,
     PROBES,
@@ -50,11 +55,3 @@ SECTIONS: Final[tuple[Section, ...]] = (
     RECIPE,
     RUN_FILES,
 )
-
-
-def shown(report: Report, view: View) -> list[tuple[Section, tuple[Block, ...]]]:
-    """The sections that `view` has for this report, with their blocks; none of them is empty."""
-    chosen = [section for section in SECTIONS if view in section.views]
-    if view == "terminal":
-        chosen.sort(key=lambda section: section.last_on_terminal)  # stable
-    return [(section, blocks) for section in chosen if (blocks := tuple(section.blocks(report)))]

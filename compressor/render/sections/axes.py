@@ -46,4 +46,4 @@ def _section(report: Report) -> Sequence[Block]:
     return table(report.axes), Text(sentence(report.axes), muted=True)
 
 
-AXES = Section("Open axes", _section, views=DOCUMENTS)
+AXES: Section[Report] = Section("Open axes", _section, views=DOCUMENTS, folded=True)

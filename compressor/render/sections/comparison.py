@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from compressor.render import changes, labels
 from compressor.render import format as form
-from compressor.render.blocks import Table, Text
+from compressor.render.blocks import Details, Table, Text
 from compressor.render.section import Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from compressor.render.blocks import Block
     from compressor.report import Measurement, Report, SpeedUp
 
 _CONDITIONS = 2
@@ -141,7 +142,9 @@ def _conditions(measurement: Measurement) -> tuple[int, str] | None:
     return None if latency is None else (latency.length, latency.runtime)
 
 
-COMPARISON = Section(
-    "Original and compressed",
-    lambda report: (table(report), *(Text(note, muted=True) for note in footnotes(report))),
-)
+def _blocks(report: Report) -> tuple[Block, ...]:
+    notes = tuple(Text(note, muted=True) for note in footnotes(report))
+    return table(report), Details("How this was measured", notes)
+
+
+COMPARISON: Section[Report] = Section("Original and compressed", _blocks)

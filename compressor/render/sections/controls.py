@@ -61,4 +61,4 @@ def _section(report: Report) -> tuple[Table, ...]:
     return tuple(drawn for drawn in tables if drawn is not None)
 
 
-CONTROLS = Section("Controls", _section)
+CONTROLS: Section[Report] = Section("Controls", _section)

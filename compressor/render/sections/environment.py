@@ -32,4 +32,4 @@ def table(report: Report) -> Table:
     )
 
 
-ENVIRONMENT = Section("Environment", lambda report: (table(report),), views=DOCUMENTS)
+ENVIRONMENT: Section[Report] = Section("Environment", lambda report: (table(report),), views=DOCUMENTS, folded=True)

@@ -152,4 +152,4 @@ def _section(report: Report) -> tuple[Details, ...]:
     return tuple(details for files in (*compressed, *originals) for details in files)
 
 
-EXPORTED_FILES = Section("Exported files", _section, views=DOCUMENTS)
+EXPORTED_FILES: Section[Report] = Section("Exported files", _section, views=DOCUMENTS, folded=True)

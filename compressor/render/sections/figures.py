@@ -1,11 +1,11 @@
-"""Every plot that a report has data for; drawn for the page alone."""
+"""Every plot about the whole run that a report has data for; drawn for the page alone."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from compressor.render.blocks import Figure, Figures
-from compressor.render.plots import by_step, latencies, layers, training
+from compressor.render.plots import by_step, latencies
 from compressor.render.section import Section
 
 if TYPE_CHECKING:
@@ -13,18 +13,13 @@ if TYPE_CHECKING:
 
 
 def figures(report: Report) -> tuple[Figure, ...]:
-    """From the whole run to single steps; none of a rehearsal, whose numbers do not count."""
+    """All of them; none of a rehearsal, whose numbers do not count."""
     if report.quick:
         return ()
-    every = (
-        by_step.figure(report),
-        latencies.figure(report),
-        layers.figure(report),
-        *(training.figure(step) for step in report.steps),
-    )
-    return tuple(figure for figure in every if figure is not None)
+    latency = latencies.figure(report)
+    return (*by_step.figures(report), *((latency,) if latency is not None else ()))
 
 
-FIGURES = Section(
+FIGURES: Section[Report] = Section(
     "Plots", lambda report: (Figures(drawn),) if (drawn := figures(report)) else (), views=frozenset({"html"})
 )

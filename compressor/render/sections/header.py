@@ -37,4 +37,4 @@ def verdict(report: Report) -> Statement:
     return Statement("plain", "no limits set")
 
 
-HEADER = Section("", lambda report: tuple(_blocks(report)))
+HEADER: Section[Report] = Section("", lambda report: tuple(_blocks(report)))

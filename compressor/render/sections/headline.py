@@ -62,4 +62,4 @@ def _section(report: Report) -> tuple[Cards, ...]:
     return (Cards(headline),) if headline else ()
 
 
-HEADLINE = Section("", _section, views=frozenset({"html"}))
+HEADLINE: Section[Report] = Section("", _section, views=frozenset({"html"}))

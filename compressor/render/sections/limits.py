@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from compressor.render import format as form
 from compressor.render.blocks import Statement, Table
 from compressor.render.section import Section
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from compressor.report import Limit, Report
-
-
-_SMALLER: Final = "remove more (a larger `ratio`), or store fewer bits (`precision: int8`, `int4`)"
-_FASTER: Final = "remove whole units or heads: fewer numbers to multiply make a file faster on any runtime"
-_REMEDIES: Final = {
-    "metric_drop": "remove less, layer by layer as `compressor sensitivity --task FILE --max-drop DROP` says; retrain "
-    "longer, with `distill: true`; or store more bits (`precision`)",
-    "parameters_ratio": "remove more (a larger `ratio`)",
-    "file_ratio": _SMALLER,
-    "file_bytes": _SMALLER,
-    "speedup": _FASTER,
-    "latency_ms": _FASTER,
-}
-"""Limit -> what to try if it is missed."""
 
 
 def table(report: Report) -> Table:
@@ -43,17 +29,10 @@ def statements(report: Report) -> list[Statement]:
     said = [Statement("plain", text) for text in _not_judged(report)]
     if missed:
         text = "Limits missed: " + "; ".join(_missed(limit) for limit in missed) + "."
-        return [Statement("bad", text + _remedies(missed)), *said]
+        return [Statement("bad", text), *said]
     if not report.limits:
         return said
     return [Statement("good", f"Limits met: {len(report.limits)} of {len(report.limits)}."), *said]
-
-
-def _remedies(missed: Iterable[Limit]) -> str:
-    """What to try, each thing once."""
-    names = (limit.name.rpartition(": ")[2] for limit in missed)
-    remedies = dict.fromkeys(_REMEDIES[name] for name in names if name in _REMEDIES)
-    return f" What may help: {'. Or '.join(remedies)}." if remedies else ""
 
 
 def _not_judged(report: Report) -> Iterator[str]:
@@ -85,4 +64,4 @@ def _quantity(name: str, value: float) -> str:
     return form.ratio(value) if _wants_more(name) else form.metric(value)
 
 
-LIMITS = Section("Limits", lambda report: (table(report),) if report.limits else ())
+LIMITS: Section[Report] = Section("Limits", lambda report: (table(report),) if report.limits else ())

@@ -25,4 +25,6 @@ def _cell(score: Score, part: str) -> str:
     return form.metric(score.parts[part]) if part in score.parts else ""
 
 
-METRIC_PARTS = Section("The metric in parts", lambda report: (parts,) if (parts := table(report)).rows else ())
+METRIC_PARTS: Section[Report] = Section(
+    "The metric in parts", lambda report: (parts,) if (parts := table(report)).rows else (), folded=True
+)

@@ -163,4 +163,4 @@ def _section(report: Report) -> tuple[Group, ...]:
     return tuple(group(probe) for step in report.steps for probe in step.probes)
 
 
-PROBES = Section("What the new architecture can still learn", _section)
+PROBES: Section[Report] = Section("What the new architecture can still learn", _section)

@@ -137,4 +137,4 @@ def _section(report: Report) -> tuple[Block, ...]:
     return tuple(block for measurement in report.compressed for block in _file(measurement.artifact))
 
 
-ROUNDING = Section("Rounded weights", _section)
+ROUNDING: Section[Report] = Section("Rounded weights", _section, folded=True)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from compressor.render.blocks import Links
 from compressor.render.section import DOCUMENTS, Section
 
-RUN_FILES = Section("Files of this run", lambda report: (Links(report.files),) if report.files else (), views=DOCUMENTS)
+if TYPE_CHECKING:
+    from compressor.report import Report
+
+
+RUN_FILES: Section[Report] = Section(
+    "Files of this run", lambda report: (Links(report.files),) if report.files else (), views=DOCUMENTS
+)

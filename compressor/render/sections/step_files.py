@@ -123,4 +123,4 @@ def _blocks(report: Report) -> tuple[Block, ...]:
     return (measured, Text(note, muted=True)) if note else (measured,)
 
 
-STEP_FILES = Section("Step by step", _blocks)
+STEP_FILES: Section[Report] = Section("Step by step", _blocks)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compressor.render import format as form
-from compressor.render.blocks import Details, Group, Items, Table, Text
+from compressor.render.blocks import Details, Figures, Group, Items, Table, Text
+from compressor.render.options import without_defaults
+from compressor.render.plots import training
 from compressor.render.section import DOCUMENTS, Section
 
 if TYPE_CHECKING:
@@ -14,15 +16,11 @@ if TYPE_CHECKING:
     from compressor.render.blocks import Block
     from compressor.report import Report, StepReport
 
-_MOST_UNFOLDED = 12
-"""Rows of a table, at most, that are shown at once."""
-
 
 def options(step: StepReport) -> str:
     """The options that differ from their defaults, on one line; all of them if the method is not known here."""
-    defaults = _defaults(step.method)
-    said = {name: _value(value) for name, value in step.options.items() if name != "method"}
-    return ", ".join(f"{name}: {value}" for name, value in said.items() if defaults.get(name) != value)
+    said = without_defaults("method", {"method": step.method, **step.options})
+    return ", ".join(f"{name}: {_value(value)}" for name, value in said.items() if name != "method")
 
 
 def outcome(step: StepReport) -> str:
@@ -74,28 +72,16 @@ def _blocks(step: StepReport) -> Iterator[Block]:
     yield Text(outcome(step))
     if step.notes:
         yield Items(step.notes)
-    for title, table, unfolded in (
-        ("facts", facts(step), False),
-        ("touched", changes(step), len(step.changes) <= _MOST_UNFOLDED),
-        ("skipped", skipped(step), len(step.skipped) <= _MOST_UNFOLDED),
-        ("rows of history", history(step), False),
+    if curves := training.figures(step):
+        yield Figures(curves)
+    for title, table in (
+        ("facts", facts(step)),
+        ("touched", changes(step)),
+        ("skipped", skipped(step)),
+        ("rows of history", history(step)),
     ):
         if table.rows:
-            yield Details(f"{len(table.rows)} {title}", (table,), unfolded=unfolded)
-
-
-def _defaults(method: str) -> dict[str, str]:
-    """The defaults of a method's options as this page writes them."""
-    from compressor.methods import METHODS
-
-    if method not in METHODS:
-        return {}
-    fields = METHODS[method].model_fields
-    return {
-        name: _value(field.get_default(call_default_factory=True))
-        for name, field in fields.items()
-        if not field.is_required()
-    }
+            yield Details(f"{len(table.rows)} {title}", (table,))
 
 
 def _value(value: Any) -> str:
@@ -112,4 +98,4 @@ def _section(report: Report) -> tuple[Block, ...]:
     return tuple(Group(f"{step.index + 1}. {step.method}", tuple(_blocks(step))) for step in report.steps)
 
 
-STEPS = Section("Steps", _section, views=DOCUMENTS)
+STEPS: Section[Report] = Section("Steps", _section, views=DOCUMENTS)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from compressor.render import changes, labels
 from compressor.render import format as form
-from compressor.render.blocks import Statement, Statements
+from compressor.render.blocks import Group, Statement, Statements
 from compressor.render.section import Section
 from compressor.render.sections import controls, limits, probes, rounding
 from compressor.render.sections.step_files import size_of_states
@@ -15,6 +15,7 @@ from compressor.report.latency import SMALLEST_CLAIM
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from compressor.render.blocks import Block
     from compressor.report import Artifact, Measurement, Quantization, Report, SpeedUp
 
 _ONE_MODEL: Final = 1e-3
@@ -25,17 +26,30 @@ _NOTICEABLE_RATIO: Final = 1.05
 
 def statements(report: Report) -> Iterator[Statement]:
     """Whether the run counts, each file, then what steps, exports and limits came to."""
+    yield from _before(report)
+    for _, about in files(report):
+        yield from about
+    yield from _after(report)
+
+
+def files(report: Report) -> Iterator[tuple[str, list[Statement]]]:
+    """The name of each compressed file and what is to be said of it."""
+    for index, measurement in enumerate(report.compressed):
+        before = report.original_of(index)
+        said = list(_about(before, measurement, report.speedups[index]))
+        if measurement.module == report.compressed[0].module:  # the files of several modules have one metric together
+            said.insert(0, _metric(before, measurement))
+        yield labels.compressed(report, index), said
+
+
+def _before(report: Report) -> Iterator[Statement]:
     if report.quick:
         yield Statement("bad", "A rehearsal (--quick): training and measuring were cut short; no number here counts.")
     if report.remark:
         yield Statement("plain", report.remark)
-    for index, measurement in enumerate(report.compressed):
-        name = "" if len(report.compressed) == 1 else f"{labels.compressed(report, index)}: "
-        if measurement.module == report.compressed[0].module:  # the files of several modules have one metric together
-            metric = _metric(report.original_of(index), measurement)
-            yield Statement(metric.tone, metric.text if measurement.module else name + metric.text)
-        for statement in _about(report.original_of(index), measurement, report.speedups[index]):
-            yield Statement(statement.tone, name + statement.text)
+
+
+def _after(report: Report) -> Iterator[Statement]:
     for step in report.steps:
         if not step.changes:
             yield Statement("bad", f"{step.method} changed nothing: {'; '.join(step.notes)}.")
@@ -174,9 +188,19 @@ def _zeros(before: Measurement, after: Measurement) -> Statement:
     return Statement("plain", text)
 
 
-def _section(report: Report) -> tuple[Statements, ...]:
-    said = tuple(statements(report))
-    return (Statements(said),) if said else ()
+def _section(report: Report) -> Iterator[Block]:
+    """One list; with several files a group for each of them."""
+    several = len(report.compressed) > 1
+    if not several:
+        if said := tuple(statements(report)):
+            yield Statements(said)
+        return
+    if said := tuple(_before(report)):
+        yield Statements(said)
+    for name, about in files(report):
+        yield Group(name, (Statements(tuple(about)),))
+    if said := tuple(_after(report)):
+        yield Statements(said)
 
 
-SUMMARY = Section("", _section, last_on_terminal=True)
+SUMMARY: Section[Report] = Section("Result", lambda report: tuple(_section(report)), last_on_terminal=True)

@@ -51,4 +51,4 @@ def _sum(stages: Iterable[Stage]) -> float:
     return max(sum(stage.seconds for stage in stages), 1e-9)
 
 
-TIME = Section("Where the time went", blocks, views=DOCUMENTS)
+TIME: Section[Report] = Section("Where the time went", blocks, views=DOCUMENTS, folded=True)

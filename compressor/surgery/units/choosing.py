@@ -35,7 +35,7 @@ def choose(
     Raises:
         SurgeryError: Nothing or everything would go, or a required layer cannot shrink.
     """
-    usable, skipped = _usable(layers, pinned, required)
+    usable, skipped = usable_layers(layers, pinned, required)
     if amount.scope == "global":
         removed = _globally(usable, scores, pinned, amount)
     else:
@@ -48,9 +48,10 @@ def choose(
     return Choice(np.array(sorted(removed), np.int64), tuple(skipped))
 
 
-def _usable(
+def usable_layers(
     layers: Sequence[Layer], pinned: Mapping[int, str], required: frozenset[str]
 ) -> tuple[list[Layer], list[Skip]]:
+    """The layers some of whose groups can go, and the others with the reason; arguments and errors as of `choose`."""
     usable, skipped = [], []
     for layer in layers:
         reason = _why_not(layer, pinned)

@@ -75,7 +75,7 @@ def make_plan(
     records: tuple[dict[str, Any], ...] = ()
     while True:
         seen = trace(model, example, whole_blocks=whole_blocks)
-        layers, unknown = _layers(model, seen, names, frozenset(required))
+        layers, unknown = candidate_layers(model, seen, names, frozenset(required))
         scores = scorer(model, seen)
         choice = choose(layers, scores, seen.atoms.reasons(), amount, frozenset(required))
         choice = Choice(choice.removed, (*unknown, *choice.skipped))
@@ -94,7 +94,7 @@ def make_plan(
         amount = amount.renamed(converted.renamed)
 
 
-def _layers(
+def candidate_layers(
     model: nn.Module, seen: Trace, names: Sequence[str], required: frozenset[str]
 ) -> tuple[list[Layer], list[Skip]]:
     """The layers of the named modules in the model's order, and those without units that could go."""

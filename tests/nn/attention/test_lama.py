@@ -208,3 +208,7 @@ def test_cuda_gives_what_the_cpu_gives(context, mlp):
     expected = module(batch(), lengths)
     found = module.cuda()(batch().cuda(), lengths.cuda())
     torch.testing.assert_close(found.cpu(), expected, **SAME_FLOAT64)
+
+
+def test_a_layer_prints_its_heads_width_and_context():
+    assert f"LAMA, {layer('mean').heads} heads over {WIDTH} features, mean context)" in repr(layer("mean"))

@@ -137,6 +137,13 @@ def test_every_form_of_input_with_initial_states_agrees(mode, form):
     _assert_same_states(module, states, expected_states, masks)
 
 
+def test_a_packed_sequence_of_one_sample_keeps_the_batch_axis_of_its_states():
+    module = _module("LSTM", num_layers=1, bidirectional=False)
+    x = pack_padded_sequence(torch.randn(LENGTH, 1, INPUT, dtype=torch.float64), torch.tensor([LENGTH]))
+    states = UnevenRecurrent.from_module(module, _masks(module))(x)[1]
+    assert {tuple(state.shape)[:2] for state in states} == {(1, 1)}
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_dropout_in_training_draws_what_pytorch_draws(packed):
     module = _module("GRU", num_layers=3, bidirectional=True, dropout=0.4)

@@ -27,15 +27,6 @@ def test_a_recipe_without_limits_says_nothing_of_them(report):
     assert statements(report.model_copy(update={"limits": ()})) == []
 
 
-def test_a_missed_limit_says_what_to_try_once_for_all_files(report):
-    names = ("a.onnx: file_ratio", "b.onnx: file_ratio", "metric_drop")
-    limits = tuple(Limit(name=name, limit=3.0, reached=2.0, met=False) for name in names)
-    (missed,) = statements(report.model_copy(update={"limits": limits}))
-    assert missed.tone == "bad"
-    assert missed.text.count("What may help: remove more") == missed.text.count("remove more") == 1
-    assert "compressor sensitivity" in missed.text
-
-
 def test_a_rehearsal_says_which_limits_it_leaves_to_the_whole_run(report):
     recipe = report.recipe | {"limits": {"metric_drop": 0.01, "speedup": None}}
     rehearsed = report.model_copy(update={"limits": (), "quick": True, "recipe": recipe})

@@ -13,7 +13,7 @@ from torch import nn
 from compressor.formats import Job
 from compressor.surgery.rebuild import rebuild
 from compressor.surgery.trace.edges import narrowed_target
-from compressor.surgery.units import scores
+from compressor.surgery.units import gradient_scores
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
 from compressor.task.narrowed_states import NarrowedStates
@@ -123,7 +123,7 @@ def test_a_score_by_the_loss_takes_a_target_that_is_a_state():
     def loss(outputs, target):
         return (outputs[1] - target).square().mean()
 
-    taylor = scores.taylor([(example(2, 4), torch.randn(1, 2, HIDDEN))], loss)
+    taylor = gradient_scores.taylor([(example(2, 4), torch.randn(1, 2, HIDDEN))], loss)
     assert removed(removed(Streaming()).model, count=2, scorer=taylor).model.rnn.hidden_size == HIDDEN - 5
 
 

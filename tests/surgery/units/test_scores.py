@@ -8,7 +8,7 @@ from torch import nn
 from compressor.errors import MethodError
 from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.surgery.trace.tracer import trace
-from compressor.surgery.units import scores
+from compressor.surgery.units import gradient_scores, scores
 from compressor.testing import silence_units
 from tests.surgery.topologies import (
     CELLS,
@@ -110,6 +110,26 @@ def test_magnitudes_are_norms_over_rows_and_columns(power):
     torch.testing.assert_close(found, torch.linalg.vector_norm(owned, power, dim=1))
 
 
+def test_distances_are_sums_over_the_other_units_of_both_weights():
+    model = _features()
+    expected = torch.zeros(HIDDEN).double()
+    for owned in (model.first.weight.detach(), model.second.weight.detach().T):
+        expected += torch.stack([sum((row - other).norm() for other in owned) for row in owned])
+    torch.testing.assert_close(_scored(model, scores.distance(), _batches(2)[0], "first"), expected)
+
+
+def test_the_hessian_is_the_sum_of_squared_weights_times_squared_gradients():
+    model, batches = _features(), [(x, torch.randn(len(x[0]), 4, 3).double()) for x in _batches(3, 5)]
+    loss = nn.functional.mse_loss
+    expected = torch.zeros(HIDDEN).double()
+    for inputs, target in batches:
+        gradients = torch.autograd.grad(loss(model(*inputs), target), [model.first.weight, model.second.weight])
+        expected += (model.first.weight * gradients[0]).square().sum(1).detach()
+        expected += (model.second.weight * gradients[1]).square().sum(0).detach()
+    found = _scored(model, gradient_scores.hessian(batches, loss), batches[0][0], "first")
+    torch.testing.assert_close(found, expected)
+
+
 def test_taylor_is_weight_times_gradient():
     model, batches = _features(), [(x, torch.randn(len(x[0]), 4, 3).double()) for x in _batches(3, 5)]
     loss = nn.functional.mse_loss
@@ -120,7 +140,7 @@ def test_taylor_is_weight_times_gradient():
         for weight, axis in ((model.first.weight, 1), (model.second.weight, 0)):
             expected += (weight * weight.grad).abs().sum(axis).detach()
     model.zero_grad()
-    found = _scored(model, scores.taylor(batches, loss), batches[0][0], "first")
+    found = _scored(model, gradient_scores.taylor(batches, loss), batches[0][0], "first")
     torch.testing.assert_close(found, expected)
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -141,7 +161,7 @@ def test_taylor_of_a_recurrent_layer_sums_over_its_gates(cell):
             expected += (weight * weight.grad).abs().detach().view(blocks, HIDDEN, -1).sum((0, 2))
         for weight in (model.rnn.weight_hh_l0, model.head.weight):
             expected += (weight * weight.grad).abs().detach().sum(0)
-    found = _scored(model, scores.taylor(batches, loss), batches[0][0], "rnn", layer=0)
+    found = _scored(model, gradient_scores.taylor(batches, loss), batches[0][0], "rnn", layer=0)
     torch.testing.assert_close(found, expected)
 
 
@@ -153,7 +173,10 @@ def test_sensitivity_is_the_expected_change_of_the_outputs():
     change = sum((part - mean).square().sum((0, 1)) for part in hidden) * model.second.weight.detach().square().sum(0)
     probes = 4000
     found = _scored(
-        model, scores.sensitivity(batches, torch.Generator().manual_seed(0), probes=probes), batches[0], "first"
+        model,
+        gradient_scores.sensitivity(batches, torch.Generator().manual_seed(0), probes=probes),
+        batches[0],
+        "first",
     )
     torch.testing.assert_close((found.square() / probes), change, rtol=0.15, atol=0.0)
 
@@ -173,8 +196,8 @@ def test_units_that_are_always_zero_are_worth_nothing(topology, cell, kind):
     scorer = {
         "activation": lambda: scores.activation(batches),
         "variance": lambda: scores.variance(batches),
-        "sensitivity": lambda: scores.sensitivity(batches, generator),
-        "taylor": lambda: scores.taylor([(x, None) for x in batches], lambda y, _: y.square().mean()),
+        "sensitivity": lambda: gradient_scores.sensitivity(batches, generator),
+        "taylor": lambda: gradient_scores.taylor([(x, None) for x in batches], lambda y, _: y.square().mean()),
     }[kind]()
     seen = trace(model, batches[0])
     found = scorer(model, seen)
@@ -202,7 +225,7 @@ def test_without_gradients_the_error_names_other_scores():
     torch.manual_seed(0)
     model, batches = Stopped().double().eval(), _batches(2)
     with pytest.raises(MethodError, match="no gradient flows") as caught:
-        _scored(model, scores.sensitivity(batches, torch.Generator()), batches[0], "first")
+        _scored(model, gradient_scores.sensitivity(batches, torch.Generator()), batches[0], "first")
     assert "`l2`" in caught.value.render()
 
 
@@ -214,9 +237,9 @@ def test_the_model_is_as_it_was(kind):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     pairs = [(x, None) for x in batches]
     scorer = (
-        scores.taylor(pairs, lambda y, _: y.mean())
+        gradient_scores.taylor(pairs, lambda y, _: y.mean())
         if kind == "taylor"
-        else scores.sensitivity(batches, torch.Generator())
+        else gradient_scores.sensitivity(batches, torch.Generator())
     )
     _scored(model, scorer, batches[0], "rnn", layer=0)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

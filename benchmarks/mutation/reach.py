@@ -1,0 +1,172 @@
+"""Which tests run which line: recorded once, test file by test file, and kept in `.mutation/reach/`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import coverage
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+ROOT = Path(__file__).parents[2]
+STORE = ROOT / ".mutation" / "reach"
+SOURCES = ("compressor/nn", "compressor/surgery", "compressor/measure", "exporters")
+
+Lines = dict[str, set[int]]
+"""Source file -> lines of it that ran."""
+
+
+class Recorder:
+    """A pytest plugin that records which lines each test runs.
+
+    What a fixture of a wider scope runs is credited to every test that asks for it, not only to the first.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is recorded yet."""
+        self._coverage = coverage.Coverage(data_file=None, source=[str(ROOT / room) for room in SOURCES])
+        self._coverage.set_option("run:disable_warnings", ["no-data-collected", "module-not-imported"])
+        self._shared: dict[tuple[str, str], Lines] = {}
+        self._current: list[Lines] = []
+        self._file = ""
+        self._tests: dict[str, dict[str, Any]] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
+        """Measure one test."""
+        file = item.nodeid.partition("::")[0]
+        if file != self._file:
+            self._write()
+            self._file, self._tests = file, {}
+        own: Lines = defaultdict(set)
+        self._tests[item.nodeid] = {"seconds": 0.0, "passed": False, "lines": own}
+        started = time.process_time()
+        with self._into(own):
+            result = yield
+        self._tests[item.nodeid]["seconds"] = round(time.process_time() - started, 3)
+        for (base, name), lines in self._shared.items():
+            if name in getattr(item, "fixturenames", ()) and item.nodeid.startswith(base):
+                for source, numbers in lines.items():
+                    own[source] |= numbers
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Any:
+        """Keep apart what a fixture of a wider scope runs."""
+        if fixturedef.scope == "function":
+            return (yield)
+        with self._into(self._shared.setdefault((fixturedef.baseid, fixturedef.argname), defaultdict(set))):
+            return (yield)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test that does not pass by itself can notice nothing."""
+        if report.when == "call":
+            self._tests[report.nodeid]["passed"] = report.passed
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the last file."""
+        self._write()
+
+    @contextmanager
+    def _into(self, lines: Lines) -> Iterator[None]:
+        self._pause()
+        self._current.append(lines)
+        self._coverage.start()
+        try:
+            yield
+        finally:
+            self._pause()
+            self._current.pop()
+            if self._current:
+                self._coverage.start()
+
+    def _pause(self) -> None:
+        if not self._current:
+            return
+        self._coverage.stop()
+        data = self._coverage.get_data()
+        for file in data.measured_files():
+            self._current[-1][str(Path(file).relative_to(ROOT))].update(data.lines(file) or ())
+        self._coverage.erase()
+
+    def _write(self) -> None:
+        if not self._tests:
+            return
+        sources = sorted({source for test in self._tests.values() for source in test["lines"]})
+        texts = {source: (ROOT / source).read_text(encoding="utf-8") for source in sources}
+        tests = {
+            name: {**test, "lines": {source: _ranges(numbers) for source, numbers in test["lines"].items() if numbers}}
+            for name, test in self._tests.items()
+            if test["passed"]
+        }
+        target = STORE / f"{self._file}.json.gz"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(gzip.compress(json.dumps({"sources": texts, "tests": tests}).encode(), compresslevel=4))
+
+
+def _ranges(numbers: Iterable[int]) -> list[list[int]]:
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ranges
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A test, and the seconds of processor time that it takes."""
+
+    name: str
+    seconds: float
+
+
+def reaching(source: str, first: int, last: int) -> list[Candidate]:
+    """The tests that run one of the lines of a source file, the quickest first."""
+    reached = _reach(source)
+    found = {test for number, tests in reached.items() if first <= number <= last for test in tests}
+    return sorted(found, key=lambda test: (test.seconds, test.name))
+
+
+@cache
+def _reach(source: str) -> dict[int, set[Candidate]]:
+    """Line of a source file as it is now -> tests that ran it as it was when they were recorded."""
+    now = (ROOT / source).read_text(encoding="utf-8").splitlines()
+    reached: dict[int, set[Candidate]] = defaultdict(set)
+    for record in _records():
+        if source not in record["sources"]:
+            continue
+        moved = _moved(record["sources"][source], tuple(now))
+        for name, test in record["tests"].items():
+            for first, last in test["lines"].get(source, ()):
+                for number in range(first, last + 1):
+                    reached[moved[number]].add(Candidate(name, test["seconds"]))
+    return reached
+
+
+@cache
+def _records() -> list[dict[str, Any]]:
+    return [json.loads(gzip.decompress(path.read_bytes())) for path in sorted(STORE.rglob("*.json.gz"))]
+
+
+@cache
+def _moved(before: str, now: tuple[str, ...]) -> dict[int, int]:
+    """Old number of a line -> its number now; lines that were changed stand where those before them stand."""
+    old = before.splitlines()
+    moved: dict[int, int] = {}
+    for _, start, end, at, stop in SequenceMatcher(None, old, now, autojunk=False).get_opcodes():
+        for offset in range(end - start):
+            moved[start + offset + 1] = min(at + offset, max(stop - 1, at)) + 1
+    return moved

@@ -1,0 +1,121 @@
+"""What each layer takes of a file: sums are those of the file, and a layer gets only what reads its weights alone."""
+
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from compressor.measure import by_layer, macs
+from compressor.measure.by_layer import REST, Owners
+from compressor.report import LayerSparsity
+
+B, F, H, C = 3, 5, 13, 7
+
+
+def parameter(name, *shape, zeros=0):
+    size = int(np.prod(shape))
+    return LayerSparsity(name=name, shape=shape, parameters=size, nonzeros=size - zeros)
+
+
+PARAMETERS = (
+    parameter("body.linear.weight", H, F, zeros=2),
+    parameter("body.linear.bias", H),
+    parameter("readout.weight", C, H),
+    parameter("temperature", 1),
+)
+
+
+@pytest.fixture
+def rounded(write):
+    """A Gemm whose weight is stored in 8 bits, an activation, a Gemm, and a division by a weight without a module."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["body.linear.weight.int8", "body.linear.weight.scale"], ["dequantized"]),
+        helper.make_node("Gemm", ["x", "dequantized", "body.linear.bias"], ["hidden"], transB=1),
+        helper.make_node("Tanh", ["hidden"], ["active"]),
+        helper.make_node("Gemm", ["active", "readout.weight"], ["logits"], transB=1),
+        helper.make_node("Div", ["logits", "temperature"], ["y"]),
+    ]
+    weights = {
+        "body.linear.weight.int8": np.ones((H, F), np.int8),
+        "body.linear.weight.scale": np.float32(0.1),
+        "body.linear.bias": np.zeros(H, np.float32),
+        "readout.weight": np.ones((C, H), np.float32),
+        "temperature": np.ones(1, np.float32),
+    }
+    return write(nodes, {"x": ["batch", F]}, {"y": ["batch", C]}, weights)
+
+
+def costs(path, parameters=PARAMETERS, inputs=None):
+    given = [torch.ones(B, F)] if inputs is None else inputs
+    found = by_layer.costs(path, given, parameters, macs.survey(path, given))
+    return {cost.name: cost for cost in found}
+
+
+def test_a_weight_belongs_to_the_module_that_its_name_begins_with():
+    owners = Owners(["a.weight", "a.b.weight", "scale"])
+    names = ["a.weight", "a.weight.int8", "a.B_l0", "a.b.weight_T", "scale.int8", "val_3", "ab.weight", "weight", ""]
+    assert [owners.of(name) for name in names] == ["a", "a", "a", "a.b", "scale", REST, REST, REST, REST]
+
+
+def test_products_go_to_the_layer_whose_weights_are_multiplied(rounded):
+    found = costs(rounded)
+    assert list(found) == ["body.linear", "readout", "temperature", REST]
+    assert [cost.macs for cost in found.values()] == [B * F * H, B * H * C, 0, 0]
+    assert sum(cost.macs for cost in found.values()) == macs.count(rounded, [torch.ones(B, F)])
+
+
+def test_bytes_are_those_of_the_file_and_of_the_form_in_which_it_stores_weights(rounded):
+    found = costs(rounded)
+    assert found["body.linear"].bytes == H * F + 4 + 4 * H
+    assert found["readout"].bytes == 4 * C * H
+    assert sum(cost.bytes for cost in found.values()) == rounded.stat().st_size
+
+
+def test_parameters_and_zeros_are_those_of_the_model(rounded):
+    found = costs(rounded)
+    assert (found["body.linear"].parameters, found["body.linear"].nonzeros) == (H * F + H, H * F + H - 2)
+    assert sum(cost.parameters for cost in found.values()) == sum(layer.parameters for layer in PARAMETERS)
+
+
+def test_time_is_spent_by_the_layer_that_works(write):
+    weights = {"large.weight": np.ones((1500, 1500), np.float32), "idle.weight": np.ones((2, 2), np.float32)}
+    path = write(
+        [helper.make_node("MatMul", ["x", "large.weight"], ["y"])], {"x": [20, 1500]}, {"y": [20, 1500]}, weights
+    )
+    found = costs(path, (parameter("large.weight", 1500, 1500), parameter("idle.weight", 2, 2)), [torch.ones(20, 1500)])
+    assert found["large"].milliseconds > 0
+    assert (found["idle"].milliseconds, found[REST].milliseconds) == (0, 0)
+
+
+def test_a_node_that_reads_weights_of_two_layers_belongs_to_neither(write):
+    weights = {"a.weight": np.ones((F, F), np.float32), "b.bias": np.ones(F, np.float32)}
+    node = helper.make_node("Gemm", ["x", "a.weight", "b.bias"], ["y"])
+    path = write([node], {"x": ["batch", F]}, {"y": ["batch", F]}, weights)
+    found = costs(path, (parameter("a.weight", F, F), parameter("b.bias", F)))
+    assert (found["a"].macs, found["b"].macs, found[REST].macs) == (0, 0, B * F * F)
+    assert found["a"].bytes == 4 * F * F
+
+
+def test_a_loop_belongs_to_the_layer_whose_weights_its_body_reads(write):
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "cell.weight"], ["product"]),
+            helper.make_node("Add", ["product", "step"], ["next"]),
+            helper.make_node("Identity", ["next"], ["out"]),
+        ],
+        "body",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, F]) for name in ("state", "step")],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, F]) for name in ("next", "out")],
+    )
+    scan = helper.make_node("Scan", ["initial", "x"], ["last", "y"], body=body, num_scan_inputs=1)
+    weights = {"cell.weight": np.ones((F, F), np.float32), "initial": np.zeros((1, F), np.float32)}
+    path = write([scan], {"x": ["time", 1, F]}, {"y": ["time", 1, F]}, weights)
+    found = costs(path, (parameter("cell.weight", F, F),), [torch.ones(11, 1, F)])
+    assert (found["cell"].macs, found[REST].macs) == (11 * F * F, 0)
+    assert found["cell"].milliseconds > 0
+
+
+def test_products_are_unknown_if_one_cannot_be_counted(rounded):
+    given = [torch.ones(B, F)]
+    counted = macs.MacCount({}, uncounted=("com.microsoft::FusedMatMul",))
+    assert {cost.macs for cost in by_layer.costs(rounded, given, PARAMETERS, counted)} == {None}
