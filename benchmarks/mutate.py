@@ -27,7 +27,7 @@ import pytest
 
 from benchmarks.mutation.operators import Fault, faults
 from benchmarks.mutation.reach import ROOT, Candidate, Recorder, reaching
-from benchmarks.mutation.trials import INVALID, SURVIVED, UNREACHED, Outcome, Trial, collected
+from benchmarks.mutation.trials import INVALID, UNNOTICED, UNREACHED, Outcome, Trial, collected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,9 @@ def main() -> None:
         sample, file = drawn(options.room, options.sample, options.seed), f"{options.room}-{options.seed}.json"
         tried(sample, ROOT / ".mutation" / file, options.budget)
     else:
-        tried(left(options.file), options.file, options.budget)
+        before = json.loads(options.file.read_text("utf-8"))
+        again = [item for item in before if item["verdict"] in UNNOTICED]
+        tried(left(again), options.file, options.budget, [item for item in before if item not in again])
 
 
 def of_room(room: str) -> list[Fault]:
@@ -83,36 +85,34 @@ def drawn(room: str, size: int, seed: int) -> list[Fault]:
     return random.Random(seed).sample(of_room(room), size)
 
 
-def left(file: Path) -> list[Fault]:
-    """The faults of a former run that no test noticed, found by their text in the files as they are now."""
-    wanted = {(item["fault"]["path"], item["fault"]["text"]): item["fault"]["line"] for item in _undetected(file)}
-    found = []
-    for (path, text), line in wanted.items():
-        alike = [fault for fault in faults(path, (ROOT / path).read_text("utf-8")) if fault.text == text]
-        found += sorted(alike, key=lambda fault: abs(fault.line - line))[:1]
+def left(undetected: list[dict[str, Any]]) -> list[Fault]:
+    """The faults of a former run, found by their text in the files as they are now."""
+    found: list[Fault] = []
+    for fault in (item["fault"] for item in undetected):
+        now = faults(fault["path"], (ROOT / fault["path"]).read_text("utf-8"))
+        alike = [other for other in now if other.text == fault["text"] and other not in found]
+        found += sorted(alike, key=lambda other: abs(other.line - fault["line"]))[:1]
     return found
 
 
-def _undetected(file: Path) -> list[dict[str, Any]]:
-    return [item for item in json.loads(file.read_text("utf-8")) if item["verdict"] in {SURVIVED, UNREACHED}]
-
-
-def tried(sample: list[Fault], file: Path, budget: float) -> None:
-    """Try faults, print what becomes of each, and keep it in a file."""
+def tried(sample: list[Fault], file: Path, budget: float, before: Sequence[dict[str, Any]] = ()) -> None:
+    """Try faults, print what becomes of each, and keep it in a file, beside what was known before."""
     trials = [Trial(fault, within(reaching(fault.path, fault.first, fault.last), budget)) for fault in sample]
-    outcomes: list[Outcome] = []
+    outcomes = list(before)
+    file.parent.mkdir(parents=True, exist_ok=True)
 
     def told(outcome: Outcome) -> None:
-        outcomes.append(outcome)
-        print(
-            f"{outcome.verdict:9} {outcome.seconds:6.1f} s {outcome.tried:4} {outcome.fault} {outcome.test}", flush=True
-        )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps([dataclasses.asdict(item) for item in outcomes], indent=1), "utf-8")
+        outcomes.append(dataclasses.asdict(outcome))
+        figures = f"{outcome.verdict:9} {outcome.seconds:6.1f} s {outcome.tried:4}"
+        print(f"{figures} {outcome.fault} {outcome.test}", flush=True)
+        waiting = [{"fault": dataclasses.asdict(fault), "verdict": UNREACHED} for fault in sample]
+        done = {(item["fault"]["path"], item["fault"]["number"]) for item in outcomes}
+        rest = [item for item in waiting if before and (item["fault"]["path"], item["fault"]["number"]) not in done]
+        file.write_text(json.dumps([*outcomes, *rest], indent=1), "utf-8")
 
     collected(trials, told)
-    valid = [outcome for outcome in outcomes if outcome.verdict != INVALID]
-    noticed = [outcome for outcome in valid if outcome.verdict not in {SURVIVED, UNREACHED}]
+    valid = [item for item in outcomes if item["verdict"] != INVALID]
+    noticed = [item for item in valid if item["verdict"] not in UNNOTICED]
     low, high = interval(len(noticed), len(valid))
     print(f"{len(noticed)} of {len(valid)} noticed: {len(noticed) / len(valid):.1%} [{low:.1%}, {high:.1%}]; {file}")
 

@@ -2,8 +2,8 @@
 
     python benchmarks/precision.py [--cells lstm gru rnn] [--layers 2] [--hidden 512] [--step] [--any-size]
 
-For each cell: the float file, `precision: int8` for the CPU and for anywhere, `precision: int4`, half of the units, and
-half of the units in 8 bits. With `--step` their step files. With `--any-size` a Scan is written for layers that are too
+For each cell: the float file, `precision: int8` and `int4` for the CPU and for anywhere, half of the units, and half of
+the units in 8 bits. With `--step` their step files. With `--any-size` a Scan is written for layers that are too
 small for it to pay as well, which shows from what size on it does. Weights are random: speed and size do not depend on
 them, and the error is that of an untrained layer.
 """
@@ -35,7 +35,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "float": {},
     "int8, cpu": {"precision": "int8", "rounding": {"max_error": 0.5}},
     "int8, anywhere": {"precision": "int8", "rounding": {"quantize_for": "anywhere", "max_error": 0.5}},
-    "int4": {"precision": "int4", "rounding": {"max_error": 1.0}},
+    "int4, cpu": {"precision": "int4", "rounding": {"max_error": 1.0}},
+    "int4, anywhere": {"precision": "int4", "rounding": {"quantize_for": "anywhere", "max_error": 1.0}},
     "half of the units": {},
     "half of the units, int8": {"precision": "int8", "rounding": {"max_error": 0.5}},
 }

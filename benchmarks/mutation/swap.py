@@ -8,13 +8,9 @@ import importlib
 import sys
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import TYPE_CHECKING
 
 from benchmarks.mutation.operators import Fault, with_fault
 from benchmarks.mutation.reach import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def put_in(fault: Fault) -> None:
@@ -32,20 +28,23 @@ def put_in(fault: Fault) -> None:
 
 
 def _swap_code(path: str, before: ast.Module, after: ast.Module) -> int:
-    pairs = zip(_codes(compile(before, path, "exec")), _codes(compile(after, path, "exec")), strict=True)
-    changed = {old: new for old, new in pairs if old != new}
+    old, new = (_codes(compile(tree, path, "exec")) for tree in (before, after))
+    changed = {code: new[place] for place, code in old.items() if place in new and new[place] != code}
     functions = [item for item in gc.get_objects() if type(item) is FunctionType and item.__code__ in changed]
     for function in functions:
         function.__code__ = changed[function.__code__]
     return len(functions)
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    """All functions in it, in the order in which they are defined."""
-    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    for constant in sorted(inner, key=lambda item: (item.co_firstlineno, next(iter(item.co_positions()))[2] or 0)):
-        yield constant
-        yield from _codes(constant)
+def _codes(code: CodeType) -> dict[tuple[str, int, int], CodeType]:
+    """All functions in it, each by its name and where it begins; a fault may have taken one away."""
+    found: dict[tuple[str, int, int], CodeType] = {}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            columns = [start for _, _, start, _ in constant.co_positions() if start is not None]
+            found[constant.co_qualname, constant.co_firstlineno, min(columns, default=0)] = constant
+            found |= _codes(constant)
+    return found
 
 
 def _swap_values(module: ModuleType, before: ast.Module, after: ast.Module) -> int:

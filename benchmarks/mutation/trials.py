@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.mutation.reach import Candidate
 
 KILLED, SURVIVED, TIMEOUT, UNREACHED, INVALID = "killed", "survived", "timeout", "unreached", "invalid"
+UNNOTICED = (SURVIVED, UNREACHED)
 _PASSED, _FAILED, _CANNOT = 0, 1, 3
 
 

@@ -18,6 +18,7 @@ from compressor.cli import (
     report,
     run,
     runtimes,
+    search,
     sensitivity,
     study,
     validate,
@@ -59,6 +60,7 @@ def top(
 
 app.command("init", short_help="Write a task for a model.")(init.init)
 app.command("run", short_help="Compress a model, export it, report.")(run.run)
+app.command("search", short_help="Find the recipe whose file meets goals.")(search.search)
 app.command("validate", short_help="Check recipes.")(validate.validate)
 app.command("export", short_help="Convert a model as it is, prove the file, measure it.")(export.export)
 app.command("inspect", short_help="Show a model and what of it can be pruned.")(inspect.inspect)

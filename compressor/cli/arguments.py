@@ -36,7 +36,10 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
 ThreadsOption = Annotated[
-    int, typer.Option("--threads", min=1, metavar="N", help="CPU threads of ONNX Runtime while latency is measured.")
+    int,
+    typer.Option(
+        "--threads", min=1, max=256, metavar="N", help="CPU threads of ONNX Runtime while latency is measured."
+    ),
 ]
 Device = Literal["auto", "cpu", "cuda"]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compress; auto takes CUDA if there is one.")]

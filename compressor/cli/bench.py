@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compressor.report import Latency, SpeedUp
+    from compressor.task.contract import Task
     from compressor.task.guard import GuardedTask
 
 _DEFAULT_LENGTH: Final = 32
@@ -155,6 +156,8 @@ def file_inputs(
     task = None if given is None else task_of_file(given, path)
     if length is None:
         length = _DEFAULT_LENGTH if task is None else task.length
+    if task is not None:
+        _refuse_sizes(task, batch, length)
     file = open_file(path)
     file.close()  # what it says of itself is enough
     info = read_info(file)
@@ -166,6 +169,18 @@ def file_inputs(
         return tuple(Steps(path).one_step(task.example(batch, length), past=past)), info.chunk
     inputs = random_inputs(file, batch=batch, length=length, states=len(info.states))
     return (*inputs, *(initial_state(state, batch, past=past) for state in info.states)), info.chunk
+
+
+def _refuse_sizes(task: "Task", batch: int, length: int) -> None:
+    """Raise `UsageError` for sizes that the task's example should not be asked for."""
+    from compressor.runtimes.resources import refuse_larger
+
+    if length > task.max_length:
+        raise UsageError(
+            f"--length {length} is more than the task's `max_length`, {task.max_length}", hint="give a smaller --length"
+        )
+    one = sum(part.numel() * part.element_size() for part in task.example(1, length))
+    refuse_larger(one * batch, f"an example of batch size {batch}", "give a smaller --batch")
 
 
 def _give(

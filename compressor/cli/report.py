@@ -1,5 +1,6 @@
-"""`compressor report`: show a finished run again."""
+"""`compressor report`: show a finished run or search again."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,17 +14,23 @@ from compressor.files import read_text
 def report(
     folders: Annotated[
         list[str],
-        typer.Argument(metavar="DIR...", help="Folder of a run; several stand side by side.", show_default=False),
+        typer.Argument(
+            metavar="DIR...", help="Folder of a run or a search; several runs stand side by side.", show_default=False
+        ),
     ],
     form: Annotated[
         Literal["table", "md", "json", "html"], typer.Option("--format", help="How to write it.")
     ] = "table",
 ) -> None:
-    """Write the report of a finished run to standard output, or compare the files of several runs of one task."""
+    """Write the report of a finished run or search, or compare the files of several runs of one task."""
     from compressor.render import html, markdown, terminal
     from compressor.report import Report, side_by_side
 
-    reports = [(folder, Report.from_json(_read(Path(folder)))) for folder in folders]
+    texts = [_read(Path(folder)) for folder in folders]
+    if len(texts) == 1 and _is_search(texts[0]):
+        _search(texts[0], form)
+        return
+    reports = [(folder, Report.from_json(text)) for folder, text in zip(folders, texts, strict=True)]
     if len(reports) == 1:
         facts = reports[0][1]
         match form:
@@ -48,6 +55,30 @@ def report(
             emit_rich(*terminal.runs_page(runs))
 
 
+def _is_search(text: str) -> bool:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and content.get("kind") == "search"
+
+
+def _search(text: str, form: str) -> None:
+    from compressor.render import html, markdown, terminal
+    from compressor.report import SearchReport
+
+    facts = SearchReport.from_json(text)
+    match form:
+        case "json":
+            emit_json_text(facts.to_json())
+        case "md":
+            emit(markdown.search_page(facts))
+        case "html":
+            emit(html.search_page(facts))
+        case _:
+            emit_rich(*terminal.search_page(facts))
+
+
 def _read(folder: Path) -> str:
     file = folder / "report.json" if folder.is_dir() else folder
-    return read_text(file, ReportError, hint="give the --out folder of a finished run")
+    return read_text(file, ReportError, hint="give the --out folder of a finished run or search")

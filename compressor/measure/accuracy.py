@@ -34,6 +34,8 @@ class Examined:
 
     score: Score
     per_sample: NDArray[np.float64] | None
+    groups: NDArray[np.intp] | None = None
+    """The group 0..G-1 of each sample (N,); None if each is one of its own."""
 
 
 def score(
@@ -62,31 +64,36 @@ def examine(
     with torch.no_grad():
         returned = (task.validate if validation else task.evaluate)(forward)
     value, samples, parts = _read(function, returned)
-    interval = None if samples is None else bootstrap_mean(samples, confidence=confidence, seed=seed)
+    groups = _groups(function, returned, samples)
+    interval = None if samples is None else bootstrap_mean(samples, groups=groups, confidence=confidence, seed=seed)
     result = Score(
         metric=task.metric,
         value=value,
         higher_is_better=task.higher_is_better,
         interval=interval,
         samples=None if samples is None else len(samples),
+        groups=None if groups is None else int(groups.max()) + 1,
         parts=parts,
     )
-    return Examined(result, samples)
+    return Examined(result, samples, groups)
 
 
-def examine_files(tasks: Sequence[Task], forwards: Sequence[Any], *, seed: int = 0) -> Examined:
+def examine_files(
+    tasks: Sequence[Task], forwards: Sequence[Any], *, validation: bool = False, seed: int = 0
+) -> Examined:
     """`examine` of one file, or of the files of a model's modules together.
 
     Args:
         tasks: of the files.
         forwards: the files.
+        validation: call `validate` instead of `evaluate`.
         seed: of the bootstrap.
     """
     modules = {dynamic(task): forward for task, forward in zip(tasks, forwards, strict=True)}
     parts = {task: forward for task, forward in modules.items() if isinstance(task, SubmoduleTask)}
     if not parts:
-        return examine(tasks[0], forwards[0], seed=seed)
-    return examine(next(iter(parts)).task, together(parts), seed=seed)
+        return examine(tasks[0], forwards[0], validation=validation, seed=seed)
+    return examine(next(iter(parts)).task, together(parts), validation=validation, seed=seed)
 
 
 def drop(original: Examined, compressed: Examined, *, confidence: float = 0.95, seed: int = 0) -> Drop:
@@ -101,7 +108,8 @@ def drop(original: Examined, compressed: Examined, *, confidence: float = 0.95, 
     first, second = original.per_sample, compressed.per_sample
     if first is None or second is None or len(first) != len(second):
         return Drop(value=value)
-    return Drop(value=value, interval=bootstrap_mean(sign * (first - second), confidence=confidence, seed=seed))
+    losses = sign * (first - second)
+    return Drop(value=value, interval=bootstrap_mean(losses, groups=original.groups, confidence=confidence, seed=seed))
 
 
 def _read(function: str, returned: object) -> tuple[float, NDArray[np.float64] | None, dict[str, float]]:
@@ -155,6 +163,19 @@ def _per_sample(function: str, scores: object) -> NDArray[np.float64]:
             f"{source} hold {wrong} of {len(array)} that are NaN or infinite", hint="give a finite score per sample"
         )
     return array
+
+
+def _groups(function: str, returned: object, samples: NDArray[np.float64] | None) -> NDArray[np.intp] | None:
+    """The group of each sample as a number from 0 on; None if the function named none."""
+    if not isinstance(returned, Evaluation) or returned.groups is None:
+        return None
+    source, given = f"`groups` of `{function}`'s Evaluation", returned.groups
+    names = given.tolist() if isinstance(given, Tensor) else list(given)
+    if samples is None or len(names) != len(samples):
+        scores = "no per-sample scores" if samples is None else f"{len(samples)} per-sample scores"
+        raise TaskError(f"{source} names {len(names)} samples, beside {scores}", hint="give one entry a sample")
+    numbers: NDArray[np.intp] = np.unique(np.array([str(name) for name in names]), return_inverse=True)[1]
+    return numbers
 
 
 def _describe(value: object) -> str:

@@ -165,9 +165,8 @@ def _round(
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Collect once, then keep Python's cycle collector from landing inside a timed run."""
+    """Keep Python's cycle collector from landing inside a timed run."""
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import torch
 
 from compressor.errors import UsageError
+from compressor.runtimes.resources import refuse_larger
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +37,11 @@ def random_input(info: TensorInfo, *, batch: int, length: int) -> Tensor:
     dtype = getattr(torch, info.dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise UsageError(f"no random input for `{info.name}` of type {info.dtype}", hint="give --task")
+    refuse_larger(
+        math.prod(shape) * dtype.itemsize,
+        f"input `{info.name}` of shape {tuple(shape)}",
+        "give a smaller --batch or --length",
+    )
     if dtype.is_floating_point:
         return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     if dtype == torch.bool:

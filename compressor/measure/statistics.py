@@ -10,38 +10,86 @@ import numpy as np
 from compressor.report import Interval, SpeedUp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
 RESAMPLES = 2000
 _CHUNK_ELEMENTS = 1 << 22
+_MOST_VALUES = 1 << 20
+"""Of more values, groups of neighbours are drawn."""
+_GROUPS = 4096
 
 
 def bootstrap_mean(
-    values: NDArray[np.float64], *, confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
+    values: NDArray[np.float64],
+    *,
+    groups: NDArray[np.intp] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Interval | None:
     """Percentile bootstrap interval of the mean of `values` (N,).
 
     Draws `resamples` times N values with replacement and takes the (1 -+ confidence) / 2 quantiles of their means
     (Efron and Tibshirani, An Introduction to the Bootstrap, section 13.3). The same seed gives the same interval.
+    Of millions of values it draws how often each of 4096 groups of neighbours in order comes up: the spread of the
+    means is the same but for that inside of the groups, and it takes seconds instead of hours.
+
+    Args:
+        values: One a sample.
+        groups: The group 0..G-1 of each value (N,); G whole groups are drawn instead of N values, and the mean is that
+            of all values in those drawn (the cluster bootstrap: Davison and Hinkley, Bootstrap Methods and their
+            Application, section 3.8).
+        confidence: Of the interval.
+        seed: Of the draws.
+        resamples: Number of draws.
 
     Returns:
-        None where resampling tells nothing: fewer than two values, or all of them equal.
+        None where resampling tells nothing: fewer than two values or groups, or all values equal.
     """
-    count = len(values)
+    count = len(values) if groups is None else int(groups.max()) + 1
     if count < 2 or values.min() == values.max():
         return None
     random = np.random.default_rng(seed)
-    rows = max(1, _CHUNK_ELEMENTS // count)
-    means = np.concatenate(
-        [
-            values[random.integers(0, count, size=(min(rows, resamples - start), count))].mean(axis=1)
-            for start in range(0, resamples, rows)
-        ]
-    )
+    if groups is not None:
+        means = _means_of_clusters(values, groups, random, resamples)
+    elif count <= _MOST_VALUES:
+        means = _means(values, random, resamples)
+    else:
+        means = _means_of_neighbours(values, random, resamples)
     low, high = np.quantile(means, ((1 - confidence) / 2, (1 + confidence) / 2))
     return Interval(low=float(low), high=float(high), confidence=confidence)
+
+
+def _means(values: NDArray[np.float64], random: np.random.Generator, resamples: int) -> NDArray[np.float64]:
+    return np.concatenate([values[drawn].mean(axis=1) for drawn in _draws(len(values), random, resamples)])
+
+
+def _means_of_clusters(
+    values: NDArray[np.float64], groups: NDArray[np.intp], random: np.random.Generator, resamples: int
+) -> NDArray[np.float64]:
+    """The mean of all values in the groups that are drawn."""
+    sums, sizes = np.bincount(groups, values), np.bincount(groups)
+    draws = _draws(len(sums), random, resamples)
+    return np.concatenate([sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1) for drawn in draws])
+
+
+def _draws(count: int, random: np.random.Generator, resamples: int) -> Iterator[NDArray[np.int64]]:
+    """Indexes with replacement (resamples, count), some rows at a time."""
+    rows = max(1, _CHUNK_ELEMENTS // count)
+    for start in range(0, resamples, rows):
+        yield random.integers(0, count, size=(min(rows, resamples - start), count))
+
+
+def _means_of_neighbours(
+    values: NDArray[np.float64], random: np.random.Generator, resamples: int
+) -> NDArray[np.float64]:
+    groups = np.array_split(np.sort(values), _GROUPS)
+    sizes = np.array([len(group) for group in groups])
+    drawn = random.multinomial(len(values), sizes / len(values), size=resamples)
+    means: NDArray[np.float64] = drawn @ np.array([group.mean() for group in groups]) / len(values)
+    return means
 
 
 def fewest_for_median(confidence: float = 0.95) -> int:

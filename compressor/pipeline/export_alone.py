@@ -16,6 +16,7 @@ from compressor.pipeline.exporting import refusal
 from compressor.pipeline.measuring import evaluate
 from compressor.progress import Progress, Silent
 from compressor.report import Artifact, ExportedFile, ExportReport, Score, Skip
+from compressor.runtimes.resources import check_threads
 from compressor.task.fixed_axes import fixed
 from compressor.task.forwards import TorchForward
 from compressor.task.samples import given
@@ -68,6 +69,7 @@ def export_alone(
         ExportError: All exports failed.
         CompressorError: Other invalid input.
     """
+    check_threads(threads)
     model = task.model()
     progress.say("trying the task")
     real = try_out(task, model, torch.device("cpu"), trains=False)

@@ -108,7 +108,9 @@ def export_compressed(
     spent = (original.value - score.value) * (1.0 if original.higher_is_better else -1.0)
     for options, baseline in zip(run.recipe.exports, baselines, strict=True):
         try:
-            made = _smaller(run, model, task, options, spent, originals[baseline:])
+            allowed = run.recipe.limits.largest_drop(original.value)
+            left = None if allowed is None else allowed - max(0.0, spent)
+            made = _smaller(run, model, task, options, left, originals[baseline:])
         except ExportError as error:
             if len(run.recipe.exports) == 1:
                 raise
@@ -127,13 +129,18 @@ def export_compressed(
 
 
 def _smaller(
-    run: Setting, model: nn.Module, task: Task, options: ExportOptions, spent: float, originals: Sequence[Exported]
+    run: Setting,
+    model: nn.Module,
+    task: Task,
+    options: ExportOptions,
+    left: float | None,
+    originals: Sequence[Exported],
 ) -> list[_Made]:
     """An export whose files are not larger than the original's; if one is, or cannot be made, all are removed."""
     staging = run.folder.staging
     there = set(staging.iterdir())
     try:
-        made = _export(run, model, task, options, options.name, spent)
+        made = _export(run, model, task, options, options.name, left)
         for one, original in zip(made, originals, strict=False):
             if not options.may_be_larger:
                 _refuse_larger(original.artifact, one.artifact)
@@ -169,13 +176,12 @@ def _export_original(run: Setting, original: nn.Module, options: ExportOptions) 
 
 
 def _export(
-    run: Setting, model: nn.Module, task: Task, options: ExportOptions, stem: str, spent: float = 0.0
+    run: Setting, model: nn.Module, task: Task, options: ExportOptions, stem: str, left: float | None = None
 ) -> list[_Made]:
-    """The file, or that of each module; `spent` is what the steps cost of the metric.
+    """The file, or that of each module.
 
-    The rest of its limit is left for rounding, in equal parts if there are several files.
+    `left` is what rounding may cost of the metric, in equal parts if there are several files; None: no limit.
     """
-    limit = run.recipe.limits.metric_drop
     parts = tasks_of_files(task, copy.deepcopy(model).cpu().eval(), run.task.submodules)
     made = []
     for module, part, own in parts:
@@ -190,7 +196,7 @@ def _export(
                 seed=run.recipe.seed,
                 progress=run.progress,
                 real=given(own, run.real),
-                metric_drop=None if limit is None else (limit - max(0.0, spent)) / len(parts),
+                metric_drop=None if left is None else left / len(parts),
             )
         )
         made.append(_Made(artifact, module, part, own))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from compressor.report import Limit, Measurement, SpeedUp
+from compressor.report import Limit, Measurement, Score, SpeedUp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from compressor.recipe.model import Limits
 
 
-NOT_JUDGED = ("metric_drop", "speedup", "latency_ms")
+_SMALLEST = 1e-9
+"""Metric that losses are divided by at least: of an original without errors any loss is a large fraction."""
+NOT_JUDGED = ("metric_drop", "metric_drop_relative", "speedup", "latency_ms")
 """Limits on what a rehearsal cuts short: training, evaluation and timing."""
 
 
@@ -31,9 +33,8 @@ def check_limits(
     """Every limit of the recipe against every exported file, each beside its original, step files included."""
     checked: list[Limit] = []
     for original, measurement, speedup in zip(originals, compressed, speedups, strict=True):
-        sign = 1.0 if original.score.higher_is_better else -1.0
         reached = {
-            "metric_drop": sign * (original.score.value - measurement.score.value),
+            **_drops(original.score, measurement.score),
             "parameters_ratio": original.parameters / measurement.parameters,
             "file_ratio": original.artifact.bytes / measurement.artifact.bytes,
             "file_bytes": float(measurement.artifact.bytes),
@@ -41,7 +42,7 @@ def check_limits(
             "latency_ms": measurement.latency.p50 if measurement.latency else math.nan,
         }
         if measurement.module != compressed[0].module:  # the files of several modules have one metric together
-            reached["metric_drop"] = math.nan
+            reached |= {"metric_drop": math.nan, "metric_drop_relative": math.nan}
         label = "" if len(compressed) == 1 else f"{measurement.artifact.path}: "
         checked += _against(limits, reached, label)
         ours, theirs = measurement.artifact.step, original.artifact.step
@@ -49,7 +50,7 @@ def check_limits(
             continue
         step = measurement.step
         reached = {
-            "metric_drop": sign * (original.step.score.value - step.score.value),
+            **_drops(original.step.score, step.score),
             "file_ratio": theirs.bytes / ours.bytes,
             "file_bytes": float(ours.bytes),
             "speedup": step.speedup.ratio if step.speedup else math.nan,
@@ -59,9 +60,15 @@ def check_limits(
     return tuple(checked)
 
 
+def _drops(original: Score, score: Score) -> dict[str, float]:
+    """What the metric lost, in its own unit and as a fraction of the original's."""
+    drop = (original.value - score.value) * (1.0 if original.higher_is_better else -1.0)
+    return {"metric_drop": drop, "metric_drop_relative": drop / max(abs(original.value), _SMALLEST)}
+
+
 def _against(limits: Limits, reached: Mapping[str, float], label: str) -> Iterator[Limit]:
     """The limits that are set, against what one file reached; NaN if it was not measured."""
-    at_most = {"metric_drop", "file_bytes", "latency_ms"}
+    at_most = {"metric_drop", "metric_drop_relative", "file_bytes", "latency_ms"}
     for name, value in reached.items():
         limit = getattr(limits, name)
         if limit is None or math.isnan(value):

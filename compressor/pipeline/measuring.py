@@ -72,20 +72,23 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
     return measurements, [timed[index][1] for index in range(len(exported))]
 
 
-def evaluate(paths: Sequence[Path], tasks: Sequence[Task], *, seed: int) -> tuple[Examined, list[Inputs]]:
+def evaluate(
+    paths: Sequence[Path], tasks: Sequence[Task], *, seed: int, validation: bool = False
+) -> tuple[Examined, list[Inputs]]:
     """The metric of files that belong together, and what one call of each is given when it is timed.
 
     Args:
         paths: One file, or those of a model's modules.
         tasks: Of the files, their fixed sizes included.
         seed: Of the interval.
+        validation: By the task's `validate`.
     """
     with ExitStack() as opened:
         forwards = [
             opened.enter_context(closing(open_forward(path, dynamic(task))))
             for path, task in zip(paths, tasks, strict=True)
         ]
-        return accuracy.examine_files(tasks, forwards, seed=seed), [
+        return accuracy.examine_files(tasks, forwards, validation=validation, seed=seed), [
             _one_call(forward, task) for forward, task in zip(forwards, tasks, strict=True)
         ]
 

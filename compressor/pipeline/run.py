@@ -21,6 +21,7 @@ from compressor.pipeline.measuring import ensure_unchanged, measure
 from compressor.pipeline.setting import Setting
 from compressor.progress import Progress, Silent
 from compressor.report import Report, StepReport
+from compressor.runtimes.resources import check_threads
 from compressor.task.narrowed_states import NarrowedStates
 from compressor.task.submodules import paths_of
 from compressor.task.view import has_validation_data
@@ -74,6 +75,7 @@ def run(
         CompressorError: See `compressor.errors`; invalid input.
     """
     chosen = find_device(device)
+    check_threads(threads)
     with (
         RunFolder(Path(out), recipe, quick=quick, force=force) as folder,
         torch.random.fork_rng(),

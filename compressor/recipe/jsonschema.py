@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compressor.recipe.model import Recipe
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -13,8 +16,12 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 @cache
 def schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of the recipes that this version reads."""
-    built = _without_titles(Recipe.model_json_schema())
-    return {"$schema": DIALECT, "title": "Recipe of compressor", **built}
+    return schema_of(Recipe, "Recipe of compressor")
+
+
+def schema_of(model: type[BaseModel], title: str) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of the documents that `model` reads."""
+    return {"$schema": DIALECT, "title": title, **_without_titles(model.model_json_schema())}
 
 
 def _without_titles(value: Any, *, names: bool = False) -> Any:

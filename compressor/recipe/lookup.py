@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compressor.recipe.choice import formats, methods
-from compressor.recipe.jsonschema import schema
 from compressor.recipe.words import Schema, alternatives, resolve
 
 if TYPE_CHECKING:
@@ -29,24 +28,24 @@ def is_in_entry(path: Path) -> bool:
     return len(path) >= 2 and path[0] in LISTS
 
 
-def called(path: Path) -> str:
+def called(path: Path, document: Document) -> str:
     """What messages call a place."""
     if not path:
-        return "the recipe"
+        return f"the {document.noun}"
     last = path[-1]
     return f"entry {last} of `{path[-2]}`" if isinstance(last, int) else f"`{last}`"
 
 
-def owner_of(path: Path, root: Any) -> str:
+def owner_of(path: Path, document: Document) -> str:
     """What an option belongs to: a method or format by its word, a part of the recipe by its key."""
     if not path:
-        return "a recipe"
+        return f"a {document.noun}"
     if is_entry(path):
-        entry = value_at(path, root)
+        entry = value_at(path, document.value)
         word = entry.get(LISTS[str(path[0])][0]) if isinstance(entry, dict) else None
         if isinstance(word, str):
             return f"`{word}`"
-    return called(path)
+    return called(path, document)
 
 
 def value_at(path: Sequence[str | int], root: Any) -> Any:
@@ -65,35 +64,34 @@ def place_of(document: Document, path: Path) -> Place | None:
     return None
 
 
-def schema_at(path: Sequence[str | int], root: Any) -> Schema:
+def schema_at(path: Sequence[str | int], document: Document) -> Schema:
     """The part of the JSON Schema for this place of the file; empty if there is none."""
-    definitions = schema()["$defs"]
-    here: Schema = schema()
+    definitions = document.schema["$defs"]
+    here: Schema = document.schema
     for depth, part in enumerate(path):
         here = _inside(here, part, definitions)
         if depth == 1 and path[0] in LISTS:
-            word = value_at(path[:2], root)
+            word = value_at(path[:2], document.value)
             chosen = word.get(LISTS[str(path[0])][0]) if isinstance(word, dict) else None
             reference = here.get("discriminator", {}).get("mapping", {}).get(chosen)
             here = resolve({"$ref": reference}, definitions) if reference else {}
     return _without_null(here, definitions)
 
 
-def options_at(path: Sequence[str | int], root: Any) -> dict[str, Schema]:
+def options_at(path: Sequence[str | int], document: Document) -> dict[str, Schema]:
     """The keys that the mapping at this place may have, each with its part of the JSON Schema."""
-    return _properties(schema_at(path, root))
+    return _properties(schema_at(path, document), document.schema["$defs"])
 
 
-def _properties(here: Schema) -> dict[str, Schema]:
-    definitions = schema()["$defs"]
+def _properties(here: Schema, definitions: Schema) -> dict[str, Schema]:
     choices = [resolve(choice, definitions) for choice in (here, *alternatives(here))]
     return {name: option for choice in choices for name, option in choice.get("properties", {}).items()}
 
 
-def group_of(key: str, owner: Sequence[str | int], root: Any) -> str | None:
+def group_of(key: str, owner: Sequence[str | int], document: Document) -> str | None:
     """The option of `owner` whose value is a mapping with this key, if `owner` has no such key itself."""
-    options = options_at(owner, root)
-    groups = (name for name, option in options.items() if key in _properties(option))
+    options = options_at(owner, document)
+    groups = (name for name, option in options.items() if key in _properties(option, document.schema["$defs"]))
     return None if key in options else next(groups, None)
 
 

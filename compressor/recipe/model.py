@@ -28,6 +28,10 @@ class Limits(BaseModel):
     """Largest loss of the task's metric, absolute and in the metric's own unit; counts downwards for accuracies and
     upwards for errors."""
 
+    metric_drop_relative: Annotated[float, Field(ge=0.0)] | None = None
+    """Largest loss of the task's metric as a fraction of the original's: 0.1 is 10 % more errors, if the metric counts
+    errors, or an accuracy of 0.9 that falls to 0.81."""
+
     parameters_ratio: Annotated[float, Field(gt=0.0)] | None = None
     """Least original parameters / compressed parameters."""
 
@@ -42,6 +46,15 @@ class Limits(BaseModel):
 
     latency_ms: Annotated[float, Field(gt=0.0)] | None = None
     """Largest median latency of the compressed file, in ms."""
+
+    def largest_drop(self, original: float) -> float | None:
+        """What the metric may lose in its own unit, by both limits on it; None if there is none.
+
+        Args:
+            original: The metric of the original.
+        """
+        relative = None if self.metric_drop_relative is None else self.metric_drop_relative * abs(original)
+        return min((drop for drop in (self.metric_drop, relative) if drop is not None), default=None)
 
 
 _SOMETHING_IS_COMPRESSED: Final[dict[str, Any]] = {

@@ -1,8 +1,8 @@
-"""`--set steps.0.ratio=0.7`: replaces a value of a recipe before it is validated."""
+"""`--set steps.0.ratio=0.7`: replaces a value of a recipe, or of another document, before it is validated."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import Place, RecipeError
@@ -19,16 +19,12 @@ SET = "--set "
 
 @dataclass(frozen=True)
 class Override:
-    """One `--set`, read but not applied."""
+    """One value from the command line, read but not applied."""
 
-    text: str
+    place: Place
+    """What errors point to, such as `--set seed=3`."""
     keys: tuple[str, ...]
     value: Any
-
-    @property
-    def place(self) -> Place:
-        """What errors point to."""
-        return Place(f"{SET}{self.text}")
 
 
 def read(text: str) -> Override:
@@ -53,7 +49,7 @@ def read(text: str) -> Override:
     if document is not None and document.errors:
         mistake = document.errors[0]
         raise RecipeError(mistake.message, place=place, hint=mistake.hint)
-    return Override(text, keys, None if document is None else document.value)
+    return Override(place, keys, None if document is None else document.value)
 
 
 def apply(document: Document, overrides: Sequence[Override]) -> Document:
@@ -71,7 +67,7 @@ def apply(document: Document, overrides: Sequence[Override]) -> Document:
             for inner in [known for known in places if known[: len(path)] == path]:
                 del places[inner]
             places.update(dict.fromkeys(changed, override.place))
-    return Document(value, keys, values, document.errors)
+    return replace(document, value=value, keys=keys, values=values)
 
 
 def _copy(value: Any) -> Any:

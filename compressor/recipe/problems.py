@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import RecipeError
 from compressor.plain_yaml import dump
-from compressor.recipe.jsonschema import schema
 from compressor.recipe.lookup import (
     LISTS,
     called,
@@ -65,7 +64,7 @@ def _follows_from_others(detail: ErrorDetails) -> bool:
 def _order(problem: RecipeError) -> tuple[int, int, int]:
     place = problem.place
     if place is None or place.line is None:
-        return (0 if place is None or not place.file.startswith(SET) else 1, 0, 0)
+        return (0 if place is None or not place.file.startswith("--") else 1, 0, 0)
     return (0, place.line, place.column or 0)
 
 
@@ -100,11 +99,11 @@ def _problem(detail: ErrorDetails, path: Path, document: Document) -> RecipeErro
 
 def _unknown_key(path: Path, document: Document) -> RecipeError:
     owner, key = path[:-1], str(path[-1])
-    group = group_of(key, owner, document.value)
+    group = group_of(key, owner, document)
     if group is not None:
         return _in_a_group(path, group, document)
-    known = list(options_at(owner, document.value))
-    name = owner_of(owner, document.value)
+    known = list(options_at(owner, document))
+    name = owner_of(owner, document)
     message = f"{name} has no {'option' if is_in_entry(owner) else 'key'} `{key}`"
     hint = _did_you_mean(key, known) or (f"it has {_names(known)}" if len(known) <= _MOST_NAMES else None)
     if hint is None and owner[0] == "steps":
@@ -120,19 +119,19 @@ def _in_a_group(path: Path, group: str, document: Document) -> RecipeError:
     if place is not None and place.file.startswith(SET):
         line = f"{SET}{'.'.join(map(str, (*owner, group, key)))}={_flow(entry[key])}"
     else:
-        beside = {name: value for name, value in entry.items() if group_of(name, owner, document.value) == group}
+        beside = {name: value for name, value in entry.items() if group_of(name, owner, document) == group}
         inside = entry[group] if isinstance(entry.get(group), dict) else {}
         line = f"{group}: {_flow({**inside, **beside})}"
-    message = f"`{key}` of {owner_of(owner, document.value)} is an option of `{group}`"
+    message = f"`{key}` of {owner_of(owner, document)} is an option of `{group}`"
     return RecipeError(message, place=place, hint=f"write `{line}`")
 
 
 def _missing_key(path: Path, document: Document) -> RecipeError:
     owner, key = path[:-1], str(path[-1])
-    here = schema_at(path, document.value)
+    here = schema_at(path, document)
     example = f", for example `{key}: {_flow(here['examples'][0])}`" if "examples" in here else ""
-    message = f"{owner_of(owner, document.value)} needs `{key}`"
-    hint = f"`{key}` is {expected(here, schema()['$defs'])}{example}"
+    message = f"{owner_of(owner, document)} needs `{key}`"
+    hint = f"`{key}` is {expected(here, document.schema['$defs'])}{example}"
     return RecipeError(message, place=place_of(document, owner), hint=hint)
 
 
@@ -143,7 +142,7 @@ def _flow(value: Any) -> str:
 
 def _no_word(path: Path, document: Document) -> RecipeError:
     word, choices = LISTS[str(path[0])]
-    message = f"{owner_of(path, document.value)} has no `{word}`"
+    message = f"{owner_of(path, document)} has no `{word}`"
     return RecipeError(message, place=place_of(document, path), hint=f"{word}s: {_names(choices())}")
 
 
@@ -178,9 +177,9 @@ def _rule(detail: ErrorDetails, path: Path, document: Document) -> RecipeError:
 
 def _wrong_value(path: Path, document: Document) -> RecipeError:
     value = value_at(path, document.value)
-    here = schema_at(path, document.value)
-    wanted = expected(here, schema()["$defs"])
-    message = f"{called(path)} is {_found(value, here)}, expected {wanted}"
+    here = schema_at(path, document)
+    wanted = expected(here, document.schema["$defs"])
+    message = f"{called(path, document)} is {_found(value, here)}, expected {wanted}"
     return RecipeError(message, place=place_of(document, path), hint=_hint(value, here, wanted))
 
 

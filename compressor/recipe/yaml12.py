@@ -44,12 +44,17 @@ class Document:
     values: Mapping[Path, Place]
     errors: tuple[RecipeError, ...] = ()
     """Mistakes that left a value to go on with: repeated keys and numbers that are none."""
+    noun: str = "recipe"
+    """What messages call it."""
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    """The JSON Schema that it is held against."""
 
 
 @dataclass
 class _Builder:
     file: str
     lines: list[str]
+    noun: str
     keys: dict[Path, Place] = field(default_factory=dict)
     values: dict[Path, Place] = field(default_factory=dict)
     errors: list[RecipeError] = field(default_factory=list)
@@ -137,7 +142,7 @@ class _Composer(Reader, Scanner, Parser, Composer, BaseResolver):
                 raise RecipeError(f"more than {MAX_ALIASES} aliases", place=place, hint="write the values out")
         elif event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            raise RecipeError(f"a recipe has no tags, found `{tag}`", place=place, hint="remove the tag")
+            raise RecipeError(f"a {self._builder.noun} has no tags, found `{tag}`", place=place, hint="remove the tag")
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise RecipeError(f"nested more than {MAX_DEPTH} levels deep", place=place)
@@ -150,17 +155,18 @@ for _tag, _pattern, _first in PLAIN_RULES:
     _Composer.add_implicit_resolver(_tag, _pattern, _first)
 
 
-def parse(text: str, file: str) -> Document | None:
+def parse(text: str, file: str, noun: str = "recipe") -> Document | None:
     """Read one YAML document; None if there is nothing but comments.
 
     Args:
         text: The whole text.
         file: What to call it in errors.
+        noun: What the document is.
 
     Raises:
         RecipeError: Not valid YAML, or beyond the bounds of this module.
     """
-    builder = _Builder(file, text.splitlines())
+    builder = _Builder(file, text.splitlines(), noun)
     try:
         composer = _Composer(text, builder)
         composer.get_event()  # type: ignore[no-untyped-call] # the start of the stream
@@ -170,14 +176,14 @@ def parse(text: str, file: str) -> Document | None:
         if not composer.check_event(yaml.StreamEndEvent):
             second = composer.peek_event()  # type: ignore[no-untyped-call]
             place = builder.place(second.start_mark)
-            raise RecipeError("a second document begins here", place=place, hint="a recipe is one YAML document")
+            raise RecipeError("a second document begins here", place=place, hint=f"a {noun} is one YAML document")
     except ReaderError as error:
         raise _bad_character(error, text, builder) from None
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, builder) from None
     assert root is not None  # a document has a node, an empty one where nothing is
     value = builder.build(root, ())
-    return Document(value, builder.keys, builder.values, tuple(builder.errors))
+    return Document(value, builder.keys, builder.values, tuple(builder.errors), noun)
 
 
 def _bad_character(error: ReaderError, text: str, builder: _Builder) -> RecipeError:

@@ -56,6 +56,22 @@ def size(value: int | None) -> str:
     return f"{value} B"
 
 
+def decimal_size(value: float) -> str:
+    """Bytes as B, KB or MB of a thousand, as people ask for them: 6.81 KB."""
+    for unit, unit_bytes in (("MB", 1e6), ("KB", 1e3)):
+        if value >= unit_bytes:
+            return f"{significant(value / unit_bytes)} {unit}"
+    return f"{value:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """2 h 5 min, 3 min 20 s, or 12 s."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
 def milliseconds(value: float) -> str:
     """A latency: 0.642 ms."""
     return f"{significant(value)} ms"

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from compressor.render.blocks import ALARMS, MARKS
 from compressor.render.runs import SECTIONS as OF_RUNS
 from compressor.render.runs import title
+from compressor.render.search import SECTIONS as OF_SEARCH
 from compressor.render.section import shown
 from compressor.render.sections import SECTIONS
 from compressor.render.text import printable
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from compressor.render.blocks import Block
     from compressor.render.section import Section
-    from compressor.report import Report, Runs
+    from compressor.report import Report, Runs, SearchReport
 
 _CODE: Final = re.compile(r"`([^`\n]+)`")
 _MOST_COLUMNS: Final = 4
@@ -45,6 +46,12 @@ def page(report: Report) -> str:
 def runs_page(runs: Runs) -> str:
     """Several runs side by side as such a page."""
     return _drawn(title(runs), shown(OF_RUNS, runs, "html"), "`--format json` gives the same facts for programs.")
+
+
+def search_page(report: SearchReport) -> str:
+    """A search as such a page."""
+    ending = "report.json holds the same facts for programs; this page is a view of it."
+    return _drawn(report.name, shown(OF_SEARCH, report, "html"), ending)
 
 
 def _drawn(name: str, sections: Sequence[tuple[Section[Any], tuple[Block, ...]]], ending: str) -> str:

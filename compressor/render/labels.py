@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from compressor.render import format as form
+
 if TYPE_CHECKING:
-    from compressor.report import Measurement, Report
+    from compressor.report import Measurement, Report, Score
 
 
 def compressed(report: Report, index: int) -> str:
@@ -34,6 +36,12 @@ def every_file(report: Report) -> list[tuple[str, Measurement]]:
     """The originals, then the compressed files, each with its name."""
     after = [(compressed(report, index), measured) for index, measured in enumerate(report.compressed)]
     return [*originals(report), *after]
+
+
+def resampled(score: Score) -> str:
+    """What the interval of a metric is over: `370 samples`, or `12 groups of 370 samples`."""
+    samples = form.plural(score.samples or 0, "sample")
+    return f"{form.plural(score.groups, 'group')} of {samples}" if score.groups else samples
 
 
 def _what(measured: Measurement) -> str:

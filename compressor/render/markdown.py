@@ -20,6 +20,7 @@ from compressor.render.blocks import (
     Text,
 )
 from compressor.render.runs import SECTIONS as OF_RUNS
+from compressor.render.search import SECTIONS as OF_SEARCH
 from compressor.render.section import shown
 from compressor.render.sections import SECTIONS
 from compressor.render.text import one_line, printable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from compressor.render.blocks import Block
     from compressor.render.section import Section
-    from compressor.report import Report, Runs
+    from compressor.report import Report, Runs, SearchReport
 
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>#|~])|(&)(?=#?\w+;)|^([-+])(?=[-\s]|$)|^(\d+)([.)])(?=\s|$)")
 """What Markdown or HTML reads as markup: anywhere, in an entity, and at the start of a line."""
@@ -43,6 +44,11 @@ def page(report: Report) -> str:
 def runs_page(runs: Runs) -> str:
     """Several runs side by side."""
     return _page(shown(OF_RUNS, runs, "markdown"))
+
+
+def search_page(report: SearchReport) -> str:
+    """A search."""
+    return _page(shown(OF_SEARCH, report, "markdown"))
 
 
 def _page(sections: Sequence[tuple[Section[Any], tuple[Block, ...]]]) -> str:

@@ -25,15 +25,15 @@ def title(runs: Runs) -> str:
 
 def table(runs: Runs) -> Table:
     """One row a file; the first is an original."""
-    names = ("#", "run", "recipe", "file", runs.metric, "interval", "file size", "latency p50", "speed", "parameters")
+    names = ("run", "#", "recipe", "file", runs.metric, "interval", "file size", "latency p50", "speed", "parameters")
     rows = tuple(_row(index, file) for index, file in enumerate(runs.files, 1))
     return Table((*names, "limits", ""), rows).without_empty_columns()
 
 
 def _row(index: int, file: RunFile) -> tuple[str, ...]:
     return (
-        str(index),
         file.run or "original",
+        str(index),
         file.name if file.run else "",
         file.file,
         form.metric(file.metric),
@@ -61,7 +61,7 @@ def _heading(runs: Runs) -> Iterator[Block]:
 
 def _plots(runs: Runs) -> Iterator[Block]:
     drawn = (
-        ("file size", scatter.drawing(runs, lambda file: file.bytes, lambda value: form.size(round(value)))),
+        ("file size", scatter.drawing(runs, lambda file: file.bytes, lambda value: form.size(round(value)), unit=1024)),
         ("latency", scatter.drawing(runs, lambda file: file.latency_ms, form.milliseconds)),
     )
     described = "Filled: unbeaten; grey: original; numbers as in the table."

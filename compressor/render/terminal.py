@@ -21,6 +21,7 @@ from compressor.render.blocks import (
     Text,
 )
 from compressor.render.runs import SECTIONS as OF_RUNS
+from compressor.render.search import SECTIONS as OF_SEARCH
 from compressor.render.section import shown
 from compressor.render.sections import SECTIONS
 from compressor.render.text import one_line, printable
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from compressor.render.blocks import Block, Tone
     from compressor.render.section import Section
-    from compressor.report import Report, Runs
+    from compressor.report import Report, Runs, SearchReport
 
 _NAME_COLUMNS: Final = 28
 """Names of rows up to this length are not broken, however narrow the terminal is."""
@@ -48,6 +49,11 @@ def page(report: Report) -> list[RenderableType]:
 def runs_page(runs: Runs) -> list[RenderableType]:
     """What the terminal shows of several runs."""
     return _page(shown(OF_RUNS, runs, "terminal"))
+
+
+def search_page(report: SearchReport) -> list[RenderableType]:
+    """What the terminal shows of a search."""
+    return _page(shown(OF_SEARCH, report, "terminal"))
 
 
 def _page(sections: Sequence[tuple[Section[Any], tuple[Block, ...]]]) -> list[RenderableType]:

@@ -20,6 +20,7 @@ from compressor.report.quantization import Quantization, QuantizationPoint, Quan
 from compressor.report.report import Limit, Report
 from compressor.report.runs import RunFile, Runs, side_by_side
 from compressor.report.scores import Drop, Interval, Score
+from compressor.report.search import GoalCost, SearchPoint, SearchReport
 from compressor.report.sensitivity import LayerSensitivity, Sensitivity, SensitivityPoint
 from compressor.report.steps import Change, Control, Skip, StepReport
 from compressor.report.streaming import StateInfo, StreamInfo, StreamInput, StreamOutput
@@ -35,6 +36,7 @@ __all__ = [
     "Fact",
     "FileDescription",
     "Fingerprints",
+    "GoalCost",
     "Interval",
     "Latency",
     "LayerCost",
@@ -62,6 +64,8 @@ __all__ = [
     "Runs",
     "RuntimeCheck",
     "Score",
+    "SearchPoint",
+    "SearchReport",
     "Sensitivity",
     "SensitivityPoint",
     "Skip",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,9 +17,10 @@ class QuantizedMatrix(Fact):
     operators: tuple[str, ...]
     """Types of the operators that use it."""
     shape: tuple[int, ...]
-    form: Literal["float", "half", "weights", "integer", "int4", "static"]
+    form: Annotated[str, Field(pattern="^(float|half|int4|static|(weights|integer)[2-6]?)$")]
     """`half`: float16, float32 again in front of the operator. `weights`: the same with 8 bits. `integer`: 8 bits,
-    multiplied as integers. `int4`: 4 bits. `static`: 8 bits, and the operator in integers of calibrated scales."""
+    multiplied as integers. With a number: so many bits in the file, of which floats or 8-bit integers are made once.
+    `int4`: 4 bits. `static`: 8 bits, and the operator in integers of calibrated scales."""
     bytes_before: int
     bytes_after: int
     """Scales included."""
@@ -46,7 +47,7 @@ class QuantizationPoint(Fact):
 class Quantization(Fact):
     """What was rounded in a file, and what that costs."""
 
-    precision: Literal["int8", "int4"]
+    precision: Literal["int8", "int4", "mixed"]
     target: str
     matrices: tuple[QuantizedMatrix, ...]
     method: Literal["second_order", "nearest"] = "nearest"

@@ -24,6 +24,8 @@ class Score(Fact):
     interval: Interval | None = None
     """Percentile bootstrap over samples; None if the task gives no per-sample scores."""
     samples: int | None = None
+    groups: int | None = None
+    """Groups of samples that the interval resamples as wholes; None if each sample is one of its own."""
     parts: dict[str, float] = Field(default_factory=dict)
     """Breakdown of the metric, such as accuracy per family."""
 

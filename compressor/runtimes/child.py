@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import struct
@@ -14,19 +15,31 @@ import weakref
 from typing import IO, TYPE_CHECKING
 
 from compressor.errors import ExportError
+from compressor.runtimes import resources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _LAST_LINES = 8
+_OF_MEMORY = re.compile("memory|alloc", re.IGNORECASE)
+"""What allocators say in the last lines of a program."""
 
 
 def run(
-    command: Sequence[str], *, seconds: float, what: str, environment: Mapping[str, str] | None = None, hint: str = ""
+    command: Sequence[str],
+    *,
+    seconds: float,
+    what: str,
+    environment: Mapping[str, str] | None = None,
+    hint: str = "",
+    memory: int | None = None,
 ) -> str:
     """Run `command` to its end and give what it printed to its standard output.
 
     It gets no input, and is the head of a process group of its own: when the time is up, its children end with it.
+
+    On Linux its memory is limited too, to what this machine has or `memory`; the error of one that is ended by a signal
+    names the limit.
 
     Args:
         command: Program and arguments; no shell reads them.
@@ -34,6 +47,7 @@ def run(
         what: What the command does, as the subject of an error: "the conversion of model.onnx".
         environment: Variables added to those of this process.
         hint: The remedy that an error names; by default, that the last lines tell.
+        memory: Bytes that it may take, > 0.
 
     Returns:
         The standard output; bytes that are no UTF-8 are replaced.
@@ -55,6 +69,7 @@ def run(
         )
     except OSError as error:
         raise ExportError(f"{what} cannot be started: {error}", hint=hint or None) from error
+    given = resources.limit(process.pid, memory)
     try:
         output, complaints = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired as error:
@@ -69,7 +84,8 @@ def run(
         raise
     if process.returncode != 0:
         raise ExportError(
-            f"{what} failed ({_manner(process.returncode)}){_last_lines(output, complaints)}", hint=hint or None
+            f"{what} failed ({_manner(process.returncode, complaints, given)}){_last_lines(output, complaints)}",
+            hint=hint or None,
         )
     return output
 
@@ -81,13 +97,21 @@ class Server:
     hold its length (little-endian) and as many bytes. What it writes to its standard error shows up in errors.
     """
 
-    def __init__(self, command: Sequence[str], *, what: str, environment: Mapping[str, str] | None = None) -> None:
-        """Start it, as the head of a process group of its own.
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        what: str,
+        environment: Mapping[str, str] | None = None,
+        memory: int | None = None,
+    ) -> None:
+        """Start it, as the head of a process group of its own, its memory limited as by `run`.
 
         Args:
             command: Program and arguments; no shell reads them.
             what: What it does, as the subject of an error.
             environment: Variables added to those of this process.
+            memory: Bytes that it may take, > 0.
 
         Raises:
             ExportError: It cannot be started.
@@ -108,6 +132,7 @@ class Server:
         except OSError as error:
             self._complaints.close()
             raise ExportError(f"{what} cannot be started: {error}") from error
+        self._memory = resources.limit(self._process.pid, memory)
         os.set_blocking(_pipe(self._process.stdin), False)
         self.close = weakref.finalize(self, _close, self._process, self._complaints, self._owner)
 
@@ -147,7 +172,7 @@ class Server:
             end(self._process)
             last = self.last_lines()
             self.close()
-            manner = _manner(self._process.returncode)
+            manner = _manner(self._process.returncode, last, self._memory)
             raise ExportError(f"{self.what} failed ({manner}){last}", hint=hint or None) from error
 
     def _write(self, content: bytes, deadline: float) -> None:
@@ -197,13 +222,14 @@ def end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _manner(code: int) -> str:
-    if code >= 0:
-        return f"exit status {code}"
-    try:
-        return f"ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"ended by signal {-code}"
+def _manner(code: int, said: str, memory: int | None) -> str:
+    """How a process ended; if that may be for its memory, with the limit."""
+    manner = f"exit status {code}"
+    if code < 0:
+        known = -code in set(signal.Signals)
+        manner = f"ended by {signal.Signals(-code).name}" if known else f"ended by signal {-code}"
+    about_memory = -code in (signal.SIGKILL, signal.SIGABRT) or _OF_MEMORY.search(said) is not None
+    return f"{manner}; it may take {resources.gib(memory)} of memory" if memory and about_memory else manner
 
 
 def _last_lines(output: str, complaints: str) -> str:

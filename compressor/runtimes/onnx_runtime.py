@@ -16,6 +16,7 @@ from torch import Tensor
 from compressor.errors import ExportError, UsageError
 from compressor.report import TensorInfo
 from compressor.runtimes import loading
+from compressor.runtimes.resources import check_threads
 from compressor.runtimes.session import PROVIDER, first_line, open_session
 
 if TYPE_CHECKING:
@@ -190,8 +191,7 @@ def _info(declared: Any) -> TensorInfo:
 
 
 def _open(path: Path, threads: int) -> Any:
-    if threads < 1:
-        raise UsageError(f"threads is {threads}", hint="give 1 or more")
+    check_threads(threads)
     loading.ensure(path)
     try:
         session = open_session(path, threads=threads)

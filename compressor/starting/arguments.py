@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.errors import TaskError, first_line
 from compressor.starting.candidates import candidates
+from compressor.starting.running import Trials, run
 from compressor.task import open_axes
 from compressor.task.axes import BATCH
 from compressor.task.signature import Call, as_call
@@ -72,11 +73,14 @@ def find(model: nn.Module, progress: Progress, example: str | None = None) -> Ar
         TaskError: Nothing that was tried runs.
     """
     parameters = inspect.signature(model.forward).parameters
+    trials = Trials(model)
     if example is not None:
         for length in LENGTHS:
-            if _same_axes(model, example, length) is not None:
+            if _same_axes(trials, example, length) is not None:
                 return _with_range(model, {"": example}, False, length)
-        raise TaskError(f"the model does not run on `{example}`: {_reason(model, example)}", hint="fix --example")
+        raise TaskError(
+            f"the model does not run on `{example}`: {_reason(model, example)}", hint=trials.hint or "fix --example"
+        )
     names = _wanted(model, parameters)
     if not names:
         raise _give_up(model, "its `forward` names no argument")
@@ -87,7 +91,7 @@ def find(model: nn.Module, progress: Progress, example: str | None = None) -> Ar
         for length in LENGTHS:
             for texts in _combinations(model, names):
                 bar.advance()
-                right = _same_axes(model, call_text(texts, keywords=keywords), length)
+                right = _same_axes(trials, call_text(texts, keywords=keywords), length)
                 if right and _trains(model, call_text(texts, keywords=keywords), length):
                     return _with_range(model, texts, keywords, length)
                 if right:
@@ -98,7 +102,8 @@ def find(model: nn.Module, progress: Progress, example: str | None = None) -> Ar
                 return _with_range(model, swapped, keywords, length)
     if untrained is not None:
         return _with_range(model, untrained[0], keywords, untrained[1])
-    raise _give_up(model, f"nothing that was tried for {', '.join(f'`{name}`' for name in names)} runs")
+    reason = f"nothing that was tried for {', '.join(f'`{name}`' for name in names)} runs"
+    raise _give_up(model, f"{reason}; {trials.reason}" if trials.reason else reason, trials.hint)
 
 
 def _wanted(model: nn.Module, parameters: Mapping[str, inspect.Parameter]) -> list[str]:
@@ -123,12 +128,12 @@ def made(text: str, batch: int, length: int) -> Any:
         return eval(compile(text, "<example>", "eval"), {"torch": torch, "batch": batch, "length": length})
 
 
-def _same_axes(model: nn.Module, text: str, length: int) -> bool | None:
+def _same_axes(trials: Trials, text: str, length: int) -> bool | None:
     """None if the model does not run on it; otherwise whether its samples lie along the axis of `batch`."""
     try:
         first, second = (as_call(made(text, size, length)) for size in _SIZES)
         for call in (first, second):
-            _run(model, call)
+            trials.run(call, text)
     except Exception:
         return None
     tensors, spec = pytree.tree_flatten((first.args, first.kwargs))
@@ -136,11 +141,11 @@ def _same_axes(model: nn.Module, text: str, length: int) -> bool | None:
     if not all(isinstance(part, Tensor) for part in tensors):
         return True
 
-    def run(parts: Sequence[Tensor]) -> Any:
+    def again(parts: Sequence[Tensor]) -> Any:
         args, kwargs = pytree.tree_unflatten(list(parts), spec)
-        return _run(model, Call(*args, **kwargs))
+        return run(trials.model, Call(*args, **kwargs))
 
-    found = [{axis for axis, word in axes.items() if word == BATCH} for axes in open_axes.find(tensors, run)]
+    found = [{axis for axis, word in axes.items() if word == BATCH} for axes in open_axes.find(tensors, again)]
     return found == [
         {axis for axis, sizes in enumerate(zip(one.shape, other.shape, strict=True)) if sizes[0] != sizes[1]}
         for one, other in zip(tensors, others, strict=True)
@@ -150,7 +155,7 @@ def _same_axes(model: nn.Module, text: str, length: int) -> bool | None:
 def _trains(model: nn.Module, text: str, length: int) -> bool:
     """Whether the model runs in training mode too: some mask spans of their inputs there, which must be long enough."""
     try:
-        _run(copy.deepcopy(model).train(), as_call(made(text, _SIZES[0], length)))
+        run(copy.deepcopy(model).train(), as_call(made(text, _SIZES[0], length)))
     except Exception:
         return False
     return True
@@ -161,7 +166,7 @@ def _with_range(model: nn.Module, texts: Mapping[str, str], keywords: bool, leng
 
     def runs(size: int) -> bool:
         try:
-            _run(model, as_call(made(text, _SIZES[0], size)))
+            run(model, as_call(made(text, _SIZES[0], size)))
         except Exception:
             return False
         return True
@@ -170,22 +175,18 @@ def _with_range(model: nn.Module, texts: Mapping[str, str], keywords: bool, leng
     return Arguments(texts, keywords, length, shortest, longest)
 
 
-def _run(model: nn.Module, call: Call) -> Any:
-    with torch.no_grad(), seeded(0):
-        return model(*call.args, **call.kwargs)
-
-
 def _reason(model: nn.Module, text: str) -> str:
     try:
-        _run(model, as_call(made(text, _SIZES[0], LENGTHS[0])))
+        run(model, as_call(made(text, _SIZES[0], LENGTHS[0])))
     except Exception as error:
         return first_line(error)
     return "it does not run at another batch size"
 
 
-def _give_up(model: nn.Module, reason: str) -> TaskError:
+def _give_up(model: nn.Module, reason: str, hint: str | None = None) -> TaskError:
     return TaskError(
         f"no arguments were found for `forward{inspect.signature(model.forward)}`: {reason}",
-        hint='say what it takes, in `batch` and `length`: --example "torch.randn(batch, length, 40)"; several as a '
+        hint=hint
+        or 'say what it takes, in `batch` and `length`: --example "torch.randn(batch, length, 40)"; several as a '
         "tuple, keyword arguments as a dictionary",
     )

@@ -28,7 +28,7 @@ def candidates(name: str, model: nn.Module) -> list[str]:
         found = [*dict.fromkeys(_states(model)), *found]
     elif word.endswith(("ids", "tokens", "letters", "text", "words", "chars", "indices")):
         found.sort(key=lambda text: "randint" not in text)  # stable
-    return [*found[:_MOST], "torch.randn(batch, length)"]
+    return [*dict.fromkeys([*found[:_MOST], "torch.randn(batch, length)", *_of_attributes(model)])]
 
 
 def _masks(word: str) -> list[str]:
@@ -77,6 +77,12 @@ def _width(module: nn.Module) -> int | None:
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
         return int(module.normalized_shape[0])
     return None
+
+
+def _of_attributes(model: nn.Module) -> list[str]:
+    """Widths that no layer tells, such as of frames that a convolution runs over: numbers that the model was given."""
+    widths = [value for value in vars(model).values() if isinstance(value, int) and not isinstance(value, bool)]
+    return [f"torch.randn(batch, length, {width})" for width in widths if width > 1]
 
 
 def _pictures(channels: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import importlib.util
 import inspect
 import json
 import sys
@@ -117,7 +118,15 @@ def _imported(name: str, folder: Path | None, place: Place) -> ModuleType:
         raise
     except (Exception, SystemExit) as error:
         where = place if folder is None else place_in(place.file, error.__traceback__)
-        raise TaskError(f"`import {name}` raised {first_line(error)}", hint="fix it first", place=where) from error
+        raise TaskError(f"`import {name}` raised {first_line(error)}", hint=_remedy(error), place=where) from error
+
+
+def _remedy(error: BaseException) -> str:
+    """What to do about an import that failed."""
+    missing = error.name.partition(".")[0] if isinstance(error, ImportError) and error.name else ""
+    if missing and importlib.util.find_spec(missing) is None:
+        return f"install `{missing}` into the environment in which `compressor` runs: {sys.prefix}"
+    return "fix it first"
 
 
 def _of_module(module: ModuleType, name: str, place: Place) -> Source:

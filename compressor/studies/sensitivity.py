@@ -206,7 +206,8 @@ def _key(prober: Prober, ratios: Sequence[float]) -> str:
     """
     code = {path.name: sha256(path) for path in code_files(Path(prober.task.file))}
     facts = [prober.task.name, of_model(prober.model), code, versions(), _options(prober.step), list(ratios)]
-    return digest(*facts)[:32]
+    limit = [] if prober.task.limit is None else [prober.task.limit]  # of an evaluation on a slice
+    return digest(*facts, *limit)[:32]
 
 
 def _options(step: Magnitude) -> dict[str, object]:

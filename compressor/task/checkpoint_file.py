@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import stat
 import zipfile
 from collections.abc import Mapping
 from functools import partial
@@ -59,11 +60,15 @@ def read(path: Path) -> Any:
     Raises:
         CheckpointError: It is missing, damaged, or something else than a checkpoint; the message says what it is.
     """
-    if path.is_dir():
+    try:
+        kind = path.stat().st_mode
+    except OSError as error:
+        raise CheckpointError(
+            f"no checkpoint at {path}: {error.strerror}", hint="check the path in the task file"
+        ) from error
+    if stat.S_ISDIR(kind):
         return _folder(path)
-    if not path.exists():
-        raise CheckpointError(f"no checkpoint at {path}", hint="check the path in the task file")
-    if not path.is_file():
+    if not stat.S_ISREG(kind):
         raise CheckpointError(f"{path} is neither a file nor a folder", hint="give the path of a checkpoint file")
     with path.open("rb") as file:
         head = file.read(_HEAD)

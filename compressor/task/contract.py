@@ -28,6 +28,9 @@ class Evaluation:
     """The metric; if it is left out it is the mean of `per_sample`."""
     per_sample: Tensor | None = None
     """Scores (N,) whose mean is the metric; gives the confidence interval."""
+    groups: Tensor | Sequence[int | str] | None = None
+    """For each of the `per_sample` scores, what it belongs to, such as the recording that a window was cut from. Scores
+    of one group are not independent: the interval resamples whole groups."""
     parts: Mapping[str, float] = field(default_factory=dict)
     """Breakdown of the metric, such as accuracy per class."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,7 @@ def _resolved(path: Path) -> Path:
         frame = frame.f_back
     file = frame.f_globals.get("__file__") if frame is not None else None
     beside = Path(file).resolve().parent / path if file else path
-    return beside if beside.exists() else path
+    return beside if os.path.exists(beside) else path  # noqa: PTH110  a name that is too long is not there
 
 
 def _optional(model: nn.Module, expected: Mapping[str, Any]) -> set[str]:

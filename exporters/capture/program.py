@@ -136,7 +136,8 @@ def _tracing_error(error: Exception, model: nn.Module, axes: Axes) -> Compressor
         name, axis = _dynamic_axis(model, axes, fixed[1], int(fixed[2] or 0), int(fixed[3]))
         return ExportError(
             f"the model's code fixes axis `{axis}` of input `{name}` to the {fixed[4]} of the example",
-            hint=f"a Python loop over `{axis}` (GRUCell, LSTMCell), `.tolist()` or a reshape to a fixed size does so; "
+            hint=f"a Python loop over `{axis}` (GRUCell, LSTMCell), `len(x)` (write `x.shape[0]`), `.tolist()` or a "
+            "reshape to a fixed size does so; "
             f"use nn.RNN, nn.GRU or nn.LSTM, or leave `{axis}` out of the task's `inputs`",
         )
     if "data-dependent" in text:

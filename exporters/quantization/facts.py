@@ -10,6 +10,7 @@ import onnx
 from compressor.onnx_graphs import walk
 from compressor.onnx_graphs.recurrent_node import OPERATORS as RECURRENT
 from compressor.report import QuantizedMatrix
+from exporters.quantization.forms import arithmetic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from exporters.quantization.writing import Writer
 
 
-_KIND = re.compile(r"\.(int8|int4|scale|float16|float|transposed)(\.\d+)?$")
+_KIND = re.compile(r"\.(int8|int4|bits\d|scale|float16|transposed)(\.\d+)?$")
 """What `products` adds to the name of a matrix."""
 
 
@@ -54,15 +55,14 @@ def fact(
     stored: Mapping[str, int],
     weights: Weights,
     *,
-    precision: str,
     for_cpu: bool,
 ) -> QuantizedMatrix:
     """What became of a matrix, and why."""
     form = chosen.forms[matrix.name]
     bytes_after = stored.get(matrix.name) or writer.stored_bytes(matrix.name, form)
     note = matrix.refused or chosen.notes.get(matrix.name, "") or matrix.unfit
-    if not note and form == "weights" and for_cpu:
-        note = _why_weights(matrix, precision)
+    if not note and form != "float" and arithmetic(form) == "float" and for_cpu:
+        note = _why_in_float(matrix)
     operators = sorted({use.operator for use in matrix.uses})
     if not note and form == "static" and any(operator in RECURRENT for operator in operators):
         note = (
@@ -86,9 +86,9 @@ def fact(
     )
 
 
-def _why_weights(matrix: Matrix, precision: str) -> str:
-    """Why a matrix is in 8 bits and its product in float, if no error is the reason."""
+def _why_in_float(matrix: Matrix) -> str:
+    """Why the product of a matrix in fewer bits is one of floats, if no error is the reason."""
     if matrix.is_product:
-        return matrix.slower_as_integers if precision == "int8" else ""
+        return matrix.slower_as_integers
     what = "a table of rows" if matrix.is_table else ", ".join(dict.fromkeys(use.operator for use in matrix.uses))
-    return f"{what}: no {'integer' if precision == 'int8' else 'int4'} form"
+    return f"{what}: no form of integers"

@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
-from exporters.quantization.matrices import partners
+from exporters.quantization.matrices import Form, partners
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from exporters.quantization.matrices import Form, Matrix
+    from exporters.quantization.matrices import Matrix
 
-WORDS: dict[Form, str] = {
-    "weights": "8 bits",
-    "integer": "8-bit integers",
-    "int4": "4 bits",
-    "half": "float16",
-    "static": "calibrated integers",
-}
-"""Forms in which something is rounded, as a report calls them."""
+Arithmetic = Literal["float", "integer", "int4", "static"]
+"""What the products of a matrix are computed in, whatever the file stores."""
+
+_BITS: dict[Form, int] = {"float": 32, "half": 16, "int4": 4}
+_IN_FLOAT = ("float", "half", "weights")
+_INTEGERS = ("integer", "int4")
+
+
+def bits(form: Form) -> int:
+    """Of a weight in the file."""
+    return int(form[-1]) if form[-1].isdigit() else _BITS.get(form, 8)
+
+
+def is_packed(form: Form) -> bool:
+    """Fewer than 8 bits that are unpacked in front of everything."""
+    return form not in _BITS and bits(form) < 8
+
+
+def arithmetic(form: Form) -> Arithmetic:
+    """Of the products."""
+    kind = form.rstrip("0123456789") if is_packed(form) else form
+    return "float" if kind in _IN_FLOAT else kind  # type: ignore[return-value]
+
+
+def stored_in(kind: Literal["weights", "integer"], count: int) -> Form:
+    """The form of so many bits in the file, of products in float (`weights`) or integers."""
+    plain: dict[int, Form] = {32: "float", 16: "half", 8: kind}
+    return plain.get(count) or f"{kind}{count}"  # type: ignore[return-value]
+
+
+def in_float(form: Form) -> Form:
+    """The same bits in the file, with products in float."""
+    return form if arithmetic(form) == "float" else stored_in("weights", bits(form))
+
+
+def word(form: Form) -> str:
+    """A form in which something is rounded, as a report calls it."""
+    count = f"{bits(form)} bits"
+    words = {"half": "float16", "static": "calibrated integers", "integer": "8-bit integers", "int4": count}
+    return words.get(form) or (f"{count} as 8-bit integers" if arithmetic(form) == "integer" else count)
+
+
+ROUNDED: tuple[Form, ...] = tuple(form for form in get_args(Form) if form != "float")
+"""All forms in which something is rounded."""
 
 
 def ladder(matrix: Matrix, precision: str, target: str) -> tuple[Form, ...]:
@@ -28,13 +64,20 @@ def ladder(matrix: Matrix, precision: str, target: str) -> tuple[Form, ...]:
     if not matrix.shape:
         return ("static", "float")
     exact: tuple[Form, ...] = ("weights", "half", "float")
-    if target == "npu":
-        return exact if matrix.unfit else ("static", *exact)
-    if target == "anywhere" or not matrix.is_product:
+    if target == "npu" and not matrix.unfit:
+        return ("static", *exact)
+    if target == "npu" or not matrix.is_product:
         return exact
-    if precision == "int4":
-        return ("int4", "integer", *exact)
-    return exact if matrix.slower_as_integers else ("integer", *exact)
+    return (*_smaller(matrix, target, four=precision == "int4"), *exact)
+
+
+def _smaller(matrix: Matrix, target: str, *, four: bool) -> tuple[Form, ...]:
+    """The forms of a product that come before 8 bits in the file."""
+    if target == "anywhere" or (matrix.slower_as_integers and (matrix.is_recurrent or not four)):
+        return ("weights4",) if four else ()
+    if not four:
+        return ("integer",)
+    return ("integer4" if matrix.is_recurrent else "int4", "integer")
 
 
 def settled(forms: Mapping[str, Form], matrices: Sequence[Matrix]) -> dict[str, Form]:
@@ -47,6 +90,6 @@ def settled(forms: Mapping[str, Form], matrices: Sequence[Matrix]) -> dict[str, 
         if "static" in (chosen[inputs], chosen[state]):
             differ = chosen[inputs] != chosen[state]
             chosen |= {name: "weights" for name in (inputs, state) if differ and chosen[name] == "static"}
-        elif chosen[inputs] in ("integer", "int4") and chosen[state] not in ("integer", "int4"):
-            chosen[inputs] = "weights"
+        elif arithmetic(chosen[inputs]) in _INTEGERS and arithmetic(chosen[state]) not in _INTEGERS:
+            chosen[inputs] = in_float(chosen[inputs])
     return chosen

@@ -15,15 +15,34 @@ if TYPE_CHECKING:
 
     import onnx
 
-Form = Literal["float", "half", "weights", "integer", "int4", "static"]
+Form = Literal[
+    "float",
+    "half",
+    "weights",
+    "weights2",
+    "weights3",
+    "weights4",
+    "weights5",
+    "weights6",
+    "integer",
+    "integer2",
+    "integer3",
+    "integer4",
+    "integer5",
+    "integer6",
+    "int4",
+    "static",
+]
 """`float`: as it was. `half`: float16 in the file, float32 again in front of the operator. `weights`: the same with 8
-bits. `integer`: 8 bits, and the product is one of integers, its other side rounded while it runs. `int4`: 4 bits in
-blocks, `MatMulNBits`. `static`: 8 bits, and everything around the operator in integers of calibrated scales."""
+bits. `integer`: 8 bits, and the product is one of integers, its other side rounded while it runs. Both with a number:
+so many bits in the file, in blocks with a common scale, of which numbers or integers of 8 bits are made in front of
+everything, which a runtime does once. `int4`: 4 bits in blocks, `MatMulNBits`. `static`: 8 bits, and everything around
+the operator in integers of calibrated scales."""
 
 SMALLEST = 256
 """Elements below which nothing is gained: the scales and nodes cost as much as is saved."""
-SCAN_UNITS = {"RNN": 192, "GRU": 256}
-"""From so many units on, the Scan of integers is at least as fast as the native node with 8 bits in front of it
+SCAN_UNITS = {"RNN": 192, "GRU": 320}
+"""From so many units on, the Scan of integers is at least as fast as the native node in float
 (`benchmarks/precision.py --any-size`)."""
 _INPUT, _STATE, _BIAS = 1, 2, 3
 """Places of W, R and B among the inputs of a recurrent node."""
@@ -72,6 +91,11 @@ class Matrix:
         """Every use is a matrix product, so that integers and 4 bits can be."""
         products = (*RECURRENT, "MatMul", "Gemm")
         return all(use.plain and use.operator in products and use.channels == self.channels for use in self.uses)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """A recurrent node uses it."""
+        return any(use.operator in RECURRENT for use in self.uses)
 
     @property
     def slower_as_integers(self) -> str:

@@ -11,15 +11,15 @@ _OF_NPUS = {"activations", "calibration", "per_channel"}
 
 
 class Rounding(BaseModel):
-    """How `precision: int8` and `int4` round: for whom, within which error, and what stays float."""
+    """How `precision: int8`, `int4` and `mixed` round: for whom, within which error, and what stays float."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     quantize_for: Literal["cpu", "anywhere", "npu"] = "cpu"
-    """`cpu`: products of integers, for ONNX Runtime on a CPU: small and fast. `anywhere`: 8 bits in the file, float
-    again in front of each operator (DequantizeLinear): as small, no faster, exact activations, plain ONNX. `npu`:
-    pairs of QuantizeLinear and DequantizeLinear of calibrated scales around everything, recurrent layers as plain
-    operations, for the fixed sizes of `shapes`: what accelerators of phones run in integers (QNN, NNAPI)."""
+    """`cpu`: products of integers, for ONNX Runtime on a CPU: small and fast. `anywhere`: 8 or 4 bits in the file, of
+    which floats are made once, at load: as small, as fast as float, exact activations, plain ONNX. `npu`: pairs of
+    QuantizeLinear and DequantizeLinear of calibrated scales around everything, recurrent layers as plain operations,
+    for the fixed sizes of `shapes`: what accelerators of phones run in integers (QNN, NNAPI)."""
     method: Method = "second_order"
     """`second_order`: the products with training inputs change least: later weights of a row take over the errors of
     earlier ones (GPTQ, arXiv 2210.17323), layer by layer; without training data as `nearest`, which rounds each weight
@@ -32,7 +32,11 @@ class Rounding(BaseModel):
     """Largest relative error of the outputs by rounding, ||quantized - float|| / ||float||, on this data; and a third
     of the largest one at any of the lengths at which the file is compared with PyTorch."""
     block: Literal[16, 32, 64, 128] = 32
-    """Weights with a common scale in 4 bits."""
+    """Weights with a common scale in fewer than 8 bits."""
+    bits: float | None = Field(default=None, ge=2, le=32, allow_inf_nan=False)
+    """For `precision: mixed`: bits of a weight on average over all matrices and tables, scales included."""
+    file_bytes: int | None = Field(default=None, ge=1)
+    """For `precision: mixed`: the largest file of whole sequences."""
     activations: Literal["uint8", "uint16"] = "uint8"
     """For NPUs: what is rounded between the operators. Every NPU has `uint8`; `uint16` is closer, slower, known to QNN
     and not to NNAPI, and needs `opset: 21`."""

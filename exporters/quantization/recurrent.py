@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM by integer or 4-bit products.
+"""RNN, GRU and LSTM by products of integers.
 
 ONNX Runtime has one such node, `DynamicQuantizeLSTM`. The others become a `Scan`: the products with the inputs are
 taken for all steps at once in front of it, and its body holds the product with the state, and the gates.
@@ -14,6 +14,7 @@ from compressor.onnx_graphs import cells
 from compressor.onnx_graphs.recurrent_node import RecurrentNode
 from compressor.onnx_graphs.scans import layer_scan
 from compressor.onnx_graphs.unrolling.rows import joined
+from exporters.quantization.forms import arithmetic
 from exporters.quantization.products import DOMAIN
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from compressor.onnx_graphs.builder import Builder
     from exporters.quantization.products import Products
 
-_PRODUCTS = ("integer", "int4")
 _INT64 = 7
 """The type int64, as Cast wants it."""
 
@@ -40,10 +40,10 @@ def replacement(do: Builder, node: ir.Node, products: Products) -> list[ir.Value
     Returns:
         Its outputs, None for those that nothing reads; None if it stays a native node on float weights.
     """
-    forms = {products.form(str(value.name)) for value in node.inputs[1:3] if value is not None}
-    if forms.isdisjoint(_PRODUCTS):
+    kinds = {arithmetic(products.form(str(value.name))) for value in node.inputs[1:3] if value is not None}
+    if "integer" not in kinds:
         return None
-    if node.op_type == "LSTM" and forms == {"integer"} and not products.by_row:
+    if node.op_type == "LSTM" and kinds == {"integer"} and not products.by_row:
         return None if products.exact else _dynamic_lstm(do, node, products)
     return _Layer(do, node, products).outputs()
 
@@ -55,10 +55,8 @@ def _dynamic_lstm(do: Builder, node: ir.Node, products: Products) -> list[ir.Val
     for place in (1, 2):
         value = inputs[place]
         assert value is not None
-        low = products.weights.low(str(value.name))
-        inputs[place] = products.stored(low.values.swapaxes(1, 2), f"{value.name}.int8")
-        scale = low.scale[..., 0]  # (D, 4 * H)
-        scales += [products.scale(scale, f"{value.name}.scale"), products.zeros(scale.shape)]
+        inputs[place], scale = products.lstm_integers(str(value.name))
+        scales += [scale, products.zeros(products.weights.arrays[str(value.name)].shape[:2])]
     count = len(node.outputs)
     return [*do.several("DynamicQuantizeLSTM", [*inputs, *scales], count, domain=DOMAIN, attributes=node.attributes)]
 
@@ -133,7 +131,7 @@ class _Layer:
                 return cells.lstm(body, total, states[1], size, gates.onnx_gates)
             return cells.rnn(body, total, activation)
 
-        body, name = self.products.builder(), self.products.names.new("quantized.body")
+        body, name = self.products.builder(), self.products.names.new("q.body")
         *last, y = layer_scan(do, body, step, states, sequences, valid, backward=backward, name=name)
         if valid is not None:
             y = do("Where", [valid, y, do.constant(np.zeros((), np.float32))])

@@ -10,6 +10,7 @@ from compressor.onnx_graphs.builder import Names, replace
 from compressor.onnx_graphs.recurrent_node import OPERATORS as RECURRENT
 from compressor.onnx_graphs.walk import STANDARD, graphs
 from exporters.quantization import recurrent
+from exporters.quantization.forms import arithmetic
 from exporters.quantization.matrices import is_plain
 from exporters.quantization.products import DOMAIN, Products
 
@@ -80,7 +81,7 @@ def _replacement(do: Builder, node: ir.Node, products: Products) -> list[ir.Valu
         return None
     if node.op_type == "Gather" and str(first.name) in products.forms:
         return [products.rows(do, str(first.name), second)]
-    if node.op_type in ("MatMul", "Gemm") and products.form(str(second.name)) in ("integer", "int4"):
+    if node.op_type in ("MatMul", "Gemm") and arithmetic(products.form(str(second.name))) in ("integer", "int4"):
         return _product(do, node, first, str(second.name), products)
     return None
 

@@ -1,4 +1,4 @@
-"""Weights in 8 and 4 bits, symmetric: a weight is about scale * integer, with one scale a channel or block."""
+"""Weights in 8 and fewer bits, symmetric: a weight is about scale * integer, with one scale a channel or block."""
 
 from __future__ import annotations
 
@@ -74,30 +74,6 @@ def as_stored(scale: Floats) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """A matrix (K, N) in 4 bits with one scale for every `block` values of a column, the last one of them padded."""
-
-    values: NDArray[np.int8]
-    """(N, blocks, block), in -7 ... 7."""
-    scale: Floats
-    """(N, blocks, 1)."""
-    rows: int
-    """K."""
-
-    @property
-    def weight(self) -> Floats:
-        """What the integers stand for (K, N)."""
-        flat = (self.values * self.scale).reshape(len(self.values), -1)
-        return np.ascontiguousarray(flat[:, : self.rows].T.astype(np.float32))
-
-    @property
-    def packed(self) -> NDArray[np.uint8]:
-        """(N, blocks, block / 2) as `MatMulNBits` reads them: two values and 8 a byte, the first in the low half."""
-        shifted = (self.values + _ZERO_OF_4_BITS).astype(np.uint8)
-        return np.ascontiguousarray(shifted[..., ::2] | (shifted[..., 1::2] << 4))
-
-
-@dataclass(frozen=True)
 class Rows:
     """Rows of a matrix (N, K) in fewer bits."""
 
@@ -119,11 +95,11 @@ class Rows:
 
 
 def rows_to_nearest(weight: NDArray[Any], bits: int, block: int) -> Rows:
-    """Round each weight of (N, K) on its own: the integers and scales of `to_8_bits` and `to_4_bits`.
+    """Round each weight of (N, K) on its own: in 8 bits with one scale a row, as `to_8_bits` does.
 
     Args:
         weight: One row an output.
-        bits: 8 or 4.
+        bits: 8 or fewer.
         block: Weights of a row with a common scale; K for one scale a row.
     """
     columns = weight.shape[1]
@@ -133,10 +109,9 @@ def rows_to_nearest(weight: NDArray[Any], bits: int, block: int) -> Rows:
     return Rows(to_integers(weight.astype(np.float32), each, bits), scale, block)
 
 
-def to_4_bits(weight: NDArray[Any], block: int) -> Blocks:
-    """Round a matrix (K, N) to -7 ... 7 times scale = max |weight| / 7 of each block of `block` values along K."""
-    rows = rows_to_nearest(weight.T, 4, block)
+def in_blocks(rows: Rows) -> NDArray[np.uint8]:
+    """4 bits (N, blocks, block / 2) as `MatMulNBits` reads them: two values and 8 a byte, the first in the low half."""
     count, columns = rows.values.shape
-    values = np.zeros((count, rows.scale.shape[1] * block), np.int8)
-    values[:, :columns] = rows.values
-    return Blocks(values.reshape(count, -1, block), rows.scale[..., None], columns)
+    padded = np.pad(rows.values, ((0, 0), (0, -columns % rows.block))).reshape(count, -1, rows.block)
+    shifted = (padded + _ZERO_OF_4_BITS).astype(np.uint8)
+    return np.ascontiguousarray(shifted[..., ::2] | (shifted[..., 1::2] << 4))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from exporters.quantization.rounding import Blocks, Rounded, as_stored, to_4_bits, to_8_bits
+from exporters.quantization import forms, packing
+from exporters.quantization.rounding import Rounded, Rows, as_stored, in_blocks, rows_to_nearest, to_8_bits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ class Weights:
         Args:
             proto: The graph.
             matrices: Those of it that may be rounded.
-            block: Of 4 bits.
+            block: Weights of a row with a common scale in fewer than 8 bits.
             table: Rows that are rounded already; others are rounded to the nearest.
         """
         self.matrices = {matrix.name: matrix for matrix in matrices}
@@ -40,61 +41,70 @@ class Weights:
         }
         self._block, self._table = block, table
         self._listed: dict[tuple[str, int], float] = {}
-        self._low: dict[str, Rounded] = {}
-        self._blocks: dict[tuple[str, int], Blocks] = {}
+        self._low: dict[tuple[str, int], Rounded] = {}
+        self._rows: dict[tuple[str, int], Rows] = {}
 
-    def low(self, name: str) -> Rounded:
-        """A matrix in 8 bits, of its own shape."""
-        if name not in self._low:
-            array, channels = self.arrays[name], self.matrices[name].channels
-            self._low[name] = self._by_table(name, array, channels, to_8_bits(array, channels))
-        return self._low[name]
+    def as_rows(self, name: str) -> NDArray[Any]:
+        """A matrix with one row for each output (R, K)."""
+        channels = self.matrices[name].channels
+        turned = np.moveaxis(self.arrays[name], channels, range(len(channels)))
+        return turned.reshape(int(np.prod(turned.shape[: len(channels)])), -1)
+
+    def of_rows(self, name: str, rows: NDArray[Any]) -> NDArray[Any]:
+        """Rows (R, K) or scales (R, 1) of a matrix, in the matrix' own order of axes."""
+        shape, channels = self.arrays[name].shape, self.matrices[name].channels
+        others = [size if rows.shape[1] > 1 else 1 for axis, size in enumerate(shape) if axis not in channels]
+        whole = rows.reshape([*(shape[axis] for axis in channels), *others])
+        return np.moveaxis(whole, range(len(channels)), channels)
+
+    def rows(self, name: str, bits: int) -> Rows:
+        """A matrix in 8 bits with a scale for each row, or in fewer with one for each block of it."""
+        if (name, bits) not in self._rows:
+            exact = self.as_rows(name)
+            plain = rows_to_nearest(exact, bits, exact.shape[1] if bits == 8 else self._block)
+            self._rows[name, bits] = self._by_table(name, exact, plain, bits)
+        return self._rows[name, bits]
+
+    def assigned(self, name: str) -> int:
+        """The bits that the rows of a matrix were given; 8 if the table knows nothing of them."""
+        return (None if self._table is None else self._table.assigned(self.as_rows(name))) or 8
+
+    def low(self, name: str, bits: int = 8) -> Rounded:
+        """A matrix in 8 bits, of its own shape; of one that the file stores in fewer, the integers made of those."""
+        if (name, bits) not in self._low:
+            if bits < 8:
+                self._low[name, bits] = to_8_bits(self._in_blocks(name, bits), self.matrices[name].channels)
+            else:
+                rows = self.rows(name, 8)
+                values, scale = (self.of_rows(name, array) for array in (rows.values, rows.scale))
+                self._low[name, bits] = Rounded(values, scale)
+        return self._low[name, bits]
+
+    def as_scales(self, name: str, bits: int) -> NDArray[Any]:
+        """The scales (R, 1) of `low`, one row for each output."""
+        scale = self.low(name, bits).scale
+        channels = self.matrices[name].channels
+        return np.moveaxis(scale, channels, range(len(channels))).reshape(-1, 1)
 
     def listed(self, name: str, form: Form) -> float:
         """The part of a matrix' rows that the table has, 0 to 1, if it is in this form."""
-        four = form == "int4" and self.matrices[name].is_product
-        return 0.0 if form in ("float", "half") else self._listed.get((name, 4 if four else 8), 0.0)
+        return self._listed.get((name, forms.bits(form)), 0.0)
 
-    def blocks(self, name: str, direction: int) -> Blocks:
-        """A matrix in 4 bits as (K, N); of a recurrent node one direction of it."""
-        key = (name, direction)
-        if key not in self._blocks:
-            array = self.arrays[name]
-            matrix = self.multiplied(name, array, direction)
-            self._blocks[key] = self._blocks_by_table(name, matrix, to_4_bits(matrix, self._block))
-        return self._blocks[key]
-
-    def _by_table(self, name: str, array: NDArray[Any], channels: tuple[int, ...], plain: Rounded) -> Rounded:
-        """8 bits, with the rows of the table instead of those rounded to the nearest."""
-        if self._table is None or self.matrices[name].is_table:
-            return plain
-        places = tuple(range(len(channels)))
-        rows = np.moveaxis(array, channels, places)
-        lead = rows.shape[: len(channels)]
-        values = np.moveaxis(plain.values, channels, places).copy()
-        scale = np.moveaxis(plain.scale, channels, places).copy()
-        known = 0
-        for index in np.ndindex(lead):
-            entry = self._table.find(rows[index].ravel(), 8)
-            if entry is not None:
-                known += 1
-                values[index], scale[index] = entry[0].reshape(values[index].shape), entry[1][0]
-        self._listed[name, 8] = known / max(1, int(np.prod(lead)))
-        return Rounded(np.moveaxis(values, places, channels), np.moveaxis(scale, places, channels))
-
-    def _blocks_by_table(self, name: str, matrix: NDArray[Any], plain: Blocks) -> Blocks:
-        """The same of 4 bits, for a matrix (K, N)."""
+    def _by_table(self, name: str, exact: NDArray[Any], plain: Rows, bits: int) -> Rows:
+        """The rows of the table instead of those rounded to the nearest."""
         if self._table is None or self.matrices[name].is_table:
             return plain
         values, scale, known = plain.values.copy(), plain.scale.copy(), 0
-        flat = values.reshape(len(values), -1)
-        for column, row in enumerate(matrix.T):
-            entry = self._table.find(row, 4)
+        for index, row in enumerate(exact):
+            entry = self._table.find(row, bits)
             if entry is not None:
                 known += 1
-                flat[column, : plain.rows], scale[column, :, 0] = entry
-        self._listed[name, 4] = known / max(1, len(values))
-        return Blocks(flat.reshape(values.shape), scale, plain.rows)
+                values[index], scale[index] = entry
+        self._listed[name, bits] = known / max(1, len(values))
+        return Rows(values, scale, plain.block)
+
+    def _in_blocks(self, name: str, bits: int) -> NDArray[Any]:
+        return self.of_rows(name, self.rows(name, bits).weight.astype(np.float32))
 
     def transposed(self, name: str) -> bool:
         """The matrix is stored as (N, K)."""
@@ -109,11 +119,15 @@ class Weights:
         array = self.arrays[name]
         if form in ("float", "half"):
             return int(array.nbytes) // (2 if form == "half" else 1)
-        if form == "int4" and self.matrices[name].is_product:
-            parts = [self.blocks(name, direction) for direction in range(len(array) if array.ndim == 3 else 1)]
-            return sum(part.packed.nbytes + as_stored(part.scale).nbytes for part in parts)
-        low = self.low(name)
-        return int(low.values.nbytes + low.scale.nbytes)
+        rows = self.rows(name, forms.bits(form))
+        scales = as_stored(rows.scale).nbytes
+        if form == "int4":
+            return int(in_blocks(rows).nbytes + scales)
+        if not forms.is_packed(form):
+            return int(rows.values.nbytes + rows.scale.nbytes)
+        more = as_stored(self.low(name, forms.bits(form)).scale).nbytes if forms.arithmetic(form) == "integer" else 0
+        count, columns = rows.values.shape
+        return int(packing.packed_bytes(count, columns, forms.bits(form)) + scales + more)
 
     def restored(self, name: str, form: Form) -> NDArray[Any]:
         """The float values that a matrix in a form stands for, in its own shape."""
@@ -121,10 +135,6 @@ class Weights:
             return self.arrays[name]
         if form == "half":
             return self.arrays[name].astype(np.float16).astype(np.float32)
-        if form != "int4" or not self.matrices[name].is_product:
-            return self.low(name).weight
-        array = self.arrays[name]
-        if array.ndim == 3:
-            return np.stack([self.blocks(name, direction).weight.T for direction in range(len(array))])
-        weight = self.blocks(name, 0).weight
-        return weight.T if self.transposed(name) else weight
+        if form == "int4" or (forms.is_packed(form) and forms.arithmetic(form) == "float"):
+            return self._in_blocks(name, forms.bits(form))
+        return self.low(name, forms.bits(form)).weight

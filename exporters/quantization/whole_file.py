@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
-from exporters.quantization.forms import settled
+from exporters.quantization.forms import arithmetic, bits, in_float, settled, word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     Forms = Mapping[str, Form]
 
 _WHY = "as {before} the file would have {more:,} B, as {after} it has {less:,} B"
-_CALLED: dict[Form, str] = {"int4": "4 bits", "integer": "8-bit integers", "weights": "8 bits in the file"}
 
 
 class NothingSaved(ExportError):
@@ -28,22 +27,28 @@ class NothingSaved(ExportError):
 def no_larger(trials: Trials, matrices: Sequence[Matrix], chosen: Chosen) -> Chosen:
     """The choice, or one of fewer nodes if that makes the whole file smaller.
 
-    4 bits give way to integers of 8 bits if the file is smaller with these, and products of integers to weights of 8
-    bits if the file would not be smaller than the float one.
+    Fewer bits give way to 8 if the file is smaller with these, and products of integers to weights of 8 bits if the
+    file would not be smaller than the float one.
 
     Raises:
         NothingSaved: The file is no smaller than the float one in any form.
     """
     sizes = {"float": _bytes(trials, {}), "chosen": _bytes(trials, chosen.forms)}
-    for before, after, limit in (("int4", "integer", "chosen"), ("integer", "weights", "float")):
-        if before not in chosen.forms.values() or (limit == "float" and sizes["chosen"] < sizes["float"]):
+    for simpler, whatever_the_size in ((_in_8_bits, True), (in_float, False)):
+        if not whatever_the_size and sizes["chosen"] < sizes["float"]:
             continue
-        changed = _with(trials, matrices, chosen, before, after)  # type: ignore[arg-type]
-        size = _bytes(trials, changed.forms)
+        changed = {name: simpler(form) for name, form in chosen.forms.items()}
+        if changed == chosen.forms:
+            continue
+        changed = settled(changed, matrices)
+        size = _bytes(trials, changed)
         if size < sizes["chosen"]:
-            why = _WHY.format(before=_CALLED[before], after=_CALLED[after], more=sizes["chosen"], less=size)  # type: ignore[index]
-            names = [name for name, form in chosen.forms.items() if changed.forms[name] != form]
-            chosen = replace(changed, notes={**changed.notes, **dict.fromkeys(names, why)})
+            notes = {
+                name: _WHY.format(before=word(form), after=word(changed[name]), more=sizes["chosen"], less=size)
+                for name, form in chosen.forms.items()
+                if changed[name] != form
+            }
+            chosen = _with(trials, chosen, changed, notes)
             sizes["chosen"] = size
     if sizes["chosen"] >= sizes["float"]:
         raise NothingSaved(
@@ -54,11 +59,19 @@ def no_larger(trials: Trials, matrices: Sequence[Matrix], chosen: Chosen) -> Cho
     return chosen
 
 
-def _with(trials: Trials, matrices: Sequence[Matrix], chosen: Chosen, before: Form, after: Form) -> Chosen:
-    forms = settled({name: after if form == before else form for name, form in chosen.forms.items()}, matrices)
+def _in_8_bits(form: Form) -> Form:
+    """Of fewer nodes: nothing has to be unpacked."""
+    if bits(form) >= 8:
+        return form
+    return "weights" if arithmetic(form) == "float" else "integer"
+
+
+def _with(trials: Trials, chosen: Chosen, forms: Forms, notes: Mapping[str, str]) -> Chosen:
     forward, metric = trials.forward(forms), trials.metric
     loss = None if metric is None else metric.loss(forward)
-    return replace(chosen, forms=forms, error=trials.error(forward), metric_drop=loss)
+    return replace(
+        chosen, forms=dict(forms), error=trials.error(forward), metric_drop=loss, notes={**chosen.notes, **notes}
+    )
 
 
 def _bytes(trials: Trials, forms: Forms) -> int:

@@ -3,6 +3,7 @@
 import json
 
 import onnx
+import pytest
 
 from tests.cli.conftest import call
 
@@ -51,3 +52,22 @@ def test_a_file_that_is_no_model(tmp_path):
     result = call("bench", tmp_path / "text.onnx")
     assert result.code == 2
     assert result.err.startswith(f"error: {tmp_path}/text.onnx is not an ONNX file, or is cut off\nhint: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--batch", 10**12), "of shape (1000000000000, 32, 3) takes "),
+        (("--batch", 10**30), "takes "),
+        (("--length", 10**15), "takes "),
+        (("--threads", 10**6), "should be less than or equal to 256"),
+        (("--batch", 10**12, "--task", "task.py"), "an example of batch size 1000000000000 takes "),
+        (("--length", 10**12, "--task", "task.py"), "--length 1000000000000 is more than the task's `max_length`, 13"),
+    ],
+)
+def test_sizes_that_no_machine_has_are_refused_before_anything_is_made(finished, files, options, said):
+    options = [files / option if option == "task.py" else option for option in options]
+    result = call("bench", finished[0] / "original.onnx", *options)
+    assert result.code == 2
+    assert said in result.err
+    assert "\nhint: " in result.err

@@ -19,7 +19,7 @@ def test_a_folder_without_a_report(tmp_path):
     result = call("report", tmp_path)
     assert (result.code, result.err) == (
         2,
-        f"error: there is no file `{tmp_path}/report.json`\nhint: give the --out folder of a finished run\n",
+        f"error: there is no file `{tmp_path}/report.json`\nhint: give the --out folder of a finished run or search\n",
     )
 
 

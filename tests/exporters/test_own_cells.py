@@ -18,6 +18,7 @@ from tests.tolerances import EXPORTED_FLOAT32
 TIMED = {0: "batch", 1: "time"}
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of the copy of a scripted module, by PyTorch
 def test_a_scripted_layer_is_refused_by_that(tmp_path):
     model = models()["ScriptedLayer"].eval()
     task = RandomTask({"x": TIMED}, {"y": TIMED}, normal(INPUT), model, length=6, max_length=12)

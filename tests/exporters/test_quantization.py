@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from exporters.onnx import Options, export
 from exporters.onnx_files.step import step_path
 from exporters.quantization import matrices, quantize, trials
 from exporters.quantization.matrices import SCAN_UNITS
-from exporters.quantization.rounding import to_4_bits, to_8_bits
+from exporters.quantization.rounding import in_blocks, rows_to_nearest, to_8_bits
 from exporters.quantization.whole_file import NothingSaved
 from exporters.stepping import chained
 from tests.exporters.conftest import features_task
@@ -85,6 +86,7 @@ ANYWHERE, INT4 = {"quantize_for": "anywhere"}, {"precision": "int4", "max_error"
         ("LSTM", True, ANYWHERE),
         ("GRU", False, INT4),
         ("LSTM", True, INT4),
+        ("GRU", True, INT4 | ANYWHERE),
     ],
 )
 def test_a_rounded_recurrent_layer_computes_what_its_rounded_weights_say(tmp_path, kind, bidirectional, options):
@@ -186,8 +188,8 @@ def test_4_bits_that_make_a_file_larger_than_8_bits_give_way_to_these_and_the_re
     torch.manual_seed(0)
     model = Net(nn.LSTM, {}, bidirectional=True, units=9, layers=1)
     artifact, path = quantized(tmp_path, model, wide_task(), precision="int4", max_error=0.9)
-    assert "int4" not in forms(artifact).values()
-    assert "as 4 bits the file would have" in artifact.quantization.matrices[0].note
+    assert set(forms(artifact).values()) == {"integer"}
+    assert "the file would have" in artifact.quantization.matrices[0].note
     as_8_bits, other = quantized(tmp_path / "other", model, wide_task(), max_error=0.9)
     assert artifact.bytes == path.stat().st_size == as_8_bits.bytes == other.stat().st_size
 
@@ -209,7 +211,7 @@ def test_plain_onnx_anywhere(tmp_path):
     artifact, path = quantized(tmp_path, Net(nn.GRU, {}, True).eval(), wide_task(), quantize_for="anywhere")
     assert [entry.domain for entry in onnx.load(path).opset_import] == [""]
     assert artifact.operators["GRU"] == 2
-    assert artifact.operators["DequantizeLinear"] == 5
+    assert set(forms(artifact).values()) == {"weights"}
 
 
 class WithLengths(nn.Module):
@@ -337,10 +339,37 @@ def test_a_gru_too_small_for_a_scan_stays_native_with_8_bits_in_front(tmp_path, 
     assert artifact.operators["Scan" if form == "integer" else "GRU"] == 1
 
 
-def test_four_bits_need_a_newer_runtime_than_eight(tmp_path):
-    model = Net(nn.GRU, {}, False).eval()
-    needs = [quantized(tmp_path, model, wide_task(), **options)[0].needs for options in ({}, INT4)]
-    assert needs == ["ONNX Runtime 1.14", "ONNX Runtime 1.17"]
+class Wide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(INPUT, 64, batch_first=True)
+        self.head = nn.Linear(64, 211)
+
+    def forward(self, features):
+        return self.head(self.lstm(features)[0])
+
+
+def test_products_of_four_bits_need_a_newer_runtime_than_eight_and_four_bits_in_the_file_do_not(tmp_path):
+    task = wide_task()
+    task.outputs = {"scores": {0: "batch", 1: "time"}}
+    files = [quantized(tmp_path, Wide().eval(), task, **options)[0] for options in ({}, INT4, INT4 | ANYWHERE)]
+    assert [file.needs for file in files] == ["ONNX Runtime 1.14", "ONNX Runtime 1.17", "ONNX Runtime 1.14"]
+    assert list(forms(files[1]).values()) == ["integer4", "integer4", "int4"]
+    assert list(forms(files[2]).values()) == ["weights4"] * 3
+
+
+@pytest.mark.parametrize("options", [INT4, INT4 | ANYWHERE, ANYWHERE, {}])
+def test_fewer_bits_are_unpacked_once_when_onnx_runtime_loads_the_file(tmp_path, options):
+    task = wide_task()
+    task.outputs = {"scores": {0: "batch", 1: "time"}}
+    _, path = quantized(tmp_path, Wide().eval(), task, **options)
+    settings = onnxruntime.SessionOptions()
+    settings.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    settings.log_severity_level = 3
+    onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    left = {node.op_type for node in onnx.load(tmp_path / "loaded.onnx").graph.node}
+    assert left.isdisjoint({"DequantizeLinear", "Floor", "Div", "Round"})
+    assert "Cast" not in left or options == {}
 
 
 def test_the_harmful_matrix_alone_leaves_integers(tmp_path):
@@ -416,18 +445,16 @@ def test_rounding_to_8_bits_is_off_by_half_a_step_at_most():
 @pytest.mark.parametrize("rows", [1, 31, 32, 33, 97])
 def test_rounding_to_4_bits_in_blocks(rows):
     weight = np.random.default_rng(rows).normal(size=(rows, 3)).astype(np.float32)
-    blocks = to_4_bits(weight, 32)
-    assert blocks.weight.shape == weight.shape
-    scale = np.repeat(blocks.scale[..., 0], 32, axis=1)[:, :rows].T
-    assert (np.abs(blocks.weight - weight) <= scale / 2 + 5e-4 * np.abs(weight)).all()
-    assert blocks.packed.shape == (3, -(-rows // 32), 16)
+    blocks = rows_to_nearest(weight.T, 4, 32)
+    assert (np.abs(blocks.weight - weight.T) <= blocks.scale_of_each / 2 + 5e-4 * np.abs(weight.T)).all()
+    assert in_blocks(blocks).shape == (3, -(-rows // 32), 16)
 
 
 @pytest.mark.parametrize(
     ("given", "text"),
     [
         ({"rounding": {"keep_float": ["a"]}}, "needs integers to round to"),
-        ({"precision": "int4", "rounding": {"quantize_for": "anywhere"}}, "MatMulNBits"),
+        ({"precision": "int4", "stream": True, "rounding": {"quantize_for": "npu"}}, "have 8 bits"),
     ],
 )
 def test_options_that_do_not_go_together(given, text):

@@ -47,6 +47,13 @@ def test_an_evaluation_carries_parts_and_its_mean():
     assert found.parts == {"class 1": 0.5, "class 2": 1.0}
 
 
+def test_groups_by_any_name_are_counted_and_resampled_as_wholes():
+    scores = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
+    found = score(Evaluation(per_sample=scores, groups=["b", "b", "a", "a", "c", "c"]))
+    assert (found.samples, found.groups) == (6, 3)
+    assert found.interval.low < score(scores).interval.low
+
+
 def test_validation_calls_validate():
     task = Returning(evaluate=0.1, validate=0.9)
     assert accuracy.score(task, forward=None, validation=True).value == 0.9
@@ -79,6 +86,8 @@ def test_the_same_scores_give_the_same_interval():
         (torch.tensor([1.0, float("nan")]), "hold 1 of 2 that are NaN or infinite"),
         (Evaluation(), "`value` of `evaluate`'s Evaluation is None"),
         (Evaluation(per_sample=[1.0, 0.0]), "per-sample scores are list"),
+        (Evaluation(per_sample=torch.zeros(3), groups=[1, 2]), "names 2 samples, beside 3 per-sample scores"),
+        (Evaluation(0.5, groups=[1, 2]), "names 2 samples, beside no per-sample scores"),
         (Evaluation(0.5, parts={"a": float("nan")}), "part `a` of `evaluate`'s Evaluation is nan"),
         (Evaluation(0.9, per_sample=torch.tensor([0.0, 1.0])), "is 0.9, but the mean of its `per_sample` is 0.5"),
     ],

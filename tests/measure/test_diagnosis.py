@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from compressor.measure.diagnosis import diagnose
+from compressor.report import Noise, OutputNoise
 from tests.measure.test_parity import check
 
 
@@ -68,3 +69,12 @@ def test_random_outputs_of_either_side():
 
 def test_anything_else_is_said_to_be_no_rounding():
     assert "wrong at every size, by more than rounding explains" in kind(torch.relu, torch.tanh).kind
+
+
+@pytest.mark.parametrize(
+    ("precision", "whose"), [("float32", "PyTorch in float32"), ("float16", "the model in float16")]
+)
+def test_what_is_close_is_told_beside_the_noise_that_is_allowed(precision, whose):
+    noise = Noise(precision=precision, outputs=(OutputNoise(largest=2e-6, rms=1e-6, scale=4.0),), multiple=8.0)
+    found = check(lambda x: x, lambda x: x + 3e-4).model_copy(update={"noise": noise})
+    assert diagnose(found).kind.endswith(f"; {whose} is off by 2e-06 itself, and 8 times that is allowed")

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from compressor.measure import float_noise, parity
+from compressor.measure.agreement import Tolerances
+from compressor.report import Noise, OutputNoise
 from compressor.task.samples import Sample
 
 
@@ -168,3 +170,46 @@ def test_real_inputs_are_compared_beside_examples_and_their_noise_counts():
     found = compared(model, model, real=(real,))
     assert [(point.batch, point.length) for point in found.points if point.origin == "evaluate"] == [(2, 7)]
     assert found.noise.largest > 3 * compared(model, model).noise.largest
+
+
+class Overflowing(nn.Module):
+    """Exceeds what float32 holds in its first feature, and divides by zero in its second."""
+
+    def __init__(self, *, difference):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1e30))
+        self.difference = difference
+
+    def forward(self, x):
+        large = (x[..., :1].abs() + 1) * self.scale * self.scale
+        return torch.cat([large - large if self.difference else large, x[..., 1:2].abs() / 0, x[..., 2:]], -1)
+
+
+@pytest.mark.parametrize("difference", [False, True], ids=["infinity", "NaN"])
+def test_a_model_that_is_finite_in_float64_only_has_no_measured_noise(difference):
+    inputs = [(torch.randn(2, 3, 8),)]
+    assert float_noise.measure(Overflowing(difference=difference).eval(), inputs) is None
+
+
+def test_infinities_at_the_same_places_are_left_out_of_the_noise():
+    class Divided(nn.Linear):
+        def forward(self, x):
+            return torch.cat([x[..., :1].abs() / 0, super().forward(x)], -1)
+
+    found = float_noise.measure(Divided(8, 5).eval(), [(torch.randn(2, 3, 8) + 1,)])
+    assert 0 < found.outputs[0].rms < found.outputs[0].largest < 1e-5
+    assert 0 < found.outputs[0].scale < 100
+
+
+@pytest.mark.parametrize(
+    ("precision", "multiple", "largest", "passes", "fails"),
+    [("float32", 8.0, 1e-10, 9e-9, 1.1e-8), ("float16", 4.0, 1e-8, 3.9e-8, 4.1e-8)],
+)
+def test_outputs_below_the_tolerance_are_right_to_a_hundredth_or_to_the_noise(
+    precision, multiple, largest, passes, fails
+):
+    own = OutputNoise(largest=largest, rms=largest, scale=1e-6)
+    tolerances = Tolerances(1e-5, 0.0, Noise(precision=precision, outputs=(own,), multiple=multiple))
+    scale = torch.full((3,), 1e-6, dtype=torch.float64)
+    held = [tolerances.hold(0, torch.full_like(scale, differs), scale) for differs in (passes, fails)]
+    assert held == [True, False]

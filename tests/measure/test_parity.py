@@ -164,3 +164,13 @@ def test_random_inputs_follow_the_generator_and_leave_the_global_state():
 
 def test_a_model_that_writes_into_its_input_does_not_fool_the_comparison():
     assert not check(lambda x: x.add_(1.0), lambda x: x).passed
+
+
+def test_a_further_axis_never_has_the_size_of_the_length_or_of_another_axis():
+    on = task()
+    on.ranges = {"width": (1, 256), "height": (1, 256)}
+    for index, (_, length) in enumerate(parity.points(on)):
+        sizes = parity.further_sizes(on, index)
+        assert list(sizes) == ["width", "height"]
+        assert len({length, *sizes.values()}) == 3
+    assert sorted(parity.further_sizes(on, index)["width"] for index in range(4)) == [1, 83, 173, 256]

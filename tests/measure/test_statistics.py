@@ -33,6 +33,22 @@ def test_bootstrap_interval_lies_within_the_values_and_is_ordered(values):
         assert min(values) - slack <= interval.low <= interval.high <= max(values) + slack
 
 
+def test_windows_of_one_recording_count_as_one_sample():
+    recordings = np.random.default_rng(1).normal(3.0, 2.0, 23)
+    windows, groups = recordings.repeat(7), np.arange(23).repeat(7)
+    expected = bootstrap_mean(recordings)
+    alone, together = bootstrap_mean(windows), bootstrap_mean(windows, groups=groups)
+    assert (together.low, together.high) == pytest.approx((expected.low, expected.high))
+    assert together.high - together.low > 2 * (alone.high - alone.low)
+
+
+def test_groups_of_other_sizes_weigh_what_they_hold():
+    values, groups = np.array([1.0, 1.0, 1.0, 0.0]), np.array([0, 0, 0, 1])
+    interval = bootstrap_mean(values, groups=groups)
+    assert (interval.low, interval.high) == (0.0, 1.0)
+    assert bootstrap_mean(values, groups=np.zeros(4, dtype=int)) is None
+
+
 def test_bootstrap_interval_matches_the_normal_one_for_many_samples():
     values = np.random.default_rng(1).normal(3.0, 2.0, 1009)
     interval = bootstrap_mean(values)
@@ -182,3 +198,12 @@ def test_equal_values_have_no_spread_and_one_value_has_no_interval():
     assert (same.low, same.high) == (0.75, 0.75)
     assert difference_interval([1.0], [0.25] * 3) is None
     assert mean_interval([1.0]) is None
+
+
+def test_the_interval_of_millions_of_values_is_the_one_of_their_spread():
+    values = np.random.default_rng(3).exponential(2.0, 1_100_003)
+    interval = bootstrap_mean(values, seed=4)
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+    assert bootstrap_mean(values, seed=4) == interval

@@ -472,13 +472,16 @@ def test_limits_are_checked_on_the_exported_file(done):
     _, report = done
     from compressor.recipe.model import Limits
 
-    limits = Limits(metric_drop=0.0, file_ratio=1.0, speedup=1e-6, latency_ms=1e6, file_bytes=10)
+    limits = Limits(
+        metric_drop=0.0, metric_drop_relative=0.1, file_ratio=1.0, speedup=1e-6, latency_ms=1e6, file_bytes=10
+    )
     worse = report.compressed[0].model_copy(
         update={"score": report.original.score.model_copy(update={"value": report.original.score.value - 0.01})}
     )
     checked = {c.name: c.met for c in check_limits(limits, [report.original], [worse], report.speedups)}
     assert checked == {
-        "metric_drop": False, "file_ratio": True, "file_bytes": False, "speedup": True, "latency_ms": True,
+        "metric_drop": False, "metric_drop_relative": True, "file_ratio": True, "file_bytes": False, "speedup": True,
+        "latency_ms": True,
     }  # fmt: skip
 
 

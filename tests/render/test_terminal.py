@@ -30,8 +30,8 @@ def test_the_summary_is_what_stays_on_the_screen(report):
     lines = on_terminal(report).splitlines()
     assert lines[0].startswith("gru-half ✗ 1 of 3 limits missed")
     (last,) = [index for index, line in enumerate(lines) if line.startswith("✗ Limits missed: speedup reached 2.69x")]
-    assert lines[last + 2] == "What to try next"
-    assert len(lines) - last <= 8
+    assert len(lines) - last <= 3
+    assert "What to try next" in lines
 
 
 def test_numbers_are_aligned_to_the_right_and_words_to_the_left():

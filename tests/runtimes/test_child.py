@@ -6,6 +6,7 @@ import pytest
 
 from compressor.errors import ExportError
 from compressor.runtimes import child
+from compressor.runtimes.resources import gib, memory
 
 
 def python(code: str) -> list[str]:
@@ -108,3 +109,27 @@ def test_a_server_ends_with_its_owner_and_not_with_a_fork_of_it(echo):
 def test_a_server_that_cannot_be_started_is_an_error():
     with pytest.raises(ExportError, match="the test cannot be started"):
         child.Server(["/no/such/program"], what="the test")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes are Linux's")
+@pytest.mark.parametrize(
+    ("code", "manner"),
+    [
+        ("b'x' * 10**10", "exit status 1"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "ended by SIGKILL"),
+    ],
+)
+def test_memory_is_limited_and_the_message_names_the_limit(code, manner):
+    with pytest.raises(ExportError) as caught:
+        child.run(python(code), seconds=60, what="the test", memory=1 << 30)
+    assert f"the test failed ({manner}; it may take 1 GiB of memory)" in caught.value.message
+    server = child.Server(python(f"import sys; sys.stdin.buffer.read(8); {code}"), what="the test", memory=1 << 30)
+    with pytest.raises(ExportError, match=rf"{manner}; it may take 1 GiB of memory"):
+        server.ask(b"", seconds=60)
+
+
+def test_without_another_limit_a_program_may_take_what_the_machine_has():
+    with pytest.raises(ExportError) as caught:
+        child.run(python("b'x' * 10**16"), seconds=60, what="the test")
+    if sys.platform == "linux":
+        assert f"it may take {gib(memory())} of memory" in caught.value.message

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from compressor.errors import TaskError
 from compressor.progress import Silent
 from compressor.starting.arguments import find
 
@@ -26,3 +28,42 @@ def test_arguments_that_are_taken_by_name_only_are_given_by_name():
         arguments = find(model.eval(), Silent())
         assert arguments.keywords
         assert set(arguments.texts) == names
+
+
+class KeepsState(nn.Module):
+    def __init__(self, width=12):
+        super().__init__()
+        self.width = width
+        self.enter, self.rnn = nn.Linear(5, 4), nn.GRU(4, 3, batch_first=True)
+        self.hidden = torch.zeros(1, 1, 3)
+
+    def forward(self, frames):
+        steps = self.enter(frames.unfold(-1, self.width // 5, self.width // 5).mean(-1))
+        outputs, self.hidden = self.rnn(steps, self.hidden)
+        return outputs
+
+
+class Decodes(ByName):
+    def forward(self, features):
+        return self.out(torch.tanh(self.enter(features))).argmax(-1).tolist()
+
+
+def test_the_call_that_got_furthest_says_why_none_ran():
+    with pytest.raises(TaskError, match=r"furthest, to `rnn`: RuntimeError: Expected hidden") as refused:
+        find(KeepsState(60).eval(), Silent())
+    assert "keeps `hidden` from call to call" in refused.value.hint
+
+
+def test_a_model_that_gives_no_tensor_is_told_so_before_a_task_is_written():
+    with pytest.raises(TaskError, match="to `out`: it gives no tensor, but a list") as refused:
+        find(Decodes().eval(), Silent())
+    assert "before decoding" in refused.value.hint
+
+
+def test_a_width_that_no_layer_tells_is_one_that_the_model_was_given():
+    class Fresh(KeepsState):
+        def forward(self, frames):
+            self.hidden = frames.new_zeros(1, len(frames), 3)
+            return super().forward(frames)
+
+    assert find(Fresh(60).eval(), Silent()).text == "torch.randn(batch, length, 60)"

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from compressor.errors import MethodError
 from compressor.training.rounding import Rounding, rounded
-from exporters.quantization.rounding import to_4_bits, to_8_bits
+from exporters.quantization.rounding import rows_to_nearest, to_8_bits
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (3, 32), (5, 33), (11, 97)])
@@ -15,7 +16,7 @@ def test_training_rounds_as_the_exporter_does(shape):
     weight[1] = 0
     exported = torch.from_numpy(to_8_bits(weight.numpy(), (0,)).weight)
     torch.testing.assert_close(rounded(weight, "int8"), exported, atol=0, rtol=0)
-    exported = torch.from_numpy(to_4_bits(weight.T.numpy(), 32).weight.T.copy())
+    exported = torch.from_numpy(rows_to_nearest(weight.numpy(), 4, 32).weight.astype(np.float32))
     torch.testing.assert_close(rounded(weight, "int4"), exported, atol=0, rtol=0)
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _NAMES: Final = 112
 _VALUES: Final = 78
 _BAR: Final = 11
-_ROW: Final = 32
+_GAP: Final = 4
+_ROW: Final = 38
 
 
 def figure(title: str, described: str, pairs: Sequence[Pair], text: Callable[[float], str]) -> Figure:
@@ -37,7 +38,8 @@ def figure(title: str, described: str, pairs: Sequence[Pair], text: Callable[[fl
         ):
             if value is None:
                 continue
-            y, length = top + place * (_BAR + 2), (WIDTH - _NAMES - _VALUES) * value / largest
-            drawing.rect(_NAMES, y, length, _BAR, colour, title=f"{name}, {side}: {text(value)}")
+            y, length = top + place * (_BAR + _GAP), (WIDTH - _NAMES - _VALUES) * value / largest
+            if value:
+                drawing.rect(_NAMES, y, length, _BAR, colour, title=f"{name}, {side}: {text(value)}")
             drawing.text(_NAMES + length + 5, y + _BAR - 1, text(value), size=11, fill=MUTED)
     return Figure(title, described, drawing.on_page())

@@ -33,7 +33,7 @@ def figure(report: Report) -> Figure | None:
     right = 1.25 * max(latency.p90 for _, latency, _ in timed)
     beyond = sum(value > right for _, latency, _ in timed for value in latency.samples)
     total = sum(len(latency.samples) for _, latency, _ in timed)
-    drawing = Drawing(max(HEIGHT, 54 * len(timed) + _AXIS))
+    drawing = Drawing(max(HEIGHT, 62 * len(timed) + _AXIS))
     scale = Scale(0, right, 2, WIDTH - 2)
     row = (drawing.height - _AXIS) / len(timed)
     for index, (name, latency, colour) in enumerate(timed):

@@ -14,16 +14,21 @@ if TYPE_CHECKING:
 
     from compressor.report import RunFile, Runs
 
+_MOST_TICKS: Final = 4
+_FACTORS: Final = ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 6, 8))
 _HEIGHT: Final = HEIGHT + 40
 
 
-def drawing(runs: Runs, of: Callable[[RunFile], float | None], text: Callable[[float], str]) -> str | None:
+def drawing(
+    runs: Runs, of: Callable[[RunFile], float | None], text: Callable[[float], str], *, unit: float = 1
+) -> str | None:
     """One point a file, with its number in the table; None if fewer than two files have the quantity.
 
     Args:
         runs: The files.
         of: The quantity along x, which grows by factors; None if a file does not have it.
         text: Writes it.
+        unit: Of which round values are marked.
     """
     points = [(index, file, value) for index, file in enumerate(runs.files, 1) if (value := of(file))]
     if len(points) < 2:
@@ -32,8 +37,9 @@ def drawing(runs: Runs, of: Callable[[RunFile], float | None], text: Callable[[f
     up = value_axis(canvas, *around([file.metric for _, file, _ in points]), bottom=_HEIGHT - BOTTOM)
     logs = [math.log10(value) for *_, value in points]
     across = Scale(*around(logs, 0.08), LEFT + 8, WIDTH - 14)
-    for value in _ticks(10**across.low, 10**across.high):
-        canvas.text(across(math.log10(value)), _HEIGHT - 6, text(value), anchor="middle")
+    for value in size_ticks(10**across.low / unit, 10**across.high / unit):
+        x = min(max(across(math.log10(value * unit)), LEFT), WIDTH - 36.0)
+        canvas.text(x, _HEIGHT - 6, text(value * unit), anchor="middle")
     for (index, file, value), log in zip(points, logs, strict=True):
         x, y, colour = across(log), up(file.metric), COMPRESSED if file.run else ORIGINAL
         title = f"{index}. {file.run or 'original'}, {file.file}: {form.metric(file.metric)}, {text(value)}"
@@ -42,9 +48,11 @@ def drawing(runs: Runs, of: Callable[[RunFile], float | None], text: Callable[[f
     return canvas.on_page()
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten, as few as have room."""
+def size_ticks(low: float, high: float) -> list[float]:
+    """Round values between, the most that have room."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    every = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    inside = [value for value in every if low <= value <= high]
-    return inside[:: -(-len(inside) // 4)] if inside else []
+    choices = (
+        [value for power in powers for factor in factors if low <= (value := factor * 10.0**power) <= high]
+        for factors in _FACTORS
+    )
+    return max((ticks for ticks in choices if len(ticks) <= _MOST_TICKS), key=len, default=[])

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 SECTIONS: Final[tuple[Section[Report], ...]] = (
     HEADER,
     HEADLINE,
-    SUMMARY,
     NEXT_STEPS,
+    SUMMARY,
     COMMAND,
     LIMITS,
     COMPARISON,

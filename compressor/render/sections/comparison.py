@@ -57,7 +57,7 @@ def _about_the_metric(report: Report) -> str:
         return "The task gives no per-sample scores, so the metric has no interval."
     if score.interval is None:
         return f"Metric over {score.samples} samples that all score the same, so resampling gives no interval."
-    return f"Metric with its {form.confidence(score.interval)}: percentile bootstrap over {score.samples} samples."
+    return f"Metric with its {form.confidence(score.interval)}: percentile bootstrap over {labels.resampled(score)}."
 
 
 def _about_latency(report: Report) -> str:

@@ -61,6 +61,8 @@ def _quantity(name: str, value: float) -> str:
         return form.size(round(value))
     if name.endswith("_ms"):
         return form.milliseconds(value)
+    if name.endswith("_relative"):
+        return form.percent(value)
     return form.ratio(value) if _wants_more(name) else form.metric(value)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _LARGEST_RATIO: Final = 0.95
 _INT8_GAIN: Final = 3.3
 """How many times smaller a float file usually becomes by 8 bits; scales and the graph keep it from 4."""
+_DROPS: Final = ("metric_drop", "metric_drop_relative")
 _SLACK: Final = 0.5
 """Part of a limit on the metric that must be left before more is proposed."""
 
@@ -46,7 +47,7 @@ def tries(report: Report) -> list[Try]:
         return [Try("Run the whole recipe: a rehearsal shows only that it works.", command=_whole(report))]
     missed = [limit for limit in report.limits if not limit.met]
     found = [one for limit in missed for one in _for_missed(report, limit)]
-    if any(_name(limit) == "metric_drop" for limit in missed):  # to remove more would lose more of it
+    if any(_name(limit) in _DROPS for limit in missed):  # to remove more would lose more of it
         found = [one for one in found if not one.removes]
     if not missed and not report.refused:
         found = [*_for_more(report), *_on_a_phone(report)]
@@ -63,8 +64,8 @@ def _name(limit: Limit) -> str:
 
 def _for_missed(report: Report, limit: Limit) -> Iterator[Try]:
     file, _, name = limit.name.rpartition(": ")
-    if name == "metric_drop":
-        yield from _keep_more(report, limit, _file(report, file))
+    if name in _DROPS:
+        yield from _keep_more(report, _allowed(report, limit), _file(report, file))
     elif name in ("file_ratio", "file_bytes"):
         yield from _store_less(report, limit, file)
     elif name == "parameters_ratio":
@@ -74,9 +75,14 @@ def _for_missed(report: Report, limit: Limit) -> Iterator[Try]:
         yield from _run_faster(report, wanted, _file(report, file))
 
 
-def _keep_more(report: Report, limit: Limit, file: Measurement | None) -> Iterator[Try]:
+def _allowed(report: Report, limit: Limit) -> float:
+    """The loss that a limit on the metric allows, in its own unit."""
+    return limit.limit * (abs(report.original.score.value) if _name(limit) == "metric_drop_relative" else 1.0)
+
+
+def _keep_more(report: Report, allowed: float, file: Measurement | None) -> Iterator[Try]:
     """The metric fell too far: by rounding, or by the steps."""
-    if file is not None and file.artifact.quantization is not None and _lost_by_rounding(report, file, limit.limit):
+    if file is not None and file.artifact.quantization is not None and _lost_by_rounding(report, file, allowed):
         yield Try(
             f"Rounding costs most of the metric of {file.artifact.path}: store more bits.",
             _changed_exports(report, file.artifact.path, "precision", "float32"),
@@ -91,7 +97,7 @@ def _keep_more(report: Report, limit: Limit, file: Measurement | None) -> Iterat
     if _steps_with(report, "ratio"):
         yield Try(
             "Remove less where it costs most: a sensitivity map gives each layer a ratio of its own.",
-            command=_sensitivity(report, limit.limit),
+            command=_sensitivity(report, allowed),
         )
     yield from _train_longer(report)
 
@@ -119,11 +125,14 @@ def _store_less(report: Report, limit: Limit, file: str) -> Iterator[Try]:
         if export.get("precision") == "float32" and export.get("format") in ("onnx", "ort"):
             by_bits = _INT8_GAIN
             yield Try(
-                f"Store 8 bits instead of 32: `exports.{index}.precision` int8.",
+                f"Store `{export.get('name', 'model')}` in 8 bits instead of 32: `exports.{index}.precision` int8.",
                 ((f"exports.{index}.precision", "int8"),),
             )
         elif export.get("precision") == "int8" and export.get("format") == "onnx":
-            yield Try(f"Store 4 bits: `exports.{index}.precision` int4.", ((f"exports.{index}.precision", "int4"),))
+            yield Try(
+                f"Store `{export.get('name', 'model')}` in 4 bits: `exports.{index}.precision` int4.",
+                ((f"exports.{index}.precision", "int4"),),
+            )
     if wanted > by_bits:
         yield from _remove_more(report, wanted / by_bits)
 
@@ -156,13 +165,14 @@ def _run_faster(report: Report, factor: float, file: Measurement | None) -> Iter
 
 def _for_more(report: Report) -> Iterator[Try]:
     """All is met: if the metric may still fall, more can go."""
-    limit = next((limit for limit in report.limits if _name(limit) == "metric_drop"), None)
-    if limit is None or limit.limit <= 0 or limit.reached > _SLACK * limit.limit:
+    drops = [limit for limit in report.limits if _name(limit) in _DROPS]
+    if not drops or any(limit.limit <= 0 or limit.reached > _SLACK * limit.limit for limit in drops):
         return
+    parts = (_allowed(report, limit) * (1 - max(0.0, limit.reached) / limit.limit) for limit in drops)
+    left = form.metric(min(parts))
     for index, step in _steps_with(report, "ratio"):
         more = math.floor(100 * (step["ratio"] + (1 - step["ratio"]) / 4)) / 100
         if step["ratio"] < more <= _LARGEST_RATIO:
-            left = form.metric(limit.limit - max(0.0, limit.reached))
             yield Try(
                 f"{left} of the metric's limit is left, so more may go: `steps.{index}.ratio` {more:g} instead of "
                 f"{step['ratio']:g}.",

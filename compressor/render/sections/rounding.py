@@ -22,6 +22,8 @@ _FORMS: Final = {
     "integer": "8-bit integers",
     "int4": "4 bits",
     "static": "calibrated integers",
+    **{f"weights{bits}": f"{bits} bits in the file" for bits in range(2, 7)},
+    **{f"integer{bits}": f"{bits} bits in the file, 8-bit integers" for bits in range(2, 7)},
 }
 """How a matrix is stored; float in front of its operator unless it says integers or 4 bits."""
 

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from compressor.render.blocks import Block
-    from compressor.report import Artifact, Measurement, Quantization, Report, SpeedUp
+    from compressor.report import Artifact, Measurement, Quantization, Report, Score, SpeedUp
 
 _ONE_MODEL: Final = 1e-3
 """Relative error up to which two rounded files count as one model."""
 _NOTICEABLE_ZEROS: Final = 0.005
 _NOTICEABLE_RATIO: Final = 1.05
+_FEW: Final = 50
+"""Samples, or groups of them, below which percentile intervals are too narrow and one sample is much of the metric."""
 
 
 def statements(report: Report) -> Iterator[Statement]:
@@ -47,6 +49,8 @@ def _before(report: Report) -> Iterator[Statement]:
         yield Statement("bad", "A rehearsal (--quick): training and measuring were cut short; no number here counts.")
     if report.remark:
         yield Statement("plain", report.remark)
+    if not report.quick:  # a rehearsal evaluates on a slice, and says so
+        yield from _few(report.original.score)
 
 
 def _after(report: Report) -> Iterator[Statement]:
@@ -82,8 +86,21 @@ def _metric(before: Measurement, after: Measurement) -> Statement:
     interval = f"{form.confidence(drop.interval)} of the drop: {form.between(drop.interval, form.metric)}"
     chance = ""
     if drop.interval.low <= 0 <= drop.interval.high:
-        chance = f"; the interval includes 0: with {after.score.samples} samples this may be chance"
+        chance = f"; the interval includes 0: with {labels.resampled(after.score)} this may be chance"
     return Statement(changes.tone_of_drop(drop), f"{text} ({interval}{chance}).")
+
+
+def _few(score: Score) -> Iterator[Statement]:
+    """A caution if there are too few samples to tell small losses."""
+    count = score.groups or score.samples
+    if count is None or count >= _FEW:
+        return
+    kind = "group" if score.groups else "sample"
+    yield Statement(
+        "plain",
+        f"Only {form.plural(count, kind)}: each is {form.percent(1 / count)} of the metric, so small losses do not "
+        f"show, and intervals of so few are too narrow. Evaluate on {_FEW} {kind}s or more.",
+    )
 
 
 def _size(before: int, after: int) -> Statement:

@@ -8,6 +8,7 @@ from compressor.report import Limit
     ("name", "limit", "reached", "row"),
     [
         ("metric_drop", 0.01, -0.0, ("at most 0.0100", "0.0000")),
+        ("metric_drop_relative", 0.1, 0.125, ("at most 10.0 %", "12.5 %")),
         ("file_ratio", 3.0, 3.9, ("at least 3.00x", "3.90x")),
         ("file_bytes", 2048.0, 1024.0, ("at most 2.0 KiB", "1.0 KiB")),
         ("model.step.onnx: latency_ms", 1.0, 0.25, ("at most 1.00 ms", "0.250 ms")),

@@ -26,7 +26,7 @@ def test_every_view_keeps_the_order_of_the_list(report, view):
 
 def test_the_summary_and_what_to_try_next_come_last_on_the_terminal(report):
     last = [section for section in SECTIONS if section.last_on_terminal]
-    assert [section.title for section in last] == ["Result", "What to try next"]
+    assert [section.title for section in last] == ["What to try next", "Result"]
     assert last == [section for section, _ in shown(SECTIONS, report, "terminal")][-2:]
 
 

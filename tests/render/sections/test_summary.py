@@ -45,6 +45,20 @@ def test_a_drop_that_may_be_chance_says_so_and_one_that_is_not_does_not(report):
     assert "chance" not in said(changed(report, drop=sure))
 
 
+def test_few_samples_are_a_caution_and_groups_count_as_samples(report):
+    assert "Only" not in said(report)
+
+    def scored(**facts):
+        return report.model_copy(
+            update={
+                "original": report.original.model_copy(update={"score": report.original.score.model_copy(update=facts)})
+            }
+        )
+
+    assert "Only 20 samples: each is 5.0 % of the metric" in said(scored(samples=20))
+    assert "Only 8 groups: each is 12.5 % of the metric" in said(scored(groups=8))
+
+
 def test_zeros_are_not_mentioned_where_there_are_none(report):
     dense = changed(report, nonzeros=report.compressed[0].parameters)
     assert "zero" not in said(dense)

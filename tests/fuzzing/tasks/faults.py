@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from tests.pipeline.fuzzing.bases import LONG_NAME, Fuzzed, Net
+from tests.fuzzing.tasks.bases import LONG_NAME, Fuzzed, Net
 
 if TYPE_CHECKING:
     from collections.abc import Callable

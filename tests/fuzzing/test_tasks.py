@@ -1,11 +1,11 @@
-"""A slice of `benchmarks/fuzz_tasks.py`: random tasks are accepted, or refused with their own cause."""
+"""A slice of the tasks of `benchmarks/fuzz_inputs.py`: each is accepted, or refused with its own cause."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.pipeline.fuzzing.faults import FAULTS, Fault
-from tests.pipeline.fuzzing.verdict import Case, case, judge
+from tests.fuzzing.tasks.faults import FAULTS, Fault
+from tests.fuzzing.tasks.verdict import Case, case, judge
 
 QUICK = [number for number in range(40) if case(1, number).fault != "compiled"][:32]
 """PyTorch's compiler takes seconds to import."""

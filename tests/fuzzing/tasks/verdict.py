@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import random
 import re
-import signal
-import time
 import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from compressor.errors import CompressorError
 from compressor.pipeline.dry_run import try_out
 from compressor.task.guard import GuardedTask
-from tests.pipeline.fuzzing.bases import Fuzzed, choose
-from tests.pipeline.fuzzing.faults import FAULTS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.fuzzing.tasks.bases import Fuzzed, choose
+from tests.fuzzing.tasks.faults import FAULTS
+from tests.fuzzing.verdict import SECONDS, Hung, watchdog
 
 GOOD = "nothing wrong"
-SECONDS = 10.0
-"""In which each fault must be found."""
-
-
-class Hung(BaseException):
-    """The watchdog's."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +45,18 @@ def case(seed: int, index: int) -> Case:
 def judge(case: Case) -> str:
     """Empty if the verdict is right; else what happened instead."""
     expected = FAULTS[case.fault].words if case.fault in FAULTS else None
-    started = time.monotonic()
     try:
-        with _watchdog(), warnings.catch_warnings():
+        with watchdog(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             task = GuardedTask(case.task()(), __file__)
             try_out(task, task.model(), torch.device("cpu"))
     except CompressorError as error:
-        return _of_error(error, expected) or _of_time(time.monotonic() - started)
+        return _of_error(error, expected)
     except Hung:
         return f"took more than {SECONDS:g} s"
     except Exception as error:
         return f"traceback: {type(error).__name__}: {error}"
-    return "accepted" if expected is not None else _of_time(time.monotonic() - started)
+    return "accepted" if expected is not None else ""
 
 
 def _of_error(error: CompressorError, expected: str | None) -> str:
@@ -77,21 +65,3 @@ def _of_error(error: CompressorError, expected: str | None) -> str:
     if not re.search(expected, error.message, re.DOTALL):
         return f"another cause: {error.render()}"
     return "" if error.place is not None else f"no place: {error.render()}"
-
-
-def _of_time(seconds: float) -> str:
-    return f"took {seconds:.1f} s" if seconds > SECONDS else ""
-
-
-@contextmanager
-def _watchdog() -> Iterator[None]:
-    def bark(number: int, frame: Any) -> None:
-        raise Hung
-
-    before = signal.signal(signal.SIGALRM, bark)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,89 @@
+"""What a search tried: loss of the metric against bytes, with the goals as lines."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from compressor.render import format as form
+from compressor.render.blocks import Figure
+from compressor.render.plots.axes import BOTTOM, LEFT, value_axis
+from compressor.render.plots.scatter import size_ticks
+from compressor.render.svg import COMPRESSED, INK, MUTED, ORIGINAL, WIDTH, ZERO, Drawing, Scale, around
+
+if TYPE_CHECKING:
+    from compressor.report import SearchPoint, SearchReport
+
+_HEIGHT: Final = 260
+_GOALS_SHOWN: Final = 6.0
+"""Losses beyond so many times the goal would press everything else to the ground."""
+
+
+def figure(report: SearchReport) -> Figure | None:
+    """Every point that was tried in full, the frontier, the goals and the chosen point; None if there is none."""
+    tried = [point for point in report.points if point.rung == 2 and point.drop is not None and point.bytes]
+    if not tried:
+        return None
+    shown = [point for point in tried if _loss(point) <= _largest(report, tried)]
+    left_out = len(tried) - len(shown)
+    more = f" {left_out} with a much larger loss are left out." if left_out else ""
+    return Figure(
+        f"Loss of {report.original.metric} against bytes, by {report.function}",
+        f"Dots: {len(shown)} recipes tried in full; line: those that no other beats; grey: the original; ring: "
+        f"the chosen one; dashes: the goals.{more}",
+        _drawn(report, shown),
+    )
+
+
+def _drawn(report: SearchReport, shown: list[SearchPoint]) -> str:
+    max_bytes, max_drop = report.goals.get("max_bytes"), report.goals.get("max_drop")
+    canvas = Drawing(_HEIGHT)
+    losses = [0.0, *map(_loss, shown), *([] if max_drop is None else [float(max_drop)])]
+    sizes = [report.original_bytes, *(point.bytes or 1 for point in shown)]
+    up = value_axis(canvas, *around(losses), bottom=_HEIGHT - BOTTOM)
+    across = Scale(*around([math.log10(size) for size in sizes], 0.08), LEFT + 8, WIDTH - 14)
+
+    def x(count: float) -> float:
+        return across(math.log10(count))
+
+    for count in size_ticks(10**across.low, 10**across.high):
+        canvas.text(x(count), _HEIGHT - 6, form.decimal_size(count), anchor="middle")
+    if max_drop is not None:
+        _dashes(canvas, (LEFT, up(float(max_drop))), (WIDTH - 4, up(float(max_drop))), f"max_drop {max_drop:g}")
+    if max_bytes is not None and across.low <= math.log10(max_bytes) <= across.high:
+        title = f"max_bytes {form.decimal_size(max_bytes)}"
+        _dashes(canvas, (x(max_bytes), 4), (x(max_bytes), _HEIGHT - BOTTOM), title)
+    front = [point for point in report.frontier if point in shown]
+    canvas.line([(x(point.bytes or 1), up(_loss(point))) for point in front], COMPRESSED, width=2)
+    for point in shown:
+        colour = COMPRESSED if point.on_frontier else ZERO
+        canvas.dot(x(point.bytes or 1), up(_loss(point)), 4, colour, title=_told(point))
+    original = f"original: {form.decimal_size(report.original_bytes)}"
+    canvas.dot(x(report.original_bytes), up(0.0), 5, ORIGINAL, title=original)
+    if report.chosen is not None:
+        best = report.point(report.chosen)
+        canvas.dot(x(best.bytes or 1), up(_loss(best)), 8, INK, title=f"chosen: {_told(best)}", hollow=True)
+    return canvas.on_page()
+
+
+def _dashes(canvas: Drawing, start: tuple[float, float], end: tuple[float, float], title: str) -> None:
+    """A dashed line."""
+    length = math.dist(start, end)
+    count = max(1, int(length / 8))
+    for index in range(count):
+        places = [index / count, (index + 0.5) / count]
+        points = [tuple(a + place * (b - a) for a, b in zip(start, end, strict=True)) for place in places]
+        canvas.line([(point[0], point[1]) for point in points], MUTED, title=title)
+
+
+def _told(point: SearchPoint) -> str:
+    return f"{point.number}: {form.decimal_size(point.bytes or 0)}, loss {_loss(point):.4f}; {point.verdict}"
+
+
+def _loss(point: SearchPoint) -> float:
+    return 0.0 if point.drop is None else point.drop.value
+
+
+def _largest(report: SearchReport, tried: list[SearchPoint]) -> float:
+    goal = report.goals.get("max_drop")
+    return math.inf if not goal else max(_GOALS_SHOWN * float(goal), min(map(_loss, tried)))

@@ -1,0 +1,249 @@
+"""The report of a search, as every view shows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from compressor.render import format as form
+from compressor.render.blocks import (
+    Details,
+    Figures,
+    Heading,
+    Items,
+    Links,
+    Statement,
+    Statements,
+    Table,
+    Text,
+)
+from compressor.render.plots import search_frontier
+from compressor.render.section import DOCUMENTS, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from compressor.render.blocks import Block
+    from compressor.report import Drop, GoalCost, SearchPoint, SearchReport
+
+_RUNGS = ("without training", "short training", "in full")
+_LOST_SHOWN = 30
+"""Most points whose fate a report tells; `report.json` has all."""
+
+
+def _head(report: SearchReport) -> Iterator[Block]:
+    yield Heading(report.name, _verdict(report))
+    yield Text(_sentence(report))
+    counts = ", ".join(f"{count} {words}" for words, count in report.trials.items())
+    facts = (
+        f"task {report.task}",
+        f"{form.plural(len(report.points), 'point')}: {counts}",
+        form.duration(report.seconds),
+        form.moment(report.environment.created),
+        report.environment.cpu,
+    )
+    yield Text(" · ".join(facts), muted=True)
+
+
+def _verdict(report: SearchReport) -> Statement:
+    if report.chosen is not None:
+        return Statement("good", "all goals met")
+    if report.interrupted:
+        return Statement("bad", "interrupted")
+    return Statement("bad", "no point meets all goals")
+
+
+def _sentence(report: SearchReport) -> str:
+    """The answer in one sentence."""
+    original = form.decimal_size(report.original_bytes)
+    if report.chosen is not None and report.best_bytes is not None:
+        times = form.significant(report.original_bytes / report.best_bytes)
+        return (
+            f"{form.decimal_size(report.best_bytes)} instead of {original} ({times}x smaller): point {report.chosen}, "
+            f"in best/ as a run with its recipe. {report.original.metric} changes by {_loss(report.best_drop)}."
+        )
+    if not report.frontier:
+        return f"No recipe was tried in full; the original has {original}."
+    return f"The frontier below is what comes nearest; the original has {original}. Recipes are in frontier/."
+
+
+def _loss(drop: Drop | None) -> str:
+    """A loss as the change of the metric with its interval: `-0.0054 (95 % interval -0.0162 to 0.0027)`."""
+    if drop is None:
+        return "an unknown amount"
+    interval = drop.interval
+    change = f"{-drop.value + 0.0:+.4f}"
+    return change if interval is None else f"{change} (95 % interval {-interval.high:+.4f} to {-interval.low:+.4f})"
+
+
+def _picture(report: SearchReport) -> Iterator[Block]:
+    figure = search_frontier.figure(report)
+    if figure is not None:
+        yield Figures((figure,))
+
+
+def _frontier(report: SearchReport) -> Iterator[Block]:
+    if not report.frontier:
+        return
+    rows = [_row(point) for point in report.frontier]
+    yield Table(
+        (
+            "point",
+            "bytes",
+            "loss",
+            "95 % interval",
+            "loss on unseen data",
+            "latency",
+            "parameters",
+            "precision",
+            "steps",
+            "",
+        ),
+        tuple(rows),
+    ).without_empty_columns()
+
+
+def _row(point: SearchPoint) -> tuple[str, ...]:
+    drop = point.drop
+    interval = "" if drop is None or drop.interval is None else f"{drop.interval.low:.4f} to {drop.interval.high:.4f}"
+    return (
+        str(point.number),
+        form.count(point.bytes or 0),
+        "" if drop is None else f"{drop.value:.4f}",
+        interval,
+        "" if point.unseen is None else f"{point.unseen.value:.4f}",
+        "" if point.latency_ms is None else form.milliseconds(point.latency_ms),
+        "" if point.parameters is None else form.count(point.parameters),
+        point.precision or "",
+        "; ".join(map(_step, point.steps)),
+        point.verdict,
+    )
+
+
+def _step(step: dict[str, object]) -> str:
+    """A step in a few words."""
+    match step["method"]:
+        case "magnitude":
+            ratios = step.get("ratios")
+            shown = {f"{ratio:g}" for ratio in ratios.values()} if isinstance(ratios, dict) else set()
+            return f"units {', '.join(sorted(shown))} by {step['score']}"
+        case "heads":
+            return f"heads {step['ratio']:g}"
+        case "low_rank_attention":
+            return f"rank to {step['parameters']:g}"
+        case "retrain":
+            length = f"{step['epochs']} epochs" if "max_batches" not in step else f"{step['max_batches']} batches"
+            return f"{length}, lr {step['lr']:g}"
+    return str(step["method"])
+
+
+def _goals(report: SearchReport) -> Iterator[Block]:
+    """If goals are missed: what each of them costs."""
+    if report.chosen is not None or not report.costs:
+        return
+    yield Statements(tuple(Statement("plain", _cost(report, cost)) for cost in report.costs))
+
+
+def _cost(report: SearchReport, cost: GoalCost) -> str:
+    goal = _amount(cost.name, cost.goal)
+    others = [f"{_words(other.name)} of at most {_amount(other.name, other.goal)}" for other in report.costs]
+    others = [text for text, other in zip(others, report.costs, strict=True) if other.name != cost.name]
+    within = f"with {' and '.join(others)}" if others else "of all points"
+    if cost.reached is None:
+        return f"max_{cost.name} {goal}: no point meets the other goals, so this is not what stands in the way"
+    least = {"drop": "smallest loss", "bytes": "smallest file", "latency": "lowest latency"}[cost.name]
+    reached = _amount(cost.name, cost.reached)
+    return f"max_{cost.name} {goal}: {within} the {least} found is {reached} (point {cost.number})"
+
+
+def _words(name: str) -> str:
+    return {"drop": "a loss", "bytes": "a file", "latency": "a latency"}[name]
+
+
+def _amount(name: str, value: float) -> str:
+    if name == "bytes":
+        return form.decimal_size(value)
+    return form.milliseconds(value) if name == "latency" else f"{value:.4g}"
+
+
+def _how_sure(report: SearchReport) -> Iterator[Block]:
+    statements = tuple(_certainty(report))
+    if statements:
+        yield Statements(statements)
+
+
+def _certainty(report: SearchReport) -> Iterator[Statement]:
+    if report.function == "validate":
+        yield Statement(
+            "plain",
+            "The search looked at `validate` alone; `evaluate` was computed, and decided nothing before the end.",
+        )
+    if report.chosen is not None and report.function == "validate":
+        seen = report.point(report.chosen).drop
+        yield Statement(
+            "plain",
+            f"Loss of the chosen point: by `validate` {_interval(seen)}; by `evaluate`, which the search had not seen, "
+            f"{_interval(report.best_drop)}.",
+        )
+    if report.passed_over:
+        numbers, tried = ", ".join(map(str, report.passed_over)), len(report.passed_over) + 1
+        yield Statement(
+            "plain",
+            f"Passed over: {numbers} met the goals by `validate` and not by `evaluate`. The figure of the chosen "
+            f"point on unseen data is the first of {tried} that held, so it is slightly optimistic.",
+        )
+    for note in report.notes:
+        yield Statement("plain", note)
+
+
+def _interval(drop: Drop | None) -> str:
+    if drop is None:
+        return "unknown"
+    if drop.interval is None:
+        return f"{drop.value:.4f}"
+    return f"{drop.value:.4f} (95 % interval {drop.interval.low:.4f} to {drop.interval.high:.4f})"
+
+
+def _tried(report: SearchReport) -> Iterator[Block]:
+    """What became of the points, those that came furthest first."""
+    points = sorted(report.points, key=lambda point: (-point.rung, point.bytes or 0, point.number))
+    rows = tuple(
+        (
+            str(point.number),
+            _RUNGS[point.rung],
+            "" if point.bytes is None else form.count(point.bytes),
+            "" if point.drop is None else f"{point.drop.value:.4f}",
+            point.precision or "",
+            "; ".join(map(_step, point.steps)),
+            point.verdict,
+        )
+        for point in points
+    )
+    header = ("point", "came to", "bytes", "loss", "precision", "steps", "verdict")
+    yield Table(header, rows[:_LOST_SHOWN])
+    if len(rows) > _LOST_SHOWN:
+        yield Details(f"The other {len(rows) - _LOST_SHOWN}", (Table(header, rows[_LOST_SHOWN:]),))
+
+
+def _files(report: SearchReport) -> tuple[str, ...]:
+    best = ("best/report.html", "best/recipe.yaml") if report.chosen is not None else ()
+    return (*best, *(f"frontier/{point.number}.yaml" for point in report.frontier), "report.json", "report.md")
+
+
+def _space(report: SearchReport) -> Iterator[Block]:
+    yield Items(report.space)
+    if report.left_out:
+        yield Text("Left out:")
+        yield Items(report.left_out)
+
+
+SECTIONS: Final[tuple[Section[SearchReport], ...]] = (
+    Section("", lambda report: tuple(_head(report))),
+    Section("Picture", lambda report: tuple(_picture(report)), DOCUMENTS),
+    Section("Frontier", lambda report: tuple(_frontier(report))),
+    Section("What goals cost", lambda report: tuple(_goals(report))),
+    Section("How sure", lambda report: tuple(_how_sure(report))),
+    Section("What was tried", lambda report: tuple(_tried(report)), DOCUMENTS),
+    Section("Space", lambda report: tuple(_space(report)), DOCUMENTS),
+    Section("Files", lambda report: (Links(_files(report)),), DOCUMENTS),
+)
+"""In the order of every view."""

@@ -1,0 +1,113 @@
+"""What a search tried, and what it chose."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from compressor.errors import ReportError
+from compressor.report.environment import Environment
+from compressor.report.fact import Fact
+from compressor.report.scores import Drop, Score
+
+
+class SearchPoint(Fact):
+    """A recipe that was tried."""
+
+    number: int
+    """By which the study knows it."""
+    rung: Literal[0, 1, 2]
+    """How far it came: 0 without training, 1 after a short one, 2 in full, on the exported file."""
+    origin: str
+    """Where it came from: `seed`, `guided` or `random`."""
+    drop: Drop | None = None
+    """Of the metric, by the function that the search looks at, at this rung."""
+    expected_drop: float | None = None
+    """In full, by what retraining gave back elsewhere."""
+    bytes: int | None = None
+    """Of the file; computed below rung 2."""
+    latency_ms: float | None = None
+    parameters: int | None = None
+    unseen: Drop | None = None
+    """By `evaluate`, if the search looked at `validate`."""
+    seconds: float = 0.0
+    steps: tuple[dict[str, Any], ...] = ()
+    """Of the recipe in full."""
+    precision: str | None = None
+    on_frontier: bool = False
+    verdict: str = ""
+    """Why it was chosen, or why not."""
+
+
+class GoalCost(Fact):
+    """What one goal costs: the best that is possible in it while all other goals are met."""
+
+    name: str
+    goal: float
+    reached: float | None
+    """The best value among the points that meet all other goals; None if none does."""
+    number: int | None = None
+    """The point that reaches it."""
+
+
+class SearchReport(Fact):
+    """`report.json` of a search: the truth of which the table, Markdown and HTML are views."""
+
+    schema_version: int = 1
+    kind: Literal["search"] = "search"
+    name: str
+    task: str
+    remark: str = ""
+    goals: dict[str, Any]
+    objective: Literal["bytes", "latency", "drop"]
+    function: Literal["validate", "evaluate"]
+    """Of the task, by which the search measured."""
+    original: Score
+    original_bytes: int
+    """Of the original's file in float32."""
+    original_latency_ms: float | None = None
+    noise: float = 0.0
+    """By how much the metric of the original differs from call to call."""
+    space: tuple[str, ...]
+    """What could be tried."""
+    left_out: tuple[str, ...] = ()
+    """What could not, and why."""
+    points: tuple[SearchPoint, ...]
+    chosen: int | None = None
+    """The point that is in `best/`; None if no point meets all goals."""
+    best_bytes: int | None = None
+    """Of the file in `best/`."""
+    best_drop: Drop | None = None
+    """Of the file in `best/`, by `evaluate`."""
+    passed_over: tuple[int, ...] = ()
+    """Points that would have been better, and missed a goal on the data that the search had not seen."""
+    costs: tuple[GoalCost, ...] = ()
+    seconds: float
+    """Of all workers, restarts included."""
+    trials: dict[str, int] = Field(default_factory=dict)
+    """Rung in words -> trials."""
+    interrupted: bool = False
+    notes: tuple[str, ...] = ()
+    environment: Environment
+
+    @property
+    def frontier(self) -> tuple[SearchPoint, ...]:
+        """The points that no other beats, the smallest file first."""
+        return tuple(sorted((point for point in self.points if point.on_frontier), key=lambda point: point.bytes or 0))
+
+    def point(self, number: int) -> SearchPoint:
+        """The point of that number."""
+        return next(point for point in self.points if point.number == number)
+
+    def to_json(self) -> str:
+        """The report as JSON text."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> SearchReport:
+        """Read `to_json`'s text back; raises `ReportError` if it is not such a text."""
+        try:
+            return cls.model_validate_json(text)
+        except ValueError as error:
+            raise ReportError(f"not a report of a search: {error}", hint="give the command again") from error

@@ -1,0 +1,1 @@
+"""Search over recipes: say what the phone can take, get the file that fits."""

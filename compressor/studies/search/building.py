@@ -1,0 +1,276 @@
+"""Finds out what of a model can go, and makes the space of a search from it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+import torch
+from torch import nn
+
+from compressor.errors import CompressorError, MethodError, OutputError, UsageError
+from compressor.methods.base import trace_example
+from compressor.methods.magnitude import Magnitude
+from compressor.methods.targets import select_attention, select_layers
+from compressor.nn.recurrent.layers import RECURRENT
+from compressor.studies import sensitivity as maps
+from compressor.studies.search.parts import Conversion, HeadRemoval, RankCut, Removal, Retraining
+from compressor.studies.search.space import Space
+from compressor.studies.search.subject import SLICE
+from compressor.surgery.attention.known import with_known
+from compressor.surgery.attention.sites import attention_sites
+from compressor.surgery.units import removal
+from compressor.surgery.units.choice import Amount
+from compressor.surgery.units.own_cells import find_own_cells
+
+if TYPE_CHECKING:
+    from compressor.report import Sensitivity
+    from compressor.studies.search.goals import Goals
+    from compressor.studies.search.parts import Part
+    from compressor.studies.search.subject import Subject
+
+RATIOS: Final = (0.25, 0.5, 0.75, 0.9)
+"""Of the sensitivity map."""
+_MAP_SHARE: Final = 0.1
+"""Of the time limit that the sensitivity map may take."""
+_RETRAIN_SHARE: Final = 0.08
+"""Of the time limit that the longest retraining may take."""
+_EPOCHS: Final = 40
+"""Of the longest retraining if only the number of trials is limited."""
+_FEWEST: Final = 16
+"""Batches of the shortest retraining."""
+_MOST_COUNTED: Final = 2000
+"""Batches that are counted to know how many an epoch has."""
+_LARGE: Final = 64
+"""Rows and columns from which on a Linear layer's rank may be cut."""
+Kind = Literal["units", "width"]
+
+
+@dataclass(frozen=True)
+class Removable:
+    """Layers of which units can go."""
+
+    units: tuple[str, ...]
+    width: tuple[str, ...]
+
+
+Decisions = dict[str, int]
+"""What was decided by the speed of the machine when a study began, so that it goes on in the same space."""
+
+
+def build(goals: Goals, subject: Subject, decided: Decisions) -> Space:
+    """The space of what the model has, the goals allow and the format can store.
+
+    Args:
+        goals: What is asked for.
+        subject: The task.
+        decided: Of a study that goes on; filled in if it begins.
+
+    Raises:
+        UsageError: Nothing of the model can be made smaller by what may be used.
+        TaskError: The task's functions do not run.
+    """
+    left_out: list[str] = []
+    parts: list[Part] = []
+    attention = _attention(subject)
+    if "heads" in goals.use and attention and max(attention.values()) > 1:
+        parts.append(HeadRemoval(max(attention.values())))
+    parts += _removals(goals, subject, left_out, decided)
+    if "rank" in goals.use:
+        linear = _large_linear(subject.model, set(attention))
+        if attention or linear:
+            parts.append(RankCut(bool(attention), linear))
+    for word in goals.allow:
+        name, _, module = word.partition("=")
+        parts.append(Conversion(name, module))
+    retraining = _retraining(goals, subject, left_out, decided) if "retrain" in goals.use else None
+    space = Space(goals, tuple(parts), retraining, _precisions(goals), tuple(left_out))
+    if not space.parts and not any(space.export({"precision": word}).compresses for word in space.precisions):
+        raise UsageError(
+            "nothing of this model can be made smaller by what may be used" + "".join(f"; {why}" for why in left_out),
+            hint="`compressor inspect --task` shows what can be pruned; add to `use` or `allow`",
+        )
+    return space
+
+
+def _attention(subject: Subject) -> dict[str, int]:
+    """Attention of which heads can go -> its heads."""
+    declared = with_known(subject.model, subject.task.attention)
+    try:
+        names = select_attention(subject.model, declared, None, ()).names
+    except MethodError:
+        return {}
+    sites = attention_sites(subject.model, declared).attentions
+    return {site.name: site.heads for site in sites if site.name in names and site.reason is None}
+
+
+def _removals(goals: Goals, subject: Subject, left_out: list[str], decided: Decisions) -> list[Removal]:
+    """The layers that lose units together, with their sensitivity."""
+    found = removable(subject, left_out)
+    wanted: list[tuple[Kind, tuple[str, ...]]] = [("units", found.units), ("width", found.width)]
+    parts = []
+    for kind, names in wanted:
+        if kind not in goals.use or not names:
+            continue
+        step = Magnitude(prune="units", targets=tuple(name or "*" for name in names), ratio=0.5)
+        prober = maps.Prober(subject.task, subject.model, step, subject.device)
+        measured = None
+        if decided.setdefault(f"map of {kind}", _affordable(goals, subject, prober)):
+            measured = _sensitivity(subject, prober)
+        else:
+            left_out.append(f"the sensitivity map of {kind}: it takes too long, so these layers lose units alike")
+        if measured is not None:
+            layers = [layer for layer in measured.layers if layer.points]
+            groups = tuple(layer.modules for layer in layers)
+            sizes = tuple(layer.sizes for layer in layers)
+        else:
+            groups = tuple((name,) for name in names)
+            sizes = tuple(tuple(prober.sizes(name)) for name in names)
+        if groups:
+            parts.append(Removal(kind, groups, sizes, measured))
+    return parts
+
+
+def removable(subject: Subject, left_out: list[str]) -> Removable:
+    """Recurrent layers and cells, and Linear layers and convolutions, of which one unit can be taken out."""
+    model, example = subject.model, trace_example(subject.task)
+    cells = find_own_cells(model, example)
+    try:
+        every = select_layers(model, ("*",), (), cells).names
+    except MethodError as error:
+        left_out.append(error.message)
+        return Removable((), ())
+    good: list[str] = []
+    with subject.progress.bar("trying what can be removed", len(every)) as bar:
+        for name in every:
+            if _removes(model, example, name):
+                good.append(name)
+            bar.advance(1, name)
+    recurrent = [name for name in good if name in cells or isinstance(model.get_submodule(name), RECURRENT)]
+    refused = [name for name in every if name not in good and isinstance(model.get_submodule(name), RECURRENT)]
+    left_out += [f"units of `{name}` cannot be removed" for name in refused]
+    return Removable(tuple(recurrent), tuple(name for name in good if name not in recurrent))
+
+
+def _removes(model: nn.Module, example: tuple[torch.Tensor, ...], name: str) -> bool:
+    try:
+        removal.prune(model, {}, [example], names=[name], amount=Amount(count=1))
+    except CompressorError:
+        return False
+    return True
+
+
+def _affordable(goals: Goals, subject: Subject, prober: maps.Prober) -> int:
+    """Whether a sensitivity map takes no more than its share of the time limit."""
+    if goals.time is None or len(prober.names) == 1:
+        return 1
+    with subject.limited(SLICE):
+        started = time.perf_counter()
+        with suppress(MethodError):
+            prober.together(dict.fromkeys(prober.names[:1], RATIOS[0]))
+        seconds = (time.perf_counter() - started) * len(prober.names) * len(RATIOS)
+    return int(seconds <= _MAP_SHARE * goals.time)
+
+
+def _sensitivity(subject: Subject, prober: maps.Prober) -> Sensitivity:
+    """The map of these layers, from the cache if it was measured before."""
+    with subject.limited(SLICE):
+        path = maps.cache_file(prober, RATIOS)
+        known = maps.read_cache(path)
+        if known is None:
+            known = maps.measure(prober, RATIOS, progress=subject.progress)
+            with suppress(OutputError):  # the measurement is good without it
+                maps.write_cache(path, known)
+    return known
+
+
+def _large_linear(model: nn.Module, attention: set[str]) -> tuple[str, ...]:
+    """Linear layers that are worth cutting and no part of attention."""
+    inside = tuple(f"{name}." for name in attention)
+    return tuple(
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and min(module.in_features, module.out_features) >= _LARGE
+        and not name.startswith(inside)
+    )
+
+
+def _precisions(goals: Goals) -> tuple[str, ...]:
+    """What the format can store weights in, from the largest; the one that the goals give, if they give one."""
+    options = goals.exports[0]
+    field = type(options).model_fields.get("precision")
+    if field is None:
+        return ()
+    if "precision" in options.model_fields_set or "precision" not in goals.use:
+        return (str(options.model_dump()["precision"]),)
+    order = ("float32", "float16", "int8", "int4")
+    return tuple(word for word in order if word in get_args(field.annotation))
+
+
+def _retraining(goals: Goals, subject: Subject, left_out: list[str], decided: Decisions) -> Retraining | None:
+    """How long retraining may be, and what it learns from."""
+    if not any(parameter.requires_grad for parameter in subject.model.parameters()):
+        left_out.append("retraining: no parameter of the model takes a gradient")
+        return None
+    generator = torch.Generator().manual_seed(subject.seed)
+    first, count = None, 0
+    for inputs, target in subject.task.batches(generator):
+        first = first or (inputs, target)
+        count += 1
+        if count >= _MOST_COUNTED:
+            break
+    if first is None:
+        left_out.append("retraining: the task gives no batches")
+        return None
+    if "batches" not in decided:
+        decided["batches"] = _longest(goals, subject, first[0], count)
+    most = decided["batches"]
+    loss, labelled = _loss(subject, first)
+    weights = ("0.5", "0.9", "1.0") if labelled else ("1.0",)
+    return Retraining(min(_FEWEST, most), most, count, loss, weights)
+
+
+def _longest(goals: Goals, subject: Subject, inputs: tuple[torch.Tensor, ...], epoch: int) -> int:
+    """Batches of the longest retraining: some epochs, or what a share of the time limit lets through."""
+    if goals.time is None:
+        return max(2 * _FEWEST, _EPOCHS * epoch)
+    started = time.perf_counter()
+    for _ in range(3):
+        _step_like(subject, inputs)
+    seconds = (time.perf_counter() - started) / 3
+    affordable = int(_RETRAIN_SHARE * goals.time / max(seconds, 1e-6))
+    return max(2 * _FEWEST, min(affordable, 2 * _EPOCHS * epoch))
+
+
+def _step_like(subject: Subject, inputs: tuple[torch.Tensor, ...]) -> None:
+    """About the work of one batch of retraining: the teacher's pass, the pupil's, and its gradients."""
+    placed = tuple(part.to(subject.device) for part in inputs)
+    with torch.no_grad():
+        subject.model(*placed)
+    outputs = subject.model(*placed)
+    _first(outputs).float().square().mean().backward()
+    subject.model.zero_grad(set_to_none=True)
+
+
+def _loss(subject: Subject, batch: tuple[tuple[torch.Tensor, ...], object]) -> tuple[str, bool]:
+    """The distance for distillation, and whether the task has labels.
+
+    Whole numbers as targets: classes, so the outputs are logits. Rows of length 1: embeddings. Numbers otherwise.
+    """
+    inputs, target = batch
+    with torch.no_grad():
+        outputs = subject.model(*(part.to(subject.device) for part in inputs))
+    output = _first(outputs).float()
+    labelled = target is not None
+    targets = [part for part in (target if isinstance(target, (tuple, list)) else [target]) if torch.is_tensor(part)]
+    if any(not part.is_floating_point() for part in targets) and output.shape[-1] > 1:
+        return "kl", labelled
+    lengths = output.norm(dim=-1)
+    return ("cosine" if bool((lengths - 1).abs().max() < 1e-3) else "mse"), labelled
+
+
+def _first(outputs: object) -> torch.Tensor:
+    return outputs if isinstance(outputs, torch.Tensor) else outputs[0]  # type: ignore[index]

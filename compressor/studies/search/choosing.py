@@ -1,0 +1,81 @@
+"""Which point is the answer, what no other beats, and what each goal costs if no point meets all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from compressor.report import GoalCost
+from compressor.studies.search.estimates import frontier
+from compressor.studies.search.schedule import rank
+
+if TYPE_CHECKING:
+    from compressor.studies.search.estimates import Estimate
+    from compressor.studies.search.goals import Goals
+    from compressor.studies.search.records import Trail
+    from compressor.studies.search.worker import View
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Points that were tried in full and meet the goals."""
+
+    confirmed: tuple[Estimate, ...]
+    """Also on the data that the search did not see, the best first."""
+    passed_over: tuple[Estimate, ...]
+    """Not there; better than the first of the others."""
+
+
+def candidates(view: View, goals: Goals) -> Candidates:
+    """The points that meet all goals, split by what `evaluate` says of them."""
+    trails = {trail.number: trail for trail in view.points}
+    good = sorted(
+        (estimate for estimate in in_full(view) if estimate.meets(goals)), key=lambda estimate: rank(estimate, goals)
+    )
+    confirmed = tuple(estimate for estimate in good if holds_unseen(trails[estimate.number], estimate, goals))
+    first = confirmed[0].number if confirmed else None
+    passed_over = []
+    for estimate in good:
+        if estimate.number == first:
+            break
+        passed_over.append(estimate)
+    return Candidates(confirmed, tuple(passed_over))
+
+
+def holds_unseen(trail: Trail, estimate: Estimate, goals: Goals) -> bool:
+    """Whether the goals are met by `evaluate` too, if the search looked at `validate`."""
+    outcome = trail.outcome(2)
+    if outcome is None or outcome.unseen is None:
+        return True
+    return replace(estimate, drop=outcome.unseen.value).meets(goals)
+
+
+def in_full(view: View) -> list[Estimate]:
+    """The points of the last rung."""
+    return [estimate for estimate in view.estimates if estimate.rung == 2 and not estimate.failed]
+
+
+def best_known(view: View, goals: Goals) -> list[Estimate]:
+    """What no other beats, among the points that were tried in full."""
+    return frontier(in_full(view), goals)
+
+
+def costs(view: View, goals: Goals) -> tuple[GoalCost, ...]:
+    """For each goal the best value in it among the points that meet all others."""
+    limits = {"drop": goals.max_drop, "bytes": goals.max_bytes, "latency": goals.max_latency}
+    found = []
+    for name, goal in limits.items():
+        if goal is None:
+            continue
+        relaxed = goals.model_copy(update={f"max_{name}": None})
+        able = [estimate for estimate in in_full(view) if estimate.meets(relaxed)]
+        best = min(able, key=lambda estimate: (getattr(estimate, name), estimate.number), default=None)
+        found.append(
+            GoalCost(
+                name=name,
+                goal=float(goal),
+                reached=None if best is None else float(getattr(best, name)),
+                number=None if best is None else best.number,
+            )
+        )
+    return tuple(found)

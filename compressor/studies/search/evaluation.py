@@ -1,0 +1,93 @@
+"""Evaluates a point at a rung: without training, after a short one, or in full on the exported file."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from compressor.errors import CompressorError, MethodError, TaskError
+from compressor.measure import size
+from compressor.methods import METHODS
+from compressor.progress import Progress, Silent
+from compressor.studies.search import files
+from compressor.studies.search.outcomes import Outcome
+from compressor.studies.search.prediction import round_as_stored, weight_bytes
+from compressor.task.forwards import TorchForward
+
+if TYPE_CHECKING:
+    from compressor.methods.base import State
+    from compressor.studies.search.knobs import Point
+    from compressor.studies.search.space import Rung, Space
+    from compressor.studies.search.subject import Subject
+
+_SILENT: Final = Silent()
+
+
+class Evaluator:
+    """Carries recipes out on one task."""
+
+    def __init__(self, subject: Subject, space: Space, progress: Progress = _SILENT) -> None:
+        """For points of `space`."""
+        self.subject = subject
+        self.space = space
+        self.progress = progress
+
+    def at(self, point: Point, rung: Rung) -> Outcome:
+        """What a rung gives for a point. A recipe that cannot be carried out is no error: the outcome says why."""
+        started = time.perf_counter()
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(self.subject.seed)
+                outcome = self._in_full(point) if rung == 2 else self._of_torch(point, rung)
+        except TaskError as error:  # a metric that is not finite, or code of the task that a smaller model breaks
+            outcome = Outcome(refused=f"{self.subject.function}: {' '.join(error.message.split())}")
+        except CompressorError as error:
+            outcome = Outcome(refused=" ".join(error.message.split()))
+        return outcome.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
+
+    def compressed(self, point: Point, rung: Rung) -> State:
+        """The model after the steps of a rung.
+
+        Raises:
+            MethodError: A step cannot be carried out.
+        """
+        context, state = self.subject.context(self.progress), self.subject.state()
+        for step in self.space.steps(point, rung):
+            state = METHODS[step["method"]].model_validate(step).apply(state, context).state
+        broken = [name for name, item in state.model.named_parameters() if not bool(item.isfinite().all())]
+        if broken:
+            raise MethodError(f"weights are not finite after training: {', '.join(broken[:3])}")
+        return state
+
+    def _of_torch(self, point: Point, rung: Rung) -> Outcome:
+        """The PyTorch model with its weights rounded as the file's are; the size is computed."""
+        state = self.compressed(point, rung)
+        model = copy.deepcopy(state.model)
+        precision = self.space.precision(point)
+        round_as_stored(model, precision)
+        examined = self.subject.examine(TorchForward(model, self.subject.device), sliced=True)
+        return Outcome(
+            drop=self.subject.drop(examined, sliced=True),
+            score=examined.score.value,
+            weight_bytes=weight_bytes(state.model, precision),
+            parameters=size.count(state.model)[0],
+        )
+
+    def _in_full(self, point: Point) -> Outcome:
+        """The exported file: its bytes, its latency if that counts, and its metric."""
+        state = self.compressed(point, 2)
+        timed = self.space.goals.times_files
+        written = files.write(self.subject, state, self.space.export(point), timed=timed)
+        return Outcome(
+            drop=self.subject.drop(written.examined),
+            score=written.examined.score.value,
+            bytes=written.bytes,
+            weight_bytes=weight_bytes(state.model, self.space.precision(point)),
+            latency_ms=written.latency_ms,
+            parameters=size.count(state.model)[0],
+            unseen=None if written.unseen is None else self.subject.unseen_drop(written.unseen),
+            unseen_score=None if written.unseen is None else written.unseen.score.value,
+        )

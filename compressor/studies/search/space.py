@@ -1,0 +1,136 @@
+"""The space of a search: every recipe that a model's parts and the goals allow, one for each point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from compressor.recipe.model import Recipe
+from compressor.studies.search.knobs import Knob, Point
+from compressor.studies.search.parts import MOST, Removal, Retraining, joined
+
+if TYPE_CHECKING:
+    from compressor.formats import ExportOptions
+    from compressor.studies.search.goals import Goals
+    from compressor.studies.search.parts import Part
+
+Rung = Literal[0, 1, 2]
+RUNGS: Final[dict[Rung, str]] = {0: "without training", 1: "short training", 2: "in full"}
+SHORT: Final = 1 / 8
+"""Length of the retraining of rung 1, in parts of the whole."""
+_LEVELS: Final = (0.5, 0.75, 0.25, 0.85, 0.65, 0.9)
+"""Of what can be removed, in the points that are tried first."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """All recipes of a search."""
+
+    goals: Goals
+    parts: tuple[Part, ...]
+    """What removes and converts, in the order of the recipe's steps."""
+    retraining: Retraining | None
+    precisions: tuple[str, ...]
+    """What weights may be stored in, from the largest to the smallest; none if the format has no choice."""
+    left_out: tuple[str, ...]
+    """What is not tried and why, in sentences."""
+
+    @cached_property
+    def knobs(self) -> tuple[Knob, ...]:
+        """Everything that can be turned."""
+        precision = (Knob("precision", words=self.precisions),) if len(self.precisions) > 1 else ()
+        return (*joined(self.parts), *precision, *(self.retraining.knobs if self.retraining else ()))
+
+    def export(self, point: Point) -> ExportOptions:
+        """How the file of a point is written."""
+        options = self.goals.exports[0]
+        precision = self.precision(point)
+        if precision is None or precision == options.model_dump().get("precision"):
+            return options
+        return type(options).model_validate(options.model_dump(exclude_unset=True) | {"precision": precision})
+
+    def precision(self, point: Point) -> str | None:
+        """What the weights of a point are stored in; None if that is the format's own."""
+        if not self.precisions:
+            return None
+        return str(point["precision"]) if len(self.precisions) > 1 else self.precisions[0]
+
+    def steps(self, point: Point, rung: Rung) -> list[dict[str, Any]]:
+        """The recipe's steps at a rung."""
+        steps = [step for part in self.parts for step in part.steps(point)]
+        if rung == 0 or self.retraining is None or not steps:
+            return steps
+        return [*steps, self.retraining.step(point, SHORT if rung == 1 else 1.0)]
+
+    def is_something(self, point: Point) -> bool:
+        """Whether a point's recipe does anything: no step and no rounding is the original."""
+        return bool(self.steps(point, 2)) or self.export(point).compresses
+
+    def recipe(self, point: Point, number: int, limits: dict[str, float] | None = None) -> Recipe:
+        """The whole recipe of a point, under the number by which the study knows it."""
+        exported = self.export(point)
+        return Recipe.model_validate(
+            {
+                "schema_version": 1,
+                "name": f"{self.goals.name}-{number}",
+                "description": f"Point {number} of a search.",
+                "seed": self.goals.seed,
+                "steps": self.steps(point, 2),
+                "exports": [{"format": exported.format, **exported.model_dump(mode="json", exclude_unset=True)}],
+                "limits": limits or {},
+            }
+        )
+
+    def smallest(self) -> Point:
+        """The point that leaves least: everything that can go goes, in the fewest bits."""
+        point = self._at(level=1.0, follows=0.0, precision=self.precisions[-1] if self.precisions else "")
+        return point | {knob.name: knob.low for knob in self.knobs if knob.name == "rank"}
+
+    def seeds(self) -> list[Point]:
+        """The points that are tried first: rising amounts, by the sensitivity map and evenly, in each precision."""
+        stored = list(reversed(self.precisions)) or [""]
+        eight = ["int8"] if "int8" in stored else stored[:1]
+        points = [self._at(0.0, 0.0, word) for word in stored]
+        points += [self._at(level, 1.0, word) for word in eight for level in _LEVELS]
+        points += [self._at(level, 0.0, word) for word in stored for level in _LEVELS[:2]]
+        unique: list[Point] = []
+        for point in points:
+            if point not in unique and self.is_something(point):
+                unique.append(point)
+        return unique
+
+    def _at(self, level: float, follows: float, precision: str) -> Point:
+        """Removals at a level from 0 to 1, the rest in the middle or as it was."""
+        values: Point = {}
+        for part in self.parts:
+            for knob in part.knobs:
+                values[knob.name] = knob.at(0.0) if knob.words else knob.at(0.5)
+                if knob.name in ("units", "width", "heads"):
+                    values[knob.name] = knob.at(min(1.0, level))
+                elif knob.name == "rank":
+                    values[knob.name] = knob.high
+                elif knob.name.endswith(".map"):
+                    values[knob.name] = follows
+                elif isinstance(part, Removal) and not knob.words:
+                    values[knob.name] = 0.0
+        if len(self.precisions) > 1:
+            values["precision"] = precision
+        for knob in self.retraining.knobs if self.retraining else ():
+            values[knob.name] = knob.at(0.75 if knob.name in ("batches", "lr") else 0.5)
+        return values
+
+    def described(self) -> list[str]:
+        """What may be tried, for a reader."""
+        lines = []
+        for part in self.parts:
+            if isinstance(part, Removal):
+                units = sum(sum(sizes) for sizes in part.sizes)
+                lines.append(f"{part.name} of {len(part.groups)} layers ({units} in all), up to {100 * MOST:.0f} %")
+            else:
+                lines.append(", ".join(knob.name for knob in part.knobs))
+        if self.precisions:
+            lines.append(f"precision: {', '.join(self.precisions)}")
+        if self.retraining:
+            lines.append(f"retraining of {self.retraining.least} to {self.retraining.most} batches")
+        return lines

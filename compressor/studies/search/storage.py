@@ -1,0 +1,291 @@
+"""The study in Optuna's storage: trials are begun, finished and read here, by any number of workers.
+
+A trial of the storage is one point at one rung. Two workers may begin the same at the same moment; both then look, and
+the one with the higher number gives way, so that nothing is done twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from compressor.errors import CompressorError, UsageError
+from compressor.files import write_whole
+from compressor.studies.search.heartbeat import beating
+from compressor.studies.search.outcomes import Outcome
+from compressor.studies.search.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
+
+    from compressor.studies.search.knobs import Point
+    from compressor.studies.search.space import Rung, Space
+
+HEARTBEAT: Final = 10
+"""Seconds between two signs of life of a worker."""
+GRACE: Final = 60
+"""Seconds without one after which its trial is given to another."""
+PATIENCE: Final = 30.0
+"""Seconds for which a storage that does not answer is asked again."""
+PENDING: Final = "unsaved"
+"""Folder for results that the storage could not take."""
+Answer = TypeVar("Answer")
+
+
+class StorageGoneError(CompressorError):
+    """A storage that does not answer any more."""
+
+
+class Store:
+    """One study of a storage."""
+
+    def __init__(self, url: str, name: str, folder: Path, *, shared: bool) -> None:
+        """Open the storage and make the study, if there is none of this name.
+
+        Args:
+            url: As SQLAlchemy takes it, `sqlite:///FILE` or `postgresql://USER@HOST/DATABASE`.
+            name: Of the study.
+            folder: For results that the storage cannot take.
+            shared: Whether other workers may use it at the same time.
+
+        Raises:
+            UsageError: There is no such storage, or its driver is missing.
+        """
+        self.url, self.name, self.folder, self.shared = _with_driver(url), name, folder, shared
+        self._storage = _opened(self.url, shared=shared)
+        self.study_id = self._study()
+
+    def _study(self) -> int:
+        from optuna.exceptions import DuplicatedStudyError
+        from optuna.study import StudyDirection
+
+        with contextlib.suppress(KeyError):
+            return int(self._storage.get_study_id_from_name(self.name))
+        try:
+            return int(self._storage.create_new_study([StudyDirection.MINIMIZE] * 3, self.name))
+        except DuplicatedStudyError:  # another worker was faster
+            return int(self._storage.get_study_id_from_name(self.name))
+
+    def facts(self) -> dict[str, Any]:
+        """What is known of the whole study."""
+        return dict(self._asked(lambda: self._storage.get_study_user_attrs(self.study_id)))
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep a fact about the whole study; JSON."""
+        self._asked(lambda: self._storage.set_study_user_attr(self.study_id, key, value))
+
+    def records(self) -> list[Record]:
+        """Every trial, in the order of their numbers."""
+        trials = self._asked(lambda: self._storage.get_all_trials(self.study_id, deepcopy=False))
+        return [_record(trial) for trial in sorted(trials, key=lambda trial: trial.number)]
+
+    def begin(self, space: Space, point: Point, rung: Rung, origin: str, point_number: int | None = None) -> int | None:
+        """Begin a trial; its number, or None if another worker does the same already."""
+        from optuna.trial import TrialState, create_trial
+
+        attributes: dict[str, Any] = {"rung": rung, "origin": origin, "precision": space.precision(point)}
+        if point_number is not None:
+            attributes["point"] = point_number
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=point,
+            distributions={knob.name: knob.distribution() for knob in space.knobs},
+            user_attrs=attributes,
+        )
+        trial_id = self._asked(lambda: self._storage.create_new_trial(self.study_id, template))
+        if self.shared:
+            self._asked(lambda: self._storage.record_heartbeat(trial_id))
+        number = int(self._asked(lambda: self._storage.get_trial_number_from_id(trial_id)))
+        if self.shared and self._is_double(number):
+            self.give_up(number, double=True)
+            return None
+        return number
+
+    def _is_double(self, number: int) -> bool:
+        """Whether a trial with a lower number stands for the same."""
+        records = {record.number: record for record in self.records()}
+        own = records[number]
+        return any(
+            other.state != "lost"
+            and other.rung == own.rung
+            and (other.point_number == own.point_number or (own.rung == 0 and other.point == own.point))
+            for other in records.values()
+            if other.number < number
+        )
+
+    def finish(self, number: int, outcome: Outcome) -> None:
+        """Keep the result of a trial; if the storage does not take it, in a file, from which it is saved later.
+
+        Raises:
+            StorageGoneError: The storage does not answer.
+        """
+        path = self.folder / PENDING / f"{number}.json"
+        try:
+            self._save(number, outcome)
+        except StorageGoneError as error:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, json.dumps(outcome.stored()).encode())
+            error.hint = f"the result of trial {number} is kept in {path}; the same command saves it and goes on"
+            raise
+        path.unlink(missing_ok=True)
+
+    def _save(self, number: int, outcome: Outcome) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        trial_id = self._id(number)
+        with contextlib.suppress(UpdateFinishedTrialError):  # given to another worker meanwhile
+            self._asked(lambda: self._storage.set_trial_user_attr(trial_id, "outcome", outcome.stored()))
+            if outcome.failed or outcome.drop is None:
+                self._asked(lambda: self._storage.set_trial_state_values(trial_id, TrialState.FAIL))
+                return
+            values = (
+                outcome.drop.value,
+                float(outcome.bytes or outcome.weight_bytes or 0),
+                float(outcome.latency_ms or 0.0),
+            )
+            self._asked(lambda: self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values))
+
+    def save_pending(self) -> int:
+        """Save results that an earlier process could not; how many there were."""
+        paths = sorted((self.folder / PENDING).glob("*.json"))
+        for path in paths:
+            self.finish(int(path.stem), Outcome.model_validate_json(path.read_bytes()))
+        return len(paths)
+
+    def give_up(self, number: int, *, double: bool = False) -> None:
+        """End a trial without a result."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        trial_id = self._id(number)
+        with contextlib.suppress(UpdateFinishedTrialError):
+            if double:
+                self._asked(lambda: self._storage.set_trial_user_attr(trial_id, "double", True))
+            self._asked(lambda: self._storage.set_trial_state_values(trial_id, TrialState.FAIL))
+
+    def give_up_stale(self) -> None:
+        """End the trials whose workers gave no sign of life for `GRACE` seconds."""
+        import optuna
+
+        if not self.shared:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study = optuna.load_study(study_name=self.name, storage=self._storage)
+            self._asked(lambda: optuna.storages.fail_stale_trials(study))
+
+    @contextlib.contextmanager
+    def alive(self, number: int) -> Iterator[None]:
+        """Give signs of life for a trial while its work is done."""
+        if not self.shared:
+            yield
+            return
+        trial_id = self._id(number)
+        with beating(lambda: self._storage.record_heartbeat(trial_id), HEARTBEAT):
+            yield
+
+    def _id(self, number: int) -> int:
+        return int(self._asked(lambda: self._storage.get_trial_id_from_study_id_trial_number(self.study_id, number)))
+
+    def _asked(self, question: Callable[[], Answer]) -> Answer:
+        """What the storage answers; asked again for a while if it does not.
+
+        Raises:
+            StorageGoneError: It did not answer within `PATIENCE` seconds, or its file is gone.
+        """
+        from optuna.exceptions import StorageInternalError
+        from sqlalchemy.exc import SQLAlchemyError
+
+        deadline, pause = time.monotonic() + PATIENCE, 0.2
+        while True:
+            try:
+                self._refuse_missing_file()
+                return question()
+            except (SQLAlchemyError, StorageInternalError) as error:
+                if time.monotonic() + pause > deadline:
+                    raise StorageGoneError(
+                        f"the storage {shown(self.url)} does not answer: {_reason(error)}",
+                        hint="what was finished is in it; when it is there again, the same command goes on",
+                    ) from error
+                self._storage.remove_session()
+                time.sleep(pause)
+                pause *= 2
+
+    def _refuse_missing_file(self) -> None:
+        """A file that was removed under an open connection takes what is written and keeps nothing."""
+        prefix = "sqlite:///"
+        if self.url.startswith(prefix) and not Path(self.url.removeprefix(prefix)).is_file():
+            raise StorageGoneError(
+                f"the study {self.url.removeprefix(prefix)} is gone: its file was moved or removed",
+                hint="put it back and give the same command again; without it the search begins anew",
+            )
+
+
+def _record(trial: FrozenTrial) -> Record:
+    attributes = trial.user_attrs
+    outcome = attributes.get("outcome")
+    finished = trial.state.is_finished()
+    return Record(
+        number=trial.number,
+        point_number=attributes.get("point", trial.number),
+        rung=attributes["rung"],
+        point=dict(trial.params),
+        state="running" if not finished else "lost" if outcome is None else "done",
+        outcome=None if outcome is None else Outcome.model_validate_json(json.dumps(outcome)),
+        precision=attributes.get("precision"),
+        origin=attributes.get("origin", ""),
+        is_double=attributes.get("double", False),
+    )
+
+
+def _opened(url: str, *, shared: bool) -> RDBStorage:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.storages.RDBStorage(
+                url,
+                engine_kwargs=options,
+                heartbeat_interval=HEARTBEAT if shared else None,
+                grace_period=GRACE if shared else None,
+            )
+    except ImportError as error:
+        raise UsageError(
+            f"the storage {shown(url)} needs a driver that is not installed: {error}",
+            hint="pip install 'edge-compressor[postgresql]'",
+        ) from error
+    except Exception as error:  # drivers and SQLAlchemy have no common base
+        raise UsageError(
+            f"there is no storage at {shown(url)}: {_reason(error)}",
+            hint="such as postgresql://USER:PASSWORD@HOST/DATABASE, for a server that runs and a database that exists",
+        ) from error
+
+
+def _with_driver(url: str) -> str:
+    """Psycopg 3, the driver of the extra, if the address names none."""
+    return url.replace("postgresql://", "postgresql+psycopg://", 1).replace("postgres://", "postgresql+psycopg://", 1)
+
+
+def shown(url: str) -> str:
+    """An address without its password."""
+    before, separator, after = url.rpartition("@")
+    if not separator:
+        return url
+    scheme, _, login = before.partition("://")
+    return f"{scheme}://{login.partition(':')[0]}@{after}"
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error.__cause__ or error).strip().splitlines()
+    return text[0] if text else type(error).__name__

@@ -1,0 +1,166 @@
+"""What a search knows of a task before its first trial: the model, its metric, and how long things take."""
+
+from __future__ import annotations
+
+import copy
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from compressor.errors import TaskError
+from compressor.measure import accuracy
+from compressor.methods.base import Context, State
+from compressor.pipeline.dry_run import try_out
+from compressor.progress import Progress, Silent
+from compressor.task.forwards import TorchForward
+from compressor.task.view import has_validation_data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import nn
+
+    from compressor.measure.accuracy import Examined
+    from compressor.methods.base import Batches
+    from compressor.report import Drop
+    from compressor.task.guard import GuardedTask
+    from compressor.task.samples import Sample
+
+SLICE: Final = 256
+"""Samples of an evaluation in rungs without the whole retraining, for tasks that take a `limit`."""
+_REPEATS: Final = 2
+"""How often the original is evaluated to see whether the metric is noisy."""
+
+
+@dataclass(frozen=True)
+class CachedContext(Context):
+    """A step's context whose calibration batches are drawn once for a whole search."""
+
+    kept: dict[int, Batches] = field(default_factory=dict)
+
+    def first_batches(self, count: int, *, hint: str = "") -> Batches:
+        """The first training batches; the same tensors every time, which no step changes."""
+        if count not in self.kept:
+            self.kept[count] = super().first_batches(count, **({"hint": hint} if hint else {}))
+        return self.kept[count]
+
+
+@dataclass
+class Subject:
+    """A task under search."""
+
+    task: GuardedTask
+    device: torch.device
+    seed: int
+    progress: Progress = field(default_factory=Silent)
+    kept: dict[int, Batches] = field(default_factory=dict)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The original, in evaluation mode, on the device; never changed."""
+        return self.task.model().to(self.device).eval()
+
+    @cached_property
+    def real(self) -> tuple[Sample, ...]:
+        """A few inputs of the task's own data, known once the task was tried."""
+        return try_out(self.task, self.model, self.device)
+
+    @cached_property
+    def validates(self) -> bool:
+        """Whether the task has data that no test uses: then `evaluate` is not looked at while the search goes on."""
+        return has_validation_data(self.task)
+
+    @property
+    def function(self) -> str:
+        """What the search measures with."""
+        return "validate" if self.validates else "evaluate"
+
+    @cached_property
+    def original(self) -> Examined:
+        """The original's metric."""
+        return self.examine(TorchForward(self.model, self.device))
+
+    @cached_property
+    def noise(self) -> float:
+        """By how much the metric of the same model differs from call to call; 0 if it does not."""
+        values = [self.original.score.value]
+        values += [self.examine(TorchForward(self.model, self.device)).score.value for _ in range(_REPEATS - 1)]
+        return max(values) - min(values)
+
+    @cached_property
+    def original_slice(self) -> Examined:
+        """The original's metric on the slice; the whole metric if the task takes no `limit`."""
+        return self.examine(TorchForward(self.model, self.device), sliced=True)
+
+    @cached_property
+    def original_unseen(self) -> Examined:
+        """The original's metric by `evaluate`."""
+        return self.examine(TorchForward(self.model, self.device), unseen=True)
+
+    @cached_property
+    def seconds_of_evaluation(self) -> float:
+        """How long the whole metric takes."""
+        started = time.perf_counter()
+        self.examine(TorchForward(self.model, self.device))
+        return time.perf_counter() - started
+
+    def examine(self, forward: Callable[..., object], *, sliced: bool = False, unseen: bool = False) -> Examined:
+        """The metric of a model or a file.
+
+        Args:
+            forward: What is called.
+            sliced: On the first samples only.
+            unseen: By `evaluate` though the task has `validate`.
+        """
+        with self.limited(SLICE if sliced else None):
+            return accuracy.examine(self.task, forward, validation=self.validates and not unseen, seed=self.seed)
+
+    def unseen_drop(self, examined: Examined) -> Drop:
+        """How much worse than the original by `evaluate`."""
+        return accuracy.drop(self.original_unseen, examined, seed=self.seed)
+
+    def drop(self, examined: Examined, *, sliced: bool = False) -> Drop:
+        """How much worse than the original."""
+        return accuracy.drop(self.original_slice if sliced else self.original, examined, seed=self.seed)
+
+    @contextmanager
+    def limited(self, samples: int | None) -> Iterator[None]:
+        """Let the task evaluate on so many samples for a while, if it can."""
+        before = self.task.limit
+        self.task.limit = samples
+        try:
+            yield
+        finally:
+            self.task.limit = before
+
+    def context(self, progress: Progress | None = None) -> Context:
+        """For the steps of one recipe, from the seed on."""
+        return CachedContext(
+            task=self.task,
+            original=self.model,
+            device=self.device,
+            generator=torch.Generator().manual_seed(self.seed),
+            progress=progress or Silent(),
+            kept=self.kept,
+        )
+
+    def state(self) -> State:
+        """Where a recipe starts."""
+        return State(copy.deepcopy(self.model), self.task.masks)
+
+    def check(self) -> None:
+        """Try the task and its metric.
+
+        Raises:
+            TaskError: Something of it does not run, or the metric is not a finite number.
+        """
+        self.progress.say("trying the task")
+        _ = self.real
+        self.progress.say("evaluating the original model")
+        _ = self.original
+        if self.noise and not self.original.score.value:
+            raise TaskError("the metric is 0 and changes from call to call", hint="look at `evaluate`")

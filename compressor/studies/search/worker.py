@@ -1,0 +1,134 @@
+"""One worker of a search: takes what is to be done next, does it, and tells the study, until nothing is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from compressor.studies.search.estimates import estimates
+from compressor.studies.search.prediction import Graphs
+from compressor.studies.search.records import trails
+from compressor.studies.search.sampling import draw, lost_points
+from compressor.studies.search.schedule import promotion, rank
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from compressor.studies.search.clock import Clock
+    from compressor.studies.search.estimates import Estimate
+    from compressor.studies.search.evaluation import Evaluator
+    from compressor.studies.search.knobs import Point
+    from compressor.studies.search.records import Record, Trail
+    from compressor.studies.search.space import Rung, Space
+    from compressor.studies.search.storage import Store
+
+
+@dataclass(frozen=True)
+class View:
+    """A study at one moment."""
+
+    records: list[Record]
+    points: list[Trail]
+    estimates: list[Estimate]
+
+    def estimate(self, number: int) -> Estimate:
+        """Of a point."""
+        return next(estimate for estimate in self.estimates if estimate.number == number)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done next."""
+
+    point: Point
+    rung: Rung
+    origin: str
+    point_number: int | None = None
+    trial: int | None = None
+    """A trial that was begun and not finished, by a process that is no more."""
+
+
+@dataclass
+class Worker:
+    """Carries out trials of one study."""
+
+    store: Store
+    space: Space
+    evaluator: Evaluator
+    clock: Clock
+    original_graph: int
+    """Bytes of the original's file beside its weights."""
+    name: str = ""
+    """Of several workers; they draw different points."""
+    told: Callable[[View, Job | None], None] = field(default=lambda view, job: None)
+    """Told before each trial and at the end."""
+
+    def view(self) -> View:
+        """The study as it is now."""
+        records = self.store.records()
+        points = trails(records)
+        graphs = Graphs.of(self.original_graph, records)
+        return View(records, points, estimates(points, self.space.goals, graphs))
+
+    def work(self) -> View:
+        """Go on until the limits of the goals are reached, or everything was tried."""
+        while True:
+            self.store.give_up_stale()
+            view = self.view()
+            job = self.next(view)
+            self.told(view, job)
+            if job is None or not self.clock.has_time_for(job.rung, view.records):
+                return view
+            number = job.trial
+            if number is None:
+                number = self.store.begin(self.space, job.point, job.rung, job.origin, job.point_number)
+            if number is None:  # another worker was faster
+                continue
+            with self.store.alive(number):
+                outcome = self.evaluator.at(job.point, job.rung)
+            self.store.finish(number, outcome)
+
+    def next(self, view: View) -> Job | None:
+        """What is to be done now; None if nothing is left."""
+        return self._unfinished(view) or self._further(view) or self._new(view) or self._closing(view)
+
+    def _unfinished(self, view: View) -> Job | None:
+        """A trial of a process that ended: the same one if no other worker can have it, or else one like it."""
+        if not self.store.shared:
+            for record in view.records:
+                if record.state == "running":
+                    return Job(record.point, record.rung, record.origin, record.point_number, record.number)
+        for record in lost_points(view.records):
+            return Job(record.point, 0, record.origin, record.point_number)
+        return None
+
+    def _further(self, view: View) -> Job | None:
+        if self.clock.is_late() and (best := self._closing(view)) is not None:
+            return best
+        chosen = promotion(view.points, view.estimates, self.space.goals, trains=self._trains)
+        return None if chosen is None else _promoted(chosen.trail, chosen.rung)
+
+    def _new(self, view: View) -> Job | None:
+        goals = self.space.goals
+        if goals.trials is not None and len(view.points) >= goals.trials:
+            return None
+        drawn = draw(self.space, view.points, view.estimates, index=len(view.records), worker=self.name)
+        return None if drawn is None else Job(drawn.point, 0, drawn.origin)
+
+    def _closing(self, view: View) -> Job | None:
+        """The best by the estimates goes on until it was tried in full."""
+        begun = {trail.number: trail for trail in view.points}
+        able = [estimate for estimate in view.estimates if not estimate.failed]
+        if not able:
+            return None
+        best = begun[min(able, key=lambda estimate: rank(estimate, self.space.goals)).number]
+        after: Rung = 1 if best.rung == 0 and self._trains else 2
+        return None if best.rung == 2 or after in best.begun else _promoted(best, after)
+
+    @property
+    def _trains(self) -> bool:
+        return self.space.retraining is not None
+
+
+def _promoted(trail: Trail, rung: Rung) -> Job:
+    return Job(trail.point, rung, trail.origin, trail.number)

@@ -1,0 +1,105 @@
+"""The study: what is begun, finished, lost and done twice, and storages that are not there any more."""
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+from compressor.errors import UsageError
+from compressor.formats import options_of
+from compressor.report import Drop
+from compressor.studies.search.goals import Goals
+from compressor.studies.search.outcomes import Outcome
+from compressor.studies.search.parts import Removal
+from compressor.studies.search.sampling import draw, lost_points
+from compressor.studies.search.space import Space
+from compressor.studies.search.storage import StorageGoneError, Store, shown
+
+GOALS = Goals(max_drop=0.01, exports=(options_of("onnx"),))
+SPACE = Space(GOALS, (Removal("units", (("rnn",),), ((8,),), None),), None, ("float32", "int8"), ())
+POINT = {"units": 0.5, "units.score": "l2", "precision": "int8"}
+DONE = Outcome(drop=Drop(value=0.002), bytes=900, weight_bytes=800, seconds=0.1)
+
+
+def opened(folder, *, shared=False):
+    return Store(f"sqlite:///{folder / 'study.db'}", "search", folder, shared=shared)
+
+
+def test_a_trial_is_running_then_done_and_another_process_sees_it(tmp_path):
+    store = opened(tmp_path)
+    number = store.begin(SPACE, POINT, 0, "seed")
+    assert [record.state for record in store.records()] == ["running"]
+    store.finish(number, DONE)
+    (record,) = opened(tmp_path).records()
+    assert (record.state, record.point, record.outcome, record.precision) == ("done", POINT, DONE, "int8")
+
+
+def test_a_recipe_that_cannot_be_carried_out_is_done_too_and_says_why(tmp_path):
+    store = opened(tmp_path)
+    store.finish(store.begin(SPACE, POINT, 0, "seed"), Outcome(refused="nothing is cut"))
+    (record,) = store.records()
+    assert (record.state, record.outcome.refused) == ("done", "nothing is cut")
+
+
+def test_of_two_workers_that_begin_the_same_the_later_gives_way(tmp_path):
+    first, second = opened(tmp_path, shared=True), opened(tmp_path, shared=True)
+    assert first.begin(SPACE, POINT, 0, "seed") == 0
+    assert second.begin(SPACE, POINT, 0, "seed") is None
+    assert [record.state for record in first.records()] == ["running", "lost"]
+    assert lost_points(first.records()) == []
+
+
+def test_the_trial_of_a_worker_that_is_gone_is_lost_and_its_point_is_tried_again(tmp_path):
+    store = opened(tmp_path, shared=True)
+    store.begin(SPACE, POINT, 0, "seed")
+    store.give_up_stale()
+    assert [record.state for record in store.records()] == ["running"]
+    _age_heartbeats(tmp_path / "study.db")
+    store.give_up_stale()
+    (lost,) = lost_points(store.records())
+    again = store.begin(SPACE, lost.point, 0, lost.origin, lost.point_number)
+    store.finish(again, DONE)
+    assert lost_points(store.records()) == []
+    assert [record.point_number for record in store.records()] == [0, 0]
+
+
+def _age_heartbeats(path):
+    """Let the last signs of life be an hour old."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("update trial_heartbeats set heartbeat = datetime('now', '-1 hour')")
+
+
+def test_a_study_file_that_is_removed_is_an_error_and_the_result_is_kept(tmp_path):
+    store = opened(tmp_path)
+    number = store.begin(SPACE, POINT, 0, "seed")
+    moved = (tmp_path / "study.db").rename(tmp_path / "elsewhere.db")
+    with pytest.raises(StorageGoneError, match="was moved or removed") as caught:
+        store.finish(number, DONE)
+    assert "is kept in" in caught.value.hint
+    moved.rename(tmp_path / "study.db")
+    again = opened(tmp_path)
+    assert again.save_pending() == 1
+    assert [record.outcome for record in again.records()] == [DONE]
+    assert again.save_pending() == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "postgresql://nobody@127.0.0.1:1/none", "sqlite:////no/such/folder/study.db"]
+)
+def test_a_storage_that_is_not_there_is_a_usage_error(tmp_path, url):
+    with pytest.raises(UsageError, match="there is no storage at"):
+        Store(url, "search", tmp_path, shared=True)
+
+
+def test_passwords_are_not_shown():
+    assert shown("postgresql://me:secret@host/study") == "postgresql://me@host/study"
+
+
+def test_the_same_records_give_the_same_next_point_in_any_process(tmp_path):
+    def next_point(_):
+        return draw(SPACE, [], [], index=40)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(next_point, range(2))
+    assert first == second
