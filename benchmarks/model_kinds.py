@@ -51,8 +51,9 @@ Made by `python benchmarks/model_kinds.py`: small models with random weights, ev
 (`targets: ["*"]`). *units*: parameters that are left; the smaller model was compared with the original whose units are
 silent. *file right*: the ONNX file of the smaller model agrees with it at sizes that the export did not see, *rounded*
 with int8 weights too. *streamed*: there is a step file as well, looked at for models that see no later step. `no` is a
-refusal with a reason, listed below; `-` was not tried. Rows are kept between runs (`--resume`): most of those of text were made before
-units took whole heads of attention, and have fewer parameters now.
+refusal with a reason, listed below; `-` was not tried.
+Rows are kept between runs (`--resume`): most of those of text were made before units took whole heads of attention, and
+have fewer parameters now.
 """
 
 

@@ -8,7 +8,6 @@ the tensors beside it can be read. No class or function that the file names is l
 from __future__ import annotations
 
 import io
-import json
 import re
 import stat
 import zipfile
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CheckpointError
-from compressor.files import read_text
+from compressor.files import json_object, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ _HEAD = 1024
 _MOST_CLASSES = 500
 """Classes that one file may name before it is given up."""
 _UNKNOWN = re.compile(r"Unsupported global: GLOBAL (\S+) was not an allowed global")
+_INDEX = ".index.json"
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _OTHER_FORMATS = (
@@ -73,7 +73,7 @@ def read(path: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(_HEAD)
     _refuse_other_kinds(path, head)
-    if path.name.endswith(".index.json"):
+    if path.name.endswith(_INDEX):
         return _sharded(path)
     if _is_safetensors(head):
         return read_safetensors(path)
@@ -113,7 +113,7 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
             raise CheckpointError(
                 f"{path} is {name}, not a checkpoint of PyTorch", hint="give a file of torch.save or safetensors"
             )
-    if path.name.endswith(".index.json"):
+    if path.name.endswith(_INDEX):
         return
     if head.isascii() and all(byte >= 32 or byte in b"\t\r\n" for byte in head):
         start = head.decode("ascii").split("\n")[0][:40]
@@ -140,13 +140,15 @@ def read_safetensors(path: Path) -> dict[str, Any]:
 def _sharded(index: Path) -> dict[str, Any]:
     """All tensors of the files that an index names; these must lie beside it."""
     try:
-        places = json.loads(read_text(index, CheckpointError, hint="get the file again"))["weight_map"]
+        places = (json_object(read_text(index, CheckpointError, hint="get the file again")) or {})["weight_map"]
         files = sorted(set(places.values()))
         plain = all(isinstance(name, str) and name == Path(name).name for name in files)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not an index of shards: it has no `weight_map` of names") from error
     if not plain:
         raise CheckpointError(f"{index} names files outside its own folder", hint="an index names files beside it")
+    if any(name.endswith(_INDEX) for name in files):
+        raise CheckpointError(f"{index} names an index among its shards", hint="an index names files of tensors")
     tensors: dict[str, Any] = {}
     for name in files:
         tensors.update(read(index.with_name(name)))

@@ -62,7 +62,8 @@ def test_an_unknown_limit_lists_the_known_ones(with_steps, refused):
         " --> recipe.yaml:6:10\n"
         "6 | limits: {zzz: 1}\n"
         "  |          ^\n"
-        "hint: it has `metric_drop`, `metric_drop_relative`, `parameters_ratio`, `file_ratio`, `file_bytes`, `speedup`, `latency_ms`"
+        "hint: it has `metric_drop`, `metric_drop_relative`, `parameters_ratio`, `file_ratio`, `file_bytes`, "
+        "`speedup`, `latency_ms`"
     )
 
 
@@ -236,7 +237,7 @@ def test_an_unknown_format_lists_the_known_ones(with_steps, refused):
         " --> recipe.yaml:6:13\n"
         "6 |   - format: coreml\n"
         "  |             ^\n"
-        "hint: formats: `executorch`, `litert`, `mnn`, `ncnn`, `onnx`, `ort`"
+        "hint: formats: `c`, `executorch`, `litert`, `mnn`, `ncnn`, `onnx`, `ort`"
     )
 
 
@@ -435,3 +436,8 @@ def test_a_key_that_is_very_deep_is_refused(head, depth):
 def test_a_count_that_no_run_would_end_with_is_refused(value):
     with pytest.raises(RecipeErrors, match="expected a whole number from"):
         load("weights-90", [f"steps.0.{value}"])
+
+
+@pytest.mark.parametrize("entry", ["[retrain]", "[]", "7", "null", "true", "[[1]]"])
+def test_an_entry_that_is_no_mapping_is_shown_how_it_is_written(with_steps, refused, entry):
+    assert "hint: write `- method: magnitude`" in refused(with_steps(f"- {entry}"))
