@@ -179,6 +179,7 @@ class Exporter:
 
 EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
     {
+        "c": Exporter("exporters.c"),
         "executorch": Exporter("exporters.executorch"),
         "litert": Exporter("exporters.litert"),
         "mnn": Exporter("exporters.mnn"),

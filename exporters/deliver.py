@@ -34,6 +34,8 @@ class Candidate:
     operators: Mapping[str, int] = field(default_factory=dict)
     opset: int | None = None
     notes: tuple[str, ...] = ()
+    stored: tuple[int, int] | None = None
+    """Bytes that a device stores, and the same compressed (gzip), if they are not those of the files."""
 
 
 def describe(
@@ -86,12 +88,16 @@ def deliver(candidate: Candidate, job: Job[Any]) -> Artifact:
     if not compared.passed:
         raise Disagreement.of(compared, f"the {candidate.format} file disagrees with PyTorch in {runtime}")
     needed = [candidate.path, *candidate.parts]
+    stored, compressed = candidate.stored or (
+        sum(part.stat().st_size for part in needed),
+        sum(size.gzip_bytes(part) for part in needed),
+    )
     file = open_file(candidate.path)
     artifact = Artifact(
         format=candidate.format,
         path=candidate.path.name,
-        bytes=sum(part.stat().st_size for part in needed),
-        gzip_bytes=sum(size.gzip_bytes(part) for part in needed),
+        bytes=stored,
+        gzip_bytes=compressed,
         sha256=sha256(candidate.path),
         opset=candidate.opset,
         inputs=file.inputs,

@@ -101,7 +101,7 @@ def _checked(job: Job[Options], given: Task, candidate: Path, bar: Bar) -> tuple
     artifact = facts.artifact(candidate, files, parity, job.seconds).model_copy(update={"checks": others})
     beside: Artifact | None = None
     more: dict[Path, bytes] = {}
-    table = rounded.table(reference, job, bar)
+    table = rounded.table(proto, candidate.parent, reference, job, bar)
     if options.step is not None:
         bar.advance(note="step by step")
         beside, more = step.checked(private_copy(job.model), candidate, job, options.step, bar, table)

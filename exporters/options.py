@@ -52,19 +52,16 @@ class FixedLengthOptions(ConvertedOptions):
         return self
 
 
-class ProgramOptions(FixedLengthOptions):
-    """Options of formats that are converted from a PyTorch program."""
+class RoundedOptions(FixedLengthOptions):
+    """Options of formats whose weights may have fewer bits, with the float file compared first."""
 
     precision: Literal["float32", "int8", "int4"] = "float32"
     """Of the weights of linear layers and recurrent cells; int8 and int4 compute their products in 8 bits."""
-    unroll: int = Field(default=64, ge=0, le=100_000)
-    """Most recurrent cells that a whole sequence may be written out as: positions x layers x directions. Each takes the
-    converter about a second."""
     quantized_error: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
     """How far a quantized output may be off, in parts of the largest output; by default 0.05 for int8, 0.2 for int4."""
 
     @model_validator(mode="after")
-    def _error_of_quantized_files_only(self) -> ProgramOptions:
+    def _error_of_quantized_files_only(self) -> RoundedOptions:
         if self.quantized_error is not None and self.precision == "float32":
             raise ValueError("`quantized_error` is an option of `precision: int8` and `int4`")
         return self
@@ -77,3 +74,11 @@ class ProgramOptions(FixedLengthOptions):
     def unrounded(self) -> Self:
         """The same in float32."""
         return self.model_copy(update={"precision": "float32", "quantized_error": None})
+
+
+class ProgramOptions(RoundedOptions):
+    """Options of formats that are converted from a PyTorch program."""
+
+    unroll: int = Field(default=64, ge=0, le=100_000)
+    """Most recurrent cells that a whole sequence may be written out as: positions x layers x directions. Each takes the
+    converter about a second."""

@@ -18,7 +18,7 @@ def export(
     task: TaskOption,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the files.", show_default=False)],
     formats: Annotated[
-        str, typer.Option("--format", metavar="WORD,WORD...", help="onnx, ort, mnn, ncnn, litert, executorch.")
+        str, typer.Option("--format", metavar="WORD,WORD...", help="onnx, ort, mnn, ncnn, litert, executorch, c.")
     ] = "onnx",
     precision: Annotated[
         Literal["float32", "float16", "int8", "int4"],

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.errors import UsageError
+from compressor.nn.budget import Point, allocate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,10 +29,7 @@ class Candidate:
 def allocate_ranks(candidates: Mapping[str, Candidate], parameters: int) -> dict[str, int | None]:
     """Ranks with which all matrices together have at most this many parameters, None = left as it is.
 
-    Greedy by the energy lost for each parameter saved, along the lower convex hull of every matrix' points (parameters,
-    energy lost), of which "as it is" is one: from there a matrix goes to the rank at which a saved parameter costs
-    least, and then down from corner to corner. What the last step saved too much is given back rank by rank, to where
-    it brings most for a parameter.
+    By the energy lost for each parameter saved (see `compressor.nn.budget`); "as it is" is one of a matrix' points.
 
     Raises:
         UsageError: Not even rank 1 everywhere is that small.
@@ -43,53 +39,11 @@ def allocate_ranks(candidates: Mapping[str, Candidate], parameters: int) -> dict
         raise UsageError(
             f"{parameters} parameters are fewer than the {least} of rank 1 everywhere", hint="raise the budget"
         )
-    ranks: dict[str, int | None] = dict.fromkeys(candidates)
-    total = sum(candidate.dense for candidate in candidates.values())
-    waiting = [
-        (price, index, name, goal)
-        for index, (name, candidate) in enumerate(candidates.items())
-        for price, goal in _descent(candidate)
-    ]
-    heapq.heapify(waiting)
-    while total > parameters:
-        _, _, name, goal = heapq.heappop(waiting)
-        candidate, now = candidates[name], ranks[name]
-        total -= (candidate.dense if now is None else now * candidate.per_rank) - goal * candidate.per_rank
-        ranks[name] = goal
-    _give_back(candidates, ranks, parameters - total)
-    return ranks
+    chosen = allocate({name: _points(candidate) for name, candidate in candidates.items()}, parameters)
+    return {name: candidates[name].most + 1 - place if place else None for name, place in chosen.items()}
 
 
-def _descent(candidate: Candidate) -> list[tuple[float, int]]:
-    """Corners of the hull from dense to rank 1: (energy lost for each parameter saved on the way to it, rank).
-
-    The prices rise, since the hull is convex: so a heap of all of them gives each matrix' corners in this order.
-    """
-    points = [(candidate.dense, 0.0, 0)]
-    points += [(rank * candidate.per_rank, candidate.losses[rank], rank) for rank in range(candidate.most, 0, -1)]
-    hull: list[tuple[int, float, int]] = []
-    for point in points:
-        while len(hull) > 1 and _price(hull[-2], hull[-1]) >= _price(hull[-1], point):
-            hull.pop()
-        hull.append(point)
-    return [(_price(before, after), after[2]) for before, after in itertools.pairwise(hull)]
-
-
-def _price(before: tuple[int, float, int], after: tuple[int, float, int]) -> float:
-    return (after[1] - before[1]) / (before[0] - after[0])
-
-
-def _give_back(candidates: Mapping[str, Candidate], ranks: dict[str, int | None], spare: int) -> None:
-    """Raise ranks while that fits, in place."""
-    while True:
-        gains = [
-            ((candidate.losses[rank] - candidate.losses[rank + 1]) / candidate.per_rank, name)
-            for name, candidate in candidates.items()
-            if (rank := ranks[name]) is not None and rank < candidate.most and candidate.per_rank <= spare
-        ]
-        if not gains:
-            return
-        best = max(gain for gain, _ in gains)
-        name = next(name for gain, name in gains if gain == best)
-        ranks[name] = (ranks[name] or 0) + 1
-        spare -= candidates[name].per_rank
+def _points(candidate: Candidate) -> list[Point]:
+    """As it is, then every rank from the largest down to 1."""
+    ranks = range(candidate.most, 0, -1)
+    return [Point(candidate.dense, 0.0), *(Point(r * candidate.per_rank, candidate.losses[r]) for r in ranks)]

@@ -49,7 +49,8 @@ def export(
     Args:
         model: Any float32 module, trained, on any device; it is not changed. It is exported in evaluation mode.
         args: Positional arguments of `forward`: a tensor, or a tuple of anything. As in `torch.onnx.export`.
-        path: Where the file goes; the ending chooses the format: `.onnx`, `.ort`, `.mnn`, `.tflite`, `.pte`, `.ncnn`.
+        path: Where the file goes; the ending chooses the format: `.onnx`, `.ort`, `.mnn`, `.tflite`, `.pte`,
+            `.ncnn`, `.c`.
         kwargs: Keyword arguments of `forward`.
         dynamic: Which axes of the inputs are open: `found` by calling the model with larger inputs; or
             {input: {axis: "batch" or "time"}} for each tensor in its order; or None: every axis is fixed.

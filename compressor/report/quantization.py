@@ -47,7 +47,7 @@ class QuantizationPoint(Fact):
 class Quantization(Fact):
     """What was rounded in a file, and what that costs."""
 
-    precision: Literal["int8", "int4"]
+    precision: Literal["int8", "int4", "mixed"]
     target: str
     matrices: tuple[QuantizedMatrix, ...]
     method: Literal["second_order", "nearest"] = "nearest"

@@ -56,6 +56,7 @@ RUNTIMES = {
     runtime.name: runtime
     for runtime in (
         Runtime("onnxruntime", "ONNX Runtime", ("onnxruntime",), (), "`format: onnx` and `format: ort`"),
+        Runtime("c", "C", ("ctypes", "numpy"), (), "`format: c`, with this machine's C compiler"),
         # Without its dependency `openvino-telemetry`, which reports use to its makers; it runs as well without.
         Runtime("openvino", "OpenVINO", ("openvino",), ("openvino==2026.4.1", _NUMPY), "checks ONNX files"),
         Runtime("tract", "tract", ("tract",), ("tract==0.23.9", _NUMPY), "checks ONNX files"),

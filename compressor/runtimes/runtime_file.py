@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from compressor.errors import ExportError
 from compressor.files import read_text
 from compressor.report import FileDescription
-from compressor.runtimes import environments, loading
+from compressor.runtimes import environments, generated_code, loading
 from compressor.runtimes.child import Server
 from compressor.runtimes.onnx_runtime import Feed, ModelFile, OnnxFile
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ONNX_RUNTIME_SUFFIXES = (".onnx", ".ort")
+SOURCE_SUFFIX = ".c"
 NCNN_SUFFIX = ".param"
 """Its weights are in `.bin`."""
 WORKERS = Path(__file__).with_name("workers")
@@ -139,6 +140,8 @@ class RuntimeFile(ModelFile):
         name = described.runtime
         if not path.is_file():
             raise ExportError(f"{path} is not a file", hint="export the model first, or correct the path")
+        if path.suffix == SOURCE_SUFFIX:
+            generated_code.ensure(path)
         title = environments.known(name).title
         self._load: dict[str, Any] = {
             "path": str(path.resolve()),

@@ -113,7 +113,7 @@ _RETRAIN = [
 ]
 _EXPORTS = [
     "exports:",
-    "  - format: onnx            # TODO: ort, mnn, ncnn, litert, executorch",
+    "  - format: onnx            # TODO: ort, mnn, ncnn, litert, executorch, c",
     "    precision: int8",
     "# limits:                   # TODO: what the exported file must reach; a miss gives exit code 1",
     "#   metric_drop: 0.01",

@@ -37,12 +37,13 @@ class Options(ExportOptions):
     stream: StreamOption = False
     """Also write a step file, `NAME.step.onnx`, and `NAME.step.py`, an example of the loop. Of causal models only.
     `true`, or options of the step file such as `{chunk: 4}`."""
-    precision: Literal["float32", "float16", "int8", "int4"] = "float32"
+    precision: Literal["float32", "float16", "int8", "int4", "mixed"] = "float32"
     """What weights are stored in. `float16`: also what the file computes in, recurrent nodes excepted. `int8`: matrices
     in 8 bits, a scale for each channel. `int4`: matrices of products in 4 bits, others in 8. Those that cost too much
-    stay float; the report lists them all."""
+    stay float. `mixed`: each matrix and table in 2 to 32 bits, within a budget of all of them, `bits` or `file_bytes`
+    of `rounding`. The report lists them all."""
     rounding: Rounding | None = Field(default=None, validate_default=True)
-    """How `precision: int8` and `int4` round; the defaults if it is left out."""
+    """How `precision: int8`, `int4` and `mixed` round; the defaults if it is left out."""
     float_io: bool = True
     """With `precision: float16`, inputs and outputs stay float32 and are cast inside the file."""
     check_in: tuple[Literal["openvino", "tract"], ...] = ()
@@ -52,10 +53,10 @@ class Options(ExportOptions):
     @field_validator("rounding")
     @classmethod
     def _rounding_of_integers_only(cls, rounding: Rounding | None, info: ValidationInfo) -> Rounding | None:
-        if info.data.get("precision") in ("int8", "int4"):
+        if info.data.get("precision") in ("int8", "int4", "mixed"):
             return rounding or Rounding()
         if rounding is not None and "precision" in info.data:
-            raise ValueError("`rounding` needs integers to round to: give `precision: int8` or `precision: int4`")
+            raise ValueError("`rounding` needs integers to round to: give `precision: int8`, `int4` or `mixed`")
         return rounding
 
     @model_validator(mode="after")
@@ -70,11 +71,22 @@ class Options(ExportOptions):
             raise ValueError(
                 "`check_in` compares with PyTorch to `atol`, which rounded weights do not reach: leave one out"
             )
-        if self.precision == "int4" and self.rounding.for_npu:
+        if self.precision != "int8" and self.rounding.for_npu:
             raise ValueError("the integers of accelerators have 8 bits: give `precision: int8`")
+        self._budget_of_mixed_bits()
         if self.rounding.activations == "uint16" and self.opset < _OPSET_OF_16_BITS:
             raise ValueError(f"`activations: uint16` needs `opset: {_OPSET_OF_16_BITS}` or newer, not {self.opset}")
         return self
+
+    def _budget_of_mixed_bits(self) -> None:
+        assert self.rounding is not None
+        budgets = [name for name in ("bits", "file_bytes") if getattr(self.rounding, name) is not None]
+        if self.precision == "mixed" and len(budgets) != 1:
+            raise ValueError(
+                "`precision: mixed` needs a budget in `rounding`: either `bits`, such as 4.5 a weight, or `file_bytes`"
+            )
+        if self.precision != "mixed" and budgets:
+            raise ValueError(f"`{budgets[0]}` is an option of `precision: mixed`")
 
     @model_validator(mode="after")
     def _shapes_that_the_file_can_have(self) -> Options:
@@ -103,6 +115,12 @@ class Options(ExportOptions):
     def compresses(self) -> bool:
         """Whether weights are stored in fewer bits than float32 has."""
         return self.precision != "float32"
+
+    @property
+    def integers(self) -> Literal["int8", "int4", "mixed"]:
+        """The precision, of a file with `rounding`."""
+        assert self.precision in ("int8", "int4", "mixed")
+        return self.precision
 
     @property
     def computes_in(self) -> Literal["float32", "float16"]:

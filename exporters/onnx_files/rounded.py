@@ -29,27 +29,44 @@ _ACCELERATORS = ("qnn", "nnapi")
 """Of whose tables the report says what they take of a file for NPUs."""
 
 
-def table(reference: nn.Module, job: Job[Options], bar: Bar) -> RowTable | None:
+def table(proto: onnx.ModelProto, folder: Path, reference: nn.Module, job: Job[Options], bar: Bar) -> RowTable | None:
     """The rows of a model's weights, rounded by second order on training data; None if that was not asked for.
 
     One for all files of an export, so that their integers are the same.
+
+    Args:
+        proto: The float graph of whole sequences.
+        folder: For temporary files.
+        reference: The PyTorch model.
+        job: The export.
+        bar: Told what is rounded.
     """
-    from exporters.quantization import calibration
+    from exporters.quantization import allocation, calibration
     from exporters.quantization.second_order.table import fill
 
     rounding = job.options.rounding
-    if rounding is None or rounding.method == "nearest":
+    mixed = job.options.precision == "mixed"
+    if rounding is None or (rounding.method == "nearest" and not mixed):
         return None
     data = calibration.calibration(job.task, rounding.calibration_samples, job.seed, real=False)
-    if not data.real:
+    second_order = data.real and rounding.method == "second_order"
+
+    def told(name: str) -> None:
+        bar.advance(0, note=f"round {name}")
+
+    if mixed:
+        return allocation.table(
+            proto, folder, job.task, reference, rounding, data.seen, second_order=second_order, bar=bar
+        )
+    if not second_order:
         return None
-    precision = "int4" if job.options.precision == "int4" else "int8"
+    fewer = job.options.precision == "int4"
     return fill(
         reference,
         data.seen,
-        precision=precision,
+        bits=lambda _, is_matrix: (8, 4) if fewer and is_matrix else (8,),
         block=rounding.block,
-        told=lambda name: bar.advance(0, note=f"round {name}"),
+        told=told,
     )
 
 
@@ -102,7 +119,7 @@ def checked(
             task,
             reference,
             rounding,
-            precision="int4" if options.precision == "int4" else "int8",
+            precision=options.integers,
             atol=Tolerances(parity.atol, parity.rtol, parity.noise).absolute,
             rtol=parity.rtol,
             shapes=None if stream is None else Sequences(task, stream.inputs),

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
-from exporters.quantization.forms import ROUNDED, arithmetic, ladder, settled, word
+from exporters.quantization.forms import ROUNDED, arithmetic, settled, word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,9 +43,20 @@ class Chosen:
 
 
 def choose(
-    trials: Trials, matrices: Sequence[Matrix], precision: str, target: str, max_error: float, bar: Bar
+    trials: Trials,
+    matrices: Sequence[Matrix],
+    ladders: Mapping[str, tuple[Form, ...]],
+    max_error: float,
+    bar: Bar,
 ) -> Chosen:
     """The smallest forms within the limits.
+
+    Args:
+        trials: Writes and measures files.
+        matrices: Of the graph.
+        ladders: Matrix -> its forms, from the one that is wanted to the most exact one.
+        max_error: Largest relative error of the outputs.
+        bar: Told what is measured.
 
     Each matrix is first measured alone in each of its forms. Then everything gets the form that is wanted, and if
     that breaks a limit, matrices step to a more exact form, in the order of (error squared that this takes away) /
@@ -54,18 +65,19 @@ def choose(
     Raises:
         ExportError: Nothing can be rounded within the limits.
     """
-    ladders = {matrix.name: ladder(matrix, precision, target) for matrix in matrices}
     alone: dict[str, dict[Form, float]] = {}
     for name, forms in ladders.items():
-        if len(forms) > 1:
+        if not set(forms) <= {"half", "float"}:
             bar.advance(0, note=f"measure {name}")
             alone[name] = _alone(trials, name, forms, max_error)
     metric_alone = _metric_alone(trials, ladders, alone, bar)
     search = _Search(trials, matrices, ladders, max_error, bar)
     first: Forms = {name: forms[0] for name, forms in ladders.items()}
     chosen, exceptions = search.carry_out(first, _moves(trials, matrices, ladders, alone))
-    wanted = ("static",) if target == "npu" else ROUNDED
-    if not any(chosen[matrix.name] in wanted for matrix in matrices if matrix.shape):
+    npu = any("static" in forms for forms in ladders.values())
+    wanted = ("static",) if npu else ROUNDED
+    rounded = any(chosen[matrix.name] in wanted for matrix in matrices if matrix.shape)
+    if not rounded or not search.fits(chosen):  # not all ladders end with what is exact
         raise ExportError(
             f"no matrix can be rounded within the limits: {search.why}",
             hint="raise `max_error` or the limit on the metric's drop, or retrain with `quantize: int8`",
@@ -84,7 +96,7 @@ def choose(
 def _alone(trials: Trials, name: str, forms: tuple[Form, ...], max_error: float) -> dict[Form, float]:
     """The error of each form; of more exact forms none if a form is harmless. Half precision is not measured."""
     errors: dict[Form, float] = {}
-    for form in forms[: forms.index("half" if "half" in forms else "float")]:
+    for form in [form for form in forms if form not in ("half", "float")]:
         errors[form] = trials.error(trials.forward({name: form}))
         if errors[form] < _HARMLESS * max_error:
             break

@@ -11,7 +11,7 @@ _OF_NPUS = {"activations", "calibration", "per_channel"}
 
 
 class Rounding(BaseModel):
-    """How `precision: int8` and `int4` round: for whom, within which error, and what stays float."""
+    """How `precision: int8`, `int4` and `mixed` round: for whom, within which error, and what stays float."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -32,7 +32,11 @@ class Rounding(BaseModel):
     """Largest relative error of the outputs by rounding, ||quantized - float|| / ||float||, on this data; and a third
     of the largest one at any of the lengths at which the file is compared with PyTorch."""
     block: Literal[16, 32, 64, 128] = 32
-    """Weights with a common scale in 4 bits."""
+    """Weights with a common scale in fewer than 8 bits."""
+    bits: float | None = Field(default=None, ge=2, le=32, allow_inf_nan=False)
+    """For `precision: mixed`: bits of a weight on average over all matrices and tables, scales included."""
+    file_bytes: int | None = Field(default=None, ge=1)
+    """For `precision: mixed`: the largest file of whole sequences."""
     activations: Literal["uint8", "uint16"] = "uint8"
     """For NPUs: what is rounded between the operators. Every NPU has `uint8`; `uint16` is closer, slower, known to QNN
     and not to NNAPI, and needs `opset: 21`."""

@@ -51,8 +51,8 @@ class Products:
         self._zeros: dict[tuple[int, ...], ir.Value] = {}
 
     def builder(self) -> Builder:
-        """An empty builder of nodes that have short names."""
-        return Builder(self.names, "quantized.{operator}", node_names=False)
+        """An empty builder of nodes that have short names: unpacking takes many of them."""
+        return Builder(self.names, "q", node_names=False)
 
     def form(self, name: str) -> Form:
         """The form of a matrix."""
@@ -61,7 +61,7 @@ class Products:
     def zeros(self, shape: tuple[int, ...]) -> ir.Value:
         """Zero points of 8 bits, one initializer for each shape."""
         if shape not in self._zeros:
-            self._zeros[shape] = self.top.constant(np.zeros(shape, np.int8), "quantized.zero")
+            self._zeros[shape] = self.top.constant(np.zeros(shape, np.int8), "q.zero")
         return self._zeros[shape]
 
     def floats(self, name: str) -> ir.Value:
@@ -154,13 +154,16 @@ class Products:
         form, weights = self.form(name), self.weights
         low = weights.low(name, forms.bits(form))
         values, columns = (weights.multiplied(name, array, direction) for array in (low.values, low.scale))
+        alone = self._is_used_once(name) and len(weights.as_rows(name)) == values.shape[1]
         if form == "integer":
             integers = self._beside(do, values, name, "int8")
         else:
-            alone = self._is_used_once(name) and len(weights.as_rows(name)) == len(columns.reshape(-1))
             stored = Stored(do, weights, self.forms) if alone else self._stored
             integers = stored.turned(name, stored.integers(name), direction)
-        scale = self._beside(do, columns.reshape(-1), name, "scale")
+        if form != "integer" and alone:
+            scale = do("Reshape", [stored.scale(weights.as_scales(name, forms.bits(form)), name), do.integers(-1)])
+        else:
+            scale = self._beside(do, columns.reshape(-1), name, "scale")
         if by_row:
             sums, rows = rounded_rows.product(do, x, integers, values, self.by_row)
             return self._plus(do, do("Mul", [sums, do("Mul", [rows, scale])]), bias, name)

@@ -20,8 +20,9 @@ from compressor.report import Quantization
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.task import samples
 from compressor.task.view import has_validation_data
-from exporters.quantization import calibration, facts, proof
+from exporters.quantization import allocation, calibration, facts, proof
 from exporters.quantization.choice import choose
+from exporters.quantization.forms import ladder
 from exporters.quantization.matrices import SMALLEST, find
 from exporters.quantization.npu import prepare
 from exporters.quantization.npu.ranges import Calibration
@@ -56,7 +57,7 @@ def quantize(
     reference: nn.Module,
     rounding: Rounding,
     *,
-    precision: Literal["int8", "int4"],
+    precision: Literal["int8", "int4", "mixed"],
     atol: float,
     rtol: float,
     shapes: Task | None = None,
@@ -111,7 +112,11 @@ def quantize(
     trials = Trials(writer, folder, lambda path: behind(OnnxFile(path)), data.seen)
     if metric is not None:
         trials.metric = metric(trials.forward({}))
-    chosen = choose(trials, matrices, precision, rounding.quantize_for, rounding.max_error, bar)
+    if precision == "mixed":
+        ladders = {matrix.name: allocation.forms_of(matrix, weights, rounding.quantize_for) for matrix in matrices}
+    else:
+        ladders = {matrix.name: ladder(matrix, precision, rounding.quantize_for) for matrix in matrices}
+    chosen = choose(trials, matrices, ladders, rounding.max_error, bar)
     if not npu:
         chosen = no_larger(trials, matrices, chosen)
     bar.advance(0, note="compare the rounded file")

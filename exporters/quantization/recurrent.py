@@ -131,7 +131,7 @@ class _Layer:
                 return cells.lstm(body, total, states[1], size, gates.onnx_gates)
             return cells.rnn(body, total, activation)
 
-        body, name = self.products.builder(), self.products.names.new("quantized.body")
+        body, name = self.products.builder(), self.products.names.new("q.body")
         *last, y = layer_scan(do, body, step, states, sequences, valid, backward=backward, name=name)
         if valid is not None:
             y = do("Where", [valid, y, do.constant(np.zeros((), np.float32))])

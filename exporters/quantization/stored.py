@@ -58,7 +58,7 @@ class Stored:
 
     def number(self, value: float) -> ir.Value:
         """A constant of float32."""
-        return self.constant(np.array(value, np.float32), "quantized.number")
+        return self.constant(np.array(value, np.float32), "q.n")
 
     def scale(self, array: NDArray[Any], name: str) -> ir.Value:
         """Scales in float32, stored as float16 if that holds them exactly."""
@@ -83,7 +83,7 @@ class Stored:
         groups, columns = rows.scale.shape[1], rows.values.shape[1]
         if groups == 1:
             return scale
-        block = self.constant((np.arange(columns) // rows.block).astype(np.int32), "quantized.block")
+        block = self.constant((np.arange(columns) // rows.block).astype(np.int32), "q.block")
         return do("Gather", [scale, block], axis=-1)
 
     def integers(self, name: str) -> ir.Value:

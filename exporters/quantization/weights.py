@@ -65,6 +65,10 @@ class Weights:
             self._rows[name, bits] = self._by_table(name, exact, plain, bits)
         return self._rows[name, bits]
 
+    def assigned(self, name: str) -> int:
+        """The bits that the rows of a matrix were given; 8 if the table knows nothing of them."""
+        return (None if self._table is None else self._table.assigned(self.as_rows(name))) or 8
+
     def low(self, name: str, bits: int = 8) -> Rounded:
         """A matrix in 8 bits, of its own shape; of one that the file stores in fewer, the integers made of those."""
         if (name, bits) not in self._low:

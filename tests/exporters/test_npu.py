@@ -179,7 +179,7 @@ def test_integers_of_second_order_are_those_of_the_model_whatever_the_form(tmp_p
     model, task = nn.Sequential(nn.Linear(INPUT, 40), nn.ReLU(), nn.Linear(40, 3)).eval(), npu_task(SCORES)
     artifact, path = quantized(tmp_path, model, task)
     seen = calibration(fixed(task, SHAPES), 12, 0, real=True).seen
-    table, weight = fill(model, seen, precision="int8", block=32), model[2].weight.detach().numpy()
+    table, weight = fill(model, seen, bits=lambda *_: (8,), block=32), model[2].weight.detach().numpy()
     assert all(matrix.second_order == 1 for matrix in artifact.quantization.matrices if matrix.shape)
     values, _ = weight_of(path, "2.weight")
     np.testing.assert_array_equal(values.T, [table.find(row, 8)[0] for row in weight])

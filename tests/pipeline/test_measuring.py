@@ -57,7 +57,7 @@ MIB = 2**20
 NAMES = {"label", "module", "artifact", "step"}
 OF_THE_MODEL = {"parameters", "nonzeros", "layers", "torch_score"}
 OF_THE_TASK = {"past"}
-OF_THE_FILE = {"macs", "peak_memory_bytes", "latency", "score", "drop", "speedup", "costs"}
+OF_THE_FILE = {"macs", "costs", "peak_memory_bytes", "latency", "score", "drop", "speedup"}
 
 
 def test_figures_of_a_file_are_all_known_to_the_next_test():
@@ -146,8 +146,19 @@ def test_every_figure_is_measured_on_the_file_that_it_belongs_to(remeasured, nam
     assert after.score.value != before.score.value
     assert untouched.peak_memory_bytes + 32 * MIB < after.peak_memory_bytes
     assert 3 * untouched.latency.p50 < after.latency.p50
-    if ".step" not in name:
-        assert sum(layer.macs for layer in after.costs) == after.macs != sum(layer.macs for layer in before.costs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in FILES if ".step" not in name])
+def test_what_each_layer_takes_is_measured_on_the_file_too(remeasured, name):
+    (before, _), (after, _) = of(remeasured["as it is"], name), of(remeasured[name], name)
+    layers, rest = before.costs[:-1], before.costs[-1]
+    assert [(cost.name, cost.bytes, cost.macs) for cost in after.costs[:-1]] == [
+        (cost.name, cost.bytes, cost.macs) for cost in layers
+    ]
+    assert after.costs[-1].macs == rest.macs + 200**3
+    assert after.costs[-1].bytes > rest.bytes + 64 * MIB
+    assert after.costs[-1].milliseconds > rest.milliseconds  # 8 million products more
 
 
 @pytest.mark.slow

@@ -62,7 +62,8 @@ def test_an_unknown_limit_lists_the_known_ones(with_steps, refused):
         " --> recipe.yaml:6:10\n"
         "6 | limits: {zzz: 1}\n"
         "  |          ^\n"
-        "hint: it has `metric_drop`, `parameters_ratio`, `file_ratio`, `file_bytes`, `speedup`, `latency_ms`"
+        "hint: it has `metric_drop`, `metric_drop_relative`, `parameters_ratio`, `file_ratio`, `file_bytes`, "
+        "`speedup`, `latency_ms`"
     )
 
 
@@ -236,7 +237,7 @@ def test_an_unknown_format_lists_the_known_ones(with_steps, refused):
         " --> recipe.yaml:6:13\n"
         "6 |   - format: coreml\n"
         "  |             ^\n"
-        "hint: formats: `executorch`, `litert`, `mnn`, `ncnn`, `onnx`, `ort`"
+        "hint: formats: `c`, `executorch`, `litert`, `mnn`, `ncnn`, `onnx`, `ort`"
     )
 
 

@@ -39,6 +39,7 @@ class RowTable:
     def __init__(self) -> None:
         """Without rows."""
         self._known: dict[tuple[int, bytes], tuple[Rows, int]] = {}
+        self._bits: dict[bytes, int] = {}
 
     def add(self, weight: Floats, rows: Rows, bits: int) -> None:
         """Take in the rows of a matrix (N, K)."""
@@ -50,6 +51,16 @@ class RowTable:
         place = self._known.get((bits, _key(row)))
         return None if place is None else (place[0].values[place[1]], place[0].scale[place[1]])
 
+    def assign(self, weight: Floats, bits: int) -> None:
+        """Note how many bits each row of a matrix (N, K) gets; of equal rows the most."""
+        for row in weight:
+            key = _key(row)
+            self._bits[key] = max(bits, self._bits.get(key, 0))
+
+    def assigned(self, weight: Floats) -> int | None:
+        """The most bits that a row of a matrix (N, K) was to get; None if nothing was noted of them."""
+        return max((self._bits[key] for row in weight if (key := _key(row)) in self._bits), default=None)
+
 
 def _key(row: NDArray[Any]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(row, np.float32).tobytes(), digest_size=16).digest()
@@ -59,8 +70,9 @@ def fill(
     model: nn.Module,
     batches: Sequence[tuple[Tensor, ...]],
     *,
-    precision: str,
+    bits: Callable[[Floats, bool], Sequence[int]],
     block: int,
+    table: RowTable | None = None,
     told: Callable[[str], None] = lambda _: None,
 ) -> RowTable:
     """Round every matrix of a model by the second moments of its inputs.
@@ -68,19 +80,22 @@ def fill(
     Args:
         model: In evaluation mode; it is not changed.
         batches: Its inputs, at least one.
-        precision: `int4` rounds to 4 bits and to 8, since some matrices may need these.
-        block: Weights of a row with a common scale in 4 bits.
+        bits: Given rows (N, K), and whether they are those of a matrix: the numbers of bits to which they are rounded,
+            16 or more to leave them exact. Matrices behind see the last one.
+        block: Weights of a row with a common scale in fewer than 8 bits.
+        table: Gets the rows; a new one if it is left out.
         told: Called with the name of each matrix that is about to be rounded.
     """
-    table = RowTable()
+    table = RowTable() if table is None else table
 
-    def rounded(operand: Operand, weight: Floats, moment: Doubles) -> Rows:
+    def rounded(operand: Operand, weight: Floats, moment: Doubles) -> Rows | None:
         told(operand.parameter)
-        rows = second_order(weight, moment, 8, weight.shape[1])
-        table.add(weight, rows, 8)
-        if precision == "int4" and model.get_parameter(operand.parameter).dim() == 2:
-            rows = second_order(weight, moment, 4, block)
-            table.add(weight, rows, 4)
+        rows = None
+        for count in bits(weight, model.get_parameter(operand.parameter).dim() == 2):
+            rows = None
+            if count <= 8:
+                rows = second_order(weight, moment, count, weight.shape[1] if count == 8 else block)
+                table.add(weight, rows, count)
         return rows
 
     one_by_one(model, batches, rounded)

@@ -128,6 +128,6 @@ def test_rows_with_inputs_that_are_not_finite_are_left_to_the_nearest():
             return self.out(torch.log(torch.relu(self.enter(features))))
 
     model = Logarithm().eval()
-    filled = table.fill(model, [(correlated(7, 4, 10),)], precision="int8", block=32)
+    filled = table.fill(model, [(correlated(7, 4, 10),)], bits=lambda *_: (8,), block=32)
     assert filled.find(model.enter.weight.detach().numpy()[0], 8) is not None
     assert filled.find(model.out.weight.detach().numpy()[0], 8) is None

@@ -1,0 +1,1 @@
+"""C99 from ONNX graphs whose sizes are all known."""

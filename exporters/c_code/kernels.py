@@ -1,0 +1,250 @@
+"""The C functions that generated code calls; only those that are used are written into a file.
+
+Plain C99, no memory of their own. Loops run over the innermost axis with independent sums, so that a compiler
+vectorises them without being allowed to reorder floating-point arithmetic.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "rows": ("dot",),
+    "rows_int8": ("dot_int8",),
+    "cell_gru": ("sigmoid",),
+    "cell_lstm": ("sigmoid",),
+}
+"""Function -> those that it calls."""
+
+KERNELS: Mapping[str, str] = {
+    "sigmoid": """
+static float k_sigmoid(float x)
+{
+    return 1.0f / (1.0f + expf(-x));
+}
+""",
+    "erf": """
+static float k_erf(float x)
+{
+    return erff(x);
+}
+""",
+    "dot": """
+/* Sum of w[i] * x[i]; four sums, so that they can be computed side by side. */
+static float k_dot(const float *w, const float *x, int n)
+{
+    float s0 = 0.0f, s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        s0 += w[i] * x[i];
+        s1 += w[i + 1] * x[i + 1];
+        s2 += w[i + 2] * x[i + 2];
+        s3 += w[i + 3] * x[i + 3];
+    }
+    for (; i < n; ++i) {
+        s0 += w[i] * x[i];
+    }
+    return (s0 + s1) + (s2 + s3);
+}
+""",
+    "rows": """
+/* y[m][r] = w[r] . x[m] + b[r]; w has one row of n weights for each of the r outputs. b may be NULL. */
+static void k_rows(float *y, const float *x, const float *w, const float *b, int m, int r, int n)
+{
+    for (int i = 0; i < m; ++i) {
+        for (int j = 0; j < r; ++j) {
+            y[i * r + j] = k_dot(w + (long)j * n, x + (long)i * n, n) + (b ? b[j] : 0.0f);
+        }
+    }
+}
+""",
+    "dot_int8": """
+/* The same with weights of one byte. */
+static float k_dot_int8(const signed char *w, const float *x, int n)
+{
+    float s0 = 0.0f, s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        s0 += (float)w[i] * x[i];
+        s1 += (float)w[i + 1] * x[i + 1];
+        s2 += (float)w[i + 2] * x[i + 2];
+        s3 += (float)w[i + 3] * x[i + 3];
+    }
+    for (; i < n; ++i) {
+        s0 += (float)w[i] * x[i];
+    }
+    return (s0 + s1) + (s2 + s3);
+}
+""",
+    "rows_int8": """
+/* y[m][r] = scale[r] * (w[r] . x[m]) + b[r]; w has bytes. b may be NULL. */
+static void k_rows_int8(float *y, const float *x, const signed char *w, const float *scale, const float *b, int m,
+                        int r, int n)
+{
+    for (int i = 0; i < m; ++i) {
+        for (int j = 0; j < r; ++j) {
+            y[i * r + j] = scale[j] * k_dot_int8(w + (long)j * n, x + (long)i * n, n) + (b ? b[j] : 0.0f);
+        }
+    }
+}
+""",
+    "matmul": """
+/* y[m][n] = sum over k of a[m][k] * b[k][n]. */
+static void k_matmul(float *y, const float *a, const float *b, int m, int k, int n)
+{
+    for (int i = 0; i < m; ++i) {
+        for (int j = 0; j < n; ++j) {
+            y[i * n + j] = 0.0f;
+        }
+        for (int l = 0; l < k; ++l) {
+            const float factor = a[i * k + l];
+            for (int j = 0; j < n; ++j) {
+                y[i * n + j] += factor * b[l * n + j];
+            }
+        }
+    }
+}
+""",
+    "softmax": """
+/* Over the axis of n elements that lie `step` apart. */
+static void k_softmax(float *y, const float *x, int n, int step)
+{
+    float top = x[0], sum = 0.0f;
+    for (int i = 1; i < n; ++i) {
+        if (x[i * step] > top) {
+            top = x[i * step];
+        }
+    }
+    for (int i = 0; i < n; ++i) {
+        y[i * step] = expf(x[i * step] - top);
+        sum += y[i * step];
+    }
+    for (int i = 0; i < n; ++i) {
+        y[i * step] /= sum;
+    }
+}
+""",
+    "log_softmax": """
+/* Over the axis of n elements that lie `step` apart. */
+static void k_log_softmax(float *y, const float *x, int n, int step)
+{
+    float top = x[0], sum = 0.0f;
+    for (int i = 1; i < n; ++i) {
+        if (x[i * step] > top) {
+            top = x[i * step];
+        }
+    }
+    for (int i = 0; i < n; ++i) {
+        sum += expf(x[i * step] - top);
+    }
+    sum = logf(sum);
+    for (int i = 0; i < n; ++i) {
+        y[i * step] = x[i * step] - top - sum;
+    }
+}
+""",
+    "cell_rnn_tanh": """
+/* One step: g = W x + b, r = R h. */
+static void k_cell_rnn_tanh(float *h, const float *g, const float *r, int n)
+{
+    for (int i = 0; i < n; ++i) {
+        h[i] = tanhf(g[i] + r[i]);
+    }
+}
+""",
+    "cell_rnn_relu": """
+/* One step: g = W x + b, r = R h. */
+static void k_cell_rnn_relu(float *h, const float *g, const float *r, int n)
+{
+    for (int i = 0; i < n; ++i) {
+        h[i] = g[i] + r[i] > 0.0f ? g[i] + r[i] : 0.0f;
+    }
+}
+""",
+    "cell_gru": """
+/* One step: g = W x + b, r = R h + c; gates z, r, n of n units each. */
+static void k_cell_gru(float *h, const float *g, const float *r, int n)
+{
+    for (int i = 0; i < n; ++i) {
+        const float z = k_sigmoid(g[i] + r[i]);
+        const float reset = k_sigmoid(g[n + i] + r[n + i]);
+        const float fresh = tanhf(g[2 * n + i] + reset * r[2 * n + i]);
+        h[i] = fresh + z * (h[i] - fresh);
+    }
+}
+""",
+    "cell_lstm": """
+/* One step: g = W x + b, r = R h; gates i, o, f, c of n units each. */
+static void k_cell_lstm(float *h, float *c, const float *g, const float *r, int n)
+{
+    for (int i = 0; i < n; ++i) {
+        const float in = k_sigmoid(g[i] + r[i]);
+        const float out = k_sigmoid(g[n + i] + r[n + i]);
+        const float keep = k_sigmoid(g[2 * n + i] + r[2 * n + i]);
+        const float fresh = tanhf(g[3 * n + i] + r[3 * n + i]);
+        c[i] = keep * c[i] + in * fresh;
+        h[i] = out * tanhf(c[i]);
+    }
+}
+""",
+    "convolution": """
+/* p: channels, height, width of x; of y; kernel height, width; strides; dilations; rows and columns of zeros in front;
+   groups. b may be NULL. */
+static void k_convolution(float *y, const float *x, const float *w, const float *b, const int *p)
+{
+    const int in = p[0] / p[14], out = p[3] / p[14];
+    for (int c = 0; c < p[3]; ++c) {
+        for (int i = 0; i < p[4]; ++i) {
+            for (int j = 0; j < p[5]; ++j) {
+                float sum = b ? b[c] : 0.0f;
+                for (int d = 0; d < in; ++d) {
+                    for (int k = 0; k < p[6]; ++k) {
+                        const int row = i * p[8] + k * p[10] - p[12];
+                        for (int l = 0; l < p[7] && row >= 0 && row < p[1]; ++l) {
+                            const int column = j * p[9] + l * p[11] - p[13];
+                            if (column >= 0 && column < p[2]) {
+                                sum += w[((c * in + d) * p[6] + k) * p[7] + l]
+                                       * x[((c / out * in + d) * p[1] + row) * p[2] + column];
+                            }
+                        }
+                    }
+                }
+                y[(c * p[4] + i) * p[5] + j] = sum;
+            }
+        }
+    }
+}
+""",
+    "layer_norm": """
+/* Each of m rows of n to mean 0 and variance 1, then scaled; b may be NULL. */
+static void k_layer_norm(float *y, const float *x, const float *w, const float *b, int m, int n, float eps)
+{
+    for (int i = 0; i < m; ++i) {
+        const float *row = x + (long)i * n;
+        float mean = 0.0f, variance = 0.0f;
+        for (int j = 0; j < n; ++j) {
+            mean += row[j];
+        }
+        mean /= (float)n;
+        for (int j = 0; j < n; ++j) {
+            variance += (row[j] - mean) * (row[j] - mean);
+        }
+        const float scale = 1.0f / sqrtf(variance / (float)n + eps);
+        for (int j = 0; j < n; ++j) {
+            y[i * n + j] = (row[j] - mean) * scale * w[j] + (b ? b[j] : 0.0f);
+        }
+    }
+}
+""",
+}
+
+
+def with_needed(used: set[str]) -> list[str]:
+    """The functions of this file, in its order, that are used or called by those."""
+    wanted = set(used)
+    for name in used:
+        wanted.update(NEEDS.get(name, ()))
+    return [name for name in KERNELS if name in wanted]

@@ -1,0 +1,133 @@
+"""Bits within a budget."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from compressor.errors import ExportError
+from compressor.formats import Job
+from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.testing import RandomTask
+from exporters.onnx import Options, export
+from exporters.quantization.allocation import losses_by_bits
+from exporters.quantization.forms import bits
+
+WORDS, UNITS = 97, 48
+AXES = {0: "batch", 1: "time"}
+
+
+class Net(nn.Module):
+    """A table, an LSTM that decides the output, and a head of which most columns count for little."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.rnn = nn.Embedding(WORDS, 32), nn.LSTM(32, UNITS, batch_first=True)
+        self.head, self.unheard = nn.Linear(UNITS, 40), nn.Linear(UNITS, 40)
+
+    def forward(self, words):
+        states = self.rnn(self.table(words))[0]
+        return self.head(states) + 1e-3 * self.unheard(states)
+
+
+def a_task():
+    task = RandomTask({"words": AXES}, {"y": AXES}, lambda batch, length: (torch.randint(WORDS, (batch, length)),))
+    task.batches = lambda generator: [((torch.randint(WORDS, (8, 17), generator=generator),), None)] * 2
+    return task
+
+
+def mixed(path, **rounding):
+    torch.manual_seed(0)
+    options = Options(precision="mixed", rounding={"max_error": 1.0, **rounding})
+    return export(Job(Net().eval(), a_task(), path, options))
+
+
+def chosen(artifact):
+    return {matrix.name.removeprefix("step.model."): bits(matrix.form) for matrix in artifact.quantization.matrices}
+
+
+@pytest.mark.parametrize("target", ["cpu", "anywhere"])
+def test_what_counts_for_little_gets_fewer_bits_and_the_average_is_kept(tmp_path, target):
+    artifact = mixed(tmp_path / "model.onnx", bits=5.5, quantize_for=target)
+    found = chosen(artifact)
+    assert found["unheard.weight"] < found["head.weight"]
+    held = sum(matrix.bytes_after for matrix in artifact.quantization.matrices)
+    numbers = sum(matrix.bytes_before for matrix in artifact.quantization.matrices) / 4
+    assert 4.5 < 8 * held / numbers <= 5.5
+    assert artifact.quantization.structure.passed
+    assert all(matrix.errors for matrix in artifact.quantization.matrices if matrix.form != "float")
+
+
+def test_the_file_has_at_most_the_bytes_that_were_given_and_more_bytes_are_nearer(tmp_path):
+    errors = []
+    for limit in (19_000, 26_000):
+        artifact = mixed(tmp_path / "model.onnx", file_bytes=limit)
+        assert 0.9 * limit < artifact.bytes == (tmp_path / "model.onnx").stat().st_size <= limit
+        errors.append(artifact.quantization.error)
+    assert errors[0] > 1.5 * errors[1]
+
+
+def test_the_same_export_gives_the_same_file(tmp_path):
+    files = [mixed(tmp_path / name, bits=4.5).sha256 for name in ("a.onnx", "b.onnx")]
+    assert files[0] == files[1]
+
+
+def test_the_step_file_has_the_bits_of_the_whole_file(tmp_path):
+    torch.manual_seed(0)
+    options = Options(precision="mixed", stream=True, rounding={"max_error": 1.0, "bits": 5.5})
+    artifact = export(Job(Net().eval(), a_task(), tmp_path / "model.onnx", options))
+    assert chosen(artifact) == chosen(artifact.step)
+    assert artifact.step.quantization.structure.passed
+
+
+def test_a_table_in_few_bits_is_looked_up_by_its_bytes(tmp_path):
+    path = tmp_path / "model.onnx"
+    artifact = mixed(path, bits=4.0, quantize_for="anywhere")
+    assert chosen(artifact)["table.weight"] < 8
+    assert not any(list(tensor.dims) == [WORDS, 32] for tensor in onnx.load(path).graph.initializer)
+    words = torch.randint(WORDS, (3, 11))
+    torch.manual_seed(0)
+    wanted = Net().eval()(words)
+    assert (OnnxFile(path)(words) - wanted).norm() < 0.5 * wanted.norm()
+
+
+@pytest.mark.parametrize(
+    ("rounding", "text"),
+    [
+        ({"bits": 2.0}, "cannot be so few"),
+        ({"file_bytes": 1000}, "cannot be so few"),
+        ({"bits": 4, "max_error": 1e-6}, "`max_error` is 1e-06"),
+    ],
+)
+def test_a_budget_that_cannot_be_kept_is_refused(tmp_path, rounding, text):
+    with pytest.raises(ExportError, match=text):
+        mixed(tmp_path / "model.onnx", **rounding)
+    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"precision": "mixed"}, "needs a budget"),
+        ({"precision": "mixed", "rounding": {"bits": 4, "file_bytes": 9}}, "needs a budget"),
+        ({"precision": "int4", "rounding": {"bits": 4}}, "`bits` is an option of `precision: mixed`"),
+        ({"precision": "mixed", "stream": True, "rounding": {"bits": 4, "quantize_for": "npu"}}, "have 8 bits"),
+    ],
+)
+def test_budgets_belong_to_mixed_bits(given, text):
+    with pytest.raises(ValueError, match=text):
+        Options(**given)
+
+
+def test_losses_go_through_what_was_measured_and_never_rise_with_the_bits():
+    own = {32: 0.0, 16: 1e-6, 8: 1.0, 6: 16.0, 5: 64.0, 4: 256.0, 3: 1024.0, 2: 4096.0}
+    losses = losses_by_bits({4: 0.4, 8: 0.1}, own)
+    assert losses[4] == pytest.approx(0.16)
+    assert losses[8] == pytest.approx(0.01)
+    assert losses[32] == 0
+    rising = [losses[count] for count in (32, 16, 8, 6, 5, 4, 3, 2)]
+    assert rising == sorted(rising)
+    upside_down = losses_by_bits({4: 0.1, 8: 0.4}, own)
+    assert upside_down[4] >= upside_down[8]
