@@ -153,7 +153,7 @@ def _table(job: Job[Options]) -> RowTable | None:
     data = calibration.calibration(job.task, 64, job.seed, real=False)
     if not data.real:
         return None
-    return fill(private_copy(job.model), data.seen, precision="int8", block=32)
+    return fill(private_copy(job.model), data.seen, bits=lambda rows, matrix: (8,), block=32)
 
 
 def _sanitize(job: Job[Options], code: Path, written: Sources) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compressor.errors import ExportError
+from exporters.c_code.elementwise import number
 from exporters.c_code.graph import kind_of, shape_of
 from exporters.c_code.kernels import KERNELS, with_needed
-from exporters.c_code.operators import number
+from exporters.c_code.names import identifier
 from exporters.c_code.program import Program, safe
 from exporters.c_code.writers import WRITERS
 
@@ -147,25 +147,6 @@ def write(
         tuple(program.constants.values()),
         program.operators,
     )
-
-
-def identifier(text: str) -> str:
-    """A name of C made of any name."""
-    plain = re.sub(r"[^0-9A-Za-z]+", "_", text).strip("_") or "x"
-    taken = plain[0].isdigit() or plain in _KEYWORDS or re.fullmatch(r"c\d+|k_\w+|initial_\w+", plain)
-    return f"m_{plain}" if taken else plain
-
-
-_KEYWORDS = frozenset(
-    [
-        *("auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern"),
-        *("float", "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed"),
-        *("sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while"),
-        *"abcdefghijklmnpqstvw",  # loop variables and pointers of the generated functions, and what they call
-        *("ceilf", "cosf", "erff", "expf", "expm1f", "fabsf", "floorf", "fmaxf", "fminf", "log1pf", "logf", "memcpy"),
-        *("memset", "powf", "rintf", "sinf", "sqrtf", "tanhf", "main"),
-    ]
-)
 
 
 def _field(value: ir.Value, taken: set[str], *, initial: Any = 0.0) -> Field:

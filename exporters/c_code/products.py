@@ -11,7 +11,6 @@ from compressor.errors import ExportError
 from compressor.onnx_graphs.recurrent_node import RecurrentNode
 from exporters.c_code.graph import HINT, Place, attributes, where
 from exporters.c_code.loops import broadcast, loops
-from exporters.c_code.operators import place_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -98,7 +97,7 @@ def convolution(program: Program, node: ir.Node) -> None:
     source, goal, kernel = (
         (*shape[:2], 1, *shape[2:]) if flat else shape for shape in (place.shape, target.shape, weights.shape)
     )
-    bias = place_of(program, node, 2)
+    bias = _place_of(program, node, 2)
     stored = program.place(node.inputs[1])
     numbers = [*source[1:], *goal[1:], *kernel[2:], *strides, *dilations, *before, int(given.get("group", 1))]
     call = program.use("convolution")
@@ -114,7 +113,7 @@ def recurrent(program: Program, node: ir.Node) -> None:
     """An RNN, GRU or LSTM layer over a sequence of one sample, in one direction or both."""
     layer = RecurrentNode(node)
     x = program.place(node.inputs[0])
-    lengths, peepholes = place_of(program, node, 4), place_of(program, node, 7)
+    lengths, peepholes = _place_of(program, node, 4), _place_of(program, node, 7)
     if layer.layout or x.shape[1] != 1 or peepholes is not None or layer.array("W") is None or layer.array("R") is None:
         raise ExportError(f"{where(node)} of this form (layout, batch, peepholes) has no C here", hint=HINT)
     _refuse_other_cells(layer, node)
@@ -133,7 +132,7 @@ def recurrent(program: Program, node: ir.Node) -> None:
         states = [program.scratch(hidden) for _ in layer.gates.states]
         gates, more = program.scratch(len(w)), program.scratch(len(w))
         lines = [
-            _start(state, place_of(program, node, 5 + index), direction, hidden) for index, state in enumerate(states)
+            _start(state, _place_of(program, node, 5 + index), direction, hidden) for index, state in enumerate(states)
         ]
         count = str(steps) if lengths is None else lengths.at()
         lines.append(f"for (int t = 0; t < {count}; ++t) {{")
@@ -183,3 +182,9 @@ def _start(state: str, initial: Place | None, direction: int, hidden: int) -> st
 
 def _copied(target: Place, index: str, state: str, hidden: int) -> str:
     return f"memcpy(&{target.at(index)}, {state}, {hidden} * sizeof(float));"
+
+
+def _place_of(program: Program, node: ir.Node, index: int) -> Place | None:
+    """The place of an input; None if it is left out."""
+    value = node.inputs[index] if len(node.inputs) > index else None
+    return None if value is None else program.place(value)

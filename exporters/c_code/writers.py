@@ -4,31 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporters.c_code import operators, products
+from exporters.c_code import elementwise, products, reductions, shaping
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-WRITERS: Mapping[str, operators.Writer] = {
-    **dict.fromkeys((*operators.UNARY, "Not"), operators.unary),
-    **dict.fromkeys(operators.BINARY, operators.several),
-    **dict.fromkeys(("Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu"), operators.parametric),
-    **dict.fromkeys(("Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze"), operators.same),
+    import onnx_ir as ir
+
+    from exporters.c_code.program import Program
+
+WRITERS: Mapping[str, Callable[[Program, ir.Node], None]] = {
+    **dict.fromkeys((*elementwise.UNARY, "Not"), elementwise.unary),
+    **dict.fromkeys(elementwise.BINARY, elementwise.several),
+    **dict.fromkeys(("Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu"), elementwise.parametric),
+    **dict.fromkeys(("Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze"), shaping.same),
     **dict.fromkeys(
-        ("ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"), operators.reduce
+        ("ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"), reductions.reduce
     ),
-    **dict.fromkeys(("Softmax", "LogSoftmax"), operators.softmax),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), reductions.softmax),
     **dict.fromkeys(("GRU", "LSTM", "RNN"), products.recurrent),
-    "Cast": operators.cast,
-    "Clip": operators.clip,
-    "Concat": operators.concatenate,
+    "Cast": elementwise.cast,
+    "Clip": elementwise.clip,
+    "Concat": shaping.concatenate,
     "Conv": products.convolution,
-    "Expand": operators.expand,
-    "Gather": operators.gather,
+    "Expand": shaping.expand,
+    "Gather": shaping.gather,
     "Gemm": products.gemm,
-    "LayerNormalization": operators.layer_norm,
+    "LayerNormalization": reductions.layer_norm,
     "MatMul": products.matmul,
-    "Slice": operators.cut,
-    "Split": operators.split,
-    "Transpose": operators.transpose,
+    "Slice": shaping.cut,
+    "Split": shaping.split,
+    "Transpose": shaping.transpose,
 }

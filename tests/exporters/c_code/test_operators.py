@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from compressor.errors import ExportError
-from exporters.c_code.files import identifier, write
+from exporters.c_code.files import write
 from exporters.c_code.loops import loops, merged
+from exporters.c_code.names import identifier
 from exporters.c_code.program import safe
 from exporters.c_code.rounding import Rounding
 
