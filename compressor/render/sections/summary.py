@@ -63,9 +63,9 @@ def _crowded(report: Report) -> Iterator[Statement]:
         return
     yield Statement(
         "bad",
-        f"The machine was busy ({machine.load:.0f} processes for {form.plural(machine.cores, 'core')}). A run "
-        "that takes longer than a process gets at a time is held up, a shorter one is not: speed-ups may be many times too large. "
-        "Time the files again on an idle machine: `compressor bench`.",
+        f"The machine was busy ({machine.load:.0f} processes for {form.plural(machine.cores, 'core')}). A run that "
+        "takes longer than a process gets at a time is held up, a shorter one is not: speed-ups may be many times too "
+        "large. Time the files again on an idle machine: `compressor bench`.",
     )
 
 
