@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CheckpointError
-from compressor.files import read_text, write_whole
+from compressor.files import json_object, read_text, write_whole
+from compressor.files.staged import settle
 from compressor.task.checkpoint_file import read_safetensors
 from compressor.task.signature import with_own_forward
 from compressor.task.weights import check_fit
@@ -30,15 +31,32 @@ def load(folder: str | Path, task: Task) -> nn.Module:
 
     It is called as the user's own model is, with all arguments that its `forward` takes.
     """
-    from compressor.surgery.rebuild import rebuild
-
+    settle(Path(folder))
     record = _read_record(Path(folder) / RECORD_FILE)
     weights = read_safetensors(_existing(Path(folder) / WEIGHTS_FILE))
-    model = rebuild(task.model(), record["structure"], task.attention)
-    state = dict(weights) | {alias: weights[name] for alias, name in record["aliases"].items() if name in weights}
-    check_fit(model.state_dict(), state, str(Path(folder) / WEIGHTS_FILE))
-    model.load_state_dict(state)
+    model = rebuilt(task, record["structure"], weights, record["aliases"], str(Path(folder) / WEIGHTS_FILE))
     return with_own_forward(model).eval()
+
+
+def rebuilt(
+    task: Task,
+    structure: Sequence[Mapping[str, Any]],
+    weights: Mapping[str, Tensor],
+    aliases: Mapping[str, str],
+    source: str,
+) -> nn.Module:
+    """A fresh model of the task with the structure and the weights of a compressed one.
+
+    Raises:
+        CheckpointError: They do not fit the task's model; the message names `source`.
+    """
+    from compressor.surgery.rebuild import rebuild
+
+    model = rebuild(task.model(), structure, task.attention)
+    state = dict(weights) | {alias: weights[name] for alias, name in aliases.items() if name in weights}
+    check_fit(model.state_dict(), state, source)
+    model.load_state_dict(state)
+    return model
 
 
 def save(folder: Path, model: nn.Module, structure: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
@@ -48,6 +66,15 @@ def save(folder: Path, model: nn.Module, structure: Sequence[Mapping[str, Any]])
     """
     from safetensors.torch import save as to_bytes
 
+    kept, aliases = weights_of(model)
+    record = {"schema_version": RECORD_VERSION, "structure": list(structure), "aliases": aliases}
+    write_whole(folder / WEIGHTS_FILE, to_bytes(kept))
+    write_whole(folder / RECORD_FILE, (json.dumps(record, indent=2) + "\n").encode())
+    return WEIGHTS_FILE, RECORD_FILE
+
+
+def weights_of(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Every tensor of a model's state once, on the CPU, and for each further name of one its first name."""
     kept: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     owners: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
@@ -58,10 +85,7 @@ def save(folder: Path, model: nn.Module, structure: Sequence[Mapping[str, Any]])
         else:
             owners[identity] = name
             kept[name] = value.detach().cpu().contiguous().clone()
-    record = {"schema_version": RECORD_VERSION, "structure": list(structure), "aliases": aliases}
-    write_whole(folder / WEIGHTS_FILE, to_bytes(kept))
-    write_whole(folder / RECORD_FILE, (json.dumps(record, indent=2) + "\n").encode())
-    return WEIGHTS_FILE, RECORD_FILE
+    return kept, aliases
 
 
 def _existing(path: Path) -> Path:
@@ -71,11 +95,8 @@ def _existing(path: Path) -> Path:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(read_text(_existing(path), CheckpointError, hint=_AGAIN))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", hint=_AGAIN) from error
-    if not isinstance(record, dict) or record.get("schema_version") != RECORD_VERSION:
+    record = json_object(read_text(_existing(path), CheckpointError, hint=_AGAIN))
+    if record is None or record.get("schema_version") != RECORD_VERSION:
         raise CheckpointError(f"{path} is not a record of this version", hint=_AGAIN)
     structure, aliases = record.get("structure"), record.get("aliases")
     if not isinstance(structure, list) or not isinstance(aliases, dict):

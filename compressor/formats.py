@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from compressor.task.samples import Sample
 
 _SILENT = Silent()
+_ATOL, _RTOL = 1e-5, 1e-4
 
 
 class ExportOptions(BaseModel, ABC):
@@ -45,11 +46,11 @@ class ExportOptions(BaseModel, ABC):
     """The recipe word of this exporter."""
     name: str = Field(default="model", max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the file, without its ending."""
-    atol: float = Field(default=1e-5, gt=0, le=1e-1, allow_inf_nan=False)
-    """Absolute tolerance of the comparison with PyTorch. A file may also be off by a small multiple of the model's own
-    rounding, unless this or `rtol` is given."""
-    rtol: float = Field(default=1e-4, gt=0, le=1e-1, allow_inf_nan=False)
-    """Relative tolerance of the comparison with PyTorch."""
+    atol: float | None = Field(default=None, gt=0, le=1e-1, allow_inf_nan=False)
+    """Absolute tolerance of the comparison with PyTorch, 1e-5 if left out. A file may also be off by a small multiple
+    of the model's own rounding, unless this or `rtol` is given."""
+    rtol: float | None = Field(default=None, gt=0, le=1e-1, allow_inf_nan=False)
+    """Relative tolerance of the comparison with PyTorch, 1e-4 if left out."""
 
     may_be_larger: bool = False
     """Accept a file that is larger than the original's in the same format, which is an error otherwise."""
@@ -72,12 +73,12 @@ class ExportOptions(BaseModel, ABC):
     @property
     def tolerances(self) -> tuple[float, float]:
         """Absolute and relative."""
-        return self.atol, self.rtol
+        return self.atol or _ATOL, self.rtol or _RTOL
 
     @property
     def strict(self) -> bool:
         """Whether tolerances were given: then nothing else excuses a difference."""
-        return bool({"atol", "rtol"} & self.model_fields_set)
+        return self.atol is not None or self.rtol is not None
 
     @property
     def computes_in(self) -> Literal["float32", "float16"]:

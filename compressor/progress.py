@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+SECONDS_BETWEEN_LINES: Final = 10.0
 
 
 class Bar(Protocol):
@@ -43,3 +48,70 @@ class Silent:
 
     def say(self, text: str) -> None:
         """Do nothing."""
+
+
+class LineBar:
+    """Says where the work is every `SECONDS_BETWEEN_LINES`, so that a log stays readable."""
+
+    def __init__(self, description: str, total: int | None, say: Callable[[str], None]) -> None:
+        """`say` takes a line."""
+        self._description = description
+        self._total = total
+        self._say = say
+        self._done = 0
+        self._start = self._last = time.monotonic()
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """`amount` more of the total is done."""
+        self._done += amount
+        now = time.monotonic()
+        if now - self._last < SECONDS_BETWEEN_LINES:
+            return
+        self._last = now
+        self._say(progress_line(self._description, self._done, self._total, now - self._start, note))
+
+
+def progress_line(description: str, done: int, total: int | None, seconds: float, note: str) -> str:
+    """`training: 120/400 (30 %), 70 s left, loss 0.31`."""
+    parts = [f"{done}"]
+    if total:
+        left = seconds / done * max(total - done, 0) if done else 0.0
+        parts = [f"{done}/{total} ({100 * done / total:.0f} %)", f"{left:.0f} s left"]
+    return f"{description}: {', '.join([*parts, note] if note else parts)}"
+
+
+class Logged:
+    """Progress that also goes into a file, each line with its time (UTC); a disk that is full does not stop it."""
+
+    def __init__(self, progress: Progress, path: Path) -> None:
+        """Show what `progress` shows, and add lines to the file `path`."""
+        self._progress = progress
+        self._path = path
+
+    @contextmanager
+    def bar(self, description: str, total: int | None) -> Iterator[Bar]:
+        """The bar of the other progress, and lines of its own."""
+        with self._progress.bar(description, total) as shown:
+            yield _BothBars(shown, LineBar(description, total, self.note))
+
+    def say(self, text: str) -> None:
+        """A line in both places."""
+        self._progress.say(text)
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """A line in the file alone."""
+        try:
+            with self._path.open("a", encoding="utf-8") as log:
+                log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  {text}\n")
+        except OSError:
+            return
+
+
+class _BothBars:
+    def __init__(self, first: Bar, second: Bar) -> None:
+        self._bars = first, second
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        for bar in self._bars:
+            bar.advance(amount, note)

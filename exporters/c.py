@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _COMPILERS = ("cc", "gcc", "clang")
 _SECONDS = 300.0
+_SHADOW = 1 << 47
+"""Bytes of address space that sanitizers reserve and hardly use."""
 _STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 _SANITIZED = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
@@ -169,7 +171,8 @@ def _sanitize(job: Job[Options], code: Path, written: Sources) -> None:
         child.run([*base, *_SANITIZED, "-lm"], seconds=_SECONDS, what=what)
     except ExportError:
         return  # a compiler without sanitizers: it compiled without them
-    child.run([str(program)], seconds=_SECONDS, what=f"{job.path.name} under the sanitizers of the C compiler")
+    what = f"{job.path.name} under the sanitizers of the C compiler"
+    child.run([str(program)], seconds=_SECONDS, what=what, memory=_SHADOW)
 
 
 def _flash(job: Job[Options], code: Path) -> int:

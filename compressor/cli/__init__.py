@@ -26,9 +26,9 @@ EXIT_CODES: Final[Mapping[int, str]] = {
     2: "Invalid usage, recipe, task or input, or too little memory. The message says what is wrong, where, and what "
     "to do.",
     BUG: "A bug in compressor. The message is a short report; the file that it names holds the full traceback.",
-    INTERRUPTED: "Interrupted (Ctrl-C, SIGINT).",
+    INTERRUPTED: "Interrupted (Ctrl-C, SIGINT): what a run has finished is kept, and the same command goes on.",
     PIPE_CLOSED: "The program that reads the output has ended.",
-    TERMINATED: "Terminated (SIGTERM): what was begun is cleaned up as after Ctrl-C.",
+    TERMINATED: "Terminated (SIGTERM): child processes are ended, and all else is as after Ctrl-C.",
 }
 """What each exit code of the command line means."""
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 50_000

@@ -130,6 +130,7 @@ def bench(
     from compressor.measure import latency
 
     feeds = [inputs(path) for path in paths]
+    sequences = any(_takes_length(path) for path in paths)
     with Terminal() as progress:
         timed, ratios = latency.compare(
             paths,
@@ -141,7 +142,17 @@ def bench(
             runs=runs,
             progress=progress,
         )
-    _give(paths, timed, ratios, json=json)
+    _give(paths, timed, ratios, json=json, sequences=sequences)
+
+
+def _takes_length(path: Path) -> bool:
+    from compressor.measure.random_inputs import has_length
+    from compressor.runtimes.runtime_file import open_file
+    from compressor.runtimes.steps import read_info
+
+    file = open_file(path)
+    file.close()
+    return has_length(file) or read_info(file) is not None
 
 
 def file_inputs(
@@ -184,13 +195,19 @@ def _refuse_sizes(task: "Task", batch: int, length: int) -> None:
 
 
 def _give(
-    paths: "Sequence[Path]", timed: "Sequence[Latency]", ratios: "Sequence[SpeedUp]", *, json: bool, **more: Any
+    paths: "Sequence[Path]",
+    timed: "Sequence[Latency]",
+    ratios: "Sequence[SpeedUp]",
+    *,
+    json: bool,
+    sequences: bool = True,
+    **more: Any,
 ) -> None:
-    """The latencies as a table or as JSON, there with `more` facts in each entry."""
+    """The latencies as a table or as JSON, there with `more` facts in each entry; `sequences`: they have a length."""
     if json:
         emit_json([fact | more for fact in _facts(paths, timed, ratios)])
     else:
-        _table(paths, timed, ratios)
+        _table(paths, timed, ratios, sequences)
 
 
 def _facts(paths: "Sequence[Path]", timed: "Sequence[Latency]", ratios: "Sequence[SpeedUp]") -> list[dict[str, Any]]:
@@ -213,7 +230,7 @@ def _bytes(path: "Path") -> int:
     return sum(size.file_bytes(part) for part in shipped(path))
 
 
-def _table(paths: "Sequence[Path]", timed: "Sequence[Latency]", ratios: "Sequence[SpeedUp]") -> None:
+def _table(paths: "Sequence[Path]", timed: "Sequence[Latency]", ratios: "Sequence[SpeedUp]", sequences: bool) -> None:
     rows = [
         (
             str(path),
@@ -227,8 +244,9 @@ def _table(paths: "Sequence[Path]", timed: "Sequence[Latency]", ratios: "Sequenc
     header = ("file", "KiB", "p10 ms", "p50 ms", "p90 ms", "speed-up", "in")
     emit_rich(columns(header, rows, right=header[1:5]))
     first = timed[0]
+    length = f"length {first.length}, " if sequences else ""
     say(
-        f"batch {first.batch}, length {first.length}, threads {first.threads}, {first.runs} runs each after "
+        f"batch {first.batch}, {length}threads {first.threads}, {first.runs} runs each after "
         f"{first.warmup} warm-up runs a round"
     )
 

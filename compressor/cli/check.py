@@ -171,14 +171,19 @@ def _fix_facts(
     }
 
 
-def _taken(facts: dict[str, Any]) -> str:
+def taken_of(facts: dict[str, Any]) -> str:
+    """How many nodes of a file are taken, and in how many parts: `4 of 6 nodes in 2 partitions`."""
     from compressor.render.format import plural
 
-    return f"{facts['taken']} of {plural(facts['nodes'], 'node')} in {plural(facts['partitions'], 'partition')}"
+    taken, nodes = facts["taken"], facts["nodes"]
+    if not taken or not nodes:
+        return f"none of {plural(nodes, 'node')}"
+    whole = (f"all {nodes} nodes" if nodes > 1 else "the only node") if taken == nodes else f"{taken} of {nodes} nodes"
+    return f"{whole} in {plural(facts['partitions'], 'partition')}" if taken > 1 else whole
 
 
 def _show(facts: dict[str, Any]) -> None:
-    emit(f"{facts['title']} takes {_taken(facts)}\n")
+    emit(f"{facts['title']} takes {taken_of(facts)}\n")
     if facts["not_taken"]:
         rows = [
             (part["operator"], str(part["count"]), part["reason"], part["remedy"] or "none known: it runs on the CPU")
@@ -191,7 +196,7 @@ def _show(facts: dict[str, Any]) -> None:
         for remedy in fixed["remedies"]:
             state = "done" if remedy["applied"] else f"not done: {remedy['why_not']}"
             emit(f"{remedy['name']} ({remedy['what']}): {state}")
-        emit(f"\nbefore: {_taken(facts)}\nafter:  {_taken(fixed)}")
+        emit(f"\nbefore: {taken_of(facts)}\nafter:  {taken_of(fixed)}")
         for part in fixed["not_taken"]:
             emit(f"left:   {part['count']} {part['operator']}: {part['reason']}")
         if fixed["file"] is None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Final, Self
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import TYPE_CHECKING, Self
 
 from compressor.cli.output import say
+from compressor.progress import LineBar
 from compressor.render.text import one_line, printable
 
 if TYPE_CHECKING:
@@ -15,11 +16,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rich.progress import Progress as RichProgress
+    from rich.progress import Task as RichTask
     from rich.progress import TaskID
 
     from compressor.progress import Bar
-
-SECONDS_BETWEEN_LINES: Final = 10.0
 
 
 class Terminal:
@@ -45,7 +45,7 @@ class Terminal:
     def bar(self, description: str, total: int | None) -> AbstractContextManager[Bar]:
         """A bar, gone when the work is done."""
         if self._rich is None:
-            return _lines(description, total)
+            return nullcontext(LineBar(description, total, say))
         return _drawn(self._rich, description, total)
 
     def say(self, text: str) -> None:
@@ -65,38 +65,6 @@ class _DrawnBar:
         self._progress.update(self._task, advance=amount, note=one_line(note))
 
 
-class _PlainBar:
-    """Says where the work is every `SECONDS_BETWEEN_LINES`, so that a log stays readable."""
-
-    def __init__(self, description: str, total: int | None) -> None:
-        self._description = description
-        self._total = total
-        self._done = 0
-        self._start = self._last = time.monotonic()
-
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        self._done += amount
-        now = time.monotonic()
-        if now - self._last < SECONDS_BETWEEN_LINES:
-            return
-        self._last = now
-        say(progress_line(self._description, self._done, self._total, now - self._start, note))
-
-
-def progress_line(description: str, done: int, total: int | None, seconds: float, note: str) -> str:
-    """`training: 120/400 (30 %), 70 s left, loss 0.31`."""
-    parts = [f"{done}"]
-    if total:
-        left = seconds / done * max(total - done, 0) if done else 0.0
-        parts = [f"{done}/{total} ({100 * done / total:.0f} %)", f"{left:.0f} s left"]
-    return f"{description}: {', '.join([*parts, note] if note else parts)}"
-
-
-@contextmanager
-def _lines(description: str, total: int | None) -> Iterator[_PlainBar]:
-    yield _PlainBar(description, total)
-
-
 @contextmanager
 def _drawn(progress: RichProgress, description: str, total: int | None) -> Iterator[_DrawnBar]:
     task = progress.add_task(one_line(description), total=total, note="")
@@ -109,24 +77,32 @@ def _drawn(progress: RichProgress, description: str, total: int | None) -> Itera
 
 def _rich_progress() -> RichProgress:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+    from rich.text import Text
+
+    class Done(ProgressColumn):
+        """`120/400, 0:01:10, 0:00:20 left`; of work whose end is not known, the time alone."""
+
+        def render(self, task: RichTask) -> Text:
+            return Text(done_so_far(task.completed, task.total, task.elapsed, task.time_remaining))
 
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        Done(),
         TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
         expand=True,
         transient=True,
     )
+
+
+def done_so_far(done: float, total: float | None, elapsed: float | None, left: float | None) -> str:
+    """What a bar says beside itself: how much is done, for how many seconds it runs, how many are left."""
+    parts = [f"{timedelta(seconds=int(elapsed or 0))}"]
+    if total is not None:
+        parts = [f"{done:.0f}/{total:.0f}", *parts]
+        parts.append(f"{'-:--:--' if left is None else timedelta(seconds=int(left))} left")
+    elif done:
+        parts = [f"{done:.0f} done", *parts]
+    return ", ".join(parts)

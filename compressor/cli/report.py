@@ -1,6 +1,5 @@
 """`compressor report`: show a finished run or search again."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,7 +7,8 @@ import typer
 
 from compressor.cli.output import emit, emit_json_text, emit_rich
 from compressor.errors import ReportError
-from compressor.files import read_text
+from compressor.files import json_object, read_text
+from compressor.files.staged import settle
 
 
 def report(
@@ -56,11 +56,8 @@ def report(
 
 
 def _is_search(text: str) -> bool:
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(content, dict) and content.get("kind") == "search"
+    content = json_object(text)
+    return content is not None and content.get("kind") == "search"
 
 
 def _search(text: str, form: str) -> None:
@@ -80,5 +77,6 @@ def _search(text: str, form: str) -> None:
 
 
 def _read(folder: Path) -> str:
+    settle(folder)
     file = folder / "report.json" if folder.is_dir() else folder
     return read_text(file, ReportError, hint="give the --out folder of a finished run or search")

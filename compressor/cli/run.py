@@ -23,6 +23,9 @@ def run(
     device: DeviceOption = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="Rehearse on a handful of batches, in seconds.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite another recipe's run in DIR.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew instead of going on with an unfinished run in DIR.")
+    ] = False,
     probe: Annotated[
         bool,
         typer.Option(
@@ -57,6 +60,7 @@ def run(
             force=force,
             probes=probe,
             jobs=os.cpu_count() or 1,
+            restart=restart,
             command=_command(recipe, task, out, overrides or (), device, threads, quick=quick, probe=probe),
             progress=progress,
         )

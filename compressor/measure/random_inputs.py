@@ -29,10 +29,9 @@ def random_input(info: TensorInfo, *, batch: int, length: int) -> Tensor:
     Raises:
         UsageError: The input has a type that PyTorch does not have.
     """
-    batch_axis = next((axis for axis, size in enumerate(info.shape) if str(size).lower() in _BATCH_NAMES), 0)
+    long = _long_axes(info)
     shape = [
-        size if isinstance(size, int) else batch if axis == batch_axis else length
-        for axis, size in enumerate(info.shape)
+        size if isinstance(size, int) else length if axis in long else batch for axis, size in enumerate(info.shape)
     ]
     dtype = getattr(torch, info.dtype, None)
     if not isinstance(dtype, torch.dtype):
@@ -47,6 +46,17 @@ def random_input(info: TensorInfo, *, batch: int, length: int) -> Tensor:
     if dtype == torch.bool:
         return torch.ones(shape, dtype=dtype)
     return torch.full(shape, length if "len" in info.name.lower() else 0, dtype=dtype)
+
+
+def has_length(file: ModelFile) -> bool:
+    """Whether an input of a file takes a length."""
+    return any(_long_axes(info) for info in file.inputs)
+
+
+def _long_axes(info: TensorInfo) -> list[int]:
+    """The dynamic axes that are not the batch's."""
+    batch_axis = next((axis for axis, size in enumerate(info.shape) if str(size).lower() in _BATCH_NAMES), 0)
+    return [axis for axis, size in enumerate(info.shape) if axis != batch_axis and not isinstance(size, int)]
 
 
 def random_inputs(file: ModelFile, *, batch: int, length: int, states: int = 0) -> tuple[Tensor, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from compressor.errors import MethodError
+from compressor.training.snapshots import NoSnapshots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from compressor.progress import Progress
     from compressor.report import Change, Skip
     from compressor.task.contract import Task
+    from compressor.training.snapshots import Snapshots
 
 
 Batches = list[tuple[tuple["Tensor", ...], Any]]
@@ -67,6 +69,8 @@ class Context:
     progress: Progress
     quick: bool = False
     """A rehearsal: a handful of batches instead of whole epochs."""
+    snapshots: Snapshots = field(default_factory=NoSnapshots)
+    """Where a long training of this step keeps how far it is."""
 
     def restarted_generator(self) -> torch.Generator:
         """A generator at the seed of the run; what is drawn from it leaves `generator` as it is."""

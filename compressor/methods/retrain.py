@@ -98,6 +98,10 @@ class Retrain(Method):
     pass, their gradients pass straight through (arXiv 1308.3432), and the step ends with rounded weights. For an export
     with the same `precision`, if rounding alone costs too much. Embeddings stay in 8 bits."""
 
+    learn_steps: bool = False
+    """With `quantize`: learn the steps of the integers, and with them the clipping, together with the weights (LSQ,
+    arXiv 1902.08153), from the clipping with the least error on."""
+
     keep_float: tuple[str, ...] = ()
     """Globs of parameters (`lstm.weight_ih_l0`) that `quantize` leaves exact, as the export's `keep_float` does by the
     names of the file."""
@@ -115,7 +119,7 @@ class Retrain(Method):
         elif self.distill_loss != "kl":
             self.refuse_options("temperature", why="has no effect without `distill_loss: kl`")
         if self.quantize is None:
-            self.refuse_options("keep_float", why="has no effect without `quantize: int8`")
+            self.refuse_options("keep_float", "learn_steps", why="has no effect without `quantize: int8`")
         if not self.noise_eta:
             self.refuse_options("noise_gamma", why="has no effect without a `noise_eta` above 0")
         return self
@@ -178,7 +182,11 @@ class Retrain(Method):
         from compressor.training.trainer import Noise, Trainer, lr_factor, make_optimizer
 
         device, task = context.device, context.task
-        rounding = None if self.quantize is None else Rounding(model, self.quantize, self.keep_float)
+        rounding = (
+            None
+            if self.quantize is None
+            else Rounding(model, self.quantize, self.keep_float, learn_steps=self.learn_steps)
+        )
         around = contextlib.nullcontext if rounding is None else rounding.held
         with self._teacher(model, context) as teacher:
             parameters = {name: item for name, item in model.named_parameters() if item.requires_grad}
@@ -226,9 +234,10 @@ class Retrain(Method):
                 masks=state.masks,
                 progress=context.progress,
                 around=around,
+                snapshots=context.snapshots,
             )
         if rounding is not None:
-            rounding.keep()
+            rounding.finish()
             notes.append(f"{len(rounding.parameters)} matrices trained and left rounded to {self.quantize}")
         return history, notes
 

@@ -6,6 +6,7 @@ import copy
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +16,24 @@ from compressor.errors import CompressorError, MethodError
 from compressor.measure import size
 from compressor.methods.base import Context, Method, State
 from compressor.methods.order import order_hint
+from compressor.pipeline.forms import StepForm
+from compressor.pipeline.journal import STEP, Facts
 from compressor.probing import comparison
 from compressor.probing.conversions import between
 from compressor.probing.plans import PLANS
-from compressor.report import Control, StepReport
+from compressor.report import Control, Probe, StepReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import nn
 
+    from compressor.methods.base import Control as Carried
     from compressor.methods.base import StepResult
     from compressor.pipeline.setting import Setting
+
+_PROBE: Facts[Probe] = Facts(Probe)
+_CONTROL: Facts[Control] = Facts(Control)
 
 
 def compress(run: Setting, original: nn.Module) -> tuple[State, list[StepReport]]:
@@ -44,19 +51,32 @@ def compress(run: Setting, original: nn.Module) -> tuple[State, list[StepReport]
     steps = []
     befores = []
     for index, step in enumerate(run.recipe.steps):
-        run.progress.say(f"step {index + 1} of {len(run.recipe.steps)}: {step.method}")
         befores.append((state, replace(context, generator=generator.clone_state())))
         with run.stage(f"step {index + 1}: {step.method}"):
-            state, report = _step(run, index, step, state, context)
+            state, report = _kept_step(run, index, step, state, context)
         steps.append(report)
     models = [*(before.model for before, _ in befores), state.model]
     with run.stage("probes and controls"):
         learned = [_probed(run, index, *pair) for index, pair in enumerate(pairwise(models))]
-        besides = [_beside(run, index, *before) for index, before in enumerate(befores)]
+        besides = [tuple(_controls(run, index, *before)) for index, before in enumerate(befores)]
     return state, [
         step.model_copy(update={"beside": beside, **probed})
         for step, beside, probed in zip(steps, besides, learned, strict=True)
     ]
+
+
+def _kept_step(run: Setting, index: int, step: Method, before: State, context: Context) -> tuple[State, StepReport]:
+    """`_step`, or what the journal has of it."""
+    name = f"{STEP}{index + 1} ({step.method})"
+    snapshots = run.journal.snapshots(name)
+
+    def made() -> tuple[State, StepReport]:
+        run.progress.say(f"step {index + 1} of {len(run.recipe.steps)}: {step.method}")
+        return _step(run, index, step, before, replace(context, snapshots=snapshots))
+
+    done = run.journal.part(name, StepForm(run.task, run.device, context.generator), made)
+    snapshots.forget()
+    return done
 
 
 def _step(run: Setting, index: int, step: Method, before: State, context: Context) -> tuple[State, StepReport]:
@@ -93,32 +113,41 @@ def _probed(run: Setting, index: int, before: nn.Module, after: nn.Module) -> di
     plan = PLANS["rehearsal" if run.quick else "standard"]
     jobs = 1 if run.quick else run.jobs
     probes = [
-        comparison.compare(conversion, plan, jobs=jobs, cache=not run.quick, progress=run.progress)
-        for conversion in conversions
+        run.journal.part(
+            f"{STEP}{index + 1}, probe {place + 1}",
+            _PROBE,
+            partial(comparison.compare, conversion, plan, jobs=jobs, cache=not run.quick, progress=run.progress),
+        )
+        for place, conversion in enumerate(conversions)
     ]
     return {"probes": tuple(probes), "unprobed": unprobed}
 
 
-def _beside(run: Setting, index: int, before: State, context: Context) -> tuple[Control, ...]:
+def _controls(run: Setting, index: int, before: State, context: Context) -> Iterator[Control]:
     """The step's controls and, on each, the rest of the recipe, from the same random numbers on."""
-    step = run.recipe.steps[index]
-    besides = []
-    for name, control in step.controls().items():
-        run.progress.say(f"beside step {index + 1}: {name}")
+    for name, control in run.recipe.steps[index].controls().items():
+        part = f"beside step {index + 1} ({name})"
         fresh = replace(context, generator=context.generator.clone_state())
-        try:
-            with torch.random.fork_rng():
-                state = control(before, fresh).state
-                parameters, nonzeros = size.count(state.model)
-                score = run.score(state.model)
-                for later in run.recipe.steps[index + 1 :]:
-                    state = later.apply(state, fresh).state
-                final = run.score(state.model)
-        except CompressorError as error:
-            besides.append(Control(name=name, note=error.message))
-            continue
-        besides.append(Control(name=name, parameters=parameters, nonzeros=nonzeros, score=score, final=final))
-    return tuple(besides)
+        yield run.journal.part(part, _CONTROL, partial(_beside, run, index, before, fresh, name, control))
+        for place in range(index + 1, len(run.recipe.steps)):
+            run.journal.snapshots(f"{part}, step {place + 1}").forget()
+
+
+def _beside(run: Setting, index: int, before: State, context: Context, name: str, carry_out: Carried) -> Control:
+    """One control."""
+    run.progress.say(f"beside step {index + 1}: {name}")
+    try:
+        with torch.random.fork_rng():
+            state = carry_out(before, context).state
+            parameters, nonzeros = size.count(state.model)
+            score = run.score(state.model)
+            for place, later in enumerate(run.recipe.steps[index + 1 :], start=index + 2):
+                snapshots = run.journal.snapshots(f"beside step {index + 1} ({name}), step {place}")
+                state = later.apply(state, replace(context, snapshots=snapshots)).state
+            final = run.score(state.model)
+    except CompressorError as error:
+        return Control(name=name, note=error.message)
+    return Control(name=name, parameters=parameters, nonzeros=nonzeros, score=score, final=final)
 
 
 @contextmanager

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import ExportError, UsageError
 from compressor.formats import Job, export, name_of_two_files, originals
-from compressor.report import Skip
+from compressor.pipeline.journal import Facts
+from compressor.report import Artifact, Skip
 from compressor.task.fixed_axes import fixed
 from compressor.task.samples import given
 from compressor.task.submodules import stem_of, tasks_of_files
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
 
     from compressor.formats import ExportOptions
     from compressor.pipeline.setting import Setting
-    from compressor.report import Artifact, Score
+    from compressor.report import Score
     from compressor.task.contract import Task
 
 
+_ARTIFACT: Facts[Artifact] = Facts(Artifact)
 _SLACK = 1024
 """Bytes by which two files of as many weights may differ, in names and nodes."""
 
@@ -194,22 +197,25 @@ def _export(run: Setting, source: _Source, options: ExportOptions, stem: str, le
     made = []
     for module, part, own in source.parts:
         path = run.folder.staging / options.file_name(stem_of(stem, module))
-        run.progress.say(f"exporting {path.name}")
-        artifact = export(
-            Job(
-                part,
-                own,
-                path,
-                options,
-                seed=run.recipe.seed,
-                progress=run.progress,
-                real=given(own, run.real),
-                metric_drop=None if left is None else left / len(source.parts),
-                shared=source.shared,
-            )
+        job = Job(
+            part,
+            own,
+            path,
+            options,
+            seed=run.recipe.seed,
+            progress=run.progress,
+            real=given(own, run.real),
+            metric_drop=None if left is None else left / len(source.parts),
+            shared=source.shared,
         )
+        artifact = run.journal.part(path.name, _ARTIFACT, partial(_written, job), files=lambda artifact: artifact.files)
         made.append(_Made(artifact, module, part, own))
     return made
+
+
+def _written(job: Job[Any]) -> Artifact:
+    job.progress.say(f"exporting {job.path.name}")
+    return export(job)
 
 
 def _refused(run: Setting, options: ExportOptions, error: ExportError) -> Skip:

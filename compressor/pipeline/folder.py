@@ -4,120 +4,110 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
-import os
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressor import checkpoint
 from compressor.errors import CompressorError, OutputError
-from compressor.files import writing
+from compressor.files import read_text, staged, writing
+from compressor.files.staged import REPORT_FILE, UNFINISHED, plain_names
+from compressor.pipeline.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
     from types import TracebackType
+
+    import torch
 
     from compressor.recipe.model import Recipe
 
-REPORT_FILE = "report.json"
-RESCUED = "unfinished"
-"""Folder beside the results for what a run had made before it failed."""
-_STAGING = ".staging-"
+LOG_FILE = "run.log"
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 class RunFolder:
-    """`with RunFolder(out, ...) as folder:` write into `folder.staging`, then `commit()`.
+    """`with RunFolder(out, ...) as folder:` write into `folder.staging`, then `commit(names)`.
 
-    A run that fails removes its staging folder and leaves `out` as it was, missing if it was missing, except
-    for the files of `keeping`. The staging folder is locked while its run lives, so that the next run can tell those of
-    killed runs and removes them.
+    Only one run at a time is at work in a folder. What a run has finished when it fails or is killed stays in
+    `out/unfinished`, from where the same command goes on; everything else in `out` stays as it was. If nothing was
+    finished, or a task or a recipe is refused before the first step, nothing is left, and `out` is missing if it was
+    missing.
     """
 
-    def __init__(self, out: Path, recipe: Recipe, *, quick: bool, force: bool) -> None:
-        """Check that `out` may be written; raises `OutputError`."""
+    def __init__(self, out: Path, recipe: Recipe, device: torch.device, *, quick: bool, force: bool) -> None:
+        """`quick` and `force` say which older runs in `out` may be replaced."""
         self.out = out
-        self._made = not out.exists()
-        self._older = _older_files(out, recipe, quick=quick, force=force)
+        self._recipe, self._quick, self.force = recipe, quick, force
+        self.staging = out / UNFINISHED
+        self.journal = Journal(self.staging, device)
 
     def __enter__(self) -> RunFolder:
-        """Make the staging folder beside the results, on the same file system."""
+        """Lock the folder, finish what a killed process had begun to put in place, and look at what is there.
+
+        Raises:
+            OutputError: It may not be written, or holds something that this run may not replace.
+        """
+        if self.out.exists() and not self.out.is_dir():
+            raise OutputError(f"{self.out} is a file", hint="give a folder with --out")
+        self._made = not self.out.exists()
         with writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
-            _remove_dead(self.out)
-            self.staging = Path(tempfile.mkdtemp(dir=self.out, prefix=_STAGING))
-            self._alive = os.open(self.staging, os.O_RDONLY)
-            with contextlib.suppress(OSError):  # a file system without locks, on which nothing is taken for dead
-                fcntl.flock(self._alive, fcntl.LOCK_EX)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(staged.locked(self.out))
+            stack.callback(self._remove_if_empty)
+            staged.finish(self.out)
+            self._older = _older_files(self.out, self._recipe, quick=self._quick, force=self.force)
+            if self.staging.is_symlink():
+                raise OutputError(f"{self.staging} is a link", hint="remove it, or choose another --out")
+            with writing(self.staging):
+                self.staging.mkdir(exist_ok=True)
+            self._held = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Remove what was staged."""
-        shutil.rmtree(self.staging, ignore_errors=True)
-        os.close(self._alive)
-        if self._made and error is not None and self.out.is_dir() and not any(self.out.iterdir()):
-            self.out.rmdir()
-        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
-            with writing(self.out):
-                raise error
+        """Keep what is finished, say so, and let the folder go."""
+        with self._held:
+            if isinstance(error, CompressorError) and self.journal.is_own:
+                if not self.journal.has_steps and not isinstance(error, OutputError):
+                    self.journal.clear()  # the recipe or the task has to be changed, and little is lost
+                elif not self.journal.is_empty:
+                    error.hint = f"{error.hint}; {self.kept()}" if error.hint else self.kept()
+            if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+                with writing(self.out):
+                    raise error
 
     def write(self, name: str, text: str) -> None:
         """Write a text file into the staging folder."""
         with writing(self.out / name):
             (self.staging / name).write_text(text, encoding="utf-8")
 
-    @contextlib.contextmanager
-    def keeping(self, *names: str) -> Iterator[None]:
-        """If the block fails, keep these staged files in `out/unfinished`; an error of ours says so."""
-        try:
-            yield
-        except BaseException as error:
-            rescued = self.out / RESCUED
-            with writing(rescued):
-                rescued.mkdir(exist_ok=True)
-                for name in names:
-                    (self.staging / name).replace(rescued / name)
-            if isinstance(error, CompressorError):
-                kept = f"the compressed weights are kept: `compressor.load({str(rescued)!r}, task)`"
-                error.hint = kept if error.hint is None else f"{error.hint}; {kept}"
-            raise
+    def commit(self, names: Iterable[str]) -> None:
+        """Put these staged files in place of the older run's: all of them or none, whenever the process is killed."""
+        staged.commit(self.out, names, remove=self._older)
 
-    def commit(self) -> None:
-        """Put the staged files in place, `report.json` last: without it a folder does not look finished."""
-        with writing(self.out):
-            shutil.rmtree(self.out / RESCUED, ignore_errors=True)
-            (self.out / REPORT_FILE).unlink(missing_ok=True)
-            staged = sorted(self.staging.iterdir(), key=lambda path: path.name == REPORT_FILE)
-            for name in self._older - {path.name for path in staged}:
-                (self.out / name).unlink(missing_ok=True)
-            for path in staged:
-                path.replace(self.out / path.name)
+    def kept(self) -> str:
+        """What a run that ended early has left."""
+        kept = f"what is finished is kept in {self.staging}: the same command goes on, --restart begins anew"
+        if (self.staging / checkpoint.RECORD_FILE).is_file():
+            kept += f"; the compressed weights: `compressor.load({str(self.staging)!r}, task)`"
+        return kept
 
-
-def _remove_dead(out: Path) -> None:
-    """Remove the staging folders that no process holds the lock of: their runs were killed."""
-    for path in out.glob(f"{_STAGING}*"):
-        with contextlib.suppress(OSError):  # locked, no folder, or gone
-            found = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(found)
+    def _remove_if_empty(self) -> None:
+        """Remove a staging folder in which nothing is finished, and the folder if this run made it for nothing."""
+        if self.staging.is_dir() and not self.staging.is_symlink() and self.journal.is_empty:
+            staged.remove_all(self.staging)
+        if self._made and not any(self.out.iterdir()):
+            self.out.rmdir()
 
 
 def _older_files(out: Path, recipe: Recipe, *, quick: bool, force: bool) -> set[str]:
     """The files of an older run in `out`, which this run may replace."""
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file", hint="give a folder with --out")
     report = out / REPORT_FILE
     if not report.exists():
-        ours = (_STAGING, RESCUED)
-        others = [path.name for path in out.iterdir() if not path.name.startswith(ours)] if out.is_dir() else []
+        others = [path.name for path in out.iterdir() if path.name != UNFINISHED]
         if others and not force:
             raise OutputError(
                 f"{out} is not empty and holds no run of this tool ({', '.join(sorted(others)[:3])} ...)",
@@ -138,15 +128,13 @@ def _older_files(out: Path, recipe: Recipe, *, quick: bool, force: bool) -> set[
             f"{out} holds a full run, which a rehearsal would replace",
             hint="choose another --out for --quick, or --force",
         )
-    files = older.get("files", []) if older else []
-    # Names only: a report that was tampered with must not reach outside the folder.
-    return {name for name in files if isinstance(name, str) and Path(name).name == name and name not in ("", "..")}
+    return set(plain_names(older.get("files"))) if older else set()
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(read_text(path, OutputError))
+    except (OutputError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
@@ -156,13 +144,18 @@ def _other(older: Mapping[str, Any], recipe: Recipe) -> str:
     name = older.get("name")
     if name != recipe.name:
         return f"another recipe (`{name}`)"
-    before, after = _values(older.get("recipe")), _values(recipe.resolved())
-    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    changed = differences(older.get("recipe"), recipe.resolved())
     if not changed:
         return f"another version of `{name}`"
-    key = changed[0]
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-    return f"`{name}` with other options: {key} is {before.get(key)} there and {after.get(key)} now{more}"
+    return f"`{name}` with other options: {changed[0]}{more}"
+
+
+def differences(before: Any, after: Any) -> list[str]:
+    """Every value that differs between an older recipe and a newer one, such as `ratio is 0.5 there and 0.4 now`."""
+    there, now = _values(before), _values(after)
+    changed = [key for key in {**there, **now} if there.get(key) != now.get(key)]
+    return [f"{key} is {there.get(key)} there and {now.get(key)} now" for key in changed]
 
 
 def _values(value: Any, key: str = "") -> dict[str, Any]:

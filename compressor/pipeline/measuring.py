@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from compressor.errors import ExportError, OutputError
 from compressor.files import sha256
 from compressor.measure import accuracy, by_layer, latency, macs, memory, size
+from compressor.pipeline.forms import EvaluationForm
+from compressor.pipeline.journal import Facts
 from compressor.report import Latency, LayerCost, LayerSparsity, Measurement, SpeedUp, StepMeasurement
 from compressor.runtimes.forward import Fixed, open_forward
 from compressor.runtimes.steps import Steps
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 
 QUICK_ROUNDS = 8
+_TIMES: Facts[dict[int, tuple[Latency, SpeedUp | None]]] = Facts(dict[int, tuple[Latency, SpeedUp | None]])
+_STEPS: Facts[dict[int, StepMeasurement]] = Facts(dict[int, StepMeasurement])
+_PEAKS: Facts[list[int | None]] = Facts(list[int | None])
 
 
 def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measurement], list[SpeedUp | None]]:
@@ -37,16 +42,17 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
     examined: dict[int, Examined] = {}
     calls: dict[int, Inputs] = {}
     for group in _groups(exported):
-        run.progress.say(f"evaluating {', '.join(paths[index].name for index in group)}")
-        tasks = [exported[index].task for index in group]
-        score, own = evaluate([paths[index] for index in group], tasks, seed=run.recipe.seed)
+        score, own = _evaluated(run, [paths[index] for index in group], [exported[index].task for index in group])
         examined |= dict.fromkeys(group, score)
         calls |= zip(group, own, strict=True)
     inputs = [calls[index] for index in range(len(exported))]
     whole = [index for index, one in enumerate(exported) if one.artifact.stream is None]
     stepping = [index for index, one in enumerate(exported) if one.artifact.stream is not None]
-    timed = {**_time(run, whole, paths, inputs, exported), **_time(run, stepping, paths, inputs, exported)}
-    steps = _measure_steps(run, exported, inputs)
+    timed = run.journal.part("times", _TIMES, lambda: _time(run, whole, paths, inputs, exported))
+    of_steps = run.journal.part("times of step files", _TIMES, lambda: _time(run, stepping, paths, inputs, exported))
+    timed |= of_steps
+    steps = run.journal.part("measurements of step files", _STEPS, lambda: _measure_steps(run, exported, inputs))
+    peaks = run.journal.part("memory", _PEAKS, lambda: [memory.peak(*one) for one in zip(paths, inputs, strict=True)])
     measurements = []
     for index, (path, one) in enumerate(zip(paths, exported, strict=True)):
         parameters, nonzeros = size.count(one.model)
@@ -59,7 +65,7 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
                 parameters=parameters,
                 nonzeros=nonzeros,
                 macs=counted.total if counted else None,
-                peak_memory_bytes=memory.peak(path, inputs[index]),
+                peak_memory_bytes=peaks[index],
                 latency=timed[index][0],
                 score=examined[index].score,
                 drop=accuracy.drop(examined[one.baseline], examined[index]) if one.baseline != index else None,
@@ -70,6 +76,16 @@ def measure(run: Setting, exported: Sequence[Exported]) -> tuple[list[Measuremen
             )
         )
     return measurements, [timed[index][1] for index in range(len(exported))]
+
+
+def _evaluated(run: Setting, paths: Sequence[Path], tasks: Sequence[Task]) -> tuple[Examined, list[Inputs]]:
+    names = ", ".join(path.name for path in paths)
+
+    def made() -> tuple[Examined, list[Inputs]]:
+        run.progress.say(f"evaluating {names}")
+        return evaluate(paths, tasks, seed=run.recipe.seed)
+
+    return run.journal.part(f"metric of {names}", EvaluationForm(), made)
 
 
 def evaluate(

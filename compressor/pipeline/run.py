@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from compressor import checkpoint
+from compressor import __version__, checkpoint
+from compressor.errors import CompressorError
+from compressor.files.staged import REPORT_FILE
 from compressor.pipeline.axes import open_axes
 from compressor.pipeline.compressing import compress, in_step
+from compressor.pipeline.continuing import begin, conditions
 from compressor.pipeline.dry_run import try_out
 from compressor.pipeline.environment import environment, find_device
 from compressor.pipeline.exporting import export_compressed, export_originals, refuse_same_names
-from compressor.pipeline.folder import REPORT_FILE, RunFolder
+from compressor.pipeline.folder import LOG_FILE, RunFolder
+from compressor.pipeline.journal import Facts
 from compressor.pipeline.limits import check_limits, judged
 from compressor.pipeline.measuring import ensure_unchanged, measure
 from compressor.pipeline.setting import Setting
-from compressor.progress import Progress, Silent
-from compressor.report import Report, StepReport
+from compressor.progress import Logged, Progress, Silent
+from compressor.report import Report, Score, StepReport
 from compressor.runtimes.resources import check_threads
+from compressor.task.files_read import noting_files
 from compressor.task.narrowed_states import NarrowedStates
 from compressor.task.submodules import paths_of
 from compressor.task.view import has_validation_data
@@ -28,10 +34,14 @@ from compressor.task.view import has_validation_data
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from torch import nn
+
     from compressor.recipe.model import Recipe
     from compressor.task.guard import GuardedTask
 
 _SILENT = Silent()
+_SCORE: Facts[Score] = Facts(Score)
+_WRITTEN = ("recipe.yaml", "report.md", "report.html", REPORT_FILE, LOG_FILE)
 QUICK_SAMPLES = 32
 """Of an evaluation in a rehearsal, if the task's `evaluate` takes a `limit`."""
 
@@ -47,14 +57,16 @@ def run(
     force: bool = False,
     probes: bool = True,
     jobs: int = 1,
+    restart: bool = False,
     command: tuple[str, ...] = (),
     progress: Progress = _SILENT,
 ) -> Report:
     """Carry a recipe out on a task and write the run directory `out`.
 
-    The directory receives `report.json` (last), `report.md`, `report.html`, the exported files of the original and of
-    the compressed model, and the compressed weights with the record from which `compressor.load` rebuilds the model. A
-    run that fails leaves an older run in it as it was.
+    The directory receives `report.json`, `report.md`, `report.html`, the exported files of the original and of the
+    compressed model, the compressed weights with the record from which `compressor.load` rebuilds the model, and
+    `run.log`; all of them or none. A run that fails or is killed leaves an older run in it as it was, and what it has
+    finished in `out/unfinished`: the same call goes on from there, and ends with the same files.
 
     Args:
         recipe: How to compress.
@@ -67,21 +79,40 @@ def run(
         probes: Probe an architecture that replaces another one (see `compressor.probing.comparison`);
             some minutes on one core, once for each pair of architectures, then read from the user's cache folder.
         jobs: Processes that do so; more than one needs a program whose main module can be imported.
+        restart: Begin anew if there is an unfinished run in `out`.
         command: Words of the command that a person would repeat; the report shows them.
         progress: Told what begins.
 
     Raises:
+        OutputError: Another run is at work in `out`; or `out` holds a run of another recipe, or an unfinished run under
+            other conditions (recipe, code, data, weights, versions).
         CompressorError: See `compressor.errors`; invalid input.
     """
     chosen = find_device(device)
     check_threads(threads)
     with (
-        RunFolder(Path(out), recipe, quick=quick, force=force) as folder,
+        RunFolder(Path(out), recipe, chosen, quick=quick, force=force) as folder,
         torch.random.fork_rng(),
         _rehearsed(task) if quick else nullcontext(),
     ):
         torch.manual_seed(recipe.seed)
-        return _carry_out(Setting(recipe, task, folder, chosen, threads, quick, probes, jobs, progress, command))
+        logged = Logged(progress, folder.staging / LOG_FILE)
+        setting = Setting(recipe, task, folder, chosen, threads, quick, probes, jobs, logged, command)
+        with _told(logged, folder):
+            return _carry_out(setting, restart)
+
+
+@contextmanager
+def _told(log: Logged, folder: RunFolder) -> Iterator[None]:
+    """The log says how a run ended, and whoever interrupted it what is kept."""
+    log.note(f"compressor {__version__}, process {os.getpid()}")
+    try:
+        yield
+    except BaseException as error:
+        log.note(f"stopped: {error.message if isinstance(error, CompressorError) else type(error).__name__}")
+        if not isinstance(error, Exception) and not folder.journal.is_empty:
+            log.say(folder.kept())
+        raise
 
 
 @contextmanager
@@ -95,18 +126,20 @@ def _rehearsed(task: GuardedTask) -> Iterator[None]:
         task.limit, task.max_length = limit, longest
 
 
-def _carry_out(run: Setting) -> Report:
+def _carry_out(run: Setting, restart: bool) -> Report:
     """All stages in order; the report is written last."""
     recipe, task = run.recipe, run.task
     refuse_same_names(recipe.exports, paths_of(task.task.modules))
     with run.stage("loading and trying the task"):
         original = task.model().to(run.device).eval()
         run.progress.say("trying the task")
-        run.real = try_out(task, original, run.device, trains=bool(recipe.steps))
+        with noting_files(task.opened):
+            run.real = try_out(task, original, run.device, trains=bool(recipe.steps))
         run.notes += task.notes
+        given = conditions(run, original)
+        begin(run, given, restart=restart)
     with run.stage("evaluating the original"):
-        run.progress.say("evaluating the original model")
-        original_score = run.score(original)
+        original_score = run.journal.part("metric of the original", _SCORE, lambda: _first_score(run, original))
     for index, step in enumerate(recipe.steps):
         with in_step(index, step):
             step.check_task(original, task)
@@ -116,12 +149,11 @@ def _carry_out(run: Setting) -> Report:
     state, steps = compress(run, original)
     score = (steps[-1].score if steps else None) or original_score
     checkpoint.save(run.folder.staging, state.model, state.structure)
-    with run.folder.keeping(checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE):
-        narrowed = NarrowedStates(task, state.structure)
-        with run.stage("exporting the compressed model"):
-            exported, refused = export_compressed(run, state.model, narrowed, originals, baselines, score)
-        with run.stage("measuring the files"):
-            measurements, speedups = measure(run, [*originals, *exported])
+    narrowed = NarrowedStates(task, state.structure)
+    with run.stage("exporting the compressed model"):
+        exported, refused = export_compressed(run, state.model, narrowed, originals, baselines, score)
+    with run.stage("measuring the files"):
+        measurements, speedups = measure(run, [*originals, *exported])
     compressed, speedups = measurements[first:], speedups[first:]
     compared = [measurements[one.baseline] for one in exported]
     report = Report(
@@ -145,25 +177,32 @@ def _carry_out(run: Setting) -> Report:
         notes=_notes(run, steps),
         axes=open_axes(task),
         environment=environment(run.device),
+        conditions=given,
         stages=tuple(run.stages),
     )
     return _write(run.folder, report)
 
 
+def _first_score(run: Setting, original: nn.Module) -> Score:
+    run.progress.say("evaluating the original model")
+    return run.score(original)
+
+
 def _write(folder: RunFolder, report: Report) -> Report:
-    """The views, then `report.json`, then everything into place."""
+    """The report and its views, then everything into place."""
     from compressor.plain_yaml import dump
     from compressor.render import html, markdown
 
     measured = (report.original, *report.elsewhere, *report.compressed)
     ensure_unchanged(folder.staging, [measurement.artifact for measurement in measured])
     folder.write("recipe.yaml", dump(report.recipe))
-    names = sorted({path.name for path in folder.staging.iterdir()} | {"report.md", "report.html", REPORT_FILE})
+    made = {name for measurement in measured for name in measurement.artifact.files}
+    names = sorted({*made, checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE, *_WRITTEN})
     report = report.model_copy(update={"files": tuple(names)})
     folder.write("report.md", markdown.page(report))
     folder.write("report.html", html.page(report))
     folder.write(REPORT_FILE, report.to_json())
-    folder.commit()
+    folder.commit(names)
     return report
 
 

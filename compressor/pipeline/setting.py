@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compressor.pipeline.folder import RunFolder
+    from compressor.pipeline.journal import Journal
     from compressor.progress import Progress
     from compressor.recipe.model import Recipe
     from compressor.report import Score
@@ -45,19 +46,25 @@ class Setting:
     real: tuple[Sample, ...] = ()
     """Inputs of the task's own data; known once it was tried out."""
 
+    @property
+    def journal(self) -> Journal:
+        """What is finished, and goes into the journal as it is."""
+        return self.folder.journal
+
     def score(self, model: nn.Module) -> Score:
         """The task's metric of a model."""
         return accuracy.score(self.task, TorchForward(model, self.device), seed=self.recipe.seed)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time of what is done inside; stages follow each other and do not nest."""
-        wall, processor = time.perf_counter(), time.process_time()
+        """Count the time of what is done inside, or was before a kill; stages follow each other and do not nest."""
+        wall, processor, before = time.perf_counter(), time.process_time(), self.journal.reused
         yield
+        reused = [after - earlier for after, earlier in zip(self.journal.reused, before, strict=True)]
         self.stages.append(
             Stage(
                 name=name,
-                seconds=time.perf_counter() - wall,
-                processor_seconds=time.process_time() - processor,
+                seconds=time.perf_counter() - wall + reused[0],
+                processor_seconds=time.process_time() - processor + reused[1],
             )
         )

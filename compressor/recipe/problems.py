@@ -161,7 +161,8 @@ def _not_an_entry(path: Path, document: Document) -> RecipeError:
     word, choices = LISTS[str(path[0])]
     value = value_at(path, document.value)
     message = f"entry {path[1]} of `{path[0]}` is {found(value)}, expected a mapping with a `{word}`"
-    hint = f"write `- {word}: {value if value in choices() else next(iter(choices()))}`" if choices() else None
+    meant = value if isinstance(value, str) and value in choices() else next(iter(choices()), "")
+    hint = f"write `- {word}: {meant}`" if meant else None
     return RecipeError(message, place=place_of(document, path), hint=hint)
 
 

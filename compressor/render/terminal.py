@@ -105,9 +105,10 @@ def _table(table: Table) -> RenderableType:
     from rich.table import Table as Grid
 
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=any(table.header))
+    longest = max((len(one_line(row[0])) for row in table.rows), default=0)
     for index, (name, numeric) in enumerate(zip(table.header, table.numeric, strict=True)):
-        names = 0 if index else min(_NAME_COLUMNS, max((len(one_line(row[0])) for row in table.rows), default=0))
-        grid.add_column(_text(name), justify="right" if numeric else "left", overflow="fold", min_width=names)
+        whole = index == 0 and longest <= _NAME_COLUMNS
+        grid.add_column(_text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
     for row in table.rows:
         grid.add_row(*(_text(cell, "bold red" if cell in ALARMS else "") for cell in row))
     return grid

@@ -7,6 +7,7 @@ Everything outside of this package imports the names from here, not from the mod
 
 from compressor.report.artifacts import Artifact, FileDescription, Part, RuntimeCheck, TensorInfo
 from compressor.report.axes import OpenAxes, TensorAxes
+from compressor.report.conditions import Conditions
 from compressor.report.environment import Environment, Stage
 from compressor.report.exports import ExportedFile, ExportReport
 from compressor.report.fact import Fact
@@ -18,6 +19,7 @@ from compressor.report.parity import Noise, Origin, OutputNoise, Parity, ParityP
 from compressor.report.probes import Probe, ProbeFile, ProbeLength, ProbeResult, ProbeScore, Verdict
 from compressor.report.quantization import Quantization, QuantizationPoint, QuantizedMatrix
 from compressor.report.report import Limit, Report
+from compressor.report.reproduction import Outcome, RepeatedFile, RepeatedNumber, Reproduction
 from compressor.report.runs import RunFile, Runs, side_by_side
 from compressor.report.scores import Drop, Interval, Score
 from compressor.report.search import GoalCost, SearchPoint, SearchReport
@@ -28,6 +30,7 @@ from compressor.report.streaming import StateInfo, StreamInfo, StreamInput, Stre
 __all__ = [
     "Artifact",
     "Change",
+    "Conditions",
     "Control",
     "Drop",
     "Environment",
@@ -47,6 +50,7 @@ __all__ = [
     "Noise",
     "OpenAxes",
     "Origin",
+    "Outcome",
     "OutputNoise",
     "Parity",
     "ParityPoint",
@@ -59,7 +63,10 @@ __all__ = [
     "Quantization",
     "QuantizationPoint",
     "QuantizedMatrix",
+    "RepeatedFile",
+    "RepeatedNumber",
     "Report",
+    "Reproduction",
     "RunFile",
     "Runs",
     "RuntimeCheck",

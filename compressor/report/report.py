@@ -9,6 +9,7 @@ from pydantic import ValidationError, model_validator
 
 from compressor.errors import ReportError
 from compressor.report.axes import OpenAxes
+from compressor.report.conditions import Conditions
 from compressor.report.environment import Environment, Stage
 from compressor.report.fact import Fact
 from compressor.report.latency import SpeedUp
@@ -64,6 +65,8 @@ class Report(Fact):
     axes: OpenAxes | None = None
     """Of the model's inputs and outputs; None in reports of older versions."""
     environment: Environment
+    conditions: Conditions | None = None
+    """What `compressor reproduce` compares; None in reports of older versions."""
     stages: tuple[Stage, ...] = ()
     """Where the time went, in order."""
 

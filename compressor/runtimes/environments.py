@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError, UsageError
 from compressor.files import cache_folder, writing
+from compressor.files.staged import locked
 from compressor.runtimes import child
 
 if TYPE_CHECKING:
@@ -150,15 +151,23 @@ def install(name: str) -> Found:
     Raises:
         UsageError: There is no such runtime, or it comes with this package.
         ExportError: It cannot be installed; the message holds pip's last lines.
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or another installation of it is under way.
     """
     runtime = known(name)
     if not runtime.requirements:
         raise UsageError(f"{runtime.title} comes with this package", hint="there is nothing to install")
     made = folder(runtime)
+    lock = made.with_name(f"{made.name}.lock")
+    with writing(lock):
+        lock.mkdir(parents=True, exist_ok=True)
+    with locked(lock, by="installation"):
+        _install(runtime, made)
+    return Found(runtime, _python(made), own=True)
+
+
+def _install(runtime: Runtime, made: Path) -> None:
     with writing(made):
         shutil.rmtree(made, ignore_errors=True)
-        made.parent.mkdir(parents=True, exist_ok=True)
         venv.create(made, with_pip=False, symlinks=True)
         shared = _shared_packages() if runtime.shares_torch else None
         if shared is not None:
@@ -190,7 +199,6 @@ def install(name: str) -> Found:
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
-    return Found(runtime, _python(made), own=True)
 
 
 def versions(found: Found) -> str:

@@ -12,7 +12,10 @@ from compressor.onnx_graphs import walk
 from compressor.runtimes import child
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import onnx
+    from google.protobuf.message import Message
 
 _WORKER = Path(__file__).with_name("load_script.py")
 _SECONDS = 600
@@ -90,9 +93,24 @@ def read(path: Path) -> onnx.ModelProto:
         raise ExportError(f"{path} cannot be read: {error.strerror}", hint="fix its permissions") from error
     if not proto.ir_version or not proto.HasField("graph") or not proto.graph.output:
         raise ExportError(f"{path} holds no ONNX model", hint="give a file that an exporter wrote")
+    if (name := next(_no_text(proto), None)) is not None:
+        raise ExportError(
+            f"{path} has bytes that are no text as the {name} of a part of it", hint="copy or export it again"
+        )
     _refuse_unknown_operators(path, proto)
     _data_files(path, proto)
     return proto
+
+
+def _no_text(message: Message) -> Iterator[str]:
+    """Names of the fields for text, at any depth, that hold bytes which are not UTF-8."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            if any(isinstance(text, bytes) for text in ((value,) if isinstance(value, (str, bytes)) else value)):
+                yield field.name
+        elif field.type == field.TYPE_MESSAGE:
+            for part in (value,) if hasattr(value, "ListFields") else value:
+                yield from _no_text(part)
 
 
 def _refuse_unknown_operators(path: Path, proto: onnx.ModelProto) -> None:

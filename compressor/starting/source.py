@@ -7,7 +7,6 @@ import difflib
 import importlib
 import importlib.util
 import inspect
-import json
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 
 from compressor.errors import CompressorError, Place, TaskError, UsageError, first_line
-from compressor.files import read_text
+from compressor.files import json_object, read_text
 from compressor.task.guard import place_in
 from compressor.task.unlabelled import seeded
 
@@ -210,10 +209,9 @@ def _evaluated(expression: str, names: Mapping[str, Any]) -> Any:
 
 def _of_folder(folder: Path) -> Source:
     path = folder / CONFIG_FILE
-    try:
-        config = json.loads(read_text(path, UsageError, hint=_HOW))
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{folder} is no folder of Hugging Face: {path.name} cannot be read", hint=_HOW) from error
+    config = json_object(read_text(path, UsageError, hint=_HOW))
+    if config is None:
+        raise UsageError(f"{folder} is no folder of Hugging Face: {path.name} cannot be read", hint=_HOW)
     try:
         import transformers
     except ImportError as error:

@@ -75,9 +75,15 @@ def _are_axes(axes: Any) -> bool:
     return isinstance(axes, Mapping) and all(
         isinstance(name, str)
         and isinstance(words, Mapping)
-        and all(isinstance(axis, int) and isinstance(word, str) for axis, word in words.items())
+        and _is_name(name)
+        and all(type(axis) is int and isinstance(word, str) and _is_name(word) for axis, word in words.items())
         for name, words in axes.items()
     )
+
+
+def _is_name(text: str) -> bool:
+    """Whether a file can call something so, and a person read it."""
+    return bool(text.strip()) and text.isprintable()
 
 
 def _check_batch_parts(task: Task, name: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from compressor.errors import TaskError
@@ -62,6 +63,33 @@ def _from_mapping(batch: Mapping[Any, Any], target: str | None) -> tuple[Call, A
     if target not in batch:
         raise TaskError(f"`batches` gives no `{target}`; it gives {', '.join(f'`{name}`' for name in batch)}")
     return Call(**{name: part for name, part in batch.items() if name != target}), as_tensors(batch[target])
+
+
+def difference(part: Tensor, kind: tuple[torch.dtype, tuple[int, ...]], axes: Mapping[int, str]) -> str:
+    """How a tensor of a batch is unlike the example's, as the end of a sentence; empty if it is not.
+
+    Args:
+        part: The tensor.
+        kind: Type and shape of the example's.
+        axes: The open axes, whose sizes may differ.
+    """
+    dtype, shape = kind
+    if part.dtype != dtype:
+        return f"in {_plain(part.dtype)}, `example` in {_plain(dtype)}"
+    if part.dim() != len(shape):
+        return f"with {part.dim()} axes, `example` with {len(shape)}"
+    for axis, (size, expected) in enumerate(zip(part.shape, shape, strict=True)):
+        if not size:
+            return f"of shape {tuple(part.shape)}, which holds nothing"
+        if axis not in axes and size != expected:
+            return f"of size {size} along axis {axis}, `example` of size {expected}"
+    if part.is_floating_point() and not bool(part.isfinite().all()):
+        return "with values that are not finite"
+    return ""
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def as_tensors(value: Any) -> Any:

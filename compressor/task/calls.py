@@ -72,6 +72,8 @@ class Calls:
     outputs: Axes
     ranges: Ranges = field(default_factory=dict)
     """Name of each further open axis -> its smallest and largest size."""
+    kinds: Sequence[tuple[torch.dtype, tuple[int, ...]]] = ()
+    """Type and shape of each tensor that goes in, at the first sizes."""
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """`batch`, `time` and further sizes of the task's example -> the two at which the model was called."""
 
@@ -114,7 +116,8 @@ def learn_calls(trials: Trials, model: nn.Module, declared: Declared) -> Calls:
     tried = {
         word: (first[word], size) for word, size in trials.others.items() if word in (BATCH, TIME) or word in ranges
     }
-    return Calls(signature, declared.inputs or inputs.axes(None), outward, ranges, tried)
+    kinds = [(part.dtype, tuple(part.shape)) for part in signature.flatten(call)]
+    return Calls(signature, declared.inputs or inputs.axes(None), outward, ranges, kinds, tried)
 
 
 def _apart(signature: Signature, declared: Declared) -> tuple[str, ...]:

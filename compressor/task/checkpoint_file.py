@@ -8,7 +8,6 @@ the tensors beside it can be read. No class or function that the file names is l
 from __future__ import annotations
 
 import io
-import json
 import re
 import stat
 import zipfile
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CheckpointError
-from compressor.files import read_text
+from compressor.files import json_object, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -140,10 +139,10 @@ def read_safetensors(path: Path) -> dict[str, Any]:
 def _sharded(index: Path) -> dict[str, Any]:
     """All tensors of the files that an index names; these must lie beside it."""
     try:
-        places = json.loads(read_text(index, CheckpointError, hint="get the file again"))["weight_map"]
+        places = (json_object(read_text(index, CheckpointError, hint="get the file again")) or {})["weight_map"]
         files = sorted(set(places.values()))
         plain = all(isinstance(name, str) and name == Path(name).name for name in files)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not an index of shards: it has no `weight_map` of names") from error
     if not plain:
         raise CheckpointError(f"{index} names files outside its own folder", hint="an index names files beside it")

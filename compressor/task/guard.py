@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import linecache
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from torch import Tensor
 from compressor.errors import CompressorError, Place, TaskError, TaskNote
 from compressor.nn.seams import mark
 from compressor.task.attributes import check_attributes
-from compressor.task.batches import split
+from compressor.task.batches import difference, split
 from compressor.task.calls import Calls, Declared, Trials, learn_calls
 from compressor.task.forwards import AdaptedForward, ModelForward, TorchForward
 from compressor.task.model_checks import check_model
@@ -25,7 +27,7 @@ from compressor.task.view import TaskView, ViewedBatches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     import torch
     from torch import nn
@@ -156,7 +158,7 @@ class GuardedTask(TaskView):
     def _checked(self, batches: Iterable[Any]) -> Iterator[tuple[Inputs, Any]]:
         with self._guard("batches"):
             iterator = iter(batches)
-        while True:
+        for number in itertools.count(1):
             with self._guard("batches"):
                 try:
                     batch = next(iterator)
@@ -164,7 +166,24 @@ class GuardedTask(TaskView):
                     return
             with self.placed():
                 call, target = split(batch, self.task.batch_parts, self.task.target)
-                yield self._flat(call), target
+                inputs = self._flat(call)
+            self._refuse_unlike(inputs, number, iterator)
+            with self.placed():
+                yield inputs, target
+
+    def _refuse_unlike(self, inputs: Inputs, number: int, iterator: Iterator[Any]) -> None:
+        """Raise `TaskError` if a batch is unlike the example, once that is known; the place is that of the `yield`."""
+        if self.calls is None:
+            return
+        for (name, axes), part, kind in zip(self.calls.inputs.items(), inputs, self.calls.kinds, strict=True):
+            differs = difference(part, kind, axes)
+            if differs:
+                which = "the first of `batches`" if number == 1 else f"batch {number} of `batches`"
+                raise TaskError(
+                    f"{which} gives `{name}` {differs}",
+                    hint="batches and `example` must be alike",
+                    place=place_of(self.file, getattr(iterator, "gi_frame", None)),
+                )
 
     def loss(self, outputs: Outputs, target: Any) -> Tensor:
         """The task's `loss` of what the model's own `forward` would give."""
@@ -226,6 +245,13 @@ class GuardedTask(TaskView):
                 hint="fix the task file; `compressor inspect --task FILE` tries it without compressing",
                 place=place_in(self.file, error.__traceback__),
             ) from error
+
+
+def place_of(file: str, frame: FrameType | None) -> Place:
+    """Where a generator of the user's file is; the file alone if it is none."""
+    if frame is None or Path(frame.f_code.co_filename).resolve() != Path(file).resolve():
+        return Place(file)
+    return Place(file, frame.f_lineno, None, linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip())
 
 
 def place_in(file: str, traceback: TracebackType | None) -> Place:

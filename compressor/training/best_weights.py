@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
 
@@ -17,7 +19,7 @@ class BestWeights:
         self._sign = 1.0 if higher_is_better else -1.0
         self._patience = patience
         self._best = -math.inf
-        self._since = 0
+        self._since = 0  # epochs
         self._state: dict[str, Tensor] = {}
         self.epoch = 0
         """The best epoch so far, 0 for the weights from before training; the earliest of equal ones."""
@@ -29,7 +31,27 @@ class BestWeights:
             self._state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         else:
             self._since += 1
+        return self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is time to stop."""
         return self._patience is not None and self._since >= self._patience
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What is remembered."""
+        return dict(self._state), {
+            "best": self._sign * self._best if self._state else None,
+            "since": self._since,
+            "epoch": self.epoch,
+        }
+
+    def put_back(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Remember what `snapshot` gave."""
+        if facts["best"] is not None:
+            self._best = self._sign * facts["best"]
+        self._since, self.epoch = facts["since"], facts["epoch"]
+        self._state = {name: tensor.clone() for name, tensor in tensors.items()}
 
     def restore(self, model: nn.Module) -> None:
         """Put the best weights back, in place."""

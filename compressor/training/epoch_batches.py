@@ -50,6 +50,16 @@ class EpochBatches:
         batches, self._first = self._first, None
         return self._limited(self._new_epoch() if batches is None else batches)
 
+    def snapshot(self) -> torch.Tensor:
+        """The state of the generator."""
+        return self._generator.get_state()
+
+    def put_back(self, state: torch.Tensor, epochs: int, bar: Bar) -> None:
+        """Go on after so many epochs, with the state of the generator at that time."""
+        self._first = None
+        self._generator.set_state(state)
+        bar.advance(epochs * self.total // self.epochs, note=f"epoch {epochs}/{self.epochs} was done before")
+
     def reporter(self, bar: Bar, epoch: int) -> Callable[[int, float], None]:
         """What the trainer calls with the number of batches done and the latest loss."""
 

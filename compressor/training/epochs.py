@@ -6,6 +6,7 @@ import copy
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,17 +16,21 @@ from compressor.errors import MethodError
 from compressor.nn.masks import prune_
 from compressor.nn.recurrent.layers import recurrent_modules
 from compressor.training.best_weights import BestWeights
+from compressor.training.snapshots import NoSnapshots
+from compressor.training.trainer import copy_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from compressor.progress import Progress
+    from compressor.progress import Bar, Progress
     from compressor.training.epoch_batches import EpochBatches
+    from compressor.training.snapshots import Snapshots
     from compressor.training.trainer import Trainer
 
 History = list[dict[str, float]]
 """A row an epoch."""
+_NO_SNAPSHOTS = NoSnapshots()
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ def train_epochs(
     masks: Mapping[str, Tensor],
     progress: Progress,
     around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    snapshots: Snapshots = _NO_SNAPSHOTS,
 ) -> tuple[History, list[str]]:
     """Train in place; gives a row an epoch, and notes.
 
@@ -62,6 +68,7 @@ def train_epochs(
         masks: Parameter name -> boolean mask, True = kept.
         progress: Where progress is told.
         around: Entered around each measurement.
+        snapshots: Where it is kept after each epoch how far the training is; it goes on from what is there.
 
     Raises:
         MethodError: Training broke down.
@@ -69,11 +76,16 @@ def train_epochs(
     """
     best = BestWeights(higher_is_better=validation.higher_is_better, patience=validation.patience)
     history: History = []
-    if validation.keep_best:  # training may make it worse
-        with around():
-            best.see(0, validation.metric(model.eval()), model)
     with progress.bar("retrain", batches.total) as bar:
-        for epoch in range(1, batches.epochs + 1):
+        known = snapshots.load()
+        if known is not None:
+            history += _put_back(known, model, trainer, batches, best, bar)
+        elif validation.keep_best:  # training may make it worse
+            with around():
+                best.see(0, validation.metric(model.eval()), model)
+        for epoch in range(len(history) + 1, batches.epochs + 1):
+            if best.is_over:
+                break
             model.train()
             started = time.perf_counter()
             mean = trainer.epoch(batches.epoch(), loss, batches.reporter(bar, epoch), number=epoch)
@@ -85,8 +97,9 @@ def train_epochs(
             history.append(
                 {"epoch": float(epoch), "loss": mean, "metric": metric, "lr": trainer.lr, "seconds": seconds}
             )
-            if validation.keep_best and best.see(epoch, metric, model):
-                break
+            if validation.keep_best:
+                best.see(epoch, metric, model)
+            snapshots.save(partial(_tensors, model, trainer, batches, best), partial(_facts, trainer, best, history))
     if not validation.keep_best:
         return history, []
     best.restore(model)
@@ -94,6 +107,36 @@ def train_epochs(
         what = f"the weights from before training kept: none of {len(history)} epochs has a better validation metric"
         return history, [what]
     return history, [f"weights of epoch {best.epoch} of {len(history)} kept: the best validation metric"]
+
+
+def _tensors(model: nn.Module, trainer: Trainer, batches: EpochBatches, best: BestWeights) -> dict[str, Tensor]:
+    """Everything that the next epoch begins with, but for what is a number."""
+    kept = {f"best.{name}": value for name, value in best.snapshot()[0].items()}
+    buffers = {f"buffer.{name}": value for name, value in model.named_buffers()}
+    return {**trainer.snapshot()[0], **kept, **buffers, "batches": batches.snapshot()}
+
+
+def _facts(trainer: Trainer, best: BestWeights, history: History) -> dict[str, Any]:
+    return {"trainer": trainer.snapshot()[1], "best": best.snapshot()[1], "history": history}
+
+
+def _put_back(
+    known: tuple[Mapping[str, Tensor], Any],
+    model: nn.Module,
+    trainer: Trainer,
+    batches: EpochBatches,
+    best: BestWeights,
+    bar: Bar,
+) -> History:
+    """Go on from a snapshot; gives its history."""
+    tensors, facts = known
+    trainer.put_back(tensors, facts["trainer"])
+    copy_into(dict(model.named_buffers()), tensors, "buffer.")
+    kept = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
+    best.put_back(kept, facts["best"])
+    history: History = facts["history"]
+    batches.put_back(tensors["batches"], len(history), bar)
+    return history
 
 
 def trainable_copy(model: nn.Module, masks: Mapping[str, Tensor], device: torch.device) -> nn.Module:

@@ -4,6 +4,9 @@ The gradient at the rounded weights is applied to the exact ones (straight-throu
 arXiv 1308.3432, section 4). Weights are swapped in place around each batch rather than computed by a parametrization:
 recurrent layers keep their weights in one flat buffer, which a parametrization would bypass, and at the end there is
 nothing to take away.
+
+Steps (scales) may be learned with the weights: then a block clips as much as training wants, and no longer at its
+largest weight (Learned Step Size Quantization; Esser et al., arXiv 1902.08153).
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ Precision = Literal["int8", "int4"]
 BLOCK = 32
 """Weights of a row with a common scale in 4 bits, the exporter's default."""
 _LARGEST = {"int8": 127, "int4": 7}
+_STEP = "learned_step_"
+"""And a number: the names under which a model holds steps, so that whatever keeps its weights keeps these too."""
+_SHARES = tuple(1.0 - 0.05 * step for step in range(11))
+"""Steps that are tried at the start, in parts of that of the largest weight."""
 
 
 def rounded(weight: Tensor, precision: Precision, block: int = BLOCK) -> Tensor:
@@ -44,11 +51,15 @@ def rounded(weight: Tensor, precision: Precision, block: int = BLOCK) -> Tensor:
 
 def _rounded(weight: Tensor, largest: int) -> Tensor:
     peak = weight.abs().amax(-1, keepdim=True)
-    scale = torch.where(peak > 0, peak / largest, torch.ones_like(peak))
-    half = torch.finfo(torch.float16)
-    inside = (scale >= half.tiny) & (scale <= half.max)  # the exporter stores these as float16
-    scale = torch.where(inside, torch.where(inside, scale, 1.0).half().to(scale.dtype), scale)
+    scale = _as_stored(torch.where(peak > 0, peak / largest, torch.ones_like(peak)))
     return (weight / scale).round().clamp(-largest, largest) * scale
+
+
+def _as_stored(scale: Tensor) -> Tensor:
+    """The exporter stores scales as float16 if they are in its range."""
+    half = torch.finfo(torch.float16)
+    inside = (scale >= half.tiny) & (scale <= half.max)
+    return torch.where(inside, torch.where(inside, scale, 1.0).half().to(scale.dtype), scale)
 
 
 def rounded_parameters(model: nn.Module, precision: Precision) -> dict[str, tuple[nn.Parameter, Precision]]:
@@ -70,16 +81,86 @@ def rounded_parameters(model: nn.Module, precision: Precision) -> dict[str, tupl
     return parameters
 
 
+class Steps:
+    """Learned steps of one matrix: step = start * exp(p) for each block, p what is trained.
+
+    LSQ trains the step itself with gradients scaled by the block's size (section 2.2 of the paper). An optimizer like
+    Adam undoes such factors, and steps are some thousandths: their logarithm learns at the rate of the weights.
+    """
+
+    def __init__(self, weight: Tensor, precision: Precision) -> None:
+        """Start from the clipping with the least squared error of the weights."""
+        self.largest = _LARGEST[precision]
+        self.block = weight.shape[1] if precision == "int8" else BLOCK
+        blocks = self._blocks(weight.detach())
+        self.start = _least_error(blocks, self.largest)
+        """Steps at the start (N, G, 1)."""
+        self.exponent = nn.Parameter(torch.zeros_like(self.start))
+        """What is trained (N, G, 1)."""
+
+    def of(self, weight: Tensor) -> Tensor:
+        """The weights (N, K) as they are rounded."""
+        blocks, scale = self._blocks(weight.detach()), self._scale()
+        whole: Tensor = (blocks / scale).round().clamp(-self.largest, self.largest) * scale
+        return whole.flatten(1)[:, : weight.shape[1]]
+
+    def learn(self, weight: Tensor, gradient: Tensor) -> None:
+        r"""Add to the gradient of the exponents; that at the exact weights is the one at the rounded weights.
+
+        With v = w / s and L the largest integer, of a gradient g at the rounded weights:
+
+        .. math::
+            \frac{d}{dw} = g, \quad \frac{d}{dp} = s \sum g \, (\mathrm{round}(v) - v \text{ or } \pm L \text{ beyond})
+
+        The second is equation 3 of the paper for p. The first differs from its equation 5, which gives weights beyond
+        L no gradient: they could not come back, and training that makes weights grow stands still.
+
+        Args:
+            weight: The exact weights (N, K).
+            gradient: At the rounded ones (N, K).
+        """
+        scale, blocks = self._scale(), self._blocks(gradient)
+        value = self._blocks(weight.detach()) / scale
+        inside = value.abs() <= self.largest
+        slope = torch.where(inside, value.round() - value, value.clamp(-self.largest, self.largest))
+        total = (blocks * slope).sum(-1, keepdim=True) * scale
+        self.exponent.grad = total if self.exponent.grad is None else self.exponent.grad + total
+
+    def _scale(self) -> Tensor:
+        return _as_stored(self.start * self.exponent.detach().exp())
+
+    def _blocks(self, weight: Tensor) -> Tensor:
+        """(N, K) as (N, G, block), padded with zeros."""
+        blocks: Tensor = nn.functional.pad(weight, (0, -weight.shape[1] % self.block)).unflatten(1, (-1, self.block))
+        return blocks
+
+
+def _least_error(blocks: Tensor, largest: int) -> Tensor:
+    """Steps (N, G, 1) of blocks (N, G, block) with the least squared error, in parts of max |weight| / largest."""
+    peak = blocks.abs().amax(-1, keepdim=True)
+    usual = torch.where(peak > 0, peak / largest, torch.ones_like(peak))
+    best, least = _as_stored(usual), torch.full_like(usual, float("inf"))
+    for share in _SHARES:
+        scale = _as_stored(share * usual)
+        rounded_ = (blocks / scale).round().clamp(-largest, largest) * scale
+        error = (blocks - rounded_).square().sum(-1, keepdim=True)
+        best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
+    return best
+
+
 class Rounding:
     """Swaps the matrices of a model for rounded ones, for a while or for good."""
 
-    def __init__(self, model: nn.Module, precision: Precision, keep_float: Sequence[str] = ()) -> None:
+    def __init__(
+        self, model: nn.Module, precision: Precision, keep_float: Sequence[str] = (), *, learn_steps: bool = False
+    ) -> None:
         """Find them.
 
         Args:
             model: What is trained.
             precision: Of all matrices but tables, which have 8 bits.
             keep_float: Globs of parameters that are not rounded.
+            learn_steps: Steps are trained too; by default they are those of the largest weights.
 
         Raises:
             MethodError: There are none, none is left, or a glob fits none.
@@ -102,24 +183,38 @@ class Rounding:
             raise MethodError(
                 f"`keep_float` leaves nothing to round of {_some(every)}", hint="leave `quantize` out, or keep fewer"
             )
+        self._model = model
+        self.steps = {name: Steps(*item) for name, item in self.parameters.items() if learn_steps}
+        """Learned steps, by the names of their matrices: parameters of the model until `finish`."""
+        for number, steps in enumerate(self.steps.values()):
+            model.register_parameter(f"{_STEP}{number}", steps.exponent)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Within the block the weights are rounded; afterwards they are what they were."""
-        exact = [parameter.detach().clone() for parameter, _ in self.parameters.values()]
+        exact = {name: parameter.detach().clone() for name, (parameter, _) in self.parameters.items()}
         self.keep()
         try:
             yield
         finally:
             with torch.no_grad():
-                for (parameter, _), weight in zip(self.parameters.values(), exact, strict=True):
-                    parameter.copy_(weight)
+                for name, (parameter, _) in self.parameters.items():
+                    parameter.copy_(exact[name])
+                    if name in self.steps and parameter.grad is not None:
+                        self.steps[name].learn(parameter, parameter.grad)
 
     @torch.no_grad()
     def keep(self) -> None:
-        """Round the weights for good."""
-        for parameter, precision in self.parameters.values():
-            parameter.copy_(rounded(parameter, precision))
+        """Round the weights."""
+        for name, (parameter, precision) in self.parameters.items():
+            steps = self.steps.get(name)
+            parameter.copy_(rounded(parameter, precision) if steps is None else steps.of(parameter))
+
+    def finish(self) -> None:
+        """Round the weights for good, and take the steps out of the model."""
+        self.keep()
+        for number in range(len(self.steps)):
+            delattr(self._model, f"{_STEP}{number}")
 
 
 def _some(names: Iterable[str], most: int = 6) -> str:

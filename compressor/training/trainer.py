@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from compressor.errors import MethodError
+from compressor.errors import CheckpointError, MethodError
 from compressor.training.noise import add_noise_, noise_std
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Trainer:
             around: Entered for each batch around the loss and its gradient, but not the optimizer's step.
             after_step: Called after each optimizer step with its number, from 1, and its learning rate.
         """
+        self._named = dict(parameters)
         self._parameters = list(parameters.values())
         self._optimizer = optimizer
         masked = [(parameters[name], mask) for name, mask in masks.items() if name in parameters]
@@ -97,6 +98,38 @@ class Trainer:
     def lr(self) -> float:
         """Learning rate of the last step."""
         return float(self._optimizer.param_groups[0]["lr"])
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Parameters, the optimizer's state, the step and the noise's generator."""
+        tensors = {f"parameter.{name}": item.detach() for name, item in self._named.items()}
+        numbers: dict[str, Any] = {}
+        for index, entries in self._optimizer.state_dict()["state"].items():
+            for key, value in entries.items():
+                (tensors if isinstance(value, Tensor) else numbers)[f"optimizer.{index}.{key}"] = value
+        if self._noise is not None:
+            tensors["noise"] = self._noise.generator.get_state()
+        return tensors, {"step": self.step, "lr": self.lr, "optimizer": numbers}
+
+    def put_back(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Go on from a snapshot.
+
+        Raises:
+            CheckpointError: It is not one of this training.
+        """
+        copy_into(self._named, tensors, "parameter.")
+        state: dict[int, dict[str, Any]] = {}
+        for place, value in ({**tensors, **facts["optimizer"]}).items():
+            kind, _, rest = place.partition(".")
+            if kind == "optimizer":
+                index, _, key = rest.partition(".")
+                state.setdefault(int(index), {})[key] = value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        for group in self._optimizer.param_groups:
+            group["lr"] = facts["lr"]
+        if self._noise is not None:
+            self._noise.generator.set_state(tensors["noise"])
+        self.step = facts["step"]
 
     def epoch(
         self,
@@ -159,6 +192,18 @@ class Trainer:
         if pairs:
             gradients, masks = zip(*pairs, strict=True)
             torch._foreach_mul_(gradients, masks)
+
+
+def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """Give tensors the values of those of a snapshot, in place; raises `CheckpointError` if one is missing."""
+    for name, target in targets.items():
+        value = tensors.get(prefix + name)
+        if value is None or value.shape != target.shape or value.dtype != target.dtype:
+            raise CheckpointError(
+                f"the snapshot of a training does not fit the model at `{name}`", hint="begin anew with --restart"
+            )
+        with torch.no_grad():
+            target.copy_(value)
 
 
 class _Readings:

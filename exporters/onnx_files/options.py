@@ -149,4 +149,4 @@ class Options(ExportOptions):
         """Those of the precision, if none were given."""
         from exporters.passes import half
 
-        return (self.atol, self.rtol) if self.strict or self.precision != "float16" else (half.ATOL, half.RTOL)
+        return super().tolerances if self.strict or self.precision != "float16" else (half.ATOL, half.RTOL)

@@ -7,10 +7,12 @@ and quantizers and accelerators accept; see the option `cells`. Attention keeps 
 from __future__ import annotations
 
 import copy
+import hashlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from compressor.report import Part
 from compressor.runtimes.steps import METADATA_KEY
 from exporters import checks
 from exporters.capture import native_recurrent
@@ -67,8 +69,16 @@ def checked(
     if rounding is not None:
         bar.advance(0, note="quantize the step")
         artifact, files = rounded.checked(proto, candidate, model, job, rounding, parity, bar, table, info)
-    loop = {job.path.with_suffix(".py"): example.write(artifact, info).encode()}
-    return artifact.model_copy(update={"stream": info, "chained": beside_file}), {**files, **loop}
+    loop = example.write(artifact, info).encode()
+    script = Part(
+        path=job.path.with_suffix(".py").name,
+        bytes=len(loop),
+        sha256=hashlib.sha256(loop).hexdigest(),
+        purpose="an example of the loop",
+        shipped=False,
+    )
+    known = {"stream": info, "chained": beside_file, "parts": (*artifact.parts, script)}
+    return artifact.model_copy(update=known), {**files, job.path.with_suffix(".py"): loop}
 
 
 def beside_shipped(artifact: Artifact, whole: Path, job: Job[Options]) -> Artifact:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _ZERO_OF_4_BITS = 8
+_FEW = 6
+"""Weights of a block that are looked at first."""
 
 
 def largest(bits: int) -> int:
@@ -97,16 +99,45 @@ class Rows:
 def rows_to_nearest(weight: NDArray[Any], bits: int, block: int) -> Rows:
     """Round each weight of (N, K) on its own: in 8 bits with one scale a row, as `to_8_bits` does.
 
+    A block that is a scale times integers already keeps these, whatever its largest integer is: steps that were
+    learned in training clip, so that max |weight| says nothing of them.
+
     Args:
         weight: One row an output.
         bits: 8 or fewer.
         block: Weights of a row with a common scale; K for one scale a row.
     """
-    columns = weight.shape[1]
-    groups = np.pad(np.abs(weight), ((0, 0), (0, -columns % block))).reshape(len(weight), -1, block)
-    scale = usable_scale(groups.max(2), bits)
+    count, columns = weight.shape
+    padded = np.pad(weight.astype(np.float32), ((0, 0), (0, -columns % block))).reshape(count, -1, block)
+    scale = _exact_scale(padded, usable_scale(np.abs(padded).max(2), bits), bits)
     each = np.repeat(scale, block, axis=1)[:, :columns]
     return Rows(to_integers(weight.astype(np.float32), each, bits), scale, block)
+
+
+def _exact_scale(blocks: Floats, usual: Floats, bits: int) -> Floats:
+    """Scales (N, G) by which blocks (N, G, block) are integers to the last bit, the usual ones for all others."""
+    peak = np.abs(blocks).max(2)
+    rows, groups = np.nonzero((peak > 0) & ~_on_grid(blocks, usual, bits))
+    scale = usual.copy()
+    for integer in range(largest(bits) - 1, 0, -1):
+        if not len(rows):
+            break
+        tried = (peak[rows, groups] / np.float32(integer)).astype(np.float32)
+        # A few weights refuse most of it, before the others are looked at.
+        fits = _on_grid(blocks[rows, groups, :_FEW], tried, bits)
+        fits[fits] = _on_grid(blocks[rows[fits], groups[fits]], tried[fits], bits)
+        scale[rows[fits], groups[fits]] = tried[fits]
+        rows, groups = rows[~fits], groups[~fits]
+    return scale
+
+
+def _on_grid(blocks: Floats, scale: Floats, bits: int) -> NDArray[np.bool_]:
+    """Whether all weights (..., block) are integers times a scale (...) that float16 holds."""
+    stored = usable_scale(scale * np.float32(largest(bits)), bits)
+    integers = np.rint(blocks / stored[..., None])
+    within = (np.abs(integers) <= largest(bits)).all(-1)
+    exact: NDArray[np.bool_] = within & (integers * stored[..., None] == blocks).all(-1) & (stored == scale)
+    return exact
 
 
 def in_blocks(rows: Rows) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ import json
 import onnx
 import pytest
 
+from compressor.cli.check import taken_of
 from tests.cli.conftest import call
 
 
@@ -19,7 +20,7 @@ def checked(finished, tmp_path_factory):
 def test_what_is_not_taken_is_shown_with_its_reason_and_remedy(finished):
     result = call("check", finished[0] / "model.onnx", "--target", "coreml")
     assert result.code == 1
-    assert result.out.startswith("Core ML (MLProgram) through ONNX Runtime takes 0 of ")
+    assert result.out.startswith("Core ML (MLProgram) through ONNX Runtime takes none of ")
     row = next(line for line in result.out.splitlines() if line.startswith("GRU"))
     assert "the operator is not in the table" in row
     assert "plain operations for a fixed length: --fix" in row
@@ -78,3 +79,18 @@ def test_a_missing_file():
         2,
         "error: there is no file `nowhere.onnx`\nhint: give an exported .onnx file\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("taken", "nodes", "partitions", "said"),
+    [
+        (0, 6, 0, "none of 6 nodes"),
+        (0, 0, 0, "none of 0 nodes"),
+        (1, 1, 1, "the only node"),
+        (6, 6, 1, "all 6 nodes in 1 partition"),
+        (4, 6, 2, "4 of 6 nodes in 2 partitions"),
+        (1, 6, 1, "1 of 6 nodes"),
+    ],
+)
+def test_how_much_is_taken_is_said_as_a_person_does(taken, nodes, partitions, said):
+    assert taken_of({"taken": taken, "nodes": nodes, "partitions": partitions}) == said

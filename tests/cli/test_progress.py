@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from compressor.cli.progress import SECONDS_BETWEEN_LINES, Terminal, progress_line
+from compressor.cli.progress import Terminal, done_so_far
+from compressor.progress import SECONDS_BETWEEN_LINES, progress_line
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,16 @@ def test_a_terminal_shows_a_bar_with_the_remaining_time_and_lines_above_it(monke
     assert "left" in text
     assert "loss [0.31]" in text
     assert "round 1 of 2" in text
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ((3, 40, 12.0, 148.2), "3/40, 0:00:12, 0:02:28 left"),
+        ((0, 40, None, None), "0/40, 0:00:00, -:--:-- left"),
+        ((0, None, 7.9, None), "0:00:07"),
+        ((5, None, 7.9, None), "5 done, 0:00:07"),
+    ],
+)
+def test_a_bar_of_unknown_length_promises_no_end(known, said):
+    assert done_so_far(*known) == said

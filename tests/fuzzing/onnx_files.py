@@ -96,9 +96,15 @@ def _fewer_bytes(model: ModelProto) -> None:
     model.graph.initializer[2].raw_data = b"\0" * 8
 
 
+def _unchanged(model: ModelProto) -> None:
+    """What is wrong cannot be said in a message, which takes text alone."""
+
+
+_BYTES = "an operator of bytes that are no text"
 MUST_REFUSE: dict[str, Callable[[ModelProto], None]] = {
     "an opset that is not there": _opset,
     "an operator that fills clipboards": _operator,
+    _BYTES: _unchanged,
     "a circle": _circle,
     "an input that is not there": _undefined,
     "an unknown type": _dtype,
@@ -121,7 +127,8 @@ def listed(what: str, folder: Path) -> Case:
     model = onnx.ModelProto.FromString(_content())
     MUST_REFUSE[what](model)
     file = folder / "model.onnx"
-    file.write_bytes(model.SerializeToString())
+    content = model.SerializeToString()
+    file.write_bytes(content.replace(b"MatMul", b"Mat\xffMul"[:6]) if what == _BYTES else content)
     return Case(what, "refused", lambda: of_command("check", file, "--target", "nnapi"))
 
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from compressor import checkpoint
 from tests.fuzzing.bytes import damaged
-from tests.fuzzing.values import spoilt
-from tests.fuzzing.verdict import Case, of_command, of_function
+from tests.fuzzing.values import ESCAPE, spoilt
+from tests.fuzzing.verdict import Case, Outcome, of_command, of_function
 from tests.report.sample import sample
 
 if TYPE_CHECKING:
@@ -56,7 +56,28 @@ def _report() -> str:
 
 def case(draw: random.Random, folder: Path) -> Case:
     """A run folder, spoilt or not."""
-    return _shown(draw, folder) if draw.random() < 0.6 else _loaded(draw, folder)
+    return draw.choice((_shown, _shown, _shown, _loaded, _loaded, _committed))(draw, folder)
+
+
+def _committed(draw: random.Random, folder: Path) -> Case:
+    """A commit that was not finished, and that names what it should not: nothing outside of the run's folder goes."""
+    run, outside = folder / "run", folder / "kept"
+    (run / "unfinished").mkdir(parents=True)
+    outside.write_text("kept")
+    (run / "report.json").write_text(_report())
+    commit: Any = {"files": ["report.json"], "remove": ["model.onnx"]}
+    names = ("", "..", "../kept", str(outside), "unfinished", ".", ESCAPE, "x" * 300)
+    commit[draw.choice(("files", "remove"))] += draw.sample(names, 3)
+    what = spoilt(commit, draw) if draw.random() < 0.5 else "names elsewhere"
+    text = "[" * 100_000 if draw.random() < 0.1 else json.dumps(commit)
+    (run / "unfinished" / "commit.json").write_text(text)
+
+    def show() -> Outcome:
+        outcome = of_command("report", run)
+        lost = "" if outside.is_file() and outside.read_text() == "kept" else "a file elsewhere was touched"
+        return Outcome(outcome.refused, outcome.said, outcome.crash or lost)
+
+    return Case(f"a commit with {what}", "either", show)
 
 
 def _shown(draw: random.Random, folder: Path) -> Case:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compressor.errors import UsageError
-from compressor.measure.random_inputs import random_input, random_inputs
+from compressor.measure.random_inputs import has_length, random_input, random_inputs
 from compressor.report import TensorInfo
 
 
@@ -47,3 +47,12 @@ def test_the_last_states_of_a_file_are_left_out():
     found = random_inputs(file, batch=2, length=1, states=2)
     assert [tuple(tensor.shape) for tensor in found] == [(2, 7)]
     assert [tuple(tensor.shape) for tensor in random_inputs(file, batch=2, length=1)] == [(2, 7), (5,), (5,)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "has"),
+    [(("batch", 3), False), (("batch", "time", 3), True), ((1, 29, 3), False), (("time", "b", 3), True)],
+)
+def test_a_file_has_a_length_if_an_axis_beside_the_batch_is_open(shape, has):
+    file = SimpleNamespace(inputs=(TensorInfo(name="x", dtype="float32", shape=shape),))
+    assert has_length(file) == has

@@ -14,7 +14,8 @@ from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.task.guard import GuardedTask
 from compressor.testing import RandomTask
-from compressor.training.rounding import rounded
+from compressor.training.rounding import BLOCK, rounded
+from exporters.quantization.rounding import rows_to_nearest
 from tests.methods.conftest import (
     BATCH,
     BATCHES,
@@ -74,6 +75,15 @@ def test_rounding_in_training_ends_with_rounded_weights_that_learnt_the_task(sta
     weight = result.state.model.rnn.weight_hh_l0.detach()
     torch.testing.assert_close(rounded(weight, precision), weight, atol=0, rtol=1e-3)
     assert "left rounded" in result.notes[-1]
+
+
+def test_learned_steps_end_with_weights_that_the_exporter_leaves_as_they_are(state, context):
+    result = Retrain(epochs=8, lr=0.03, quantize="int4", learn_steps=True, keep_best=True).apply(state, context)
+    assert max(row["metric"] for row in result.history) > 0.85
+    weight = result.state.model.rnn.weight_hh_l0.detach().numpy()
+    assert (rows_to_nearest(weight, 4, BLOCK).weight.astype("float32") == weight).all()
+    with pytest.raises(ValidationError, match="`learn_steps` has no effect without `quantize"):
+        Retrain(learn_steps=True)
 
 
 def test_rounding_in_training_leaves_exact_what_it_is_told_to(state, context):

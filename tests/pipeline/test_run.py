@@ -180,7 +180,7 @@ def test_the_report_says_where_the_time_went(done):
     assert "Where the time went" in (out / "report.md").read_text()
 
 
-def test_a_run_that_fails_leaves_the_older_one_and_no_new_folder(done, folder, tmp_path):
+def test_a_run_that_fails_leaves_the_older_one_and_what_it_has_finished(done, folder, tmp_path):
     out, _ = done
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     broken = TASK.replace(  # not in the first batch, which the dry run would refuse
@@ -189,10 +189,13 @@ def test_a_run_that_fails_leaves_the_older_one_and_no_new_folder(done, folder, t
         "        return nn.functional.cross_entropy(outputs, target) * (1.0 if self.calls == 1 else float('nan'))",
     )
     for target in (out, tmp_path / "new"):
-        with pytest.raises(MethodError, match=r"`steps.2` \(retrain\): .*nan"):
+        with pytest.raises(MethodError, match=r"`steps.2` \(retrain\): .*nan") as caught:
             _run(folder, target, task=broken)
-    assert before == {path.name: path.read_bytes() for path in out.iterdir()}
-    assert not (tmp_path / "new").exists()
+        assert f"what is finished is kept in {target / 'unfinished'}" in caught.value.hint
+    assert before == {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["unfinished"]
+    _run(folder, out, restart=True)
+    assert not (out / "unfinished").exists()
 
 
 def test_weights_outlive_an_export_that_fails_until_a_run_succeeds(folder, tmp_path):
@@ -205,7 +208,9 @@ def test_weights_outlive_an_export_that_fails_until_a_run_succeeds(folder, tmp_p
     task = tasks.load(str(folder / "task.py"))
     kept = compressor.load(out / "unfinished", task)
     assert kept.rnn.hidden_size == 12
-    _run(folder, out)
+    with pytest.raises(OutputError, match="unfinished run under other conditions"):
+        _run(folder, out)
+    _run(folder, out, restart=True)
     assert torch.equal(compressor.load(out, task).rnn.weight_hh_l0, kept.rnn.weight_hh_l0)
     assert not (out / "unfinished").exists()
 
@@ -213,7 +218,7 @@ def test_weights_outlive_an_export_that_fails_until_a_run_succeeds(folder, tmp_p
 @pytest.mark.parametrize("names", [("model", "model"), ("original", "other")])
 def test_files_that_would_have_one_name_are_refused_before_any_work(folder, tmp_path, names):
     exports = ", ".join(f"{{format: onnx, name: {name}}}" for name in names)
-    with pytest.raises(UsageError, match=f"two files of the run would be called `{names[0]}.onnx`"):
+    with pytest.raises(CompressorError, match=f"two files of `exports` would be called `{names[0]}.onnx`"):
         _run(folder, tmp_path / "out", overrides=[f"exports=[{exports}]"])
     assert not (tmp_path / "out").exists()
 
@@ -279,14 +284,15 @@ def test_a_device_that_is_not_there_is_refused(folder, tmp_path):
         run(recipe.load(str(folder / "half.yaml")), tasks.load(str(folder / "task.py")), tmp_path / "o", device="cuda")
 
 
-def test_a_disk_that_fills_up_leaves_nothing_that_looks_finished(folder, tmp_path):
+def limited(folder, out, largest):
+    """A run of which no file may have more bytes, as on a disk that is full."""
     script = textwrap.dedent(f"""
         import resource, signal, sys
         from compressor.cli import main
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({largest}, {largest}))
         sys.argv = ["compressor", "run", {str(folder / "half.yaml")!r}, "--task", {str(folder / "task.py")!r},
-                    "--out", {str(tmp_path / "full")!r}, "--quick", "--device", "cpu"]
+                    "--out", {str(out)!r}, "--quick", "--device", "cpu"]
         main()
     """)
     assert resource.RLIMIT_FSIZE is not None and signal.SIGXFSZ  # noqa: PT018 - the platform can do this test
@@ -295,7 +301,25 @@ def test_a_disk_that_fills_up_leaves_nothing_that_looks_finished(folder, tmp_pat
     assert "error: cannot write" in result.stderr
     assert "File too large" in result.stderr
     assert "Traceback" not in result.stderr
+    return result
+
+
+def test_a_disk_that_fills_up_leaves_nothing_that_looks_finished(folder, tmp_path):
+    limited(folder, tmp_path / "full", 9000)
     assert not (tmp_path / "full").exists()
+
+
+def test_a_disk_that_is_full_at_the_last_file_loses_nothing_that_was_made(done, folder, tmp_path):
+    out = tmp_path / "full"
+    result = limited(folder, out, (done[0] / "report.html").stat().st_size - 10_000)
+    assert "report.html: File too large" in result.stderr, result.stderr
+    assert f"what is finished is kept in {out / 'unfinished'}" in result.stderr
+    again = run(
+        recipe.load(str(folder / "half.yaml")), tasks.load(str(folder / "task.py")), out, quick=True, device="cpu"
+    )
+    assert (out / "run.log").read_text().count("step 1 of 3") == 1
+    assert sorted(path.name for path in out.iterdir()) == sorted(again.files)
+    assert (out / "model.onnx").read_bytes() == (done[0] / "model.onnx").read_bytes()
 
 
 STREAMING = """

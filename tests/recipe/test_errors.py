@@ -436,3 +436,8 @@ def test_a_key_that_is_very_deep_is_refused(head, depth):
 def test_a_count_that_no_run_would_end_with_is_refused(value):
     with pytest.raises(RecipeErrors, match="expected a whole number from"):
         load("weights-90", [f"steps.0.{value}"])
+
+
+@pytest.mark.parametrize("entry", ["[retrain]", "[]", "7", "null", "true", "[[1]]"])
+def test_an_entry_that_is_no_mapping_is_shown_how_it_is_written(with_steps, refused, entry):
+    assert "hint: write `- method: magnitude`" in refused(with_steps(f"- {entry}"))

@@ -7,6 +7,7 @@ import jsonschema
 import pytest
 
 from compressor.methods import METHODS
+from compressor.plain_yaml import dump
 from compressor.recipe import library, load, names, schema
 from compressor.recipe.yaml12 import parse
 
@@ -28,6 +29,16 @@ def test_every_recipe_loads_under_its_own_name(name):
 @pytest.mark.parametrize("name", names())
 def test_every_recipe_can_be_given_as_a_path(name):
     assert load(str(library() / f"{name}.yaml")).sha256() == load(name).sha256()
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_with_its_defaults_written_out_means_the_same(name, tmp_path):
+    recipe = load(name)
+    (tmp_path / "recipe.yaml").write_text(dump(recipe.resolved()))
+    again = load(str(tmp_path / "recipe.yaml"))
+    assert again.sha256() == recipe.sha256()
+    for ours, theirs in zip(recipe.exports, again.exports, strict=True):
+        assert (theirs.strict, theirs.tolerances) == (ours.strict, ours.tolerances)
 
 
 @pytest.mark.parametrize("name", names())

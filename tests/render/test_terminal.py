@@ -42,3 +42,13 @@ def test_numbers_are_aligned_to_the_right_and_words_to_the_left():
 def test_blocks_stand_one_below_the_other():
     blocks = [Text("first"), Statements((Statement("good", "done"), Statement("bad", "not done")))]
     assert printed(terminal.draw(blocks)).splitlines() == ["first", "✓ done", "✗ not done"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_table_is_wrapped_to_the_width_and_loses_nothing(width):
+    header = ("quantity", "original", "compressed", "change")
+    rows = (("a name of twenty-eight chars", "0.9644 to 0.9924", "0.9590 to 0.9870", "drop: -0.0054 to 0.0162"),)
+    shown = printed(terminal.draw([Table(header, rows)]), width=width)
+    assert max(map(len, shown.splitlines())) <= width
+    assert sum(map(str.isalnum, shown)) == sum(map(str.isalnum, "".join((*header, *rows[0]))))
+    assert rows[0][0] in shown

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 import zipfile
+from pathlib import Path
 
 import pytest
 
-from compressor.errors import ExportError, UsageError
+from compressor.errors import ExportError, OutputError, UsageError
 from compressor.runtimes import environments
 from tests.cli.conftest import call
 
@@ -77,3 +82,48 @@ def test_what_comes_with_the_package_or_does_not_exist_is_not_installed():
         environments.install("onnxruntime")
     with pytest.raises(UsageError, match="unknown runtime `nothing`"):
         environments.install("nothing")
+
+
+HANGING = """
+import sys
+from compressor.cli import main
+from compressor.runtimes import environments
+environments._pip = lambda: [sys.executable, "-c", sys.argv[1]]
+main(["runtimes", "install", "mnn"])
+"""
+PIP = """
+import os, subprocess, sys, time
+late = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open({file!r}, "w").write(f"{{os.getpid()}} {{late.pid}} ")
+time.sleep(600)
+"""
+
+
+def alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_terminated_installation_ends_its_children_and_two_do_not_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = tmp_path / "children"
+    script = PIP.format(file=str(file))
+    process = subprocess.Popen([sys.executable, "-c", HANGING, script], stderr=subprocess.PIPE, text=True)
+    while not file.exists() or not file.read_text().endswith(" "):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    children = [int(word) for word in file.read_text().split()]
+    assert all(map(alive, children))
+    with pytest.raises(OutputError, match="another installation is at work in"):
+        environments.install("mnn")
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    assert (process.returncode, said.splitlines()[-1]) == (143, "terminated")
+    for child in children:
+        deadline = time.monotonic() + 30
+        while alive(child) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not alive(child)
+    assert environments.locate("mnn") is None or not environments.folder(environments.known("mnn")).exists()

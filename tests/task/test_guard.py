@@ -279,3 +279,29 @@ def test_lengths_out_of_order_are_refused(write):
                 )
             )
         )
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("torch.zeros(2, 5, 4)", "of size 4 along axis 2, `example` of size 3"),
+        ("torch.zeros(2, 0, 3)", r"of shape \(2, 0, 3\), which holds nothing"),
+        ("torch.zeros(2, 5, 3) / 0", "with values that are not finite"),
+        ("torch.zeros(2, 5, 3).int()", "in int32, `example` in float32"),
+        ("torch.zeros(5, 3)", "with 2 axes, `example` with 3"),
+    ],
+)
+def test_a_later_batch_unlike_the_example_is_refused_with_its_number_and_line(write, part, message):
+    good = "yield (torch.zeros(2, 5, 3),), torch.zeros(2)"
+    task = load(write(BODY.replace(good, f"{good}\n            {good}\n            yield ({part},), torch.zeros(2)")))
+    task.model()
+    with pytest.raises(TaskError, match=rf"^error: batch 3 of `batches` gives `input` {message}") as caught:
+        list(task.batches(torch.Generator()))
+    assert caught.value.place.source == f"yield ({part},), torch.zeros(2)"
+
+
+def test_batches_of_other_open_sizes_are_taken(write):
+    good = "yield (torch.zeros(2, 5, 3),), torch.zeros(2)"
+    task = load(write(BODY.replace(good, f"{good}\n            yield (torch.ones(7, 11, 3),), torch.zeros(7)")))
+    task.model()
+    assert [inputs[0].shape[:2] for inputs, _ in task.batches(torch.Generator())] == [(2, 5), (7, 11)]

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from compressor.errors import MethodError
-from compressor.training.rounding import Rounding, rounded
+from compressor.training.best_weights import BestWeights
+from compressor.training.rounding import Rounding, Steps, rounded
 from exporters.quantization.rounding import rows_to_nearest, to_8_bits
 
 
@@ -49,3 +50,81 @@ def test_rounding_again_changes_nothing():
 def test_a_model_without_matrices_is_refused():
     with pytest.raises(MethodError, match="no matrix"):
         Rounding(nn.Sequential(nn.Conv1d(2, 2, 3)), "int8")
+
+
+def naive_lsq(weight, start, exponent, largest, block):
+    """By autograd: LSQ for the steps, one block after the other, straight through for the weights."""
+    parts = []
+    for row in range(len(weight)):
+        for group, part in enumerate(weight[row].split(block)):
+            step = start[row, group, 0] * exponent[row, group, 0].exp()
+            step = step + (step.half().float() - step).detach()
+            value = (part.detach() / step).clamp(-largest, largest)
+            parts.append((value + (value.round() - value).detach()) * step + part - part.detach())
+    return torch.cat(parts).view_as(weight)
+
+
+@pytest.mark.parametrize(("precision", "largest", "block"), [("int4", 7, 32), ("int8", 127, 37)])
+def test_learned_steps_have_the_values_and_gradients_of_the_naive_form(precision, largest, block):
+    draws = torch.Generator().manual_seed(1)
+    weight, slope = (torch.randn(5, 37, generator=draws) for _ in range(2))
+    steps = Steps(weight, precision)
+    with torch.no_grad():
+        steps.exponent.add_(torch.randn(steps.exponent.shape, generator=draws) / 3)
+    exact, exponent = weight.clone().requires_grad_(), steps.exponent.detach().clone().requires_grad_()
+    wanted = naive_lsq(exact, steps.start, exponent, largest, block)
+    torch.testing.assert_close(steps.of(weight), wanted.detach(), atol=1e-6, rtol=1e-6)
+    (wanted * slope).sum().backward()
+    steps.learn(weight, slope)
+    torch.testing.assert_close(slope, exact.grad, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(steps.exponent.grad, exponent.grad, atol=1e-4, rtol=1e-2)
+
+
+def test_learned_steps_start_no_further_off_than_those_of_the_largest_weights():
+    weight = torch.randn(11, 64, generator=torch.Generator().manual_seed(2)) ** 3
+    off = [(made - weight).square().sum() for made in (Steps(weight, "int4").of(weight), rounded(weight, "int4"))]
+    assert off[0] < 0.95 * off[1]
+
+
+def trained(precision):
+    """A layer after some steps on data with a few outliers among its weights."""
+    torch.manual_seed(3)
+    model, x = nn.Sequential(nn.LSTM(40, 24)), torch.randn(7, 9, 40)
+    with torch.no_grad():
+        model[0].weight_ih_l0[:, 5] *= 20
+    wanted = model(x)[0].detach()
+    rounding = Rounding(model, precision, learn_steps=True)
+    optimizer, losses = torch.optim.Adam(model.parameters(), lr=2e-3), []
+    for _ in range(60):
+        with rounding.held():
+            loss = (model(x)[0] - wanted).square().mean()
+            loss.backward()
+        losses.append(float(loss.detach()))
+        optimizer.step()
+        optimizer.zero_grad()
+    return model, rounding, losses
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8"])
+def test_what_the_exporter_rounds_is_what_training_with_learned_steps_ends_with(precision):
+    model, rounding, losses = trained(precision)
+    assert losses[-1] < losses[0]
+    assert all(bool(steps.exponent.abs().max() > 1e-3) for steps in rounding.steps.values())
+    rounding.finish()
+    assert [name for name, _ in model.named_parameters()] == [name for name, _ in nn.LSTM(1, 1).named_parameters("0")]
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        weight = getattr(model[0], name).detach().numpy()
+        rows = rows_to_nearest(weight, 4 if precision == "int4" else 8, 32 if precision == "int4" else weight.shape[1])
+        np.testing.assert_array_equal(rows.weight.astype(np.float32), weight)
+
+
+def test_the_best_weights_come_back_with_their_steps():
+    model = nn.Sequential(nn.Linear(40, 5))
+    rounding = Rounding(model, "int4", learn_steps=True)
+    best = BestWeights(higher_is_better=True, patience=None)
+    best.see(1, 0.5, model)
+    with torch.no_grad():
+        rounding.steps["0.weight"].exponent.add_(1.0)
+    best.see(2, 0.4, model)
+    best.restore(model)
+    assert not rounding.steps["0.weight"].exponent.any()

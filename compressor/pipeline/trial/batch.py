@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,46 +14,28 @@ from compressor.errors import first_line
 from compressor.pipeline.trial.results import plain, problem, refuse_other_lengths
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from compressor.task.contract import Inputs
     from compressor.task.guard import GuardedTask
 
+_MORE = 64
+_SECONDS = 0.5
+"""After the first batch so many more are drawn, if they come so quickly."""
+
 
 def try_batch(task: GuardedTask, model: nn.Module, device: torch.device, trains: bool) -> Inputs:
-    """The inputs of the first batch."""
-    for inputs, target in task.batches(torch.Generator().manual_seed(0)):
-        _check_inputs(task, inputs)
-        if trains:
-            _try_loss(task, model, device, inputs, target)
-        return inputs
-    raise problem(task, "`batches` gives no batch", "yield pairs (inputs, target)")
-
-
-def _check_inputs(task: GuardedTask, inputs: Inputs) -> None:
-    """Hold a batch against the example: the same dtypes, axes and fixed sizes, finite numbers."""
-    for (name, axes), part, like in zip(task.inputs.items(), inputs, task.example(2, task.length), strict=True):
-        differs = _differs(part, like, axes)
-        if differs:
-            raise problem(
-                task, f"the first of `batches` gives `{name}` {differs}", "batches and `example` must be alike"
-            )
+    """The inputs of the first batch; some more are drawn, which the task's guard holds against the example."""
+    batches = iter(task.batches(torch.Generator().manual_seed(0)))
+    first = next(batches, None)
+    if first is None:
+        raise problem(task, "`batches` gives no batch", "yield pairs (inputs, target)")
+    inputs, target = first
     refuse_other_lengths(task, inputs, "the first of `batches`")
-
-
-def _differs(part: Tensor, like: Tensor, axes: Mapping[int, str]) -> str:
-    if part.dtype != like.dtype:
-        return f"in {plain(part.dtype)}, `example` in {plain(like.dtype)}"
-    if part.dim() != like.dim():
-        return f"with {part.dim()} axes, `example` with {like.dim()}"
-    for axis, (size, expected) in enumerate(zip(part.shape, like.shape, strict=True)):
-        if not size:
-            return f"of shape {tuple(part.shape)}, which holds nothing"
-        if axis not in axes and size != expected:
-            return f"of size {size} along axis {axis}, `example` of size {expected}"
-    if part.is_floating_point() and not bool(part.isfinite().all()):
-        return "with values that are not finite"
-    return ""
+    if trains:
+        _try_loss(task, model, device, inputs, target)
+    end = time.monotonic() + _SECONDS
+    for _ in itertools.takewhile(lambda _: time.monotonic() < end, itertools.islice(batches, _MORE)):
+        pass
+    return inputs
 
 
 def _try_loss(task: GuardedTask, model: nn.Module, device: torch.device, inputs: Inputs, target: Any) -> None:

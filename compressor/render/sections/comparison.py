@@ -66,13 +66,19 @@ def _about_latency(report: Report) -> str:
         return "Latency was not measured."
     latencies = [file.latency for file in _files(report) if file.latency]
     runtimes = dict.fromkeys(latency.runtime for latency in latencies)
-    length = f"length {first.length}, " if len({latency.length for latency in latencies}) == 1 else ""
+    lengths = {latency.length for latency in latencies}
+    length = f"length {first.length}, " if len(lengths) == 1 and _has_lengths(report) else ""
     processes = " in one process" if len(runtimes) == 1 else "; each further runtime has a process of its own"
     return (
         f"Latency: batch {first.batch}, {length}{form.plural(first.threads, 'thread')}, {'; '.join(runtimes)}; "
         f"{first.runs} timed runs a file, {first.warmup} warm-up runs before each burst; the files are interleaved in "
         f"random order{processes}. Machine: {report.environment.cpu}."
     )
+
+
+def _has_lengths(report: Report) -> bool:
+    """Whether the model takes sequences at all; taken for granted in reports of older versions."""
+    return report.axes is None or any("time" in tensor.axes.values() for tensor in report.axes.tensors)
 
 
 def _quantities(report: Report) -> tuple[str, ...]:

@@ -30,7 +30,8 @@ _FORMS: Final = {
 
 def table(rounded: Quantization) -> Table:
     """Every matrix and its form."""
-    kinds = list(dict.fromkeys(kind for matrix in rounded.matrices for kind in matrix.errors))
+    mixed = rounded.precision == "mixed"  # each has a form of its own: a column for every form would be nearly empty
+    kinds = [] if mixed else list(dict.fromkeys(kind for matrix in rounded.matrices for kind in matrix.errors))
     rows = tuple(
         (
             matrix.name,
@@ -38,13 +39,14 @@ def table(rounded: Quantization) -> Table:
             form.shape(matrix.shape) if matrix.shape else "",
             _FORMS[matrix.form],
             form.arrow(form.count(matrix.bytes_before), form.count(matrix.bytes_after)),
+            form.error(matrix.errors[matrix.form]) if mixed and matrix.form in matrix.errors else "",
             *(form.error(matrix.errors[kind]) if kind in matrix.errors else "" for kind in kinds),
             "" if matrix.metric_drop is None else form.metric(matrix.metric_drop),
         )
         for matrix in rounded.matrices
     )
     errors = (f"error alone, {_FORMS[kind]}" for kind in kinds)
-    header = ("matrix", "operator", "shape", "form", "bytes", *errors, "metric lost alone")
+    header = ("matrix", "operator", "shape", "form", "bytes", "error alone", *errors, "metric lost alone")
     return Table(header, rows).without_empty_columns()
 
 
@@ -107,7 +109,7 @@ def statement(artifact: Artifact) -> Statement | None:
     kept = [matrix for matrix in matrices if matrix.form in ("float", "half")]
     if kept:
         largest = max(kept, key=lambda matrix: matrix.bytes_before)
-        text += f" Largest of those not rounded: {largest.name} ({largest.note})."
+        text += f" Largest of those not rounded: {largest.name}{f' ({largest.note})' if largest.note else ''}."
     if artifact.quantization.function == "evaluate":
         text += " `evaluate` decided, on the data of the report: give the task a `validate` on other data."
     return Statement("plain", text)

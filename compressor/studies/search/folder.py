@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from compressor.errors import OutputError
-from compressor.files import write_whole, writing
+from compressor.files import json_object, read_text, write_whole, writing
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -79,8 +79,5 @@ class SearchFolder:
             )
 
     def _read(self) -> dict[str, str] | None:
-        try:
-            content = json.loads((self.path / _GOALS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return content if isinstance(content, dict) else None
+        goals = self.path / _GOALS
+        return json_object(read_text(goals, OutputError)) if goals.is_file() else None

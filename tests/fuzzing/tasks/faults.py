@@ -96,10 +96,12 @@ def _other_structure(network: Net, results: Any, x: Any) -> Any:
     return results if x.shape[1 if network.first else 0] == Fuzzed.length else (results, results)
 
 
-def _spoilt_batch(change: Callable[[torch.Tensor], Any]) -> dict[str, Any]:
-    """Batches whose first input is changed."""
+def _spoilt_batch(change: Callable[[torch.Tensor], Any], before: int = 0) -> dict[str, Any]:
+    """Batches whose first input is changed, after some good ones."""
 
     def batches(self: Fuzzed, generator: torch.Generator) -> Any:
+        for _ in range(before):
+            yield self.inputs_of(4, self.length, generator), torch.zeros(4, dtype=torch.int64)
         call = self.inputs_of(4, self.length, generator)
         leaves, spec = torch.utils._pytree.tree_flatten(vars(call) if hasattr(call, "kwargs") else call)
         leaves[0] = change(leaves[0])
@@ -222,6 +224,10 @@ FAULTS: dict[str, Fault] = {
     ),
     "axis out of range": Fault(_plain({"inputs": {"x": {7: "batch"}}}), "names axis 7 of `x`"),
     "negative axis": Fault(_plain({"inputs": {"x": {-1: "time"}}}), "names axis -1 of `x`"),
+    "axis is a truth value": Fault(_plain({"inputs": {"x": {False: "batch"}}}), "`inputs` of .* must map"),
+    "axis without a name": Fault(_plain({"inputs": {"x": {0: " "}}}), "`inputs` of .* must map"),
+    "axis of a name that fills clipboards": Fault(_plain({"outputs": {"y": {0: "\x1b]52;c;aGk=\x07"}}}), "must map"),
+    "tensor without a name": Fault(_plain({"inputs": {"": {0: "batch"}}}), "`inputs` of .* must map"),
     "too many names": Fault({"inputs": {f"x{index}": {} for index in range(9)}}, "names 9 tensors"),
     "a name twice": Fault(
         _plain({"outputs": {"x": {}}, "inputs": {"x": {0: "batch", 1: "time"}}}, batch_first=True, result="tensor"),
@@ -251,6 +257,19 @@ FAULTS: dict[str, Fault] = {
     "batch that is too long": Fault(
         {**_spoilt_batch(lambda part: torch.cat([part] * 9, 1)), "needs": {"batch_first": True}},
         "54 positions, and `max_length` is 12",
+    ),
+    "later batch of NaN": Fault(
+        {**_spoilt_batch(lambda part: part * float("nan"), before=2), "needs": {"tokens": False}},
+        "batch 3 of `batches` gives .*not finite",
+    ),
+    "later batch of another type": Fault(
+        _spoilt_batch(lambda part: part.to(torch.int32), before=1), "batch 2 of `batches` gives .* in int32"
+    ),
+    "later batch that is empty": Fault(
+        _spoilt_batch(lambda part: part[:0], before=3), "batch 4 of `batches` .*which holds nothing"
+    ),
+    "later batch raises": Fault(
+        _spoilt_batch(lambda part: part[99, 99], before=1), "`batches` of .* raised IndexError"
     ),
     # loss
     "loss raises": Fault(_raises("loss", ZeroDivisionError("n")), "`loss` of .* raised ZeroDivisionError"),

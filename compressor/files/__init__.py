@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compressor.errors import OutputError, Place
 
@@ -51,6 +52,15 @@ def read_text(path: Path, error: type[CompressorError], *, most: int = MOST_TEXT
         line, byte = content[: reason.start].count(b"\n") + 1, content[reason.start]
         place = Place(str(path), line)
         raise error(f"`{path}` is not UTF-8 text (byte 0x{byte:02x})", place=place, hint=hint) from None
+
+
+def json_object(text: str) -> dict[str, Any] | None:
+    """The object that a JSON text holds; None for another value, and for what is no JSON or nested too deep."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _kind_of(mode: int) -> str:

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from compressor.errors import OutputError, ReportError
-from compressor.files import read_text, sha256, write_whole
+from compressor.files import json_object, read_text, sha256, write_whole
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -88,3 +88,9 @@ def test_what_is_no_text_file_is_refused_with_the_kind_of_error_asked_for_and_ne
 def test_a_text_is_read_without_its_byte_order_mark(tmp_path):
     (tmp_path / "text").write_bytes("\ufeffé".encode())
     assert read_text(tmp_path / "text", ReportError) == "é"
+
+
+@pytest.mark.parametrize("text", ["", "no", "7", "[]", "null", "[" * 10**5, '{"a":' * 10**5, '{"a": 1} x'])
+def test_what_is_no_object_of_json_is_none(text):
+    assert json_object(text) is None
+    assert json_object('{"a": 1}') == {"a": 1}

@@ -1,0 +1,92 @@
+"""How results of a run that hold tensors are kept in its journal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from compressor import checkpoint
+from compressor.measure.accuracy import Examined
+from compressor.methods.base import State
+from compressor.pipeline.journal import Kept
+from compressor.report import Score, StepReport
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from compressor.task.contract import Inputs, Task
+
+
+class EvaluationForm:
+    """Of a metric with its scores by sample, and of the inputs of a call of each file."""
+
+    def write(self, value: tuple[Examined, list[Inputs]]) -> Kept:
+        """The scores keep their 64 bits."""
+        examined, calls = value
+        tensors = {f"{index}.{place}": part for index, call in enumerate(calls) for place, part in enumerate(call)}
+        if examined.per_sample is not None:
+            tensors["scores"] = torch.from_numpy(examined.per_sample)
+        if examined.groups is not None:
+            tensors["groups"] = torch.from_numpy(examined.groups)
+        return Kept([examined.score.model_dump(mode="json"), [len(call) for call in calls]], tensors)
+
+    def read(self, kept: Kept) -> tuple[Examined, list[Inputs]]:
+        """The same again."""
+        score, counts = kept.facts
+        scores, groups = (kept.tensors.get(name) for name in ("scores", "groups"))
+        examined = Examined(
+            Score.model_validate(score),
+            None if scores is None else scores.numpy(),
+            None if groups is None else groups.numpy(),
+        )
+        return examined, [
+            tuple(kept.tensors[f"{index}.{place}"] for place in range(count)) for index, count in enumerate(counts)
+        ]
+
+
+class StepForm:
+    """Of the state after a step and what the report says of it.
+
+    The model is kept as the records of its structure and its weights, as in a run folder.
+    """
+
+    def __init__(self, task: Task, device: torch.device, generator: torch.Generator) -> None:
+        """`generator` is the run's: reading a step sets it to where it was after that step."""
+        self._task = task
+        self._device = device
+        self._generator = generator
+
+    def write(self, value: tuple[State, StepReport]) -> Kept:
+        """Everything that the next step begins with."""
+        state, report = value
+        weights, aliases = checkpoint.weights_of(state.model)
+        facts = {
+            "report": report.model_dump(mode="json"),
+            "structure": list(state.structure),
+            "aliases": aliases,
+            "frozen": [name for name, item in state.model.named_parameters() if not item.requires_grad],
+        }
+        tensors = {**_prefixed("weight.", weights), **_prefixed("mask.", state.masks)}
+        return Kept(facts, {**tensors, "generator": self._generator.get_state()})
+
+    def read(self, kept: Kept) -> tuple[State, StepReport]:
+        """The same again; raises `CheckpointError` if it does not fit the task's model."""
+        facts, tensors = kept.facts, kept.tensors
+        weights, masks = _of_prefix("weight.", tensors), _of_prefix("mask.", tensors)
+        model = checkpoint.rebuilt(self._task, facts["structure"], weights, facts["aliases"], "the journal of the run")
+        for name, item in model.named_parameters():
+            item.requires_grad_(name not in facts["frozen"])
+        self._generator.set_state(tensors["generator"])
+        state = State(model.to(self._device).eval(), masks, tuple(facts["structure"]))
+        return state, StepReport.model_validate(facts["report"])
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def _of_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

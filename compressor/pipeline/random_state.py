@@ -1,0 +1,37 @@
+"""The state of every random generator that a task may draw from without saying so."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+_TORCH, _CUDA = "random.torch", "random.cuda"
+
+
+def random_state(device: torch.device) -> tuple[dict[str, Tensor], Any]:
+    """The generators of torch as tensors; those of Python and NumPy as what JSON can hold."""
+    tensors = {_TORCH: torch.get_rng_state()}
+    if device.type == "cuda":
+        tensors[_CUDA] = torch.cuda.get_rng_state(device)
+    version, state, following = random.getstate()
+    name, keys, *rest = np.random.get_state(legacy=True)  # what a task may use
+    return tensors, {"python": [version, list(state), following], "numpy": [name, np.asarray(keys).tolist(), *rest]}
+
+
+def set_random_state(tensors: Mapping[str, Tensor], others: Any, device: torch.device) -> None:
+    """Go on drawing where `random_state` was called."""
+    torch.set_rng_state(tensors[_TORCH])
+    if device.type == "cuda" and _CUDA in tensors:
+        torch.cuda.set_rng_state(tensors[_CUDA], device)
+    version, state, following = others["python"]
+    random.setstate((version, tuple(state), following))
+    name, keys, *rest = others["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), *rest))

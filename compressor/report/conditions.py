@@ -1,0 +1,22 @@
+"""What a run was given besides its recipe, so that it can go on after a kill, and be repeated."""
+
+from __future__ import annotations
+
+from compressor.report.fact import Fact
+from compressor.report.fingerprints import Fingerprints
+
+
+class Conditions(Fact):
+    """Options of the command that numbers depend on, and the fingerprints of what it worked on."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    threads: int
+    """Of a runtime while it is timed."""
+    torch_threads: int
+    """Of PyTorch on the CPU; sums are split by them, so that last digits may depend on it."""
+    probes: bool
+    """Whether replaced architectures are probed."""
+    quick: bool
+    """Whether it was a rehearsal."""
+    fingerprints: Fingerprints
