@@ -60,6 +60,18 @@ def search(
         Literal["guided", "random"] | None,
         typer.Option("--sampler", help="random is there to compare with. [default: guided]", show_default=False),
     ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Of the study, if a storage holds several.")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", metavar="URL", help="A study that several machines share: postgresql://..."),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, metavar="N", help="Workers that this command starts.")] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="Let them work on a Ray cluster: HOST:PORT, `auto` or `local`."),
+    ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     json: JsonOption = False,
@@ -87,6 +99,7 @@ def search(
         ("--format", "exports", None if format_ is None else [{"format": format_}]),
         ("--seed", "seed", seed),
         ("--sampler", "sampler", sampler),
+        ("--name", "name", name),
     ]
     chosen = load(goals, [(option, key, value) for option, key, value in given if value not in (None, [])])
     announce(task)
@@ -95,8 +108,9 @@ def search(
     from compressor.studies.search.place import Place
     from compressor.studies.search.search import search as find
 
+    place = Place(task, Path(out), storage, device, threads, jobs, ray)
     with Terminal() as progress:
-        report = find(chosen, Place(task, Path(out), device=device, threads=threads), progress=progress)
+        report = find(chosen, place, progress=progress)
     if json:
         emit_json_text(report.to_json())
     else:

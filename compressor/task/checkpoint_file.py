@@ -27,6 +27,7 @@ _HEAD = 1024
 _MOST_CLASSES = 500
 """Classes that one file may name before it is given up."""
 _UNKNOWN = re.compile(r"Unsupported global: GLOBAL (\S+) was not an allowed global")
+_INDEX = ".index.json"
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _OTHER_FORMATS = (
@@ -72,7 +73,7 @@ def read(path: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(_HEAD)
     _refuse_other_kinds(path, head)
-    if path.name.endswith(".index.json"):
+    if path.name.endswith(_INDEX):
         return _sharded(path)
     if _is_safetensors(head):
         return read_safetensors(path)
@@ -112,7 +113,7 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
             raise CheckpointError(
                 f"{path} is {name}, not a checkpoint of PyTorch", hint="give a file of torch.save or safetensors"
             )
-    if path.name.endswith(".index.json"):
+    if path.name.endswith(_INDEX):
         return
     if head.isascii() and all(byte >= 32 or byte in b"\t\r\n" for byte in head):
         start = head.decode("ascii").split("\n")[0][:40]
@@ -146,6 +147,8 @@ def _sharded(index: Path) -> dict[str, Any]:
         raise CheckpointError(f"{index} is not an index of shards: it has no `weight_map` of names") from error
     if not plain:
         raise CheckpointError(f"{index} names files outside its own folder", hint="an index names files beside it")
+    if any(name.endswith(_INDEX) for name in files):
+        raise CheckpointError(f"{index} names an index among its shards", hint="an index names files of tensors")
     tensors: dict[str, Any] = {}
     for name in files:
         tensors.update(read(index.with_name(name)))

@@ -274,3 +274,12 @@ def test_a_pickled_module_loads_as_such_only_on_trust(tmp_path):
     with pytest.raises(CheckpointError, match="`load_weights`, which reads only the tensors"):
         load_module(tmp_path / "m.pt")
     assert is_trained(load_module(tmp_path / "m.pt", trust=True))
+
+
+@pytest.mark.parametrize("named", ["model.safetensors.index.json", "other.index.json"])
+def test_an_index_of_indexes_is_refused_and_not_followed(tmp_path, named):
+    index = tmp_path / "model.safetensors.index.json"
+    for name in (index.name, "other.index.json"):
+        (tmp_path / name).write_text(json.dumps({"weight_map": {"weight": named}}))
+    with pytest.raises(CheckpointError, match="names an index among its shards"):
+        load_weights(nn.Linear(2, 2), index)
