@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from compressor.cli import completion
 from compressor.cli.arguments import DeviceOption, JsonOption, TaskOption, ThreadsOption, announce
 from compressor.cli.output import emit_json_text, emit_rich, say
 
@@ -46,19 +45,25 @@ def search(
         list[str] | None,
         typer.Option("--allow", metavar="WORD", help="Conversions: aaren, lama=MODULE. Repeatable."),
     ] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", metavar="NAME", help="Leave out what this runtime cannot take.")
-    ] = None,
     format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format", metavar="FORMAT", help="Of the file. [default: onnx]", autocompletion=completion.recipe_names
-        ),
+        str | None, typer.Option("--format", metavar="FORMAT", help="Of the file. [default: onnx]")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the search and of its recipes.")] = None,
     sampler: Annotated[
         Literal["guided", "random"] | None,
         typer.Option("--sampler", help="random is there to compare with. [default: guided]", show_default=False),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Of the study, if a storage holds several.")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", metavar="URL", help="A study that several machines share: postgresql://..."),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, metavar="N", help="Workers that this command starts.")] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="Let them work on a Ray cluster: HOST:PORT, `auto` or `local`."),
     ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
@@ -83,10 +88,10 @@ def search(
         ("--trials", "trials", trials),
         ("--use", "use", use),
         ("--allow", "allow", allow),
-        ("--target", "target", target),
         ("--format", "exports", None if format_ is None else [{"format": format_}]),
         ("--seed", "seed", seed),
         ("--sampler", "sampler", sampler),
+        ("--name", "name", name),
     ]
     chosen = load(goals, [(option, key, value) for option, key, value in given if value not in (None, [])])
     announce(task)
@@ -95,8 +100,9 @@ def search(
     from compressor.studies.search.place import Place
     from compressor.studies.search.search import search as find
 
+    place = Place(task, Path(out), storage, device, threads, jobs, ray)
     with Terminal() as progress:
-        report = find(chosen, Place(task, Path(out), device=device, threads=threads), progress=progress)
+        report = find(chosen, place, progress=progress)
     if json:
         emit_json_text(report.to_json())
     else:

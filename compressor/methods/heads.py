@@ -5,11 +5,13 @@ Sources: Michel et al., arXiv 1905.10650 (most heads of a trained model can go);
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from compressor.methods.base import Batches, Context, Control, Method, State, StepResult
+from compressor.methods.base import Batches, Context, Control, State, StepResult
+from compressor.methods.milder import RemovalMethod
 from compressor.methods.patterns import Patterns
 from compressor.methods.scoring import unit_scorer
 from compressor.methods.targets import select_attention
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 Score = Literal["weight", "activation", "sensitivity", "taylor", "random"]
 
 
-class Heads(Method):
+class Heads(RemovalMethod):
     """Remove whole heads of multi-head attention: their rows of queries, keys and values and their output columns.
 
     The width of the model stays; the number of heads and the four projections shrink, and with them the file and the
@@ -81,6 +83,13 @@ class Heads(Method):
         if self.scope == "global" and self.ratio is None:
             raise ValueError("`scope: global` needs `ratio`: the fraction of all heads that is removed")
         return self
+
+    def milder(self, part: float) -> Heads:
+        """A smaller ratio; of `keep` the next head more for each quarter that is given back."""
+        if self.ratio is not None:
+            return self.model_copy(update={"ratio": part * self.ratio})
+        assert self.keep is not None
+        return self.model_copy(update={"keep": self.keep + math.ceil(4 * (1 - part))})
 
     def check_task(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without attention that `targets` names, and weights that are not finite."""

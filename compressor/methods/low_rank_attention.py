@@ -6,13 +6,15 @@ Formulas and sources: `compressor.nn.factorisation`, `compressor.nn.attention.he
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from compressor.errors import MethodError
-from compressor.methods.base import Context, Control, Method, State, StepResult
+from compressor.methods.base import Context, Control, State, StepResult
+from compressor.methods.milder import RemovalMethod
 from compressor.methods.patterns import Candidate, Patterns, Selection
 from compressor.methods.targets import refuse_non_finite, select_matrices
 from compressor.report import Skip
@@ -47,7 +49,7 @@ class _Chosen:
         return [cut.site for cut, _ in self.cuts]
 
 
-class LowRankAttention(Method):
+class LowRankAttention(RemovalMethod):
     """Replace trained matrices of attention, and Linear and recurrent ones if named, by ones of low rank.
 
     A matrix becomes two factors; the heads of attention can also be cut so that queries and keys, or values and the
@@ -108,6 +110,14 @@ class LowRankAttention(Method):
         if not self.whiten:
             self.refuse_options("calibration_batches", "compare", why="has no effect without `whiten`")
         return self
+
+    def milder(self, part: float) -> LowRankAttention:
+        """More energy or parameters are left; a `rank` grows by the inverse of the part."""
+        if self.rank is not None:
+            return self.model_copy(update={"rank": math.ceil(self.rank / max(part, 0.01))})
+        name, left = ("energy", self.energy) if self.energy is not None else ("parameters", self.parameters)
+        assert left is not None
+        return self.model_copy(update={name: 1.0 - part * (1.0 - left)})
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model without anything that `targets` names, attention of PyTorch's alone considered."""

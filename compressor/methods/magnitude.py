@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from compressor.methods.base import Context, Method, State, StepResult, trace_example
+from compressor.methods.base import Context, State, StepResult, trace_example
+from compressor.methods.milder import RemovalMethod
 from compressor.methods.patterns import Pattern, Patterns, Selection
 from compressor.methods.pruning import changes_of_masks, masked, refuse_idle, remove_units, with_whole_masks
 from compressor.methods.retrain import Retrain
@@ -32,7 +33,7 @@ _UNITS_ONLY = ("ratio", "ratios", "count", "round_to", "score", "compensate", "c
 _SCHEDULE_ONLY = ("rounds", "retrain")
 
 
-class Magnitude(Method):
+class Magnitude(RemovalMethod):
     """Remove what has the smallest magnitude: single weights (set to zero) or whole hidden units (smaller tensors).
 
     Units can go by other scores too. Only `prune: units` makes the file smaller and faster; zeros in a dense matrix do
@@ -149,6 +150,19 @@ class Magnitude(Method):
             raise ValueError("`scope: global` needs `ratio`: the fraction of all layers' units that is removed")
         if self.scope == "global" and self.ratios is not None:
             raise ValueError("`ratios` are ratios of single layers, `scope: global` is one for all: take one of them")
+
+    def milder(self, part: float) -> Magnitude:
+        """Smaller ratios and sparsities; fewer units, at least one. A pattern stays as it is."""
+        changed: dict[str, object] = {}
+        if self.ratio is not None:
+            changed["ratio"] = part * self.ratio
+        if self.ratios is not None:
+            changed["ratios"] = {name: part * ratio for name, ratio in self.ratios.items()}
+        if self.count is not None:
+            changed["count"] = max(1, round(part * self.count))
+        if self.sparsity is not None:
+            changed["sparsity"] = part * self.sparsity
+        return self.model_copy(update=changed)
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model without anything that `targets` names, and weights that are not finite."""

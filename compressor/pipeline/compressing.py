@@ -16,6 +16,7 @@ from compressor.errors import CompressorError, MethodError
 from compressor.measure import size
 from compressor.methods.base import Context, Method, State
 from compressor.methods.order import order_hint
+from compressor.pipeline.backtracking import carry_out
 from compressor.pipeline.forms import StepForm
 from compressor.pipeline.journal import STEP, Facts
 from compressor.probing import comparison
@@ -83,17 +84,18 @@ def _step(run: Setting, index: int, step: Method, before: State, context: Contex
     """The state after a step, and what the report says of it."""
     started = time.perf_counter()
     with in_step(index, step, before.model):
-        result = step.apply(before, context)
-        _check_result(result, step)
+        carried = carry_out(step, before, context)
+        result = carried.result
+        _check_result(result, carried.step)
     state = result.state
     parameters, nonzeros = size.count(state.model)
     return state, StepReport(
         index=index,
         method=step.method,
-        options=step.model_dump(mode="json", exclude={"method"}),
+        options=carried.step.model_dump(mode="json", exclude={"method"}),
         changes=result.changes,
         skipped=result.skipped,
-        notes=result.notes,
+        notes=(*result.notes, *carried.notes),
         history=result.history,
         facts=dict(result.facts),
         seconds=time.perf_counter() - started,
@@ -133,12 +135,12 @@ def _controls(run: Setting, index: int, before: State, context: Context) -> Iter
             run.journal.snapshots(f"{part}, step {place + 1}").forget()
 
 
-def _beside(run: Setting, index: int, before: State, context: Context, name: str, carry_out: Carried) -> Control:
+def _beside(run: Setting, index: int, before: State, context: Context, name: str, control: Carried) -> Control:
     """One control."""
     run.progress.say(f"beside step {index + 1}: {name}")
     try:
         with torch.random.fork_rng():
-            state = carry_out(before, context).state
+            state = control(before, context).state
             parameters, nonzeros = size.count(state.model)
             score = run.score(state.model)
             for place, later in enumerate(run.recipe.steps[index + 1 :], start=index + 2):

@@ -13,6 +13,7 @@ from compressor.files.staged import REPORT_FILE, settle
 from compressor.pipeline.comparing import VIEWS, facts_that_differ, files_that_differ
 from compressor.pipeline.environment import environment
 from compressor.pipeline.fingerprints import changes
+from compressor.pipeline.folder import differences
 from compressor.pipeline.run import run
 from compressor.progress import Progress, Silent
 from compressor.report import RepeatedFile, RepeatedNumber, Report, Reproduction
@@ -57,8 +58,10 @@ def reproduce(
     """
     report, given = read(folder)
     if recipe.sha256() != report.recipe_sha256:
+        changed = differences(report.recipe, recipe.resolved())
         raise ReportError(
-            f"`{folder / 'recipe.yaml'}` is not the recipe of the report", hint="it was changed after the run"
+            f"`{folder / 'recipe.yaml'}` is not the recipe of the report: {'; '.join(changed[:3])}",
+            hint="it was changed after the run, or this version of the tool has other options: run the recipe again",
         )
     differing = _machine(report.environment, environment(torch.device(given.device)))
     if given.torch_threads != torch.get_num_threads():

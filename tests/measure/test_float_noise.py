@@ -213,3 +213,12 @@ def test_outputs_below_the_tolerance_are_right_to_a_hundredth_or_to_the_noise(
     scale = torch.full((3,), 1e-6, dtype=torch.float64)
     held = [tolerances.hold(0, torch.full_like(scale, differs), scale) for differs in (passes, fails)]
     assert held == [True, False]
+
+
+def test_an_output_that_is_infinite_everywhere_has_no_noise():
+    class Nowhere(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).abs() / 0
+
+    found = float_noise.measure(Nowhere(8, 5).eval(), [(torch.randn(2, 3, 8),)])
+    assert found.outputs == (OutputNoise(largest=0.0, rms=0.0, scale=0.0),)

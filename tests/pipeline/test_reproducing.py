@@ -53,7 +53,7 @@ def test_a_folder_that_says_too_little_or_has_another_recipe_is_refused(done, tm
     with pytest.raises(ReportError, match="does not say what its run was given"):
         read(tmp_path)
     other = recipe.load(str(done / "half.yaml"), ["seed=7"])
-    with pytest.raises(ReportError, match="is not the recipe of the report"):
+    with pytest.raises(ReportError, match="is not the recipe of the report: seed is 3 there and 7 now"):
         reproduce(done / "run", other, tasks.load(str(done / "task.py")), tmp_path / "out")
 
 

@@ -8,7 +8,7 @@ give a usable factor.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ class Estimate:
     latency: float
     """In ms; 0 if it does not count."""
     failed: bool = False
+    hoped: float | None = None
+    """The drop that decides whether the point goes on: halfway to the lower end of its interval, so that a small set of
+    validation data does not turn good points away. None: the drop itself."""
+
+    def hopeful(self) -> Estimate:
+        """The same with the drop that is hoped for."""
+        return self if self.hoped is None else replace(self, drop=self.hoped)
 
     def values(self, goals: Goals) -> tuple[float, ...]:
         """The objectives, all to be as small as possible: drop, bytes, and latency if that counts."""
@@ -80,8 +87,13 @@ def estimates(points: Sequence[Trail], goals: Goals, graphs: Graphs) -> list[Est
         if size is None:
             assert outcome.weight_bytes is not None
             size = outcome.weight_bytes + graphs.bytes(trail.precision)
-        latency = (outcome.latency_ms or 0.0) if goals.times_files else 0.0
-        found.append(Estimate(trail.number, rung, factors[rung] * outcome.drop.value, float(size), latency))
+        latency = 0.0
+        if goals.times_files:
+            latency = outcome.latency_ms or graphs.latency(outcome.layers_ms or 0.0, trail.precision)
+        drop, hoped = factors[rung] * outcome.drop.value, None
+        if rung != 2 and outcome.drop.interval is not None:
+            hoped = factors[rung] * (outcome.drop.value + outcome.drop.interval.low) / 2
+        found.append(Estimate(trail.number, rung, drop, float(size), latency, hoped=hoped))
     return found
 
 

@@ -13,9 +13,11 @@ from compressor.measure import size
 from compressor.methods import METHODS
 from compressor.progress import Progress, Silent
 from compressor.studies.search import files
+from compressor.studies.search.latency_table import LatencyTable
 from compressor.studies.search.outcomes import Outcome
 from compressor.studies.search.prediction import round_as_stored, weight_bytes
 from compressor.task.forwards import TorchForward
+from compressor.task.narrowed_states import NarrowedStates
 
 if TYPE_CHECKING:
     from compressor.methods.base import State
@@ -34,6 +36,7 @@ class Evaluator:
         self.subject = subject
         self.space = space
         self.progress = progress
+        self.table = LatencyTable()
 
     def at(self, point: Point, rung: Rung) -> Outcome:
         """What a rung gives for a point. A recipe that cannot be carried out is no error: the outcome says why."""
@@ -73,8 +76,15 @@ class Evaluator:
             drop=self.subject.drop(examined, sliced=True),
             score=examined.score.value,
             weight_bytes=weight_bytes(state.model, precision),
+            layers_ms=self._layers(state),
             parameters=size.count(state.model)[0],
         )
+
+    def _layers(self, state: State) -> float | None:
+        """By the table, if latency counts."""
+        if not self.space.goals.times_files:
+            return None
+        return self.table.of_model(state.model, NarrowedStates(self.subject.task, state.structure))
 
     def _in_full(self, point: Point) -> Outcome:
         """The exported file: its bytes, its latency if that counts, and its metric."""
@@ -87,6 +97,7 @@ class Evaluator:
             bytes=written.bytes,
             weight_bytes=weight_bytes(state.model, self.space.precision(point)),
             latency_ms=written.latency_ms,
+            layers_ms=self._layers(state),
             parameters=size.count(state.model)[0],
             unseen=None if written.unseen is None else self.subject.unseen_drop(written.unseen),
             unseen_score=None if written.unseen is None else written.unseen.score.value,

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from compressor.errors import Place, RecipeError
 from compressor.files import read_text
 from compressor.formats import ExportOptions
-from compressor.onnx_graphs import targets
 from compressor.recipe import source
 from compressor.recipe.choice import ChosenBy, formats
 from compressor.recipe.jsonschema import schema_of
@@ -64,9 +63,6 @@ class Goals(BaseModel):
     """Conversions of the architecture that may be tried too, which are other functions than the original: `aaren`, or
     `lama=MODULE` for a pooling of that name."""
 
-    target: str | None = None
-    """The runtime or accelerator of the phone: what it cannot run is left out. `compressor check --help` lists them."""
-
     exports: Annotated[
         tuple[Annotated[ExportOptions, ChosenBy("format", formats)], ...],
         Field(min_length=1, max_length=1, examples=[[{"format": "onnx"}]], validate_default=True),
@@ -84,13 +80,6 @@ class Goals(BaseModel):
 
     sampler: Literal["guided", "random"] = "guided"
     """`guided` proposes points from what was learned so far; `random` is there to compare with."""
-
-    @field_validator("target")
-    @classmethod
-    def _known_target(cls, value: str | None) -> str | None:
-        if value is not None and value not in targets.names():
-            raise ValueError(f"unknown target `{value}`; use one of {', '.join(targets.names())}")
-        return value
 
     @field_validator("allow")
     @classmethod

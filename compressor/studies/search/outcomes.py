@@ -20,7 +20,9 @@ class Outcome(Fact):
     weight_bytes: int | None = None
     """Computed: what the weights take of a file."""
     latency_ms: float | None = None
-    """Median of one call of the file; predicted in rungs without an export."""
+    """Median of one call of the file; None in rungs without an export."""
+    layers_ms: float | None = None
+    """What the layers of the model take, each alone, by the table of layer kinds and sizes."""
     parameters: int | None = None
     unseen: Drop | None = None
     """By `evaluate`, if the search looks at `validate`; it decides nothing until the end."""

@@ -59,23 +59,33 @@ def weight_bytes(model: nn.Module, precision: str | None) -> int:
 
 @dataclass
 class Graphs:
-    """What files hold beside weights, by the precision of these."""
+    """What files hold beside weights and take beside their layers, by the precision of the weights."""
 
     original: int
-    """Of the original's file, in float32."""
+    """Bytes of the original's file beside its weights, in float32."""
+    original_ms: float = 0.0
+    """Milliseconds of the original's file beside its layers."""
     seen: dict[str | None, list[int]] = field(default_factory=dict)
+    times: dict[str | None, list[float]] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, original: int, records: list[Record]) -> Graphs:
-        """From the files that a study has written."""
-        graphs = cls(original)
+    def with_files(self, records: list[Record]) -> Graphs:
+        """The same, with what a study learned from the files that it has written."""
+        graphs = Graphs(self.original, self.original_ms)
         for record in records:
             outcome = record.outcome
             if record.rung == 2 and outcome is not None and outcome.bytes and outcome.weight_bytes is not None:
                 graphs.seen.setdefault(record.precision, []).append(outcome.bytes - outcome.weight_bytes)
+                if outcome.latency_ms and outcome.layers_ms is not None:
+                    expected = outcome.layers_ms + self.original_ms
+                    graphs.times.setdefault(record.precision, []).append(outcome.latency_ms / max(expected, 1e-9))
         return graphs
 
     def bytes(self, precision: str | None) -> int:
         """The middle of those that were seen, or the original's."""
         seen = self.seen.get(precision)
         return round(statistics.median(seen)) if seen else self.original
+
+    def latency(self, layers_ms: float, precision: str | None) -> float:
+        """Milliseconds of a file whose layers take so much; other precisions are faster or slower by a factor."""
+        seen = self.times.get(precision)
+        return (layers_ms + self.original_ms) * (statistics.median(seen) if seen else 1.0)

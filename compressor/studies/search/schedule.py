@@ -60,7 +60,7 @@ def promotion(
 def _best(waiting: Sequence[Estimate], goals: Goals, turn: int) -> Estimate:
     """The best by the goals, and every third time the loneliest of the frontier."""
     if turn % ETA != ETA - 1:
-        return min(waiting, key=lambda estimate: rank(estimate, goals))
+        return min(waiting, key=lambda estimate: rank(estimate.hopeful(), goals))
     front = layers(waiting, goals)[0]
     return max(front, key=lambda estimate: (_gap(estimate, front, goals), -estimate.number))
 

@@ -171,6 +171,12 @@ class Store:
                 self._asked(lambda: self._storage.set_trial_user_attr(trial_id, "double", True))
             self._asked(lambda: self._storage.set_trial_state_values(trial_id, TrialState.FAIL))
 
+    def give_up_all(self) -> None:
+        """End the trials that are under way, of processes that are known to be gone."""
+        for record in self.records():
+            if record.state == "running":
+                self.give_up(record.number)
+
     def give_up_stale(self) -> None:
         """End the trials whose workers gave no sign of life for `GRACE` seconds."""
         import optuna

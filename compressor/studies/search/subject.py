@@ -16,6 +16,7 @@ from compressor.measure import accuracy
 from compressor.methods.base import Context, State
 from compressor.pipeline.dry_run import try_out
 from compressor.progress import Progress, Silent
+from compressor.task.files_read import noting_files
 from compressor.task.forwards import TorchForward
 from compressor.task.view import has_validation_data
 
@@ -67,7 +68,8 @@ class Subject:
     @cached_property
     def real(self) -> tuple[Sample, ...]:
         """A few inputs of the task's own data, known once the task was tried."""
-        return try_out(self.task, self.model, self.device)
+        with noting_files(self.task.opened):
+            return try_out(self.task, self.model, self.device)
 
     @cached_property
     def validates(self) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from compressor.studies.search.estimates import estimates
-from compressor.studies.search.prediction import Graphs
 from compressor.studies.search.records import trails
 from compressor.studies.search.sampling import draw, lost_points
 from compressor.studies.search.schedule import promotion, rank
@@ -18,9 +18,14 @@ if TYPE_CHECKING:
     from compressor.studies.search.estimates import Estimate
     from compressor.studies.search.evaluation import Evaluator
     from compressor.studies.search.knobs import Point
+    from compressor.studies.search.prediction import Graphs
     from compressor.studies.search.records import Record, Trail
     from compressor.studies.search.space import Rung, Space
     from compressor.studies.search.storage import Store
+
+
+_PAUSE: Final = 2.0
+"""Seconds after which a worker without work looks again."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,8 @@ class Worker:
     space: Space
     evaluator: Evaluator
     clock: Clock
-    original_graph: int
-    """Bytes of the original's file beside its weights."""
+    graphs: Graphs
+    """Of the original."""
     name: str = ""
     """Of several workers; they draw different points."""
     told: Callable[[View, Job | None], None] = field(default=lambda view, job: None)
@@ -67,8 +72,7 @@ class Worker:
         """The study as it is now."""
         records = self.store.records()
         points = trails(records)
-        graphs = Graphs.of(self.original_graph, records)
-        return View(records, points, estimates(points, self.space.goals, graphs))
+        return View(records, points, estimates(points, self.space.goals, self.graphs.with_files(records)))
 
     def work(self) -> View:
         """Go on until the limits of the goals are reached, or everything was tried."""
@@ -77,6 +81,9 @@ class Worker:
             view = self.view()
             job = self.next(view)
             self.told(view, job)
+            if job is None and self._others_work(view):
+                time.sleep(_PAUSE)
+                continue
             if job is None or not self.clock.has_time_for(job.rung, view.records):
                 return view
             number = job.trial
@@ -121,9 +128,15 @@ class Worker:
         able = [estimate for estimate in view.estimates if not estimate.failed]
         if not able:
             return None
-        best = begun[min(able, key=lambda estimate: rank(estimate, self.space.goals)).number]
+        best = begun[min(able, key=lambda estimate: rank(estimate.hopeful(), self.space.goals)).number]
         after: Rung = 1 if best.rung == 0 and self._trains else 2
         return None if best.rung == 2 or after in best.begun else _promoted(best, after)
+
+    def _others_work(self, view: View) -> bool:
+        """Whether another worker is at something after which there may be more to do, or which it may never end."""
+        left = self.clock.left()
+        running = any(record.state == "running" for record in view.records)
+        return self.store.shared and running and (left is None or left > self.clock.final)
 
     @property
     def _trains(self) -> bool:

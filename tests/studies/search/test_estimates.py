@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from compressor.report import Drop
+from compressor.report import Drop, Interval
 from compressor.studies.search.estimates import Estimate, estimates, factor, frontier, hypervolume, layers
 from compressor.studies.search.goals import Goals
 from compressor.studies.search.outcomes import Outcome
@@ -59,9 +59,9 @@ def test_what_retraining_gives_back_is_learned_from_points_that_went_on():
 
 def test_bytes_below_the_last_rung_are_computed_weights_and_the_graph_of_files_that_were_written():
     records = [record(0, 0, 0.1), record(1, 0, 0.1), record(2, 2, 0.0, point=1, size=800)]
-    found = estimates(trails(records), GOALS, Graphs.of(200, []))
+    found = estimates(trails(records), GOALS, Graphs(200))
     assert [one.bytes for one in found] == [700.0, 800.0]
-    learned = estimates(trails(records), GOALS, Graphs.of(200, records))
+    learned = estimates(trails(records), GOALS, Graphs(200).with_files(records))
     assert learned[0].bytes == 800.0
 
 
@@ -69,3 +69,11 @@ def test_hypervolume_is_the_area_up_to_the_reference():
     assert hypervolume([(1.0, 1.0)], (3.0, 2.0)) == 2.0
     assert hypervolume([(1.0, 1.0), (0.0, 1.5), (2.5, 1.9), (5.0, 0.0)], (3.0, 2.0)) == 2.5
     assert hypervolume([], (1.0, 1.0)) == 0.0
+
+
+def test_a_drop_that_a_small_set_does_not_tell_from_none_is_hoped_to_be_smaller():
+    drop = Drop(value=0.06, interval=Interval(low=-0.02, high=0.14))
+    outcome = Outcome(drop=drop, weight_bytes=500)
+    (found,) = estimates(trails([Record(0, 0, 0, {}, "done", outcome, "int8")]), GOALS, Graphs(100))
+    assert found.drop == pytest.approx(0.3 * 0.06)
+    assert found.hopeful().drop == pytest.approx(0.3 * 0.02)

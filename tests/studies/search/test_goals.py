@@ -49,7 +49,6 @@ def test_bytes_are_minimised_within_a_drop_and_the_drop_within_bytes():
         ({"max_drop": "0.01", "use": ["retrain"]}, "makes nothing smaller"),
         ({"max_drop": "0.01", "allow": ["aren"]}, "use `aaren` or `lama=MODULE`"),
         ({"max_drop": "0.01", "allow": ["lama"]}, "write `lama=MODULE`"),
-        ({"max_drop": "0.01", "target": "qn"}, "unknown target `qn`"),
     ],
 )
 def test_goals_that_cannot_be_meant_are_refused(options, said):

@@ -12,7 +12,7 @@ GOALS = Goals(max_drop=0.01)
 
 def chosen(records, **options):
     points = trails(records)
-    found = estimates(points, GOALS, Graphs.of(100, []))
+    found = estimates(points, GOALS, Graphs(100))
     return promotion(points, found, GOALS, **{"trains": True, **options})
 
 

@@ -9,7 +9,8 @@ from compressor.report import Report, SearchReport
 from compressor.studies.search.folder import SearchFolder
 from compressor.studies.search.goals import Goals
 from compressor.studies.search.place import Place
-from compressor.studies.search.search import prepare, search
+from compressor.studies.search.preparing import prepare
+from compressor.studies.search.search import search
 from tests.studies.search.tiny import TASK
 
 pytestmark = pytest.mark.slow

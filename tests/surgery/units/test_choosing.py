@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from compressor.errors import SurgeryError
 from compressor.surgery.units.choice import Amount, Layer
 from compressor.surgery.units.choosing import choose
 
@@ -29,3 +30,36 @@ def test_one_ranking_divides_by_the_mean_of_each_layer():
 def test_one_ranking_leaves_at_least_one_unit_in_each_layer():
     assert removed([1, 2, 3, 6, 1000, 1000, 1000, 1000], [FIRST, SECOND], ratio=0.375, scope="global") == [0, 1, 2]
     assert removed([0, 0, 0, 0, 1, 2, 3, 4], ratio=0.5, scope="global") == [0, 1, 2]  # the fourth is given back
+
+
+@pytest.mark.parametrize(
+    ("amount", "message"),
+    [
+        ({"count": 4}, "this would leave no unit in `a`, which has 4"),
+        ({"keep": 0}, "this would leave no unit in `a`, which has 4"),
+        ({"count": 0}, "no unit would go from `a`, which has 4"),
+        ({"keep": 4}, "no unit would go from `a`, which has 4"),
+        ({"count": 1, "round_to": 4}, "which has 4 (kept units are rounded up to a multiple of 4)"),
+        ({"ratio": 0.1, "scope": "global"}, "0 of 4 units should go, 4 can"),
+    ],
+)
+def test_all_or_none_of_a_layer_that_was_asked_for_is_an_error(amount, message):
+    with pytest.raises(SurgeryError) as caught:
+        choose([FIRST], np.arange(4.0), {}, Amount(**amount), frozenset({"a"}))
+    assert message in caught.value.message
+
+
+def test_one_ranking_may_take_all_that_is_not_pinned_and_no_more():
+    pinned = dict.fromkeys((1, 2), "it is an output")
+    assert choose([FIRST], np.arange(4.0), pinned, Amount(ratio=0.5, scope="global"), frozenset()).removed.tolist() == [
+        0,
+        3,
+    ]
+    with pytest.raises(SurgeryError, match="3 of 4 units should go, 2 can"):
+        choose([FIRST], np.arange(4.0), pinned, Amount(ratio=0.75, scope="global"), frozenset())
+
+
+def test_what_scores_below_a_number_goes_and_one_unit_stays():
+    assert removed([1, 2, 3, 4], [FIRST], below=3.0) == [0, 1]
+    assert removed([1, 2, 3, 0], [FIRST], below=9.0) == [0, 1, 3]
+    assert removed([1, 2, 3, 4, 9, 9, 9, 9], below=3.0) == [0, 1]  # nothing of the second is below

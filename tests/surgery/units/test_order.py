@@ -123,3 +123,9 @@ def test_a_control_takes_as_many_units_of_each_layer(control):
         sizes.append([part.hidden_size for part in parts])
     assert sizes[0] == sizes[1]
     assert sum(UNITS - size for size in sizes[0]) >= 3
+
+
+def test_of_many_equally_central_units_that_drive_the_same_the_first_stays():
+    half = 150
+    rows = ["x" * half + "." * half] * half + ["." * half + "x" * half] * half
+    assert read(relation(rows), BINARY).kept.nonzero().flatten().tolist() == [0, half]

@@ -404,3 +404,28 @@ def test_every_removal_is_compared_with_the_silenced_original(monkeypatch):
     monkeypatch.setattr(removal, "resized_copy", wrong)
     with pytest.raises(SurgeryError):
         prune(model, {}, _inputs((2, 3)), names=["rnn"], amount=amount)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_the_model_that_units_were_taken_from_keeps_all_its_weights(cell):
+    model = _model(TwoModules, cell)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    prune(model, {}, _inputs((2, 3)), names=["rnn", "second"], amount=Amount(ratio=0.5))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_halves_along_the_first_axis_lose_as_many_features_each():
+    class Halves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enter, self.first, self.second = nn.Linear(INPUT, 8), nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward(self, x):
+            left, right = torch.tanh(self.enter(x)).movedim(-1, 0).chunk(2)
+            return self.first(left.movedim(0, -1)) + self.second(right.movedim(0, -1))
+
+    model = Halves().double().eval()
+    with torch.no_grad():
+        model.enter.weight[:4] *= 0.01  # one by one all of the first half would go
+    found = prune(model, {}, [(torch.randn(2, 3, INPUT).double(),)], names=["enter"], amount=Amount(ratio=0.5)).model
+    assert (found.first.in_features, found.second.in_features) == (2, 2)

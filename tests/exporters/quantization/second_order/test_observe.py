@@ -105,3 +105,15 @@ def test_the_model_is_in_its_own_mode_again_and_calls_nothing_of_ours_later():
     Observed(model).order((torch.randn(2, 3, 4),))
     assert model.training
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_rows_of_a_parameter_that_is_a_part_of_a_larger_tensor_are_counted_from_its_own_beginning():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = nn.Parameter(torch.randn(9, 6)[4:])
+
+        def forward(self, x):
+            return x @ self.part.T, nn.functional.linear(x, self.part[2:4])
+
+    assert list(second_moments(Net(), (torch.randn(3, 6),))) == [Operand("part", 0, 5), Operand("part", 2, 4)]

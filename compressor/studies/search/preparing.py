@@ -1,0 +1,105 @@
+"""Makes a worker: the task is tried, the study opened or begun, the space built."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from compressor.errors import OutputError, UsageError
+from compressor.pipeline import fingerprints
+from compressor.pipeline.environment import find_device
+from compressor.progress import Progress, Silent
+from compressor.report import Fingerprints
+from compressor.studies.search import files
+from compressor.studies.search.bounds import refuse_impossible
+from compressor.studies.search.building import Decisions, build
+from compressor.studies.search.clock import Clock
+from compressor.studies.search.evaluation import Evaluator
+from compressor.studies.search.prediction import Graphs, weight_bytes
+from compressor.studies.search.storage import Store
+from compressor.studies.search.subject import Subject
+from compressor.studies.search.telling import Teller
+from compressor.studies.search.worker import Worker
+from compressor.task.loading import load
+
+if TYPE_CHECKING:
+    from compressor.studies.search.goals import Goals
+    from compressor.studies.search.place import Place
+
+_SILENT = Silent()
+
+
+def prepare(goals: Goals, place: Place, *, progress: Progress = _SILENT, name: str = "") -> Worker:
+    """One worker of a study, which it opens or begins.
+
+    Args:
+        goals: What is asked for.
+        place: Task, folder and storage.
+        progress: Told what goes on.
+        name: Of this worker, if there are several.
+
+    Raises:
+        CompressorError: The task, the goals or the storage are not right.
+    """
+    task = load(place.task)
+    subject = Subject(task, find_device(place.device), goals.seed, progress)
+    subject.check()
+    store = Store(place.url, goals.name, place.out, shared=place.is_shared)
+    facts = store.facts()
+    _refuse_other_study(facts, goals, fingerprints.fingerprints(task, subject.model, subject.real), place.task)
+    decided: Decisions = dict(facts.get("decided", {}))
+    space = build(goals, subject, decided)
+    if "original" not in facts:
+        progress.say("exporting the original")
+        facts["original"] = _original(goals, subject)
+    evaluator = Evaluator(subject, space)
+    known = facts["original"]
+    rest = 0.0
+    if goals.times_files:
+        rest = max(0.0, known["latency_ms"] - evaluator.table.of_model(subject.model, subject.task))
+    graphs = Graphs(known["bytes"] - known["weight_bytes"], rest)
+    if "goals" not in facts:
+        refuse_impossible(evaluator, graphs.original)
+        store.note("decided", decided)
+        store.note("original", facts["original"])
+        print_of = fingerprints.fingerprints(task, subject.model, subject.real)
+        store.note("fingerprints", print_of.model_dump(mode="json"))
+        store.note("goals", {"key": goals.key()})
+    saved = store.save_pending()
+    if saved:
+        progress.say(f"{saved} results of an earlier worker, which the storage could not take then, are saved")
+    records = store.records()
+    spent = sum(record.outcome.seconds for record in records if record.outcome)
+    clock = Clock(goals.seconds, spent=spent / place.jobs, final=2 * facts["original"]["seconds"])
+    return Worker(store, space, evaluator, clock, graphs, name=name, told=Teller(goals, clock, progress).told)
+
+
+def _original(goals: Goals, subject: Subject) -> dict[str, Any]:
+    """Bytes of the original's file, and its latency if that counts."""
+    started = time.perf_counter()
+    with torch.random.fork_rng():
+        written = files.write(subject, subject.state(), goals.exports[0].unrounded(), timed=goals.times_files)
+    return {
+        "bytes": written.bytes,
+        "weight_bytes": weight_bytes(subject.model, "float32"),
+        "latency_ms": written.latency_ms,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _refuse_other_study(facts: dict[str, Any], goals: Goals, now: Fingerprints, task: str) -> None:
+    """Raise if a study of this name has other goals, or was made of another model, other data or versions."""
+    if not facts.get("goals"):
+        return
+    if facts["goals"]["key"] != goals.key():
+        raise UsageError(
+            f"the storage holds a study `{goals.name}` for other goals",
+            hint="give this one another name with --name; only time and trials may change",
+        )
+    changed = fingerprints.changes(Fingerprints.model_validate(facts["fingerprints"]), now, task.partition(":")[0])
+    if changed:
+        raise OutputError(
+            f"the study cannot go on: {'; '.join(changed)}", hint="choose another --out: earlier results do not hold"
+        )

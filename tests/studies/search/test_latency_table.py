@@ -1,0 +1,40 @@
+"""Layers by kind and size, each measured once."""
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from compressor.studies.search.latency_table import LatencyTable, LayerSize, layer_sizes
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(3, 5, num_layers=2, bidirectional=True, batch_first=True)
+        self.out = nn.Linear(10, 2)
+
+    def forward(self, x):
+        packed = pack_padded_sequence(x, torch.tensor([x.shape[1]]), batch_first=True)
+        self.rnn(packed)
+        return self.out(self.rnn(x)[0])
+
+
+class Task:
+    length = 7
+
+    def example(self, batch, length):
+        return (torch.zeros(batch, length, 3),)
+
+
+def test_every_call_of_a_layer_is_seen_with_its_steps_and_sizes():
+    sizes = layer_sizes(Net(), Task())
+    layers = [LayerSize("LSTM", 7, 3, 5)] * 2 + [LayerSize("LSTM", 7, 10, 5)] * 2
+    assert sizes == [*layers, *layers, LayerSize("MatMul", 7, 10, 2)]
+
+
+def test_a_size_is_measured_once():
+    table = LatencyTable()
+    size = LayerSize("GRU", 20, 8, 8)
+    assert table.of(size) > 0.0
+    assert table.of(size) == table.known[size]
+    assert list(table.known) == [size]
