@@ -1,6 +1,6 @@
 """What the tool does with many kinds of models: writes docs/results/model-kinds.md.
 
-    pip install torchvision transformers
+    pip install torchaudio torchvision transformers
     python benchmarks/model_kinds.py [--only NAME] [--resume FILE.json] [--known]
 
 For each kind, small and with random weights: is its call described, how many parameters are left if every layer loses
@@ -39,7 +39,9 @@ from exporters.quantization import quantize  # noqa: E402
 
 GROUPS = {
     "Recurrent topologies, convolutions, speech (written out)": "rebuilt",
-    "Classes of `transformers`": "hugging_face",
+    "Classes of `transformers`: text": "hugging_face",
+    "Classes of `transformers`: speech, time series, pictures": "signals",
+    "Classes of `torchaudio`": "audio",
     "Classes of `torchvision`, 64 x 64": "vision",
 }
 COLUMNS = ("described", "units", "file right", "rounded", "streamed")
@@ -50,6 +52,8 @@ Made by `python benchmarks/model_kinds.py`: small models with random weights, ev
 silent. *file right*: the ONNX file of the smaller model agrees with it at sizes that the export did not see, *rounded*
 with int8 weights too. *streamed*: there is a step file as well, looked at for models that see no later step. `no` is a
 refusal with a reason, listed below; `-` was not tried.
+Rows are kept between runs (`--resume`): most of those of text were made before units took whole heads of attention, and
+have fewer parameters now.
 """
 
 

@@ -197,35 +197,37 @@ def examine(topology: Topology, known: list[dict[str, Any]]) -> list[dict[str, A
     runtimes = ("onnxruntime", *CHECKED, *(name for name in EXPORTERS if name != "onnx"))
     missing = [(form, runtime) for form in FORMS for runtime in runtimes if (form, runtime) not in found]
     built: tuple[nn.Module, Task] | None = None
-    with source.shared_sources():
-        for form, runtime in missing:
-            first = found.get((form, "onnxruntime"), {})
-            if first.get("state") == "refused":
-                continue  # there is no such model to convert
-            if built is None:
-                torch.manual_seed(0)
-                built = topology.build()
-                built[0].eval()
-            started = time.perf_counter()
-            cell = _cell(*built, form, runtime)
-            if cell["state"] == "refused" and form == "sequence":
-                cell.update(_at_one_length(*built, runtime))
-            seconds = round(time.perf_counter() - started, 1)
-            found[form, runtime] = {
-                "topology": topology.name,
-                "form": form,
-                "runtime": runtime,
-                **cell,
-                "seconds": seconds,
-            }
+    shared: dict[tuple[Any, ...], Any] = {}
+    for form, runtime in missing:
+        first = found.get((form, "onnxruntime"), {})
+        if first.get("state") == "refused":
+            continue  # there is no such model to convert
+        if built is None:
+            torch.manual_seed(0)
+            built = topology.build()
+            built[0].eval()
+        started = time.perf_counter()
+        cell = _cell(*built, form, runtime, shared)
+        if cell["state"] == "refused" and form == "sequence":
+            cell.update(_at_one_length(*built, runtime, shared))
+        seconds = round(time.perf_counter() - started, 1)
+        found[form, runtime] = {
+            "topology": topology.name,
+            "form": form,
+            "runtime": runtime,
+            **cell,
+            "seconds": seconds,
+        }
     return [found[form, runtime] for form in FORMS for runtime in runtimes if (form, runtime) in found]
 
 
-def _cell(model: nn.Module, task: Task, form: str, runtime: str, **more: Any) -> dict[str, Any]:
+def _cell(
+    model: nn.Module, task: Task, form: str, runtime: str, shared: dict[tuple[Any, ...], Any], **more: Any
+) -> dict[str, Any]:
     """One cell: `state` is ok, refused or WRONG."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path, kind = _exported(model, task, form, runtime, Path(folder), more)
+            path, kind = _exported(model, task, form, runtime, Path(folder), shared, more)
             return _judged(model, task, path, kind)
         except ExportError as error:
             return {"state": "refused", "reason": _reason(error)}
@@ -234,11 +236,17 @@ def _cell(model: nn.Module, task: Task, form: str, runtime: str, **more: Any) ->
 
 
 def _exported(
-    model: nn.Module, task: Task, form: str, runtime: str, folder: Path, more: dict[str, Any]
+    model: nn.Module,
+    task: Task,
+    form: str,
+    runtime: str,
+    folder: Path,
+    shared: dict[tuple[Any, ...], Any],
+    more: dict[str, Any],
 ) -> tuple[Path, str | None]:
     """The file, and the runtime where it is not its own."""
     if runtime == "onnxruntime" or runtime in CHECKED:
-        job = Job(model, task, folder / "model.ort", ort.Options(form=form, **more))
+        job = Job(model, task, folder / "model.ort", ort.Options(form=form, **more), shared=shared)
         path, _ = source.onnx_file(job, folder)
         if runtime == "onnxruntime":
             return path, None
@@ -248,16 +256,16 @@ def _exported(
             raise ExportError(f"{version}: {worst.note or f'off by {worst.max_absolute:.2g}'}")
         return path, runtime
     options = EXPORTERS[runtime].options(form=form, **more)
-    artifact = export(Job(model, task, folder / f"model.{runtime}", options))
+    artifact = export(Job(model, task, folder / f"model.{runtime}", options, shared=shared))
     return folder / artifact.path, None
 
 
-def _at_one_length(model: nn.Module, task: Task, runtime: str) -> dict[str, Any]:
+def _at_one_length(model: nn.Module, task: Task, runtime: str, shared: dict[tuple[Any, ...], Any]) -> dict[str, Any]:
     """Whether a model that is refused at any length is right at one."""
     fields = EXPORTERS[runtime].options.model_fields if runtime in EXPORTERS else {}
     if "length" not in fields or task.min_length == task.max_length:
         return {}
-    return {"fixed": _cell(model, task, "sequence", runtime, length=task.length) | {"length": task.length}}
+    return {"fixed": _cell(model, task, "sequence", runtime, shared, length=task.length) | {"length": task.length}}
 
 
 def _judged(model: nn.Module, task: Task, path: Path, runtime: str | None) -> dict[str, Any]:

@@ -138,6 +138,9 @@ class Job(Generic[Options_co]):
     """Inputs of the task's own data, on which the file is compared with PyTorch too."""
     metric_drop: float | None = None
     """What the task's metric may still lose by rounding, in its own unit; None: there is no limit."""
+    shared: dict[tuple[Any, ...], Any] | None = field(default=None, repr=False, compare=False)
+    """What exporters keep for the next export of the same model: give one dictionary to all jobs of a model that does
+    not change meanwhile, and it is traced once for all formats. None: nothing is kept."""
     started: float = field(default_factory=time.perf_counter)
     """`time.perf_counter()` when the export began."""
 

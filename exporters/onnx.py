@@ -10,6 +10,7 @@ Packed sequences use the nodes' `sequence_lens` input: try such a file in the ta
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,13 @@ from exporters.prepare import private_copy, workshop
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from onnx import ModelProto
+    from torch import nn
+
     from compressor.formats import Job
     from compressor.progress import Bar
     from compressor.report import Artifact
+    from compressor.task.contract import Task
 
 __all__ = ["Options", "export"]
 
@@ -44,27 +49,50 @@ def export(job: Job[Options]) -> Artifact:
 
     from compressor.task.fixed_axes import fixed
 
-    job = replace(job, task=fixed(job.task, job.options.shapes))
+    given, job = job.task, replace(job, task=fixed(job.task, job.options.shapes))
     with (
         torch.random.fork_rng(devices=[]),
         job.progress.bar(f"export {job.path.name}", total=6 if job.options.streams else 4) as bar,
         workshop(job.path) as folder,  # first of all, so that a folder that cannot be written is known at once
     ):
         torch.manual_seed(job.seed)
-        artifact, files = _checked(job, folder / job.path.name, bar)
+        artifact, files = _checked(job, given, folder / job.path.name, bar)
         with writing(job.path):
             write_all(files)
         bar.advance(note="done")
     return artifact
 
 
-def _checked(job: Job[Options], candidate: Path, bar: Bar) -> tuple[Artifact, dict[Path, bytes]]:
+def _graph(job: Job[Options], given: Task, bar: Bar) -> tuple[nn.Module, ModelProto]:
+    """A copy of the model, and its graph, which are made once for all files that differ in what is done to it later.
+
+    `given` is the task before sizes were fixed.
+    """
+    from exporters.onnx_files import sequence
+
+    options, kept = job.options, {} if job.shared is None else job.shared
+    later = {"format", "name", "atol", "rtol", "may_be_larger", "external_data", "stream", "rounding", "check_in"}
+    form = options.model_copy(update={} if options.computes_in == "float16" else {"precision": "float32"})
+    key = "graph", id(job.model), id(given), job.seed, form.model_dump_json(exclude=later)
+    if key in kept:
+        bar.advance(2)
+    else:
+        reference = private_copy(job.model)
+        proto = sequence.graph(reference, job.task, options, bar)
+        if job.shared is None:
+            return reference, proto
+        kept[key] = job.model, given, reference, proto  # objects that are kept keep their `id`
+    *_, reference, proto = kept[key]
+    return reference, copy.deepcopy(proto)
+
+
+def _checked(job: Job[Options], given: Task, candidate: Path, bar: Bar) -> tuple[Artifact, dict[Path, bytes]]:
     """The facts about all files of the export, which agree with PyTorch, and their contents."""
     from exporters import checks
-    from exporters.onnx_files import facts, rounded, sequence, step
+    from exporters.onnx_files import facts, rounded, step
 
-    options, reference = job.options, private_copy(job.model)
-    proto = sequence.graph(reference, job.task, options, bar)
+    options = job.options
+    reference, proto = _graph(job, given, bar)
     files = facts.contents(proto, job.path, options)
     bar.advance(note="compare with PyTorch")
     facts.write_beside(candidate, files)

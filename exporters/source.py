@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import ExportError
@@ -13,16 +12,12 @@ from exporters.prepare import check_length
 from exporters.stepping.options import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from exporters.options import ConvertedOptions, FixedLengthOptions
 
 
 _Outcome = ExportError | tuple[Artifact, dict[str, bytes]]
-
-
-_SHARED: dict[tuple[int, str], tuple[Any, _Outcome]] | None = None
 
 
 def onnx_file(job: Job[ConvertedOptions], folder: Path, *, length: int | None = None) -> tuple[Path, Artifact]:
@@ -41,7 +36,8 @@ def onnx_file(job: Job[ConvertedOptions], folder: Path, *, length: int | None = 
     given = options.model_dump(include={"atol", "rtol"}, exclude_unset=True)
     exact = onnx.Options.model_validate({"name": "source", "stream": stream, **given})
     path = folder / "source.onnx"
-    artifact = _shared(Job(job.model, task, path, exact, seed=job.seed, progress=job.progress))
+    source = Job(job.model, task, path, exact, seed=job.seed, progress=job.progress, shared=job.shared)
+    artifact = _written(source)
     if options.is_step:
         assert artifact.step is not None
         return folder / artifact.step.path, artifact.step
@@ -53,25 +49,14 @@ def onnx_file(job: Job[ConvertedOptions], folder: Path, *, length: int | None = 
     return fixed_shapes.write(path, folder / "fixed.onnx", task, length), artifact
 
 
-@contextlib.contextmanager
-def shared_sources() -> Iterator[None]:
-    """Within it a model is exported to ONNX once for all formats; it must not change meanwhile."""
-    global _SHARED  # noqa: PLW0603  # one process exports one model after the other
-    _SHARED = {}
-    try:
-        yield
-    finally:
-        _SHARED = None
-
-
-def _shared(job: Job[Any]) -> Artifact:
+def _written(job: Job[Any]) -> Artifact:
     """Export to ONNX, or write again what was exported of the same model before."""
-    if _SHARED is None:
+    if job.shared is None:
         return onnx.export(job)
-    key = id(job.model), job.options.model_dump_json()
-    if key not in _SHARED:
-        _SHARED[key] = job.model, _outcome(job)
-    outcome = _SHARED[key][1]
+    key = "source", id(job.model), id(job.task), job.seed, job.options.model_dump_json()
+    if key not in job.shared:
+        job.shared[key] = job.model, job.task, _outcome(job)  # objects that are kept keep their `id`
+    outcome: _Outcome = job.shared[key][-1]
     if isinstance(outcome, ExportError):
         raise outcome
     artifact, files = outcome

@@ -17,7 +17,7 @@ from compressor.methods.targets import select_attention
 from compressor.report import Change, Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -89,6 +89,15 @@ class Aaren(Method):
     def check_task(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without attention that `targets` names, and weights that are not finite."""
         select_attention(model, task.attention, self.targets, self.ignore)
+
+    def replaces(self, model: nn.Module, task: Task) -> Mapping[str, str]:
+        """The attention that `targets` names."""
+        return dict.fromkeys(select_attention(model, task.attention, self.targets, self.ignore).names, "attention")
+
+    @property
+    def looks_for(self) -> tuple[str, ...]:
+        """Attention."""
+        return ("attention",)
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Convert a copy of the model."""

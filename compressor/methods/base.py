@@ -125,6 +125,15 @@ class Method(BaseModel, ABC):
         """`check` for methods that need what the task says of the model; the pipeline calls this one."""
         self.check(model)
 
+    def replaces(self, model: nn.Module, task: Task) -> Mapping[str, str]:
+        """Name of a layer that this step replaces -> its kind, such as `attention`, if steps look for that kind."""
+        return {}
+
+    @property
+    def looks_for(self) -> tuple[str, ...]:
+        """Kinds of layers that this step does not find any more once an earlier one replaced them; see `replaces`."""
+        return ()
+
     def controls(self) -> Mapping[str, Control]:
         """Name -> what the report puts beside this step, the rest of the recipe carried out on it too."""
         return {}

@@ -95,6 +95,11 @@ class Heads(RemovalMethod):
         """Refuse a model without attention that `targets` names, and weights that are not finite."""
         select_attention(model, _with_known(model, task.attention), self.targets, self.ignore)
 
+    @property
+    def looks_for(self) -> tuple[str, ...]:
+        """Attention."""
+        return ("attention",)
+
     def apply(self, state: State, context: Context) -> StepResult:
         """Remove heads of a copy of the model."""
         return self._remove(state, context, self.score)

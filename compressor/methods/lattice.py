@@ -122,6 +122,11 @@ class Lattice(Method):
         names = self._select(model).names
         refuse_non_finite(model, [f"{name}.{local}" for name in names for local in _matrices(model, name)])
 
+    @property
+    def looks_for(self) -> tuple[str, ...]:
+        """Recurrent layers."""
+        return ("recurrent layer",)
+
     def apply(self, state: State, context: Context) -> StepResult:
         """Prune a copy of the model."""
         from compressor.surgery.units.order import scorer

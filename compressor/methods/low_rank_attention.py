@@ -130,6 +130,12 @@ class LowRankAttention(RemovalMethod):
         check_declared(model, task.attention)
         self._select(model, task.attention)
 
+    def replaces(self, model: nn.Module, task: Task) -> Mapping[str, str]:
+        """Recurrent layers whose matrices are named: their factors have no units."""
+        selection, sites = self._select(model, task.attention)
+        chosen = [sites[name] for name in selection.names]
+        return {site.module: "recurrent layer" for site in chosen if site.kind == "recurrent"}
+
     def apply(self, state: State, context: Context) -> StepResult:
         """Cut matrices in a copy of the model, and run it once."""
         return self._carry_out(state, context, self._choose(state, context))

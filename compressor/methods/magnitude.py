@@ -187,6 +187,11 @@ class Magnitude(RemovalMethod):
         if self.retrain is not None:
             self.retrain.check(model)
 
+    @property
+    def looks_for(self) -> tuple[str, ...]:
+        """Recurrent layers, if units go."""
+        return ("recurrent layer",) if self.prune == "units" else ()
+
     def apply(self, state: State, context: Context) -> StepResult:
         """Prune a copy of the model."""
         own_cells = self._own_cells(state.model, context.task)

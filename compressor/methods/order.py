@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from compressor.errors import MethodError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from torch import nn
+
+    from compressor.methods.base import Method
+    from compressor.task.contract import Task
 
 _SHOWN = 3
 
@@ -42,5 +50,74 @@ def order_hint(model: nn.Module, method: str) -> str | None:
         if word == method:
             parts.append(f"an earlier `{word}` replaced {listed} already: take one of the two steps out")
         else:
-            parts.append(f"`{word}` replaced {listed} before this step: put `{method}` in front of `{word}`")
+            parts.append(f"`{word}` replaced {listed} before this step: {_in_front(method, word)}")
     return "; ".join(parts) or None
+
+
+def _in_front(method: str, other: str) -> str:
+    return f"put `{method}` in front of `{other}`"
+
+
+def refuse_order(steps: Sequence[Method], model: nn.Module, task: Task) -> None:
+    """Refuse, before any work, a step that finds nothing any more since an earlier one replaces what it looks for.
+
+    Args:
+        steps: Each of them alone has passed its `check_task`.
+        model: The model before the first step; left as it is.
+        task: The task.
+
+    Raises:
+        MethodError: The message names both steps, the hint the order that works.
+    """
+    for index, later in enumerate(steps):
+        if not later.looks_for:
+            continue
+        gone: dict[str, int] = {}
+        for number, earlier in enumerate(steps[:index]):
+            gone |= {
+                name: number for name, kind in earlier.replaces(model, task).items() if name and kind in later.looks_for
+            }
+        if not gone:
+            continue
+        try:
+            with _hidden(model, list(gone)):
+                later.check_task(model, task)
+        except MethodError as error:
+            number = max(gone.values())
+            word, names = steps[number].method, [name for name, step in gone.items() if step == number]
+            listed = ", ".join(f"`{name}`" for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            reason = f"`steps.{number}` ({word}) replaces {listed} before it, and then {error.message}"
+            remedy = "take one of the two steps out" if word == later.method else _in_front(later.method, word)
+            raise MethodError(f"`steps.{index}` ({later.method}): {reason}", hint=remedy) from error
+
+
+@contextmanager
+def _hidden(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Within the block, layers of the model are called as before, but are none of its modules."""
+    saved = []
+    for name in names:
+        path, _, local = name.rpartition(".")
+        parent = model.get_submodule(path)
+        saved.append((parent, local, parent._modules[local]))
+        parent._modules[local] = _hiding(parent._modules[local])
+    try:
+        yield
+    finally:
+        for parent, local, layer in reversed(saved):
+            parent._modules[local] = layer
+
+
+def _hiding(layer: Any) -> nn.Module:
+    from torch import nn
+
+    class Hiding(nn.Module):
+        """Hands on calls and attributes."""
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            """The layer's result."""
+            return layer(*args, **kwargs)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(layer, name)
+
+    return Hiding().train(layer.training)

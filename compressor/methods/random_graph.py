@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from compressor.nn.graphs.layered import LayeredGraph
     from compressor.nn.recurrent.cells import RecurrentLayer
     from compressor.nn.recurrent.stack import RecurrentStack
+    from compressor.task.contract import Task
 
 Kind = Literal["watts_strogatz", "barabasi_albert", "erdos_renyi"]
 _NEEDED: dict[str, str] = {
@@ -112,6 +113,15 @@ class RandomGraph(Method):
                 f"`{name}` is bidirectional, and a stack on a graph runs forward only",
                 hint="name a layer that runs forward, or prune this one with `magnitude`",
             )
+
+    def replaces(self, model: nn.Module, task: Task) -> Mapping[str, str]:
+        """The layer: the graph's own layers are no single one that a graph could replace again."""
+        return {self._find(model): "single recurrent layer"}
+
+    @property
+    def looks_for(self) -> tuple[str, ...]:
+        """A recurrent layer."""
+        return ("single recurrent layer", "recurrent layer")
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Replace the layer in a copy of the model, and run it once."""

@@ -26,6 +26,7 @@ def environment(device: torch.device) -> Environment:
         platform=f"{platform.system()} {platform.machine()}",
         cpu=_cpu_name(),
         cores=os.cpu_count() or 1,
+        load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         device=name,
         versions={package: metadata.version(package) for package in PACKAGES},
     )

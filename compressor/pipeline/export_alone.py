@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -110,6 +110,7 @@ def _files(
     written: list[_Files] = []
     refused: list[Skip] = []
     parts = tasks_of_files(task, model, task.submodules)
+    shared: dict[tuple[Any, ...], Any] | None = {} if len(exports) > 1 else None
     left = None if metric_drop is None else metric_drop / len(parts)
     for options in exports:
         made: _Files = []
@@ -118,8 +119,19 @@ def _files(
                 path = out / options.file_name(stem_of(options.name, module))
                 progress.say(f"exporting {path.name}")
                 samples = given(own, real)
-                job = Job(part, own, path, options, seed=seed, progress=progress, real=samples, metric_drop=left)
-                artifact = export(job)
+                artifact = export(
+                    Job(
+                        part,
+                        own,
+                        path,
+                        options,
+                        seed=seed,
+                        progress=progress,
+                        real=samples,
+                        metric_drop=left,
+                        shared=shared,
+                    )
+                )
                 made.append((fixed(own, options.fixed_shapes), artifact))
         except ExportError as error:
             for name in (name for _, artifact in made for name in artifact.files):

@@ -57,16 +57,31 @@ class _Made:
     task: Task
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What files are made of: a model, or its modules, with their tasks."""
+
+    parts: Sequence[tuple[str, nn.Module, Task]]
+    shared: dict[tuple[Any, ...], Any] | None
+    """What their exports share."""
+
+
+def _source(run: Setting, model: nn.Module, task: Task) -> _Source:
+    parts = tasks_of_files(task, copy.deepcopy(model).cpu().eval(), run.task.submodules)
+    return _Source(parts, {} if len(run.recipe.exports) > 1 else None)
+
+
 def export_originals(run: Setting, original: nn.Module, score: Score) -> tuple[list[Exported], list[int]]:
     """The original in every format and form of the recipe, and for each export which of them it is compared with.
 
     If a format cannot hold the original, that is compared in ONNX Runtime instead, and a note says so.
     """
+    source = _source(run, original, run.task)
     exported: list[Exported] = []
     places: dict[tuple[str, str], int] = {}
     for options in originals(run.recipe.exports):
         try:
-            made = _export_original(run, original, options)
+            made = _export_original(run, source, options)
         except ExportError as error:
             other = options.fallback()
             if other.kind == options.kind:
@@ -79,7 +94,7 @@ def export_originals(run: Setting, original: nn.Module, score: Score) -> tuple[l
             if other.kind in places:
                 places[options.kind] = places[other.kind]
                 continue
-            made = _export(run, original, run.task, other, "original")
+            made = _export(run, source, other, "original")
             places[other.kind] = len(exported)
         group = len(exported)
         places.setdefault(options.kind, group)
@@ -105,6 +120,7 @@ def export_compressed(
     Raises:
         ExportError: All exports failed, or the only one, also because its file is larger than the original's.
     """
+    source = _source(run, model, task)
     exported: list[Exported] = []
     refused = []
     original = originals[0].torch_score
@@ -113,7 +129,7 @@ def export_compressed(
         try:
             allowed = run.recipe.limits.largest_drop(original.value)
             left = None if allowed is None else allowed - max(0.0, spent)
-            made = _smaller(run, model, task, options, left, originals[baseline:])
+            made = _smaller(run, source, options, left, originals[baseline:])
         except ExportError as error:
             if len(run.recipe.exports) == 1:
                 raise
@@ -132,18 +148,13 @@ def export_compressed(
 
 
 def _smaller(
-    run: Setting,
-    model: nn.Module,
-    task: Task,
-    options: ExportOptions,
-    left: float | None,
-    originals: Sequence[Exported],
+    run: Setting, source: _Source, options: ExportOptions, left: float | None, originals: Sequence[Exported]
 ) -> list[_Made]:
     """An export whose files are not larger than the original's; if one is, or cannot be made, all are removed."""
     staging = run.folder.staging
     there = set(staging.iterdir())
     try:
-        made = _export(run, model, task, options, options.name, left)
+        made = _export(run, source, options, options.name, left)
         for one, original in zip(made, originals, strict=False):
             if not options.may_be_larger:
                 _refuse_larger(original.artifact, one.artifact)
@@ -166,28 +177,25 @@ def _refuse_larger(original: Artifact, artifact: Artifact) -> None:
             )
 
 
-def _export_original(run: Setting, original: nn.Module, options: ExportOptions) -> list[_Made]:
+def _export_original(run: Setting, source: _Source, options: ExportOptions) -> list[_Made]:
     """As the compressed model will be; without a step file if only a step of the recipe makes streaming possible."""
     try:
-        return _export(run, original, run.task, options, "original")
+        return _export(run, source, options, "original")
     except ExportError as error:
         if not options.streams or not any(step.may_stream for step in run.recipe.steps):
             raise
-        made = _export(run, original, run.task, options.whole(), "original")
+        made = _export(run, source, options.whole(), "original")
         run.notes.append(f"The original has no step file: {error.message}.")
         return made
 
 
-def _export(
-    run: Setting, model: nn.Module, task: Task, options: ExportOptions, stem: str, left: float | None = None
-) -> list[_Made]:
+def _export(run: Setting, source: _Source, options: ExportOptions, stem: str, left: float | None = None) -> list[_Made]:
     """The file, or that of each module.
 
     `left` is what rounding may cost of the metric, in equal parts if there are several files; None: no limit.
     """
-    parts = tasks_of_files(task, copy.deepcopy(model).cpu().eval(), run.task.submodules)
     made = []
-    for module, part, own in parts:
+    for module, part, own in source.parts:
         path = run.folder.staging / options.file_name(stem_of(stem, module))
         job = Job(
             part,
@@ -197,7 +205,8 @@ def _export(
             seed=run.recipe.seed,
             progress=run.progress,
             real=given(own, run.real),
-            metric_drop=None if left is None else left / len(parts),
+            metric_drop=None if left is None else left / len(source.parts),
+            shared=source.shared,
         )
         artifact = run.journal.part(path.name, _ARTIFACT, partial(_written, job), files=lambda artifact: artifact.files)
         made.append(_Made(artifact, module, part, own))

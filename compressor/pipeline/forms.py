@@ -29,13 +29,19 @@ class EvaluationForm:
         tensors = {f"{index}.{place}": part for index, call in enumerate(calls) for place, part in enumerate(call)}
         if examined.per_sample is not None:
             tensors["scores"] = torch.from_numpy(examined.per_sample)
+        if examined.groups is not None:
+            tensors["groups"] = torch.from_numpy(examined.groups)
         return Kept([examined.score.model_dump(mode="json"), [len(call) for call in calls]], tensors)
 
     def read(self, kept: Kept) -> tuple[Examined, list[Inputs]]:
         """The same again."""
         score, counts = kept.facts
-        scores = kept.tensors.get("scores")
-        examined = Examined(Score.model_validate(score), None if scores is None else scores.numpy())
+        scores, groups = (kept.tensors.get(name) for name in ("scores", "groups"))
+        examined = Examined(
+            Score.model_validate(score),
+            None if scores is None else scores.numpy(),
+            None if groups is None else groups.numpy(),
+        )
         return examined, [
             tuple(kept.tensors[f"{index}.{place}"] for place in range(count)) for index, count in enumerate(counts)
         ]

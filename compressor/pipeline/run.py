@@ -12,6 +12,7 @@ import torch
 from compressor import __version__, checkpoint
 from compressor.errors import CompressorError
 from compressor.files.staged import REPORT_FILE
+from compressor.methods.order import refuse_order
 from compressor.pipeline.axes import open_axes
 from compressor.pipeline.compressing import compress, in_step
 from compressor.pipeline.continuing import begin, conditions
@@ -143,6 +144,7 @@ def _carry_out(run: Setting, restart: bool) -> Report:
     for index, step in enumerate(recipe.steps):
         with in_step(index, step):
             step.check_task(original, task)
+    refuse_order(recipe.steps, original, task)
     with run.stage("exporting the original"):  # before the steps: what cannot be exported need not be retrained first
         originals, baselines = export_originals(run, original, original_score)
     first = len(originals)

@@ -15,6 +15,8 @@ class Environment(Fact):
     platform: str
     cpu: str
     cores: int
+    load: float | None = None
+    """Processes that ran or waited for a core, the mean of the last minute of the run; None if the system has none."""
     device: str
     versions: dict[str, str]
 

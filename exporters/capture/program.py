@@ -119,9 +119,18 @@ def quiet() -> Iterator[None]:
 
 
 def _tracing_error(error: Exception, model: nn.Module, axes: Axes) -> CompressorError:
+    import torch
+
     text = str(error)
     if isinstance(error, CompressorError):
         return error
+    scripted = [name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    if scripted:
+        return ExportError(
+            f"{f'`{scripted[0]}`' if scripted[0] else 'the model'} is compiled by `torch.jit.script`, which hides its "
+            f"code: {_first_cause(error)}",
+            hint="build the model from its Python code, without `torch.jit.script`, and load the same weights",
+        )
     fixed = _FIXED_AXIS.search(text)
     if fixed is not None:
         name, axis = _dynamic_axis(model, axes, fixed[1], int(fixed[2] or 0), int(fixed[3]))

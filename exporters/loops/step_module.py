@@ -72,7 +72,8 @@ class _Iteration:
         for place in group.places:
             self._known[place] = self._computed(place)
         states = [self._states[place, lag - 1] if lag > 1 else self._known[place] for place, lag in group.states]
-        return (*states, *(self._known[place] for place in group.outputs))
+        # Copies: the exporter of PyTorch loses an output that is another value by a new name, as after `x.float()`.
+        return tuple(part.clone() for part in (*states, *(self._known[place] for place in group.outputs)))
 
     def _computed(self, place: int) -> Any:
         body = self._step.body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from compressor.runtimes import generated_code
 from compressor.runtimes.forward import open_forward
 from compressor.testing import RandomTask, normal
 from exporters.c_code import kernels
-from exporters.source import shared_sources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,11 +37,8 @@ class Stack(nn.Module):
         return torch.softmax(self.head(self.norm(self.rnn(x)[0])), -1)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_export_to_onnx():
-    """Of each model."""
-    with shared_sources():
-        yield
+SHARED: dict[tuple[object, ...], object] = {}
+"""Exports to ONNX, one of each model."""
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +47,7 @@ def gru():
     return Stack(nn.GRU).eval()
 
 
+@cache
 def task_of(model: nn.Module) -> RandomTask:
     return RandomTask(*AXES, normal(5), model)
 
@@ -57,7 +55,7 @@ def task_of(model: nn.Module) -> RandomTask:
 def export(model: nn.Module, folder: Path, *, name: str = "model", **options: object):
     chosen = EXPORTERS["c"].options.model_validate({"name": name, **options})
     torch.manual_seed(0)
-    job = Job(model.eval(), task_of(model), folder / chosen.file_name(), chosen)
+    job = Job(model.eval(), task_of(model), folder / chosen.file_name(), chosen, shared=SHARED)
     return EXPORTERS["c"].export(job)
 
 

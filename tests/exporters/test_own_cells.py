@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from compressor.errors import ExportError
 from compressor.formats import Job
 from compressor.methods.base import Context, State
 from compressor.methods.magnitude import Magnitude
@@ -15,6 +16,15 @@ from tests.surgery.own_cells import HIDDEN, INPUT, models
 from tests.tolerances import EXPORTED_FLOAT32
 
 TIMED = {0: "batch", 1: "time"}
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of the copy of a scripted module, by PyTorch
+def test_a_scripted_layer_is_refused_by_that(tmp_path):
+    model = models()["ScriptedLayer"].eval()
+    task = RandomTask({"x": TIMED}, {"y": TIMED}, normal(INPUT), model, length=6, max_length=12)
+    with pytest.raises(ExportError, match=r"`rnn` is compiled by `torch\.jit\.script`") as error:
+        export(Job(model, task, tmp_path / "model.onnx", Options()))
+    assert "without `torch.jit.script`" in error.value.hint
 
 
 @pytest.mark.slow

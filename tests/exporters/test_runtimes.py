@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
@@ -15,7 +16,7 @@ from compressor.runtimes.forward import Fixed, open_forward
 from compressor.runtimes.runtime_file import open_file
 from compressor.runtimes.steps import Steps
 from compressor.testing import RandomTask, random_lengths
-from exporters import mnn, ncnn, ort, source
+from exporters import mnn, ncnn, ort
 from exporters.onnx import Options as OnnxOptions
 from exporters.onnx import export as export_onnx
 from tests.exporters.conftest import features_task
@@ -39,19 +40,18 @@ class Tagger(nn.Module):
         return self.head(self.rnn(features)[0])
 
 
-def _task(**attributes):
-    return features_task({"scores": TIMED}, **attributes)
+SHARED = {}
+"""Of the models below: each is exported to ONNX once for all formats."""
+
+
+@functools.cache
+def _task():
+    return features_task({"scores": TIMED})
 
 
 def _model(build=Tagger, **options):
     torch.manual_seed(0)
     return build(**options).eval()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_onnx_file():
-    with source.shared_sources():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def exported(request, lstm, tmp_path_factory):
     name, form = request.param
     exporter = EXPORTERS[name]
     folder = tmp_path_factory.mktemp("files")
-    artifact = exporter.export(Job(lstm, _task(), folder / f"model.{name}", exporter.options(form=form)))
+    artifact = exporter.export(Job(lstm, _task(), folder / f"model.{name}", exporter.options(form=form), shared=SHARED))
     return lstm, folder / artifact.path, artifact
 
 
@@ -108,16 +108,16 @@ def test_files_of_several_runtimes_are_timed_in_turns_and_know_their_memory(lstm
 @pytest.mark.parametrize(("exporter", "title"), [(mnn, "MNN"), (ncnn, "ncnn")])
 def test_a_layer_of_relu_that_is_computed_as_tanh_is_refused_with_the_remedy(relu, exporter, title, tmp_path):
     with pytest.raises(ParityError, match="disagrees with PyTorch") as caught:
-        exporter.export(Job(relu, _task(), tmp_path / "model", exporter.Options()))
+        exporter.export(Job(relu, _task(), tmp_path / "model", exporter.Options(), shared=SHARED))
     assert f"{title} computes an RNN of relu as one of tanh" in caught.value.hint
     assert "`form: step`" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_remedies_work(relu, tmp_path):
-    fixed = mnn.export(Job(relu, _task(), tmp_path / "fixed.mnn", mnn.Options(length=6)))
+    fixed = mnn.export(Job(relu, _task(), tmp_path / "fixed.mnn", mnn.Options(length=6), shared=SHARED))
     assert fixed.inputs[0].shape == (1, 6, 5)
-    step = ncnn.export(Job(relu, _task(), tmp_path / "model.step.ncnn", ncnn.Options(form="step")))
+    step = ncnn.export(Job(relu, _task(), tmp_path / "model.step.ncnn", ncnn.Options(form="step"), shared=SHARED))
     assert (fixed.parity.passed, step.parity.passed) == (True, True)
 
 
@@ -134,7 +134,7 @@ class _First(nn.Module):
 
 
 def test_a_file_of_one_length_takes_samples_one_by_one_and_no_other_length(lstm, tmp_path):
-    mnn.export(Job(lstm, _task(), tmp_path / "model.mnn", mnn.Options(length=6)))
+    mnn.export(Job(lstm, _task(), tmp_path / "model.mnn", mnn.Options(length=6), shared=SHARED))
     forward = open_forward(tmp_path / "model.mnn", _task())
     assert isinstance(forward, Fixed)
     features = torch.randn(3, 6, 5)
@@ -156,10 +156,10 @@ def test_ncnn_gets_an_aaren_by_way_of_torchscript(tmp_path):
 
 def test_an_onnx_file_is_checked_in_other_runtimes(lstm, relu, tmp_path):
     options = OnnxOptions(check_in=("openvino", "tract"))
-    found = export_onnx(Job(lstm, _task(), tmp_path / "model.onnx", options)).checks
+    found = export_onnx(Job(lstm, _task(), tmp_path / "model.onnx", options, shared=SHARED)).checks
     assert [(check.runtime.split()[0], check.parity.passed) for check in found] == [("OpenVINO", True), ("tract", True)]
     with pytest.raises(ParityError, match="is right in ONNX Runtime and disagrees with PyTorch in tract") as caught:
-        export_onnx(Job(relu, _task(), tmp_path / "relu.onnx", OnnxOptions(check_in=("tract",))))
+        export_onnx(Job(relu, _task(), tmp_path / "relu.onnx", OnnxOptions(check_in=("tract",)), shared=SHARED))
     assert "relu as one of tanh" in caught.value.hint
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -180,7 +180,7 @@ def test_what_openvino_computes_wrong_is_refused_with_what_is_known_of_it(tmp_pa
 
 def test_a_damaged_file_and_a_missing_description_are_errors(lstm, tmp_path, tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "model.mnn"
-    mnn.export(Job(lstm, _task(), path, mnn.Options()))
+    mnn.export(Job(lstm, _task(), path, mnn.Options(), shared=SHARED))
     (tmp_path / path.name).write_bytes(path.read_bytes()[:100])
     with pytest.raises(ExportError, match=r"has no description model\.mnn\.json beside it"):
         open_file(tmp_path / path.name)
@@ -196,4 +196,4 @@ def test_options_that_cannot_be_meant_are_refused(lstm, tmp_path):
     with pytest.raises(ValueError, match="`chunk` is an option of steps"):
         ort.Options(chunk=4)
     with pytest.raises(ExportError, match="length is 400, but the task's sequences have 1 to 29"):
-        mnn.export(Job(lstm, _task(), tmp_path / "model.mnn", mnn.Options(length=400)))
+        mnn.export(Job(lstm, _task(), tmp_path / "model.mnn", mnn.Options(length=400), shared=SHARED))

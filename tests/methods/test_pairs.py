@@ -10,7 +10,7 @@ from compressor.errors import CompressorError
 from compressor.formats import Job
 from compressor.methods import METHODS
 from compressor.methods.base import State
-from compressor.methods.order import order_hint
+from compressor.methods.order import order_hint, refuse_order
 from compressor.surgery.rebuild import rebuild
 from compressor.testing import RandomTask, check_file, normal
 from exporters.onnx import Options, export
@@ -154,6 +154,47 @@ def test_a_pair(model, first, second, tmp_path):
 def test_every_second_step(model, first, tmp_path):
     for second in STEPS:
         check_pair(model, first, second, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "first", "second"),
+    [
+        ("attending", "aaren", "heads"),
+        ("recurrent", "all low rank", "units"),
+        ("recurrent", "all low rank", "lattice weights"),
+        ("mixed", "all low rank", "random graph"),
+    ],
+)
+def test_an_order_that_cannot_work_is_refused_before_work_begins(model, first, second):
+    earlier, later, start, task = STEPS[first], STEPS[second], fresh(model), Task()
+    layers = dict(start.named_modules())
+    with pytest.raises(CompressorError) as error:
+        refuse_order([earlier, later], start, task)
+    said = f"`steps.1` ({later.method}): `steps.0` ({earlier.method}) replaces"
+    assert error.value.message.startswith(said)
+    assert error.value.hint == f"put `{later.method}` in front of `{earlier.method}`"
+    assert dict(start.named_modules()) == layers
+    refuse_order([later, earlier], start, task)
+
+
+@pytest.mark.parametrize("first", ["aaren", "random graph"])
+def test_replacing_a_layer_twice_is_refused_before_work_begins(first):
+    model = "attending" if first == "aaren" else "recurrent"
+    with pytest.raises(CompressorError) as error:
+        refuse_order([STEPS[first], STEPS["retrain"], STEPS[first]], fresh(model), Task())
+    assert error.value.hint == "take one of the two steps out"
+
+
+@pytest.mark.parametrize(
+    ("model", "steps"),
+    [
+        ("recurrent", ["random graph", "all units", "units", "lattice"]),
+        ("attending", ["heads", "aaren", "all units", "weights"]),
+        ("recurrent", ["all low rank", "all units", "weights"]),
+    ],
+)
+def test_orders_that_work_are_not_refused(model, steps):
+    refuse_order([STEPS[step] for step in steps], fresh(model), Task())
 
 
 def test_the_order_that_works_is_named():

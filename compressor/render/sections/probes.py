@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from compressor.render import format as form
@@ -9,9 +10,19 @@ from compressor.render.blocks import Group, Statement, Table, Text, Tone
 from compressor.render.section import Section
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from compressor.report import Drop, Probe, ProbeLength, ProbeResult, ProbeScore, Report, StepReport, Verdict
+    from compressor.report import (
+        Drop,
+        Interval,
+        Probe,
+        ProbeLength,
+        ProbeResult,
+        ProbeScore,
+        Report,
+        StepReport,
+        Verdict,
+    )
 
 VERDICTS: Final[dict[Verdict, str]] = {
     "kept": "kept",
@@ -21,6 +32,9 @@ VERDICTS: Final[dict[Verdict, str]] = {
     "neither": "neither learns it: no conclusion",
 }
 _IN_SHORT: Final[dict[Verdict, str]] = VERDICTS | {"undecided": "undecided", "neither": "neither"}
+
+_MOST_SEEDS: Final = 100
+"""That `compressor probe` takes."""
 
 
 def group(probe: Probe) -> Group:
@@ -87,7 +101,7 @@ def statements(probe: Probe, who: str) -> list[Statement]:
     told: list[tuple[Verdict, Tone, str, str]] = [
         ("kept", "good", "{} keeps", ", on synthetic tasks."),
         ("gained", "good", "{} gains", ", on synthetic tasks."),
-        ("undecided", "plain", "Undecided, within noise, whether {} keeps", ": more seeds would tell."),
+        ("undecided", "plain", "Undecided, within noise, whether {} keeps", f": {_what_would_tell(probe, trained)}."),
     ]
     for verdict, tone, text, ending in told:
         if trained[verdict]:
@@ -97,6 +111,24 @@ def statements(probe: Probe, who: str) -> list[Statement]:
         text = f"Neither {probe.original} nor {probe.converted} learned {_names(probe, silent)} in so few steps"
         said.append(Statement("plain", f"{text}, so nothing follows."))
     return said
+
+
+def _what_would_tell(probe: Probe, trained: Mapping[Verdict, Sequence[ProbeResult]]) -> str:
+    """How many seeds the undecided tasks need: the width of an interval falls with the root of their number."""
+    drops = [result.trained.drop for result in trained["undecided"]]
+    if any(drop.interval is None for drop in drops):
+        return "one seed gives no interval; `compressor probe --seeds 5` does"
+    needed = [_needed(probe, drop.value, drop.interval) for drop in drops if drop.interval is not None]
+    if not needed or max(needed) > _MOST_SEEDS:
+        return f"the difference is so close to {probe.margin:g}, which counts, that {_MOST_SEEDS} seeds may not tell"
+    more = max(needed)
+    return f"about {more} seeds would tell (`compressor probe --seeds {more}`, which trains the new ones only)"
+
+
+def _needed(probe: Probe, value: float, interval: Interval) -> int:
+    distance = abs(value - probe.margin)
+    half = (interval.high - interval.low) / 2
+    return math.ceil(probe.seeds * (half / distance) ** 2) if distance > half / _MOST_SEEDS else _MOST_SEEDS + 1
 
 
 def of_step(step: StepReport) -> list[Statement]:

@@ -22,6 +22,8 @@ _ONE_MODEL: Final = 1e-3
 """Relative error up to which two rounded files count as one model."""
 _NOTICEABLE_ZEROS: Final = 0.005
 _NOTICEABLE_RATIO: Final = 1.05
+_CROWD: Final = 2.0
+"""Processes a core, above which what takes longer is timed worse than what is short."""
 _FEW: Final = 50
 """Samples, or groups of them, below which percentile intervals are too narrow and one sample is much of the metric."""
 
@@ -49,8 +51,22 @@ def _before(report: Report) -> Iterator[Statement]:
         yield Statement("bad", "A rehearsal (--quick): training and measuring were cut short; no number here counts.")
     if report.remark:
         yield Statement("plain", report.remark)
+    yield from _crowded(report)
     if not report.quick:  # a rehearsal evaluates on a slice, and says so
         yield from _few(report.original.score)
+
+
+def _crowded(report: Report) -> Iterator[Statement]:
+    """That speeds mean little, if other programs kept the machine busy."""
+    machine = report.environment
+    if machine.load is None or machine.load <= _CROWD * machine.cores or not any(report.speedups):
+        return
+    yield Statement(
+        "bad",
+        f"The machine was busy ({machine.load:.0f} processes for {form.plural(machine.cores, 'core')}). A run that "
+        "takes longer than a process gets at a time is held up, a shorter one is not: speed-ups may be many times too "
+        "large. Time the files again on an idle machine: `compressor bench`.",
+    )
 
 
 def _after(report: Report) -> Iterator[Statement]:

@@ -1,7 +1,9 @@
 """One axis of features taken apart: by a view into blocks, by `chunk`, or into the groups of a convolution.
 
-A model cuts the axis at places that follow from its size, so each block has to lose the same number of features. The
-features at one place of every block are joined: they go together.
+A model cuts the axis at places that follow from its size. Either the number of blocks is fixed and each loses the same
+number of features: those at one place of every block are joined, they go together. Or the size of a block is fixed, as
+of the heads of an attention: whole blocks go, and the features of one are a single unit. A `-1` in the view tells which
+of both; without one the first is taken, and the second if the smaller model is not right (`Trace.whole_blocks`).
 """
 
 from __future__ import annotations
@@ -33,14 +35,39 @@ def follow_parts(trace: Trace, func: Any, args: Any, labels: Tensor | None, outp
         return  # of several, as in `h_n`, nothing tells which one shrinks
     [axis] = varying
     if func in _VIEWS:
-        blocks = _blocks(list(labels.size()), list(outputs[0].size()), axis)
-    elif func in _CHUNKS and args[2:] in ((axis,), (axis - labels.dim(),), () if axis == 0 else None):
-        blocks = len(outputs) if labels.size(axis) == len(outputs) * outputs[0].size(axis) else 1
-    else:
+        _follow_view(trace, list(args[1]), labels, axis, outputs[0])
+    elif (
+        func in _CHUNKS
+        and args[2:] in ((axis,), (axis - labels.dim(),), () if axis == 0 else None)
+        and labels.size(axis) == len(outputs) * outputs[0].size(axis)
+    ):
+        join_blocks(trace, _along(labels, axis), len(outputs))
+
+
+def _along(labels: Tensor, axis: int) -> Ids:
+    return labels.movedim(axis, 0).reshape(labels.size(axis), -1)[:, 0].numpy()
+
+
+def _follow_view(trace: Trace, wanted: list[int], labels: Tensor, axis: int, output: Tensor) -> None:
+    """A view that takes an axis apart, `wanted` being its sizes as the code has them."""
+    parts = _parts(list(labels.size()), list(output.size()), axis)
+    sizes = [output.size(part) for part in parts]
+    grid = trace.atoms.roots(_along(labels, axis)).reshape(sizes) if parts else np.zeros(0, np.int64)
+    cut = [place for place in range(len(parts)) if (grid != grid.take([0], place)).any()]
+    if len(cut) < 2:
+        return  # what differs along no other axis is the same features at several places
+    counted = [place for place in cut if wanted[parts[place]] == -1]
+    trace.cut_by_size |= not counted
+    [losing] = counted or [cut[-2] if trace.whole_blocks else cut[-1]]
+    if losing == len(parts) - 1:
+        join_blocks(trace, grid.ravel(), grid.size // sizes[-1])
         return
-    if blocks > 1:
-        first = labels.movedim(axis, 0).reshape(labels.size(axis), -1)[:, 0].numpy()
-        join_blocks(trace, first, blocks)
+    units = np.moveaxis(grid, losing, 0).reshape(sizes[losing], -1)
+    trace.atoms.join(units, units[:, :1])
+    trace.atoms.pin(units[(units == 0).any(1)], "a block of fixed size holds a fixed feature")
+    shape = [1] * output.dim()
+    shape[parts[losing]] = sizes[losing]
+    trace.write(output, torch.from_numpy(np.ascontiguousarray(units[:, 0])).view(shape))
 
 
 def join_blocks(trace: Trace, features: Ids, blocks: int) -> None:
@@ -57,21 +84,19 @@ def join_blocks(trace: Trace, features: Ids, blocks: int) -> None:
             trace.atoms.pin(parts[:, pinned], "a block of equal size holds a fixed feature at its place")
 
 
-def _blocks(before: list[int], after: list[int], axis: int) -> int:
-    """How many blocks a view makes of an axis; 1 if it does not take that axis apart."""
+def _parts(before: list[int], after: list[int], axis: int) -> list[int]:
+    """The axes that a view makes of one axis; none if it does not take that one apart."""
     start = int(np.prod(before[:axis]))
     done, index = 1, 0
     while index < len(after) and done < start:
         done *= after[index]
         index += 1
-    if done != start:
-        return 1
-    blocks, rest = 1, before[axis]
-    while index < len(after) and rest > 1:
+    parts: list[int] = []
+    rest = before[axis]
+    while done == start and index < len(after) and rest > 1:
         if rest % after[index]:
-            return 1
+            return []
         rest //= after[index]
-        if rest > 1:
-            blocks *= after[index]
+        parts.append(index)
         index += 1
-    return blocks
+    return parts if rest == 1 else []

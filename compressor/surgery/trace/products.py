@@ -18,7 +18,10 @@ aten = torch.ops.aten
 
 
 def _contract(trace: Trace, left: Tensor, right: Tensor, output: Tensor) -> None:
-    """Matrix product (..., M, K) x (..., K, N): joins along K, hands labels on along M and N."""
+    """Matrix product (..., M, K) x (..., K, N): joins along K, hands labels on along M and N.
+
+    Units that lie along the axes of the batch, such as the heads of an attention, are handed on along these.
+    """
     factors = trace.parameter_name(left) is not None and trace.parameter_name(right) is not None
     role: Role = "out" if factors else "in"  # of two factors of one matrix each makes what the other takes in
     left_inner, left_outer = _sides(trace, left, -1, -2, role)
@@ -32,7 +35,17 @@ def _contract(trace: Trace, left: Tensor, right: Tensor, output: Tensor) -> None
     elif left_outer is not None:
         trace.write(output, left_outer.unsqueeze(-1).expand(output.size()))
     else:
-        trace.write(output, None)
+        trace.write(output, _of_batch(left_inner, right_inner))
+
+
+def _of_batch(*sides: Tensor | None) -> Tensor | None:
+    """Labels (..., 1, 1) that differ along the axes of the batch alone."""
+    for labels in sides:
+        if labels is None or labels.dim() < 3 or varies(labels, labels.dim() - 1) or varies(labels, labels.dim() - 2):
+            continue
+        if any(varies(labels, axis) for axis in range(labels.dim() - 2)):
+            return labels[..., :1, :1]
+    return None
 
 
 def _sides(trace: Trace, tensor: Tensor, inner: int, outer: int, role: Role) -> tuple[Tensor | None, Tensor | None]:

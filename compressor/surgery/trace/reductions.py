@@ -130,16 +130,30 @@ def _layer_norm(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> 
 
 
 def _attention(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
-    """Scaled dot-product attention: the scale depends on the number of features of queries and keys."""
+    """Scaled dot-product attention: the scale depends on the number of features of queries and keys.
+
+    Whole heads, whose features are one unit each, are the same in queries, keys and values.
+    """
+    heads = outputs[0].size(-3)
+    values = trace.read(args[2])
     for tensor in args[:2]:
         labels = trace.read(tensor)
-        if labels is not None:
+        if labels is None:
+            continue
+        if varies(labels, labels.dim() - 1):
             trace.atoms.pin(labels.numpy(), f"the attention at {place()} scales by the number of its features")
-    values = trace.read(args[2])
+        elif values is not None:
+            trace.atoms.join(_by_head(labels, heads).numpy(), _by_head(values, heads).numpy())
+        else:
+            trace.atoms.pin(labels.numpy(), f"the attention at {place()} has values of a fixed number of heads")
     if values is not None:
-        features = values.select(-2, 0).unsqueeze(-2)  # (..., heads, 1, d)
-        shared = outputs[0].size(-3) // features.size(-3)  # heads of queries for each of values
-        trace.write(outputs[0], features.repeat_interleave(shared, dim=-3).expand(outputs[0].size()))
+        trace.write(outputs[0], _by_head(values, heads).expand(outputs[0].size()))
+
+
+def _by_head(labels: Tensor, heads: int) -> Tensor:
+    """Of labels (..., h, T, d) those of the first position, (..., heads, 1, d): each for several heads of queries."""
+    first = labels.select(-2, 0).unsqueeze(-2)
+    return first.repeat_interleave(heads // first.size(-3), dim=-3)
 
 
 COMBINING: dict[Any, Any] = {

@@ -60,14 +60,18 @@ class Entering:
 class Trace:
     """Which atoms the tensors of a forward pass carry; `atoms` holds what belongs together."""
 
-    def __init__(self, model: nn.Module, inputs: Sequence[Tensor] = ()) -> None:
+    def __init__(self, model: nn.Module, inputs: Sequence[Tensor] = (), *, whole_blocks: bool = False) -> None:
         """Nothing is known yet.
 
         Args:
             model: The model that is watched.
             inputs: Its inputs.
+            whole_blocks: See `parts`.
         """
         self.model = model
+        self.whole_blocks = whole_blocks
+        self.cut_by_size = False
+        """A view took features apart, and nothing but `whole_blocks` said which part of them shrinks."""
         self.atoms = Atoms()
         self.units: dict[tuple[str, int, int], Ids] = {}
         """(module name, layer, direction) -> the atoms of its hidden units."""

@@ -51,7 +51,7 @@ aten = torch.ops.aten
 _RULES: dict[Any, Any] = PRODUCTS | CONVOLUTIONS | ELEMENTWISE | COMBINING | SHUFFLES
 
 
-def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Trace:
+def trace(model: nn.Module, inputs: Sequence[Tensor], *, whole_blocks: bool = False) -> Trace:
     """Watch `model(*inputs)` and pin what leaves the model as an output, states that enter it too excepted.
 
     Likewise what leaves a module that becomes a file of its own, unless a layer of the model takes it in.
@@ -59,9 +59,10 @@ def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Trace:
     Args:
         model: A copy on the CPU in evaluation mode; its recurrent modules' `forward` is wrapped meanwhile.
         inputs: A small example.
+        whole_blocks: Of features that a view takes apart into blocks whole blocks go, see `parts`.
     """
     inputs = [tensor.clone() for tensor in inputs]
-    seen = Trace(model, inputs)
+    seen = Trace(model, inputs, whole_blocks=whole_blocks)
     with torch.no_grad(), watched_modules(seen), watched_seams(seen), plain_attention(), _Watch(seen):
         outputs = model(*inputs)
     shifted = seen.atoms.roots(seen.shifted_atoms())

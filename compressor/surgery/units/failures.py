@@ -48,7 +48,15 @@ def without_failing(
     for name, error in failed.items():
         if name in required or not kept:
             raise FailedRemoval(f"{what} of `{name}` cannot be removed: {error.message}", hint=_hint(name, error))
-    return attempts.result(kept), tuple(Skip(name=name, reason=error.message) for name, error in failed.items())
+    skipped = tuple(Skip(name=name, reason=error.message) for name, error in failed.items())
+    try:
+        return attempts.result(kept), skipped
+    except SurgeryError as error:  # none of the others can go by itself
+        if not failed:
+            raise
+        reasons = "; ".join(f"`{skip.name}`: {skip.reason}" for skip in skipped)
+        hint = next((one.hint for one in failed.values() if one.hint), error.hint)
+        raise SurgeryError(f"{error.message}; those that could be tried failed ({reasons})", hint=hint) from error
 
 
 class _Attempts(Generic[R]):

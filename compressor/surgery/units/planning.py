@@ -61,8 +61,12 @@ def make_plan(
     amount: Amount,
     scorer: Scorer,
     required: Sequence[str],
+    *,
+    whole_blocks: bool = False,
 ) -> Plan:
     """Trace the model and choose; if a layer cannot hold what is planned, convert it and plan again.
+
+    With `whole_blocks` a view that takes features apart is taken to fix the size of its blocks, see `trace.parts`.
 
     Raises:
         FailedRemoval: What was chosen cannot go.
@@ -70,7 +74,7 @@ def make_plan(
     """
     records: tuple[dict[str, Any], ...] = ()
     while True:
-        seen = trace(model, example)
+        seen = trace(model, example, whole_blocks=whole_blocks)
         layers, unknown = candidate_layers(model, seen, names, frozenset(required))
         scores = scorer(model, seen)
         choice = choose(layers, scores, seen.atoms.reasons(), amount, frozenset(required))

@@ -19,7 +19,7 @@ from compressor.surgery.rebuild import resize_record
 from compressor.surgery.refit.compensation import refit
 from compressor.surgery.trace.edges import input_name, narrow_inputs
 from compressor.surgery.units.constants import find_constants, take_up
-from compressor.surgery.units.failures import failing, without_failing
+from compressor.surgery.units.failures import FailedRemoval, failing, without_failing
 from compressor.surgery.units.planning import Plan, Scorer, lost_features, make_plan
 from compressor.surgery.units.resize import check_resizable, resized_copy, select, tensor_of
 from compressor.surgery.units.scores import magnitude
@@ -91,7 +91,8 @@ def prune(
 
         def attempt(chosen: Sequence[str]) -> tuple[Plan, UnitSurgery]:
             wanted = [name for name in required if name in chosen]
-            return _carry_out(make_plan(original, masks, inputs[0], chosen, amount, scorer, wanted), inputs)
+            plan = partial(make_plan, original, masks, inputs[0], chosen, amount, scorer, wanted)
+            return _carry_out_either(plan, inputs)
 
         (plan, result), failed = without_failing(names, required, attempt)
         result = replace(result, skipped=(*result.skipped, *failed))
@@ -99,6 +100,21 @@ def prune(
             result = _compensated(plan, result, calibration, progress)
     result.model.to(next(model.parameters()).device).train(model.training)
     return result
+
+
+def _carry_out_either(make: Callable[..., Plan], inputs: Sequence[tuple[Tensor, ...]]) -> tuple[Plan, UnitSurgery]:
+    """What is planned; if that fails and views take features apart, with whole blocks of them."""
+    plan = make()
+    try:
+        return _carry_out(plan, inputs)
+    except FailedRemoval:
+        if not plan.trace.cut_by_size:
+            raise
+        try:
+            return _carry_out(make(whole_blocks=True), inputs)
+        except SurgeryError:
+            pass  # the first reason is the one to tell
+        raise
 
 
 def _carry_out(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> tuple[Plan, UnitSurgery]:

@@ -179,6 +179,17 @@ class ByHand(Parts):
         return torch.stack(outputs, 1)
 
 
+class Selective(Parts):
+    """A state that decays by a gate, its type written out, as in selective state spaces."""
+
+    def forward(self, x):
+        state, outputs = self.zeros(x), []
+        for t in range(x.shape[1]):
+            state = torch.sigmoid(self.start(x[:, t])) * state + self.start(x[:, t])
+            outputs.append(state.to(x.dtype))
+        return self.head(torch.stack(outputs, 1))
+
+
 class Greedy(Parts):
     """The word of a step is the input of the next."""
 
@@ -331,6 +342,7 @@ FORMS = {
     Neighbours: {"GRU": 1},
     FirstIsAnother: {"Scan": 1},
     ByHand: {"Scan": 1},
+    Selective: {"Scan": 1},
     Greedy: {"Scan": 1},
     Attends: {"GRU": 1, "Scan": 1},
     TwoBefore: {"Scan": 1},

@@ -36,6 +36,7 @@ from tests.exporters.loops.forms import (
     Parts,
     Positions,
     Relu,
+    Selective,
     Stack,
     StepOfALayer,
     Together,
@@ -55,7 +56,7 @@ GROUPS = [
     (LayerAfterLayer, Stack),
     (Neighbours, FirstIsAnother, FromTheSecond),
     (ByHand, TwoBefore, Masked),
-    (Greedy, Numbered),
+    (Greedy, Numbered, Selective),
     (Attends, StepOfALayer),
     (Twice,),
 ]

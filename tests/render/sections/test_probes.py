@@ -9,7 +9,7 @@ from compressor.probing.state_tracking import StateTracking
 from compressor.render import html
 from compressor.render.sections import probes as shown
 from compressor.render.sections.summary import statements
-from compressor.report import Drop, Probe, ProbeLength, ProbeResult, ProbeScore, Report, Skip
+from compressor.report import Drop, Interval, Probe, ProbeLength, ProbeResult, ProbeScore, Report, Skip
 from tests.render.views import VIEWS, on_terminal, said
 
 
@@ -117,6 +117,22 @@ def test_a_task_learned_in_its_easier_form_is_not_called_silent():
     (said,) = shown.statements(probe_of(hard, easy), "It")
     assert said.text.startswith("Undecided, within noise, whether It keeps associative recall (2 pairs of 4 symbols):")
     assert shown.table(probe_of(hard, easy)).rows[1][0].endswith("2 pairs of 4 symbols, length 6, 3 times the steps")
+
+
+@pytest.mark.parametrize(
+    ("drop", "low", "high", "text"),
+    [
+        (0.0, -0.1, 0.1, "about 12 seeds would tell (`compressor probe --seeds 12`"),
+        (0.15, 0.0, 0.3, "about 7 seeds would tell"),
+        (0.05, -0.1, 0.2, "100 seeds may not tell"),
+    ],
+)
+def test_an_undecided_probe_says_what_would_decide_it(drop, low, high, text):
+    undecided = result(LongGap(), (0.9, 0.8, "undecided"), (0.9, 0.8, "undecided"))
+    interval = Interval(low=low, high=high)
+    trained = undecided.trained.model_copy(update={"drop": Drop(value=drop, interval=interval)})
+    (said,) = shown.statements(probe_of(undecided.model_copy(update={"trained": trained})), "It")
+    assert text in said.text
 
 
 def test_a_step_that_was_not_probed_says_so(report):

@@ -45,6 +45,17 @@ def test_a_drop_that_may_be_chance_says_so_and_one_that_is_not_does_not(report):
     assert "chance" not in said(changed(report, drop=sure))
 
 
+def test_speeds_of_a_crowded_machine_are_called_so(report):
+    def loaded(load):
+        return report.model_copy(
+            update={"environment": report.environment.model_copy(update={"load": load, "cores": 2})}
+        )
+
+    assert "The machine was busy (24 processes for 2 cores)" in said(loaded(24.2))
+    assert not any("busy" in said(loaded(load)) for load in (None, 3.9))
+    assert "busy" not in said(loaded(24.2).model_copy(update={"speedups": (None,)}))
+
+
 def test_few_samples_are_a_caution_and_groups_count_as_samples(report):
     assert "Only" not in said(report)
 
