@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from compressor.studies.search.storage import Store
 
 
+_SPARES: Final = 4
+"""Points that are tried in full at the end, the best by their estimates."""
 _PAUSE: Final = 2.0
 """Seconds after which a worker without work looks again."""
 
@@ -131,14 +133,15 @@ class Worker:
         return None if drawn is None else Job(drawn.point, 0, drawn.origin)
 
     def _closing(self, view: View) -> Job | None:
-        """The best by the estimates goes on until it was tried in full."""
-        begun = {trail.number: trail for trail in view.points}
+        """The best by the estimates go on until they were tried in full: several, since the first may not hold."""
+        points = {trail.number: trail for trail in view.points}
         able = [estimate for estimate in view.estimates if not estimate.failed]
-        if not able:
-            return None
-        best = begun[min(able, key=lambda estimate: rank(estimate.hopeful(), self.space.goals)).number]
-        after: Rung = 1 if best.rung == 0 and self._trains else 2
-        return None if best.rung == 2 or after in best.begun else _promoted(best, after)
+        for estimate in sorted(able, key=lambda estimate: rank(estimate.hopeful(), self.space.goals))[:_SPARES]:
+            trail = points[estimate.number]
+            after: Rung = 1 if trail.rung == 0 and self._trains else 2
+            if trail.rung != 2 and after not in trail.begun:
+                return _promoted(trail, after)
+        return None
 
     def _others_work(self, view: View) -> bool:
         """Whether another worker is at something after which there may be more to do, or which it may never end."""
