@@ -1,12 +1,13 @@
 """Kills a run at random moments, lets the same command go on, and compares what it ends with to an undisturbed run.
 
     python benchmarks/kill.py --count 100
-    python benchmarks/kill.py --count 20 --recipe lstm-half --task samples/japanese_vowels/task.py:Lstm
+    python benchmarks/kill.py --count 20 --recipe units-half --task samples/japanese_vowels/task.py:Lstm
 
-Each run is a process of its own, as from a shell, with its own seed of Python's hashes. It gets SIGKILL after a random
-time, drawn evenly from the time that the undisturbed run took, and is started again; this is repeated until it ends.
-Its files must have the same bytes as those of the undisturbed run, and `report.json` the same facts, but for times and
-memory. Exits with 1 if one differs.
+Each run is a process of its own, as from a shell, with its own seed of Python's hashes. The moments of its kills are
+drawn evenly from the time that the undisturbed run worked, from the first line of its log to its end: half of a short
+run is the start of Python, where there is nothing to lose. After each SIGKILL the same command is started again and
+works until the next moment; after the last it ends. Its files must have the same bytes as those of the undisturbed run,
+and `report.json` the same facts, but for times and memory. Exits with 1 if one differs.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compressor.files.staged import UNFINISHED
 from compressor.pipeline.comparing import facts_that_differ, files_that_differ
+from compressor.pipeline.folder import LOG_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,11 +37,11 @@ ROOT = Path(__file__).resolve().parents[1]
 class Survivor:
     """One run that was killed again and again."""
 
-    kills: int
     where: list[str]
     """The last line of its log at each kill."""
-    differing: list[str]
     seconds: float
+    wrong: list[str]
+    """Why it did not end as it should."""
 
 
 def command(options: argparse.Namespace, out: Path) -> list[str]:
@@ -48,43 +51,63 @@ def command(options: argparse.Namespace, out: Path) -> list[str]:
     return [sys.executable, "-m", "compressor.cli", *own, *overrides, *(["--quick"] if options.quick else [])]
 
 
+def start(options: argparse.Namespace, out: Path, hashes: int) -> subprocess.Popen[str]:
+    """A run in a process of its own."""
+    environment = {**os.environ, "PYTHONHASHSEED": str(hashes)}
+    return subprocess.Popen(
+        command(options, out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def at_work(process: subprocess.Popen[str], out: Path) -> float:
+    """When it wrote the first line of its log, or ended."""
+    while process.poll() is None and not any(f"process {process.pid}\n" in log.read_text() for log in logs(out)):
+        time.sleep(0.005)
+    return time.monotonic()
+
+
 def whole(options: argparse.Namespace, out: Path) -> float:
-    """Seconds of an undisturbed run."""
-    started = time.monotonic()
-    done = subprocess.run(command(options, out), cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 1):
-        raise SystemExit(done.stderr)
-    return time.monotonic() - started
+    """Seconds that an undisturbed run works."""
+    process = start(options, out, 0)
+    began = at_work(process, out)
+    _, said = process.communicate()
+    if process.returncode not in (0, 1):
+        raise SystemExit(said)
+    return time.monotonic() - began
 
 
-def killed(options: argparse.Namespace, out: Path, seconds: float, moments: random.Random, most: int) -> Survivor:
-    """Start, kill, start again, at most so many times; then let it end."""
+def killed(options: argparse.Namespace, out: Path, moments: list[float], hashes: random.Random) -> Survivor:
+    """Start, kill, start again, until no moment is left; then let it end."""
     started = time.monotonic()
     where: list[str] = []
-    while True:
-        process = subprocess.Popen(
-            command(options, out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONHASHSEED": str(moments.randrange(2**32))},
-        )  # fmt: skip
+    before = 0.0
+    for moment in sorted(moments):
+        process = start(options, out, hashes.randrange(2**32))
+        left = at_work(process, out) + moment - before - time.monotonic()
+        before = moment
         try:
-            _, said = process.communicate(timeout=moments.uniform(0.0, seconds) if len(where) < most else None)
+            process.communicate(timeout=max(left, 0.0))
+            break  # faster than the undisturbed run: it has ended
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
             where.append(last_line(out))
-            continue
-        if process.returncode not in (0, 1):
-            return Survivor(len(where), where, [f"exit code {process.returncode}: {said.strip()}"], 0.0)
-        if where or not most:
-            return Survivor(len(where), where, [], time.monotonic() - started)
+    else:
+        process = start(options, out, hashes.randrange(2**32))
+    _, said = process.communicate()
+    wrong = [] if process.returncode in (0, 1) else [f"exit code {process.returncode}: {said.strip()}"]
+    return Survivor(where, time.monotonic() - started, wrong)
+
+
+def logs(out: Path) -> list[Path]:
+    """That of the unfinished run, that of the finished one; those which exist."""
+    return [log for log in (out / UNFINISHED / LOG_FILE, out / LOG_FILE) if log.is_file()]
 
 
 def last_line(out: Path) -> str:
     """What a killed run was doing."""
-    for log in (out / UNFINISHED / "run.log", out / "run.log"):
-        if log.is_file():
-            return (log.read_text().splitlines() or [""])[-1][21:]
-    return "before its first part"
+    lines = next((log.read_text().splitlines() for log in logs(out)), [])
+    return lines[-1].partition("  ")[2].partition(" with the unfinished run")[0] if lines else "before its first line"
 
 
 def compared(first: Path, second: Path) -> list[str]:
@@ -97,31 +120,37 @@ def main() -> None:
     """Print a table, a line for each run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=20, help="kills in all")
-    parser.add_argument("--kills", type=int, default=5, help="of one run, at most")
+    parser.add_argument("--kills", type=int, default=2, help="of one run, at most; with many it does not get far")
     parser.add_argument("--recipe", default="quickstart")
     parser.add_argument("--task", default="samples/japanese_vowels/task.py")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--quick", action="store_true", help="rehearsals, which are faster")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
-    moments = random.Random(options.seed)
-    kills, same, differing = 0, 0, 0
+    draw = random.Random(options.seed)
+    done: list[Survivor] = []
+    doing: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         seconds = whole(options, Path(folder) / "whole")
         print(f"undisturbed: {seconds:.1f} s; killed at random moments of that time\n", flush=True)
-        print(f"{'run':>4}{'kills':>7}{'seconds':>9}  bytes  killed while")
-        while kills < options.count:
-            out = Path(folder) / str(same + differing)
-            one = killed(options, out, seconds, moments, min(options.kills, options.count - kills))
-            wrong = one.differing or compared(Path(folder) / "whole", out)
-            kills, same, differing = kills + one.kills, same + (not wrong), differing + bool(wrong)
-            doing = "; ".join(dict.fromkeys(one.where))
-            row = f"{same + differing:>4}{one.kills:>7}{one.seconds:>9.1f}"
-            print(f"{row}  {'OTHER' if wrong else 'same '}  {doing}", flush=True)
-            for line in wrong:
+        print(f"{'run':>4}{'kills':>7}{'seconds':>9}  bytes  killed while", flush=True)
+        while doing.total() < options.count:
+            out = Path(folder) / str(len(done))
+            kills = min(options.kills, options.count - doing.total())
+            one = killed(options, out, [draw.uniform(0.0, seconds) for _ in range(kills)], draw)
+            one.wrong = one.wrong or compared(Path(folder) / "whole", out)
+            done.append(one)
+            doing.update(one.where)
+            row = f"{len(done):>4}{len(one.where):>7}{one.seconds:>9.1f}  {'OTHER' if one.wrong else 'same '}"
+            print(f"{row}  {'; '.join(one.where)}", flush=True)
+            for line in one.wrong:
                 print(f"      {line}", flush=True)
-    print(f"\n{kills} kills in {same + differing} runs; {same} of {same + differing} ended with the same bytes")
-    sys.exit(differing > 0)
+    print("\nkilled while")
+    for line, times in doing.most_common():
+        print(f"{times:>4}  {line}")
+    same = sum(not one.wrong for one in done)
+    print(f"\n{doing.total()} kills in {len(done)} runs; {same} of {len(done)} ended with the same bytes")
+    sys.exit(same < len(done))
 
 
 if __name__ == "__main__":

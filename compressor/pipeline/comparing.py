@@ -19,6 +19,7 @@ TIMED: Final = frozenset(
         "latency_ms",
         "milliseconds",
         "limits",
+        "load",
         "peak_memory_bytes",
         "processor_seconds",
         "seconds",
@@ -27,7 +28,8 @@ TIMED: Final = frozenset(
         "stages",
     }
 )
-"""Facts of a report that measure time or memory, or follow from such; and the command, which names the folder."""
+"""Facts of a report that measure time, memory or how busy the machine was, or follow from such; and the command, which
+names the folder."""
 VIEWS: Final = frozenset({"report.html", "report.json", "report.md", "run.log"})
 """Files that hold such facts."""
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 from typing import TYPE_CHECKING, Any
 
 from compressor import checkpoint
 from compressor.errors import CompressorError, OutputError
-from compressor.files import read_text, staged, writing
+from compressor.files import json_object, read_text, staged, writing
 from compressor.files.staged import REPORT_FILE, UNFINISHED, plain_names
 from compressor.pipeline.journal import Journal
 
@@ -133,10 +132,9 @@ def _older_files(out: Path, recipe: Recipe, *, quick: bool, force: bool) -> set[
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(read_text(path, OutputError))
-    except (OutputError, ValueError, RecursionError):
+        return json_object(read_text(path, OutputError))
+    except OutputError:
         return None
-    return content if isinstance(content, dict) else None
 
 
 def _other(older: Mapping[str, Any], recipe: Recipe) -> str:

@@ -62,4 +62,5 @@ def test_facts_are_compared_but_for_times_and_what_follows_from_them():
     second = {"score": {"value": 0.25}, "seconds": 2.0, "layers": [{"nonzeros": 4, "latency": {"p50": 2.0}}]}
     assert facts_that_differ(first, second) == ["layers.0.nonzeros: 3 and 4", "score.value: 0.5 and 0.25"]
     assert facts_that_differ(first, {**first, "more": None}) == []
+    assert facts_that_differ({"environment": {"load": 0.5}}, {"environment": {"load": 2.5}}) == []
     assert facts_that_differ(first, {**first, "layers": []}) != []
