@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 MOST_ERRORS: Final = 20
 """Of several errors, so many are shown."""
 _MOST_LINES: Final = 40
-_MOST_CHARACTERS: Final = 400
+_MOST_CHARACTERS: Final = 1000
 """Of a line that is shown."""
 _SOURCE_CHARACTERS: Final = 120
 """Of the source line over a caret."""

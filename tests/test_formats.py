@@ -13,8 +13,9 @@ EVERY_FORMAT = pytest.mark.parametrize("word", EXPORTERS)
 @EVERY_FORMAT
 def test_every_format_has_options_whose_word_is_its_own(word):
     options = EXPORTERS[word].options()
-    assert (options.format, options.kind) == (word, (word, "sequence"))
-    assert options.file_names() == (f"model.{options.ending}",)
+    form = "step" if word == "c" else "sequence"
+    assert (options.format, options.kind) == (word, (word, form))
+    assert options.file_names() == (f"model{'.step' if form == 'step' else ''}.{options.ending}",)
     assert all(field.description for field in type(options).model_fields.values())
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from compressor.errors import TaskError
+from compressor.pipeline.random_state import unchanged_random_state
 from compressor.pipeline.trial.batch import try_batch
 from compressor.pipeline.trial.evaluation import try_evaluation
 from compressor.pipeline.trial.memory import refuse_too_large
@@ -17,6 +16,7 @@ from compressor.task.samples import Sample, few
 from compressor.task.view import has_validation_data
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from compressor.task.guard import GuardedTask
@@ -37,7 +37,7 @@ def try_out(task: GuardedTask, model: nn.Module, device: torch.device, *, trains
     Raises:
         TaskError: Something does not run or cannot be right; the message says what, the place is the task's file.
     """
-    with torch.random.fork_rng():  # how often examples are drawn here is of no consequence to what follows
+    with unchanged_random_state(device):  # how many batches are drawn here depends on the clock
         return _tried(task, model, device, trains)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor
 
@@ -35,3 +36,13 @@ def set_random_state(tensors: Mapping[str, Tensor], others: Any, device: torch.d
     random.setstate((version, tuple(state), following))
     name, keys, *rest = others["numpy"]
     np.random.set_state((name, np.array(keys, np.uint32), *rest))
+
+
+@contextmanager
+def unchanged_random_state(device: torch.device) -> Iterator[None]:
+    """What is drawn inside is of no consequence to what follows, from whichever generator and however often."""
+    tensors, others = random_state(device)
+    try:
+        yield
+    finally:
+        set_random_state(tensors, others, device)

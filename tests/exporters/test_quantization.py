@@ -400,7 +400,7 @@ def test_the_metric_decides_where_it_is_limited(tmp_path):
     named = next(matrix for matrix in quantization.matrices if matrix.name == "lstm.weight_ih_l0")
     assert named.form in ("weights", "half", "float")
     assert named.metric_drop > 0.03
-    assert "limits.metric_drop" in named.note
+    assert "left of the recipe's limit on it" in named.note
 
 
 def test_a_file_that_is_too_far_away_does_not_leave(tmp_path):

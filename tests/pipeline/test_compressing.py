@@ -13,6 +13,7 @@ from compressor import recipe
 from compressor.errors import CompressorError, MethodError
 from compressor.methods.base import Method, StepResult
 from compressor.pipeline.compressing import compress
+from compressor.pipeline.folder import RunFolder
 from compressor.pipeline.setting import Setting
 from compressor.progress import Silent
 from compressor.report import Change
@@ -41,7 +42,7 @@ class Scripted(Method):
         )
 
 
-def step(masked=False, **options):
+def step(folder, masked=False, **options):
     """One step on a network with a mask that hides one weight, if it is to have one."""
     torch.manual_seed(0)
     task = GuardedTask(Good(), __file__)
@@ -50,32 +51,34 @@ def step(masked=False, **options):
     mask[0, 0] = False
     task.masks = {"rnn.weight_hh_l0": mask} if masked else {}
     chosen = recipe.load("int8").model_copy(update={"steps": (Scripted(**options),)})
-    return compress(Setting(chosen, task, None, torch.device("cpu"), 1, True, False, 1, Silent()), model)
+    cpu = torch.device("cpu")
+    with RunFolder(folder, chosen, cpu, quick=True, force=False) as opened:
+        return compress(Setting(chosen, task, opened, cpu, 1, True, False, 1, Silent()), model)
 
 
-def test_a_step_that_changed_something_is_in_the_report():
-    _, reports = step(masked=True)
+def test_a_step_that_changed_something_is_in_the_report(tmp_path):
+    _, reports = step(tmp_path, masked=True)
     assert [change.name for change in reports[0].changes] == ["rnn.weight_hh_l0"]
 
 
-def test_a_step_that_changed_nothing_is_an_error_that_says_what_it_looked_at():
+def test_a_step_that_changed_nothing_is_an_error_that_says_what_it_looked_at(tmp_path):
     with pytest.raises(MethodError) as caught:
-        step(changed=False)
+        step(tmp_path, changed=False)
     assert caught.value.message.startswith(
         "`steps.0` (scripted): it changed nothing; it looked at `rnn.weight_ih_l0`, "
     )
 
 
-def test_a_step_that_keeps_what_it_was_given_as_the_best_is_none():
-    _, reports = step(changed=False, may_keep=True)
+def test_a_step_that_keeps_what_it_was_given_as_the_best_is_none(tmp_path):
+    _, reports = step(tmp_path, changed=False, may_keep=True)
     assert reports[0].changes == ()
 
 
-def test_a_step_that_fills_a_pruned_weight_is_a_fault_of_the_tool():
+def test_a_step_that_fills_a_pruned_weight_is_a_fault_of_the_tool(tmp_path):
     with pytest.raises(CompressorError, match=r"`scripted` did not hold the mask of `rnn.weight_hh_l0`"):
-        step(masked=True, weight=0.5)
+        step(tmp_path, masked=True, weight=0.5)
 
 
-def test_weights_that_are_not_finite_are_named():
+def test_weights_that_are_not_finite_are_named(tmp_path):
     with pytest.raises(MethodError, match=r"weights are not finite after it: rnn.weight_hh_l0"):
-        step(weight=float("nan"))
+        step(tmp_path, weight=float("nan"))

@@ -284,13 +284,22 @@ def test_a_device_that_is_not_there_is_refused(folder, tmp_path):
         run(recipe.load(str(folder / "half.yaml")), tasks.load(str(folder / "task.py")), tmp_path / "o", device="cuda")
 
 
-def limited(folder, out, largest):
-    """A run of which no file may have more bytes, as on a disk that is full."""
+def limited(folder, out, largest, *, at_the_page=False):
+    """A run of which no file may have more bytes, as on a disk that is full, from its start or its page on."""
     script = textwrap.dedent(f"""
         import resource, signal, sys
         from compressor.cli import main
+        from compressor.render import html
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, ({largest}, {largest}))
+        def fill():
+            resource.setrlimit(resource.RLIMIT_FSIZE, ({largest}, {largest}))
+        def page(report, drawn=html.page):
+            fill()
+            return drawn(report)
+        if {at_the_page}:
+            html.page = page
+        else:
+            fill()
         sys.argv = ["compressor", "run", {str(folder / "half.yaml")!r}, "--task", {str(folder / "task.py")!r},
                     "--out", {str(out)!r}, "--quick", "--device", "cpu"]
         main()
@@ -311,7 +320,7 @@ def test_a_disk_that_fills_up_leaves_nothing_that_looks_finished(folder, tmp_pat
 
 def test_a_disk_that_is_full_at_the_last_file_loses_nothing_that_was_made(done, folder, tmp_path):
     out = tmp_path / "full"
-    result = limited(folder, out, (done[0] / "report.html").stat().st_size - 10_000)
+    result = limited(folder, out, 10_000, at_the_page=True)
     assert "report.html: File too large" in result.stderr, result.stderr
     assert f"what is finished is kept in {out / 'unfinished'}" in result.stderr
     again = run(
