@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compressor.errors import TaskError
-from compressor.pipeline.random_state import unchanged_random_state
 from compressor.pipeline.trial.batch import try_batch
 from compressor.pipeline.trial.evaluation import try_evaluation
 from compressor.pipeline.trial.memory import refuse_too_large
 from compressor.pipeline.trial.model import refuse_changing, refuse_nan, refuse_precision
 from compressor.pipeline.trial.notes import notes
 from compressor.task.forwards import TorchForward
+from compressor.task.random_state import unchanged_random_state
 from compressor.task.samples import Sample, few
 from compressor.task.view import has_validation_data
 

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from compressor.errors import OutputError
 from compressor.files import sha256, write_whole, writing
 from compressor.files.staged import remove_all
-from compressor.pipeline.random_state import random_state, set_random_state
+from compressor.task.random_state import random_state, set_random_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -10,6 +10,7 @@ import torch
 from compressor.errors import ExportError
 from compressor.runtimes.onnx_runtime import Feed, OnnxFile
 from compressor.task.fixed_axes import FixedAxes, dynamic
+from compressor.task.random_state import seeded_everywhere
 from compressor.task.samples import size
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ def calibration(task: Task, samples: int, seed: int, *, real: bool) -> Data:
     Raises:
         ExportError: No batch has the sizes that the file fixes, there is none at all, or one has NaN.
     """
+    with seeded_everywhere(seed):  # a task may draw from generators of its own: all files get the same inputs
+        return _drawn(task, samples, seed, real=real)
+
+
+def _drawn(task: Task, samples: int, seed: int, *, real: bool) -> Data:
     seen: list[tuple[Tensor, ...]] = []
     unseen: list[tuple[Tensor, ...]] = []
     left, more, others = samples, _UNSEEN if real else 0, set()

@@ -19,6 +19,7 @@ from compressor.measure import accuracy, parity
 from compressor.report import Quantization
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.task import samples
+from compressor.task.random_state import seeded_everywhere
 from compressor.task.view import has_validation_data
 from exporters.quantization import allocation, calibration, facts, proof
 from exporters.quantization.choice import choose
@@ -85,7 +86,7 @@ def quantize(
         table: Rows of weights that are rounded already; others are rounded to the nearest.
         stream: How the file is run if it is a step file.
         metric: Given the float file: the task's metric, if that decides.
-        seed: Of the calibration data.
+        seed: Of the calibration data and of the examples that are compared.
         bar: Told what is measured.
         by_row: Round what integers multiply by a scale for each position, as the step file does that goes with it.
 
@@ -124,7 +125,7 @@ def quantize(
     constants = facts.constants(matrices, rounded) if npu else {}
     stored = {} if npu else facts.stored_bytes(matrices, rounded)
     structure = proof.structure(proto, trials, chosen.forms, shapes or task, atol=atol, rtol=rtol, seed=seed)
-    compared = _unseen(task, data) if npu else _examples(shapes or task)
+    compared = _unseen(task, data) if npu else _examples(shapes or task, seed)
     deviation = proof.deviation(trials.forward(chosen.forms), reference, compared, rounding.max_error)
     for_cpu = rounding.quantize_for == "cpu"
     return rounded, Quantization(
@@ -162,9 +163,10 @@ def metric_of(task: Task, allowed: float) -> Callable[[Forward], Metric]:
     return beside
 
 
-def _examples(task: Task) -> list[tuple[int, int, tuple[Tensor, ...]]]:
+def _examples(task: Task, seed: int) -> list[tuple[int, int, tuple[Tensor, ...]]]:
     """Batch, length and inputs at every size at which a file is checked."""
-    return [(*pair, task.example(*pair)) for pair in parity.points(task)]
+    with seeded_everywhere(seed):
+        return [(*pair, task.example(*pair)) for pair in parity.points(task)]
 
 
 def _unseen(task: Task, data: Data) -> list[tuple[int, int, tuple[Tensor, ...]]]:

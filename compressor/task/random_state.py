@@ -46,3 +46,13 @@ def unchanged_random_state(device: torch.device) -> Iterator[None]:
         yield
     finally:
         set_random_state(tensors, others, device)
+
+
+@contextmanager
+def seeded_everywhere(seed: int) -> Iterator[None]:
+    """Draw the same inside whatever was drawn before, from the generators of torch, Python and NumPy on the CPU."""
+    with unchanged_random_state(torch.device("cpu")):
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        yield
