@@ -6,6 +6,7 @@ Sources: arXiv 2407.20601 and section 2.3 of the thesis behind it; for the score
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -18,6 +19,7 @@ from compressor.methods.retrain import Retrain
 from compressor.methods.scoring import UnitScore, unit_scorer
 from compressor.methods.targets import layer_ratios, refuse_non_finite, select_layers, select_weights
 from compressor.report import Skip
+from compressor.training.snapshots import NoSnapshots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -276,7 +278,8 @@ class Magnitude(RemovalMethod):
                 history.append(row)
                 continue
             context.progress.say(f"round {done} of {rounds}: sparsity {row['sparsity']:.3f}, then retraining")
-            trained = self.retrain.apply(state, context)
+            # Each round is a training of its own: what one keeps for a kill is not where the next one begins.
+            trained = self.retrain.apply(state, replace(context, snapshots=NoSnapshots()))
             state = trained.state
             history += [row | epoch for epoch in trained.history]
             notes |= dict.fromkeys(trained.notes)

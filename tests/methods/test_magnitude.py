@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from compressor.methods import METHODS
 from compressor.methods.base import State
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
-from tests.methods.conftest import HIDDEN, Tagger, make_context, same, weights
+from tests.methods.conftest import HIDDEN, SignTask, Tagger, make_context, same, weights
 
 I2H = ["rnn.weight_ih_l0", "rnn.weight_ih_l1"]
 H2H = ["rnn.weight_hh_l0", "rnn.weight_hh_l1"]
@@ -94,6 +95,27 @@ def test_masks_of_other_weights_are_carried_on(model, context):
     mask = torch.rand_like(model.head.weight) < 0.5
     result = prune(State(model, {"head.weight": mask}), context, sparsity=0.5)
     assert result.state.masks["head.weight"].equal(mask)
+
+
+class Kept:
+    """Snapshots in memory, as the journal of a run keeps them in a file."""
+
+    def __init__(self):
+        self.latest = None
+
+    def load(self):
+        return self.latest
+
+    def save(self, tensors, facts):
+        self.latest = {name: item.clone() for name, item in tensors().items()}, copy.deepcopy(facts())
+
+
+def test_every_round_is_trained_whatever_a_run_keeps_for_a_kill(model):
+    options = {"sparsity": 0.9, "schedule": "cubic", "rounds": 4, "retrain": {"epochs": 2, "lr": 0.01}}
+    plain = prune(State(model), make_context(model, SignTask()), **options)
+    kept = prune(State(model), dataclasses.replace(make_context(model, SignTask()), snapshots=Kept()), **options)
+    assert same(weights(kept.state.model), weights(plain.state.model))
+    assert [row["loss"] for row in kept.history[:-1]] == [row["loss"] for row in plain.history[:-1]]
 
 
 @pytest.mark.parametrize(("schedule", "fractions"), [("linear", [1 / 3, 2 / 3, 1]), ("cubic", [19 / 27, 26 / 27, 1])])
