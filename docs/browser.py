@@ -49,7 +49,7 @@ class Browser:
 
     def __init__(self, program: str) -> None:
         """Start the program with an empty profile."""
-        self._profile = tempfile.TemporaryDirectory()
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # it may still be written to
         take, self._to = os.pipe()
         self._from, give = os.pipe()
         arguments = [program, *_QUIET, f"--user-data-dir={self._profile.name}", "about:blank"]
