@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import OutputError
-from compressor.files import read_text, write_whole, writing
+from compressor.files import json_object, read_text, write_whole, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -155,7 +155,6 @@ os.register_at_fork(after_in_child=_let_go)
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(read_text(path, OutputError))
-    except (OutputError, ValueError, RecursionError):
+        return json_object(read_text(path, OutputError))
+    except OutputError:
         return None
-    return content if isinstance(content, dict) else None
