@@ -8,7 +8,7 @@ import typer
 from compressor.cli.output import emit, emit_json_text, emit_rich
 from compressor.errors import ReportError
 from compressor.files import json_object, read_text
-from compressor.files.staged import settle
+from compressor.files.staged import LOG_FILE, REPORT_FILE, UNFINISHED, settle
 
 if TYPE_CHECKING:
     from compressor.render.pages import Facts
@@ -52,5 +52,10 @@ def _facts(folders: list[str]) -> "Facts":
 
 def _read(folder: Path) -> str:
     settle(folder)
-    file = folder / "report.json" if folder.is_dir() else folder
+    file = folder / REPORT_FILE if folder.is_dir() else folder
+    if not file.exists() and (folder / UNFINISHED).is_dir():
+        raise ReportError(
+            f"`{folder}` holds an unfinished run and no finished one",
+            hint=f"the command that began it goes on from there; see {folder / UNFINISHED / LOG_FILE}",
+        )
     return read_text(file, ReportError, hint="give the --out folder of a finished run or search")

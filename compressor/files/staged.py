@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 UNFINISHED = "unfinished"
+LOG_FILE = "run.log"
 """Folder inside of `DIR` for what is not in place yet."""
 REPORT_FILE = "report.json"
 """Moved last: without it a folder does not look finished."""

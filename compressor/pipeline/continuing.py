@@ -10,9 +10,9 @@ import torch
 from compressor import checkpoint
 from compressor.errors import OutputError
 from compressor.files import json_object, read_text, write_whole, writing
-from compressor.files.staged import remove_all
+from compressor.files.staged import LOG_FILE, remove_all
 from compressor.pipeline import fingerprints
-from compressor.pipeline.folder import LOG_FILE, differences
+from compressor.pipeline.folder import differences
 from compressor.pipeline.journal import FOLDER
 from compressor.report import Conditions
 
