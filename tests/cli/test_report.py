@@ -28,10 +28,8 @@ def test_a_folder_with_an_unfinished_run_only(tmp_path):
     result = call("report", tmp_path)
     assert (result.code, result.err) == (
         2,
-        f"error: `{tmp_path}` holds an unfinished run and no finished one
-"
-        f"hint: the command that began it goes on from there; see {tmp_path}/unfinished/run.log
-",
+        f"error: `{tmp_path}` holds an unfinished run and no finished one\n"
+        f"hint: the command that began it goes on from there; see {tmp_path}/unfinished/run.log\n",
     )
 
 
