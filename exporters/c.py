@@ -151,8 +151,8 @@ def _proven(job: Job[Options], made: _Made, tools: Tools | None) -> _Made:
         emulated = verify(*read(path), boards.BOARDS[job.options.target], tools)
         if not emulated.agrees:
             raise ParityError(
-                f"{path.name} gives on an emulated {emulated.cpu} what is up to {emulated.max_absolute:.3g} off from what "
-                f"it gives here; {emulated.atol:.3g} would pass",
+                f"{path.name} gives on an emulated {emulated.cpu} what is up to {emulated.max_absolute:.3g} off from "
+                f"what it gives here; {emulated.atol:.3g} would pass",
                 hint="leave `target` out to look at the file",
             )
     return replace(made, candidate=replace(made.candidate, extras=extras, emulated=emulated))

@@ -42,9 +42,8 @@ def verify_on_board(paths: Sequence[Path], arch: BoardName, atol: float | None, 
         emit_json([{"file": str(path), **facts} for path, facts in zip(paths, told, strict=True)])
     else:
         emit_rich(_table(paths, results, arch))
-    say(
-        f"emulation: {results[0].board}, {results[0].compiler}. The numbers and sizes are right; none says how fast it is."
-    )
+    where = f"{results[0].board}, {results[0].compiler}"
+    say(f"emulation: {where}. The numbers and sizes are right; none says how fast it is.")
     if not all(one.agrees for one in results):
         raise typer.Exit(1)
 

@@ -95,10 +95,11 @@ def header(written: Sources, proof: Proof) -> str:
         arrays.append(_array(f"{name}_proof_{item.name}", item.kind, [call.inputs[place] for call in proof.calls]))
     for place, item in enumerate(written.outputs):
         arrays.append(_array(f"{name}_proof_{item.name}", item.kind, [parts[place] for parts in proof.outputs]))
+        wanted = f"{name}_proof_{item.name}[t * {item.size} + i]"
         checks.append(
             f"        for (int i = 0; i < {item.size}; ++i) {{\n"
-            f"            const float off = (float){item.name}[i] - (float){name}_proof_{item.name}[t * {item.size} + i];"
-            f"\n            wrong += (off >= -{upper}_PROOF_ATOL && off <= {upper}_PROOF_ATOL) ? 0 : 1;\n        }}\n"
+            f"            const float off = (float){item.name}[i] - (float){wanted};\n"
+            f"            wrong += (off >= -{upper}_PROOF_ATOL && off <= {upper}_PROOF_ATOL) ? 0 : 1;\n        }}\n"
         )
     outputs = "".join(f"    static {item.kind} {item.name}[{max(item.size, 1)}];\n" for item in written.outputs)
     arguments = [f"&{name}_proof_{item.name}[t * {item.size}]" for item in written.inputs]

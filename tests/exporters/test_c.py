@@ -200,7 +200,7 @@ def test_the_proof_passes_where_the_code_is_right_and_counts_what_is_wrong(gru, 
 
 def test_a_missing_emulator_is_named_before_any_work(gru, tmp_path, monkeypatch):
     monkeypatch.setattr("compressor.runtimes.microcontroller.boards.EMULATOR", "no-such-emulator")
-    with pytest.raises(ExportError, match="missing: .*`no-such-emulator`"):
+    with pytest.raises(ExportError, match=r"missing: .*`no-such-emulator`"):
         export(gru, tmp_path, target="cortex-m4")
 
 

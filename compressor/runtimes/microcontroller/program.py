@@ -147,9 +147,8 @@ def _values(code: Code, calls: Sequence[Call]) -> str:
     lines = ["#include <stddef.h>", "#include <stdint.h>", ""]
     lines.append("typedef struct { void *at; const uint32_t *all; uint32_t words; } Array;")
     for place, item in enumerate(code.inputs):
-        lines.append(
-            f'__asm(".section .values, \\"a\\"\\n.balign 4\\nvalues{place}:\\n.incbin \\"in{place}.bin\\"\\n.previous");'
-        )
+        section = '.section .values, \\"a\\"\\n.balign 4'
+        lines.append(f'__asm("{section}\\nvalues{place}:\\n.incbin \\"in{place}.bin\\"\\n.previous");')
         lines.append(f"extern const uint32_t values{place}[]; extern {item.kind} program_{item.name}[];")
     lines += [f"extern {item.kind} program_{item.name}[];" for item in code.outputs]
     for way, items in (("input", code.inputs), ("output", code.outputs)):
