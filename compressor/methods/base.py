@@ -134,6 +134,11 @@ class Method(BaseModel, ABC):
         """Kinds of layers that this step does not find any more once an earlier one replaced them; see `replaces`."""
         return ()
 
+    @property
+    def restructures(self) -> bool:
+        """Whether it removes or replaces parts of the model; then layers may not share weights before it."""
+        return True
+
     def controls(self) -> Mapping[str, Control]:
         """Name -> what the report puts beside this step, the rest of the recipe carried out on it too."""
         return {}

@@ -144,6 +144,11 @@ class Retrain(Method):
     def _keeps_best(self) -> bool:
         return self.keep_best or self.early_stopping is not None
 
+    @property
+    def restructures(self) -> bool:
+        """No."""
+        return False
+
     def apply(self, state: State, context: Context) -> StepResult:
         """Train a copy of the model."""
         return self.train(state, context)
