@@ -182,9 +182,7 @@ class Convert(Method):
 
         batches = [inputs for inputs, _ in context.first_batches(self.calibration_batches, hint=_BATCHES)]
         with context.progress.bar("looking at calls", None):
-            seen = watch(
-                model, selection.names, context.trace_examples(), batches, context.restarted_generator()
-            )
+            seen = watch(model, selection.names, context.trace_examples(), batches, context.restarted_generator())
         refused = {name: own.reason for name, own in seen.items() if own.reason is not None}
         for name, reason in refused.items():
             if name in (self.targets or ()):

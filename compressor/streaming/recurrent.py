@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from compressor.errors import ExportError
-from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.layers import cell_of, is_layer, is_step_module, parts, state_widths
 from compressor.nn.recurrent.packed import packed_like
 from compressor.streaming.layers import LEAVE_OUT, Arguments
 
 if TYPE_CHECKING:
+    from compressor.nn.converted.recurrent import ConvertedRecurrent
     from compressor.nn.recurrent.cells import RecurrentLayer, StepModule
 
 Step = Callable[[Tensor, Sequence[Tensor]], list[Tensor]]
@@ -111,13 +111,14 @@ def advance(module: ConvertedRecurrent, call: Arguments, states: Sequence[Tensor
     Raises:
         ExportError: It is given a sequence without a batch axis.
     """
-    x = call.get(0, "input")
+    x: Any = call.get(0, "input")
     if isinstance(x, PackedSequence):  # of sequences that are as long as the step
-        traced = type(x) is not PackedSequence  # what represents one in a trace has time first as well
-        padded, lengths = (x.padded, x.lengths) if traced else pad_packed_sequence(x)
+        stand_in: Any = x if type(x) is not PackedSequence else None  # what represents one in a trace
+        padded, lengths = pad_packed_sequence(x) if stand_in is None else (stand_in.padded, stand_in.lengths)
         (output, last), new = module.step(_time_first(module, padded), states)
         output = _time_first(module, output)
-        return (x.with_steps(output) if traced else packed_like(x, output, lengths), last), new
+        result = packed_like(x, output, lengths) if stand_in is None else stand_in.with_steps(output)
+        return (result, last), new
     if x.dim() != 3:
         raise ExportError(
             "a converted layer is given a sequence without a batch axis", hint=f"give it one, {LEAVE_OUT}"

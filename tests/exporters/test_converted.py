@@ -19,7 +19,7 @@ from compressor.runtimes.steps import Steps
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
 from tests.surgery import topologies
-from tests.surgery.topologies import CELLS, CLASSES, HIDDEN, INPUT
+from tests.surgery.topologies import CELLS, CLASSES, INPUT
 from tests.tolerances import EXPORTED_FLOAT32
 
 TIMED, LAST = {0: "batch", 1: "time"}, {0: "batch"}
@@ -87,7 +87,7 @@ def test_a_layer_that_looks_ahead_is_exported_whole_and_has_no_step(tmp_path, na
         inputs = task.example(*shape)
         with torch.no_grad():
             torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
-    with pytest.raises(ExportError, match="looks [0-9]+ positions ahead") as caught:
+    with pytest.raises(ExportError, match="positions ahead") as caught:
         export(Job(model, task, tmp_path / "again.onnx", Options(stream=True)))
     assert "`lookahead: 0`" in caught.value.hint
 
@@ -117,9 +117,7 @@ class Frames(nn.Module):
             FsmnLayer(INPUT, width, projection=width, hidden=2 * width, order=9, dilations=(1,)),
             FsmnLayer(width, width, projection=width, hidden=2 * width, order=9, dilations=(1, 2)),
         ]
-        self.rnn = ConvertedRecurrent(
-            layers, batch_first=True, bidirectional=False, has_cell_state=True, dropout=0.0
-        )
+        self.rnn = ConvertedRecurrent(layers, batch_first=True, bidirectional=False, has_cell_state=True, dropout=0.0)
         self.head = nn.Linear(width, CLASSES)
 
     def forward(self, x):

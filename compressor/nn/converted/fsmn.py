@@ -8,7 +8,7 @@ A layer projects its input to P channels, each of which has a memory: a finite f
 
 with order N, dilation d and look-ahead L, and a vector :math:`a_i` of one number for each channel: a depthwise
 convolution. With several dilations the memories follow one another, each on top of the one before:
-:math:`p^{(k+1)}_t = m^{(k)}_t + V^{(k+1)} u^{(k)}_t`. An output depends on the last :math:`\sum_k (N - 1) d_k` positions
+:math:`p^{(k+1)}_t = m^{(k)}_t + V^{(k+1)} u^{(k)}_t`. An output depends on the :math:`\sum_k (N - 1) d_k` positions
 before it and on none earlier.
 
 Source: Zhang et al., "Compact feedforward sequential memory networks", Interspeech 2016 (projection and memory), and
@@ -44,9 +44,7 @@ class FsmnRecord(LayerRecord):
     projection: Size
     hidden: Size
     order: Annotated[int, Field(ge=2, le=LONGEST_ORDER)]
-    dilations: Annotated[
-        list[Annotated[int, Field(ge=1, le=LARGEST_DILATION)]], Field(min_length=1, max_length=64)
-    ]
+    dilations: Annotated[list[Annotated[int, Field(ge=1, le=LARGEST_DILATION)]], Field(min_length=1, max_length=64)]
     lookahead: Annotated[int, Field(ge=0, le=LONGEST_ORDER)]
 
 
@@ -199,11 +197,11 @@ class FsmnLayer(SequenceLayer):
         return remembered if last else remembered + self.back[index](units), units
 
     def start(self, x: Tensor, drive: Tensor, generator: torch.Generator) -> None:
-        """Channels along the directions of the inputs that drive the old layer most, with memories from short to long.
+        r"""Channels along the directions of the inputs that drive the old layer most, with memories from short to long.
 
         The directions are the eigenvectors of D^T D in inputs of unit variance, D the `drive`. They are repeated until
-        all channels have one, each time with memories that fade more slowly: :math:`a_i = e^{-i / \\tau}` over their
-        sum, :math:`\\tau` from one position to the order. The units read random directions in pairs, w and -w, so that
+        all channels have one, each time with memories that fade more slowly: :math:`a_i = e^{-i / \tau}` over their
+        sum, :math:`\tau` from one position to the order. The units read random directions in pairs, w and -w, so that
         their differences carry all channels as they are.
         """
         with torch.no_grad():
@@ -218,7 +216,7 @@ class FsmnLayer(SequenceLayer):
                 units.weight.copy_(torch.cat([rows, -rows])[: units.out_features])
                 units.bias.copy_(bias)
             for linear in self.back:
-                linear.weight.zero_()  # type: ignore[operator, union-attr]
+                linear.weight.zero_()  # type: ignore[operator]
 
     def _start_projection(self, x: Tensor, drive: Tensor) -> int:
         """Fill `project`; gives the number of different directions."""
@@ -247,7 +245,7 @@ class FsmnLayer(SequenceLayer):
         ahead = torch.exp(-torch.arange(1, self.taps_ahead + 1, dtype=torch.float64) / constants[:, None])
         ahead = ahead / ahead.sum(1, keepdim=True).clamp_min(1e-9)
         for memory in self.memories:
-            memory.weight.copy_(torch.cat([taps, ahead], 1)[:, None, :, None])  # type: ignore[operator, union-attr]
+            memory.weight.copy_(torch.cat([taps, ahead], 1)[:, None, :, None])  # type: ignore[operator]
 
     def extra_repr(self) -> str:
         """The structure in one line."""

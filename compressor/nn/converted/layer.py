@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Self
 
-from torch import Tensor, nn
-
 from compressor.nn.record import RecordedLayer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import torch
+    from torch import Tensor, nn
 
 
 class SequenceLayer(RecordedLayer, ABC):

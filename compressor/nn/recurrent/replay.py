@@ -65,7 +65,9 @@ class LayerRun:
         return torch.stack(hidden)[self.valid]
 
 
-def unroll(module: RecurrentLayer | CompactRecurrent, inputs: Tensor | PackedSequence, hx: Any = None) -> Iterator[LayerRun]:
+def unroll(
+    module: RecurrentLayer | CompactRecurrent, inputs: Tensor | PackedSequence, hx: Any = None
+) -> Iterator[LayerRun]:
     """The runs of every layer and direction of one call, in the order of `h_n`, without dropout.
 
     A layer is computed no sooner than the next one, or the caller, asks for its outputs.

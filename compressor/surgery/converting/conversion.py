@@ -53,6 +53,7 @@ def convert(old: Any, seen: Sequence[Call], build: Build, teach: Teach) -> Conve
     samples, drives = _samples(old, seen)
     layers: list[SequenceLayer] = []
     errors: dict[str, float] = {}
+    used: list[Sample] = []
     for index, drive in enumerate(drives):
         own = samples[index]
         if layers:
