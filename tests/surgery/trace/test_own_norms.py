@@ -103,3 +103,37 @@ def test_a_subclass_that_computes_something_else_keeps_its_size():
     model = Residual(lambda: Upside(WIDTH)).double().eval()
     with pytest.raises(SurgeryError, match="with a `forward` of its own"):
         prune(model, {}, EXAMPLES, names=["enter"], amount=Amount(ratio=0.5))
+
+
+class FirstPosition(Residual):
+    """A learned first position in front of the others is normalised with them."""
+
+    def __init__(self):
+        super().__init__(lambda: nn.LayerNorm(WIDTH))
+        self.start = nn.Parameter(torch.randn(1, 1, WIDTH))
+
+    def forward(self, x):
+        x = torch.cat([self.start.expand(len(x), -1, -1), self.enter(x)], 1)
+        return self.head(self.norms[1](self.norms[0](x)[:, 0]))
+
+
+def test_positions_of_several_origins_lose_the_same_features():
+    model = FirstPosition().double().eval()
+    done = prune(model, {}, EXAMPLES, names=["enter"], amount=Amount(count=4))
+    assert done.model.start.size(-1) == done.model.head.in_features == WIDTH - 4
+
+
+class Labelled(Residual):
+    """A part of the normalised features is the input itself."""
+
+    def forward(self, x):
+        x = torch.cat([self.enter(x)[..., :6], x], -1)
+        x = torch.cat([x, torch.cat([x[:, :1, :6], x[:, :1, :5]], -1)], 1)
+        return self.head(self.norms[0](x))
+
+
+def test_features_that_are_fixed_at_some_positions_stay():
+    with pytest.raises(SurgeryError, match="nothing can be removed|takes its mean over it and others|cannot"):
+        prune(
+            Labelled(lambda: nn.LayerNorm(WIDTH)).double(), {}, EXAMPLES, names=["enter"], amount=Amount(ratio=0.5)
+        )
