@@ -138,6 +138,11 @@ class Method(BaseModel, ABC):
         """Name -> what the report puts beside this step, the rest of the recipe carried out on it too."""
         return {}
 
+    @property
+    def needs_float64(self) -> bool:
+        """The step computes in float64; on a device without it, it is carried out on the CPU (`placing.carried_out`)."""
+        return True
+
     def refuse_options(self, *names: str, why: str) -> None:
         """Raise `ValueError` if one of these options differs from its default; a default written out is fine."""
         for name in names:

@@ -190,6 +190,11 @@ class Magnitude(RemovalMethod):
             self.retrain.check(model)
 
     @property
+    def needs_float64(self) -> bool:
+        """Units are scored and refitted in float64; masks need none, and the training between rounds is the long part."""
+        return self.prune == "units"
+
+    @property
     def looks_for(self) -> tuple[str, ...]:
         """Recurrent layers, if units go."""
         return ("recurrent layer",) if self.prune == "units" else ()
