@@ -5,21 +5,21 @@ from __future__ import annotations
 import itertools
 
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import linear
 
 
 def _lstm(x, state, w_ih, w_hh, b_ih, b_hh, w_hr):
     h, c = state
-    i, f, g, o = (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, -1)
+    i, f, g, o = (linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh)).chunk(4, -1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     h = o.sigmoid() * c.tanh()
-    h = h if w_hr is None else F.linear(h, w_hr)
+    h = h if w_hr is None else linear(h, w_hr)
     return h, (h, c)
 
 
 def _gru(x, h, w_ih, w_hh, b_ih, b_hh, _):
-    i_r, i_z, i_n = F.linear(x, w_ih, b_ih).chunk(3, -1)
-    h_r, h_z, h_n = F.linear(h, w_hh, b_hh).chunk(3, -1)
+    i_r, i_z, i_n = linear(x, w_ih, b_ih).chunk(3, -1)
+    h_r, h_z, h_n = linear(h, w_hh, b_hh).chunk(3, -1)
     z = (i_z + h_z).sigmoid()
     h = (1 - z) * (i_n + (i_r + h_r).sigmoid() * h_n).tanh() + z * h
     return h, h
@@ -27,7 +27,7 @@ def _gru(x, h, w_ih, w_hh, b_ih, b_hh, _):
 
 def _rnn(activation):
     def step(x, h, w_ih, w_hh, b_ih, b_hh, _):
-        h = activation(F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh))
+        h = activation(linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh))
         return h, h
 
     return step

@@ -9,13 +9,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import typer
 
 from compressor.cli.arguments import JsonOption
 from compressor.cli.output import columns, emit_json, emit_rich
 from compressor.errors import CompressorError
+
+if TYPE_CHECKING:
+    import torch
 
 DISTRIBUTION: Final = "edge-compressor"
 IMPORT_NAME: Final = "compressor"
@@ -104,9 +107,8 @@ def _device(device: "torch.device") -> Finding:
     """Its name, and what it lacks."""
     from compressor.nn.accelerators import autocasts_to_bf16, device_name, has_float64
 
-    lacks = [
-        word for word, has in (("float64", has_float64), ("bfloat16 autocast", autocasts_to_bf16)) if not has(device)
-    ]
+    abilities = {"float64": has_float64, "bfloat16 autocast": autocasts_to_bf16}
+    lacks = [word for word, has in abilities.items() if not has(device)]
     detail = device_name(device) + (f"; it lacks {' and '.join(lacks)}" if lacks else "")
     return Finding(str(device), "ok", detail)
 

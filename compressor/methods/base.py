@@ -140,7 +140,7 @@ class Method(BaseModel, ABC):
 
     @property
     def needs_float64(self) -> bool:
-        """The step computes in float64; on a device without it, it is carried out on the CPU (`placing.carried_out`)."""
+        """On a device without float64 the step is carried out on the CPU; see `placing.carried_out`."""
         return True
 
     def refuse_options(self, *names: str, why: str) -> None:

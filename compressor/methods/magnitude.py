@@ -191,7 +191,7 @@ class Magnitude(RemovalMethod):
 
     @property
     def needs_float64(self) -> bool:
-        """Units are scored and refitted in float64; masks need none, and the training between rounds is the long part."""
+        """Units are scored and refitted in float64; masks and the training between rounds need none."""
         return self.prune == "units"
 
     @property

@@ -7,14 +7,16 @@ import platform
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from compressor import __version__
 from compressor.errors import UsageError
 from compressor.nn.accelerators import CPU, KNOWN, accelerator, device_name
 from compressor.pipeline.fingerprints import PACKAGES
 from compressor.report import Environment
+
+if TYPE_CHECKING:
+    import torch
 
 
 def environment(device: torch.device) -> Environment:

@@ -23,8 +23,8 @@ def add_noise_(gradients: Sequence[Tensor], std: float, generator: torch.Generat
     Args:
         gradients: Dense tensors of one device, already clipped (the paper's order; large gradients drown the noise).
         std: Standard deviation, not the variance; see `noise_std`.
-        generator: On the gradients' device, or the CPU's. One draw of all the components together, so the result does not depend
-            on how they are split.
+        generator: On the gradients' device, or the CPU. One draw of all the components together, so the result does not
+            depend on how they are split.
     """
     if not gradients:
         return
