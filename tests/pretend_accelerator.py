@@ -1,7 +1,7 @@
 """A pretend accelerator: a PyTorch device whose tensors lie on the CPU but refuse to mix with the CPU's own.
 
 Importing this module makes `torch.device("pretend")` exist, by PyTorch's Python backend (torch >= 2.14). To every check
-of PyTorch, and to our code, its tensors are those of another device: a forgotten `.to(device)` fails here as it would on
+of PyTorch, and to our code, its tensors are those of another device: a forgotten `.to(device)` fails as it would on
 CUDA. Recurrent layers run as plain operations, gradients included, as they do on an accelerator without a fused kernel.
 Numbers are the CPU's, so results can be compared. What it cannot show: kernels, streams, speed, memory.
 

@@ -55,7 +55,7 @@ def test_bad_input_ends_with_2_and_leaves_no_folder(files, tmp_path, change, tex
     options = [part for key, value in given.items() for part in (f"--{key}", value)]
     result = call("run", recipe, "--out", tmp_path / "out", *options)
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith(text)
+    assert text in result.err
     assert list(tmp_path.iterdir()) == []
 
 
