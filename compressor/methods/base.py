@@ -99,6 +99,13 @@ def trace_example(task: Task) -> tuple[Tensor, ...]:
     return task.example(2, min(task.length, max(task.min_length, 3)))
 
 
+def loop_examples(task: Task) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
+    """`trace_example`, and inputs of more positions; None for a task of one length."""
+    length = min(task.length, max(task.min_length, 3))
+    longer = min(2 * length, task.max_length)
+    return trace_example(task), task.example(2, longer) if longer > length else None
+
+
 Control = Callable[[State, Context], StepResult]
 """Another way to do what a step does, to the same amount."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from compressor.errors import MethodError
-from compressor.methods.base import Context, Method, State, StepResult, trace_example
+from compressor.methods.base import Context, Method, State, StepResult, loop_examples, trace_example
 from compressor.methods.patterns import Patterns
 from compressor.methods.retrain import Retrain
 from compressor.methods.targets import refuse_non_finite, select_layers
@@ -93,7 +93,7 @@ class Sparsify(Method):
     def _own_cells(self, model: nn.Module, task: Task) -> Mapping[str, OwnCell]:
         from compressor.surgery.units.own_cells import find_own_cells
 
-        return find_own_cells(model, trace_example(task))
+        return find_own_cells(model, *loop_examples(task))
 
     def _check(self, model: nn.Module, own_cells: Mapping[str, OwnCell]) -> Selection:
         selection = select_layers(model, self.targets, self.ignore, own_cells)

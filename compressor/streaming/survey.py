@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,9 @@ from compressor.streaming.attention import cache_widths, is_fixed_cross, refuse_
 from compressor.streaming.layers import ATTENTION, CACHED, LEAVE_OUT, Arguments, Inputs, intercepted
 from compressor.streaming.own_cells import Handed, candidates, handed
 from compressor.streaming.own_cells import initial_states as own_initial_states
+from compressor.streaming.recorded import Recorder
 from compressor.streaming.recurrent import initial_states
+from compressor.streaming.variables import Variable, find_variables
 
 Example = Callable[[int, int], Inputs]
 """(batch, length) -> the inputs of the whole model."""
@@ -61,11 +63,23 @@ class Survey:
     """What of a model carries a state, by the names of the modules, in the order in which they are first called."""
 
     carriers: dict[str, Carrier]
+    variables: tuple[Variable, ...] = ()
+    """What the model's own code keeps in variables."""
 
     @property
     def states(self) -> tuple[StateSpec, ...]:
-        """All states, in order."""
-        return tuple(spec for carrier in self.carriers.values() for slot in carrier.slots for spec in slot.specs)
+        """All states, in order; those in variables are the last."""
+        layers = [spec for carrier in self.carriers.values() for slot in carrier.slots for spec in slot.specs]
+        return (*layers, *self.of_variables)
+
+    @property
+    def of_variables(self) -> tuple[StateSpec, ...]:
+        """The states in variables, each by a name of its own."""
+        labels = [variable.label for variable in self.variables]
+        return tuple(
+            StateSpec(label if labels.count(label) == 1 else f"{label}.{labels[:index].count(label)}", variable.initial)
+            for index, (label, variable) in enumerate(zip(labels, self.variables, strict=True))
+        )
 
 
 def survey(model: nn.Module, example: Example, lengths: tuple[int, int]) -> Survey:
@@ -93,7 +107,25 @@ def survey(model: nn.Module, example: Example, lengths: tuple[int, int]) -> Surv
             carrier = _own_carrier(name, model.get_submodule(name), calls, results, lengths)
         if carrier is not None:
             carriers[name] = carrier
-    return Survey(carriers)
+    runs = [_recorded(model, example(_BATCH, length), carriers) for length in lengths]
+    return Survey(carriers, find_variables(runs, lengths, _BATCH))
+
+
+def _recorded(model: nn.Module, inputs: Inputs, carriers: Mapping[str, Carrier]) -> Recorder:
+    """A run in which the calls of the model's own code are kept, those within carriers excepted."""
+    recorder = Recorder(inputs)
+
+    def run(name: str, module: nn.Module, original: Callable[..., Any], call: Arguments) -> Any:
+        if name not in carriers:
+            return original(module, *call.args, **call.kwargs)
+        with recorder.layer(name) as results:
+            results.append(original(module, *call.args, **call.kwargs))
+        return results[0]
+
+    own = [name for name, carrier in carriers.items() if carrier.handed is not None]
+    with torch.no_grad(), recorder, intercepted(model, run, own):
+        model(*inputs)
+    return recorder
 
 
 def _own_carrier(

@@ -13,7 +13,7 @@ from torch import nn
 from compressor.errors import MethodError
 from compressor.files import cache_folder, sha256, write_whole, writing
 from compressor.measure import accuracy, size
-from compressor.methods.base import Context, State, StepResult, trace_example
+from compressor.methods.base import Context, State, StepResult, loop_examples
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.placing import carried_out
 from compressor.methods.targets import select_layers
@@ -56,7 +56,7 @@ class Prober:
         self.model = model.to(device).eval()
         self.step = step
         self.device = device
-        self.own_cells = find_own_cells(model, trace_example(task))
+        self.own_cells = find_own_cells(model, *loop_examples(task))
         self.names = select_layers(model, step.targets, step.ignore, self.own_cells).names
         self.validation = has_validation_data(task)
 

@@ -511,6 +511,23 @@ def test_limits_are_checked_on_the_exported_file(done):
     }  # fmt: skip
 
 
+def test_limits_of_a_microcontroller_are_checked_where_the_file_was_emulated(done):
+    _, report = done
+    from compressor.recipe.model import Limits
+    from compressor.report import Emulated
+
+    limits = Limits(flash_bytes=9000, ram_bytes=800)
+    facts = {"cpu": "cortex-m4", "board": "", "compiler": "", "stack_bytes": 100, "instructions": 1, "calls": 1}
+    emulated = Emulated(**facts, flash_bytes=9000, ram_bytes=801, max_absolute=0.0, atol=1.0)
+    one = report.compressed[0]
+    there = one.model_copy(update={"artifact": one.artifact.model_copy(update={"emulated": emulated})})
+    checked = [
+        {c.name: (c.met, c.reached) for c in check_limits(limits, [report.original], [each], report.speedups)}
+        for each in (one, there)
+    ]
+    assert checked == [{}, {"flash_bytes": (True, 9000.0), "ram_bytes": (False, 801.0)}]
+
+
 def test_the_report_is_valid_json_with_the_resolved_recipe(done):
     out, _ = done
     content = json.loads((out / "report.json").read_text())
