@@ -145,6 +145,11 @@ class Method(BaseModel, ABC):
         """Name -> what the report puts beside this step, the rest of the recipe carried out on it too."""
         return {}
 
+    @property
+    def needs_float64(self) -> bool:
+        """On a device without float64 the step is carried out on the CPU; see `placing.carried_out`."""
+        return True
+
     def refuse_options(self, *names: str, why: str) -> None:
         """Raise `ValueError` if one of these options differs from its default; a default written out is fine."""
         for name in names:

@@ -190,6 +190,11 @@ class Magnitude(RemovalMethod):
             self.retrain.check(model)
 
     @property
+    def needs_float64(self) -> bool:
+        """Units are scored and refitted in float64; masks and the training between rounds need none."""
+        return self.prune == "units"
+
+    @property
     def looks_for(self) -> tuple[str, ...]:
         """Recurrent layers, if units go."""
         return ("recurrent layer",) if self.prune == "units" else ()

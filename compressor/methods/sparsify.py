@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -76,6 +77,11 @@ class Sparsify(Method):
             self.refuse_options("alpha", why="belongs to `penalty: group_norm`")
         return self
 
+    @property
+    def needs_float64(self) -> bool:
+        """Units are chosen on a copy on the CPU; the training, the long part, needs none."""
+        return False
+
     def check(self, model: nn.Module) -> None:
         """Refuse a model without anything that `targets` names, or that cannot be trained."""
         self._check(model, {})
@@ -131,6 +137,7 @@ class Sparsify(Method):
         from compressor.surgery.units.choice import Amount
         from compressor.surgery.units.penalised import penalised_units
 
+        model = copy.deepcopy(model).cpu()
         amount = Amount(self.ratio, scope=self.scope)
         return penalised_units(model, trace_example(task), selection.names, amount, selection.named(self.targets or ()))
 

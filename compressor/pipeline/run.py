@@ -73,7 +73,8 @@ def run(
         recipe: How to compress.
         task: The model, its data and its metric.
         out: The run directory; made if it is missing.
-        device: `auto` (CUDA if there is a device), `cpu` or `cuda`.
+        device: `cpu`, an accelerator that PyTorch knows (`cuda`, `mps`, `xpu`), or `auto`: the machine's accelerator,
+            or the CPU if it has none.
         threads: Threads of ONNX Runtime in the latency measurement.
         quick: A rehearsal on a handful of batches.
         force: Replace another recipe's run in `out`.

@@ -15,6 +15,7 @@ from compressor.files import cache_folder, sha256, write_whole, writing
 from compressor.measure import accuracy, size
 from compressor.methods.base import Context, State, StepResult, loop_examples
 from compressor.methods.magnitude import Magnitude
+from compressor.methods.placing import carried_out
 from compressor.methods.targets import select_layers
 from compressor.nn.recurrent.layers import is_layer, parts
 from compressor.pipeline.fingerprints import code_files, digest, of_model, versions
@@ -73,7 +74,7 @@ class Prober:
         own = {"ratio": None, "count": None, "scope": None, "ratios": every}
         options = self.step.model_dump() | own | overrides
         context = Context(self.task, self.model, self.device, torch.Generator().manual_seed(0), Silent(), quick=False)
-        return Magnitude.model_validate(options).apply(State(self.model), context)
+        return carried_out(Magnitude.model_validate(options), State(self.model), context)
 
     def together(self, ratios: Mapping[str, float]) -> Together:
         """The metric with all layers pruned by these ratios at once, compared with the original's."""
