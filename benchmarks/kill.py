@@ -26,9 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressor.files.staged import UNFINISHED
+from compressor.files.staged import LOG_FILE, UNFINISHED
 from compressor.pipeline.comparing import facts_that_differ, files_that_differ
-from compressor.pipeline.folder import LOG_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -66,6 +66,11 @@ class ExportOptions(BaseModel, ABC):
         return False
 
     @property
+    def emulates(self) -> bool:
+        """Whether the file is also run on an emulated microcontroller, which tells its flash and RAM."""
+        return False
+
+    @property
     def compresses(self) -> bool:
         """Whether the export alone makes the model smaller, by storing it in fewer bits."""
         return False

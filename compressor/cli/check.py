@@ -112,7 +112,7 @@ def _fix(
 
     from compressor.files import write_whole
     from compressor.onnx_graphs import comparison, remedies
-    from compressor.runtimes.onnx_runtime import OnnxFile
+    from compressor.runtimes.runtime_file import open_file
 
     if out.resolve() == path.resolve():
         raise OutputError(f"{out} is the file itself", hint="give another one with --out")
@@ -123,7 +123,13 @@ def _fix(
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder) / out.name
         candidate.write_bytes(content)
-        differences = comparison.compare(OnnxFile(path), OnnxFile(candidate), result.shapes, comparison.masks(proto))
+        # In processes of their own: a file that ONNX Runtime loads may still end the process that runs it.
+        before, after = (open_file(file, runtime="onnxruntime") for file in (path, candidate))
+        try:
+            differences = comparison.compare(before, after, result.shapes, comparison.masks(proto))
+        finally:
+            before.close()
+            after.close()
     write_whole(out, content)
     return result, differences
 

@@ -106,7 +106,7 @@ def search(
     if json:
         emit_json_text(report.to_json())
     else:
-        emit_rich(*terminal.search_page(report))
+        emit_rich(*terminal.page(report))
         say(f"report: {Path(out) / 'report.html'}, {Path(out) / 'report.md'}, {Path(out) / 'report.json'}")
     if report.interrupted:
         raise typer.Exit(130)

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import OutputError
-from compressor.files import read_text, write_whole, writing
+from compressor.files import json_object, read_text, write_whole, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 UNFINISHED = "unfinished"
+LOG_FILE = "run.log"
 """Folder inside of `DIR` for what is not in place yet."""
 REPORT_FILE = "report.json"
 """Moved last: without it a folder does not look finished."""
@@ -155,7 +156,6 @@ os.register_at_fork(after_in_child=_let_go)
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(read_text(path, OutputError))
-    except (OutputError, ValueError, RecursionError):
+        return json_object(read_text(path, OutputError))
+    except OutputError:
         return None
-    return content if isinstance(content, dict) else None

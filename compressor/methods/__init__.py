@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from compressor.methods.aaren import Aaren
+from compressor.methods.convert import Convert
 from compressor.methods.depth_search import DepthSearch
 from compressor.methods.heads import Heads
 from compressor.methods.lama import Lama
@@ -34,6 +35,7 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType(
         "aaren": Aaren,
         "depth_search": DepthSearch,
         "tie_layers": TieLayers,
+        "convert": Convert,
         "retrain": Retrain,
     }
 )

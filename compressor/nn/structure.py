@@ -14,9 +14,11 @@ from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.attention.pooling import PoolingReplacement
+from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.group_norm import INSTANCE_NORMS, WideGroupNorm
 from compressor.nn.norm import WideLayerNorm
+from compressor.nn.own_norm import WideOwnNorm
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.layers import LAYERS as RECURRENT_LAYERS
 from compressor.nn.recurrent.stack import RecurrentStack
@@ -36,12 +38,14 @@ Layer = (
     | WideLayerNorm
     | WideGroupNorm
     | WideRMSNorm
+    | WideOwnNorm
     | RecurrentStack
     | LowRankLinear
     | LowRankRecurrent
     | AarenAttention
     | LearnedQuery
     | PoolingReplacement
+    | ConvertedRecurrent
 )
 
 _Kinds = tuple[type[nn.Module], ...]
@@ -51,10 +55,12 @@ LAYERS: dict[str, tuple[type[Layer], _Kinds]] = {
     "wide_layer_norm": (WideLayerNorm, (nn.LayerNorm,)),
     "wide_group_norm": (WideGroupNorm, (nn.GroupNorm, *INSTANCE_NORMS)),
     "wide_rms_norm": (WideRMSNorm, (nn.RMSNorm,)),
+    "wide_own_norm": (WideOwnNorm, (nn.Module,)),  # it replaces a module of the model's own code, of any class
     "recurrent_stack": (RecurrentStack, RECURRENT_LAYERS),
     "aaren": (AarenAttention, (nn.MultiheadAttention, CompactMultiheadAttention)),
     "learned_query": (LearnedQuery, (nn.Linear,)),
     "pooling": (PoolingReplacement, (nn.Module,)),  # it replaces third-party code, of any class
+    "converted_recurrent": (ConvertedRecurrent, (*RECURRENT_LAYERS, UnevenRecurrent)),
     "low_rank_linear": (LowRankLinear, (nn.Linear,)),
     "low_rank_recurrent": (LowRankRecurrent, RECURRENT_LAYERS),
 }

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
 from compressor.nn.group_norm import INSTANCE_NORMS, WideGroupNorm
 from compressor.nn.norm import WideLayerNorm
+from compressor.nn.own_code import has_own_forward
+from compressor.nn.own_norm import WideOwnNorm, own_norm
 from compressor.nn.rms_norm import WideRMSNorm
 
-if TYPE_CHECKING:
-    from typing import TypeGuard
-
-WideNorm = WideLayerNorm | WideGroupNorm | WideRMSNorm
-WIDE_NORMS = (WideLayerNorm, WideGroupNorm, WideRMSNorm)
+WideNorm = WideLayerNorm | WideGroupNorm | WideRMSNorm | WideOwnNorm
+WIDE_NORMS = (WideLayerNorm, WideGroupNorm, WideRMSNorm, WideOwnNorm)
 
 
-def has_wide_form(module: nn.Module) -> TypeGuard[nn.LayerNorm | nn.GroupNorm | nn.RMSNorm]:
-    """Whether it is a normalisation of PyTorch's whose statistics run over features that may go.
+def has_wide_form(module: nn.Module) -> bool:
+    """Whether it is a normalisation whose statistics run over features that may go, of PyTorch's or of its own code.
 
     An `nn.InstanceNorm` with weights or running statistics can be cut as it is.
     """
+    if has_own_forward(module):
+        return own_norm(module) is not None
     if isinstance(module, INSTANCE_NORMS):
         return module.weight is None and module.running_mean is None
     return isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm))
@@ -34,6 +33,10 @@ def widened(module: nn.Module) -> WideNorm:
     Raises:
         SurgeryError: It normalises over several axes.
     """
+    if has_own_forward(module):
+        return WideOwnNorm.from_module(module)
     if isinstance(module, nn.LayerNorm):
         return WideLayerNorm.from_module(module, torch.ones(module.normalized_shape, dtype=torch.bool))
-    return WideRMSNorm.from_module(module) if isinstance(module, nn.RMSNorm) else WideGroupNorm.from_module(module)
+    if isinstance(module, nn.RMSNorm):
+        return WideRMSNorm.from_module(module)
+    return WideGroupNorm.from_module(module)

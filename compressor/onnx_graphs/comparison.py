@@ -24,7 +24,7 @@ _SIZES = ((1, 1), (2, 7), (3, 13), (1, 32))
 
 
 class File(Protocol):
-    """A file in a runtime, such as `compressor.runtimes.onnx_runtime.OnnxFile`."""
+    """A file in a runtime, such as what `compressor.runtimes.runtime_file.open_file` gives."""
 
     inputs: tuple[TensorInfo, ...]
 

@@ -9,10 +9,10 @@ import torch
 
 from compressor import checkpoint
 from compressor.errors import OutputError
-from compressor.files import read_text, write_whole, writing
-from compressor.files.staged import remove_all
+from compressor.files import json_object, read_text, write_whole, writing
+from compressor.files.staged import LOG_FILE, remove_all
 from compressor.pipeline import fingerprints
-from compressor.pipeline.folder import LOG_FILE, differences
+from compressor.pipeline.folder import differences
 from compressor.pipeline.journal import FOLDER
 from compressor.report import Conditions
 
@@ -66,9 +66,9 @@ def begin(run: Setting, now: Conditions, *, restart: bool) -> None:
 def _read(run: Setting) -> tuple[dict[str, Any], Conditions]:
     path = run.folder.staging / FOLDER / _RUN_FILE
     try:
-        facts = json.loads(read_text(path, OutputError))
+        facts = json_object(read_text(path, OutputError)) or {}
         return dict(facts["recipe"]), Conditions.model_validate(facts["conditions"])
-    except (OutputError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OutputError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path} cannot be read", hint="begin anew with --restart") from error
 
 

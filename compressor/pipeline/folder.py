@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from compressor.recipe.model import Recipe
 
-LOG_FILE = "run.log"
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from pydantic import TypeAdapter
 
 from compressor.errors import OutputError
-from compressor.files import sha256, write_whole, writing
+from compressor.files import json_object, sha256, write_whole, writing
 from compressor.files.staged import remove_all
 from compressor.task.random_state import random_state, set_random_state
 
@@ -191,11 +191,11 @@ class Journal:
             return None
         try:
             with safe_open(path, framework="pt") as content:
-                head = json.loads(content.metadata()["part"])
+                head = json_object(content.metadata()["part"])
                 tensors = {key: content.get_tensor(key).clone() for key in content.keys()}  # noqa: SIM118  # no mapping
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             return None
-        if not isinstance(head, dict) or set(head) != {"facts", "files", "seconds", "random"}:
+        if head is None or set(head) != {"facts", "files", "seconds", "random"}:
             return None
         return _Known(head, tensors)
 

@@ -11,7 +11,7 @@ import torch
 
 from compressor import __version__, checkpoint
 from compressor.errors import CompressorError
-from compressor.files.staged import REPORT_FILE
+from compressor.files.staged import LOG_FILE, REPORT_FILE
 from compressor.methods.order import refuse_order
 from compressor.pipeline.axes import open_axes
 from compressor.pipeline.compressing import compress, in_step
@@ -19,7 +19,7 @@ from compressor.pipeline.continuing import begin, conditions
 from compressor.pipeline.dry_run import try_out
 from compressor.pipeline.environment import environment, find_device
 from compressor.pipeline.exporting import export_compressed, export_originals, refuse_same_names
-from compressor.pipeline.folder import LOG_FILE, RunFolder
+from compressor.pipeline.folder import RunFolder
 from compressor.pipeline.journal import Facts
 from compressor.pipeline.limits import check_limits, judged
 from compressor.pipeline.measuring import ensure_unchanged, measure
@@ -73,7 +73,8 @@ def run(
         recipe: How to compress.
         task: The model, its data and its metric.
         out: The run directory; made if it is missing.
-        device: `auto` (CUDA if there is a device), `cpu` or `cuda`.
+        device: `cpu`, an accelerator that PyTorch knows (`cuda`, `mps`, `xpu`), or `auto`: the machine's accelerator,
+            or the CPU if it has none.
         threads: Threads of ONNX Runtime in the latency measurement.
         quick: A rehearsal on a handful of batches.
         force: Replace another recipe's run in `out`.

@@ -13,48 +13,22 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from compressor.render.blocks import ALARMS, MARKS
-from compressor.render.runs import SECTIONS as OF_RUNS
-from compressor.render.runs import title
-from compressor.render.search import SECTIONS as OF_SEARCH
-from compressor.render.section import shown
-from compressor.render.sections import SECTIONS
+from compressor.render.pages import drawn_in, title
 from compressor.render.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from markupsafe import Markup
 
     from compressor.render.blocks import Block
-    from compressor.render.section import Section
-    from compressor.report import Report, Runs, SearchReport
+    from compressor.render.pages import Facts
 
 _CODE: Final = re.compile(r"`([^`\n]+)`")
 _MOST_COLUMNS: Final = 4
 """A table with more of them is drawn row by row on a phone."""
 
 
-def page(report: Report) -> str:
-    """The whole report as a self-contained page: all text of the report's escaped, plots as inline SVG."""
-    return _drawn(
-        report.name,
-        shown(SECTIONS, report, "html"),
-        "report.json holds the same facts for programs; this page is a view of it.",
-    )
-
-
-def runs_page(runs: Runs) -> str:
-    """Several runs side by side as such a page."""
-    return _drawn(title(runs), shown(OF_RUNS, runs, "html"), "`--format json` gives the same facts for programs.")
-
-
-def search_page(report: SearchReport) -> str:
-    """A search as such a page."""
-    ending = "report.json holds the same facts for programs; this page is a view of it."
-    return _drawn(report.name, shown(OF_SEARCH, report, "html"), ending)
-
-
-def _drawn(name: str, sections: Sequence[tuple[Section[Any], tuple[Block, ...]]], ending: str) -> str:
+def page(facts: Facts) -> str:
+    """The whole report as a self-contained page: all text of the facts escaped, plots as inline SVG."""
     from jinja2 import Environment, StrictUndefined
 
     source, style, script = map(_resource, ("report.html.j2", "report.css", "report.js"))
@@ -62,9 +36,8 @@ def _drawn(name: str, sections: Sequence[tuple[Section[Any], tuple[Block, ...]]]
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
     )
     rendered: str = environment.from_string(source).render(
-        title=name,
-        ending=ending,
-        sections=sections,
+        title=title(facts),
+        sections=drawn_in("html", facts),
         style=style,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

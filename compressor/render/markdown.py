@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from compressor.render.blocks import (
     MARKS,
@@ -19,41 +19,23 @@ from compressor.render.blocks import (
     Table,
     Text,
 )
-from compressor.render.runs import SECTIONS as OF_RUNS
-from compressor.render.search import SECTIONS as OF_SEARCH
-from compressor.render.section import shown
-from compressor.render.sections import SECTIONS
+from compressor.render.pages import drawn_in
 from compressor.render.text import one_line, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from compressor.render.blocks import Block
-    from compressor.render.section import Section
-    from compressor.report import Report, Runs, SearchReport
+    from compressor.render.pages import Facts
 
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>#|~])|(&)(?=#?\w+;)|^([-+])(?=[-\s]|$)|^(\d+)([.)])(?=\s|$)")
 """What Markdown or HTML reads as markup: anywhere, in an entity, and at the start of a line."""
 
 
-def page(report: Report) -> str:
-    """The whole report; all text of the report's is escaped."""
-    return _page(shown(SECTIONS, report, "markdown"))
-
-
-def runs_page(runs: Runs) -> str:
-    """Several runs side by side."""
-    return _page(shown(OF_RUNS, runs, "markdown"))
-
-
-def search_page(report: SearchReport) -> str:
-    """A search."""
-    return _page(shown(OF_SEARCH, report, "markdown"))
-
-
-def _page(sections: Sequence[tuple[Section[Any], tuple[Block, ...]]]) -> str:
+def page(facts: Facts) -> str:
+    """The whole report; all text of the facts is escaped."""
     parts: list[str] = []
-    for section, blocks in sections:
+    for section, blocks in drawn_in("markdown", facts):
         if section.title:
             parts.append(f"## {_text(section.title)}")
         parts += draw(blocks, level=3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from compressor.render.blocks import (
     ALARMS,
@@ -20,45 +20,27 @@ from compressor.render.blocks import (
     Table,
     Text,
 )
-from compressor.render.runs import SECTIONS as OF_RUNS
-from compressor.render.search import SECTIONS as OF_SEARCH
-from compressor.render.section import shown
-from compressor.render.sections import SECTIONS
+from compressor.render.pages import drawn_in
 from compressor.render.text import one_line, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     import rich.text
     from rich.console import RenderableType
 
     from compressor.render.blocks import Block, Tone
-    from compressor.render.section import Section
-    from compressor.report import Report, Runs, SearchReport
+    from compressor.render.pages import Facts
 
 _NAME_COLUMNS: Final = 28
 """Names of rows up to this length are not broken, however narrow the terminal is."""
 _STYLES: Final[dict[Tone, str]] = {"good": "green", "bad": "bold red", "plain": ""}
 
 
-def page(report: Report) -> list[RenderableType]:
+def page(facts: Facts) -> list[RenderableType]:
     """What the terminal shows of a report, to be printed one below the other."""
-    return _page(shown(SECTIONS, report, "terminal"))
-
-
-def runs_page(runs: Runs) -> list[RenderableType]:
-    """What the terminal shows of several runs."""
-    return _page(shown(OF_RUNS, runs, "terminal"))
-
-
-def search_page(report: SearchReport) -> list[RenderableType]:
-    """What the terminal shows of a search."""
-    return _page(shown(OF_SEARCH, report, "terminal"))
-
-
-def _page(sections: Sequence[tuple[Section[Any], tuple[Block, ...]]]) -> list[RenderableType]:
     parts: list[RenderableType] = []
-    for section, blocks in sections:
+    for section, blocks in drawn_in("terminal", facts):
         if parts:
             parts.append("")
         if section.title:

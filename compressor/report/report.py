@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
-from compressor.errors import ReportError
 from compressor.report.axes import OpenAxes
 from compressor.report.conditions import Conditions
+from compressor.report.document import Document
 from compressor.report.environment import Environment, Stage
 from compressor.report.fact import Fact
 from compressor.report.latency import SpeedUp
 from compressor.report.measurements import Measurement
 from compressor.report.steps import Skip, StepReport
-
-_MOST_PROBLEMS = 3
-_AGAIN = "run the recipe again"
 
 
 class Limit(Fact):
@@ -29,10 +25,12 @@ class Limit(Fact):
     met: bool
 
 
-class Report(Fact):
-    """`report.json`: the truth of which the table, Markdown and HTML are views."""
+class Report(Document):
+    """`report.json` of a run."""
 
-    schema_version: int = 1
+    NAME: ClassVar[str] = "a report of this tool"
+    AGAIN: ClassVar[str] = "run the recipe again"
+
     name: str
     description: str = ""
     task: str
@@ -79,24 +77,6 @@ class Report(Fact):
         """True if no limit is missed."""
         return all(limit.met for limit in self.limits)
 
-    def to_json(self) -> str:
-        """The report as JSON text, keys in the order of the fields; raises `ReportError` on a NaN or infinity."""
-        _refuse_non_finite(self.model_dump(mode="python"), "report")
-        return self.model_dump_json(indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Report:
-        """Read `to_json`'s text back; raises `ReportError` if it is not such a text."""
-        try:
-            report = cls.model_validate_json(text)
-        except ValidationError as error:
-            problems = [(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()]
-            shown = "; ".join(f"`{place}`: {said}" if place else said for place, said in problems[:_MOST_PROBLEMS])
-            more = f"; and {len(problems) - _MOST_PROBLEMS} more" if len(problems) > _MOST_PROBLEMS else ""
-            raise ReportError(f"not a report of this tool: {shown}{more}", hint=_AGAIN) from error
-        _refuse_non_finite(report.model_dump(mode="python"), "report")
-        return report
-
     @model_validator(mode="after")
     def _of_one_run(self) -> Report:
         exports = len(self.compressed)
@@ -106,14 +86,3 @@ class Report(Fact):
         if not all(0 <= index < originals for index in self.baselines):
             raise ValueError(f"`baselines` must be numbers from 0 to {originals - 1}")
         return self
-
-
-def _refuse_non_finite(value: Any, path: str) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _refuse_non_finite(item, f"{path}.{key}")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            _refuse_non_finite(item, f"{path}.{index}")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ReportError(f"{path} is {value}", hint="a report holds finite numbers only")

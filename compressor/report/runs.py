@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from compressor.errors import ReportError
+from compressor.report.document import Document
 from compressor.report.fact import Fact
 from compressor.report.scores import Interval
 
@@ -38,10 +39,12 @@ class RunFile(Fact):
     """No other of these files is at least as good in metric, bytes and latency, and better in one of them."""
 
 
-class Runs(Fact):
+class Runs(Document):
     """What `compressor report DIR DIR ... --format json` writes."""
 
-    schema_version: int = 1
+    NAME: ClassVar[str] = "a comparison of runs"
+    AGAIN: ClassVar[str] = "give the command again"
+
     task: str
     metric: str
     higher_is_better: bool

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from compressor.errors import ReportError
+from compressor.report.document import Document
 from compressor.report.environment import Environment
 from compressor.report.fact import Fact
 from compressor.report.scores import Drop, Score
@@ -51,10 +51,12 @@ class GoalCost(Fact):
     """The point that reaches it."""
 
 
-class SearchReport(Fact):
-    """`report.json` of a search: the truth of which the table, Markdown and HTML are views."""
+class SearchReport(Document):
+    """`report.json` of a search."""
 
-    schema_version: int = 1
+    NAME: ClassVar[str] = "a report of a search"
+    AGAIN: ClassVar[str] = "give the command again"
+
     kind: Literal["search"] = "search"
     name: str
     task: str
@@ -99,15 +101,3 @@ class SearchReport(Fact):
     def point(self, number: int) -> SearchPoint:
         """The point of that number."""
         return next(point for point in self.points if point.number == number)
-
-    def to_json(self) -> str:
-        """The report as JSON text."""
-        return self.model_dump_json(indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> SearchReport:
-        """Read `to_json`'s text back; raises `ReportError` if it is not such a text."""
-        try:
-            return cls.model_validate_json(text)
-        except ValueError as error:
-            raise ReportError(f"not a report of a search: {error}", hint="give the command again") from error

@@ -82,11 +82,12 @@ def check_agreement(
     *,
     what: str = "units",
     hint: str | None = None,
+    tolerance: float | None = None,
 ) -> None:
     """Compare the outputs of the smaller model with those of the original whose `what` are silenced.
 
     Raises:
-        SurgeryError: They differ by more than `TOLERANCE`.
+        SurgeryError: They differ by more than `tolerance`, or by more than `TOLERANCE` of their type.
     """
     shapes = [tuple(part.shape) for part in example]
     if [part.shape for part in outputs] != [part.shape for part in expected]:
@@ -98,7 +99,7 @@ def check_agreement(
         if not old.is_floating_point() or not old.numel():
             continue
         error = float(((new - old).abs() / old.abs().clamp(min=1.0)).max())
-        if not error <= TOLERANCE[old.dtype]:
+        if not error <= (TOLERANCE[old.dtype] if tolerance is None else tolerance):
             raise SurgeryError(
                 f"output {index} of the smaller model differs by {error:.2g} from the original with the same {what} "
                 f"silenced, at inputs of shapes {shapes}: this topology is not handled yet",

@@ -94,3 +94,18 @@ def test_a_missing_file():
 )
 def test_how_much_is_taken_is_said_as_a_person_does(taken, nodes, partitions, said):
     assert taken_of({"taken": taken, "nodes": nodes, "partitions": partitions}) == said
+
+
+def test_neither_file_runs_in_this_process(finished, tmp_path, monkeypatch):
+    """A file that ONNX Runtime loads may still end the process that runs it."""
+
+    def ended(*_):
+        raise AssertionError("run in the process of the command")
+
+    monkeypatch.setattr("compressor.runtimes.onnx_runtime.OnnxFile.run", ended)
+    out = tmp_path / "fixed.onnx"
+    result = call(
+        "check", finished[0] / "model.onnx", "--target", "nnapi", "--fix", "--out", out, "--shape", "time=5", "--json"
+    )
+    assert json.loads(result.out)["fix"]["largest_difference"] < 1e-5
+    assert out.is_file()

@@ -23,6 +23,16 @@ def test_a_folder_without_a_report(tmp_path):
     )
 
 
+def test_a_folder_with_an_unfinished_run_only(tmp_path):
+    (tmp_path / "unfinished").mkdir()
+    result = call("report", tmp_path)
+    assert (result.code, result.err) == (
+        2,
+        f"error: `{tmp_path}` holds an unfinished run and no finished one\n"
+        f"hint: the command that began it goes on from there; see {tmp_path}/unfinished/run.log\n",
+    )
+
+
 @pytest.mark.parametrize("text", ["{}", "not json", json.dumps({"schema_version": 1})])
 def test_a_report_that_is_damaged(tmp_path, text):
     (tmp_path / "report.json").write_text(text)

@@ -19,12 +19,14 @@ from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.graphs.random_graphs import watts_strogatz
 from compressor.nn.group_norm import WideGroupNorm
 from compressor.nn.norm import WideLayerNorm
+from compressor.nn.own_norm import WideOwnNorm
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.nn.rms_norm import WideRMSNorm
 from compressor.nn.structure import LAYERS, apply_record, replace_module, replace_record
+from tests.nn.test_own_norm import OutsideUnbiased
 
 INPUT, WIDTH = 5, 8
 
@@ -45,6 +47,7 @@ class Model(nn.Module):
         self.asked = nn.Linear(3, 6)
         self.linear = nn.Linear(3, 11)
         self.channels, self.squares = nn.GroupNorm(1, 11), nn.RMSNorm(11)
+        self.own = OutsideUnbiased()
         self.end = nn.GRU(11, 7, batch_first=True)
         self.pooling = Largest()
 
@@ -54,7 +57,7 @@ class Model(nn.Module):
         z = self.last(self.norm(self.attention(y, y, y)[0]))[0]
         z = self.linear(z) + self.asked(z).sum(-1, keepdim=True)
         z = self.squares(self.channels(z.transpose(1, 2)).transpose(1, 2))
-        return self.pooling(self.end(z)[0])
+        return self.pooling(self.end(self.own(z))[0])
 
 
 def _compressed():
@@ -71,6 +74,7 @@ def _compressed():
         "norm": WideLayerNorm(7, WIDTH, dtype=torch.float64),
         "channels": WideGroupNorm(11, 1, 13, dtype=torch.float64),
         "squares": WideRMSNorm(11, 13, dtype=torch.float64),
+        "own": WideOwnNorm.from_module(OutsideUnbiased()),
         "last": RecurrentStack(
             GraphRecurrent("gru", 7, watts_strogatz(11, 4, 1.0, 0), batch_first=True, dtype=torch.float64),
             3,

@@ -59,7 +59,7 @@ def pages(tmp_path_factory, report):
     texts = {
         "report": html.page(report),
         "wide": html.page(wide),
-        "runs": html.runs_page(side_by_side([("runs/a", report), ("runs/b", wide)])),
+        "runs": html.page(side_by_side([("runs/a", report), ("runs/b", wide)])),
     }
     paths = {name: folder / f"{name}.html" for name in texts}
     for name, path in paths.items():

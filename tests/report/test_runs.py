@@ -87,10 +87,10 @@ def test_every_view_has_every_number_of_the_json():
     runs = side_by_side([("a", sample()), ("b <i>", variant(value=0.9123, size=12_345, p50=0.777))])
     from compressor.render import terminal
 
-    for shown in (html.runs_page(runs), markdown.runs_page(runs), printed(terminal.runs_page(runs), width=200)):
+    for shown in (html.page(runs), markdown.page(runs), printed(terminal.page(runs), width=200)):
         for wanted in ("0.9784", "0.9730", "0.9123", "12.1 KiB", "0.777 ms", "2.69x", "14,283", "MISSED", "unbeaten"):
             assert wanted in shown
-    page = html.runs_page(runs)
+    page = html.page(runs)
     assert "<title>3. b &lt;i&gt;, compressed.onnx: 0.9123, 12.1 KiB</title>" in page
     assert "<i>" not in page
     assert Runs.model_validate_json(runs.model_dump_json()) == runs

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from compressor.errors import UsageError
 from compressor.probing.training import one_thread
 from compressor.studies.graphs.training import train
+from compressor.studies.ray_cluster import cluster
 from compressor.task.spec import split_spec
 
 if TYPE_CHECKING:
@@ -43,21 +42,7 @@ def rows_on_ray(options: Study, missing: Sequence[tuple[Kind, int]], jobs: int, 
     """The missing rows as the machines of a Ray cluster get them done."""
     if not missing:
         return
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError(
-            "--ray needs Ray, which is not installed", hint="pip install 'edge-compressor[ray]'"
-        ) from error
-    local: dict[str, Any] = {"num_cpus": jobs, "include_dashboard": False} if address == "local" else {}
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"there is no Ray cluster at `{address}`: {str(error).splitlines()[0]}",
-            hint="start one with `ray start --head` and give its HOST:PORT, or use --ray local",
-        ) from error
-    try:
+    with cluster(address, jobs) as ray:
         there = options.model_copy(update={"task": _absolute(options.task)})
         remote = ray.remote(num_cpus=1)(_train_on_one_thread)
         waiting = [remote.remote(there, kind, index) for kind, index in missing]
@@ -67,8 +52,6 @@ def rows_on_ray(options: Study, missing: Sequence[tuple[Kind, int]], jobs: int, 
                 yield ray.get(done[0])
             except ray.exceptions.RayTaskError as error:
                 raise error.cause if isinstance(error.cause, Exception) else error from error
-    finally:
-        ray.shutdown()
 
 
 def _train_on_one_thread(options: Study, kind: Kind, index: int) -> Row:

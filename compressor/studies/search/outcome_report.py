@@ -35,8 +35,8 @@ def write(worker: Worker, place: Place, chosen: Final | None, *, interrupted: bo
         trail = next(trail for trail in view.points if trail.number == point.number)
         recipe = worker.space.recipe(trail.point, point.number, limits(worker.space.goals))
         write_whole(folder / f"{point.number}.yaml", dump(recipe.resolved()).encode())
-    write_whole(place.out / f"{REPORT}.md", markdown.search_page(report).encode())
-    write_whole(place.out / f"{REPORT}.html", html.search_page(report).encode())
+    write_whole(place.out / f"{REPORT}.md", markdown.page(report).encode())
+    write_whole(place.out / f"{REPORT}.html", html.page(report).encode())
     write_whole(place.out / f"{REPORT}.json", report.to_json().encode())
     return report
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from compressor.errors import CompressorError, UsageError
+from compressor.errors import CompressorError
 from compressor.progress import Silent
+from compressor.studies.ray_cluster import LOCAL, cluster
 from compressor.studies.search.preparing import prepare
 
 if TYPE_CHECKING:
@@ -86,23 +86,9 @@ def work_on_ray(worker: Worker, goals: Goals, place: Place, progress: Progress) 
         UsageError: Ray is not installed, or there is no cluster.
         CompressorError: A worker failed.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError(
-            "--ray needs Ray, which is not installed", hint="pip install 'edge-compressor[ray]'"
-        ) from error
-    address, there = place.ray or "local", place.everywhere()
-    local: dict[str, Any] = {"num_cpus": place.jobs, "include_dashboard": False} if address == "local" else {}
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"there is no Ray cluster at `{address}`: {str(error).splitlines()[0]}",
-            hint="start one with `ray start --head` and give its HOST:PORT, or use --ray local",
-        ) from error
-    try:
-        progress.say(f"{place.jobs} workers on the Ray cluster at {address}")
+    there = place.everywhere()
+    with cluster(place.ray or LOCAL, place.jobs) as ray:
+        progress.say(f"{place.jobs} workers on the Ray cluster at {place.ray or LOCAL}")
         remote = ray.remote(num_cpus=1, max_retries=-1)(_on_ray)
         waiting = [remote.remote(goals, there, f"ray {number}") for number in range(place.jobs)]
         while waiting:
@@ -111,8 +97,6 @@ def work_on_ray(worker: Worker, goals: Goals, place: Place, progress: Progress) 
             for failure in ray.get(done):
                 if failure is not None:
                     raise CompressorError(failure[0], hint=failure[1])
-    finally:
-        ray.shutdown()
 
 
 def _on_ray(goals: Goals, place: Place, name: str) -> tuple[str, str | None] | None:

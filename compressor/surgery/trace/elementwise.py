@@ -54,8 +54,13 @@ CONSTANTS = {
     aten.new_zeros.default,
     aten.new_ones.default,
     aten.new_full.default,
+    aten.new_empty.default,
+    aten.new_empty_strided.default,
+    aten.empty.memory_format,
+    aten.empty_strided.default,
 }
-"""Operations that make a tensor of one number; of another tensor only the type is taken."""
+"""Operations that make a tensor of one number, or one that is still to be written; of another tensor only the type is
+taken."""
 SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
 KEEPS_ZERO = (
     SUMS

@@ -18,8 +18,10 @@ from torch.nn.utils.rnn import PackedSequence
 from compressor.errors import SurgeryError
 from compressor.nn.forwards import replaced_forwards
 from compressor.nn.names import full_name
+from compressor.nn.own_code import has_own_forward
+from compressor.nn.own_norm import own_norm
 from compressor.nn.recurrent.layers import LAYERS, STEP_MODULES, Part, directions, parts
-from compressor.surgery.trace.norms import NORMS
+from compressor.surgery.trace.norms import NORMS, follow_own
 from compressor.surgery.trace.products import join_inner
 
 if TYPE_CHECKING:
@@ -38,8 +40,27 @@ def watched_modules(trace: Trace) -> Iterator[None]:
     code, and its call of `super().forward` is the layer.
     """
     names = {id(module): name for name, module in trace.model.named_modules()}
-    with replaced_forwards({kind: partial(_watched, trace, names, rule) for kind, rule in _RULES.items()}):
+    own = {type(module) for module in trace.model.modules() if has_own_forward(module) and own_norm(module) is not None}
+    rules: dict[type[nn.Module], Any] = {kind: partial(_watched, trace, names, rule) for kind, rule in _RULES.items()}
+    with replaced_forwards(rules | dict.fromkeys(own, partial(_watched_norm, trace, names))):
         yield
+
+
+def _watched_norm(trace: Trace, names: Mapping[int, str], original: Callable[..., Any]) -> Callable[..., Any]:
+    """A normalisation of the model's own code; with more than one argument it is followed through its code."""
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        name, given = names.get(id(self)), [*args, *kwargs.values()]
+        form = None if name is None or trace.paused or len(given) != 1 else own_norm(self)
+        if name is None or form is None:
+            return original(self, *args, **kwargs)
+        with trace.pause():
+            result = original(self, *args, **kwargs)
+            trace.alive.append((given, result))
+            follow_own(trace, name, form, given[0], result)
+        return result
+
+    return forward
 
 
 def _watched(

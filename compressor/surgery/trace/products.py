@@ -59,7 +59,7 @@ def _sides(trace: Trace, tensor: Tensor, inner: int, outer: int, role: Role) -> 
         if axes is None:
             unknown(trace, aten.mm.default, [tensor], [])
             return None, None
-        kept = torch.from_numpy(trace.atoms_of(name, axes[outer], "out"))
+        kept = None if axes[outer] is None else torch.from_numpy(trace.atoms_of(name, axes[outer], "out"))
         contracted = torch.from_numpy(trace.atoms_of(name, axes[inner], role))
         return contracted.view(1, -1), kept
     labels = trace.read(tensor)
@@ -121,6 +121,17 @@ def _addmm(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
     _add_bias(trace, outputs[0], args[0])
 
 
+def _mv(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+    """A matrix or a vector times a vector."""
+    left = args[0].reshape(-1, args[0].size(-1))
+    _contract(trace, left, args[1].unsqueeze(-1), outputs[0].reshape(-1, 1))
+
+
+def _addmv(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+    _mv(trace, args[1:], kwargs, outputs)
+    _add_bias(trace, outputs[0], args[0])
+
+
 def _linear(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
     inputs, weight = args[0], args[1]
     flat = inputs.reshape(-1, inputs.size(-1)) if trace.read(inputs) is None else inputs
@@ -134,6 +145,23 @@ def _linear(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None
     _add_bias(trace, outputs[0], args[2] if len(args) > 2 else None)
 
 
+def _bilinear(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+    """Two inputs (N, K) and (N, M) with a weight (O, K, M): x W_o z for each o, as `nn.Bilinear` calls it."""
+    left, weight, right = args[:3]
+    name = trace.parameter_name(weight)
+    as_bilinear = list(map(list, args[3:7])) == [[1, 3], [0], [1, 2], [2, 3]]
+    axes = None if name is None else trace.decode(weight, name)
+    if name is None or axes is None or not as_bilinear:
+        unknown(trace, aten._trilinear.default, [left, weight, right], [trace.read(left), trace.read(right)])
+        return
+    for axis, data, matrix in ((1, left, weight[0]), (2, right, weight[0].t())):
+        consumed = torch.from_numpy(trace.atoms_of(name, axes[axis], "in"))
+        labels = trace.read(data)
+        if labels is not None:
+            join_inner(trace, data, labels, matrix, consumed[None])
+    trace.write(outputs[0], torch.from_numpy(trace.atoms_of(name, axes[0], "out")).expand(outputs[0].size()))
+
+
 def _embedding(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
     name = trace.parameter_name(args[0])
     if name is not None:
@@ -144,9 +172,13 @@ def _embedding(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> N
 PRODUCTS: dict[Any, Any] = {
     aten.mm.default: _mm,
     aten.bmm.default: _mm,
+    aten.mv.default: _mv,
+    aten.dot.default: _mv,
+    aten.addmv.default: _addmv,
     aten.addmm.default: _addmm,
     aten.baddbmm.default: _addmm,
     aten.linear.default: _linear,
+    aten._trilinear.default: _bilinear,
     aten.embedding.default: _embedding,
     aten._embedding_bag.default: _embedding,
     aten._embedding_bag_forward_only.default: _embedding,

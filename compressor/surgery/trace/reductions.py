@@ -43,6 +43,16 @@ _SKIPPING_ZEROS = {aten.sum.dim_IntList, aten.sum.default, aten.linalg_vector_no
 """Reductions that are the same without elements that are 0."""
 _NOT_ZERO = {aten.logsumexp.default}
 """Reductions that make something of zeros."""
+_STATISTICS = {
+    aten.mean.dim,
+    aten.var.correction,
+    aten.std.correction,
+    aten.var_mean.correction,
+}
+_REMEDY = (
+    " (a normalisation in the middle of `forward` divides by the number that it finds: let an `nn.LayerNorm`, an "
+    "`nn.RMSNorm` or a module of your own that computes nothing else do it)"
+)
 RANKED = {
     aten.sort.default: 1,
     aten.sort.stable: 1,
@@ -80,7 +90,8 @@ def reduce(trace: Trace, func: Any, labels: Tensor | None, args: Any, outputs: l
         trace.summed.append((np.unique(labels.numpy()), f"`{func.name()}` at {place()} sums it and others"))
         return
     elif mixed:
-        trace.atoms.pin(labels.numpy(), f"`{func.name()}` at {place()} reduces across it and others")
+        remedy = _REMEDY if func in _STATISTICS else ""
+        trace.atoms.pin(labels.numpy(), f"`{func.name()}` at {place()} reduces across it and others{remedy}")
         return
     if func in _NOT_ZERO:
         trace.shifted.append(np.unique(labels.numpy()))
@@ -125,7 +136,7 @@ def _batch_norm(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> 
 def _layer_norm(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
     labels = trace.read(args[0])
     if labels is not None:
-        trace.atoms.pin(labels.numpy(), f"the normalisation at {place()} takes its mean over it and others")
+        trace.atoms.pin(labels.numpy(), f"the normalisation at {place()} takes its mean over it and others{_REMEDY}")
     trace.write(outputs[0], labels)
 
 

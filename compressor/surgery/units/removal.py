@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from compressor.surgery.units.choice import Amount
 
 
+_CONVERTED = 1e-4
+"""Of a conversion, in any type: some normalisations compute in float32 whatever they are given."""
+
+
 @dataclass(frozen=True)
 class UnitSurgery:
     """A model with fewer units, and what was done to it."""
@@ -92,7 +96,9 @@ def prune(
         def attempt(chosen: Sequence[str]) -> tuple[Plan, UnitSurgery]:
             wanted = [name for name in required if name in chosen]
             plan = partial(make_plan, original, masks, inputs[0], chosen, amount, scorer, wanted)
-            return _carry_out_either(plan, inputs)
+            done = _carry_out_either(plan, inputs)
+            _refuse_changed(original, done[0], inputs)
+            return done
 
         (plan, result), failed = without_failing(names, required, attempt)
         result = replace(result, skipped=(*result.skipped, *failed))
@@ -130,6 +136,25 @@ def _carry_out(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> tuple[Plan, 
         norms = _cut_norms(smaller, plan)
         sizes = fit_sizes(smaller, plan.kept, partial(_check, plan, smaller, inputs, expected))
         return plan, _result(plan, smaller, norms, sizes)
+
+
+def _refuse_changed(original: nn.Module, plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> None:
+    """Raise a `SurgeryError` if layers that were converted to more flexible ones compute something else than before.
+
+    The comparison of the smaller model starts from the converted one and would not see it.
+    """
+    with failing():
+        for example in inputs if plan.records else ():
+            before = forward(original, example, "original")
+            after = forward(plan.model, example, "converted")
+            try:
+                check_agreement(after, before, example, tolerance=_CONVERTED)
+            except SurgeryError as error:
+                names = ", ".join(f"`{record['module']}`" for record in plan.records)
+                raise SurgeryError(
+                    f"{names} would have to become other layers, and those compute something else here",
+                    hint="choose other layers with `targets`; the model is untouched",
+                ) from error
 
 
 def _narrow_seams(model: nn.Module, plan: Plan) -> None:

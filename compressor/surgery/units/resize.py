@@ -94,6 +94,10 @@ def _linear(name: str, module: Any) -> None:
     module.out_features, module.in_features = module.weight.shape
 
 
+def _bilinear(name: str, module: Any) -> None:
+    module.out_features, module.in1_features, module.in2_features = module.weight.shape
+
+
 def _convolution(name: str, module: Any) -> None:
     first, second = module.weight.shape[:2]
     if module.groups > 1 and module.groups == module.in_channels:  # depthwise: one group a channel
@@ -149,6 +153,7 @@ def _nothing(name: str, module: Any) -> None:
 
 _UPDATES: dict[type[nn.Module], Any] = {
     nn.Linear: _linear,
+    nn.Bilinear: _bilinear,
     torch.nn.modules.conv._ConvNd: _convolution,
     torch.nn.modules.batchnorm._NormBase: _batch_norm,
     nn.Embedding: _embedding,
