@@ -66,6 +66,11 @@ class ExportOptions(BaseModel, ABC):
         return False
 
     @property
+    def emulates(self) -> bool:
+        """Whether the file is also run on an emulated microcontroller, which tells its flash and RAM."""
+        return False
+
+    @property
     def compresses(self) -> bool:
         """Whether the export alone makes the model smaller, by storing it in fewer bits."""
         return False
@@ -84,6 +89,11 @@ class ExportOptions(BaseModel, ABC):
     def computes_in(self) -> Literal["float32", "float16"]:
         """The precision of which the file has the noise."""
         return "float32"
+
+    @property
+    def has_programs(self) -> bool:
+        """Whether programs that run the file are written beside it."""
+        return False
 
     @property
     def fixed_shapes(self) -> Mapping[str, int]:

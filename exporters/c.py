@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import shutil
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
 
-from compressor.errors import ExportError
-from compressor.runtimes import child, generated_code
+from compressor.errors import ParityError
+from compressor.runtimes import generated_code
+from compressor.runtimes.microcontroller import boards
+from exporters.c_code.compiling import compiler, object_bytes, sanitize
 from exporters.deliver import Candidate, describe
 from exporters.float_first import deliver_rounded
 from exporters.options import RoundedOptions
@@ -30,16 +31,10 @@ if TYPE_CHECKING:
 
     from compressor.formats import Job
     from compressor.report import Artifact, StreamInfo
+    from compressor.runtimes.microcontroller.boards import Tools
     from exporters.c_code.files import Sources
     from exporters.c_code.rounding import Rounding
     from exporters.quantization.second_order.table import RowTable
-
-_COMPILERS = ("cc", "gcc", "clang")
-_SECONDS = 300.0
-_SHADOW = 1 << 47
-"""Bytes of address space that sanitizers reserve and hardly use."""
-_STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
-_SANITIZED = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 class Options(RoundedOptions):
@@ -53,6 +48,10 @@ class Options(RoundedOptions):
     sequence of `length` positions."""
     precision: Literal["float32", "int8"] = "float32"
     """Of the weights of linear and recurrent layers; with int8 each row has a scale, and sums are in float."""
+    target: Literal["cortex-m4", "cortex-m7"] | None = None
+    """Also compile the code for this processor and run it there, emulated: it has to give what it gives here, and the
+    report has flash, RAM and instructions. Needs Debian's gcc-arm-none-eabi, libnewlib-arm-none-eabi and
+    qemu-system-arm."""
     sanitize: bool = True
     """Run the code once with the compiler's sanitizers of addresses and undefined behaviour, if it has them."""
 
@@ -62,40 +61,42 @@ class Options(RoundedOptions):
             raise ValueError("`form: sequence` needs `length`: C without a heap knows all sizes")
         return self
 
+    @property
+    def emulates(self) -> bool:
+        """The option `target`."""
+        return self.target is not None
+
 
 def export(job: Job[Options]) -> Artifact:
     """Write `model` as C beside `job.path`: `model.c`, `model.h` and a description.
 
     Raises:
         ExportError: There is no C compiler, the model has no such form, or an operator has no C here.
-        ParityError: What the compiled code computes disagrees with PyTorch.
+        ParityError: What the compiled code computes disagrees with PyTorch, or differs on the target.
         OutputError: The files cannot be written.
     """
     compiler()
+    tools = boards.tools() if job.options.target else None
     with workshop(job.path) as folder:
         source, _ = onnx_file(job, folder, length=job.options.length)
-        _table(job) if job.options.compresses else None
         candidates = [_candidate(job, source, folder / "float", None)]
         if job.options.compresses:
             from exporters.c_code.rounding import Rounding
 
             candidates.append(_candidate(job, source, folder / job.options.precision, Rounding(_table(job))))
-        return deliver_rounded(candidates, job)
+        candidates[-1] = _proven(job, candidates[-1], tools)
+        return deliver_rounded([made.candidate for made in candidates], job)
 
 
-def compiler() -> str:
-    """The C compiler: that of the variable `CC`, or the first of cc, gcc and clang; raises `ExportError` if none."""
-    named = os.environ.get("CC")
-    found = next((path for name in ([named] if named else _COMPILERS) if (path := shutil.which(name))), None)
-    if found is None:
-        raise ExportError(
-            f"there is no C compiler{f' `{named}`' if named else ''}, which `format: c` needs to check what it writes",
-            hint="install gcc or clang (Debian's package gcc), or name one in the variable CC",
-        )
-    return found
+@dataclass(frozen=True)
+class _Made:
+    """A file before it is compared with PyTorch."""
+
+    candidate: Candidate
+    written: Sources
 
 
-def _candidate(job: Job[Options], source: Path, folder: Path, rounding: Rounding | None) -> Candidate:
+def _candidate(job: Job[Options], source: Path, folder: Path, rounding: Rounding | None) -> _Made:
     from compressor.runtimes.onnx_runtime import OnnxFile
     from compressor.runtimes.steps import METADATA_KEY, read_info
     from exporters.c_code.files import write
@@ -113,13 +114,13 @@ def _candidate(job: Job[Options], source: Path, folder: Path, rounding: Rounding
     metadata = {key: value for key, value in file.metadata.items() if key == METADATA_KEY}
     details = {"c": json.dumps(written.interface())}
     beside = describe(code, "c", "c", file.inputs, file.outputs, metadata=metadata, details=details)
-    _sanitize(job, code, written)
-    flash = _flash(job, code)
-    return Candidate(
+    sanitize(code, written, runs=job.options.sanitize)
+    flash = object_bytes(code)
+    candidate = Candidate(
         code,
         "c",
         parts={header: "what a program includes"},
-        extras={beside: "inputs, outputs and states"},
+        extras={beside: "inputs, outputs and states, and the proof"},
         operators=written.operators,
         notes=(
             f"Constants take {written.constant_bytes} bytes, the state struct {written.state_bytes}; compiled for size "
@@ -127,6 +128,34 @@ def _candidate(job: Job[Options], source: Path, folder: Path, rounding: Rounding
         ),
         stored=(flash, len(gzip.compress(written.constant_data(), mtime=0))),
     )
+    return _Made(candidate, written)
+
+
+def _proven(job: Job[Options], made: _Made, tools: Tools | None) -> _Made:
+    """With a few calls and what they gave beside it; and run on the target, if there is one."""
+    from compressor.runtimes.microcontroller.proof import KEY, read, verify
+    from compressor.runtimes.runtime_file import description_path, read_description
+    from exporters.c_code import proof
+
+    path = made.candidate.path
+    told = proof.proof_of(job, path, rounds=False)
+    beside = description_path(path)
+    description = read_description(path)
+    details = {**description.details, KEY: told.text()}
+    beside.write_text(description.model_copy(update={"details": details}).model_dump_json(indent=2) + "\n", "utf-8")
+    test = path.with_name(f"{path.name.removesuffix('.c')}.proof.h")
+    test.write_text(proof.header(made.written, told), encoding="ascii")
+    extras = {**made.candidate.extras, test: "a test for your board"}
+    emulated = None
+    if job.options.target is not None and tools is not None:
+        emulated = verify(*read(path), boards.BOARDS[job.options.target], tools)
+        if not emulated.agrees:
+            raise ParityError(
+                f"{path.name} gives on an emulated {emulated.cpu} what is up to {emulated.max_absolute:.3g} off from "
+                f"what it gives here; {emulated.atol:.3g} would pass",
+                hint="leave `target` out to look at the file",
+            )
+    return replace(made, candidate=replace(made.candidate, extras=extras, emulated=emulated))
 
 
 def _graph(source: Path) -> ir.Model:
@@ -156,36 +185,3 @@ def _table(job: Job[Options]) -> RowTable | None:
     if not data.real:
         return None
     return fill(private_copy(job.model), data.seen, bits=lambda rows, matrix: (8,), block=32)
-
-
-def _sanitize(job: Job[Options], code: Path, written: Sources) -> None:
-    """Compile with every warning as an error, and run three steps on made-up inputs under the sanitizers."""
-    program = code.with_name("try")
-    (code.with_name("try_main.c")).write_text(written.trial(), encoding="ascii")
-    base = [compiler(), *_STRICT, "-o", str(program), str(code), str(code.with_name("try_main.c"))]
-    what = f"the C compiler on {job.path.name}"
-    child.run([*base, "-O2", "-lm"], seconds=_SECONDS, what=what)
-    if not job.options.sanitize:
-        return
-    try:
-        child.run([*base, *_SANITIZED, "-lm"], seconds=_SECONDS, what=what)
-    except ExportError:
-        return  # a compiler without sanitizers: it compiled without them
-    what = f"{job.path.name} under the sanitizers of the C compiler"
-    child.run([str(program)], seconds=_SECONDS, what=what, memory=_SHADOW)
-
-
-def _flash(job: Job[Options], code: Path) -> int:
-    """Bytes of code and constants in an object file that is compiled for size."""
-    target = code.with_name("size.o")
-    child.run(
-        [compiler(), "-std=c99", "-Os", "-c", "-o", str(target), str(code)],
-        seconds=_SECONDS,
-        what=f"the C compiler on {job.path.name}",
-    )
-    listed = shutil.which("size")
-    if listed is None:
-        return target.stat().st_size
-    lines = child.run([listed, "-B", str(target)], seconds=_SECONDS, what="the program `size`").splitlines()
-    text, data = lines[1].split()[:2]
-    return int(text) + int(data)

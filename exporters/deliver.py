@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from compressor.formats import Job
-    from compressor.report import TensorInfo
+    from compressor.report import Emulated, TensorInfo
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Candidate:
     operators: Mapping[str, int] = field(default_factory=dict)
     opset: int | None = None
     notes: tuple[str, ...] = ()
+    emulated: Emulated | None = None
+    """On the microcontroller that it is for."""
     stored: tuple[int, int] | None = None
     """Bytes that a device stores, and the same compressed (gzip), if they are not those of the files."""
 
@@ -111,6 +113,7 @@ def deliver(candidate: Candidate, job: Job[Any]) -> Artifact:
             for part, purpose in files.items()
         ),
         notes=candidate.notes,
+        emulated=candidate.emulated,
         stream=read_info(file),
         seconds=job.seconds,
     )

@@ -33,11 +33,12 @@ def verify(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE.onnx...", help="Exported files.", autocompletion=completion.onnx_files, show_default=False
+            metavar="FILE...", help="Exported files.", autocompletion=completion.onnx_files, show_default=False
         ),
     ] = None,
     arch: Annotated[
-        Literal["aarch64"] | None, typer.Option("--arch", help="The processor, emulated by qemu-user.")
+        Literal["aarch64", "cortex-m4", "cortex-m7"] | None,
+        typer.Option("--arch", help="The processor, emulated by qemu: aarch64 for .onnx and .ort, cortex-m for .c."),
     ] = None,
     setup: Annotated[
         bool, typer.Option("--setup", help="First fetch what the emulation needs into the user's cache folder.")
@@ -67,13 +68,24 @@ def verify(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Run files with ONNX Runtime for another processor, emulated, and compare with what they give here.
+    """Run files on another processor, emulated, and compare with what they give here.
 
-    Tells whether the numbers are right there, never how fast they come. Exits with 1 if a file disagrees.
+    ONNX files in ONNX Runtime; generated C on a board, with its flash, RAM and instructions. Tells whether the numbers
+    are right there, never how fast they come. Exits with 1 if a file disagrees.
     """
     if arch is None:
-        raise UsageError("no processor given", hint="give --arch aarch64")
+        raise UsageError("no processor given", hint="give --arch aarch64, cortex-m4 or cortex-m7")
     paths = [Path(file) for file in files or ()]
+    if arch != "aarch64":
+        if setup or mirror or task:
+            raise UsageError(
+                f"--setup, --mirror and --task do not go with --arch {arch}",
+                hint="its packages are those of your system; inputs are those of the proof beside each file",
+            )
+        from compressor.cli.boards import verify_on_board
+
+        verify_on_board(paths, arch, atol, as_json=json)
+        return
     for path in paths:
         if not path.is_file():
             raise UsageError(f"there is no file `{path}`", hint="give exported .onnx files")

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from compressor.methods.aaren import Aaren
+from compressor.methods.convert import Convert
 from compressor.methods.heads import Heads
 from compressor.methods.lama import Lama
 from compressor.methods.lattice import Lattice
@@ -30,6 +31,7 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType(
         "low_rank_attention": LowRankAttention,
         "lama": Lama,
         "aaren": Aaren,
+        "convert": Convert,
         "retrain": Retrain,
     }
 )

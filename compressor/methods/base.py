@@ -122,6 +122,13 @@ def trace_example(task: Task) -> tuple[Tensor, ...]:
     return task.example(2, min(task.length, max(task.min_length, 3)))
 
 
+def loop_examples(task: Task) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
+    """`trace_example`, and inputs of more positions; None for a task of one length."""
+    length = min(task.length, max(task.min_length, 3))
+    longer = min(2 * length, task.max_length)
+    return trace_example(task), task.example(2, longer) if longer > length else None
+
+
 Control = Callable[[State, Context], StepResult]
 """Another way to do what a step does, to the same amount."""
 
@@ -160,6 +167,11 @@ class Method(BaseModel, ABC):
     def controls(self) -> Mapping[str, Control]:
         """Name -> what the report puts beside this step, the rest of the recipe carried out on it too."""
         return {}
+
+    @property
+    def needs_float64(self) -> bool:
+        """On a device without float64 the step is carried out on the CPU; see `placing.carried_out`."""
+        return True
 
     def refuse_options(self, *names: str, why: str) -> None:
         """Raise `ValueError` if one of these options differs from its default; a default written out is fine."""

@@ -23,12 +23,14 @@ def replaced_layers(model: nn.Module) -> dict[str, list[str]]:
     from compressor.nn.attention.aaren import AarenAttention
     from compressor.nn.attention.learned_query import LearnedQuery
     from compressor.nn.attention.pooling import PoolingReplacement
+    from compressor.nn.converted.recurrent import ConvertedRecurrent
     from compressor.nn.factored_linear import LowRankLinear
     from compressor.nn.recurrent.factored import LowRankRecurrent
     from compressor.nn.recurrent.stack import RecurrentStack
 
     makers: dict[str, tuple[type[nn.Module], ...]] = {
         "aaren": (AarenAttention, LearnedQuery),
+        "convert": (ConvertedRecurrent,),
         "lama": (PoolingReplacement,),
         "low_rank_attention": (LowRankLinear, LowRankRecurrent),
         "random_graph": (RecurrentStack,),

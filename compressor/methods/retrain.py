@@ -112,7 +112,7 @@ class Retrain(Method):
     names of the file."""
 
     bf16: bool = False
-    """bfloat16 autocast on CUDA; ignored, with a note in the report, on the CPU."""
+    """bfloat16 autocast, on an accelerator that has it; ignored, with a note in the report, elsewhere."""
 
     @model_validator(mode="after")
     def _options_belong_together(self) -> Retrain:
@@ -154,6 +154,11 @@ class Retrain(Method):
             )
 
     @property
+    def needs_float64(self) -> bool:
+        """Training is done in the model's own types."""
+        return False
+
+    @property
     def _keeps_best(self) -> bool:
         return self.keep_best or self.early_stopping is not None
 
@@ -163,6 +168,7 @@ class Retrain(Method):
 
     def train(self, state: State, context: Context, penalty: PenaltyOf | None = None) -> StepResult:
         """Train a copy of the model; `penalty` gives what is called after each optimizer step, for that copy."""
+        from compressor.nn.accelerators import autocasts_to_bf16
         from compressor.surgery.changes import trained_changes
         from compressor.training.epochs import enough_memory, trainable_copy
         from compressor.training.seeding import seeded
@@ -181,8 +187,8 @@ class Retrain(Method):
         model.eval()
         if context.team.size > 1:
             notes.append(f"{context.team.size} processes shared the {self.accumulate} batches of each step")
-        if self.bf16 and context.device.type != "cuda":
-            notes.append("bf16 ignored: it needs CUDA")
+        if self.bf16 and not autocasts_to_bf16(context.device):
+            notes.append(f"bf16 ignored: `{context.device.type}` is no accelerator with bfloat16 autocast")
         changes, skipped = trained_changes(state.model, model, state.masks)
         if not changes and not self._keeps_best:  # what is kept is told in a note
             names = ", ".join(skip.name for skip in skipped)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from compressor.recipe.model import Limits
+    from compressor.report import Artifact
 
 
 _SMALLEST = 1e-9
@@ -38,6 +39,7 @@ def check_limits(
             "parameters_ratio": original.parameters / measurement.parameters,
             "file_ratio": original.artifact.bytes / measurement.artifact.bytes,
             "file_bytes": float(measurement.artifact.bytes),
+            **_on_board(measurement.artifact),
             "speedup": speedup.ratio if speedup else math.nan,
             "latency_ms": measurement.latency.p50 if measurement.latency else math.nan,
         }
@@ -60,6 +62,13 @@ def check_limits(
     return tuple(checked)
 
 
+def _on_board(artifact: Artifact) -> dict[str, float]:
+    """What a program of the file takes on the microcontroller that it was exported for; NaN if for none."""
+    emulated = artifact.emulated
+    flash, ram = (math.nan, math.nan) if emulated is None else (emulated.flash_bytes, emulated.ram_bytes)
+    return {"flash_bytes": float(flash), "ram_bytes": float(ram)}
+
+
 def _drops(original: Score, score: Score) -> dict[str, float]:
     """What the metric lost, in its own unit and as a fraction of the original's."""
     drop = (original.value - score.value) * (1.0 if original.higher_is_better else -1.0)
@@ -68,7 +77,7 @@ def _drops(original: Score, score: Score) -> dict[str, float]:
 
 def _against(limits: Limits, reached: Mapping[str, float], label: str) -> Iterator[Limit]:
     """The limits that are set, against what one file reached; NaN if it was not measured."""
-    at_most = {"metric_drop", "metric_drop_relative", "file_bytes", "latency_ms"}
+    at_most = {"metric_drop", "metric_drop_relative", "file_bytes", "flash_bytes", "ram_bytes", "latency_ms"}
     for name, value in reached.items():
         limit = getattr(limits, name)
         if limit is None or math.isnan(value):

@@ -15,6 +15,7 @@ from compressor.files.staged import LOG_FILE, REPORT_FILE
 from compressor.methods.base import NO_HELPERS
 from compressor.methods.order import refuse_order
 from compressor.methods.retrain import Retrain
+from compressor.pipeline import programs
 from compressor.pipeline.axes import open_axes
 from compressor.pipeline.compressing import compress, in_step
 from compressor.pipeline.continuing import begin, conditions
@@ -78,7 +79,8 @@ def run(
         recipe: How to compress.
         task: The model, its data and its metric.
         out: The run directory; made if it is missing.
-        device: `auto` (CUDA if there is a device), `cpu` or `cuda`.
+        device: `cpu`, an accelerator that PyTorch knows (`cuda`, `mps`, `xpu`), or `auto`: the machine's accelerator,
+            or the CPU if it has none.
         threads: Threads of ONNX Runtime in the latency measurement.
         quick: A rehearsal on a handful of batches.
         force: Replace another recipe's run in `out`.
@@ -168,6 +170,7 @@ def _carry_out(run: Setting, restart: bool) -> Report:
         exported, refused = export_compressed(run, state.model, narrowed, originals, baselines, score)
     with run.stage("measuring the files"):
         measurements, speedups = measure(run, [*originals, *exported])
+    files = programs.write(run, exported)
     compressed, speedups = measurements[first:], speedups[first:]
     compared = [measurements[one.baseline] for one in exported]
     report = Report(
@@ -194,7 +197,7 @@ def _carry_out(run: Setting, restart: bool) -> Report:
         conditions=given,
         stages=tuple(run.stages),
     )
-    return _write(run.folder, report)
+    return _write(run.folder, report, files)
 
 
 def _first_score(run: Setting, original: nn.Module) -> Score:
@@ -202,8 +205,8 @@ def _first_score(run: Setting, original: nn.Module) -> Score:
     return run.score(original)
 
 
-def _write(folder: RunFolder, report: Report) -> Report:
-    """The report and its views, then everything into place."""
+def _write(folder: RunFolder, report: Report, more: Sequence[str]) -> Report:
+    """The report and its views, then everything into place; `more` are names of what was written beside."""
     from compressor.plain_yaml import dump
     from compressor.render import html, markdown
 
@@ -211,7 +214,7 @@ def _write(folder: RunFolder, report: Report) -> Report:
     ensure_unchanged(folder.staging, [measurement.artifact for measurement in measured])
     folder.write("recipe.yaml", dump(report.recipe))
     made = {name for measurement in measured for name in measurement.artifact.files}
-    names = sorted({*made, checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE, *_WRITTEN})
+    names = sorted({*made, checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE, *_WRITTEN, *more})
     report = report.model_copy(update={"files": tuple(names)})
     folder.write("report.md", markdown.page(report))
     folder.write("report.html", html.page(report))

@@ -41,6 +41,12 @@ class Limits(BaseModel):
     file_bytes: Annotated[int, Field(ge=1)] | None = None
     """Largest compressed file, in bytes."""
 
+    flash_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Largest program of an export with `target`, in bytes: code, constants, C library and start-up."""
+
+    ram_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Most memory of an export with `target`, in bytes: states, work area, inputs, outputs and the deepest stack."""
+
     speedup: Annotated[float, Field(gt=0.0)] | None = None
     """Least original latency / compressed latency, medians of interleaved runs."""
 
@@ -115,6 +121,16 @@ class Recipe(BaseModel):
         name = name_of_two_files(self.exports)
         if name is not None:
             raise ValueError(f"two files of `exports` would be called `{name}`: give one another `name`")
+        return self
+
+    @model_validator(mode="after")
+    def _boards_are_there_for_their_limits(self) -> Recipe:
+        for name in ("flash_bytes", "ram_bytes"):
+            if getattr(self.limits, name) is not None and not any(export.emulates for export in self.exports):
+                raise ValueError(
+                    f"`limits.{name}` is that of a microcontroller, and no export has one: write `format: c` with "
+                    "`target: cortex-m4` or `cortex-m7`"
+                )
         return self
 
     def resolved(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Units: sizes in bytes, latencies in milliseconds, MACs as a count (FLOPs = 2 x M
 Everything outside of this package imports the names from here, not from the modules.
 """
 
-from compressor.report.artifacts import Artifact, FileDescription, Part, RuntimeCheck, TensorInfo
+from compressor.report.artifacts import Artifact, Emulated, FileDescription, Part, RuntimeCheck, TensorInfo
 from compressor.report.axes import OpenAxes, TensorAxes
 from compressor.report.conditions import Conditions
 from compressor.report.environment import Environment, Stage
@@ -33,6 +33,7 @@ __all__ = [
     "Conditions",
     "Control",
     "Drop",
+    "Emulated",
     "Environment",
     "ExportReport",
     "ExportedFile",

@@ -56,6 +56,35 @@ class RuntimeCheck(Fact):
     parity: Parity
 
 
+class Emulated(Fact):
+    """Generated C on a microcontroller, emulated: whether it is right, and what it takes; never how fast it is."""
+
+    cpu: str
+    board: str
+    """That is emulated, with the emulator's version."""
+    compiler: str
+    """With its version and optimisation."""
+    flash_bytes: int
+    """Of the whole program without the test: code, constants, C library, start-up."""
+    ram_bytes: int
+    """Data, zeroed data and the deepest stack."""
+    stack_bytes: int
+    """The deepest that a call went."""
+    instructions: int
+    """The most that one call took."""
+    calls: int
+    """That were compared with what the same code gave on this machine."""
+    max_absolute: float
+    """The largest difference."""
+    atol: float
+    """The largest that passes."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the numbers are right there."""
+        return self.max_absolute <= self.atol  # not if it is NaN
+
+
 class Artifact(Fact):
     """An exported file."""
 
@@ -92,6 +121,8 @@ class Artifact(Fact):
     """Agreement of the chained steps of a step file with the whole-sequence file; before rounding, as `parity`."""
     step: Artifact | None = None
     """The step file of a whole-sequence file."""
+    emulated: Emulated | None = None
+    """On the microcontroller that it was exported for."""
     quantization: Quantization | None = None
     """What was rounded to 8 or 4 bits; `parity` is then that of the float file that it was made of."""
 

@@ -10,7 +10,7 @@ class Conditions(Fact):
     """Options of the command that numbers depend on, and the fingerprints of what it worked on."""
 
     device: str
-    """`cpu` or `cuda`."""
+    """Its kind: `cpu`, `cuda`, `mps`, `xpu` or another accelerator."""
     threads: int
     """Of a runtime while it is timed."""
     torch_threads: int

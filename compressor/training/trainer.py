@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 
 from compressor.errors import CheckpointError, MethodError
 from compressor.training.noise import add_noise_, noise_std
+from compressor.training.readings import Readings, broken
+from compressor.training.seeding import seeded_from
 from compressor.training.team import ALONE
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 Schedule = Literal["constant", "cosine", "linear"]
 
-_SECONDS_BETWEEN_READS = 0.1
 _CLIP_EPSILON = 1e-6
 
 
@@ -160,7 +160,7 @@ class Trainer:
         Raises:
             MethodError: No batch, no gradient, or a loss, gradient or (after the last step) weight that is not finite.
         """
-        readings = _Readings(number, self.step, report)
+        readings = Readings(number, self.step, report)
         for group in _grouped(batches, self._accumulate):
             value = self._backward(group, loss)
             readings.add(value, self._update(), len(group))
@@ -174,9 +174,8 @@ class Trainer:
             return self._loss_of(group[0], loss, 1)
         values = []
         # Each batch draws its own random numbers, whoever computes it; the batches to come draw as if nobody had.
-        with torch.random.fork_rng(devices=_cuda_of(self._parameters)):
-            for place in range(self._team.rank, len(group), self._team.size):
-                torch.manual_seed((self._seed + self.step * self._accumulate + place) % 2**63)
+        for place in range(self._team.rank, len(group), self._team.size):
+            with seeded_from((self._seed + self.step * self._accumulate + place) % 2**63, self._parameters[0].device):
                 values.append(self._loss_of(group[place], loss, len(group)) / len(group))
         own = torch.stack(values).sum() if values else torch.zeros((), device=self._parameters[0].device)
         return self._team.add_up(self._parameters, own)
@@ -212,7 +211,7 @@ class Trainer:
     def _check_weights(self, epoch: int) -> None:
         """The last step's weights show in no loss of this epoch."""
         if not all(bool(parameter.isfinite().all()) for parameter in self._parameters):
-            raise _broken("a weight is NaN or infinite", epoch, self.step)
+            raise broken("a weight is NaN or infinite", epoch, self.step)
 
     def _mask(self) -> None:
         pairs = [(parameter.grad, mask) for parameter, mask in self._masked if parameter.grad is not None]
@@ -228,10 +227,6 @@ def _grouped(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield group
 
 
-def _cuda_of(parameters: Sequence[Tensor]) -> list[torch.device]:
-    return [parameters[0].device] if parameters[0].device.type == "cuda" else []
-
-
 def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], prefix: str) -> None:
     """Give tensors the values of those of a snapshot, in place; raises `CheckpointError` if one is missing."""
     for name, target in targets.items():
@@ -242,53 +237,6 @@ def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], pref
             )
         with torch.no_grad():
             target.copy_(value)
-
-
-class _Readings:
-    """Losses and gradient norms of an epoch, read from the device a few times a second.
-
-    Reading each of them at once would make a GPU wait for Python at every step.
-    """
-
-    def __init__(self, epoch: int, first_step: int, report: Callable[[int, float], None]) -> None:
-        self._epoch = epoch
-        self._next_step = first_step
-        self._report = report
-        self._losses: list[Tensor] = []
-        self._norms: list[Tensor] = []
-        self._batches: list[int] = []
-        self._sum = 0.0
-        self._count = 0
-        self._last = time.perf_counter()
-
-    def add(self, loss: Tensor, norm: Tensor, batches: int) -> None:
-        """The mean loss of the batches of a step."""
-        self._batches.append(batches)
-        self._losses.append(loss)
-        self._norms.append(norm)
-        if time.perf_counter() - self._last > _SECONDS_BETWEEN_READS:
-            self._read()
-
-    def close(self) -> float:
-        """The mean loss."""
-        self._read()
-        if not self._count:
-            raise MethodError("the task gave no training batches", hint="`Task.batches` must give at least one")
-        return self._sum / self._count
-
-    def _read(self) -> None:
-        if not self._losses:
-            return
-        losses: list[float] = torch.stack(self._losses).tolist()
-        norms: list[float] = torch.stack(self._norms).tolist()
-        for loss, norm in zip(losses, norms, strict=True):
-            _check_finite(loss, norm, self._epoch, self._next_step)
-            self._next_step += 1
-        self._sum += math.fsum(loss * batches for loss, batches in zip(losses, self._batches, strict=True))
-        self._count += sum(self._batches)
-        self._report(sum(self._batches), losses[-1])
-        self._losses, self._norms, self._batches = [], [], []
-        self._last = time.perf_counter()
 
 
 def make_optimizer(
@@ -314,17 +262,3 @@ def _check_gradients(gradients: Sequence[Tensor]) -> None:
         )
     if any(gradient.is_sparse for gradient in gradients):
         raise MethodError("a parameter has a sparse gradient", hint="build nn.Embedding without `sparse=True`")
-
-
-def _check_finite(loss: float, norm: float, epoch: int, step: int) -> None:
-    if math.isfinite(loss) and math.isfinite(norm):
-        return
-    what, value = ("loss", loss) if not math.isfinite(loss) else ("gradient", norm)
-    raise _broken(f"the {what} is {value}", epoch, step + 1)
-
-
-def _broken(what: str, epoch: int, step: int) -> MethodError:
-    return MethodError(
-        f"retraining broke down: {what} at step {step} (epoch {epoch})",
-        hint="lower `lr`, set a smaller `clip`, or check the training data for NaN",
-    )

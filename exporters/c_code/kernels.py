@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "rows": ("dot",),
     "rows_int8": ("dot_int8",),
+    "softmax": ("exp_sum",),
+    "log_softmax": ("exp_sum",),
     "cell_gru": ("sigmoid",),
     "cell_lstm": ("sigmoid",),
 }
@@ -108,22 +110,31 @@ static void k_matmul(float *y, const float *a, const float *b, int m, int k, int
     }
 }
 """,
+    "exp_sum": """
+/* The largest of n elements that lie `step` apart into `top`, and the sum of exp(element - top). */
+static float k_exp_sum(const float *x, int n, int step, float *top)
+{
+    float sum = 0.0f;
+    *top = x[0];
+    for (int i = 1; i < n; ++i) {
+        if (x[i * step] > *top) {
+            *top = x[i * step];
+        }
+    }
+    for (int i = 0; i < n; ++i) {
+        sum += expf(x[i * step] - *top);
+    }
+    return sum;
+}
+""",
     "softmax": """
 /* Over the axis of n elements that lie `step` apart. */
 static void k_softmax(float *y, const float *x, int n, int step)
 {
-    float top = x[0], sum = 0.0f;
-    for (int i = 1; i < n; ++i) {
-        if (x[i * step] > top) {
-            top = x[i * step];
-        }
-    }
+    float top;
+    const float sum = k_exp_sum(x, n, step, &top);
     for (int i = 0; i < n; ++i) {
-        y[i * step] = expf(x[i * step] - top);
-        sum += y[i * step];
-    }
-    for (int i = 0; i < n; ++i) {
-        y[i * step] /= sum;
+        y[i * step] = expf(x[i * step] - top) / sum;
     }
 }
 """,
@@ -131,16 +142,8 @@ static void k_softmax(float *y, const float *x, int n, int step)
 /* Over the axis of n elements that lie `step` apart. */
 static void k_log_softmax(float *y, const float *x, int n, int step)
 {
-    float top = x[0], sum = 0.0f;
-    for (int i = 1; i < n; ++i) {
-        if (x[i * step] > top) {
-            top = x[i * step];
-        }
-    }
-    for (int i = 0; i < n; ++i) {
-        sum += expf(x[i * step] - top);
-    }
-    sum = logf(sum);
+    float top;
+    const float sum = logf(k_exp_sum(x, n, step, &top));
     for (int i = 0; i < n; ++i) {
         y[i * step] = x[i * step] - top - sum;
     }

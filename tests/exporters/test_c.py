@@ -17,11 +17,13 @@ from compressor.runtimes import generated_code
 from compressor.runtimes.forward import open_forward
 from compressor.testing import RandomTask, normal
 from exporters.c_code import kernels
+from tests.boards import needs_board
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="there is no C compiler")
+CC = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+pytestmark = pytest.mark.skipif(CC is None, reason="there is no C compiler")
 AXES = {"x": {0: "batch", 1: "time"}}, {"y": {0: "batch", 1: "time"}}
 
 
@@ -113,17 +115,23 @@ def test_code_that_reads_past_an_array_is_caught_by_the_sanitizers(gru, tmp_path
 
 @pytest.mark.slow
 def test_two_models_are_compiled_into_one_program(gru, tmp_path):
-    for name, model in (("first", gru), ("second", Stack(nn.LSTM))):
+    models = {"first": gru, "second": Stack(nn.LSTM).eval()}
+    for name, model in models.items():
         export(model, tmp_path, name=name)
     (tmp_path / "main.c").write_text(
-        '#include "first.step.h"\n#include "second.step.h"\n'
-        "int main(void) { static first_state a; static second_state b; float x[5] = {0}, y[3];\n"
-        "first_init(&a); second_init(&b); first_step(&a, x, y); second_step(&b, x, y); return 0; }\n"
+        '#include <stdio.h>\n#include "first.step.h"\n#include "second.step.h"\n'
+        "int main(void) { static first_state a; static second_state b; float x[5] = {1, -2, 3, 0, 1}, y[3], z[3];\n"
+        "first_init(&a); second_init(&b);\n"
+        "for (int t = 0; t < 3; ++t) { first_step(&a, x, y); second_step(&b, x, z); }\n"
+        'for (int i = 0; i < 3; ++i) { printf("%.9g %.9g\\n", (double)y[i], (double)z[i]); } return 0; }\n'
     )
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))))
     sources = ["main.c", "first.step.c", "second.step.c"]
-    subprocess.run([compiler, "-std=c99", "-Werror", *sources, "-lm", "-o", "both"], cwd=tmp_path, check=True)
-    subprocess.run([tmp_path / "both"], check=True)
+    subprocess.run([CC, "-std=c99", "-Werror", *sources, "-lm", "-o", "both"], cwd=tmp_path, check=True)
+    said = subprocess.run([tmp_path / "both"], check=True, capture_output=True, text=True).stdout
+    outputs = torch.tensor([float(word) for word in said.split()]).view(3, 2)
+    x = torch.tensor([1.0, -2, 3, 0, 1]).expand(1, 3, 5)
+    for place, model in enumerate(models.values()):
+        assert torch.allclose(outputs[:, place], model(x)[0, -1], atol=1e-5)
 
 
 def test_code_of_another_process_is_not_compiled(gru, tmp_path):
@@ -149,6 +157,51 @@ def test_a_missing_compiler_is_named_before_any_work(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match="no C compiler `no-such-compiler`") as refused:
         export(Stack(), tmp_path)
     assert "gcc" in (refused.value.hint or "")
+
+
+@needs_board
+def test_the_target_says_what_a_program_takes_there(gru, tmp_path):
+    artifact = export(gru, tmp_path, target="cortex-m4")
+    emulated = artifact.emulated
+    assert emulated.agrees
+    assert 4000 < emulated.flash_bytes < 8000
+    struct = 4 * (2 * 7 + 70)
+    assert struct < emulated.ram_bytes - emulated.stack_bytes < struct + 200  # the C library has some, too
+    assert 1000 < emulated.instructions < 20_000
+    assert [part.path for part in artifact.parts if not part.shipped] == ["model.step.c.json", "model.step.proof.h"]
+
+
+@needs_board
+def test_code_that_gives_something_else_on_the_target_is_refused(gru, tmp_path, monkeypatch):
+    wrong = kernels.KERNELS["sigmoid"].replace(
+        "    return 1.0f", "#ifdef __arm__\n    x += 0.01f;\n#endif\n    return 1.0f"
+    )
+    monkeypatch.setattr("exporters.c_code.files.KERNELS", {**kernels.KERNELS, "sigmoid": wrong})
+    with pytest.raises(ParityError, match="gives on an emulated cortex-m7 what is up to"):
+        export(gru, tmp_path, target="cortex-m7")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"form": "sequence", "length": 5}])
+def test_the_proof_passes_where_the_code_is_right_and_counts_what_is_wrong(gru, tmp_path, options):
+    export(gru, tmp_path, **options)
+    stem = "model" if options else "model.step"
+    (tmp_path / "main.c").write_text(f'#include "{stem}.proof.h"\nint main(void) {{ return model_proof(); }}\n')
+    code, found = tmp_path / f"{stem}.c", []
+    for text in (code.read_text(), code.read_text().replace("1.0f + expf", "1.01f + expf")):
+        code.write_text(text)
+        compiled = [CC, "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "main.c", code.name, "-lm", "-o", "try"]
+        subprocess.run(compiled, cwd=tmp_path, check=True)
+        found.append(subprocess.run([tmp_path / "try"], check=False).returncode)
+    outputs = 2 * 5 * 3 if options else 8 * 3
+    assert found[0] == 0
+    assert outputs // 2 < found[1] <= outputs
+
+
+def test_a_missing_emulator_is_named_before_any_work(gru, tmp_path, monkeypatch):
+    monkeypatch.setattr("compressor.runtimes.microcontroller.boards.EMULATOR", "no-such-emulator")
+    with pytest.raises(ExportError, match=r"missing: .*`no-such-emulator`"):
+        export(gru, tmp_path, target="cortex-m4")
 
 
 def test_a_sequence_needs_a_length():

@@ -40,7 +40,7 @@ class Attending(nn.Module):
         )
 
     def forward(self, x):
-        mask = nn.Transformer.generate_square_subsequent_mask(x.size(1))
+        mask = nn.Transformer.generate_square_subsequent_mask(x.size(1), device=x.device)
         return self.head(self.encoder(self.enter(x), mask=mask)[:, -1])
 
 

@@ -14,7 +14,7 @@ import torch
 
 import compressor
 from compressor import recipe
-from compressor.errors import CompressorError, ExportError, MethodError, OutputError, ParityError, TaskError, UsageError
+from compressor.errors import CompressorError, ExportError, MethodError, OutputError, ParityError, TaskError
 from compressor.pipeline.limits import check_limits
 from compressor.pipeline.run import run
 from compressor.report import Report
@@ -277,13 +277,6 @@ def test_an_unwritable_folder_is_refused(folder):
         _run(folder, Path("/proc/compressor"))
 
 
-def test_a_device_that_is_not_there_is_refused(folder, tmp_path):
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device")
-    with pytest.raises(UsageError, match="there is no CUDA device"):
-        run(recipe.load(str(folder / "half.yaml")), tasks.load(str(folder / "task.py")), tmp_path / "o", device="cuda")
-
-
 def limited(folder, out, largest, *, at_the_page=False):
     """A run of which no file may have more bytes, as on a disk that is full, from its start or its page on."""
     script = textwrap.dedent(f"""
@@ -516,6 +509,23 @@ def test_limits_are_checked_on_the_exported_file(done):
         "metric_drop": False, "metric_drop_relative": True, "file_ratio": True, "file_bytes": False, "speedup": True,
         "latency_ms": True,
     }  # fmt: skip
+
+
+def test_limits_of_a_microcontroller_are_checked_where_the_file_was_emulated(done):
+    _, report = done
+    from compressor.recipe.model import Limits
+    from compressor.report import Emulated
+
+    limits = Limits(flash_bytes=9000, ram_bytes=800)
+    facts = {"cpu": "cortex-m4", "board": "", "compiler": "", "stack_bytes": 100, "instructions": 1, "calls": 1}
+    emulated = Emulated(**facts, flash_bytes=9000, ram_bytes=801, max_absolute=0.0, atol=1.0)
+    one = report.compressed[0]
+    there = one.model_copy(update={"artifact": one.artifact.model_copy(update={"emulated": emulated})})
+    checked = [
+        {c.name: (c.met, c.reached) for c in check_limits(limits, [report.original], [each], report.speedups)}
+        for each in (one, there)
+    ]
+    assert checked == [{}, {"flash_bytes": (True, 9000.0), "ram_bytes": (False, 801.0)}]
 
 
 def test_the_report_is_valid_json_with_the_resolved_recipe(done):

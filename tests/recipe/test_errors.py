@@ -63,7 +63,7 @@ def test_an_unknown_limit_lists_the_known_ones(with_steps, refused):
         "6 | limits: {zzz: 1}\n"
         "  |          ^\n"
         "hint: it has `metric_drop`, `metric_drop_relative`, `parameters_ratio`, `file_ratio`, `file_bytes`, "
-        "`speedup`, `latency_ms`"
+        "`flash_bytes`, `ram_bytes`, `speedup`, `latency_ms`"
     )
 
 
@@ -218,6 +218,13 @@ def test_true_is_no_version(write, refused):
 def test_an_empty_list_of_steps(write, refused):
     text = refused(write("schema_version: 1\nname: test\nsteps: []\nexports: [{format: onnx}]\n"))
     assert text.startswith("error: `steps` is empty and no export has a `precision`: nothing would be compressed\n")
+
+
+def test_a_limit_of_a_microcontroller_needs_one(with_steps, refused):
+    exports = "exports: [{format: c}]\nlimits: {ram_bytes: 2048}\n"
+    text = refused(with_steps("- method: retrain", exports))
+    assert "`limits.ram_bytes` is that of a microcontroller, and no export has one" in text
+    load(with_steps("- method: retrain", exports.replace("c}", "c, target: cortex-m4}")))
 
 
 def test_an_unknown_method_names_the_nearest_one(with_steps, refused):

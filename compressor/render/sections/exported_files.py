@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from compressor.render.blocks import Block
-    from compressor.report import Artifact, Parity, Report
+    from compressor.report import Artifact, Emulated, Parity, Report
 
 
 def facts(artifact: Artifact) -> Table:
@@ -40,8 +40,21 @@ def facts(artifact: Artifact) -> Table:
     for check in artifact.checks:
         largest = form.error(check.parity.largest_error)
         rows.append((f"also in {check.runtime}", f"agrees with PyTorch, largest absolute error {largest}"))
+    if artifact.emulated is not None:
+        rows += on_board(artifact.emulated)
     rows += [("how it was made", note) for note in artifact.notes]
     return Table(("", ""), tuple(rows))
+
+
+def on_board(emulated: Emulated) -> list[tuple[str, str]]:
+    """What a program with the file takes on a microcontroller, and that this is emulated."""
+    return [
+        (f"on {emulated.cpu}, emulated", f"{emulated.board}, {emulated.compiler}; sizes and numbers, no speed"),
+        ("flash", f"{form.count(emulated.flash_bytes)} B: the whole program, C library and start-up included"),
+        ("RAM", f"{form.count(emulated.ram_bytes)} B, {form.count(emulated.stack_bytes)} B of it the deepest stack"),
+        ("instructions of a call", f"{form.count(emulated.instructions)}, the most of {emulated.calls} calls"),
+        ("agrees there", f"largest absolute difference {form.error(emulated.max_absolute)}"),
+    ]
 
 
 def operators(artifact: Artifact) -> str:

@@ -66,7 +66,7 @@ def _for_missed(report: Report, limit: Limit) -> Iterator[Try]:
     file, _, name = limit.name.rpartition(": ")
     if name in _DROPS:
         yield from _keep_more(report, _allowed(report, limit), _file(report, file))
-    elif name in ("file_ratio", "file_bytes"):
+    elif name in ("file_ratio", "file_bytes", "flash_bytes", "ram_bytes"):
         yield from _store_less(report, limit, file)
     elif name == "parameters_ratio":
         yield from _remove_more(report, limit.limit / limit.reached)
@@ -122,13 +122,13 @@ def _store_less(report: Report, limit: Limit, file: str) -> Iterator[Try]:
     wanted = limit.reached / limit.limit if limit.name.endswith("bytes") else limit.limit / limit.reached
     by_bits = 1.0
     for index, export in _exports(report, file):
-        if export.get("precision") == "float32" and export.get("format") in ("onnx", "ort"):
+        if export.get("precision") == "float32" and export.get("format") in ("onnx", "ort", "c"):
             by_bits = _INT8_GAIN
             yield Try(
                 f"Store `{export.get('name', 'model')}` in 8 bits instead of 32: `exports.{index}.precision` int8.",
                 ((f"exports.{index}.precision", "int8"),),
             )
-        elif export.get("precision") == "int8" and export.get("format") == "onnx":
+        elif export.get("precision") == "int8" and export.get("format") in ("onnx", "c"):
             yield Try(
                 f"Store `{export.get('name', 'model')}` in 4 bits: `exports.{index}.precision` int4.",
                 ((f"exports.{index}.precision", "int4"),),

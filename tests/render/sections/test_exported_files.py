@@ -1,5 +1,5 @@
 from compressor.render.sections.exported_files import facts, parity, rule
-from compressor.report import Noise, OutputNoise, Part
+from compressor.report import Emulated, Noise, OutputNoise, Part
 
 
 def test_weights_of_a_file_and_the_runtime_that_it_needs_are_shown(report):
@@ -25,3 +25,15 @@ def test_the_rule_of_agreement_and_the_origin_of_real_inputs_are_shown(report):
     )
     assert rule(noisy.parity).endswith("; or at most 8 × what PyTorch in float32 and in float64 differ by (3.0e-05)")
     assert parity(noisy).rows[0][-2] == "evaluate"
+
+
+def test_what_a_program_takes_on_a_microcontroller_is_marked_as_emulated(report):
+    emulated = Emulated(
+        cpu="cortex-m4", board="mps2-an386, QEMU 7.2", compiler="gcc 12 -O2", flash_bytes=6400, ram_bytes=564,
+        stack_bytes=92, instructions=8141, calls=8, max_absolute=3e-8, atol=1e-5,
+    )  # fmt: skip
+    rows = dict(facts(report.original.artifact.model_copy(update={"emulated": emulated})).rows)
+    assert rows["on cortex-m4, emulated"] == "mps2-an386, QEMU 7.2, gcc 12 -O2; sizes and numbers, no speed"
+    assert rows["flash"].startswith("6,400 B")
+    assert rows["RAM"] == "564 B, 92 B of it the deepest stack"
+    assert rows["instructions of a call"] == "8,141, the most of 8 calls"

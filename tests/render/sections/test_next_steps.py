@@ -85,7 +85,10 @@ def test_a_run_from_python_has_no_commands(report):
     assert [command(bare, one) for one in tries(bare)] == [()] * len(tries(bare))
 
 
-NAMES = ("metric_drop", "metric_drop_relative", "file_ratio", "file_bytes", "parameters_ratio", "speedup", "latency_ms")
+NAMES = (
+    *("metric_drop", "metric_drop_relative", "file_ratio", "file_bytes", "parameters_ratio", "speedup", "latency_ms"),
+    *("flash_bytes", "ram_bytes"),
+)
 
 
 RECIPES = ("quickstart", "units-half", "heads-half", "weights-90", "low-rank", "phones", "int8")
