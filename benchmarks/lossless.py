@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.surgery import random_networks
 from tests.surgery.test_random_networks import difference, removed
 
 TOLERANCE = 1e-9
@@ -24,8 +23,7 @@ def main() -> int:
     count = parser.parse_args().count
     accepted, wrong, worst = 0, [], 0.0
     for seed in range(count):
-        case = random_networks.case(seed)
-        smaller = removed(case)
+        case, smaller = removed.__wrapped__(seed)  # without keeping all of them
         if smaller is None:
             continue
         accepted += 1

@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import multiprocessing
+import resource
 import sys
 import warnings
 from pathlib import Path
@@ -49,6 +51,8 @@ SUITES = {
 }
 """Module of the kinds -> title, and how many its own tool prunes as its tests tell; None: it is run."""
 SIZES = ((2, 7), (3, 9))
+SECONDS, GIGABYTES = 120, 8
+"""What a peer may take for one model."""
 
 
 def main() -> int:
@@ -90,7 +94,30 @@ def main() -> int:
 def outcome(kind: Kind, *, peer: bool) -> list[str]:
     """Pruned, right and why not: of ours, and of Torch-Pruning if it is the peer."""
     ours = _tried(kind, pruned_by_us)
-    return ours + (_tried(kind, pruned_by_torch_pruning) if peer else ["", "", ""])
+    return ours + (_limited(kind, pruned_by_torch_pruning) if peer else ["", "", ""])
+
+
+def _limited(kind: Kind, prune: Callable[[Any, nn.Module], nn.Module]) -> list[str]:
+    """The same in a process that may take so much time and memory: a peer's graph of some models grows without end."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+
+    def child() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (GIGABYTES << 30, GIGABYTES << 30))
+        theirs.send(_tried(kind, prune))
+
+    process = context.Process(target=child)
+    process.start()
+    theirs.close()
+    try:
+        if ours.poll(SECONDS):
+            return list(ours.recv())
+    except EOFError:  # it was ended from outside
+        pass
+    finally:
+        process.kill()
+        process.join()
+    return ["no", "-", f"no result within {SECONDS} s and {GIGABYTES} GiB"]
 
 
 def _tried(kind: Kind, prune: Callable[[Any, nn.Module], nn.Module]) -> list[str]:

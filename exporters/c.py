@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from compressor.formats import Job
     from compressor.report import Artifact, StreamInfo
     from compressor.runtimes.microcontroller.boards import Tools
-    from exporters.c_code.sources import Sources
     from exporters.c_code.rounding import Rounding
+    from exporters.c_code.sources import Sources
     from exporters.quantization.second_order.table import RowTable
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 import pytest
 
@@ -17,12 +18,44 @@ def pytest_cmdline_main(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Skip the tests marked `cuda` if there is no device."""
-    marked = [item for item in items if item.get_closest_marker("cuda")]
-    if not marked:
-        return
+    """`pytest -m accelerator` on a machine that has one runs the tests that use it.
+
+    Where there is none, the pretend one is made before any test: PyTorch counts its devices once a process.
+    """
+    marked = [item for item in items if {"accelerator", "without_float64"} & set(getattr(item, "fixturenames", ()))]
+    for item in marked:
+        if "accelerator" in item.fixturenames:
+            item.add_marker("accelerator")
+    if marked and _real_accelerator() is None:
+        import tests.pretend_accelerator  # noqa: F401
+
+
+@cache
+def _real_accelerator():
+    """The machine's; asked for before a pretend one is made, as PyTorch knows one of them at a time."""
     import torch
 
-    if not torch.cuda.is_available():
-        for item in marked:
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    return torch.accelerator.current_accelerator(check_available=True)
+
+
+@pytest.fixture
+def accelerator():
+    """The device of the machine's accelerator; where there is none, a pretend one, whose numbers are the CPU's."""
+    if (real := _real_accelerator()) is not None:
+        yield real
+        return
+    from tests.pretend_accelerator import available
+
+    with available() as device:
+        yield device
+
+
+@pytest.fixture
+def without_float64():
+    """A device that computes everything but float64, as Apple's mps does."""
+    if _real_accelerator() is not None:
+        pytest.skip("the pretend device would take the place of the real one")
+    from tests.pretend_accelerator import available
+
+    with available(float64=False) as device:
+        yield device

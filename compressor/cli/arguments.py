@@ -1,7 +1,7 @@
 """Arguments that several commands share."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -41,8 +41,15 @@ ThreadsOption = Annotated[
         "--threads", min=1, max=256, metavar="N", help="CPU threads of ONNX Runtime while latency is measured."
     ),
 ]
-Device = Literal["auto", "cpu", "cuda"]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compress; auto takes CUDA if there is one.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda|mps|xpu",
+        help="Where to compress: the CPU, or an accelerator of PyTorch. auto takes the accelerator if there is one.",
+        autocompletion=completion.devices,
+    ),
+]
 
 
 def announce(task: str) -> None:

@@ -24,6 +24,11 @@ def method_names(incomplete: str) -> list[str]:
     return [name for name in METHODS if name.startswith(incomplete)]
 
 
+def devices(incomplete: str) -> list[str]:
+    """Words of `--device`; an accelerator that PyTorch does not bring itself is not among them."""
+    return [name for name in ("auto", "cpu", "cuda", "mps", "xpu") if name.startswith(incomplete)]
+
+
 def python_files(incomplete: str) -> list[str]:
     """Python files and folders."""
     return files(incomplete, (".py",))

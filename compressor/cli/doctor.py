@@ -9,13 +9,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import typer
 
 from compressor.cli.arguments import JsonOption
 from compressor.cli.output import columns, emit_json, emit_rich
 from compressor.errors import CompressorError
+
+if TYPE_CHECKING:
+    import torch
 
 DISTRIBUTION: Final = "edge-compressor"
 IMPORT_NAME: Final = "compressor"
@@ -89,13 +92,25 @@ def _devices() -> Iterator[Finding]:
         import torch
     except Exception:  # reported as a package already
         return
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            gib = torch.cuda.get_device_properties(index).total_memory / 1024**3
-            yield Finding(f"cuda:{index}", "ok", f"{torch.cuda.get_device_name(index)}, {gib:.0f} GiB")
+    from compressor.nn.accelerators import accelerator
+
+    present = accelerator()
+    if present is None:
+        yield Finding("accelerator", "note", "none that PyTorch finds: everything runs on the CPU")
     else:
-        yield Finding("cuda", "note", "no CUDA device: retraining runs on the CPU")
+        for index in range(torch.accelerator.device_count()):
+            yield _device(torch.device(present.type, index))
     yield Finding("threads", "ok", f"PyTorch {torch.get_num_threads()}, machine {os.cpu_count()}")
+
+
+def _device(device: "torch.device") -> Finding:
+    """Its name, and what it lacks."""
+    from compressor.nn.accelerators import autocasts_to_bf16, device_name, has_float64
+
+    abilities = {"float64": has_float64, "bfloat16 autocast": autocasts_to_bf16}
+    lacks = [word for word, has in abilities.items() if not has(device)]
+    detail = device_name(device) + (f"; it lacks {' and '.join(lacks)}" if lacks else "")
+    return Finding(str(device), "ok", detail)
 
 
 def _import_name() -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from compressor.methods.base import Context, State, StepResult, trace_example
+from compressor.methods.base import Context, State, StepResult, loop_examples
 from compressor.methods.milder import RemovalMethod
 from compressor.methods.patterns import Pattern, Patterns, Selection
 from compressor.methods.pruning import changes_of_masks, masked, refuse_idle, remove_units, with_whole_masks
@@ -177,7 +177,7 @@ class Magnitude(RemovalMethod):
     def _own_cells(self, model: nn.Module, task: Task) -> Mapping[str, OwnCell]:
         from compressor.surgery.units.own_cells import find_own_cells
 
-        return find_own_cells(model, trace_example(task)) if self.prune == "units" else {}
+        return find_own_cells(model, *loop_examples(task)) if self.prune == "units" else {}
 
     def _check(self, model: nn.Module, own_cells: Mapping[str, OwnCell]) -> None:
         if self.prune == "units":
@@ -190,9 +190,19 @@ class Magnitude(RemovalMethod):
             self.retrain.check(model)
 
     @property
+    def needs_float64(self) -> bool:
+        """Units are scored and refitted in float64; masks and the training between rounds need none."""
+        return self.prune == "units"
+
+    @property
     def looks_for(self) -> tuple[str, ...]:
         """Recurrent layers, if units go."""
         return ("recurrent layer",) if self.prune == "units" else ()
+
+    @property
+    def restructures(self) -> bool:
+        """Only if it removes units."""
+        return self.prune == "units"
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Prune a copy of the model."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from compressor.surgery.units.planning import Scorer
 
 UnitScore = Literal["l1", "l2", "distance", "activation", "variance", "sensitivity", "taylor", "hessian", "random"]
+UNIT_SCORES: Final[tuple[UnitScore, ...]] = get_args(UnitScore)
+"""All of them."""
 
 
 def unit_scorer(score: UnitScore, context: Context, calibration: Batches) -> Scorer:

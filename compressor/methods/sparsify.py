@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from compressor.errors import MethodError
-from compressor.methods.base import Context, Method, State, StepResult, trace_example
+from compressor.methods.base import Context, Method, State, StepResult, loop_examples, trace_example
 from compressor.methods.patterns import Patterns
 from compressor.methods.retrain import Retrain
 from compressor.methods.targets import refuse_non_finite, select_layers
@@ -76,6 +77,11 @@ class Sparsify(Method):
             self.refuse_options("alpha", why="belongs to `penalty: group_norm`")
         return self
 
+    @property
+    def needs_float64(self) -> bool:
+        """Units are chosen on a copy on the CPU; the training, the long part, needs none."""
+        return False
+
     def check(self, model: nn.Module) -> None:
         """Refuse a model without anything that `targets` names, or that cannot be trained."""
         self._check(model, {})
@@ -87,7 +93,7 @@ class Sparsify(Method):
     def _own_cells(self, model: nn.Module, task: Task) -> Mapping[str, OwnCell]:
         from compressor.surgery.units.own_cells import find_own_cells
 
-        return find_own_cells(model, trace_example(task))
+        return find_own_cells(model, *loop_examples(task))
 
     def _check(self, model: nn.Module, own_cells: Mapping[str, OwnCell]) -> Selection:
         selection = select_layers(model, self.targets, self.ignore, own_cells)
@@ -131,6 +137,7 @@ class Sparsify(Method):
         from compressor.surgery.units.choice import Amount
         from compressor.surgery.units.penalised import penalised_units
 
+        model = copy.deepcopy(model).cpu()
         amount = Amount(self.ratio, scope=self.scope)
         return penalised_units(model, trace_example(task), selection.names, amount, selection.named(self.targets or ()))
 

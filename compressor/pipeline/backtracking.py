@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from compressor.errors import MethodError
 from compressor.measure import accuracy
 from compressor.methods.milder import RemovalMethod
+from compressor.methods.placing import carried_out
 from compressor.task.forwards import TorchForward
 from compressor.task.view import has_validation_data
 
@@ -38,7 +39,7 @@ def carry_out(step: Method, before: State, context: Context) -> Carried:
         MethodError: The step cannot be carried out at all.
     """
     if not isinstance(step, RemovalMethod) or step.limits is None:
-        return Carried(step, step.apply(before, context))
+        return Carried(step, carried_out(step, before, context))
     start = context.generator.get_state()
     first = _Attempt.of(step, 1.0, before, context)
     limit = step.limits
@@ -81,7 +82,7 @@ class _Attempt:
     @classmethod
     def of(cls, step: RemovalMethod, part: float, before: State, context: Context) -> _Attempt:
         milder = step if part == 1.0 else step.milder(part)
-        result = milder.apply(before, context)
+        result = carried_out(milder, before, context)
         drop = _metric(context.original, context) - _metric(result.state.model, context)
         sign = 1.0 if context.task.higher_is_better else -1.0
         return cls(part, milder, result, sign * drop + 0.0, context.generator.get_state())

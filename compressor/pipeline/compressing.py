@@ -16,6 +16,7 @@ from compressor.errors import CompressorError, MethodError
 from compressor.measure import size
 from compressor.methods.base import Context, Method, State
 from compressor.methods.order import order_hint
+from compressor.methods.placing import carried_out, controlled
 from compressor.pipeline.backtracking import carry_out
 from compressor.pipeline.forms import StepForm
 from compressor.pipeline.journal import STEP, Facts
@@ -47,6 +48,7 @@ def compress(run: Setting, original: nn.Module) -> tuple[State, list[StepReport]
         generator=generator,
         progress=run.progress,
         quick=run.quick,
+        team=run.team,
     )
     state = State(copy.deepcopy(original), run.task.masks)
     steps = []
@@ -140,12 +142,12 @@ def _beside(run: Setting, index: int, before: State, context: Context, name: str
     run.progress.say(f"beside step {index + 1}: {name}")
     try:
         with torch.random.fork_rng():
-            state = control(before, context).state
+            state = controlled(run.recipe.steps[index], control, before, context)
             parameters, nonzeros = size.count(state.model)
             score = run.score(state.model)
             for place, later in enumerate(run.recipe.steps[index + 1 :], start=index + 2):
                 snapshots = run.journal.snapshots(f"beside step {index + 1} ({name}), step {place}")
-                state = later.apply(state, replace(context, snapshots=snapshots)).state
+                state = carried_out(later, state, replace(context, snapshots=snapshots)).state
             final = run.score(state.model)
     except CompressorError as error:
         return Control(name=name, note=error.message)

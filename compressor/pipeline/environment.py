@@ -7,18 +7,20 @@ import platform
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from compressor import __version__
 from compressor.errors import UsageError
+from compressor.nn.accelerators import CPU, KNOWN, accelerator, device_name
 from compressor.pipeline.fingerprints import PACKAGES
 from compressor.report import Environment
+
+if TYPE_CHECKING:
+    import torch
 
 
 def environment(device: torch.device) -> Environment:
     """The machine and the versions."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Environment(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         compressor=__version__,
@@ -27,19 +29,26 @@ def environment(device: torch.device) -> Environment:
         cpu=_cpu_name(),
         cores=os.cpu_count() or 1,
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        device=name,
+        device=device_name(device),
         versions={package: metadata.version(package) for package in PACKAGES},
     )
 
 
 def find_device(name: str) -> torch.device:
-    """The device of `--device`; raises `UsageError` if it is unknown or missing."""
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise UsageError("there is no CUDA device", hint="use --device auto or cpu; `compressor doctor` tells more")
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"unknown device `{name}`", hint="use auto, cpu or cuda")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    """The device of `--device`: `auto` is the accelerator if there is one, else the CPU.
+
+    Raises:
+        UsageError: It is unknown or missing.
+    """
+    present = accelerator()
+    if name == "cpu" or (name == "auto" and present is None):
+        return CPU
+    if present is not None and name in ("auto", present.type):
+        return present
+    here = f"auto, cpu or {present.type}" if present else "auto or cpu"
+    if name in KNOWN:
+        raise UsageError(f"there is no `{name}` device", hint=f"use --device {here}; `compressor doctor` tells more")
+    raise UsageError(f"unknown device `{name}`", hint=f"use auto, cpu, {', '.join(KNOWN[:-1])} or {KNOWN[-1]}")
 
 
 def _cpu_name() -> str:

@@ -10,6 +10,7 @@ here: whoever uses a `StepModel` compares it with the whole model; `difference.f
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +19,18 @@ from torch import Tensor, nn
 from compressor.errors import CompressorError, ExportError
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.learned_query import LearnedQuery
+from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.recurrent.layers import is_step_module
 from compressor.streaming.attention import attend, batch_first
 from compressor.streaming.layers import CACHED, LEAVE_OUT, Arguments, Inputs, intercepted
 from compressor.streaming.learned_query import Queries, answered
-from compressor.streaming.recurrent import handed_on, recur, recur_step
+from compressor.streaming.recurrent import advance, handed_on, recur, recur_step
+from compressor.streaming.variables import Replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from compressor.streaming.survey import Survey
+    from compressor.streaming.survey import Carrier, Survey
 
 
 @dataclass
@@ -38,6 +41,7 @@ class _Holder:
     states: dict[str, Tensor]
     positions: int
     plain: bool
+    replay: Replay
     new: dict[str, Tensor] = field(default_factory=dict)
     queries: Queries = field(default_factory=Queries)
     _counts: dict[str, int] = field(default_factory=dict)
@@ -46,6 +50,14 @@ class _Holder:
         carrier = self.survey.carriers.get(name)
         if carrier is None:
             return original(module, *call.args, **call.kwargs)
+        with self.replay.layer(name) as results:
+            results.append(self._carry(name, module, original, call, carrier))
+        return results[0]
+
+    def _carry(
+        self, name: str, module: nn.Module, original: Callable[..., Any], call: Arguments, carrier: Carrier
+    ) -> Any:
+        """What a layer that carries a state gives; its new states are kept."""
         index = self._counts.get(name, 0)
         self._counts[name] = index + 1
         count = len(carrier.slots)
@@ -76,6 +88,8 @@ class _Holder:
             return (batch_first(module, output), None), list(new)
         if isinstance(module, CACHED):
             return attend(module, call, states)
+        if isinstance(module, ConvertedRecurrent):
+            return advance(module, call, states)
         if is_step_module(module):
             return recur_step(module, call, states)
         return recur(module, original, call, states, self.plain)
@@ -108,10 +122,14 @@ class StepModel(nn.Module):
         specs = self._survey.states
         split = len(parts) - len(specs)
         states = {spec.name: part for spec, part in zip(specs, parts[split:], strict=True)}
-        holder = _Holder(self._survey, states, self._chunk, self._plain)
+        variables = [spec.name for spec in self._survey.of_variables]
+        replay = Replay(self._survey.variables, [states[name] for name in variables], self._chunk)
+        holder = _Holder(self._survey, states, self._chunk, self._plain, replay)
         own = [name for name, carrier in self._survey.carriers.items() if carrier.handed is not None]
-        with intercepted(self.model, holder, own), answered(self.model, self._survey, holder.queries, holder.new):
+        queries = answered(self.model, self._survey, holder.queries, holder.new)
+        with intercepted(self.model, holder, own), queries, replay if variables else nullcontext():
             outputs = self.model(*self.complete(parts[:split]))
+        holder.new.update((variables[index], value) for index, value in replay.new.items())
         missing = [spec.name for spec in specs if spec.name not in holder.new]
         if missing:
             raise ExportError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from compressor.errors import ExportError
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.learned_query import LearnedQuery
+from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.recurrent.layers import is_step_module
 from compressor.streaming.attention import cache_widths, is_fixed_cross, refuse_looking_ahead
 from compressor.streaming.layers import ATTENTION, CACHED, LEAVE_OUT, Arguments, Inputs, intercepted
 from compressor.streaming.own_cells import Handed, candidates, handed
 from compressor.streaming.own_cells import initial_states as own_initial_states
+from compressor.streaming.recorded import Recorder
 from compressor.streaming.recurrent import initial_states
+from compressor.streaming.variables import Variable, find_variables
 
 Example = Callable[[int, int], Inputs]
 """(batch, length) -> the inputs of the whole model."""
@@ -61,11 +64,23 @@ class Survey:
     """What of a model carries a state, by the names of the modules, in the order in which they are first called."""
 
     carriers: dict[str, Carrier]
+    variables: tuple[Variable, ...] = ()
+    """What the model's own code keeps in variables."""
 
     @property
     def states(self) -> tuple[StateSpec, ...]:
-        """All states, in order."""
-        return tuple(spec for carrier in self.carriers.values() for slot in carrier.slots for spec in slot.specs)
+        """All states, in order; those in variables are the last."""
+        layers = [spec for carrier in self.carriers.values() for slot in carrier.slots for spec in slot.specs]
+        return (*layers, *self.of_variables)
+
+    @property
+    def of_variables(self) -> tuple[StateSpec, ...]:
+        """The states in variables, each by a name of its own."""
+        labels = [variable.label for variable in self.variables]
+        return tuple(
+            StateSpec(label if labels.count(label) == 1 else f"{label}.{labels[:index].count(label)}", variable.initial)
+            for index, (label, variable) in enumerate(zip(labels, self.variables, strict=True))
+        )
 
 
 def survey(model: nn.Module, example: Example, lengths: tuple[int, int]) -> Survey:
@@ -93,7 +108,25 @@ def survey(model: nn.Module, example: Example, lengths: tuple[int, int]) -> Surv
             carrier = _own_carrier(name, model.get_submodule(name), calls, results, lengths)
         if carrier is not None:
             carriers[name] = carrier
-    return Survey(carriers)
+    runs = [_recorded(model, example(_BATCH, length), carriers) for length in lengths]
+    return Survey(carriers, find_variables(runs, lengths, _BATCH))
+
+
+def _recorded(model: nn.Module, inputs: Inputs, carriers: Mapping[str, Carrier]) -> Recorder:
+    """A run in which the calls of the model's own code are kept, those within carriers excepted."""
+    recorder = Recorder(inputs)
+
+    def run(name: str, module: nn.Module, original: Callable[..., Any], call: Arguments) -> Any:
+        if name not in carriers:
+            return original(module, *call.args, **call.kwargs)
+        with recorder.layer(name) as results:
+            results.append(original(module, *call.args, **call.kwargs))
+        return results[0]
+
+    own = [name for name, carrier in carriers.items() if carrier.handed is not None]
+    with torch.no_grad(), recorder, intercepted(model, run, own):
+        model(*inputs)
+    return recorder
 
 
 def _own_carrier(
@@ -125,6 +158,11 @@ def _own_carrier(
 
 def _refuse_backward_directions(model: nn.Module) -> None:
     for name, module in model.named_modules():
+        if isinstance(module, ConvertedRecurrent) and module.lookahead:
+            raise ExportError(
+                f"`{name}` looks {module.lookahead} positions ahead, so there is no step for one position",
+                hint=f"convert with `lookahead: 0`, {LEAVE_OUT}",
+            )
         if getattr(module, "bidirectional", False) is True:
             raise ExportError(
                 f"`{name or '(model)'}` is bidirectional: its backward direction starts at the end of the sequence, "
@@ -186,6 +224,10 @@ def _specs(base: str, name: str, module: nn.Module, calls: Sequence[Arguments]) 
     prefix = f"{base}." if base else ""
     if isinstance(module, (AarenAttention, LearnedQuery)):
         for kind, state in zip("acm", module.initial_state(1), strict=True):
+            yield StateSpec(prefix + kind, state)
+        return
+    if isinstance(module, ConvertedRecurrent):
+        for kind, state in module.initial_states():
             yield StateSpec(prefix + kind, state)
         return
     if isinstance(module, CACHED):

@@ -13,8 +13,9 @@ from torch import nn
 from compressor.errors import MethodError
 from compressor.files import cache_folder, sha256, write_whole, writing
 from compressor.measure import accuracy, size
-from compressor.methods.base import Context, State, StepResult, trace_example
+from compressor.methods.base import Context, State, StepResult, loop_examples
 from compressor.methods.magnitude import Magnitude
+from compressor.methods.placing import carried_out
 from compressor.methods.targets import select_layers
 from compressor.nn.recurrent.layers import is_layer, parts
 from compressor.pipeline.fingerprints import code_files, digest, of_model, versions
@@ -55,7 +56,7 @@ class Prober:
         self.model = model.to(device).eval()
         self.step = step
         self.device = device
-        self.own_cells = find_own_cells(model, trace_example(task))
+        self.own_cells = find_own_cells(model, *loop_examples(task))
         self.names = select_layers(model, step.targets, step.ignore, self.own_cells).names
         self.validation = has_validation_data(task)
 
@@ -73,7 +74,7 @@ class Prober:
         own = {"ratio": None, "count": None, "scope": None, "ratios": every}
         options = self.step.model_dump() | own | overrides
         context = Context(self.task, self.model, self.device, torch.Generator().manual_seed(0), Silent(), quick=False)
-        return Magnitude.model_validate(options).apply(State(self.model), context)
+        return carried_out(Magnitude.model_validate(options), State(self.model), context)
 
     def together(self, ratios: Mapping[str, float]) -> Together:
         """The metric with all layers pruned by these ratios at once, compared with the original's."""

@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from compressor.nn.accelerators import random_state_of, set_random_state_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import Tensor
 
-_TORCH, _CUDA = "random.torch", "random.cuda"
+_TORCH, _DEVICE = "random.torch", "random.device"
 
 
 def random_state(device: torch.device) -> tuple[dict[str, Tensor], Any]:
     """The generators of torch as tensors; those of Python and NumPy as what JSON can hold."""
     tensors = {_TORCH: torch.get_rng_state()}
-    if device.type == "cuda":
-        tensors[_CUDA] = torch.cuda.get_rng_state(device)
+    if (own := random_state_of(device)) is not None:
+        tensors[_DEVICE] = own
     version, state, following = random.getstate()
     name, keys, *rest = np.random.get_state(legacy=True)  # what a task may use
     return tensors, {"python": [version, list(state), following], "numpy": [name, np.asarray(keys).tolist(), *rest]}
@@ -30,8 +32,8 @@ def random_state(device: torch.device) -> tuple[dict[str, Tensor], Any]:
 def set_random_state(tensors: Mapping[str, Tensor], others: Any, device: torch.device) -> None:
     """Go on drawing where `random_state` was called."""
     torch.set_rng_state(tensors[_TORCH])
-    if device.type == "cuda" and _CUDA in tensors:
-        torch.cuda.set_rng_state(tensors[_CUDA], device)
+    if _DEVICE in tensors:
+        set_random_state_of(device, tensors[_DEVICE])
     version, state, following = others["python"]
     random.setstate((version, tuple(state), following))
     name, keys, *rest = others["numpy"]

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import CompressorError, MethodError, TaskError
+from compressor.nn.accelerators import autocasts_to_bf16
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ def batch_loss(
         teacher: What it is taught by, None without.
         teacher_share: Share of the teacher's loss, 0..1; at 1 the task's is not computed.
         device: Where the model is.
-        bf16: Run model and teacher under bfloat16 autocast on CUDA.
+        bf16: Run model and teacher under bfloat16 autocast, if the device is an accelerator that has it.
     """
     move = device.type != "cpu"
 
@@ -57,10 +58,10 @@ def batch_loss(
         return loss
 
     def of_batch_bf16(batch: Any) -> Tensor:
-        with torch.autocast("cuda", dtype=torch.bfloat16):
+        with torch.autocast(device.type, dtype=torch.bfloat16):
             return of_batch(batch)
 
-    return of_batch_bf16 if bf16 and device.type == "cuda" else of_batch
+    return of_batch_bf16 if bf16 and autocasts_to_bf16(device) else of_batch
 
 
 def check_loss(value: Any) -> None:

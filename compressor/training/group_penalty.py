@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from compressor.nn.accelerators import widest_float
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -65,13 +67,16 @@ class Groups:
         return len(self.layers)
 
     def squared_norms(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """(G,), float64: the sum of the squares of each group's weights; a weight counts once for each of its axes."""
+        """(G,): the sum of the squares of each group's weights; a weight counts once for each of its axes.
+
+        In float64; in float32 on a device without it, whose rounding the penalty does not notice.
+        """
         device = next(iter(parameters.values())).device
-        total = torch.zeros(self.count + 1, dtype=torch.float64, device=device)
+        total = torch.zeros(self.count + 1, dtype=widest_float(device), device=device)
         for item in self.axes:
             weight = parameters[item.parameter].detach()
             others = [axis for axis in range(weight.dim()) if axis != item.axis]
-            sums = weight.square().sum(others, dtype=torch.float64) if others else weight.double().square()
+            sums = weight.square().sum(others, dtype=total.dtype) if others else weight.to(total.dtype).square()
             total.index_add_(0, item.groups.to(device) % (self.count + 1), sums)
         return total[:-1]
 
@@ -104,7 +109,7 @@ class GroupPenalty:
         self._strength = strength
         self._alpha = alpha
         self._layers = groups.layers.to(device)
-        self._going = groups.going.to(device, torch.float64)
+        self._going = groups.going.to(device, widest_float(device))
         used = groups.scales if penalty == "norm_scale" else groups.axes
         self._places = [(parameters[item.parameter], item.axis, item.groups.to(device)) for item in used]
 

@@ -23,13 +23,14 @@ def add_noise_(gradients: Sequence[Tensor], std: float, generator: torch.Generat
     Args:
         gradients: Dense tensors of one device, already clipped (the paper's order; large gradients drown the noise).
         std: Standard deviation, not the variance; see `noise_std`.
-        generator: On the gradients' device. One draw of all the components together, so the result does not depend
-            on how they are split.
+        generator: On the gradients' device, or the CPU. One draw of all the components together, so the result does not
+            depend on how they are split.
     """
     if not gradients:
         return
     sizes = [gradient.numel() for gradient in gradients]
-    flat = torch.randn(sum(sizes), generator=generator, device=gradients[0].device).mul_(std)  # (sum of sizes,)
+    flat = torch.randn(sum(sizes), generator=generator, device=generator.device).mul_(std)  # (sum of sizes,)
+    flat = flat.to(gradients[0].device)
     noise = [
         part.view(gradient.shape).to(gradient.dtype)
         for part, gradient in zip(torch.split(flat, sizes), gradients, strict=True)

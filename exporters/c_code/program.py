@@ -60,6 +60,7 @@ class Program:
         """
         self.lines: list[str] = []
         self.constants: dict[str, Constant] = {}
+        self._stored: dict[tuple[str, bytes], str] = {}
         self.rounding = rounding
         self.whole, self.whole_type = 0, ""
         """Elements of the work area `q`, and their type."""
@@ -117,8 +118,10 @@ class Program:
         kind = types.get(str(array.dtype))
         if kind is None:
             raise ExportError(f"the constant `{comment}` is of {array.dtype}, which has no C here", hint=HINT)
-        name = f"c{len(self.constants)}"
-        self.constants[name] = Constant(name, kind, np.ascontiguousarray(array), safe(comment))
+        key = kind, array.tobytes()
+        name = self._stored.setdefault(key, f"c{len(self.constants)}")
+        if name not in self.constants:  # layers that share weights share the array too
+            self.constants[name] = Constant(name, kind, np.ascontiguousarray(array), safe(comment))
         return Place(name, array.shape, "int32_t" if kind == "int32_t" else "float", array=array)
 
     def with_additions(self, node: ir.Node, source: ir.Value | None) -> tuple[Place, str, str]:

@@ -45,7 +45,7 @@ def test_an_override_is_in_the_report(missed):
     [
         ({"recipe": "nowhere.yaml"}, "error: there is no file `nowhere.yaml`\n"),
         ({"task": "nowhere.py"}, "error: no task file at nowhere.py\n"),
-        ({"device": "tpu"}, "error: invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda'."),
+        ({"device": "tpu"}, "error: unknown device `tpu`\n"),
         ({"threads": "0"}, "error: invalid value for '--threads': "),
     ],
 )
@@ -55,7 +55,7 @@ def test_bad_input_ends_with_2_and_leaves_no_folder(files, tmp_path, change, tex
     options = [part for key, value in given.items() for part in (f"--{key}", value)]
     result = call("run", recipe, "--out", tmp_path / "out", *options)
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith(text)
+    assert text in result.err
     assert list(tmp_path.iterdir()) == []
 
 

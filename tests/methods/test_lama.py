@@ -256,14 +256,13 @@ def test_options_out_of_range_are_refused(options, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.cuda
 @pytest.mark.parametrize("kind", ["Attentive", "Query"])
-def test_cuda_finds_and_fits_the_same(kind):
+def test_an_accelerator_finds_and_fits_the_same(kind, accelerator):
     model = model_of(kind)
     expected = replace(model)
-    moved = model_of(kind).cuda()
+    moved = model_of(kind).to(accelerator)
     options = {"target": "pooling", "fit_steps": 20, "calibration_batches": 8}
-    found = Lama(**options).apply(State(moved), make_context(moved, Loudest(), device="cuda"))
-    assert next(found.state.model.pooling.parameters()).is_cuda
+    found = Lama(**options).apply(State(moved), make_context(moved, Loudest(), device=accelerator))
+    assert next(found.state.model.pooling.parameters()).device.type == accelerator.type
     assert found.state.structure == expected.state.structure
     assert found.facts["explained_by_lama"] == pytest.approx(expected.facts["explained_by_lama"], abs=1e-2)

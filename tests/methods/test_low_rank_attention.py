@@ -616,13 +616,12 @@ def test_the_report_has_ranks_energies_and_plain_factors_beside_the_whitened_one
     assert "output energy on the calibration batches kept" in text
 
 
-@pytest.mark.cuda
-def test_on_a_gpu_the_same_factors_are_found():
+def test_on_an_accelerator_the_same_factors_are_found(accelerator):
     model = randomized(Encoder())
     found = [cut(model, SignTask(), mode="products", rank=2).state.model]
-    context = make_context(model.cuda(), SignTask(), device="cuda")
+    context = make_context(model.to(accelerator), SignTask(), device=accelerator)
     found.append(LowRankAttention(mode="products", rank=2).apply(State(model), context).state.model)
-    assert all(parameter.is_cuda for parameter in found[1].parameters())
+    assert all(parameter.device.type == accelerator.type for parameter in found[1].parameters())
     x = torch.randn(3, 7, CHANNELS)
     with torch.no_grad():
-        torch.testing.assert_close(found[1](x.cuda()).cpu(), found[0].cpu()(x), atol=1e-4, rtol=0)
+        torch.testing.assert_close(found[1](x.to(accelerator)).cpu(), found[0].cpu()(x), atol=1e-4, rtol=0)

@@ -311,10 +311,11 @@ def test_the_methods_are_known_without_importing_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.cuda
-def test_masks_do_not_depend_on_the_device(state, context, task):
+def test_masks_do_not_depend_on_the_device(state, context, task, accelerator):
     on_cpu = prune(state, context, sparsity=0.7)
     on_cuda = prune(
-        State(copy.deepcopy(state.model).cuda()), make_context(state.model, task, device="cuda"), sparsity=0.7
+        State(copy.deepcopy(state.model).to(accelerator)),
+        make_context(state.model, task, device=accelerator),
+        sparsity=0.7,
     )
     assert all(on_cuda.state.masks[name].cpu().equal(mask) for name, mask in on_cpu.state.masks.items())

@@ -386,11 +386,10 @@ def test_a_run_that_is_not_to_probe_says_which_layer_was_converted(done, tmp_pat
     assert [(skip.name, skip.reason) for skip in report.steps[0].unprobed] == [("rnn", "skipped by `--no-probe`")]
 
 
-@pytest.mark.cuda
-def test_on_a_gpu_the_same_weights_are_drawn():
+def test_on_an_accelerator_the_same_weights_are_drawn(accelerator):
     model = Tagger().eval()
     on_cpu = replace(State(model), make_context(model, SignTask()))
-    on_gpu = replace(State(model.cuda()), make_context(model.cuda(), SignTask(), device="cuda"))
-    assert all(parameter.is_cuda for parameter in on_gpu.state.model.parameters())
+    on_gpu = replace(State(model.to(accelerator)), make_context(model.to(accelerator), SignTask(), device=accelerator))
+    assert all(parameter.device.type == accelerator.type for parameter in on_gpu.state.model.parameters())
     assert same(weights(on_gpu.state.model.rnn.cpu()), weights(on_cpu.state.model.rnn))
-    on_gpu.state.model.cuda()(torch.ones(2, LENGTH, CHANNELS, device="cuda"))
+    on_gpu.state.model.to(accelerator)(torch.ones(2, LENGTH, CHANNELS, device=accelerator))

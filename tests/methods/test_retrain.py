@@ -12,6 +12,7 @@ from compressor.errors import MethodError, TaskError
 from compressor.methods.base import State
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
+from compressor.nn.accelerators import autocasts_to_bf16
 from compressor.task.guard import GuardedTask
 from compressor.testing import RandomTask
 from compressor.training.rounding import BLOCK, rounded
@@ -298,7 +299,7 @@ def test_an_unknown_hidden_module_is_refused_with_the_nearest_name(model):
 
 def test_bf16_is_ignored_on_the_cpu_with_a_note(state, model):
     plain, bf16 = (Retrain(bf16=on).apply(state, make_context(model, SignTask())) for on in (False, True))
-    assert bf16.notes == ("bf16 ignored: it needs CUDA",)
+    assert bf16.notes == ("bf16 ignored: `cpu` is no accelerator with bfloat16 autocast",)
     assert same(weights(plain.state.model), weights(bf16.state.model))
 
 
@@ -328,16 +329,17 @@ def test_written_out_defaults_are_accepted():
     assert Retrain(**options.model_dump()) == options
 
 
-@pytest.mark.cuda
 @pytest.mark.parametrize("bf16", [False, True])
-def test_retraining_on_cuda_holds_masks_and_learns(model, task, bf16):
+def test_retraining_on_an_accelerator_holds_masks_and_learns(model, task, bf16, accelerator):
     mask = torch.rand_like(model.rnn.weight_hh_l0) < 0.5
-    model = model.cuda()
-    context = make_context(model, task, device="cuda")
+    model = model.to(accelerator)
+    context = make_context(model, task, device=accelerator)
     method = Retrain(epochs=5, lr=0.03, bf16=bf16, noise_eta=0.001, distill=True, distill_hidden=("rnn",))
-    result = method.apply(State(model, {"rnn.weight_hh_l0": mask.cuda()}), context)
+    result = method.apply(State(model, {"rnn.weight_hh_l0": mask.to(accelerator)}), context)
     assert not result.state.model.rnn.weight_hh_l0.cpu()[~mask].any()
     assert result.history[-1]["loss"] < result.history[0]["loss"]
+    ignored = any(note.startswith("bf16 ignored") for note in result.notes)
+    assert ignored == (bf16 and not autocasts_to_bf16(accelerator))
 
 
 class WithStates(RandomTask):

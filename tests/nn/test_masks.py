@@ -135,10 +135,9 @@ def test_masks_nest_when_the_count_grows():
     assert all(bool((later <= earlier).all()) for earlier, later in itertools.pairwise(masks))
 
 
-@pytest.mark.cuda
-def test_masks_are_the_same_on_cuda():
+def test_masks_are_the_same_on_an_accelerator(accelerator):
     weight = torch.randint(-3, 4, (31, 37), generator=torch.Generator().manual_seed(0)).float()
     kept = torch.ones(31, 37, dtype=torch.bool)
     (expected,) = smallest_pruned([weight], [kept], 501)
-    (mask,) = smallest_pruned([weight.cuda()], [kept.cuda()], 501)
+    (mask,) = smallest_pruned([weight.to(accelerator)], [kept.to(accelerator)], 501)
     assert mask.cpu().equal(expected)

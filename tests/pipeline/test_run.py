@@ -14,7 +14,7 @@ import torch
 
 import compressor
 from compressor import recipe
-from compressor.errors import CompressorError, ExportError, MethodError, OutputError, ParityError, TaskError, UsageError
+from compressor.errors import CompressorError, ExportError, MethodError, OutputError, ParityError, TaskError
 from compressor.pipeline.limits import check_limits
 from compressor.pipeline.run import run
 from compressor.report import Report
@@ -275,13 +275,6 @@ def test_a_folder_with_other_things_and_a_file_are_refused(folder, tmp_path):
 def test_an_unwritable_folder_is_refused(folder):
     with pytest.raises(OutputError, match=r"cannot write /proc/compressor: "):
         _run(folder, Path("/proc/compressor"))
-
-
-def test_a_device_that_is_not_there_is_refused(folder, tmp_path):
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device")
-    with pytest.raises(UsageError, match="there is no CUDA device"):
-        run(recipe.load(str(folder / "half.yaml")), tasks.load(str(folder / "task.py")), tmp_path / "o", device="cuda")
 
 
 def limited(folder, out, largest, *, at_the_page=False):

@@ -177,7 +177,3 @@ class TimeFirst(Learned):
 def test_a_state_without_a_value_to_start_from_is_refused(model, message):
     with pytest.raises(ExportError, match=message):
         surveyed(model().double().eval())
-
-
-def test_a_state_in_a_variable_of_forward_is_not_seen():
-    assert surveyed(own_cells.Elman().double().eval()).states == ()

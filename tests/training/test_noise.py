@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from compressor.nn.accelerators import generator_on
 from compressor.training.noise import add_noise_, noise_std
 
 SAMPLES = 300_007
@@ -44,8 +45,7 @@ def test_no_gradients_are_fine():
     assert generator.get_state().equal(before)
 
 
-@pytest.mark.cuda
-def test_noise_is_drawn_on_the_device():
-    gradient = torch.zeros(SAMPLES, device="cuda")
-    add_noise_([gradient], 0.5, torch.Generator("cuda").manual_seed(0))
+def test_noise_is_drawn_on_the_device(accelerator):
+    gradient = torch.zeros(SAMPLES, device=accelerator)
+    add_noise_([gradient], 0.5, generator_on(accelerator).manual_seed(0))
     assert gradient.var().item() == pytest.approx(0.25, rel=5 * math.sqrt(2 / SAMPLES))

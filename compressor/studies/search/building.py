@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from compressor.errors import CompressorError, MethodError, OutputError, UsageError
-from compressor.methods.base import trace_example
+from compressor.methods.base import loop_examples, trace_example
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.targets import select_attention, select_layers
 from compressor.nn.recurrent.layers import RECURRENT
@@ -136,7 +136,7 @@ def _removals(goals: Goals, subject: Subject, left_out: list[str], decided: Deci
 def removable(subject: Subject, left_out: list[str]) -> Removable:
     """Recurrent layers and cells, and Linear layers and convolutions, of which one unit can be taken out."""
     model, example = subject.model, trace_example(subject.task)
-    cells = find_own_cells(model, example)
+    cells = find_own_cells(model, *loop_examples(subject.task))
     try:
         every = select_layers(model, ("*",), (), cells).names
     except MethodError as error:

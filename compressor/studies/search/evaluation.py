@@ -11,6 +11,7 @@ import torch
 from compressor.errors import CompressorError, MethodError, TaskError
 from compressor.measure import size
 from compressor.methods import METHODS
+from compressor.methods.placing import carried_out
 from compressor.progress import Progress, Silent
 from compressor.studies.search import files
 from compressor.studies.search.latency_table import LatencyTable
@@ -59,7 +60,7 @@ class Evaluator:
         """
         context, state = self.subject.context(self.progress), self.subject.state()
         for step in self.space.steps(point, rung):
-            state = METHODS[step["method"]].model_validate(step).apply(state, context).state
+            state = carried_out(METHODS[step["method"]].model_validate(step), state, context).state
         broken = [name for name, item in state.model.named_parameters() if not bool(item.isfinite().all())]
         if broken:
             raise MethodError(f"weights are not finite after training: {', '.join(broken[:3])}")

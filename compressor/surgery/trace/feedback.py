@@ -31,7 +31,8 @@ class Feedback:
         self.states: dict[str, list[Ids]] = {}
         """Parameter in a loop -> the atoms of the states that it takes in."""
         self._made_of: dict[int, Uses] = {}
-        self._counts: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
+        """Parameter -> how often it was used."""
 
     def follow(
         self,
@@ -61,7 +62,7 @@ class Feedback:
         self._compare(activations)
         made_of = _united([uses for uses, _ in activations])
         for name in parameters:
-            count = self._counts[name] = self._counts.get(name, 0) + 1
+            count = self.counts[name] = self.counts.get(name, 0) + 1
             made_of[name] = (made_of.get(name, (count, count))[0], count)
         for output in outputs:
             self._made_of[output.untyped_storage().data_ptr()] = made_of

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from compressor.nn.own_code import running_line
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_TORCH_FOLDER = str(Path(torch.__file__).parent)
-_OUR_FOLDER = str(Path(__file__).parents[2])
 
 
 def varies(labels: Tensor, axis: int) -> bool:
@@ -36,13 +34,6 @@ def filled(labels: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 def place() -> str:
-    """File and line of the user's code that is running: the innermost frame outside torch and this package."""
-    frame = sys._getframe()
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if not file.startswith((_TORCH_FOLDER, _OUR_FOLDER, "<")):
-            return f"{Path(file).name}:{frame.f_lineno}"
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
-    return "an unknown place"
+    """File and line of the user's code that is running."""
+    line = running_line()
+    return "an unknown place" if line is None else f"{Path(line[0]).name}:{line[1]}"

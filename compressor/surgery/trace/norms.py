@@ -63,7 +63,9 @@ def _groups(module: nn.GroupNorm | WideGroupNorm) -> int:
 def _normalise(trace: Trace, name: str, module: Any, inputs: Tensor, result: Tensor, axis: int) -> Ids:
     """Bind the parameters to the features along an axis; gives the atoms of these, none if they are not followed."""
     positions = _positions(trace, name, inputs, result, axis)
-    if len(positions) and has_own_forward(module) and not has_wide_form(module):
+    if not len(positions):
+        return positions
+    if has_own_forward(module) and not has_wide_form(module):
         trace.atoms.pin(positions, f"`{name}` is a `{type(module).__name__}` with a `forward` of its own")
     if isinstance(module, WIDE_NORMS) or has_wide_form(module):
         trace.norms[name] = Normalised(positions, axis)
@@ -88,9 +90,10 @@ def _positions(trace: Trace, name: str, inputs: Tensor, result: Tensor, axis: in
     if labels is None:
         return np.zeros(0, np.int64)
     rows = labels.movedim(axis, -1).reshape(-1, labels.size(axis))
-    if bool((rows != rows[:1]).any()):
+    if bool(((rows == 0).any(0) & (rows != 0).any(0)).any()):
         trace.atoms.pin(labels.numpy(), f"`{name}` takes its mean over it and others")
         return np.zeros(0, np.int64)
+    trace.atoms.join(rows.numpy(), rows[:1].numpy())  # as of a learned first position in front of the others
     trace.write(result, labels)
     return rows[0].numpy()
 

@@ -44,6 +44,12 @@ def own_cells(trace: Trace) -> dict[str, Ids]:
     return cells
 
 
+def uses(trace: Trace, cell: str) -> int:
+    """How often the parameters that take in the states of a cell were used."""
+    parameters = [name for name in trace.feedback.states if _owner(trace.model, name) == cell]
+    return sum(trace.feedback.counts.get(name, 0) for name in parameters)
+
+
 def _owner(model: nn.Module, parameter: str) -> str | None:
     """The innermost module of the model's own code that holds a parameter; the model itself is called ``.
 

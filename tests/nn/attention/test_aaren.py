@@ -262,10 +262,9 @@ def test_a_record_that_is_not_valid_is_refused(change, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.cuda
-def test_in_bfloat16_on_cuda_it_trains():
-    layer, x = _layer().float().cuda(), _inputs(1000).float().cuda()
-    with torch.autocast("cuda", dtype=torch.bfloat16):
+def test_in_bfloat16_on_an_accelerator_it_trains(accelerator):
+    layer, x = _layer().float().to(accelerator), _inputs(1000).float().to(accelerator)
+    with torch.autocast(accelerator.type, dtype=torch.bfloat16):
         output = layer(x, x, x)[0]
         output.square().mean().backward()
     torch.testing.assert_close(output.float(), _explicit(layer, x), atol=0.1, rtol=0.05)

@@ -201,12 +201,11 @@ def test_a_record_that_is_not_valid_is_refused(change, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.cuda
 @pytest.mark.parametrize(("context", "mlp"), VARIANTS)
-def test_cuda_gives_what_the_cpu_gives(context, mlp):
+def test_an_accelerator_gives_what_the_cpu_gives(context, mlp, accelerator):
     module, lengths = layer(context, mlp), torch.tensor([11, 1, 7, 3, 10, 2, 0])
     expected = module(batch(), lengths)
-    found = module.cuda()(batch().cuda(), lengths.cuda())
+    found = module.to(accelerator)(batch().to(accelerator), lengths.to(accelerator))
     torch.testing.assert_close(found.cpu(), expected, **SAME_FLOAT64)
 
 

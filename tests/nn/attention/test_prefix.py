@@ -197,11 +197,10 @@ def test_an_empty_sequence_is_left_empty():
     assert parallel(torch.zeros(2, 0), torch.zeros(2, 0, 3)).shape == (2, 0, 3)
 
 
-@pytest.mark.cuda
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_cuda_gives_what_the_processor_gives(dtype):
+def test_an_accelerator_gives_what_the_processor_gives(dtype, accelerator):
     case = [part.to(dtype) for part in _case(1000, 100.0, torch.float32)]
     expected = _run(naive, *(part.double() for part in case))
-    found = [part.cpu() for part in _run(parallel, *(part.cuda() for part in case))]
+    found = [part.cpu() for part in _run(parallel, *(part.to(accelerator) for part in case))]
     limit = PREFIX_FLOAT32 if dtype == torch.float32 else 2**-7
     assert max(_errors(found, expected, case[1])) < limit

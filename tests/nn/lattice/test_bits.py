@@ -134,10 +134,9 @@ def test_relations_that_do_not_fit_are_refused():
         transitive_closure(bits)
 
 
-@pytest.mark.cuda
-def test_a_closure_is_the_same_on_cuda():
+def test_a_closure_is_the_same_on_an_accelerator(accelerator):
     dense = relation(1031, 1031, 1.5 / 1031)
     expected = transitive_closure(Bits.pack(dense))
-    found = transitive_closure(Bits.pack(dense.cuda()))
+    found = transitive_closure(Bits.pack(dense.to(accelerator)))
     assert found.words.cpu().equal(expected.words)
     assert found.transpose().words.cpu().equal(expected.transpose().words)

@@ -137,11 +137,10 @@ def test_shapes_and_tolerances_that_mean_nothing_are_refused():
         fuzzy_order(torch.zeros(3, 5), -1)
 
 
-@pytest.mark.cuda
-def test_closure_and_order_are_the_same_on_cuda():
+def test_closure_and_order_are_the_same_on_an_accelerator(accelerator):
     matrix = degrees(257, 257, levels=300)
-    closed = max_min_closure(matrix.cuda())
+    closed = max_min_closure(matrix.to(accelerator))
     assert closed.cpu().equal(max_min_closure(matrix))
-    expected, found = fuzzy_order(matrix, 0.1), fuzzy_order(matrix.cuda(), 0.1)
+    expected, found = fuzzy_order(matrix, 0.1), fuzzy_order(matrix.to(accelerator), 0.1)
     assert found.classes.cpu().equal(expected.classes)
     assert found.irreducible.cpu().equal(expected.irreducible)

@@ -474,9 +474,8 @@ def test_an_exported_file_agrees_at_an_unseen_size_with_native_nodes_and_without
     assert weights == parameter_count(SMALL, cell, INPUT, 2, skips=skips)
 
 
-@pytest.mark.cuda
-def test_on_a_gpu_it_agrees_with_the_cpu():
+def test_on_an_accelerator_it_agrees_with_the_cpu(accelerator):
     module, x = _module("lstm"), _sequence()
     expected = module(x)
-    found = tree_map(lambda part: part.cpu(), module.cuda()(x.cuda()))
+    found = tree_map(lambda part: part.cpu(), module.to(accelerator)(x.to(accelerator)))
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)

@@ -319,11 +319,10 @@ def test_an_input_of_four_axes_is_refused():
         UnevenRecurrent("GRU", INPUT, [[3]])(torch.zeros(1, 1, 1, INPUT))
 
 
-@pytest.mark.cuda
-def test_on_a_gpu_it_agrees_with_the_cpu():
+def test_on_an_accelerator_it_agrees_with_the_cpu(accelerator):
     uneven = UnevenRecurrent("LSTM", INPUT, [[3, 2], [7, 5]], dtype=torch.float64)
     x = _packed()
     expected, states = uneven(x)
-    output, cuda_states = uneven.cuda()(x.to("cuda"))
+    output, cuda_states = uneven.to(accelerator)(x.to(accelerator))
     torch.testing.assert_close(output.data.cpu(), expected.data, atol=1e-9, rtol=0)
     torch.testing.assert_close(tree_leaves(cuda_states)[0].cpu(), tree_leaves(states)[0], atol=1e-9, rtol=0)

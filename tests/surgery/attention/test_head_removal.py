@@ -369,10 +369,9 @@ def test_trained_further_a_smaller_attention_learns():
         assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.cuda
-def test_on_a_gpu_the_result_is_the_same_and_stays_there():
+def test_on_an_accelerator_the_result_is_the_same_and_stays_there(accelerator):
     model = randomized(Encoder())
-    on_cpu, on_gpu = _fewer(model), _fewer(copy.deepcopy(model).cuda())
-    assert {parameter.device.type for parameter in on_gpu.model.parameters()} == {"cuda"}
+    on_cpu, on_gpu = _fewer(model), _fewer(copy.deepcopy(model).to(accelerator))
+    assert {parameter.device.type for parameter in on_gpu.model.parameters()} == {accelerator.type}
     for ours, theirs in zip(itertools.chain(on_gpu.model.parameters()), on_cpu.model.parameters(), strict=True):
         torch.testing.assert_close(ours.cpu(), theirs)

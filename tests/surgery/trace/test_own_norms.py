@@ -103,3 +103,35 @@ def test_a_subclass_that_computes_something_else_keeps_its_size():
     model = Residual(lambda: Upside(WIDTH)).double().eval()
     with pytest.raises(SurgeryError, match="with a `forward` of its own"):
         prune(model, {}, EXAMPLES, names=["enter"], amount=Amount(ratio=0.5))
+
+
+class FirstPosition(Residual):
+    """A learned first position in front of the others is normalised with them."""
+
+    def __init__(self):
+        super().__init__(lambda: nn.LayerNorm(WIDTH))
+        self.start = nn.Parameter(torch.randn(1, 1, WIDTH))
+
+    def forward(self, x):
+        x = torch.cat([self.start.expand(len(x), -1, -1), self.enter(x)], 1)
+        return self.head(self.norms[1](self.norms[0](x)[:, 0]))
+
+
+def test_positions_of_several_origins_lose_the_same_features():
+    model = FirstPosition().double().eval()
+    done = prune(model, {}, EXAMPLES, names=["enter"], amount=Amount(count=4))
+    assert done.model.start.size(-1) == done.model.head.in_features == WIDTH - 4
+
+
+class InputBehind(Residual):
+    """The input itself, twice and more, is normalised at further positions."""
+
+    def forward(self, x):
+        x = torch.cat([self.enter(x), torch.cat([x, x, x[..., :1]], -1)], 1)
+        return self.head(self.norms[0](x))
+
+
+def test_features_that_are_fixed_at_some_positions_stay():
+    model = InputBehind(lambda: nn.LayerNorm(WIDTH)).double().eval()
+    with pytest.raises(SurgeryError, match="takes its mean over it and others"):
+        prune(model, {}, EXAMPLES, names=["enter"], amount=Amount(ratio=0.5))

@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.errors import SurgeryError
+from compressor.errors import MethodError, SurgeryError
+from compressor.methods.magnitude import Magnitude
 from compressor.surgery.rebuild import rebuild
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.own_cells import find_own_cells
 from compressor.surgery.units.removal import prune
-from tests.surgery.own_cells import CLASSES, HIDDEN, INPUT, Elman, Loop, OwnCell, ScriptedLayer, models
+from compressor.task.guard import GuardedTask
+from compressor.testing import RandomTask, normal
+from tests.surgery.own_cells import CLASSES, HIDDEN, INPUT, Elman, Loop, MinGru, OwnCell, ScriptedLayer, models
 from tests.surgery.topologies import CellLoop
 
 EXAMPLES = [(torch.randn(2, 3, INPUT).double(),), (torch.randn(3, 7, INPUT).double(),)]
@@ -124,3 +127,56 @@ def test_constants_of_the_size_of_the_state_shrink_with_it():
     model = Loop(Constants()).double().eval()
     smaller = prune(model, {}, EXAMPLES, names=["cell"], amount=Amount(count=4)).model
     assert smaller.cell.both.weight.shape == (HIDDEN - 4, HIDDEN - 4 + INPUT)
+
+
+class Block(nn.Module):
+    """Two layers and what went in."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(HIDDEN, 17), nn.Linear(17, HIDDEN)
+
+    def forward(self, x):
+        return x + self.down(torch.relu(self.up(x)))
+
+
+class Refined(nn.Module):
+    """One block that refines its own result four times, as a Transformer that shares its weights."""
+
+    def __init__(self, cell=None):
+        super().__init__()
+        self.enter, self.block, self.head = nn.Linear(INPUT, HIDDEN), Block(), nn.Linear(HIDDEN, CLASSES)
+        self.cell = cell
+
+    def forward(self, x):
+        if self.cell is not None:
+            states, outputs = self.cell.start(x), []
+            for step in x.unbind(1):
+                states = self.cell(step, states)
+                outputs.append(states[0])
+            x = torch.stack(outputs, 1)
+        else:
+            x = self.enter(x)
+        for _ in range(4):
+            x = self.block(x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize(("cell", "found"), [(None, []), (MinGru(), ["cell"])])
+def test_a_block_that_is_called_again_and_again_is_no_cell(cell, found):
+    model = Refined(cell).double().eval()
+    assert "block" in find_own_cells(model, EXAMPLES[0])  # by its feedback alone
+    assert list(find_own_cells(model, EXAMPLES[0], EXAMPLES[1])) == found
+
+
+@pytest.mark.parametrize("kind", PYTHON)
+def test_a_cell_runs_more_often_if_there_are_more_positions(kind):
+    assert len(find_own_cells(model_of(kind), *EXAMPLES)) == 1
+
+
+def test_without_targets_a_block_is_not_chosen():
+    timed = {0: "batch", 1: "time"}
+    model = Refined().eval()
+    task = GuardedTask(RandomTask({"x": timed}, {"y": timed}, normal(INPUT), model), __file__)
+    with pytest.raises(MethodError, match="no recurrent layer"):
+        Magnitude(prune="units", ratio=0.5).check_task(model, task)
