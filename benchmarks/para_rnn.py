@@ -78,8 +78,9 @@ def errors(cell: str, clip: float) -> str:
     """The largest error against the recurrence after 0, 1, ... iterations, in float64 at 512 positions."""
     torch.manual_seed(0)
     layer = ParaLayer(32, 32, hidden=32, cell=cell, clip=clip, dtype=torch.float64)  # type: ignore[arg-type]
-    for diagonal in layer.diagonals:
-        nn.init.uniform_(diagonal, -3.0, 3.0)  # up to the clip
+    with torch.no_grad():
+        for diagonal in layer.diagonals:  # the values themselves are drawn evenly between minus and plus the clip
+            diagonal.copy_(torch.atanh(torch.empty(32, dtype=torch.float64).uniform_(-0.999, 0.999)))
     gates = layer.project(2.0 * torch.randn(4, 512, 32, dtype=torch.float64))
     with torch.no_grad():
         expected = layer.in_order(gates, layer.zeros(4))[0]
