@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from compressor.task.contract import Task
 
 _SHOWN = 3
+_TIE = "tie_layers"
 
 
 def replaced_layers(model: nn.Module) -> dict[str, list[str]]:
@@ -71,6 +72,7 @@ def refuse_order(steps: Sequence[Method], model: nn.Module, task: Task) -> None:
     Raises:
         MethodError: The message names both steps, the hint the order that works.
     """
+    _refuse_after_tying(steps)
     for index, later in enumerate(steps):
         if not later.looks_for:
             continue
@@ -91,6 +93,21 @@ def refuse_order(steps: Sequence[Method], model: nn.Module, task: Task) -> None:
             reason = f"`steps.{number}` ({word}) replaces {listed} before it, and then {error.message}"
             remedy = "take one of the two steps out" if word == later.method else _in_front(later.method, word)
             raise MethodError(f"`steps.{index}` ({later.method}): {reason}", hint=remedy) from error
+
+
+def _refuse_after_tying(steps: Sequence[Method]) -> None:
+    """Layers that share weights change together or not at all, so what changes them one by one comes first."""
+    words = [step.method for step in steps]
+    if _TIE not in words:
+        return
+    first = words.index(_TIE)
+    for number, step in enumerate(steps[first + 1 :], start=first + 1):
+        if step.restructures:
+            raise MethodError(
+                f"`steps.{number}` ({step.method}): `steps.{first}` ({_TIE}) lets layers share weights before it, "
+                "and it changes layers one by one",
+                hint=_in_front(step.method, _TIE),
+            )
 
 
 @contextmanager
