@@ -43,6 +43,7 @@ from compressor.surgery.trace.reductions import COMBINING, NORMALISING, RANKED, 
 from compressor.surgery.trace.resampling import RESAMPLING, SHUFFLES, resample
 from compressor.surgery.trace.seams import pin_unused_results, watched_seams
 from compressor.surgery.trace.state import Trace
+from compressor.surgery.trace.tables import stays_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +117,7 @@ class _Watch(Operations):
             self._keep_constants(func, tensors, outputs)
             carry_on(self.trace, func, args, tensors, outputs)
         rule = _RULES.get(func)
-        if func in CONSTANTS:
+        if func in CONSTANTS or (func in SAME_SHAPE and stays_table(self.trace, tensors, outputs)):
             pass
         elif rule is not None:
             rule(self.trace, args, kwargs, outputs)
