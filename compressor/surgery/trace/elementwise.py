@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from compressor.surgery.trace.labels import filled, place, varies
-from compressor.surgery.trace.tables import aligned, of_one_axis, stays_table
+from compressor.surgery.trace.meeting import aligned, of_one_axis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,7 +174,7 @@ def pointwise(
 ) -> None:
     """Join the units that meet; `before` are the labels of the tensors."""
     shape = outputs[0].size()
-    if stays_table(trace, tensors, outputs):
+    if trace.tables.takes(tensors, outputs):
         return
     before = aligned(trace, tensors, before, shape)
     present = [label.expand(shape) for label in before if label is not None and label.numel()]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from compressor.surgery.trace.elementwise import pin_fixed_partner, unknown
 from compressor.surgery.trace.labels import place, varies
-from compressor.surgery.trace.tables import along, table_axes, weight
+from compressor.surgery.trace.meeting import weight
 
 if TYPE_CHECKING:
     from compressor.surgery.trace.atoms import Role
@@ -55,10 +55,10 @@ def _of_batch(*sides: Tensor | None) -> Tensor | None:
 def _of_table(trace: Trace, tensor: Tensor, other: Tensor) -> Tensor | None:
     """Labels of a table along the axis of the batch, if the features that it meets lie there."""
     features = trace.read(other) if tensor.dim() > 2 and trace.parameter_name(other) is None else None
-    axes = None if features is None else table_axes(trace, tensor)
+    axes = None if features is None else trace.tables.axes(tensor)
     if features is None or axes is None or axes[0] is None or not varies(features, 0):
         return None
-    return along(trace, axes, 0).expand(tensor.size())
+    return trace.tables.along(axes, 0).expand(tensor.size())
 
 
 def _sides(

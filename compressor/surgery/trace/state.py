@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from compressor.surgery.trace.atoms import Atoms, Ids, Role
 from compressor.surgery.trace.edges import input_name, output_name
 from compressor.surgery.trace.feedback import Feedback
-from compressor.surgery.trace.tables import Table, by_default, decoded
+from compressor.surgery.trace.tables import Tables, decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,8 +91,8 @@ class Trace:
         """Tensors whose storages must not be used again."""
         self.paused = False
         self.labels: dict[int, Tensor] = {}
-        self.tables: dict[int, Table] = {}
-        """Storage -> the table that it holds, beside the parameters themselves."""
+        self.answers: dict[int, Ids] = {}
+        """Storage -> the atoms that an answer about all elements, as of `all`, depends on."""
         self.tensors = {
             name: tensor.detach()
             for name, tensor in [*model.named_parameters(), *model.named_buffers()]
@@ -101,6 +101,7 @@ class Trace:
         self._parameters: dict[int, str] = {}
         for name, tensor in self.tensors.items():
             self._parameters.setdefault(tensor.untyped_storage().data_ptr(), name)
+        self.tables = Tables(self.tensors, self.parameter_name, self.atoms_of)
         self.carried: set[int] = set()
         """Inputs that leave the model again as states."""
         self.read_of_inputs: dict[int, list[int]] = {}
@@ -170,9 +171,7 @@ class Trace:
         if storage in self.labels:
             labels = self.labels[storage].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
             return labels if bool(labels.any()) else None
-        if storage in self._parameters or storage in self.tables:
-            return by_default(self, tensor)
-        return None
+        return self.tables.by_default(tensor)
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor holds one constant that the model's code made, and so has no features of its own."""
