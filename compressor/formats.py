@@ -91,6 +91,11 @@ class ExportOptions(BaseModel, ABC):
         return "float32"
 
     @property
+    def has_programs(self) -> bool:
+        """Whether programs that run the file are written beside it."""
+        return False
+
+    @property
     def fixed_shapes(self) -> Mapping[str, int]:
         """Name of an axis in the task -> the size that the file fixes it to."""
         return {}

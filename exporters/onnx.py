@@ -72,6 +72,7 @@ def _graph(job: Job[Options], given: Task, bar: Bar) -> tuple[nn.Module, ModelPr
 
     options, kept = job.options, {} if job.shared is None else job.shared
     later = {"format", "name", "atol", "rtol", "may_be_larger", "external_data", "stream", "rounding", "check_in"}
+    later.add("programs")
     form = options.model_copy(update={} if options.computes_in == "float16" else {"precision": "float32"})
     key = "graph", id(job.model), id(given), job.seed, form.model_dump_json(exclude=later)
     if key in kept:

@@ -46,13 +46,19 @@ def run(
     chosen = load(recipe, overrides or ())
     announce(task)
     from compressor.cli.progress import Terminal
+    from compressor.pipeline import processes
     from compressor.pipeline import run as pipeline
+    from compressor.pipeline.environment import find_device
     from compressor.task import loading as tasks
 
-    with Terminal() as progress:
+    loaded, own = tasks.load(task), processes.own_device(find_device(device))
+    with processes.joined(loaded, own) as team, Terminal() as progress:
+        if isinstance(team, processes.Processes) and team.rank:
+            team.assist(loaded.model().to(own).eval())
+            return
         result = pipeline.run(
             chosen,
-            tasks.load(task),
+            loaded,
             Path(out),
             device=device,
             threads=threads,
@@ -63,6 +69,7 @@ def run(
             restart=restart,
             command=_command(recipe, task, out, overrides or (), device, threads, quick=quick, probe=probe),
             progress=progress,
+            team=team,
         )
     _show(result, Path(out))
     if result.refused or not result.limits_met:

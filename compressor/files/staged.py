@@ -28,6 +28,8 @@ LOG_FILE = "run.log"
 REPORT_FILE = "report.json"
 """Moved last: without it a folder does not look finished."""
 COMMIT_FILE = "commit.json"
+PROGRAMS = "use"
+"""The one folder inside of `DIR` that holds files of a run."""
 
 _held: set[int] = set()
 
@@ -48,6 +50,9 @@ def commit(folder: Path, names: Iterable[str], *, remove: Iterable[str] = ()) ->
     for name in files:
         if (folder / name).is_dir():
             raise OutputError(f"cannot write {folder / name}: it is a folder", hint="move it away, and run again")
+    inside = folder / PROGRAMS
+    if inside.is_symlink() or (inside.exists() and not inside.is_dir()):
+        raise OutputError(f"cannot write into {inside}: it is no folder", hint="move it away, and run again")
     gone = sorted(set(remove) - set(files))
     text = json.dumps({"files": files, "remove": gone}, indent=2)
     write_whole(folder / UNFINISHED / COMMIT_FILE, text.encode())
@@ -76,7 +81,10 @@ def finish(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
         for name in sorted(plain_names(content.get("files")), key=lambda name: name == REPORT_FILE):
             with contextlib.suppress(FileNotFoundError):  # moved before the process was killed
+                (folder / name).parent.mkdir(exist_ok=True)
                 (staged / name).replace(folder / name)
+        with contextlib.suppress(OSError):  # not there, or still in use
+            (folder / PROGRAMS).rmdir()
         for path in staged.iterdir():
             if path.name != COMMIT_FILE:
                 remove_all(path)
@@ -87,11 +95,11 @@ def finish(folder: Path) -> None:
 def plain_names(value: Any) -> list[str]:
     """The file names in a list of a file that may have been tampered with: none reaches outside of its folder."""
     names = value if isinstance(value, list) else []
-    return [
-        name
-        for name in names
-        if isinstance(name, str) and Path(name).name == name and name not in ("", "..", UNFINISHED)
-    ]
+    return [name for name in names if isinstance(name, str) and _plain(name.removeprefix(f"{PROGRAMS}/"))]
+
+
+def _plain(name: str) -> bool:
+    return Path(name).name == name and name not in ("", "..", UNFINISHED, PROGRAMS)
 
 
 def remove_all(path: Path) -> None:

@@ -6,6 +6,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from compressor.methods.aaren import Aaren
+from compressor.methods.convert import Convert
+from compressor.methods.depth_search import DepthSearch
 from compressor.methods.heads import Heads
 from compressor.methods.lama import Lama
 from compressor.methods.lattice import Lattice
@@ -14,6 +16,7 @@ from compressor.methods.magnitude import Magnitude
 from compressor.methods.random_graph import RandomGraph
 from compressor.methods.retrain import Retrain
 from compressor.methods.sparsify import Sparsify
+from compressor.methods.tie_layers import TieLayers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +33,9 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType(
         "low_rank_attention": LowRankAttention,
         "lama": Lama,
         "aaren": Aaren,
+        "depth_search": DepthSearch,
+        "tie_layers": TieLayers,
+        "convert": Convert,
         "retrain": Retrain,
     }
 )

@@ -201,6 +201,7 @@ class Aaren(Method):
         with evaluating(converted.student.module):
             return teach(
                 converted.student,
+                converted.query,
                 converted.samples,
                 schedule,
                 masks=masks,

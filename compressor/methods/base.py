@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from compressor.errors import MethodError
 from compressor.training.snapshots import NoSnapshots
+from compressor.training.team import Alone, Team
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     import torch
     from torch import Tensor, nn
@@ -56,6 +59,24 @@ class StepResult:
     """The step keeps what it was given if nothing else is better, and its notes say so; otherwise that is an error."""
 
 
+class Helpers(Team, Protocol):
+    """A team whose other processes wait for a training to begin."""
+
+    def together(self, training: Method, state: State, context: Context) -> AbstractContextManager[None]:
+        """Within the block all processes carry out this training; the leader lets the others begin it."""
+
+
+class NoHelpers(Alone):
+    """One process."""
+
+    def together(self, training: Method, state: State, context: Context) -> AbstractContextManager[None]:
+        """There is nobody else."""
+        return nullcontext()
+
+
+NO_HELPERS: Final = NoHelpers()
+
+
 @dataclass(frozen=True)
 class Context:
     """What a step may use beside the model."""
@@ -71,6 +92,8 @@ class Context:
     """A rehearsal: a handful of batches instead of whole epochs."""
     snapshots: Snapshots = field(default_factory=NoSnapshots)
     """Where a long training of this step keeps how far it is."""
+    team: Helpers = NO_HELPERS
+    """Processes that share the work of a training."""
 
     def restarted_generator(self) -> torch.Generator:
         """A generator at the seed of the run; what is drawn from it leaves `generator` as it is."""
@@ -140,6 +163,11 @@ class Method(BaseModel, ABC):
     def looks_for(self) -> tuple[str, ...]:
         """Kinds of layers that this step does not find any more once an earlier one replaced them; see `replaces`."""
         return ()
+
+    @property
+    def restructures(self) -> bool:
+        """Whether it removes or replaces parts of the model; then layers may not share weights before it."""
+        return True
 
     def controls(self) -> Mapping[str, Control]:
         """Name -> what the report puts beside this step, the rest of the recipe carried out on it too."""

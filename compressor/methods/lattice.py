@@ -127,6 +127,11 @@ class Lattice(Method):
         """Recurrent layers."""
         return ("recurrent layer",)
 
+    @property
+    def restructures(self) -> bool:
+        """Only if it removes units."""
+        return self.prune == "units"
+
     def apply(self, state: State, context: Context) -> StepResult:
         """Prune a copy of the model."""
         from compressor.surgery.units.order import scorer

@@ -199,6 +199,11 @@ class Magnitude(RemovalMethod):
         """Recurrent layers, if units go."""
         return ("recurrent layer",) if self.prune == "units" else ()
 
+    @property
+    def restructures(self) -> bool:
+        """Only if it removes units."""
+        return self.prune == "units"
+
     def apply(self, state: State, context: Context) -> StepResult:
         """Prune a copy of the model."""
         own_cells = self._own_cells(state.model, context.task)

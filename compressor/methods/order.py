@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from compressor.task.contract import Task
 
 _SHOWN = 3
+_TIE = "tie_layers"
 
 
 def replaced_layers(model: nn.Module) -> dict[str, list[str]]:
@@ -23,12 +24,14 @@ def replaced_layers(model: nn.Module) -> dict[str, list[str]]:
     from compressor.nn.attention.aaren import AarenAttention
     from compressor.nn.attention.learned_query import LearnedQuery
     from compressor.nn.attention.pooling import PoolingReplacement
+    from compressor.nn.converted.recurrent import ConvertedRecurrent
     from compressor.nn.factored_linear import LowRankLinear
     from compressor.nn.recurrent.factored import LowRankRecurrent
     from compressor.nn.recurrent.stack import RecurrentStack
 
     makers: dict[str, tuple[type[nn.Module], ...]] = {
         "aaren": (AarenAttention, LearnedQuery),
+        "convert": (ConvertedRecurrent,),
         "lama": (PoolingReplacement,),
         "low_rank_attention": (LowRankLinear, LowRankRecurrent),
         "random_graph": (RecurrentStack,),
@@ -69,6 +72,7 @@ def refuse_order(steps: Sequence[Method], model: nn.Module, task: Task) -> None:
     Raises:
         MethodError: The message names both steps, the hint the order that works.
     """
+    _refuse_after_tying(steps)
     for index, later in enumerate(steps):
         if not later.looks_for:
             continue
@@ -89,6 +93,21 @@ def refuse_order(steps: Sequence[Method], model: nn.Module, task: Task) -> None:
             reason = f"`steps.{number}` ({word}) replaces {listed} before it, and then {error.message}"
             remedy = "take one of the two steps out" if word == later.method else _in_front(later.method, word)
             raise MethodError(f"`steps.{index}` ({later.method}): {reason}", hint=remedy) from error
+
+
+def _refuse_after_tying(steps: Sequence[Method]) -> None:
+    """Layers that share weights change together or not at all, so what changes them one by one comes first."""
+    words = [step.method for step in steps]
+    if _TIE not in words:
+        return
+    first = words.index(_TIE)
+    for number, step in enumerate(steps[first + 1 :], start=first + 1):
+        if step.restructures:
+            raise MethodError(
+                f"`steps.{number}` ({step.method}): `steps.{first}` ({_TIE}) lets layers share weights before it, "
+                "and it changes layers one by one",
+                hint=_in_front(step.method, _TIE),
+            )
 
 
 @contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from compressor.errors import MethodError
-from compressor.methods.base import Context, Method, State, StepResult
+from compressor.methods.base import NO_HELPERS, Context, Method, State, StepResult
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,6 +41,10 @@ class Retrain(Method):
 
     max_batches: Annotated[int, Field(ge=1)] | None = None
     """At most this many batches an epoch; all of them if left out."""
+
+    accumulate: Annotated[int, Field(ge=1, le=65536)] = 1
+    """Batches of an optimizer step: the mean of their losses counts. Processes of `torchrun` share them, so it must be
+    a multiple of their number; the numbers depend on it, and not on how many processes there are."""
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """`adam`, `adamw` (decoupled weight decay) or `sgd`; its state starts fresh with this step."""
@@ -140,6 +145,14 @@ class Retrain(Method):
 
             Rounding(model, self.quantize, self.keep_float)
 
+    def check_team(self, processes: int) -> None:
+        """Refuse processes that would have nothing to do."""
+        if self.accumulate % processes:
+            raise MethodError(
+                f"`accumulate: {self.accumulate}` batches of a step cannot be shared equally by {processes} processes",
+                hint=f"set `accumulate: {processes}`, or a multiple; one process gives the same numbers with it",
+            )
+
     @property
     def needs_float64(self) -> bool:
         """Training is done in the model's own types."""
@@ -148,6 +161,11 @@ class Retrain(Method):
     @property
     def _keeps_best(self) -> bool:
         return self.keep_best or self.early_stopping is not None
+
+    @property
+    def restructures(self) -> bool:
+        """No."""
+        return False
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Train a copy of the model."""
@@ -161,10 +179,19 @@ class Retrain(Method):
         from compressor.training.seeding import seeded
 
         self.check(state.model)
+        if penalty is not None:  # which the other processes do not have
+            context = replace(context, team=NO_HELPERS)
+        self.check_team(context.team.size)
         model = trainable_copy(state.model, state.masks, context.device)
-        with seeded(context.generator, context.device), enough_memory():
+        with (
+            context.team.together(self, state, context),
+            seeded(context.generator, context.device),
+            enough_memory(),
+        ):
             history, notes = self._train(model, state, context, penalty)
         model.eval()
+        if context.team.size > 1:
+            notes.append(f"{context.team.size} processes shared the {self.accumulate} batches of each step")
         if self.bf16 and not autocasts_to_bf16(context.device):
             notes.append(f"bf16 ignored: `{context.device.type}` is no accelerator with bfloat16 autocast")
         changes, skipped = trained_changes(state.model, model, state.masks)
@@ -179,6 +206,7 @@ class Retrain(Method):
     ) -> tuple[list[dict[str, float]], list[str]]:
         """Train `model` in place; gives a row an epoch, and notes."""
         from compressor.measure import accuracy
+        from compressor.methods.sharing import SharedSnapshots, share_random_state
         from compressor.surgery.trace.edges import narrowed_target
         from compressor.task.forwards import TorchForward
         from compressor.training.batch_loss import batch_loss
@@ -211,7 +239,10 @@ class Retrain(Method):
                 return task.loss(outputs, narrowed_target(model, outputs, target))
 
             def metric(trained: nn.Module) -> float:
-                return accuracy.score(task, TorchForward(trained, device), validation=True).value
+                forward = TorchForward(trained, device)
+                value = context.team.agreed(lambda: accuracy.score(task, forward, validation=True).value)
+                share_random_state(context.team, device)
+                return value
 
             noise = None
             if self.noise_eta:
@@ -225,6 +256,8 @@ class Retrain(Method):
                 lr_at=None if steps is None else lambda t: self.lr * lr_factor(t, steps, self.schedule, self.warmup),
                 around=around,
                 after_step=None if penalty is None else penalty(model),
+                accumulate=self.accumulate,
+                team=context.team,
             )
             history, notes = train_epochs(
                 model,
@@ -240,7 +273,7 @@ class Retrain(Method):
                 masks=state.masks,
                 progress=context.progress,
                 around=around,
-                snapshots=context.snapshots,
+                snapshots=SharedSnapshots(context.snapshots, context.team, device),
             )
         if rounding is not None:
             rounding.finish()
@@ -257,6 +290,7 @@ class Retrain(Method):
             epochs=1 if context.quick else self.epochs,
             most=most,
             scheduled=self.schedule != "constant" or self.warmup > 0.0,
+            accumulate=self.accumulate,
         )
 
     def _teacher(self, model: nn.Module, context: Context) -> contextlib.AbstractContextManager[Teacher | None]:

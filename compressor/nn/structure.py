@@ -14,6 +14,7 @@ from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.attention.pooling import PoolingReplacement
+from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.group_norm import INSTANCE_NORMS, WideGroupNorm
 from compressor.nn.norm import WideLayerNorm
@@ -44,6 +45,7 @@ Layer = (
     | AarenAttention
     | LearnedQuery
     | PoolingReplacement
+    | ConvertedRecurrent
 )
 
 _Kinds = tuple[type[nn.Module], ...]
@@ -58,6 +60,7 @@ LAYERS: dict[str, tuple[type[Layer], _Kinds]] = {
     "aaren": (AarenAttention, (nn.MultiheadAttention, CompactMultiheadAttention)),
     "learned_query": (LearnedQuery, (nn.Linear,)),
     "pooling": (PoolingReplacement, (nn.Module,)),  # it replaces third-party code, of any class
+    "converted_recurrent": (ConvertedRecurrent, (*RECURRENT_LAYERS, UnevenRecurrent)),
     "low_rank_linear": (LowRankLinear, (nn.Linear,)),
     "low_rank_recurrent": (LowRankRecurrent, RECURRENT_LAYERS),
 }

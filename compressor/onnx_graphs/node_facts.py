@@ -27,6 +27,8 @@ class GraphFacts:
     constants: Mapping[str, onnx.TensorProto]
     read: frozenset[str]
     """Values that a node reads, or that the graph gives."""
+    rounded: frozenset[str]
+    """What `DequantizeLinear` makes of a constant: a weight in integers, of a node that is computed in them."""
 
     @classmethod
     def of(cls, proto: onnx.ModelProto) -> GraphFacts:
@@ -56,6 +58,11 @@ class GraphFacts:
             types={**types, **{name: tensor.data_type for name, tensor in weights.items()}},
             constants=weights,
             read=frozenset(read | {value.name for value in graph.output}),
+            rounded=frozenset(
+                node.output[0]
+                for node in walk.nodes(graph)
+                if node.op_type == "DequantizeLinear" and node.input[0] in weights
+            ),
         )
 
 
@@ -98,6 +105,10 @@ class NodeFacts:
     def is_computed(self, place: int) -> bool:
         """Whether an input is given and is not constant."""
         return bool(self.name(place)) and self.name(place) not in self.graph.constants
+
+    def is_rounded(self, place: int) -> bool:
+        """Whether an input is a constant in integers with a scale."""
+        return self.name(place) in self.graph.rounded
 
     def output_is_read(self, place: int) -> bool:
         """Whether anything reads an output."""

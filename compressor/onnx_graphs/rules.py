@@ -30,6 +30,16 @@ def constant(what: str, *places: int) -> Rule:
     return rule
 
 
+def constant_or_rounded(what: str, *places: int) -> Rule:
+    """The same for providers that read a node with its `DequantizeLinear` nodes as one: a rounded constant is one."""
+
+    def rule(node: NodeFacts) -> str:
+        computed = any(node.is_computed(place) and not node.is_rounded(place) for place in places)
+        return f"its {what} not constant" if computed else ""
+
+    return rule
+
+
 def rank(what: str, allowed: tuple[int, ...], place: int = 0) -> Rule:
     """An input must have so many axes."""
 
@@ -86,7 +96,7 @@ def _indices(node: NodeFacts) -> str:
 
 
 def _transposed_or_constant(node: NodeFacts) -> str:
-    if node.is_computed(1) and not node.attribute("transB", 0):
+    if node.is_computed(1) and not node.is_rounded(1) and not node.attribute("transB", 0):
         return "its second input is computed and not transposed (transB)"
     return ""
 
@@ -108,7 +118,7 @@ _SCALES = (constant("scales or zero points are", 1, 2),)
 _POOLS = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")
 NNAPI: Mapping[str, tuple[Rule, ...]] = {
     **dict.fromkeys(_POOLS, _POOL_2D),
-    "Conv": (rank("only 2D convolutions are taken", (4,)), _WEIGHTS),
+    "Conv": (rank("only 2D convolutions are taken", (4,)), constant_or_rounded("weight or bias is", 1, 2)),
     "DepthToSpace": (attribute("mode", ("DCR",), "DCR"),),
     "DequantizeLinear": _SCALES,
     "Gather": (_indices,),

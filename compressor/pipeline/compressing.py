@@ -48,6 +48,7 @@ def compress(run: Setting, original: nn.Module) -> tuple[State, list[StepReport]
         generator=generator,
         progress=run.progress,
         quick=run.quick,
+        team=run.team,
     )
     state = State(copy.deepcopy(original), run.task.masks)
     steps = []

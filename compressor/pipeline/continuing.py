@@ -32,6 +32,7 @@ def conditions(run: Setting, model: nn.Module) -> Conditions:
         device=run.device.type,
         threads=run.threads,
         torch_threads=torch.get_num_threads(),
+        processes=run.team.size,
         probes=run.probes,
         quick=run.quick,
         fingerprints=fingerprints.fingerprints(run.task, model, run.real),
@@ -75,7 +76,7 @@ def _read(run: Setting) -> tuple[dict[str, Any], Conditions]:
 def _changes(run: Setting, recipe: dict[str, Any], before: Conditions, now: Conditions) -> list[str]:
     """Under which other conditions the journal was made, one line each; its parts would not fit this run."""
     changed = differences(recipe, run.recipe.resolved())
-    for name in ("quick", "device", "threads", "torch_threads", "probes"):
+    for name in ("quick", "device", "threads", "torch_threads", "processes", "probes"):
         if getattr(before, name) != getattr(now, name):
             changed.append(f"{name.replace('_', ' ')} is {getattr(before, name)} there and {getattr(now, name)} now")
     return changed + fingerprints.changes(before.fingerprints, now.fingerprints, run.task.file)

@@ -45,6 +45,8 @@ class Exported:
     """Index of the first of the files that belong together; its own if the whole model is one file."""
     module: str
     """The module that it holds, as the task names it; empty: the whole model."""
+    programs: bool = False
+    """Whether programs that run it are wanted."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,10 @@ def export_compressed(
         group = len(originals) + len(exported)
         for place, one in enumerate(made):
             own = fixed(one.task, options.fixed_shapes)
-            exported.append(Exported(one.artifact, one.model, own, score, baseline + place, group, one.module))
+            programs = options.has_programs
+            exported.append(
+                Exported(one.artifact, one.model, own, score, baseline + place, group, one.module, programs)
+            )
     if not exported:
         raise ExportError(
             "all exports failed:\n" + "\n".join(f"  {skip.name}: {skip.reason}" for skip in refused),

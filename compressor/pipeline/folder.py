@@ -80,6 +80,7 @@ class RunFolder:
     def write(self, name: str, text: str) -> None:
         """Write a text file into the staging folder."""
         with writing(self.out / name):
+            (self.staging / name).parent.mkdir(exist_ok=True)
             (self.staging / name).write_text(text, encoding="utf-8")
 
     def commit(self, names: Iterable[str]) -> None:

@@ -12,7 +12,10 @@ import torch
 from compressor import __version__, checkpoint
 from compressor.errors import CompressorError
 from compressor.files.staged import LOG_FILE, REPORT_FILE
+from compressor.methods.base import NO_HELPERS
 from compressor.methods.order import refuse_order
+from compressor.methods.retrain import Retrain
+from compressor.pipeline import programs
 from compressor.pipeline.axes import open_axes
 from compressor.pipeline.compressing import compress, in_step
 from compressor.pipeline.continuing import begin, conditions
@@ -29,6 +32,7 @@ from compressor.report import Report, Score, StepReport
 from compressor.runtimes.resources import check_threads
 from compressor.task.files_read import noting_files
 from compressor.task.narrowed_states import NarrowedStates
+from compressor.task.random_state import seeded_everywhere
 from compressor.task.submodules import paths_of
 from compressor.task.view import has_validation_data
 
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from compressor.methods.base import Helpers
     from compressor.recipe.model import Recipe
     from compressor.task.guard import GuardedTask
 
@@ -61,6 +66,7 @@ def run(
     restart: bool = False,
     command: tuple[str, ...] = (),
     progress: Progress = _SILENT,
+    team: Helpers = NO_HELPERS,
 ) -> Report:
     """Carry a recipe out on a task and write the run directory `out`.
 
@@ -84,22 +90,29 @@ def run(
         restart: Begin anew if there is an unfinished run in `out`.
         command: Words of the command that a person would repeat; the report shows them.
         progress: Told what begins.
+        team: Processes that share the work of trainings; this one leads (see `compressor.pipeline.processes`).
 
     Raises:
+        MethodError: A training of the recipe cannot be shared by so many processes.
         OutputError: Another run is at work in `out`; or `out` holds a run of another recipe, or an unfinished run under
             other conditions (recipe, code, data, weights, versions).
         CompressorError: See `compressor.errors`; invalid input.
     """
     chosen = find_device(device)
     check_threads(threads)
+    for index, step in enumerate(recipe.steps):
+        if isinstance(step, Retrain):
+            with in_step(index, step):
+                step.check_team(team.size)
     with (
         RunFolder(Path(out), recipe, chosen, quick=quick, force=force) as folder,
         torch.random.fork_rng(),
+        seeded_everywhere(recipe.seed),
         _rehearsed(task) if quick else nullcontext(),
     ):
         torch.manual_seed(recipe.seed)
         logged = Logged(progress, folder.staging / LOG_FILE)
-        setting = Setting(recipe, task, folder, chosen, threads, quick, probes, jobs, logged, command)
+        setting = Setting(recipe, task, folder, chosen, threads, quick, probes, jobs, logged, command, team)
         with _told(logged, folder):
             return _carry_out(setting, restart)
 
@@ -157,6 +170,7 @@ def _carry_out(run: Setting, restart: bool) -> Report:
         exported, refused = export_compressed(run, state.model, narrowed, originals, baselines, score)
     with run.stage("measuring the files"):
         measurements, speedups = measure(run, [*originals, *exported])
+    files = programs.write(run, exported)
     compressed, speedups = measurements[first:], speedups[first:]
     compared = [measurements[one.baseline] for one in exported]
     report = Report(
@@ -183,7 +197,7 @@ def _carry_out(run: Setting, restart: bool) -> Report:
         conditions=given,
         stages=tuple(run.stages),
     )
-    return _write(run.folder, report)
+    return _write(run.folder, report, files)
 
 
 def _first_score(run: Setting, original: nn.Module) -> Score:
@@ -191,8 +205,8 @@ def _first_score(run: Setting, original: nn.Module) -> Score:
     return run.score(original)
 
 
-def _write(folder: RunFolder, report: Report) -> Report:
-    """The report and its views, then everything into place."""
+def _write(folder: RunFolder, report: Report, more: Sequence[str]) -> Report:
+    """The report and its views, then everything into place; `more` are names of what was written beside."""
     from compressor.plain_yaml import dump
     from compressor.render import html, markdown
 
@@ -200,7 +214,7 @@ def _write(folder: RunFolder, report: Report) -> Report:
     ensure_unchanged(folder.staging, [measurement.artifact for measurement in measured])
     folder.write("recipe.yaml", dump(report.recipe))
     made = {name for measurement in measured for name in measurement.artifact.files}
-    names = sorted({*made, checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE, *_WRITTEN})
+    names = sorted({*made, checkpoint.WEIGHTS_FILE, checkpoint.RECORD_FILE, *_WRITTEN, *more})
     report = report.model_copy(update={"files": tuple(names)})
     folder.write("report.md", markdown.page(report))
     folder.write("report.html", html.page(report))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compressor.measure import accuracy
+from compressor.methods.base import NO_HELPERS
 from compressor.report import Stage
 from compressor.task.forwards import TorchForward
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from compressor.methods.base import Helpers
     from compressor.pipeline.folder import RunFolder
     from compressor.pipeline.journal import Journal
     from compressor.progress import Progress
@@ -40,6 +42,8 @@ class Setting:
     jobs: int
     progress: Progress
     command: tuple[str, ...] = ()
+    team: Helpers = NO_HELPERS
+    """Processes that share the work of trainings."""
     notes: list[str] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     """What has been done so far, and the time that it took."""

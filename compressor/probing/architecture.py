@@ -6,17 +6,21 @@ embedding and a linear readout that are the same on both sides, so that two netw
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from compressor.errors import UsageError
+from compressor.nn.converted.recurrent import TARGETS, ConvertedRecurrent
 from compressor.nn.recurrent.cells import CELLS
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.probing.layers import EncoderStack, OutputsOnly
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from compressor.nn.graphs.layered import LayeredGraph
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from compressor.probing.layers import Mixer
 
 _MIXERS: dict[str, str] = {"attention": "causal attention", "aaren": "Aaren"}
+_TARGETS: dict[str, str] = {"fsmn": "FSMN"}
 _CELLS: dict[str, str] = {
     "rnn_tanh": "tanh RNN",
     "rnn_relu": "ReLU RNN",
@@ -31,12 +36,14 @@ _CELLS: dict[str, str] = {
     "lstm": "LSTM",
     "layer_norm_lstm": "LayerNorm LSTM",
 }
-WORDS: Final = (*_MIXERS, *_CELLS)
+WORDS: Final = (*_MIXERS, *_CELLS, *_TARGETS)
 """Architectures that can be named without a model."""
 
 MOST_LAYERS: Final = 2
 """Identical layers of a model that a probe stacks: what takes two layers, such as looking up a key, shows with two."""
 _LEAST_HEAD_WIDTH: Final = 8
+_USUAL_WIDTH: Final = 128
+"""Of a layer that is named without a model; a probe scales it."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,45 @@ class GraphStack(Architecture):
 
 
 @dataclass(frozen=True)
+class Converted(Architecture):
+    """A stack of layers that `convert` makes; see `compressor.nn.converted`."""
+
+    target: str
+    """The word after `to`."""
+    structure: str
+    """The record of a layer, as JSON."""
+    layers: int = 1
+
+    @classmethod
+    def of(cls, target: str, record: Mapping[str, Any], layers: int) -> Converted:
+        """Layers of that record."""
+        return cls(target, json.dumps(dict(record), sort_keys=True), layers)
+
+    @property
+    def label(self) -> str:
+        """`FSMN`."""
+        return _TARGETS[self.target]
+
+    @property
+    def size(self) -> str:
+        """`2 layers, order 20, dilations 1`."""
+        return f"{_counted(self.layers, 'layer')}, {TARGETS[self.target].described(json.loads(self.structure))}"
+
+    def scaled(self, width: int) -> Converted:
+        """All widths in proportion."""
+        return Converted.of(
+            self.target, TARGETS[self.target].in_proportion(json.loads(self.structure), width), self.layers
+        )
+
+    def build(self, width: int) -> nn.Module:
+        """The layers, as the model gets them."""
+        layers = [TARGETS[self.target].from_fields(json.loads(self.structure)) for _ in range(self.layers)]
+        return OutputsOnly(
+            ConvertedRecurrent(layers, batch_first=True, bidirectional=False, has_cell_state=False, dropout=0.0)
+        )
+
+
+@dataclass(frozen=True)
 class Conversion:
     """What a step of a recipe replaces, and by what."""
 
@@ -199,6 +245,8 @@ def named(word: str, *, layers: int = MOST_LAYERS, heads: int = 4) -> Architectu
     """
     if word in _CELLS:
         return Recurrent(word, layers)
+    if word in _TARGETS:
+        return Converted.of(word, TARGETS[word].usual(_USUAL_WIDTH), layers)
     if word in _MIXERS:
         return Encoder((word,) * layers, heads)  # type: ignore[arg-type]
     raise UsageError(f"unknown architecture `{word}`", hint=f"architectures: {', '.join(WORDS)}")

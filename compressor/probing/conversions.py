@@ -8,7 +8,7 @@ have been.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from torch import nn
 
@@ -16,14 +16,15 @@ from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.attention.pooling import PoolingReplacement
+from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.graph import GraphRecurrent
-from compressor.nn.recurrent.layers import is_layer
+from compressor.nn.recurrent.layers import cell_of, is_layer
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.nn.wide_norms import WIDE_NORMS
-from compressor.probing.architecture import MOST_LAYERS, Conversion, Encoder, GraphStack, Recurrent
+from compressor.probing.architecture import MOST_LAYERS, Conversion, Converted, Encoder, GraphStack, Recurrent
 from compressor.report import Skip
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ RESIZED: Final = (UnevenRecurrent, CompactMultiheadAttention, *WIDE_NORMS, LowRa
 """The architecture of the layer that they replace, in sizes that PyTorch's cannot have."""
 _ATTENTION: Final = (nn.MultiheadAttention, CompactMultiheadAttention, AarenAttention)
 _MOST_MIXED: Final = 4
+_LOOKS_AHEAD: Final = "it sees later positions, and the synthetic tasks are of what came before"
 
 
 def between(before: nn.Module, after: nn.Module) -> tuple[tuple[Conversion, ...], tuple[Skip, ...]]:
@@ -64,7 +66,21 @@ def between(before: nn.Module, after: nn.Module) -> tuple[tuple[Conversion, ...]
         for name, _, new in changed
         if isinstance(new, PoolingReplacement)
     ]
-    return (*graphs, *_encoders(before, aaren)), tuple(poolings)
+    converted, ahead = [], []
+    for name, layer, new in changed:
+        if not isinstance(new, ConvertedRecurrent):
+            continue
+        if new.lookahead:
+            ahead.append(Skip(name=name, reason=_LOOKS_AHEAD))
+        else:
+            converted.append(_of_converted(name, layer, new))
+    return (*graphs, *converted, *_encoders(before, aaren)), (*poolings, *ahead)
+
+
+def _of_converted(name: str, old: Any, new: ConvertedRecurrent) -> Conversion:
+    layers = min(new.num_layers, MOST_LAYERS)
+    cell = cell_of(old).mode.lower()
+    return Conversion((name,), Recurrent(cell, layers), Converted.of(new.target, new.each[0].record(), layers))
 
 
 def _of_graph(name: str, old: RecurrentLayer, stack: GraphRecurrent) -> Conversion:

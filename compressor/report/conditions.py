@@ -15,6 +15,8 @@ class Conditions(Fact):
     """Of a runtime while it is timed."""
     torch_threads: int
     """Of PyTorch on the CPU; sums are split by them, so that last digits may depend on it."""
+    processes: int = 1
+    """That shared the work of trainings; sums are split by them too."""
     probes: bool
     """Whether replaced architectures are probed."""
     quick: bool

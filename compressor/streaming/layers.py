@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.learned_query import LearnedQuery
+from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.forwards import replaced_forwards
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.layers import LAYERS, STEP_MODULES
@@ -22,7 +23,7 @@ Inputs = tuple[Tensor, ...]
 RECURRENT: tuple[type[nn.Module], ...] = (*LAYERS, LowRankRecurrent)
 CACHED = (nn.MultiheadAttention, CompactMultiheadAttention)
 ATTENTION: tuple[type[nn.Module], ...] = (*CACHED, AarenAttention)
-STATEFUL: tuple[type[nn.Module], ...] = (*RECURRENT, *STEP_MODULES, *ATTENTION, LearnedQuery)
+STATEFUL: tuple[type[nn.Module], ...] = (*RECURRENT, *STEP_MODULES, *ATTENTION, LearnedQuery, ConvertedRecurrent)
 """Layers of other classes, such as `UnevenRecurrent` and `GraphRecurrent`, consist of these."""
 LEAVE_OUT = "or leave `stream` out"
 """How the hint of a refusal ends."""

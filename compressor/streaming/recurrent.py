@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from compressor.errors import ExportError
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.layers import cell_of, is_layer, is_step_module, parts, state_widths
+from compressor.nn.recurrent.packed import packed_like
 from compressor.streaming.layers import LEAVE_OUT, Arguments
 
 if TYPE_CHECKING:
+    from compressor.nn.converted.recurrent import ConvertedRecurrent
     from compressor.nn.recurrent.cells import RecurrentLayer, StepModule
 
 Step = Callable[[Tensor, Sequence[Tensor]], list[Tensor]]
@@ -101,6 +103,32 @@ def recur(
     initial = cell.pack([torch.stack(states[kind::kinds]) for kind in range(kinds)])
     output, last = original(module, x, initial)
     return (output, last), handed_on(module, last)
+
+
+def advance(module: ConvertedRecurrent, call: Arguments, states: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
+    """A converted layer over the next positions: its result and the new states.
+
+    Raises:
+        ExportError: It is given a sequence without a batch axis.
+    """
+    x: Any = call.get(0, "input")
+    if isinstance(x, PackedSequence):  # of sequences that are as long as the step
+        stand_in: Any = x if type(x) is not PackedSequence else None  # what represents one in a trace
+        padded, lengths = pad_packed_sequence(x) if stand_in is None else (stand_in.padded, stand_in.lengths)
+        (output, last), new = module.step(_time_first(module, padded), states)
+        output = _time_first(module, output)
+        result = packed_like(x, output, lengths) if stand_in is None else stand_in.with_steps(output)
+        return (result, last), new
+    if x.dim() != 3:
+        raise ExportError(
+            "a converted layer is given a sequence without a batch axis", hint=f"give it one, {LEAVE_OUT}"
+        )
+    return module.step(x, states)
+
+
+def _time_first(module: ConvertedRecurrent, x: Tensor) -> Tensor:
+    """(T, B, F) in the layer's own order of axes, or back."""
+    return x.transpose(0, 1) if module.batch_first else x
 
 
 def recur_step(module: StepModule, call: Arguments, states: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:

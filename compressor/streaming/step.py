@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from compressor.errors import CompressorError, ExportError
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.learned_query import LearnedQuery
+from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.recurrent.layers import is_step_module
 from compressor.streaming.attention import attend, batch_first
 from compressor.streaming.layers import CACHED, LEAVE_OUT, Arguments, Inputs, intercepted
 from compressor.streaming.learned_query import Queries, answered
-from compressor.streaming.recurrent import handed_on, recur, recur_step
+from compressor.streaming.recurrent import advance, handed_on, recur, recur_step
 from compressor.streaming.variables import Replay
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class _Holder:
             return (batch_first(module, output), None), list(new)
         if isinstance(module, CACHED):
             return attend(module, call, states)
+        if isinstance(module, ConvertedRecurrent):
+            return advance(module, call, states)
         if is_step_module(module):
             return recur_step(module, call, states)
         return recur(module, original, call, states, self.plain)

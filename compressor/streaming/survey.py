@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compressor.errors import ExportError
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.learned_query import LearnedQuery
+from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.recurrent.layers import is_step_module
 from compressor.streaming.attention import cache_widths, is_fixed_cross, refuse_looking_ahead
 from compressor.streaming.layers import ATTENTION, CACHED, LEAVE_OUT, Arguments, Inputs, intercepted
@@ -157,6 +158,11 @@ def _own_carrier(
 
 def _refuse_backward_directions(model: nn.Module) -> None:
     for name, module in model.named_modules():
+        if isinstance(module, ConvertedRecurrent) and module.lookahead:
+            raise ExportError(
+                f"`{name}` looks {module.lookahead} positions ahead, so there is no step for one position",
+                hint=f"convert with `lookahead: 0`, {LEAVE_OUT}",
+            )
         if getattr(module, "bidirectional", False) is True:
             raise ExportError(
                 f"`{name or '(model)'}` is bidirectional: its backward direction starts at the end of the sequence, "
@@ -218,6 +224,10 @@ def _specs(base: str, name: str, module: nn.Module, calls: Sequence[Arguments]) 
     prefix = f"{base}." if base else ""
     if isinstance(module, (AarenAttention, LearnedQuery)):
         for kind, state in zip("acm", module.initial_state(1), strict=True):
+            yield StateSpec(prefix + kind, state)
+        return
+    if isinstance(module, ConvertedRecurrent):
+        for kind, state in module.initial_states():
             yield StateSpec(prefix + kind, state)
         return
     if isinstance(module, CACHED):

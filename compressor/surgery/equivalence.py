@@ -63,6 +63,43 @@ def forward(model: nn.Module, inputs: tuple[Tensor, ...], what: str, *, hint: st
     return [part for part in tree_flatten(outputs)[0] if isinstance(part, Tensor)]
 
 
+def check_training(
+    before: nn.Module, example: tuple[Tensor, ...], smaller: nn.Module, narrowed: tuple[Tensor, ...]
+) -> None:
+    """Refuse a smaller model that cannot run in training mode on `narrowed` if the original can on `example`.
+
+    What only `if self.training` reaches, such as an auxiliary head, is seen by no trace in evaluation mode. Both models
+    are left as they were.
+
+    Raises:
+        SurgeryError: It cannot; the message names the line.
+    """
+    problem = _in_training(smaller, narrowed)
+    if problem is not None and _in_training(before, example) is None:
+        raise SurgeryError(
+            f"in training the smaller model cannot run: {first_line(problem)} ({_where(problem)}); what only training "
+            "reaches is not followed",
+            hint="let `forward` compute it in evaluation mode too; the model is untouched",
+        )
+
+
+def _in_training(model: nn.Module, example: tuple[Tensor, ...]) -> Exception | None:
+    """What a model raises in training mode."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model.train()(*example)
+    except Exception as error:
+        return error
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for buffer, value in buffers:
+            buffer.copy_(value)
+    return None
+
+
 def _where(error: Exception) -> str:
     """The innermost line of the user's model that the error passed through."""
     ours_and_torch = (str(torch.__path__[0]), str(Path(__file__).parents[1]))

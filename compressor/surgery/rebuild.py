@@ -12,6 +12,10 @@ from compressor.nn.seams import mark
 from compressor.nn.structure import REPLACE, apply_record
 from compressor.surgery.attention.head_records import KIND as HEADS
 from compressor.surgery.attention.head_records import apply_heads_record
+from compressor.surgery.depth.chains import KIND as CHAIN
+from compressor.surgery.depth.chains import apply_chain_record
+from compressor.surgery.depth.ties import KIND as TIE
+from compressor.surgery.depth.ties import apply_tie_record
 from compressor.surgery.trace.edges import KIND as EDGES
 from compressor.surgery.trace.edges import Edges, narrow_inputs
 from compressor.surgery.units.resize import refresh, replace, tensor_of
@@ -73,9 +77,14 @@ def _apply(model: nn.Module, record: Mapping[str, Any], attention: Mapping[str, 
     if kind == HEADS:
         apply_heads_record(model, record, attention)
         return
-    apply = {REPLACE: apply_record, SIZES: apply_sizes_record, EDGES: _apply_edges, RESIZE: _apply_shapes}.get(
-        str(kind)
-    )
+    apply = {
+        REPLACE: apply_record,
+        SIZES: apply_sizes_record,
+        EDGES: _apply_edges,
+        RESIZE: _apply_shapes,
+        CHAIN: apply_chain_record,
+        TIE: apply_tie_record,
+    }.get(str(kind))
     if apply is None:
         raise CheckpointError(
             f"the record holds a structure of kind {kind!r}, which this version does not know",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class EpochBatches:
         epochs: int,
         most: int | None,
         scheduled: bool,
+        accumulate: int = 1,
     ) -> None:
         """Look at the first epoch.
 
@@ -33,6 +35,7 @@ class EpochBatches:
             epochs: How many.
             most: At most so many batches an epoch.
             scheduled: The learning rate depends on the number of steps, so batches without a length are counted.
+            accumulate: Batches of an optimizer step.
         """
         self._new_epoch = draw
         self._generator = generator
@@ -42,7 +45,7 @@ class EpochBatches:
         self.total = self.epochs if per_epoch is None else self.epochs * per_epoch
         """Of the bar: batches, or epochs if the number of batches is not known."""
         self._in_batches = per_epoch is not None
-        self.steps = self.epochs * per_epoch if scheduled and per_epoch is not None else None
+        self.steps = self.epochs * math.ceil(per_epoch / accumulate) if scheduled and per_epoch is not None else None
         """Optimizer steps of the learning-rate schedule; None if the rate is constant."""
 
     def epoch(self) -> Iterable[Any]:

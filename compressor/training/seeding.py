@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 @contextmanager
 def seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators, from which dropout draws, and put them back afterwards."""
-    seed = _draw_seed(generator)
+    with seeded_from(_draw_seed(generator), device):
+        yield
+
+
+@contextmanager
+def seeded_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators within the block."""
     with torch.random.fork_rng(devices=[]), seeded_on(device, seed):
         torch.default_generator.manual_seed(seed)
         yield

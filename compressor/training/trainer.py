@@ -6,8 +6,8 @@ and noise go through one fused call for all the parameters, and nothing is compu
 
 from __future__ import annotations
 
+import itertools
 import math
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,14 +17,18 @@ from torch import Tensor, nn
 
 from compressor.errors import CheckpointError, MethodError
 from compressor.training.noise import add_noise_, noise_std
+from compressor.training.readings import Readings, broken
+from compressor.training.seeding import seeded_from
+from compressor.training.team import ALONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+
+    from compressor.training.team import Team
 
 Schedule = Literal["constant", "cosine", "linear"]
 
-_SECONDS_BETWEEN_READS = 0.1
 _CLIP_EPSILON = 1e-6
 
 
@@ -67,6 +71,8 @@ class Trainer:
         lr_at: Callable[[int], float] | None = None,
         around: Callable[[], AbstractContextManager[None]] = nullcontext,
         after_step: Callable[[int, float], None] | None = None,
+        accumulate: int = 1,
+        team: Team = ALONE,
     ) -> None:
         """Prepare.
 
@@ -80,6 +86,8 @@ class Trainer:
             lr_at: Learning rate by step; None leaves the optimizer's own.
             around: Entered for each batch around the loss and its gradient, but not the optimizer's step.
             after_step: Called after each optimizer step with its number, from 1, and its learning rate.
+            accumulate: Batches whose mean loss is that of one step; the last step of an epoch may have fewer.
+            team: Shares the batches of a step.
         """
         self._named = dict(parameters)
         self._parameters = list(parameters.values())
@@ -91,6 +99,8 @@ class Trainer:
         self._lr_at = lr_at
         self._around = around
         self._after_step = after_step
+        self._accumulate, self._team = accumulate, team
+        self._seed = torch.initial_seed()
         self.step = 0
         """Optimizer steps done."""
 
@@ -150,21 +160,37 @@ class Trainer:
         Raises:
             MethodError: No batch, no gradient, or a loss, gradient or (after the last step) weight that is not finite.
         """
-        readings = _Readings(number, self.step, report)
-        for batch in batches:
-            with self._around():
-                value = loss(batch)
-                value.backward()
-            readings.add(value.detach(), self._update())
+        readings = Readings(number, self.step, report)
+        for group in _grouped(batches, self._accumulate):
+            value = self._backward(group, loss)
+            readings.add(value, self._update(), len(group))
         mean = readings.close()
         self._check_weights(number)
         return mean
 
+    def _backward(self, group: Sequence[Any], loss: Callable[[Any], Tensor]) -> Tensor:
+        """The gradients of the mean loss of a group of batches; gives that loss."""
+        if self._accumulate == 1:
+            return self._loss_of(group[0], loss, 1)
+        values = []
+        # Each batch draws its own random numbers, whoever computes it; the batches to come draw as if nobody had.
+        for place in range(self._team.rank, len(group), self._team.size):
+            with seeded_from((self._seed + self.step * self._accumulate + place) % 2**63, self._parameters[0].device):
+                values.append(self._loss_of(group[place], loss, len(group)) / len(group))
+        own = torch.stack(values).sum() if values else torch.zeros((), device=self._parameters[0].device)
+        return self._team.add_up(self._parameters, own)
+
+    def _loss_of(self, batch: Any, loss: Callable[[Any], Tensor], batches: int) -> Tensor:
+        with self._around():
+            value = loss(batch)
+            (value if batches == 1 else value / batches).backward()
+        if self.step == 0:
+            _check_gradients([parameter.grad for parameter in self._parameters if parameter.grad is not None])
+        return value.detach()
+
     def _update(self) -> Tensor:
         """One optimizer step from the gradients at hand; gives their norm (of the unpruned weights, unclipped)."""
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        if self.step == 0:
-            _check_gradients(gradients)
         self._mask()
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         if self._clip is not None:
@@ -185,13 +211,20 @@ class Trainer:
     def _check_weights(self, epoch: int) -> None:
         """The last step's weights show in no loss of this epoch."""
         if not all(bool(parameter.isfinite().all()) for parameter in self._parameters):
-            raise _broken("a weight is NaN or infinite", epoch, self.step)
+            raise broken("a weight is NaN or infinite", epoch, self.step)
 
     def _mask(self) -> None:
         pairs = [(parameter.grad, mask) for parameter, mask in self._masked if parameter.grad is not None]
         if pairs:
             gradients, masks = zip(*pairs, strict=True)
             torch._foreach_mul_(gradients, masks)
+
+
+def _grouped(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """So many batches at a time; the last ones may be fewer."""
+    iterator = iter(batches)
+    while group := list(itertools.islice(iterator, size)):
+        yield group
 
 
 def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], prefix: str) -> None:
@@ -204,50 +237,6 @@ def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], pref
             )
         with torch.no_grad():
             target.copy_(value)
-
-
-class _Readings:
-    """Losses and gradient norms of an epoch, read from the device a few times a second.
-
-    Reading each of them at once would make a GPU wait for Python at every step.
-    """
-
-    def __init__(self, epoch: int, first_step: int, report: Callable[[int, float], None]) -> None:
-        self._epoch = epoch
-        self._next_step = first_step
-        self._report = report
-        self._losses: list[Tensor] = []
-        self._norms: list[Tensor] = []
-        self._sum = 0.0
-        self._count = 0
-        self._last = time.perf_counter()
-
-    def add(self, loss: Tensor, norm: Tensor) -> None:
-        self._losses.append(loss)
-        self._norms.append(norm)
-        if time.perf_counter() - self._last > _SECONDS_BETWEEN_READS:
-            self._read()
-
-    def close(self) -> float:
-        """The mean loss."""
-        self._read()
-        if not self._count:
-            raise MethodError("the task gave no training batches", hint="`Task.batches` must give at least one")
-        return self._sum / self._count
-
-    def _read(self) -> None:
-        if not self._losses:
-            return
-        losses: list[float] = torch.stack(self._losses).tolist()
-        norms: list[float] = torch.stack(self._norms).tolist()
-        for loss, norm in zip(losses, norms, strict=True):
-            _check_finite(loss, norm, self._epoch, self._next_step)
-            self._next_step += 1
-        self._sum += math.fsum(losses)
-        self._count += len(losses)
-        self._losses, self._norms = [], []
-        self._report(len(losses), losses[-1])
-        self._last = time.perf_counter()
 
 
 def make_optimizer(
@@ -273,17 +262,3 @@ def _check_gradients(gradients: Sequence[Tensor]) -> None:
         )
     if any(gradient.is_sparse for gradient in gradients):
         raise MethodError("a parameter has a sparse gradient", hint="build nn.Embedding without `sparse=True`")
-
-
-def _check_finite(loss: float, norm: float, epoch: int, step: int) -> None:
-    if math.isfinite(loss) and math.isfinite(norm):
-        return
-    what, value = ("loss", loss) if not math.isfinite(loss) else ("gradient", norm)
-    raise _broken(f"the {what} is {value}", epoch, step + 1)
-
-
-def _broken(what: str, epoch: int, step: int) -> MethodError:
-    return MethodError(
-        f"retraining broke down: {what} at step {step} (epoch {epoch})",
-        hint="lower `lr`, set a smaller `clip`, or check the training data for NaN",
-    )

@@ -59,6 +59,7 @@ class Program:
         """
         self.lines: list[str] = []
         self.constants: dict[str, Constant] = {}
+        self._stored: dict[tuple[str, bytes], str] = {}
         self.used: set[str] = set()
         self.rounding = rounding
         self.operators: dict[str, int] = {}
@@ -116,8 +117,10 @@ class Program:
         kind = types.get(str(array.dtype))
         if kind is None:
             raise ExportError(f"the constant `{comment}` is of {array.dtype}, which has no C here", hint=HINT)
-        name = f"c{len(self.constants)}"
-        self.constants[name] = Constant(name, kind, np.ascontiguousarray(array), safe(comment))
+        key = kind, array.tobytes()
+        name = self._stored.setdefault(key, f"c{len(self.constants)}")
+        if name not in self.constants:  # layers that share weights share the array too
+            self.constants[name] = Constant(name, kind, np.ascontiguousarray(array), safe(comment))
         return Place(name, array.shape, "int32_t" if kind == "int32_t" else "float", array=array)
 
     def with_bias(self, node: ir.Node) -> tuple[ir.Value, str]:

@@ -46,9 +46,13 @@ class Options(ExportOptions):
     """How `precision: int8`, `int4` and `mixed` round; the defaults if it is left out."""
     float_io: bool = True
     """With `precision: float16`, inputs and outputs stay float32 and are cast inside the file."""
-    check_in: tuple[Literal["openvino", "tract"], ...] = ()
+    programs: bool = True
+    """Write programs that run the file into `use/`, ready to paste: Python, JavaScript, C++, Kotlin and Swift. Not in a
+    rehearsal."""
+    check_in: tuple[Literal["openvino", "tract", "web"], ...] = ()
     """Further runtimes in which the same file must agree with PyTorch; a file that is not right in one of them is not
-    written. `compressor runtimes list` shows which are installed."""
+    written. `web` is ONNX Runtime Web in Chromium, whose clock also times it. `compressor runtimes list` shows which
+    are installed."""
 
     @field_validator("rounding")
     @classmethod
@@ -131,6 +135,11 @@ class Options(ExportOptions):
     def fixed_shapes(self) -> Mapping[str, int]:
         """The option `shapes`."""
         return self.shapes
+
+    @property
+    def has_programs(self) -> bool:
+        """The option `programs`."""
+        return self.programs
 
     def unrounded(self) -> Options:
         """The same in float32."""

@@ -77,11 +77,13 @@ STEPS = {
     "aaren": METHODS["aaren"](),
     "lattice": METHODS["lattice"](prune="units", ratio=0.25),
     "lattice weights": METHODS["lattice"](prune="weights", sparsity=0.3),
+    "depth": METHODS["depth_search"](layers=1),
+    "tie": METHODS["tie_layers"](share="all"),
     "random graph": METHODS["random_graph"](graph="watts_strogatz", nodes=6, neighbours=2, units_per_node=3),
     "retrain": METHODS["retrain"](epochs=1),
     "rounding": METHODS["retrain"](epochs=1, quantize="int8"),
 }
-IDLE = ("change nothing", "nothing is cut", "keeps every connection", "one is replaced")
+IDLE = ("change nothing", "nothing is cut", "keeps every connection", "one is replaced", "are left to", "no stack")
 """Refusals of a step that has nothing left to do, whatever came before."""
 ON_FILE = {"all units", "heads", "low rank"}
 QUICK = [("attending", "aaren", "heads"), ("attending", "heads", "aaren"), ("recurrent", "random graph", "units"),
@@ -110,10 +112,20 @@ def after(model, first):
         return None
 
 
+def refused_before(first, second, model):
+    """What changes layers one by one does not come after layers that share weights."""
+    if not (first.startswith("tie") and STEPS[second].restructures):
+        return False
+    with pytest.raises(CompressorError, match="lets layers share weights before it") as error:
+        refuse_order([STEPS[first], STEPS[second]], fresh(model), Task())
+    assert error.value.hint == f"put `{STEPS[second].method}` in front of `tie_layers`"
+    return True
+
+
 def check_pair(model, first, second, tmp_path):
     """Carry both steps out; what is refused has to be refused for a reason that the user can act on."""
     state, step = after(model, first), STEPS[second]
-    if state is None:
+    if state is None or refused_before(first, second, model):
         return
     try:
         step.check_task(state.model, Task())

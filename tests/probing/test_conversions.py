@@ -9,6 +9,8 @@ from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.attention.pooling import MeanPooling, PoolingReplacement
 from compressor.nn.attention.pooling_call import PoolingCall
+from compressor.nn.converted.fsmn import FsmnLayer
+from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.graphs.random_graphs import barabasi_albert
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.stack import RecurrentStack
@@ -61,6 +63,32 @@ def test_a_graph_in_the_place_of_a_recurrent_layer():
     assert (found.modules, found.original) == (("rnn",), Recurrent("lstm", 2))
     assert found.converted == GraphStack("lstm", GRAPH, 5, width=40, skips="layers")
     assert found.scaled(32).converted.units_per_node == 4
+
+
+def converted(bidirectional=False, **options):
+    layers = [FsmnLayer(12, 40, projection=20, hidden=10, **({"order": 5, "dilations": (1, 3)} | options))] * 3
+    return ConvertedRecurrent(layers, batch_first=False, bidirectional=bidirectional, has_cell_state=True, dropout=0.0)
+
+
+def test_a_converted_layer_in_the_place_of_a_recurrent_one():
+    model = Model()
+    changed = copy.deepcopy(model)
+    replace_module(changed, "rnn", converted())
+    ((found,), unprobed) = between(model, changed)
+    assert unprobed == ()
+    assert (found.modules, found.original) == (("rnn",), Recurrent("lstm", 2))
+    assert (found.converted.label, found.converted.size) == ("FSMN", "2 layers, order 5, dilations 1, 3")
+    layer = found.scaled(8).converted.build(8).layer.layers[0]
+    assert (layer.input_size, layer.output_size, layer.project.out_features, layer.readout.in_features) == (8, 8, 4, 2)
+
+
+def test_a_converted_layer_that_looks_ahead_is_said_not_to_be_probed():
+    model = Model()
+    changed = copy.deepcopy(model)
+    replace_module(changed, "rnn", converted(lookahead=2))
+    found, (skip,) = between(model, changed)
+    assert found == ()
+    assert "later positions" in skip.reason
 
 
 def test_other_sizes_are_no_conversion():
@@ -123,4 +151,5 @@ def test_every_layer_of_this_package_is_resized_or_probed_or_said_not_to_be():
         AarenAttention,
         LearnedQuery,
         PoolingReplacement,
+        ConvertedRecurrent,
     }

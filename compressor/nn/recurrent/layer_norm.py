@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from compressor.nn.recurrent.packed import with_features
+from compressor.nn.recurrent.packed import packed_like
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -129,10 +129,7 @@ class LayerNormLSTM(nn.RNNBase):
         sequence, lengths = pad_packed_sequence(packed)  # (T, B, F)
         valid = torch.arange(len(sequence))[:, None] < lengths  # (T, B)
         output, states = self._run(sequence, hx, valid.to(sequence.device).unsqueeze(-1))
-        if packed.sorted_indices is not None:
-            order = packed.sorted_indices
-            output, lengths = output.index_select(1, order), lengths[order.to(lengths.device)]
-        return with_features(packed, pack_padded_sequence(output, lengths).data), states
+        return packed_like(packed, output, lengths), states
 
     def _run(
         self, sequence: Tensor, hx: tuple[Tensor, Tensor] | None, valid: Tensor | None

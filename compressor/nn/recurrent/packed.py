@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 Steps = Tensor | PackedSequence
 """A batch of sequences: (T, B, F), or packed."""
@@ -20,6 +20,15 @@ def with_features(sequence: Steps, data: Tensor) -> Steps:
     if isinstance(sequence, PackedSequence):
         return PackedSequence(data, sequence.batch_sizes, sequence.sorted_indices, sequence.unsorted_indices)
     return data
+
+
+def packed_like(packed: PackedSequence, padded: Tensor, lengths: Tensor) -> PackedSequence:
+    """The same batch as a packed one, with features (T, B, F) and lengths (B,) in the order of the padded batch."""
+    lengths = lengths.cpu()
+    if packed.sorted_indices is not None:
+        order = packed.sorted_indices
+        padded, lengths = padded.index_select(1, order), lengths[order.cpu()]
+    return with_features(packed, pack_padded_sequence(padded, lengths).data)  # type: ignore[return-value]
 
 
 def backward(sequence: Steps, order: Tensor | None) -> Steps:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from compressor.nn.recurrent.layers import cell_of, parts, state_widths
+from compressor.nn.recurrent.compact import CompactRecurrent
+from compressor.nn.recurrent.layers import Part, cell_of, directions, part_weights, parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from compressor.nn.recurrent.cells import RecurrentLayer, Weights
-    from compressor.nn.recurrent.layers import Part
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class LayerRun:
     def outputs(self) -> Tensor:
         """h_t (T, B, S); what comes past the end of a sequence does not touch what comes before."""
         return self.part.cell.run(self.sequence, self.initial, self.weights)
+
+    @property
+    def forward_outputs(self) -> Tensor:
+        """The outputs (T, B, S) in the order of the sequence, whichever way this direction runs."""
+        return _reordered(self.outputs, _backwards(self.valid)) if self.part.direction else self.outputs
 
     @property
     def inputs(self) -> Tensor:
@@ -60,7 +65,9 @@ class LayerRun:
         return torch.stack(hidden)[self.valid]
 
 
-def unroll(module: RecurrentLayer, inputs: Tensor | PackedSequence, hx: Any = None) -> Iterator[LayerRun]:
+def unroll(
+    module: RecurrentLayer | CompactRecurrent, inputs: Tensor | PackedSequence, hx: Any = None
+) -> Iterator[LayerRun]:
     """The runs of every layer and direction of one call, in the order of `h_n`, without dropout.
 
     A layer is computed no sooner than the next one, or the caller, asks for its outputs.
@@ -69,22 +76,45 @@ def unroll(module: RecurrentLayer, inputs: Tensor | PackedSequence, hx: Any = No
     steps, batch = sequence.shape[:2]
     time = torch.arange(steps, device=sequence.device)[:, None]
     valid = time < lengths  # (T, B)
-    backwards = torch.where(valid, lengths - 1 - time, time)  # where each step of a reversed sequence comes from
+    backwards = _backwards(valid)
     states = _initial_states(module, hx, unbatched=isinstance(inputs, Tensor) and inputs.dim() == 2)
     runs: list[LayerRun] = []
-    for index, part in enumerate(parts(module)):
+    for index, (part, weights) in enumerate(_weighted_parts(module)):
         if part.layer and not part.direction:
-            sequence = torch.cat([_forward_in_time(run, backwards) for run in runs], dim=-1)
+            sequence = torch.cat([run.forward_outputs for run in runs], dim=-1)
             runs = []
         initial = [kind[index] for kind in states] or [
-            sequence.new_zeros(1, batch, width) for width in state_widths(module)
+            sequence.new_zeros(1, batch, width) for width in _state_widths(part, weights)
         ]
         turned = _reordered(sequence, backwards) if part.direction else sequence
-        runs.append(LayerRun(part, part.weights(module), turned, tuple(initial), valid))
+        runs.append(LayerRun(part, weights, turned, tuple(initial), valid))
         yield runs[-1]
 
 
-def _padded(module: RecurrentLayer, inputs: Tensor | PackedSequence) -> tuple[Tensor, Tensor]:
+def _weighted_parts(module: RecurrentLayer | CompactRecurrent) -> Iterator[tuple[Part, Weights]]:
+    """The parts in the order of `h_n`, with their weights; those of a compact layer have no names of their own."""
+    if not isinstance(module, CompactRecurrent):
+        yield from ((part, part.weights(module)) for part in parts(module))
+        return
+    for layer in range(module.num_layers):
+        for direction in range(directions(module)):
+            yield Part(layer, direction, module.cell, {}), part_weights(module, layer, direction)
+
+
+def _state_widths(part: Part, weights: Weights) -> list[int]:
+    """The features of each state."""
+    units = weights["weight_hh"].shape[0] // part.cell.gates.count
+    outputs = weights["weight_hr"].shape[0] if "weight_hr" in weights else units
+    return [outputs if name == "h" else units for name in part.cell.states]
+
+
+def _backwards(valid: Tensor) -> Tensor:
+    """Where each step of a reversed sequence comes from, (T, B), of a mask of the steps (T, B)."""
+    time = torch.arange(len(valid), device=valid.device)[:, None]
+    return torch.where(valid, valid.sum(0) - 1 - time, time)
+
+
+def _padded(module: RecurrentLayer | CompactRecurrent, inputs: Tensor | PackedSequence) -> tuple[Tensor, Tensor]:
     """The batch (T, B, I) and its lengths (B,)."""
     if isinstance(inputs, PackedSequence):
         sequence, lengths = pad_packed_sequence(inputs)
@@ -97,17 +127,12 @@ def _padded(module: RecurrentLayer, inputs: Tensor | PackedSequence) -> tuple[Te
     return inputs, torch.full((batch,), steps, device=inputs.device)
 
 
-def _initial_states(module: RecurrentLayer, hx: Any, *, unbatched: bool) -> list[list[Tensor]]:
+def _initial_states(module: RecurrentLayer | CompactRecurrent, hx: Any, *, unbatched: bool) -> list[list[Tensor]]:
     """For every kind of state, those (1, B, S) of every layer and direction; empty if none are given."""
     if hx is None:
         return []
     kinds = cell_of(module).unpack(hx)
     return [[part[None, None] if unbatched else part[None] for part in kind] for kind in kinds]
-
-
-def _forward_in_time(run: LayerRun, backwards: Tensor) -> Tensor:
-    """The outputs (T, B, S) in the order of the sequence."""
-    return _reordered(run.outputs, backwards) if run.part.direction else run.outputs
 
 
 def _reordered(sequence: Tensor, order: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from compressor.nn.structure import replace_module, replace_record
 from compressor.surgery.attention.causality import time_axis
 from compressor.surgery.attention.projection_watch import call_by_name
 from compressor.surgery.refit.calibration import evaluating
-from compressor.training.aaren_fitting import Sample, Student
+from compressor.training.layer_fitting import Sample, Student
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +33,8 @@ class Conversion:
     """An Aaren that is in the model now, its query zero."""
 
     student: Student
+    query: str
+    """Name in its module of the learned query."""
     samples: tuple[Sample, ...]
     replaced: str
     """Name of the module that was replaced."""
@@ -59,7 +61,7 @@ def convert_multihead(model: nn.Module, name: str, seen: Evidence) -> Conversion
         return output
 
     names = tuple(key for key, _ in new.named_parameters())
-    return Conversion(Student(new, "query", names, forward), samples, name, replace_record(name, new))
+    return Conversion(Student(new, names, forward), "query", samples, name, replace_record(name, new))
 
 
 def convert_declared(model: nn.Module, site: AttentionSite, finding: Finding) -> Conversion:
@@ -100,7 +102,7 @@ def convert_declared(model: nn.Module, site: AttentionSite, finding: Finding) ->
             call_by_name(module, sample.call)
         return outputs[0]
 
-    return Conversion(Student(module, query, names, forward), samples, path, replace_record(path, new))
+    return Conversion(Student(module, names, forward), query, samples, path, replace_record(path, new))
 
 
 def _samples(module: nn.Module, seen: Evidence) -> Iterator[Sample]:

@@ -231,16 +231,8 @@ def _pad(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
         trace.write(outputs[0], filled(padded, axes))
 
 
-def _pad_packed(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
-    labels = trace.read(args[0])
-    if labels is not None:
-        moved = aten._pad_packed_sequence.default(labels.clone(), args[1], args[2], 0, args[4])
-        trace.write(outputs[0], filled(moved[0], [0, 1]))
-
-
 ELEMENTWISE: dict[Any, Any] = {
     aten.glu.default: _glu,
     aten.constant_pad_nd.default: _pad,
-    aten._pad_packed_sequence.default: _pad_packed,
 }
 """Operator -> its rule, of the trace, arguments and outputs."""

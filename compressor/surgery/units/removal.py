@@ -14,7 +14,7 @@ from compressor.nn.seams import changed_call, mark
 from compressor.nn.structure import replace_record
 from compressor.nn.wide_norms import WIDE_NORMS, WideNorm
 from compressor.report import Change, Skip
-from compressor.surgery.equivalence import check_agreement, evaluating_on_cpu, forward
+from compressor.surgery.equivalence import check_agreement, check_training, evaluating_on_cpu, forward
 from compressor.surgery.rebuild import resize_record
 from compressor.surgery.refit.compensation import refit
 from compressor.surgery.trace.edges import input_name, narrow_inputs
@@ -142,6 +142,7 @@ def _carry_out(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> tuple[Plan, 
         take_up(smaller, plan, constants)
         norms = _cut_norms(smaller, plan)
         sizes = fit_sizes(smaller, plan.kept, partial(_check, plan, smaller, inputs, expected))
+        check_training(plan.model, inputs[0], smaller, plan.edges.narrow(inputs[0]))
         return plan, _result(plan, smaller, norms, sizes)
 
 

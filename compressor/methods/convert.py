@@ -1,0 +1,253 @@
+"""`convert`: replace recurrent layers by other recurrences, which accelerators run or which need no loop over time.
+
+Sources: see the targets in `compressor.nn.converted`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from compressor.errors import MethodError
+from compressor.methods.base import Context, Method, State, StepResult
+from compressor.methods.order import order_hint
+from compressor.methods.patterns import Candidate, Patterns, refuse_unmatched, select
+from compressor.nn.names import with_holders
+from compressor.report import Skip
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from torch import Tensor, nn
+
+    from compressor.methods.patterns import Selection
+    from compressor.nn.converted.layer import SequenceLayer
+    from compressor.surgery.converting.sites import Seen
+    from compressor.task.contract import Task
+    from compressor.training.layer_fitting import Sample
+
+_BATCHES = "let `Task.batches` give at least one"
+_NOT_EQUIVALENT = (
+    "A converted layer does not compute the same function as the one that it replaces. Let a `retrain` step with "
+    "`distill: true` follow, and judge by the metric after that."
+)
+_OF_ERRORS = (
+    "Errors are squared distances to what the original layer gave, over its variance: 0 is the same, 1 is no better "
+    "than a constant."
+)
+_REMEDY = "a converted layer starts from zeros and gives no `c_n`: name the layer under `ignore`, or use `magnitude`"
+
+
+class Convert(Method):
+    """Replace `nn.RNN`, `nn.GRU` and `nn.LSTM` by a layer of another kind, fitted to what the old layer gives.
+
+    `fsmn` (feedforward sequential memory) is projections and a depthwise convolution over time: no loop, all of it
+    taken by accelerators, a fixed memory of `(order - 1) * sum(dilations)` positions. What has to be remembered longer
+    is lost. The start is solved for by least squares, then each layer learns by itself from the old one; a `retrain`
+    step has to follow.
+    """
+
+    summary: ClassVar[str] = "replace recurrent layers by others that accelerators run, to be trained by `retrain`"
+
+    method: Literal["convert"] = "convert"
+    """The recipe word."""
+
+    to: Literal["fsmn"]
+    """What replaces the layers."""
+
+    targets: Patterns | None = None
+    """Globs (or `re:` and a regular expression) on names of recurrent layers or of modules that hold them; all of them
+    if left out. One that is named in full has to be convertible, others are left alone if they are not."""
+
+    ignore: Patterns = ()
+    """Globs (or `re:`) of what to leave alone though `targets` names it."""
+
+    projection: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Channels that have a memory; half of the layer's outputs if left out."""
+
+    hidden: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Units behind each memory; as many as the layer has outputs if left out."""
+
+    order: Annotated[int, Field(ge=2, le=1024)] = 20
+    """Positions that a memory filters, the current one among them."""
+
+    dilations: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=64)] = (1,)
+    """One memory for each number, one on top of the other, which filters every so manieth position."""
+
+    lookahead: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Later positions that each memory filters too. Such a file cannot be streamed; bidirectional layers need it."""
+
+    calibration_batches: Annotated[int, Field(ge=1, le=1000)] = 16
+    """How many training batches the layers are fitted on; their inputs are kept in memory."""
+
+    distill_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 500
+    """Optimizer steps, one calibration batch each, in which every layer learns by itself to give what the old one gave;
+    0 leaves it at the least-squares start."""
+
+    distill_lr: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 3e-3
+    """Highest learning rate of these steps (Adam)."""
+
+    @model_validator(mode="after")
+    def _options_belong_together(self) -> Convert:
+        if not self.distill_steps:
+            self.refuse_options("distill_lr", why="has no effect with `distill_steps: 0`")
+        return self
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model without a recurrent layer that `targets` names, and one that cannot be converted."""
+        from compressor.surgery.converting.sites import convertible_layers
+
+        layers = convertible_layers(model)
+        for name in self._select(model, layers).names:
+            if not name:
+                raise MethodError(
+                    "the model itself is the recurrent layer, which cannot be replaced in place",
+                    hint="put it into a module of your own, as an attribute",
+                )
+            if layers[name].bidirectional and not self.lookahead:
+                raise MethodError(
+                    f"`{name}` is bidirectional: its outputs depend on later positions, and with `lookahead: 0` those "
+                    "of the new layer do not",
+                    hint=f"give `lookahead`, such as {self.order - 1}; the file cannot be streamed, as before",
+                )
+
+    def replaces(self, model: nn.Module, task: Task) -> Mapping[str, str]:
+        """The recurrent layers that `targets` names."""
+        from compressor.surgery.converting.sites import convertible_layers
+
+        return dict.fromkeys(self._select(model, convertible_layers(model)).names, "recurrent layer")
+
+    @property
+    def looks_for(self) -> tuple[str, ...]:
+        """Recurrent layers."""
+        return ("single recurrent layer", "recurrent layer")
+
+    def apply(self, state: State, context: Context) -> StepResult:
+        """Convert the layers in a copy of the model."""
+        import copy
+
+        from compressor.surgery.converting.conversion import convert
+        from compressor.surgery.converting.sites import convertible_layers
+        from compressor.surgery.replacing import replace_in_copy
+
+        self.check(state.model)
+        model = copy.deepcopy(state.model).to(context.device)
+        layers = convertible_layers(model)
+        selection = self._select(model, layers)
+        seen, skipped = self._watch(model, selection, context)
+        masks, structure = dict(state.masks), list(state.structure)
+        changes, facts = [], dict[str, float]()
+        for name, own in seen.items():
+            old = layers[name]
+            made = convert(old, own.calls, self._build, lambda *given, name=name: self._teach(context, name, *given))
+            replaced = replace_in_copy(model, masks, name, made.module, note=self._note(old))
+            model, masks = replaced.model, replaced.masks
+            structure.append(replaced.record)
+            changes.append(replaced.change)
+            facts |= {f"{name}: {stage}": value for stage, value in made.errors.items()}
+        _try_out(model, list(seen), context)
+        home = next(state.model.parameters()).device
+        return StepResult(
+            State(model.to(home), masks, tuple(structure)),
+            tuple(changes),
+            tuple(skipped),
+            notes=(_NOT_EQUIVALENT, _OF_ERRORS),
+            facts=facts,
+        )
+
+    def _select(self, model: nn.Module, layers: Mapping[str, Any]) -> Selection:
+        """The layers that `targets` names.
+
+        Raises:
+            MethodError: The model has none, a pattern matches nothing, or nothing is left.
+        """
+        candidates = [Candidate(name, "layer", with_holders(name)) for name in layers]
+        if not candidates:
+            raise MethodError(
+                "the model has no nn.RNN, nn.GRU or nn.LSTM to convert",
+                hint=order_hint(model, self.method) or "cells in a loop of your own code are not converted",
+            )
+        refuse_unmatched(self.targets or (), candidates, model, why="is not a recurrent layer")
+        return select(candidates, self.targets, self.ignore)
+
+    def _watch(self, model: nn.Module, selection: Selection, context: Context) -> tuple[dict[str, Seen], list[Skip]]:
+        """What the data show of the layers that can be converted, and the others.
+
+        Raises:
+            MethodError: One that `targets` names in full cannot be converted, or none can.
+        """
+        from compressor.surgery.converting.sites import watch
+
+        batches = [inputs for inputs, _ in context.first_batches(self.calibration_batches, hint=_BATCHES)]
+        with context.progress.bar("looking at calls", None):
+            seen = watch(model, selection.names, context.trace_examples(), batches, context.restarted_generator())
+        refused = {name: own.reason for name, own in seen.items() if own.reason is not None}
+        for name, reason in refused.items():
+            if name in (self.targets or ()):
+                raise MethodError(f"`{name}` cannot be converted: {reason}", hint=_REMEDY)
+        if len(refused) == len(seen):
+            listed = "; ".join(f"`{name}`: {reason}" for name, reason in refused.items())
+            raise MethodError(f"no recurrent layer of the model can be converted ({listed})", hint=_REMEDY)
+        skips = [Skip(name=name, reason=reason) for name, reason in refused.items()]
+        return {name: own for name, own in seen.items() if own.reason is None}, [*selection.skipped, *skips]
+
+    def _build(self, inputs: int, outputs: int, like: Tensor) -> SequenceLayer:
+        from compressor.nn.converted.fsmn import FsmnLayer
+
+        return FsmnLayer(
+            inputs,
+            outputs,
+            projection=self.projection or max(1, outputs // 2),
+            hidden=self.hidden or outputs,
+            order=self.order,
+            dilations=self.dilations,
+            lookahead=self.lookahead,
+            device=like.device,
+            dtype=like.dtype,
+        )
+
+    def _teach(
+        self, context: Context, name: str, label: str, layer: SequenceLayer, samples: Sequence[Sample], drive: Tensor
+    ) -> dict[str, float]:
+        from compressor.training.start_fitting import teach
+
+        return teach(
+            layer,
+            samples,
+            drive,
+            steps=self.distill_steps,
+            lr=self.distill_lr,
+            seed=context.generator.initial_seed(),
+            quick=context.quick,
+            progress=context.progress,
+            label=f"{name}.{label}" if label else name,
+        )
+
+    def _note(self, old: Any) -> str:
+        kind = type(old).__name__
+        span = (self.order - 1) * sum(self.dilations)
+        ahead = f", {self.lookahead * sum(self.dilations)} ahead" if self.lookahead else ""
+        return f"{kind} to {self.to}: a memory of {span} positions a layer{ahead}"
+
+
+def _try_out(model: nn.Module, names: Sequence[str], context: Context) -> None:
+    """Run the model once on the task's example; refuses one that needs what a converted layer does not have."""
+    from compressor.surgery.graph_replacement import gives_out_states
+    from compressor.surgery.trial import run_once
+
+    listed = ", ".join(f"`{name}`" for name in names)
+    outputs = run_once(
+        model,
+        context.task.example(2, context.task.length),
+        context.device,
+        problem=f"{listed} cannot be converted",
+        hint="the model has to call the layer as `output, h_n = layer(x)` and leave its weights and `c_n` alone",
+    )
+    if gives_out_states(outputs):
+        raise MethodError(
+            f"{listed} cannot be converted: the model gives out the cell state `c_n`, which a converted layer does not "
+            "have",
+            hint="give out the outputs or `h_n`, or name the layer under `ignore`",
+        )

@@ -1,0 +1,108 @@
+"""What every target of a conversion is: one layer from a sequence to a sequence, whole or a few positions at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Self
+
+from compressor.nn.record import RecordedLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+    from torch import Tensor, nn
+
+
+class SequenceLayer(RecordedLayer, ABC):
+    """Maps (B, T, I) to (B, T, O). Its output is `readout`, a `Linear`, of its features.
+
+    The readout is what least squares solve for when the layer starts from the outputs of another one.
+    """
+
+    lookahead: int = 0
+    """Later positions that an output depends on."""
+    readout: nn.Linear
+
+    @property
+    @abstractmethod
+    def input_size(self) -> int:
+        """I, the number of input features."""
+
+    @property
+    def output_size(self) -> int:
+        """O, the number of output features."""
+        return self.readout.out_features
+
+    @property
+    @abstractmethod
+    def memory(self) -> int | None:
+        """Earlier positions that an output can depend on; None if there is no limit."""
+
+    @classmethod
+    @abstractmethod
+    def usual(cls, width: int) -> dict[str, Any]:
+        """The record of a layer of the usual structure with `width` inputs and outputs."""
+
+    @classmethod
+    @abstractmethod
+    def described(cls, record: Mapping[str, Any]) -> str:
+        """The structure that a record describes in a few words, sizes left out."""
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """A layer with initial weights, from what its record holds."""
+        return cls(**fields)
+
+    @classmethod
+    @abstractmethod
+    def in_proportion(cls, record: Mapping[str, Any], width: int) -> dict[str, Any]:
+        """The record of the same structure with `width` inputs and outputs, its other widths in proportion."""
+
+    @abstractmethod
+    def features(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """What the readout reads, of a whole sequence.
+
+        Args:
+            x: (B, T, I).
+            valid: (B, T, 1), 0 past the end of a sequence and 1 elsewhere; None if all sequences have T positions.
+
+        Returns:
+            (B, T, N).
+        """
+
+    @abstractmethod
+    def initial_states(self) -> list[tuple[str, Tensor]]:
+        """Name and value (1, ...) before the first position, for every state that a stream carries."""
+
+    @abstractmethod
+    def step_features(self, x: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The features at the next positions, and the new states.
+
+        Args:
+            x: (B, n, I), n >= 1.
+            states: As `initial_states`, (B, ...) each.
+
+        Returns:
+            (B, n, N), and states of the same shapes.
+        """
+
+    @abstractmethod
+    def start(self, x: Tensor, drive: Tensor, generator: torch.Generator) -> None:
+        """Give everything but the readout the values from which training starts.
+
+        Args:
+            x: Inputs (N, I), a sample of what the layer is given.
+            drive: (G, I), how the layer that is replaced weighs its inputs.
+            generator: On the CPU.
+        """
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """A whole sequence (B, T, I) to (B, T, O); see `features`."""
+        output: Tensor = self.readout(self.features(x, valid))
+        return output
+
+    def step(self, x: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The next positions (B, n, I) to (B, n, O), and the new states."""
+        features, new = self.step_features(x, states)
+        return self.readout(features), new

@@ -1,0 +1,101 @@
+"""Gives a converted layer its start: features from the old layer's inputs, and the readout by least squares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from compressor.nn.least_squares import RIDGES, Moments, Problem, choose_ridge
+from compressor.training.layer_fitting import Stage, Student, error, run_stages, split
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from compressor.nn.converted.layer import SequenceLayer
+    from compressor.progress import Progress
+    from compressor.training.layer_fitting import Sample
+
+_RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, *RIDGES)
+_MOST_INPUTS = 1 << 14
+"""Positions that the statistics of the inputs are taken of."""
+
+
+def start(layer: SequenceLayer, samples: Sequence[Sample], drive: Tensor, generator: torch.Generator) -> None:
+    """Give a layer the values from which its training starts, in place.
+
+    Its features come from the inputs and from how the old layer weighed them; its readout is the ridge regression of
+    what the old layer gave on these features, from sums over the samples.
+
+    Args:
+        layer: The new layer.
+        samples: Calls of the old one.
+        drive: See `SequenceLayer.start`.
+        generator: On the CPU.
+    """
+    rows = torch.cat([sample.x[sample.counts[..., 0] > 0] for sample in samples])  # (N, I)
+    layer.start(rows[:: -(-len(rows) // _MOST_INPUTS)], drive, generator)
+    solve_readout(layer, samples)
+
+
+def solve_readout(layer: SequenceLayer, samples: Sequence[Sample]) -> None:
+    """Set the readout of a layer to the ridge regression of the samples' targets on its features, in place."""
+    inputs, outputs = layer.readout.in_features, layer.readout.out_features
+    device = layer.readout.weight.device
+    halves = (Moments(inputs, outputs, device), Moments(inputs, outputs, device))
+    with torch.no_grad():
+        for index, sample in enumerate(samples):
+            counts = sample.counts[..., 0] > 0
+            features = layer.features(sample.x, sample.counts)[counts].double()
+            targets = sample.target[counts].double()
+            if len(samples) == 1:  # halves of the only sample
+                halves[0].add(features[::2], targets[::2])
+                halves[1].add(features[1::2], targets[1::2])
+            else:
+                halves[index % 2].add(features, targets)
+    problem = Problem(torch.arange(inputs, device=device), slice(0, outputs), constant=True)
+    solution = (halves[0] + halves[1]).solve(problem, choose_ridge(halves, problem, _RIDGES))
+    with torch.no_grad():
+        layer.readout.weight.copy_(solution.weights)
+        layer.readout.bias.copy_(solution.constant)
+
+
+def teach(
+    layer: SequenceLayer,
+    samples: Sequence[Sample],
+    drive: Tensor,
+    *,
+    steps: int,
+    lr: float,
+    seed: int,
+    quick: bool,
+    progress: Progress,
+    label: str,
+) -> dict[str, float]:
+    """Start a layer and train it by itself to give what the old one gave, in place.
+
+    Args:
+        layer: In evaluation mode.
+        samples: Calls of the old layer; every fourth is held out to measure on.
+        drive: See `SequenceLayer.start`.
+        steps: Optimizer steps, one sample each; 0 leaves it at the start.
+        lr: Highest learning rate.
+        seed: Draws what the start draws, and chooses the samples.
+        quick: A rehearsal.
+        progress: Where progress is told.
+        label: What it calls the layer.
+
+    Returns:
+        Stage -> error after it: squared distance to what the old layer gave, over its variance.
+    """
+    used, test = split(samples)
+    start(layer, used, drive, torch.Generator().manual_seed(seed))
+    names = tuple(name for name, _ in layer.named_parameters())
+    student = Student(layer, names, lambda sample: layer(sample.x, sample.counts) * sample.counts)
+    errors = {"error at the start (least squares)": error(student, test)}
+    stages = [Stage("error after distillation", names, steps, lr)] if steps else []
+    return run_stages(
+        student, samples, stages, errors, masks={}, seed=seed, quick=quick, progress=progress, label=label
+    )

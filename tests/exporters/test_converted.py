@@ -1,0 +1,162 @@
+"""Converted layers export as plain operators, whole or step by step, and agree with PyTorch at sizes never seen."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from compressor.errors import ExportError
+from compressor.formats import Job
+from compressor.nn.converted.fsmn import FsmnLayer
+from compressor.nn.converted.recurrent import ConvertedRecurrent
+from compressor.nn.structure import replace_module
+from compressor.onnx_graphs import targets
+from compressor.onnx_graphs.partition import survey
+from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.runtimes.steps import Steps
+from compressor.testing import RandomTask, random_lengths
+from exporters.onnx import Options, export
+from tests.surgery import topologies
+from tests.surgery.topologies import CELLS, CLASSES, INPUT
+from tests.tolerances import EXPORTED_FLOAT32
+
+TIMED, LAST = {0: "batch", 1: "time"}, {0: "batch"}
+LOOPS = {"Scan", "Loop", "If", "GRU", "RNN", "LSTM"}
+SHAPES = ((1, 1), (3, 2), (7, 31), (2, 110))
+
+
+def converted(name, **options):
+    """A topology whose recurrent layers are FSMN layers of random weights."""
+    torch.manual_seed(0)
+    model = getattr(topologies, name)(CELLS["gru"]).eval()
+    for path, old in [(path, part) for path, part in model.named_modules() if isinstance(part, nn.GRU)]:
+        new, width, directions = [], old.input_size, 2 if old.bidirectional else 1
+        for _ in range(old.num_layers):
+            new.append(_layer(width, old.hidden_size * directions, **options))
+            width = old.hidden_size * directions
+        replace_module(
+            model,
+            path,
+            ConvertedRecurrent(
+                new, batch_first=old.batch_first, bidirectional=old.bidirectional, has_cell_state=False, dropout=0.0
+            ),
+        )
+    return model.eval()
+
+
+def _layer(inputs, outputs, **options):
+    return FsmnLayer(inputs, outputs, **({"projection": 7, "hidden": 11, "order": 3, "dilations": (1, 2)} | options))
+
+
+def task_of(model):
+    def example(batch, length):
+        lengths = random_lengths(batch, length)
+        lengths[0] = length
+        return torch.randn(batch, length, INPUT), lengths
+
+    with torch.no_grad():
+        timed = model(*example(2, 5)).dim() == 3
+    return RandomTask({"features": TIMED, "lengths": LAST}, {"scores": TIMED if timed else LAST}, example, model)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["EveryStep", "LastState", "Stacked", "SequenceFirst", "Packed", "PackedMean", "TwoModules", "UsedTwice",
+     "IndexByLength", "ConvolutionInFront"],
+)  # fmt: skip
+def test_a_whole_file_agrees_at_sizes_never_seen_and_has_no_loop(tmp_path, name):
+    model = converted(name)
+    task, path = task_of(model), tmp_path / "model.onnx"
+    artifact = export(Job(model, task, path, Options()))
+    assert artifact.parity.passed
+    assert not LOOPS & set(artifact.operators)
+    for shape in SHAPES:
+        inputs = task.example(*shape)
+        with torch.no_grad():
+            torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+
+
+@pytest.mark.parametrize("name", ["Bidirectional", "BothLastStates", "Packed"])
+def test_a_layer_that_looks_ahead_is_exported_whole_and_has_no_step(tmp_path, name):
+    model = converted(name, lookahead=2)
+    task, path = task_of(model), tmp_path / "model.onnx"
+    assert export(Job(model, task, path, Options())).parity.passed
+    for shape in SHAPES:
+        inputs = task.example(*shape)
+        with torch.no_grad():
+            torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+    with pytest.raises(ExportError, match="positions ahead") as caught:
+        export(Job(model, task, tmp_path / "again.onnx", Options(stream=True)))
+    assert "`lookahead: 0`" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk"), [("EveryStep", 1), ("Stacked", 4), ("SequenceFirst", 1), ("Packed", 1), ("Packed", 4)]
+)
+def test_a_step_file_gives_what_the_whole_file_gives_at_ten_times_the_traced_length(tmp_path, name, chunk):
+    model = converted(name)
+    task = task_of(model)
+    artifact = export(Job(model, task, tmp_path / "model.onnx", Options(stream={"chunk": chunk})))
+    assert artifact.step.parity.passed
+    whole, step = OnnxFile(tmp_path / "model.onnx"), Steps(tmp_path / "model.step.onnx")
+    assert not LOOPS & set(artifact.step.operators)
+    x = torch.randn(1, 120, INPUT)
+    lengths = torch.tensor([120])
+    with torch.no_grad():
+        torch.testing.assert_close(step(x, lengths), whole(x, lengths), atol=1e-5, rtol=0)
+        torch.testing.assert_close(step(x, lengths), model(x, lengths), **EXPORTED_FLOAT32)
+
+
+class Frames(nn.Module):
+    """Two layers and a head, frame by frame."""
+
+    def __init__(self, width=48):
+        super().__init__()
+        layers = [
+            FsmnLayer(INPUT, width, projection=width, hidden=2 * width, order=9, dilations=(1,)),
+            FsmnLayer(width, width, projection=width, hidden=2 * width, order=9, dilations=(1, 2)),
+        ]
+        self.rnn = ConvertedRecurrent(layers, batch_first=True, bidirectional=False, has_cell_state=True, dropout=0.0)
+        self.head = nn.Linear(width, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0])
+
+
+@pytest.fixture(scope="module")
+def frames():
+    torch.manual_seed(0)
+    model = Frames().eval()
+    task = RandomTask({"x": TIMED}, {"y": TIMED}, lambda batch, length: (torch.randn(batch, length, INPUT),), model)
+    return model, task
+
+
+@pytest.mark.parametrize("target", ["qnn", "nnapi", "coreml"])
+def test_accelerators_take_every_node_of_the_float_file(tmp_path, frames, target):
+    model, task = frames
+    export(Job(model, task, tmp_path / "model.onnx", Options(shapes={"batch": 1, "time": 11})))
+    taken = survey(onnx.load(tmp_path / "model.onnx"), targets.get(target))
+    assert (taken.taken, taken.partitions) == (taken.nodes, 1)
+
+
+@pytest.mark.parametrize("form", ["whole", "step"])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_a_calibrated_file_of_integers_is_taken_whole_and_nearly_a_quarter_of_the_size(
+    tmp_path, frames, form, per_channel
+):
+    model, task = frames
+    sizes = {"stream": True} if form == "step" else {"shapes": {"batch": 1, "time": 11}}
+    rounding = {"quantize_for": "npu", "calibration_samples": 12, "per_channel": per_channel}
+    rounded, plain = tmp_path / "rounded.onnx", tmp_path / "plain.onnx"
+    artifact = export(Job(model, task, rounded, Options(precision="int8", rounding=rounding, **sizes)))
+    floats = export(Job(model, task, plain, Options(**sizes)))
+    if form == "step":
+        artifact, floats, rounded = artifact.step, floats.step, tmp_path / "rounded.step.onnx"
+    assert {item.form for item in artifact.quantization.matrices} == {"static"}
+    assert not {"Scan", "Loop"} & set(artifact.operators)
+    assert floats.bytes / artifact.bytes > 2.9  # the scales of a file this small weigh
+    for target in ("qnn", "nnapi"):
+        taken = survey(onnx.load(rounded), targets.get(target))
+        assert (taken.taken, taken.partitions) == (taken.nodes, 1), taken.refusals
