@@ -62,6 +62,8 @@ class Options(RoundedOptions):
     """Also compile the code for this processor and run it there, emulated: it has to give what it gives here, and the
     report has flash, RAM and instructions. Needs Debian's gcc-arm-none-eabi, libnewlib-arm-none-eabi and
     qemu-system-arm."""
+    layouts: tuple[Literal["cmake", "arduino", "esp-idf", "zephyr"], ...] = ()
+    """Also pack the two files as these tool chains take them: `model.step.arduino.zip`, with a folder to unpack."""
     sanitize: bool = True
     """Run the code once with the compiler's sanitizers of addresses and undefined behaviour, if it has them."""
 
@@ -160,7 +162,7 @@ def _proven(job: Job[Options], made: _Made, tools: Tools | None) -> _Made:
     """With a few calls and what they gave beside it; and run on the target, if there is one."""
     from compressor.runtimes.microcontroller.proof import KEY, read, verify
     from compressor.runtimes.runtime_file import description_path, read_description
-    from exporters.c_code import proof
+    from exporters.c_code import layouts, proof
 
     path = made.candidate.path
     told = proof.proof_of(job, path, rounds=job.options.activations != "float32")
@@ -171,6 +173,10 @@ def _proven(job: Job[Options], made: _Made, tools: Tools | None) -> _Made:
     test = path.with_name(f"{path.name.removesuffix('.c')}.proof.h")
     test.write_text(proof.header(made.written, told), encoding="ascii")
     extras = {**made.candidate.extras, test: "a test for your board"}
+    for layout in dict.fromkeys(job.options.layouts):
+        packed = path.with_name(f"{path.name.removesuffix('.c')}.{layout}.zip")
+        packed.write_bytes(layouts.archive(layout, made.written, path.name))
+        extras[packed] = f"both files for {layout}"
     emulated = None
     if job.options.target is not None and tools is not None:
         emulated = verify(*read(path), boards.BOARDS[job.options.target], tools)

@@ -104,3 +104,19 @@ def gather(program: Program, node: ir.Node) -> None:
         (*place.strides[:axis], *(0 for _ in range(count)), *(0 for _ in inner)),
     ]
     program.lines += loops((*outer, *indices.shape, *inner), walks, body)
+
+
+def gather_elements(program: Program, node: ir.Node) -> None:
+    """For each place of the indices, what stands there in the input, along one axis at the index instead."""
+    place, indices = program.place(node.inputs[0]), program.place(node.inputs[1])
+    axis = int(attributes(node).get("axis", 0)) % len(place.shape)
+    size, step = place.shape[axis], place.strides[axis]
+    target = program.result(node.outputs[0], node)
+
+    def body(index: list[str]) -> list[str]:
+        row = indices.at(index[1])
+        element = f"({row} < 0 ? {row} + {size} : {row}) * {step}"
+        return [f"{target.at(index[0])} = {place.at(f'{index[2]} + {element}' if index[2] != '0' else element)};"]
+
+    others = tuple(0 if own == axis else stride for own, stride in enumerate(place.strides))
+    program.lines += loops(indices.shape, [target.strides, indices.strides, others], body)

@@ -29,6 +29,7 @@ WRITERS: Mapping[str, Callable[[Program, ir.Node], None]] = {
     "Conv": products.convolution,
     "Expand": shaping.expand,
     "Gather": shaping.gather,
+    "GatherElements": shaping.gather_elements,
     "Gemm": products.gemm,
     "LayerNormalization": reductions.layer_norm,
     "MatMul": products.matmul,

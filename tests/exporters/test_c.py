@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import zipfile
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -207,3 +208,11 @@ def test_a_missing_emulator_is_named_before_any_work(gru, tmp_path, monkeypatch)
 def test_a_sequence_needs_a_length():
     with pytest.raises(ValueError, match="needs `length`"):
         EXPORTERS["c"].options.model_validate({"form": "sequence"})
+
+
+def test_archives_for_tool_chains_lie_beside_the_code(gru, tmp_path):
+    artifact = export(gru, tmp_path, layouts=["arduino", "zephyr"])
+    names = {part.path for part in artifact.parts if not part.shipped}
+    assert {"model.step.arduino.zip", "model.step.zephyr.zip"} <= names
+    with zipfile.ZipFile(tmp_path / "model.step.zephyr.zip") as packed:
+        assert packed.read("model/model.step.c") == (tmp_path / "model.step.c").read_bytes()

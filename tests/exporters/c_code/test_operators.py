@@ -196,6 +196,18 @@ def test_rows_of_a_table_are_looked_up(tmp_path):
 
 
 @needs_compiler
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_elements_are_looked_up_along_an_axis(axis, tmp_path):
+    node = helper.make_node("GatherElements", ["x", "i"], ["y"], axis=axis)
+    shape = (2, 3, 5)
+    size = [*shape]
+    size[axis] = 4
+    chosen = RANDOM.integers(-shape[axis], shape[axis], size)
+    model = graph([node], [("x", shape), ("i", size, INT)], [("y", size)])
+    assert is_right(model, {"x": normal(*shape), "i": chosen}, tmp_path)
+
+
+@needs_compiler
 def test_parts_are_put_side_by_side_and_memory_is_used_again(tmp_path):
     nodes = [helper.make_node("Tanh", ["x"], ["a0"])]
     nodes += [helper.make_node("Exp", [f"a{index}"], [f"b{index}"]) for index in range(1)]

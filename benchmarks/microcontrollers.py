@@ -1,0 +1,212 @@
+"""Models as C on emulated Cortex-M4 and M7: flash, RAM, instructions; writes docs/results/microcontrollers.md.
+
+    python benchmarks/microcontrollers.py [--battery soc_model_legacy.onnx]
+
+The battery model's weights are those of the file that is named: `soc_model_legacy.onnx` of the public repository
+aturevsk/SOC_model, of which you need a copy; without it the same layers are trained here to follow a filter. Needs
+gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm. Counts do not depend on how busy this machine is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.battery import BatteryTask, battery, errors, smaller  # noqa: E402
+from compressor.formats import EXPORTERS, Job  # noqa: E402
+from compressor.pipeline.run import run as run_recipe  # noqa: E402
+from compressor.recipe.loading import load as load_recipe  # noqa: E402
+from compressor.runtimes.microcontroller.boards import BOARDS, tools  # noqa: E402
+from compressor.runtimes.microcontroller.program import Call  # noqa: E402
+from compressor.runtimes.microcontroller.proof import OPTIMISATION, read, verify  # noqa: E402
+from compressor.runtimes.microcontroller.running import run as run_there  # noqa: E402
+from compressor.surgery.units.choice import Amount  # noqa: E402
+from compressor.surgery.units.removal import prune  # noqa: E402
+from compressor.task.guard import GuardedTask  # noqa: E402
+from compressor.task.loading import load as load_task  # noqa: E402
+from compressor.testing import RandomTask, normal  # noqa: E402
+
+if TYPE_CHECKING:
+    from compressor.report import Emulated
+
+TIMED = {0: "batch", 1: "time"}
+FORMS: dict[str, dict[str, Any]] = {
+    "float": {},
+    "int8": {"precision": "int8", "activations": "int16", "quantized_error": 0.9},
+    "int4": {"precision": "int4", "activations": "int16", "quantized_error": 0.9},
+    "half the units, int8": {"precision": "int8", "activations": "int16", "quantized_error": 0.9},
+}
+PAGE = """# On emulated microcontrollers
+
+Made by `python benchmarks/microcontrollers.py{command}`. `format: c`, `math: fast`, compiled with {compiler}
+and run on {boards}. Flash is the whole program (model, C library, start-up), RAM the struct,
+inputs, outputs and the deepest stack, instructions those of one step, counted by QEMU. **Emulated: numbers and sizes
+are right, and none of this is a time**; a processor takes one or more cycles for each instruction.
+
+## Sizes
+
+A step of two models with random weights; inputs of products in 16 bits with `int8` and `int4`. Every row gives on both
+boards what it gives on the machine that compared it with PyTorch.
+
+| model | form | flash | RAM | of it stack | instructions a step, M4 | M7 |
+|---|---|---|---|---|---|---|
+{rows}
+
+A float product takes about 4.5 instructions on a Cortex-M4, two products of whole numbers about 5.5; weights of 4
+bits have to be unpacked and take more than floats. onnx2c is not in the table: its
+submodules were not at hand to build it.
+
+## The public battery model
+
+{battery}
+
+## Japanese vowels
+
+{vowels}
+"""
+
+
+class Wake(nn.Module):
+    """A wake word: two GRU layers of 96 units on 40 features."""
+
+    features = 40
+
+    def __init__(self) -> None:
+        """Random weights."""
+        super().__init__()
+        self.rnn, self.head = nn.GRU(40, 96, 2, batch_first=True), nn.Linear(96, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, 40) -> (B, T, 3)."""
+        return self.head(self.rnn(x)[0])
+
+
+class Beat(nn.Module):
+    """A beat tracker: in each frame a convolution along 136 bands, then two LSTM layers of 150 units."""
+
+    features = 136
+
+    def __init__(self) -> None:
+        """Random weights."""
+        super().__init__()
+        self.conv, self.dense = nn.Conv1d(1, 2, 10, stride=2), nn.Linear(2 * 64, 150)
+        self.rnn, self.head = nn.LSTM(150, 150, 2, batch_first=True), nn.Linear(150, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, 136) -> (B, T, 3)."""
+        bands = self.conv(x.flatten(0, 1).unsqueeze(1)).relu().flatten(1)
+        return self.head(self.rnn(self.dense(bands).unflatten(0, x.shape[:2]))[0])
+
+
+def main() -> None:
+    """Run all and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--battery", type=Path, help="the public model's soc_model_legacy.onnx")
+    weights = parser.parse_args().battery
+    torch.manual_seed(0)
+    models: dict[str, nn.Module] = {"wake word, GRU 40, 96, 96": Wake(), "beat tracker, conv, LSTM 2 x 150": Beat()}
+    rows = [row for name, model in models.items() for row in sizes(name, model.eval())]
+    compiler, emulator = tools().describe()
+    page = PAGE.format(
+        command=" --battery soc_model_legacy.onnx" if weights else "",
+        compiler=f"{compiler} {OPTIMISATION} and newlib",
+        boards=f"{emulator}'s {' and '.join(board.machine for board in BOARDS.values())}",
+        rows="\n".join(rows),
+        battery=battery_section(weights),
+        vowels=vowels_section(),
+    )
+    (ROOT / "docs" / "results" / "microcontrollers.md").write_text(page, encoding="utf-8")
+
+
+def sizes(name: str, model: Any) -> list[str]:
+    """The rows of a model."""
+    half = prune(
+        model, {}, [(torch.randn(2, 5, model.features),)], names=["rnn"], amount=Amount(ratio=0.5)
+    ).model.eval()
+    rows, shared = [], {}
+    for form, options in FORMS.items():
+        chosen = half if form.startswith("half") else model
+        task = RandomTask({"x": TIMED}, {"y": TIMED}, normal(model.features), chosen)
+        with tempfile.TemporaryDirectory() as place:
+            settings = {"math": "fast", "target": "cortex-m4", **options}
+            job = _job(chosen, task, Path(place), settings, shared.setdefault(id(chosen), {}))
+            m4 = EXPORTERS["c"].export(job).emulated
+            m7 = verify(*read(job.path), BOARDS["cortex-m7"], tools())
+        assert m4 is not None
+        assert m7.agrees
+        rows.append(f"| {name} | {form} | {_cells(m4)} | {m7.instructions:,} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def _job(model: nn.Module, task: Any, folder: Path, settings: dict[str, Any], shared: Any = None) -> Job[Any]:
+    options = EXPORTERS["c"].options.model_validate(settings)
+    return Job(model, task, folder / options.file_name(), options, shared=shared)
+
+
+def _cells(there: Emulated) -> str:
+    return f"{there.flash_bytes:,} B | {there.ram_bytes:,} B | {there.stack_bytes:,} B | {there.instructions:,}"
+
+
+def battery_section(weights: Path | None) -> str:
+    """The two-layer LSTM as it is and compressed: one program a row."""
+    model = battery(weights)
+    task = BatteryTask(model)
+    head = "| form | flash | RAM | of it stack | instructions a step | mean error | largest |"
+    lines = [head, "|---|---|---|---|---|---|---|"]
+    with tempfile.TemporaryDirectory() as place:
+        for form in ("float", "int8", "int4"):
+            job = _job(model, task, Path(place), {"math": "fast", "target": "cortex-m4", **FORMS[form]})
+            there = EXPORTERS["c"].export(job).emulated
+            lines.append(f"| {form} | {_cells(there)} | {errors(job.path, model, task)} |")
+        for ratio in (0.5, 0.75):
+            out = Path(place) / f"run{ratio}"
+            report = run_recipe(smaller(ratio), GuardedTask(task, __file__), out, probes=False)
+            artifact = report.compressed[0].artifact
+            met = "" if all(limit.met for limit in report.limits) else " (limits missed)"
+            form = f"{ratio:.0%} of the units removed, taught by the original, int8{met}"
+            lines.append(f"| {form} | {_cells(artifact.emulated)} | {errors(out / artifact.path, model, task)} |")
+    print("\n".join(lines), flush=True)
+    return "\n".join(lines)
+
+
+def vowels_section() -> str:
+    """The quickstart's model as C classifies its 370 test sequences on the board."""
+    folder = ROOT / "samples" / "japanese_vowels"
+    task = load_task(str(folder / "task.py"))
+    c = "exports.0={format: c, precision: int8, activations: int16, math: fast, target: cortex-m4}"
+    with tempfile.TemporaryDirectory() as place:
+        report = run_recipe(load_recipe("quickstart", [c]), task, Path(place) / "run", probes=False)
+        measured = report.compressed[0]
+        code, _ = read(Path(place) / "run" / measured.artifact.path)
+        from vowels import test_data
+
+        (features, lengths), speakers = test_data()
+        steps = [(sample, t) for sample, length in enumerate(lengths.tolist()) for t in range(length)]
+        calls = [Call([features[sample, t].numpy().reshape(code.inputs[0].shape)], t == 0) for sample, t in steps]
+        outcome = run_there(code, calls, BOARDS["cortex-m4"], tools(), flags=[OPTIMISATION])
+    last = {sample: outputs[0].ravel() for (sample, _), outputs in zip(steps, outcome.outputs, strict=True)}
+    right = sum(int(np.argmax(last[sample])) == int(speaker) for sample, speaker in enumerate(speakers))
+    there = measured.artifact.emulated
+    text = (
+        f"The quickstart's GRU as C (`int8`, inputs in 16 bits): {_cells(there)} (flash, RAM, of it stack, "
+        f"instructions of a step). On the emulated Cortex-M4 it takes {len(steps):,} steps and classifies {right} of "
+        f"{len(speakers)} test sequences rightly, {right / len(speakers):.4f}; the file on this machine "
+        f"{measured.score.value:.4f}, the original {report.original.score.value:.4f}."
+    )
+    print(text, flush=True)
+    return text
+
+
+if __name__ == "__main__":
+    main()
