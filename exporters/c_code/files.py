@@ -66,6 +66,8 @@ def write(
     ]
     arguments = {item.title: item.name for item in inputs} | {item.title: f"s->{item.name}" for item in states}
     program = Program(model.graph, arguments, {item.title: item.name for item in outputs}, WRITERS, rounding=rounding)
+    unread = {value.name for value in model.graph.inputs if not value.uses() and not value.is_graph_output()}
+    starts = [f"(void){item.name};" for item in inputs if item.title in unread]
     ends = [_end(program.results[item.title], item.name, item.size) for item in outputs]
     for item in states:
         ends.append(_end(program.results[carried[item.title].next_name], f"s->{item.name}", item.size))
@@ -75,7 +77,7 @@ def write(
         header_name,
         _header(name, call, inputs, outputs, states, program, facts, info),
         _code(
-            name, call, header_name, inputs, outputs, states, program, [line for line in ends if line], facts, fast_math
+            name, call, header_name, inputs, outputs, states, program, starts, [*filter(None, ends)], facts, fast_math
         ),
         tuple(inputs),
         tuple(outputs),
@@ -166,13 +168,14 @@ def _code(
     outputs: Sequence[Field],
     states: Sequence[Field],
     program: Program,
+    starts: Sequence[str],
     ends: Sequence[str],
     facts: Sequence[str],
     fast_math: bool,
 ) -> str:
     constants = "\n".join(_constant(item) for item in program.constants.values())
     start, initial = _initial(states)
-    body = "\n".join(f"    {line}" if line else "" for line in (*_work(program), *program.lines, *ends))
+    body = "\n".join(f"    {line}" if line else "" for line in (*_work(program), *starts, *program.lines, *ends))
     known = dict(KERNELS)
     if fast_math:
         known, body = {**FAST, **{name: fast(text) for name, text in known.items() if name not in FAST}}, fast(body)

@@ -208,6 +208,12 @@ def test_elements_are_looked_up_along_an_axis(axis, tmp_path):
 
 
 @needs_compiler
+def test_an_input_that_nothing_reads_is_no_warning(tmp_path):
+    model = graph([helper.make_node("Neg", ["x"], ["y"])], [("x", [3]), ("lengths", [1], INT)], [("y", [3])])
+    assert is_right(model, {"x": normal(3), "lengths": np.array([2])}, tmp_path)
+
+
+@needs_compiler
 def test_parts_are_put_side_by_side_and_memory_is_used_again(tmp_path):
     nodes = [helper.make_node("Tanh", ["x"], ["a0"])]
     nodes += [helper.make_node("Exp", [f"a{index}"], [f"b{index}"]) for index in range(1)]
