@@ -41,9 +41,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from compressor import __version__
+        from compressor.version import VERSION
 
-        emit(f"compressor {__version__}")
+        emit(f"compressor {VERSION}")
         raise typer.Exit
 
 
