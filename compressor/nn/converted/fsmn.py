@@ -220,7 +220,7 @@ class FsmnLayer(SequenceLayer):
 
     def _start_projection(self, x: Tensor, drive: Tensor) -> int:
         """Fill `project`; gives the number of different directions."""
-        x, drive = x.double(), drive.double()
+        x, drive = x.cpu().double(), drive.cpu().double()
         mean, deviation = x.mean(0), x.std(0, unbiased=False).clamp_min(1e-6)
         _, vectors = torch.linalg.eigh((drive * deviation).T @ (drive * deviation))  # ascending
         channels = self.project.out_features

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compressor.surgery.trace.labels import filled, place, varies
+from compressor.surgery.trace.meeting import aligned, of_one_axis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -173,11 +174,15 @@ def pointwise(
 ) -> None:
     """Join the units that meet; `before` are the labels of the tensors."""
     shape = outputs[0].size()
+    if trace.tables.takes(tensors, outputs):
+        return
+    before = aligned(trace, tensors, before, shape)
     present = [label.expand(shape) for label in before if label is not None and label.numel()]
     if not present:
         for output in outputs:
             trace.write(output, None)
         return
+    present = of_one_axis(trace, present)
     labels = torch.stack(present).amax(0)
     for other in present:
         trace.atoms.join(labels.numpy(), other.numpy())
