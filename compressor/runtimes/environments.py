@@ -30,7 +30,7 @@ from compressor.runtimes.workers import chromium
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["RUNTIMES", "Found", "Runtime", "folder", "install", "known", "locate", "need", "versions"]
+__all__ = ["RUNTIMES", "Found", "Runtime", "folder", "install", "known", "locate", "need", "npm_packages", "versions"]
 
 _MARK = "installed.json"
 _TRY_SECONDS = 120
@@ -104,6 +104,14 @@ def need(name: str) -> Found:
     return found
 
 
+def npm_packages(name: str) -> Path:
+    """The `node_modules` of a runtime, whether or not this machine has a browser; raises `ExportError`."""
+    made = folder(known(name))
+    if not (made / _MARK).is_file():
+        raise ExportError(f"{known(name).title} is not installed", hint=f"compressor runtimes install {name}")
+    return made / "node_modules"
+
+
 def install(name: str) -> Found:
     """Make an environment of its own for a runtime, in the user's cache folder; one that is there is replaced.
 
@@ -127,8 +135,6 @@ def install(name: str) -> Found:
 
 
 def _install_for_browser(runtime: Runtime, made: Path) -> Found:
-    if chromium.find() is None:
-        raise ExportError(_NO_BROWSER, hint="on Debian: apt-get install chromium")
     with writing(made):
         shutil.rmtree(made, ignore_errors=True)
     try:
