@@ -1,6 +1,7 @@
 """Which models run right in which runtime: topologies of the tests, whole and as a step, in every runtime.
 
     python benchmarks/runtimes.py [--out FOLDER] [--only WORD] [--backwards] [--again RUNTIME] [--table PAGE]
+    python benchmarks/runtimes.py --runtime web [--table PAGE]
 
 Every cell is an export with all its checks, and one more comparison with PyTorch in the runtime itself, at batch sizes,
 lengths and numbers that the exporter has not seen. A cell is `ok` with the largest absolute error, or refused with the
@@ -8,7 +9,8 @@ reason; a file that leaves an exporter and is wrong is a silent error, and the c
 
 Cells are kept in FOLDER, one file a topology, and not computed again: delete a file, or take another folder, for that;
 `--again RUNTIME` computes the refused and wrong cells of a runtime anew. Formats that came later are added.
-`--table` writes the table between two marks of a page, from all that FOLDER has, and computes nothing.
+`--table` writes the table between two marks of a page, from all that FOLDER has, and computes nothing. `--runtime`
+computes the cells of one runtime alone; with `--table` it writes its column, and leaves the others as they are.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from compressor.task.contract import Task
 
 FORMS = ("sequence", "step")
-CHECKED = {"openvino": "OpenVINO", "tract": "tract"}
+CHECKED = {"openvino": "OpenVINO", "tract": "tract", "web": "web"}
 """Runtimes that take the ONNX file."""
 TITLES = {"ort": "ONNX Runtime, .ort", "mnn": "MNN", "ncnn": "ncnn", "litert": "LiteRT", "executorch": "ExecuTorch"}
 SEED = 977
@@ -191,10 +193,11 @@ def every_topology() -> list[Topology]:
 # --- one topology ---
 
 
-def examine(topology: Topology, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All cells of one topology, those that are known already as they are."""
+def examine(topology: Topology, known: list[dict[str, Any]], only: str = "") -> list[dict[str, Any]]:
+    """All cells of one topology, or those of one runtime; what is known already as it is."""
     found = {(cell["form"], cell["runtime"]): cell for cell in known}
-    runtimes = ("onnxruntime", *CHECKED, *(name for name in EXPORTERS if name != "onnx"))
+    every = ("onnxruntime", *CHECKED, *(name for name in EXPORTERS if name != "onnx"))
+    runtimes = (only,) if only else every
     missing = [(form, runtime) for form in FORMS for runtime in runtimes if (form, runtime) not in found]
     built: tuple[nn.Module, Task] | None = None
     shared: dict[tuple[Any, ...], Any] = {}
@@ -350,6 +353,27 @@ def table(cells: list[dict[str, Any]]) -> str:
     return "\n".join([head, *lines, *said])
 
 
+def with_column(old: str, cells: list[dict[str, Any]], runtime: str) -> str:
+    """A table in which the column of one runtime is new; of rows that were not computed it is empty."""
+    title = {**CHECKED, **TITLES}[runtime]
+    found = {(cell["topology"], cell["form"]): cell for cell in cells if cell["runtime"] == runtime}
+    reasons: dict[str, int] = {}
+    lines, place = [], None
+    for line in old.splitlines():
+        parts = [part.strip() for part in line.strip("|").split("|")] if line.startswith("| ") else []
+        if parts[:2] == ["topology", "form"]:
+            place = parts.index(title) if title in parts else len(parts)
+            parts[place : place + 1] = [title]
+        elif line.startswith("|---"):
+            line = "|" + "---|" * max(line.count("---"), (place or 0) + 1)  # noqa: PLW2901
+        elif parts and place is not None:
+            cell = found.get((parts[0], parts[1]))
+            parts[place : place + 1] = ["" if cell is None else _text(cell, reasons).replace("(", f"({title} ")]
+        lines.append(f"| {' | '.join(parts)} |" if parts else line)
+    lines = [line for line in lines if not line.startswith(f"* {title} ")]
+    return "\n".join([*lines, *(f"* {title} {number}: {reason}" for reason, number in reasons.items())])
+
+
 def _text(cell: dict[str, Any], reasons: dict[str, int]) -> str:
     if cell["state"] == "ok":
         return f"{cell['error']:.0e}"
@@ -393,13 +417,18 @@ def main() -> int:
     parser.add_argument("--only", default="", help="topologies whose name holds this word")
     parser.add_argument("--backwards", action="store_true", help="from the last topology, to meet another process")
     parser.add_argument("--again", default="", help="a runtime whose refused and wrong cells are computed anew")
+    parser.add_argument(
+        "--runtime", default="", help="the only one whose cells are computed, or whose column is written"
+    )
     parser.add_argument("--table", type=Path, help="write the table into this page, between its marks")
     options = parser.parse_args()
     if options.table is not None:
         cells = read(options.out)
         page = options.table.read_text(encoding="utf-8")
         before, rest = page.split(START)
-        options.table.write_text(f"{before}{START}\n{table(cells)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        old, after = rest.split(END)
+        new = with_column(old.strip(), cells, options.runtime) if options.runtime else table(cells)
+        options.table.write_text(f"{before}{START}\n{new}\n{END}{after}", encoding="utf-8")
         return int(any(cell["state"] == "WRONG" for cell in cells))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -412,7 +441,7 @@ def main() -> int:
         path = _file(options.out, topology)
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
         kept = [cell for cell in known if cell["runtime"] != options.again or cell["state"] == "ok"]
-        cells = examine(topology, kept)
+        cells = examine(topology, kept, options.runtime)
         if cells != known:
             draft = path.with_suffix(f".{os.getpid()}")
             draft.write_text(json.dumps(cells, indent=1), encoding="utf-8")

@@ -19,6 +19,7 @@ from compressor.measure import float_noise, parity
 from compressor.measure.diagnosis import diagnose
 from compressor.nn.recurrent.layers import parts, recurrent_modules
 from compressor.runtimes.forward import open_forward
+from compressor.task.closures import bind_closures
 from compressor.task.contract import Task
 from compressor.task.fidelity import FIDELITY, fidelity, tensors_of
 from compressor.task.unlabelled import seeded
@@ -87,6 +88,8 @@ class RandomTask(Task):
         self.length, self.min_length, self.max_length = length, min_length, max_length
         self.attention = attention or {}
         self._example, self._model = example, model
+        if model is not None:
+            bind_closures(model)
 
     def model(self) -> nn.Module:
         """A copy of the model; raises `TaskError` if there is none."""

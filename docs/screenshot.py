@@ -13,10 +13,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from browser import Browser, find
+ROOT: Final = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from compressor.runtimes.workers.chromium import Browser, find  # noqa: E402
 
 if TYPE_CHECKING:
-    from browser import Scheme
+    from compressor.runtimes.workers.chromium import Scheme
 
 WIDTHS: Final = (1400, 390)
 SCHEMES: Final[tuple[Scheme, ...]] = ("light", "dark")

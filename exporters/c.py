@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
@@ -32,9 +32,12 @@ if TYPE_CHECKING:
     from compressor.formats import Job
     from compressor.report import Artifact, StreamInfo
     from compressor.runtimes.microcontroller.boards import Tools
-    from exporters.c_code.files import Sources
     from exporters.c_code.rounding import Rounding
+    from exporters.c_code.sources import Sources
     from exporters.quantization.second_order.table import RowTable
+
+
+_BITS = {"int8": 8, "int4": 4}
 
 
 class Options(RoundedOptions):
@@ -46,8 +49,15 @@ class Options(RoundedOptions):
     form: Literal["sequence", "step"] = "step"
     """A step: `chunk` positions in, outputs out, the states carried on in a struct, of causal models only; or a whole
     sequence of `length` positions."""
-    precision: Literal["float32", "int8"] = "float32"
-    """Of the weights of linear and recurrent layers; with int8 each row has a scale, and sums are in float."""
+    precision: Literal["float32", "int8", "int4"] = "float32"
+    """Of the weights of linear and recurrent layers; each row has a scale with int8, and each 32 weights of a row with
+    int4, which lie two in a byte."""
+    activations: Literal["float32", "int16", "int8"] = "float32"
+    """Of the inputs of products whose weights are integers: whole numbers, with one scale for the vector of the moment,
+    are faster where the processor has no vectors of floats (Cortex-M4, M7); sums have 32 bits and cannot overflow."""
+    math: Literal["library", "fast"] = "library"
+    """exp, tanh and sigmoid: those of `math.h`; or shorter ones in single precision, relative error of exp and absolute
+    errors of the others at most 3e-7, which need no table and less flash."""
     target: Literal["cortex-m4", "cortex-m7"] | None = None
     """Also compile the code for this processor and run it there, emulated: it has to give what it gives here, and the
     report has flash, RAM and instructions. Needs Debian's gcc-arm-none-eabi, libnewlib-arm-none-eabi and
@@ -59,7 +69,19 @@ class Options(RoundedOptions):
     def _sequences_have_a_length(self) -> Options:
         if self.form == "sequence" and self.length is None:
             raise ValueError("`form: sequence` needs `length`: C without a heap knows all sizes")
+        if self.precision == "float32" and self.activations != "float32":
+            raise ValueError("`activations` in whole numbers go with `precision: int8` or `int4`")
         return self
+
+    def unrounded(self) -> Self:
+        """The same in float32."""
+        return super().unrounded().model_copy(update={"activations": "float32"})
+
+    @property
+    def how_rounded(self) -> str:
+        """What has which scale."""
+        inputs = "floats" if self.activations == "float32" else f"{self.activations} with the scale of the moment"
+        return f"a scale for {'each row' if self.precision == 'int8' else '32 weights'}, inputs of products in {inputs}"
 
     @property
     def emulates(self) -> bool:
@@ -83,7 +105,9 @@ def export(job: Job[Options]) -> Artifact:
         if job.options.compresses:
             from exporters.c_code.rounding import Rounding
 
-            candidates.append(_candidate(job, source, folder / job.options.precision, Rounding(_table(job))))
+            bits = _BITS[job.options.precision]
+            rounding = Rounding(_table(job, bits), bits, job.options.activations)
+            candidates.append(_candidate(job, source, folder / job.options.precision, rounding))
         candidates[-1] = _proven(job, candidates[-1], tools)
         return deliver_rounded([made.candidate for made in candidates], job)
 
@@ -105,8 +129,9 @@ def _candidate(job: Job[Options], source: Path, folder: Path, rounding: Rounding
     file = OnnxFile(source)
     info = read_info(file)
     stem = job.path.name.removesuffix(".c")
-    facts = _facts(job, info, rounding is not None)
-    written = write(_graph(source), stem, info, rounding=rounding, facts=facts)
+    facts = _facts(job, info, rounding)
+    fast = job.options.math == "fast"
+    written = write(_graph(source), stem, info, rounding=rounding, facts=facts, fast_math=fast)
     code, header = folder / job.path.name, folder / written.header_name
     code.write_text(written.code, encoding="ascii")
     header.write_text(written.header, encoding="ascii")
@@ -138,7 +163,7 @@ def _proven(job: Job[Options], made: _Made, tools: Tools | None) -> _Made:
     from exporters.c_code import proof
 
     path = made.candidate.path
-    told = proof.proof_of(job, path, rounds=False)
+    told = proof.proof_of(job, path, rounds=job.options.activations != "float32")
     beside = description_path(path)
     description = read_description(path)
     details = {**description.details, KEY: told.text()}
@@ -165,23 +190,24 @@ def _graph(source: Path) -> ir.Model:
     return ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load(source), data_prop=True))
 
 
-def _facts(job: Job[Options], info: StreamInfo | None, rounds: bool) -> list[str]:
+def _facts(job: Job[Options], info: StreamInfo | None, rounding: Rounding | None) -> list[str]:
     from compressor import __version__
 
     form = f"one step of {info.chunk} position(s)" if info else f"a whole sequence of {job.options.length} positions"
     return [
-        f"{job.path.name}: {form}, weights in {'8 bits, a scale for each row' if rounds else 'float'}.",
+        f"{job.path.name}: {form}, weights in {f'{rounding.bits} bits' if rounding else 'float'}.",
         f"Written by edge-compressor {__version__}; compiled and compared with PyTorch when it was written.",
         "C99; needs math.h and string.h, no heap, no files. Do not edit: export again.",
     ]
 
 
-def _table(job: Job[Options]) -> RowTable | None:
+def _table(job: Job[Options], bits: int) -> RowTable | None:
     """Rows rounded by second order on training data; None if the task has none."""
+    from exporters.c_code.product_kernels import BLOCK
     from exporters.quantization import calibration
     from exporters.quantization.second_order.table import fill
 
     data = calibration.calibration(job.task, 64, job.seed, real=False)
     if not data.real:
         return None
-    return fill(private_copy(job.model), data.seen, bits=lambda rows, matrix: (8,), block=32)
+    return fill(private_copy(job.model), data.seen, bits=lambda rows, matrix: (bits,), block=BLOCK)

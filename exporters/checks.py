@@ -74,6 +74,7 @@ def in_other_runtimes(
     reference: nn.Module, candidate: Path, job: Job[ExportOptions], runtimes: Sequence[str]
 ) -> tuple[RuntimeCheck, ...]:
     """Agreement of the file with PyTorch in each further runtime; raises `ParityError` if one is not right."""
+    from exporters import in_browser
     from exporters.passes import fixed_shapes
 
     checks = []
@@ -87,7 +88,8 @@ def in_other_runtimes(
                 f"the exported file is right in ONNX Runtime and disagrees with PyTorch in {version}",
                 hint=f"{known}leave `{runtime}` out of `check_in` if the file is not for it",
             )
-        checks.append(RuntimeCheck(runtime=version, parity=compared))
+        timed = in_browser.latencies(candidate, job) if runtime == "web" else ()
+        checks.append(RuntimeCheck(runtime=version, parity=compared, latencies=timed))
     return tuple(checks)
 
 

@@ -54,8 +54,8 @@ def deliver_rounded(candidates: Sequence[Candidate], job: Job[RoundedOptions]) -
     loose = options.model_copy(update={"atol": part * scale, "rtol": 0.0})
     worst = max(point.max_absolute for point in compared.points)
     note = (
-        f"{options.precision}: weights have a scale for each output, activations that of the moment. In float32 the "
-        f"file has {before} bytes and agrees with PyTorch to {worst:.2g}; quantized "
+        f"{options.precision}: {options.how_rounded}. In float32 the file has {before} bytes and agrees with PyTorch "
+        f"to {worst:.2g}; quantized "
         f"it may be off by {part:g} of the largest output, {scale:.3g}, and the metric has the last word."
     )
     candidate = replace(final, notes=(*final.notes, note))

@@ -71,6 +71,11 @@ class RoundedOptions(FixedLengthOptions):
         """Whether weights are stored in fewer bits than float32 has."""
         return self.precision != "float32"
 
+    @property
+    def how_rounded(self) -> str:
+        """What has which scale, for a report."""
+        return "weights have a scale for each output, activations that of the moment"
+
     def unrounded(self) -> Self:
         """The same in float32."""
         return self.model_copy(update={"precision": "float32", "quantized_error": None})

@@ -7,6 +7,7 @@ import typer
 from compressor.cli import (
     bench,
     check,
+    demo,
     doctor,
     draw,
     export,
@@ -76,5 +77,6 @@ app.command("check", short_help="Show what a phone's runtime takes of an ONNX fi
 app.add_typer(runtimes.app, name="runtimes")
 app.command("verify", short_help="Compare files on another processor with this one.")(verify.verify)
 app.command("report", short_help="Show the report of a finished run.")(report.report)
+app.command("demo", short_help="Run a finished run's files on a phone, in its browser.")(demo.demo)
 app.command("reproduce", short_help="Run a finished run again and compare.")(reproduce.reproduce)
 app.command("doctor", short_help="Check this installation.")(doctor.doctor)

@@ -144,7 +144,7 @@ def _runtimes() -> Iterator[Finding]:
 
     for name, runtime in environments.RUNTIMES.items():
         found = environments.locate(name)
-        where = "this environment" if found and not found.own else str(found.python) if found else ""
+        where = "this environment" if found and not found.own else str(found.where) if found else ""
         detail = f"in {where}" if found else f"not installed, {runtime.purpose}; `compressor runtimes install {name}`"
         yield Finding(f"runtime {runtime.title}", "ok" if found else "note", detail)
 

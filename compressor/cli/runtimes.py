@@ -45,9 +45,10 @@ def install(
         environments.known(name)
     for name in names:
         with Terminal() as progress:
-            progress.say(f"installing {', '.join(environments.known(name).requirements)}")
+            runtime = environments.known(name)
+            progress.say(f"installing {', '.join(runtime.requirements or runtime.npm)}")
             found = environments.install(name)
-        say(f"{name}: {environments.versions(found)}, {found.python}")
+        say(f"{name}: {environments.versions(found)}, {found.where}")
 
 
 def examine(name: str) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def examine(name: str) -> dict[str, Any]:
     facts = {"name": name, "title": runtime.title, "purpose": runtime.purpose, "versions": "", "where": ""}
     if found is None:
         return {**facts, "state": "not installed", "where": f"compressor runtimes install {name}"}
-    where = str(found.python) if found.own else "this environment"
+    where = str(found.where) if found.own else "this environment"
     try:
         return {**facts, "state": "ok", "versions": environments.versions(found), "where": where}
     except CompressorError as error:

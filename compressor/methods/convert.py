@@ -40,13 +40,25 @@ _OF_ERRORS = (
 _REMEDY = "a converted layer starts from zeros and gives no `c_n`: name the layer under `ignore`, or use `magnitude`"
 
 
+_FSMN = ("fsmn",)
+OWN_OPTIONS = {
+    "projection": ("fsmn", "lssl"),
+    **dict.fromkeys(("order", "dilations", "lookahead"), _FSMN),
+    "oscillators": ("lssl",),
+    **dict.fromkeys(("cell", "clip"), ("para_rnn",)),
+}
+"""Option -> the only targets that have it."""
+
+
 class Convert(Method):
     """Replace `nn.RNN`, `nn.GRU` and `nn.LSTM` by a layer of another kind, fitted to what the old layer gives.
 
     `fsmn` (feedforward sequential memory) is projections and a depthwise convolution over time: no loop, all of it
     taken by accelerators, a fixed memory of `(order - 1) * sum(dilations)` positions. What has to be remembered longer
-    is lost. The start is solved for by least squares, then each layer learns by itself from the old one; a `retrain`
-    step has to follow.
+    is lost. `lssl` passes channels through damped oscillators: a long memory, a convolution over the whole sequence or
+    a small state, and another sampling rate without training. `para_rnn` is a GRU or LSTM whose units see their own
+    state only: no recurrent matrix, and training over all positions at once. The start is solved for by least squares,
+    then each layer learns by itself from the old one; a `retrain` step has to follow.
     """
 
     summary: ClassVar[str] = "replace recurrent layers by others that accelerators run, to be trained by `retrain`"
@@ -54,8 +66,9 @@ class Convert(Method):
     method: Literal["convert"] = "convert"
     """The recipe word."""
 
-    to: Literal["fsmn"]
-    """What replaces the layers."""
+    to: Literal["fsmn", "lssl", "para_rnn"]
+    """What replaces the layers: `fsmn`, feedforward sequential memory; `lssl`, a linear state-space layer; or
+    `para_rnn`, a diagonal GRU or LSTM."""
 
     targets: Patterns | None = None
     """Globs (or `re:` and a regular expression) on names of recurrent layers or of modules that hold them; all of them
@@ -64,20 +77,32 @@ class Convert(Method):
     ignore: Patterns = ()
     """Globs (or `re:`) of what to leave alone though `targets` names it."""
 
-    projection: Annotated[int, Field(ge=1, le=65536)] | None = None
-    """Channels that have a memory; half of the layer's outputs if left out."""
-
     hidden: Annotated[int, Field(ge=1, le=65536)] | None = None
-    """Units behind each memory; as many as the layer has outputs if left out."""
+    """Units: behind each memory of an FSMN, or with a state of their own; as many as the layer has outputs if left
+    out."""
+
+    projection: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """With `to: fsmn` and `lssl`: channels that have a memory; half of the layer's outputs if left out."""
 
     order: Annotated[int, Field(ge=2, le=1024)] = 20
-    """Positions that a memory filters, the current one among them."""
+    """With `to: fsmn`: positions that a memory filters, the current one among them."""
 
     dilations: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=64)] = (1,)
-    """One memory for each number, one on top of the other, which filters every so manieth position."""
+    """With `to: fsmn`: one memory for each number, one on top of the other, which filters every so manieth position."""
 
     lookahead: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Later positions that each memory filters too. Such a file cannot be streamed; bidirectional layers need it."""
+    """With `to: fsmn`: later positions that each memory filters too. Such a file cannot be streamed; bidirectional
+    layers need it."""
+
+    oscillators: Annotated[int, Field(ge=1, le=4096)] = 4
+    """With `to: lssl`: damped oscillators of each channel, two numbers of state each."""
+
+    cell: Literal["gru", "lstm"] | None = None
+    """With `to: para_rnn`: which cell; that of the layer if left out, and `gru` instead of an RNN."""
+
+    clip: Annotated[float, Field(gt=0.0, le=4.0, allow_inf_nan=False)] = 0.5
+    """With `to: para_rnn`: how strongly a unit may see its own last output. Up to 0.9 three to five iterations solve
+    all positions at once; where eight don't, training goes through them one by one."""
 
     calibration_batches: Annotated[int, Field(ge=1, le=1000)] = 16
     """How many training batches the layers are fitted on; their inputs are kept in memory."""
@@ -91,6 +116,9 @@ class Convert(Method):
 
     @model_validator(mode="after")
     def _options_belong_together(self) -> Convert:
+        for name, owners in OWN_OPTIONS.items():
+            if self.to not in owners:
+                self.refuse_options(name, why=f"belongs to `to: {' and '.join(owners)}`, not to `to: {self.to}`")
         if not self.distill_steps:
             self.refuse_options("distill_lr", why="has no effect with `distill_steps: 0`")
         return self
@@ -107,10 +135,17 @@ class Convert(Method):
                     hint="put it into a module of your own, as an attribute",
                 )
             if layers[name].bidirectional and not self.lookahead:
+                remedy = (
+                    f"give `lookahead`, such as {self.order - 1}; the file cannot be streamed, as before"
+                    if self.to == "fsmn"
+                    else "convert it to `fsmn` with `lookahead`, or leave it as it is (`ignore`)"
+                )
                 raise MethodError(
-                    f"`{name}` is bidirectional: its outputs depend on later positions, and with `lookahead: 0` those "
-                    "of the new layer do not",
-                    hint=f"give `lookahead`, such as {self.order - 1}; the file cannot be streamed, as before",
+                    f"`{name}` is bidirectional: its outputs depend on later positions, and those of the new layer do "
+                    "not",
+                    hint=remedy
+                    if self.to == "fsmn"
+                    else "convert it to `fsmn` with `lookahead`, or leave it (`ignore`)",
                 )
 
     def replaces(self, model: nn.Module, task: Task) -> Mapping[str, str]:
@@ -127,7 +162,9 @@ class Convert(Method):
     def apply(self, state: State, context: Context) -> StepResult:
         """Convert the layers in a copy of the model."""
         import copy
+        from functools import partial
 
+        from compressor.methods.conversion_targets import builder, note
         from compressor.surgery.converting.conversion import convert
         from compressor.surgery.converting.sites import convertible_layers
         from compressor.surgery.replacing import replace_in_copy
@@ -141,8 +178,8 @@ class Convert(Method):
         changes, facts = [], dict[str, float]()
         for name, own in seen.items():
             old = layers[name]
-            made = convert(old, own.calls, self._build, lambda *given, name=name: self._teach(context, name, *given))
-            replaced = replace_in_copy(model, masks, name, made.module, note=self._note(old))
+            made = convert(old, own.calls, builder(self, old), partial(self._teach, context, name))
+            replaced = replace_in_copy(model, masks, name, made.module, note=note(self, old))
             model, masks = replaced.model, replaced.masks
             structure.append(replaced.record)
             changes.append(replaced.change)
@@ -193,21 +230,6 @@ class Convert(Method):
         skips = [Skip(name=name, reason=reason) for name, reason in refused.items()]
         return {name: own for name, own in seen.items() if own.reason is None}, [*selection.skipped, *skips]
 
-    def _build(self, inputs: int, outputs: int, like: Tensor) -> SequenceLayer:
-        from compressor.nn.converted.fsmn import FsmnLayer
-
-        return FsmnLayer(
-            inputs,
-            outputs,
-            projection=self.projection or max(1, outputs // 2),
-            hidden=self.hidden or outputs,
-            order=self.order,
-            dilations=self.dilations,
-            lookahead=self.lookahead,
-            device=like.device,
-            dtype=like.dtype,
-        )
-
     def _teach(
         self, context: Context, name: str, label: str, layer: SequenceLayer, samples: Sequence[Sample], drive: Tensor
     ) -> dict[str, float]:
@@ -224,12 +246,6 @@ class Convert(Method):
             progress=context.progress,
             label=f"{name}.{label}" if label else name,
         )
-
-    def _note(self, old: Any) -> str:
-        kind = type(old).__name__
-        span = (self.order - 1) * sum(self.dilations)
-        ahead = f", {self.lookahead * sum(self.dilations)} ahead" if self.lookahead else ""
-        return f"{kind} to {self.to}: a memory of {span} positions a layer{ahead}"
 
 
 def _try_out(model: nn.Module, names: Sequence[str], context: Context) -> None:

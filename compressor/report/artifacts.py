@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from compressor.report.fact import Fact
+from compressor.report.latency import Latency
 from compressor.report.parity import Parity
 from compressor.report.quantization import Quantization
 from compressor.report.streaming import StreamInfo
@@ -54,6 +55,8 @@ class RuntimeCheck(Fact):
     runtime: str
     """Name and version."""
     parity: Parity
+    latencies: tuple[Latency, ...] = ()
+    """Of one call, if the runtime was timed: of a browser, by its clock, on one thread and on several."""
 
 
 class Emulated(Fact):

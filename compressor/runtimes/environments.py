@@ -20,71 +20,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError, UsageError
-from compressor.files import cache_folder, writing
+from compressor.files import cache_folder, json_object, read_text, writing
 from compressor.files.staged import locked
 from compressor.runtimes import child
+from compressor.runtimes.catalogue import RUNTIMES, Runtime, known
+from compressor.runtimes.installing import install_npm, install_python
+from compressor.runtimes.workers import chromium
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+__all__ = ["RUNTIMES", "Found", "Runtime", "folder", "install", "known", "locate", "need", "npm_packages", "versions"]
+
 _MARK = "installed.json"
-_INSTALL_SECONDS = 1800
 _TRY_SECONDS = 120
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """A runtime, or a converter."""
-
-    name: str
-    """As in `compressor runtimes install NAME`, and the extra of this package."""
-    title: str
-    modules: tuple[str, ...]
-    """Import names, all of which an environment must have."""
-    requirements: tuple[str, ...]
-    """What an environment of its own gets: exact versions, and everything that they need, for nothing else follows."""
-    purpose: str
-    dependencies: bool = False
-    """Whether what the requirements name as dependencies is installed too."""
-    shares_torch: bool = False
-    """Whether its environment sees the packages of this one behind its own: PyTorch is gigabytes, and a program is
-    best read by the version that saved it. Where its pins want another PyTorch, it gets that as its own."""
-
-
-_NUMPY = "numpy>=2,<3"
-
-RUNTIMES = {
-    runtime.name: runtime
-    for runtime in (
-        Runtime("onnxruntime", "ONNX Runtime", ("onnxruntime",), (), "`format: onnx` and `format: ort`"),
-        Runtime("c", "C", ("ctypes", "numpy"), (), "`format: c`, with this machine's C compiler"),
-        # Without its dependency `openvino-telemetry`, which reports use to its makers; it runs as well without.
-        Runtime("openvino", "OpenVINO", ("openvino",), ("openvino==2026.4.1", _NUMPY), "checks ONNX files"),
-        Runtime("tract", "tract", ("tract",), ("tract==0.23.9", _NUMPY), "checks ONNX files"),
-        # Never its console scripts: these install another package, which reports use, as soon as they are imported.
-        Runtime("mnn", "MNN", ("MNN", "_tools"), ("MNN==3.6.1", _NUMPY), "`format: mnn`"),
-        # Without dependencies of pnnx: only its program is used, which holds its own libtorch.
-        Runtime("ncnn", "ncnn", ("ncnn", "pnnx"), ("ncnn==1.0.20261020", "pnnx==20261020", _NUMPY), "`format: ncnn`"),
-        Runtime(
-            "litert",
-            "LiteRT",
-            ("ai_edge_litert", "litert_torch", "ai_edge_quantizer"),
-            ("litert-torch==0.10.0", "ai-edge-litert==2.3.0", "ai-edge-quantizer==0.10.0"),
-            "`format: litert`",
-            dependencies=True,
-            shares_torch=True,
-        ),
-        Runtime(
-            "executorch",
-            "ExecuTorch",
-            ("executorch",),
-            ("executorch==1.5.1",),
-            "`format: executorch`",
-            dependencies=True,
-            shares_torch=True,
-        ),
-    )
-}
+_NO_BROWSER = "there is no Chromium or Chrome on the path, in which ONNX Runtime Web runs"
 
 
 @dataclass(frozen=True)
@@ -96,18 +46,24 @@ class Found:
     """The interpreter that imports it."""
     own: bool
     """Whether that is an environment of its own."""
+    packages: Path | None = None
+    """Where its packages of npm are."""
 
+    @property
+    def where(self) -> Path:
+        """What a person looks for: the interpreter, or the folder of packages."""
+        return self.packages or self.python
 
-def known(name: str) -> Runtime:
-    """The runtime of that name; raises `UsageError` if there is none."""
-    try:
-        return RUNTIMES[name]
-    except KeyError:
-        raise UsageError(f"unknown runtime `{name}`", hint=f"one of {', '.join(RUNTIMES)}") from None
+    @property
+    def variables(self) -> dict[str, str]:
+        """Of the environment in which its worker is started."""
+        return {} if self.packages is None else {"COMPRESSOR_WEB": str(self.packages)}
 
 
 def folder(runtime: Runtime) -> Path:
     """Where an environment of its own lies; another folder for other versions."""
+    if runtime.npm:
+        return cache_folder() / "runtimes" / "_".join(package.replace("@", "-") for package in runtime.npm)
     versions = "_".join(requirement.replace("==", "-") for requirement in runtime.requirements if "==" in requirement)
     shared = _shared_packages() if runtime.shares_torch else None
     if shared is not None:  # an environment that leans on another one is of no use beside a third
@@ -125,9 +81,12 @@ def _shared_packages() -> Path | None:
 def locate(name: str) -> Found | None:
     """Where a runtime is, this interpreter's own environment first; None if not installed."""
     runtime = known(name)
+    made = folder(runtime)
+    if runtime.npm:
+        there = (made / _MARK).is_file() and chromium.find() is not None
+        return Found(runtime, Path(sys.executable), own=True, packages=made) if there else None
     if _importable(runtime.modules):
         return Found(runtime, Path(sys.executable), own=False)
-    made = folder(runtime)
     if (made / _MARK).is_file():
         return Found(runtime, _python(made), own=True)
     return None
@@ -137,12 +96,20 @@ def need(name: str) -> Found:
     """Where a runtime is; raises `ExportError` with the ways to install it if it is not installed."""
     found = locate(name)
     if found is None:
+        into = f", `pip install 'edge-compressor[{name}]'` into this one" if known(name).requirements else ""
         raise ExportError(
-            f"{known(name).title} is not installed",
-            hint=f"`compressor runtimes install {name}` puts it into an environment of its own, "
-            f"`pip install 'edge-compressor[{name}]'` into this one",
+            f"{known(name).title} is not installed" if chromium.find() or into else _NO_BROWSER,
+            hint=f"`compressor runtimes install {name}` puts it into an environment of its own{into}",
         )
     return found
+
+
+def npm_packages(name: str) -> Path:
+    """The `node_modules` of a runtime, whether or not this machine has a browser; raises `ExportError`."""
+    made = folder(known(name))
+    if not (made / _MARK).is_file():
+        raise ExportError(f"{known(name).title} is not installed", hint=f"compressor runtimes install {name}")
+    return made / "node_modules"
 
 
 def install(name: str) -> Found:
@@ -154,15 +121,30 @@ def install(name: str) -> Found:
         OutputError: The folder cannot be written, or another installation of it is under way.
     """
     runtime = known(name)
-    if not runtime.requirements:
+    if not runtime.requirements and not runtime.npm:
         raise UsageError(f"{runtime.title} comes with this package", hint="there is nothing to install")
     made = folder(runtime)
     lock = made.with_name(f"{made.name}.lock")
     with writing(lock):
         lock.mkdir(parents=True, exist_ok=True)
     with locked(lock, by="installation"):
+        if runtime.npm:
+            return _install_for_browser(runtime, made)
         _install(runtime, made)
     return Found(runtime, _python(made), own=True)
+
+
+def _install_for_browser(runtime: Runtime, made: Path) -> Found:
+    with writing(made):
+        shutil.rmtree(made, ignore_errors=True)
+    try:
+        install_npm(made, runtime.npm, title=runtime.title)
+        with writing(made):
+            (made / _MARK).write_text(json.dumps(list(runtime.npm)), encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    return Found(runtime, Path(sys.executable), own=True, packages=made)
 
 
 def _install(runtime: Runtime, made: Path) -> None:
@@ -174,21 +156,7 @@ def _install(runtime: Runtime, made: Path) -> None:
             own = Path(sysconfig.get_path("purelib", vars={"base": str(made), "platbase": str(made)}))
             (own / "shared.pth").write_text(f"{shared}\n", encoding="utf-8")
     try:
-        child.run(
-            [
-                *_pip(),
-                "--python",
-                str(_python(made)),
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                *([] if runtime.dependencies else ["--no-deps"]),
-                *runtime.requirements,
-            ],
-            seconds=_INSTALL_SECONDS,
-            what=f"the installation of {runtime.title}",
-            hint=f"it needs a package index that has {', '.join(runtime.requirements)} for this Python and processor",
-        )
+        install_python(_python(made), runtime.requirements, dependencies=runtime.dependencies, title=runtime.title)
         child.run(
             [str(_python(made)), "-P", "-c", _try(runtime.modules)],
             seconds=_TRY_SECONDS,
@@ -203,6 +171,8 @@ def _install(runtime: Runtime, made: Path) -> None:
 
 def versions(found: Found) -> str:
     """The versions of a runtime's distributions, asked of the interpreter that has it; raises `ExportError`."""
+    if found.packages is not None:
+        return ", ".join(_npm_version(found.packages, package) for package in found.runtime.npm)
     names = [requirement.split("==")[0] for requirement in found.runtime.requirements if "==" in requirement]
     script = f"{_try(found.runtime.modules)}\nfrom importlib import metadata\n" + (
         f"print(', '.join(f'{{name}} {{metadata.version(name)}}' for name in {names or [found.runtime.name]!r}))"
@@ -211,6 +181,12 @@ def versions(found: Found) -> str:
         [str(found.python), "-P", "-c", script], seconds=_TRY_SECONDS, what=f"{found.runtime.title}", hint=_again(found)
     )
     return said.strip().splitlines()[-1]
+
+
+def _npm_version(folder: Path, package: str) -> str:
+    name = package.rpartition("@")[0]
+    described = json_object(read_text(folder / "node_modules" / name / "package.json", ExportError)) or {}
+    return f"{name} {described.get('version', 'of an unknown version')}"
 
 
 def _again(found: Found) -> str:
@@ -225,10 +201,6 @@ def _try(modules: Sequence[str]) -> str:
         else f"import {name}"
         for name in modules
     )
-
-
-def _pip() -> list[str]:
-    return [sys.executable, "-m", "pip"]
 
 
 def _python(environment: Path) -> Path:

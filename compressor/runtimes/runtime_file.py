@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
+import tempfile
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +101,11 @@ class Worker:
         served = module or WORKERS / f"{runtime}.py"
         command = [str(found.python), "-P", str(WORKERS / "serve.py"), str(served)]
         self._title = found.runtime.title
-        self._server = Server(command, what=what, environment={"PYTHONDONTWRITEBYTECODE": "1"})
+        # What a browser leaves in its temporary folder goes with the worker, which is killed and cannot tidy up.
+        scratch = tempfile.mkdtemp() if found.packages else None
+        self._tidy = weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True) if scratch else None
+        variables = {"PYTHONDONTWRITEBYTECODE": "1", **found.variables} | ({"TMPDIR": scratch} if scratch else {})
+        self._server = Server(command, what=what, environment=variables)
 
     def ask(
         self, do: str, arrays: Sequence[NDArray[Any]] = (), *, seconds: float, hint: str = "", **more: Any
@@ -118,6 +125,8 @@ class Worker:
     def close(self) -> None:
         """End it."""
         self._server.close()
+        if self._tidy is not None:
+            self._tidy()
 
 
 class RuntimeFile(ModelFile):

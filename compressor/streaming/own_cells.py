@@ -17,7 +17,7 @@ from torch.utils._pytree import KeyPath, MappingKey, TreeSpec, tree_flatten_with
 from compressor.errors import ExportError
 from compressor.nn.automaton import AutomatonStep
 from compressor.nn.own_code import is_own
-from compressor.streaming.layers import LEAVE_OUT, STATEFUL, Arguments
+from compressor.streaming.layers import LEAVE_OUT, STATEFUL, WINDOWED, Arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +51,10 @@ def candidates(model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if name and _may_be_cell(module) and not any(isinstance(part, STATEFUL) for part in module.modules())
+        if name
+        and _may_be_cell(module)
+        and not isinstance(module, WINDOWED)
+        and not any(isinstance(part, STATEFUL) for part in module.modules())
     ]
 
 

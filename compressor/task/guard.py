@@ -18,6 +18,7 @@ from compressor.nn.seams import mark
 from compressor.task.attributes import check_attributes
 from compressor.task.batches import difference, split
 from compressor.task.calls import Calls, Declared, Trials, learn_calls
+from compressor.task.closures import bind_closures
 from compressor.task.forwards import AdaptedForward, ModelForward, TorchForward
 from compressor.task.model_checks import check_model
 from compressor.task.signature import Call, as_call, flatten_calls, structured
@@ -107,6 +108,7 @@ class GuardedTask(TaskView):
                 warnings.warn_explicit(note.message, note.category, note.filename, note.lineno)
         with self.placed():
             check_model(model, self.attention)
+            bind_closures(model)
             folded = fold(model.eval())
         self.notes, self.masks = (*self.notes, *folded.notes), folded.masks
         learned = self.learned(model)

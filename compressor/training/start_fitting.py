@@ -43,19 +43,19 @@ def start(layer: SequenceLayer, samples: Sequence[Sample], drive: Tensor, genera
 def solve_readout(layer: SequenceLayer, samples: Sequence[Sample]) -> None:
     """Set the readout of a layer to the ridge regression of the samples' targets on its features, in place."""
     inputs, outputs = layer.readout.in_features, layer.readout.out_features
-    device = layer.readout.weight.device
-    halves = (Moments(inputs, outputs, device), Moments(inputs, outputs, device))
+    cpu = torch.device("cpu")  # not every accelerator has float64
+    halves = (Moments(inputs, outputs, cpu), Moments(inputs, outputs, cpu))
     with torch.no_grad():
         for index, sample in enumerate(samples):
             counts = sample.counts[..., 0] > 0
-            features = layer.features(sample.x, sample.counts)[counts].double()
-            targets = sample.target[counts].double()
+            features = layer.features(sample.x, sample.counts)[counts].cpu().double()
+            targets = sample.target[counts].cpu().double()
             if len(samples) == 1:  # halves of the only sample
                 halves[0].add(features[::2], targets[::2])
                 halves[1].add(features[1::2], targets[1::2])
             else:
                 halves[index % 2].add(features, targets)
-    problem = Problem(torch.arange(inputs, device=device), slice(0, outputs), constant=True)
+    problem = Problem(torch.arange(inputs), slice(0, outputs), constant=True)
     solution = (halves[0] + halves[1]).solve(problem, choose_ridge(halves, problem, _RIDGES))
     with torch.no_grad():
         layer.readout.weight.copy_(solution.weights)

@@ -12,7 +12,7 @@ from compressor.runtimes import child
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from exporters.c_code.files import Sources
+    from exporters.c_code.sources import Sources
 
 _COMPILERS = ("cc", "gcc", "clang")
 _SECONDS = 300.0

@@ -132,7 +132,7 @@ def number(value: float) -> str:
 
 def _elementwise(program: Program, node: ir.Node, text: str, *, inputs: int | None = None) -> None:
     parts = [program.place(value) for value in (node.inputs[:inputs] if inputs else node.inputs)]
-    target = program.result(node.outputs[0], node)
+    target = program.result(node.outputs[0], node, over=node.inputs[:inputs] if inputs else node.inputs)
     names = {name: program.use(name) for name in ("erf", "sigmoid") if f"{{{name}}}" in text}
 
     def body(index: list[str]) -> list[str]:

@@ -2,108 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compressor.errors import ExportError
 from exporters.c_code.elementwise import number
+from exporters.c_code.fast_math import FAST, fast
 from exporters.c_code.graph import kind_of, shape_of
 from exporters.c_code.kernels import KERNELS, with_needed
 from exporters.c_code.names import identifier
 from exporters.c_code.program import Program, safe
+from exporters.c_code.sources import Field, Sources
 from exporters.c_code.writers import WRITERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import onnx_ir as ir
     from numpy.typing import NDArray
 
     from compressor.report import StreamInfo
-    from exporters.c_code.graph import Kind, Place
+    from exporters.c_code.graph import Place
     from exporters.c_code.program import Constant
     from exporters.c_code.rounding import Rounding
 
 _A_LINE = 12
 
 
-@dataclass(frozen=True)
-class Field:
-    """An argument of the step function, or a state in its struct."""
-
-    name: str
-    """In C."""
-    title: str
-    """In the model."""
-    kind: Kind
-    shape: tuple[int, ...]
-    initial: float | tuple[float, ...] = 0.0
-
-    @property
-    def size(self) -> int:
-        """Elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What is written, and what a program has to know of it."""
-
-    name: str
-    """What every public name begins with."""
-    call: str
-    """The function that computes: `model_step` carries states on, `model_run` does not."""
-    header_name: str
-    header: str
-    code: str
-    inputs: tuple[Field, ...]
-    outputs: tuple[Field, ...]
-    states: tuple[Field, ...]
-    state_bytes: int
-    """Of the struct: states and work area."""
-    constants: tuple[Constant, ...]
-    """Weights and tables, in read-only memory."""
-    operators: Mapping[str, int]
-    """ONNX operator -> how many nodes of it were written."""
-
-    @property
-    def constant_bytes(self) -> int:
-        """Of weights and tables."""
-        return sum(item.array.nbytes for item in self.constants)
-
-    def constant_data(self) -> bytes:
-        """All of them, one behind the other."""
-        return b"".join(item.array.tobytes() for item in self.constants)
-
-    def interface(self) -> dict[str, Any]:
-        """What a loader needs to call it, for JSON."""
-        kinds = {"inputs": self.inputs, "outputs": self.outputs, "states": self.states}
-        fields = {kind: [[item.title, item.kind, list(item.shape)] for item in items] for kind, items in kinds.items()}
-        return {"init": f"{self.name}_init", "call": self.call, "bytes": self.state_bytes, **fields}
-
-    def trial(self) -> str:
-        """A program that runs three steps on made-up inputs."""
-        arrays = "".join(
-            f"    static {item.kind} {item.name}[{max(item.size, 1)}];\n" for item in (*self.inputs, *self.outputs)
-        )
-        fills = "".join(
-            f"        for (int i = 0; i < {item.size}; ++i) {{\n"
-            f"            {item.name}[i] = {'0.25f * (float)((i * 7 + t) % 9 - 4)' if item.kind == 'float' else '1'};\n"
-            "        }\n"
-            for item in self.inputs
-        )
-        arguments = ", ".join(["&state", *(item.name for item in (*self.inputs, *self.outputs))])
-        return (
-            f'#include "{self.header_name}"\n\nint main(void)\n{{\n    static {self.name}_state state;\n{arrays}'
-            f"    {self.name}_init(&state);\n    for (int t = 0; t < 3; ++t) {{\n{fills}"
-            f"        {self.call}({arguments});\n    }}\n    return 0;\n}}\n"
-        )
-
-
 def write(
-    model: ir.Model, name: str, info: StreamInfo | None, *, rounding: Rounding | None, facts: Sequence[str]
+    model: ir.Model,
+    name: str,
+    info: StreamInfo | None,
+    *,
+    rounding: Rounding | None,
+    facts: Sequence[str],
+    fast_math: bool = False,
 ) -> Sources:
     """C99 of a graph whose sizes are all known.
 
@@ -113,6 +47,7 @@ def write(
         info: How a step carries its states; None for a whole sequence.
         rounding: Of the weights; None leaves them float.
         facts: Lines of the comment at the top of both files.
+        fast_math: Whether exp, tanh and sigmoid are those of `fast_math`.
 
     Raises:
         ExportError: An operator, a type or a size has no C.
@@ -139,14 +74,22 @@ def write(
         call,
         header_name,
         _header(name, call, inputs, outputs, states, program, facts, info),
-        _code(name, call, header_name, inputs, outputs, states, program, [line for line in ends if line], facts),
+        _code(
+            name, call, header_name, inputs, outputs, states, program, [line for line in ends if line], facts, fast_math
+        ),
         tuple(inputs),
         tuple(outputs),
         tuple(states),
-        4 * (sum(item.size for item in states) + max(program.floats, 1) + program.integers),
+        _struct_bytes(states, program),
         tuple(program.constants.values()),
         program.operators,
     )
+
+
+def _struct_bytes(states: Sequence[Field], program: Program) -> int:
+    words = sum(item.size for item in states) + max(program.floats, 1) + program.integers
+    whole = program.whole * (1 if program.whole_type == "int8_t" else 2)
+    return 4 * (words + -(-whole // 4))
 
 
 def _field(value: ir.Value, taken: set[str], *, initial: Any = 0.0) -> Field:
@@ -189,6 +132,8 @@ def _header(
     fields.append(f"    float w[{max(program.floats, 1)}]; /* work area; nothing in it is kept */")
     if program.integers:
         fields.append(f"    int32_t v[{program.integers}]; /* the same for integers */")
+    if program.whole:
+        fields.append(f"    {program.whole_type} q[{program.whole}]; /* the inputs of a product as whole numbers */")
     sizes = [
         f"#define {name.upper()}_{item.name.upper()}_SIZE {item.size} /* {way}: {_sizes(item)} */"
         for way, items in (("in", inputs), ("out", outputs))
@@ -223,11 +168,15 @@ def _code(
     program: Program,
     ends: Sequence[str],
     facts: Sequence[str],
+    fast_math: bool,
 ) -> str:
     constants = "\n".join(_constant(item) for item in program.constants.values())
-    kernels = "\n".join(KERNELS[kernel].lstrip("\n") for kernel in with_needed(program.used))
     start, initial = _initial(states)
     body = "\n".join(f"    {line}" if line else "" for line in (*_work(program), *program.lines, *ends))
+    known = dict(KERNELS)
+    if fast_math:
+        known, body = {**FAST, **{name: fast(text) for name, text in known.items() if name not in FAST}}, fast(body)
+    kernels = "\n".join(known[kernel].lstrip("\n") for kernel in with_needed(known, body))
     return (
         f'{_comment(facts)}\n#include "{header_name}"\n\n'
         "#include <math.h>\n#include <stddef.h>\n#include <string.h>\n\n"

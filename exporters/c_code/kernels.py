@@ -6,22 +6,16 @@ vectorises them without being allowed to reorder floating-point arithmetic.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
+
+from exporters.c_code.product_kernels import PRODUCTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NEEDS: Mapping[str, tuple[str, ...]] = {
-    "rows": ("dot",),
-    "rows_int8": ("dot_int8",),
-    "softmax": ("exp_sum",),
-    "log_softmax": ("exp_sum",),
-    "cell_gru": ("sigmoid",),
-    "cell_lstm": ("sigmoid",),
-}
-"""Function -> those that it calls."""
-
 KERNELS: Mapping[str, str] = {
+    **PRODUCTS,
     "sigmoid": """
 static float k_sigmoid(float x)
 {
@@ -32,65 +26,6 @@ static float k_sigmoid(float x)
 static float k_erf(float x)
 {
     return erff(x);
-}
-""",
-    "dot": """
-/* Sum of w[i] * x[i]; four sums, so that they can be computed side by side. */
-static float k_dot(const float *w, const float *x, int n)
-{
-    float s0 = 0.0f, s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
-    int i = 0;
-    for (; i + 4 <= n; i += 4) {
-        s0 += w[i] * x[i];
-        s1 += w[i + 1] * x[i + 1];
-        s2 += w[i + 2] * x[i + 2];
-        s3 += w[i + 3] * x[i + 3];
-    }
-    for (; i < n; ++i) {
-        s0 += w[i] * x[i];
-    }
-    return (s0 + s1) + (s2 + s3);
-}
-""",
-    "rows": """
-/* y[m][r] = w[r] . x[m] + b[r]; w has one row of n weights for each of the r outputs. b may be NULL. */
-static void k_rows(float *y, const float *x, const float *w, const float *b, int m, int r, int n)
-{
-    for (int i = 0; i < m; ++i) {
-        for (int j = 0; j < r; ++j) {
-            y[i * r + j] = k_dot(w + (long)j * n, x + (long)i * n, n) + (b ? b[j] : 0.0f);
-        }
-    }
-}
-""",
-    "dot_int8": """
-/* The same with weights of one byte. */
-static float k_dot_int8(const signed char *w, const float *x, int n)
-{
-    float s0 = 0.0f, s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
-    int i = 0;
-    for (; i + 4 <= n; i += 4) {
-        s0 += (float)w[i] * x[i];
-        s1 += (float)w[i + 1] * x[i + 1];
-        s2 += (float)w[i + 2] * x[i + 2];
-        s3 += (float)w[i + 3] * x[i + 3];
-    }
-    for (; i < n; ++i) {
-        s0 += (float)w[i] * x[i];
-    }
-    return (s0 + s1) + (s2 + s3);
-}
-""",
-    "rows_int8": """
-/* y[m][r] = scale[r] * (w[r] . x[m]) + b[r]; w has bytes. b may be NULL. */
-static void k_rows_int8(float *y, const float *x, const signed char *w, const float *scale, const float *b, int m,
-                        int r, int n)
-{
-    for (int i = 0; i < m; ++i) {
-        for (int j = 0; j < r; ++j) {
-            y[i * r + j] = scale[j] * k_dot_int8(w + (long)j * n, x + (long)i * n, n) + (b ? b[j] : 0.0f);
-        }
-    }
 }
 """,
     "matmul": """
@@ -150,20 +85,20 @@ static void k_log_softmax(float *y, const float *x, int n, int step)
 }
 """,
     "cell_rnn_tanh": """
-/* One step: g = W x + b, r = R h. */
-static void k_cell_rnn_tanh(float *h, const float *g, const float *r, int n)
+/* One step: g = W x + R h + b. */
+static void k_cell_rnn_tanh(float *h, const float *g, int n)
 {
     for (int i = 0; i < n; ++i) {
-        h[i] = tanhf(g[i] + r[i]);
+        h[i] = tanhf(g[i]);
     }
 }
 """,
     "cell_rnn_relu": """
-/* One step: g = W x + b, r = R h. */
-static void k_cell_rnn_relu(float *h, const float *g, const float *r, int n)
+/* One step: g = W x + R h + b. */
+static void k_cell_rnn_relu(float *h, const float *g, int n)
 {
     for (int i = 0; i < n; ++i) {
-        h[i] = g[i] + r[i] > 0.0f ? g[i] + r[i] : 0.0f;
+        h[i] = (g[i] > 0.0f) ? g[i] : 0.0f;
     }
 }
 """,
@@ -180,14 +115,14 @@ static void k_cell_gru(float *h, const float *g, const float *r, int n)
 }
 """,
     "cell_lstm": """
-/* One step: g = W x + b, r = R h; gates i, o, f, c of n units each. */
-static void k_cell_lstm(float *h, float *c, const float *g, const float *r, int n)
+/* One step: g = W x + R h + b; gates i, o, f, c of n units each. */
+static void k_cell_lstm(float *h, float *c, const float *g, int n)
 {
     for (int i = 0; i < n; ++i) {
-        const float in = k_sigmoid(g[i] + r[i]);
-        const float out = k_sigmoid(g[n + i] + r[n + i]);
-        const float keep = k_sigmoid(g[2 * n + i] + r[2 * n + i]);
-        const float fresh = tanhf(g[3 * n + i] + r[3 * n + i]);
+        const float in = k_sigmoid(g[i]);
+        const float out = k_sigmoid(g[n + i]);
+        const float keep = k_sigmoid(g[2 * n + i]);
+        const float fresh = tanhf(g[3 * n + i]);
         c[i] = keep * c[i] + in * fresh;
         h[i] = out * tanhf(c[i]);
     }
@@ -245,9 +180,16 @@ static void k_layer_norm(float *y, const float *x, const float *w, const float *
 }
 
 
-def with_needed(used: set[str]) -> list[str]:
-    """The functions of this file, in its order, that are used or called by those."""
-    wanted = set(used)
-    for name in used:
-        wanted.update(NEEDS.get(name, ()))
-    return [name for name in KERNELS if name in wanted]
+def with_needed(known: Mapping[str, str], body: str) -> list[str]:
+    """The functions of `known`, in its order, that a text calls, and those that these call."""
+    wanted: set[str] = set()
+    left = _called(body)
+    while left:
+        name = left.pop()
+        wanted.add(name)
+        left |= _called(known[name]) - wanted
+    return [name for name in known if name in wanted]
+
+
+def _called(text: str) -> set[str]:
+    return set(re.findall(r"\bk_(\w+)\(", text)) | ({"acle"} if "if K_DSP" in text else set())

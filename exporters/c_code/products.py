@@ -11,33 +11,41 @@ from compressor.errors import ExportError
 from compressor.onnx_graphs.recurrent_node import RecurrentNode
 from exporters.c_code.graph import HINT, Place, attributes, where
 from exporters.c_code.loops import broadcast, loops
+from exporters.c_code.product_kernels import held, rows_function
+from exporters.c_code.rounding import packed
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from exporters.c_code.product_kernels import Activations
     from exporters.c_code.program import Program
 
 
 class Rows:
-    """A constant matrix with one row for each output, as the functions `k_rows` and `k_rows_int8` take it."""
+    """A constant matrix with one row for each output, as the functions `k_rows...` take it."""
 
     def __init__(self, program: Program, matrix: NDArray[Any], comment: str) -> None:
-        """Store it; if the program rounds, as integers with a scale for each row."""
+        """Store it; if the program rounds, as integers with scales."""
         self.shape = matrix.shape
-        if program.rounding is None:
-            self.kernel = program.use("rows")
-            self.arguments = program.store(np.ascontiguousarray(matrix, np.float32), comment).pointer
-            return
-        whole, scales = program.rounding(matrix)
-        self.kernel = program.use("rows_int8")
-        stored = program.store(whole, comment), program.store(scales, f"scales of {comment}")
+        rounding = program.rounding
+        bits = 32 if rounding is None else rounding.bits
+        activations: Activations = "float32" if rounding is None else rounding.activations
+        self.kernel = program.use(rows_function(bits, activations))
+        self.room = program.whole_numbers(matrix.shape[1], held(bits, activations))
+        if rounding is None:
+            stored = [program.store(np.ascontiguousarray(matrix, np.float32), comment)]
+        else:
+            whole, scales = rounding(matrix)
+            data = whole if bits == 8 else packed(whole)
+            stored = [program.store(data, comment), program.store(scales, f"scales of {comment}")]
         self.arguments = ", ".join(place.pointer for place in stored)
 
-    def product(self, target: str, source: str, bias: str = "NULL", count: int = 1) -> str:
-        """A statement: target[m][r] = rows . source[m] + bias."""
+    def product(self, target: str, source: str, bias: str = "NULL", count: int = 1, *, add: str = "NULL") -> str:
+        """A statement: target[m][r] = rows . source[m] + bias + add[m][r]."""
         rows, inputs = self.shape
-        return f"{self.kernel}({target}, {source}, {self.arguments}, {bias}, {count}, {rows}, {inputs});"
+        room = f"{self.room}, " if self.room else ""
+        return f"{self.kernel}({target}, {source}, {room}{self.arguments}, {bias}, {add}, {count}, {rows}, {inputs});"
 
 
 def matmul(program: Program, node: ir.Node) -> None:
@@ -45,9 +53,9 @@ def matmul(program: Program, node: ir.Node) -> None:
     left, weights = program.place(node.inputs[0]), program.array(node.inputs[1])
     if weights is not None and weights.ndim == 2 and len(left.shape) >= 1:
         rows = Rows(program, weights.T, node.inputs[1].name or "weights")  # type: ignore[union-attr]
-        value, bias = program.with_bias(node)
-        target = program.result(value, node)
-        program.lines.append(rows.product(target.pointer, left.pointer, bias, left.size // weights.shape[0]))
+        target, bias, added = program.with_additions(node, node.inputs[0])
+        count = left.size // weights.shape[0]
+        program.lines.append(rows.product(target.pointer, left.pointer, bias, count, add=added))
         return
     right = program.place(node.inputs[1])
     if len(left.shape) < 2 or len(right.shape) < 2:
@@ -98,6 +106,12 @@ def convolution(program: Program, node: ir.Node) -> None:
         (*shape[:2], 1, *shape[2:]) if flat else shape for shape in (place.shape, target.shape, weights.shape)
     )
     bias = _place_of(program, node, 2)
+    if int(given.get("group", 1)) == 1 and not any(pads) and weights.shape[1:] == place.shape[1:]:
+        # one position: a product with the whole input
+        rows = Rows(program, weights.reshape(len(weights), -1), node.inputs[1].name or "kernels")  # type: ignore[union-attr]
+        row = bias.pointer if bias else "NULL"
+        program.lines.append(rows.product(target.pointer, place.pointer, row, place.shape[0]))
+        return
     stored = program.place(node.inputs[1])
     numbers = [*source[1:], *goal[1:], *kernel[2:], *strides, *dilations, *before, int(given.get("group", 1))]
     call = program.use("convolution")
@@ -130,17 +144,19 @@ def recurrent(program: Program, node: ir.Node) -> None:
             for part in ((b_w, b_r) if split else (b_w + b_r,))
         ]
         states = [program.scratch(hidden) for _ in layer.gates.states]
-        gates, more = program.scratch(len(w)), program.scratch(len(w))
+        gates = program.scratch(len(w))
+        more = program.scratch(len(w)) if split else gates
         lines = [
             _start(state, _place_of(program, node, 5 + index), direction, hidden) for index, state in enumerate(states)
         ]
+        given = [*states, gates, *([more] if split else [])]
         count = str(steps) if lengths is None else lengths.at()
         lines.append(f"for (int t = 0; t < {count}; ++t) {{")
         where_now = f"({count} - 1 - t)" if backward else "t"
         inside = [
             rows[0].product(gates, f"{x.pointer} + {where_now} * {inputs}", biases[0]),
-            rows[1].product(more, states[0], biases[1] if split else "NULL"),
-            f"{program.use('cell_' + _cell(layer, direction))}({', '.join(states)}, {gates}, {more}, {hidden});",
+            rows[1].product(more, states[0], biases[1] if split else "NULL", add="NULL" if split else gates),
+            f"{program.use('cell_' + _cell(layer, direction))}({', '.join(given)}, {hidden});",
         ]
         if outputs and outputs[0] is not None:
             width = len(layer.backward) * hidden

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressor.errors import ExportError
+from exporters.c_code.fusion import Fused, fused_products, last_uses
 from exporters.c_code.graph import HINT, Arena, Place, constant, kind_of, shape_of, strides_of, where
 from exporters.c_code.loops import loops
 
@@ -60,8 +61,9 @@ class Program:
         self.lines: list[str] = []
         self.constants: dict[str, Constant] = {}
         self._stored: dict[tuple[str, bytes], str] = {}
-        self.used: set[str] = set()
         self.rounding = rounding
+        self.whole, self.whole_type = 0, ""
+        """Elements of the work area `q`, and their type."""
         self.operators: dict[str, int] = {}
         self._outputs = outputs
         self._places: dict[ir.Value, Place] = {}
@@ -72,12 +74,11 @@ class Program:
         for value in graph.inputs:
             title = f"input `{value.name}`"
             self._places[value] = Place(inputs[value.name or ""], shape_of(value, title), kind_of(value, title))
-        last = _last_uses(graph)
-        self._biases = _biases(graph)
-        added = {add for add, _ in self._biases.values()}
-        for index, node in enumerate(graph):
-            if node in added:  # written with the product before it
-                self._free(node, index, last)
+        self._fused = fused_products(graph)
+        written = {add: product for product, fused in self._fused.items() for add in fused.nodes}
+        self._last = last_uses(graph, written)
+        for self._now, node in enumerate(graph):
+            if node in written:  # with the product before it
                 continue
             write = writers.get(node.op_type if node.domain in ("", "ai.onnx") else "")
             if write is None:
@@ -85,7 +86,7 @@ class Program:
             self.operators[node.op_type] = self.operators.get(node.op_type, 0) + 1
             self.lines.append(f"/* {safe(where(node))} */")
             write(self, node)
-            self._free(node, index, last)
+            self._free()
         self.results = {value.name or "": self.place(value) for value in graph.outputs}
 
     @property
@@ -112,8 +113,8 @@ class Program:
         return None if value is None else constant(value)
 
     def store(self, array: NDArray[Any], comment: str) -> Place:
-        """A constant for any array of float32, int32 or int8."""
-        types: dict[str, str] = {"float32": "float", "int32": "int32_t", "int8": "signed char"}
+        """A constant for any array of float32, int32, int8 or uint8."""
+        types = {"float32": "float", "int32": "int32_t", "int8": "int8_t", "uint8": "uint8_t"}
         kind = types.get(str(array.dtype))
         if kind is None:
             raise ExportError(f"the constant `{comment}` is of {array.dtype}, which has no C here", hint=HINT)
@@ -123,19 +124,33 @@ class Program:
             self.constants[name] = Constant(name, kind, np.ascontiguousarray(array), safe(comment))
         return Place(name, array.shape, "int32_t" if kind == "int32_t" else "float", array=array)
 
-    def with_bias(self, node: ir.Node) -> tuple[ir.Value, str]:
-        """Where the result of a product goes, and its bias: that of an addition that alone reads the result."""
-        if node not in self._biases:
-            return node.outputs[0], "NULL"
-        add, bias = self._biases[node]
-        return add.outputs[0], self.store(bias, f"bias of {node.name}").pointer
+    def with_additions(self, node: ir.Node, source: ir.Value | None) -> tuple[Place, str, str]:
+        """Where the result of a product of `source` goes, the bias, and the value that is added: pointers, or NULL."""
+        fused = self._fused.get(node) or Fused(node.outputs[0])
+        bias = "NULL" if fused.bias is None else self.store(fused.bias, f"bias of {node.name}").pointer
+        added = "NULL" if fused.added is None else self.place(fused.added).pointer
+        apart = fused.added is not None and source is not None and self._root(fused.added) is not self._root(source)
+        return self.result(fused.result, node, over=[fused.added] if apart else []), bias, added
 
-    def result(self, value: ir.Value, node: ir.Node) -> Place:
-        """Where the result of a node goes."""
+    def result(self, value: ir.Value, node: ir.Node, *, over: Sequence[ir.Value | None] = ()) -> Place:
+        """Where the result of a node goes.
+
+        Args:
+            value: The result.
+            node: Its node.
+            over: Inputs of which each element is read before, and never after, that of the result is written: their
+                memory is used again if nothing else needs it.
+        """
         shape, kind = shape_of(value, where(node)), kind_of(value, where(node))
         direct = self._outputs.get(value.name or "") if value.is_graph_output() else None
+        root = next(
+            (self._root(other) for other in over if other is not None and self._may_go(other, shape, kind)), None
+        )
         if direct is not None:
             place = Place(direct, shape, kind)
+        elif root is not None:
+            self._starts[value] = self._starts.pop(root)
+            place = Place("w" if kind == "float" else "v", shape, kind, self._starts[value][1])
         else:
             start = self._arenas[kind].take(math.prod(shape))
             self._starts[value] = kind, start
@@ -148,6 +163,14 @@ class Program:
         start = self._arenas["float"].take(size)
         self._scratch.append(start)
         return f"w + {start}"
+
+    def whole_numbers(self, count: int, type_: str) -> str:
+        """Room for what the inputs of a product become; empty if that is of no type, as they stay floats."""
+        if not type_:
+            return ""
+        self.whole = max(self.whole, count)
+        self.whole_type = type_
+        return "s->q"
 
     def share(self, value: ir.Value, source: ir.Value, node: ir.Node, *, offset: int = 0) -> None:
         """The value is a part of another one, without gaps: no statement is needed."""
@@ -176,53 +199,37 @@ class Program:
         )
 
     def use(self, kernel: str) -> str:
-        """The name of a C function that is then part of the file."""
-        self.used.add(kernel)
+        """The name of a C function; those that are called are part of the file."""
         return f"k_{kernel}"
 
-    def _free(self, node: ir.Node, index: int, last: Mapping[ir.Value, int]) -> None:
+    def _root(self, value: ir.Value) -> ir.Value:
+        """The value whose memory it shares."""
+        while value in self._held:
+            value = self._held[value]
+        return value
+
+    def _may_go(self, value: ir.Value, shape: tuple[int, ...], kind: Kind) -> bool:
+        """Whether a value fills memory of its own that holds as much, and is read by this node for the last time."""
+        root, place = self._root(value), self.place(value)
+        if root not in self._starts or place.shape != shape or place.kind != kind:
+            return False
+        if self._starts[root][1] != place.offset or self._places[root].size != place.size:
+            return False
+        same = (other for other in self._places if self._root(other) is root)
+        return all(self._last.get(other, self._now) <= self._now for other in same)
+
+    def _free(self) -> None:
         for start in self._scratch:
             self._arenas["float"].give_back(start)
         self._scratch = []
         ends: dict[ir.Value, int] = {}
         for value in self._places:
-            root = value
-            while root in self._held:
-                root = self._held[root]
-            ends[root] = max(ends.get(root, -1), last.get(value, index))
+            root = self._root(value)
+            ends[root] = max(ends.get(root, -1), self._last.get(value, self._now))
         for root, end in ends.items():
-            if end <= index and root in self._starts:
+            if end <= self._now and root in self._starts:
                 kind, start = self._starts.pop(root)
                 self._arenas[kind].give_back(start)
-
-
-def _biases(graph: ir.Graph) -> dict[ir.Node, tuple[ir.Node, NDArray[Any]]]:
-    """Products with a constant matrix -> the addition that follows each of them, and the constant row that it adds."""
-    biases: dict[ir.Node, tuple[ir.Node, NDArray[Any]]] = {}
-    for node in graph:
-        if node.op_type != "MatMul" or node.inputs[1] is None or constant(node.inputs[1]) is None:
-            continue
-        value = node.outputs[0]
-        users = [use.node for use in value.uses()]
-        if len(users) != 1 or users[0].op_type != "Add" or value.is_graph_output():
-            continue
-        other = next(item for item in users[0].inputs if item is not value)
-        bias = None if other is None else constant(other)
-        if bias is not None and value.shape is not None and bias.size == bias.shape[-1:][0] == value.shape[-1]:
-            biases[node] = users[0], bias.ravel()
-    return biases
-
-
-def _last_uses(graph: ir.Graph) -> dict[ir.Value, int]:
-    """Value -> the place of the last node that reads it; outputs are read at the end."""
-    last: dict[ir.Value, int] = {}
-    for index, node in enumerate(graph):
-        for value in node.inputs:
-            if value is not None:
-                last[value] = index
-    for value in graph.outputs:
-        last[value] = 2**31
-    return last
 
 
 def safe(text: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compressor.formats import Job
-    from exporters.c_code.files import Sources
+    from exporters.c_code.sources import Sources
 
 _STEPS = 8
 _SEQUENCES = 2

@@ -1,4 +1,4 @@
-"""Weights in 8 bits: a scale for each row, w = scale * q."""
+"""Weights in 8 bits with a scale for each row, or in 4 bits with one for each block of a row."""
 
 from __future__ import annotations
 
@@ -6,30 +6,50 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.c_code.product_kernels import BLOCK
+from exporters.quantization.rounding import rows_to_nearest
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from exporters.c_code.product_kernels import Activations
     from exporters.quantization.second_order.table import RowTable
-
-_HIGHEST = 127
-_BITS = 8
 
 
 class Rounding:
     """The integers and scales of a matrix, those of a table if it has the row, else to the nearest."""
 
-    def __init__(self, table: RowTable | None) -> None:
-        """Of rows that are rounded already, by second order; None if there are none."""
+    def __init__(self, table: RowTable | None, bits: int = 8, activations: Activations = "float32") -> None:
+        """To 8 or 4 bits.
+
+        Args:
+            table: Rows that are rounded already, by second order; None if there are none.
+            bits: Of a weight.
+            activations: What the inputs of products become.
+        """
         self._table = table
+        self.bits = bits
+        self.activations: Activations = activations
 
     def __call__(self, matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Of a matrix (N, K): q (N, K) and scales (N,)."""
-        rows = [self._row(row) for row in np.ascontiguousarray(matrix, np.float32)]
-        return np.stack([row for row, _ in rows]), np.array([scale for _, scale in rows], np.float32)
+        """Of a matrix (N, K): its integers (N, K) and scales (N, G), G = 1 with 8 bits."""
+        weight = np.ascontiguousarray(matrix, np.float32)
+        plain = rows_to_nearest(weight, self.bits, weight.shape[1] if self.bits == 8 else BLOCK)
+        values, scales = plain.values.copy(), plain.scale.copy()
+        for index, row in enumerate(weight):
+            known = None if self._table is None else self._table.find(row, self.bits)
+            if known is not None and known[1].size == scales.shape[1]:
+                values[index], scales[index] = known[0], known[1].ravel()
+        return values, scales
 
-    def _row(self, row: NDArray[Any]) -> tuple[NDArray[np.int8], float]:
-        known = None if self._table is None else self._table.find(row, _BITS)
-        if known is not None and known[1].size == 1:
-            return known[0], float(known[1].ravel()[0])
-        scale = max(float(np.abs(row).max()), float(np.finfo(np.float32).tiny)) / _HIGHEST
-        return np.clip(np.rint(row / np.float32(scale)), -_HIGHEST, _HIGHEST).astype(np.int8), scale
+
+def packed(values: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Integers (N, K) from -8 to 7, two in a byte (N, ceil(K / 2)): each + 8, the first in the low half."""
+    shifted = np.pad(values, ((0, 0), (0, values.shape[1] % 2))).astype(np.int16) + 8
+    return (shifted[:, ::2] | shifted[:, 1::2] << 4).astype(np.uint8)
+
+
+def unpacked(data: NDArray[Any], columns: int) -> NDArray[np.int8]:
+    """The integers (N, K) again."""
+    both = np.stack([data & 15, data >> 4], axis=2).reshape(len(data), -1).astype(np.int8) - 8
+    return both[:, :columns]

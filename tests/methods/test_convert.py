@@ -24,6 +24,7 @@ from tests.surgery import topologies
 from tests.surgery.topologies import CELLS, INPUT
 
 QUICK = {"distill_steps": 0, "order": 3}
+TARGETS = {"fsmn": QUICK, "lssl": {"distill_steps": 0}, "para_rnn": {"distill_steps": 0}}
 
 
 class Sequences(Task):
@@ -59,7 +60,8 @@ class Sequences(Task):
 
 def convert(model, task=None, masks=None, **options):
     context = make_context(model, task or Sequences())
-    return Convert(**({"to": "fsmn"} | QUICK | options)).apply(State(model.eval(), masks or {}), context)
+    given = {"to": "fsmn"} | options
+    return Convert(**(TARGETS[given["to"]] | given)).apply(State(model.eval(), masks or {}), context)
 
 
 def topology(name, cell="gru"):
@@ -70,12 +72,16 @@ def topology(name, cell="gru"):
 ONE_WAY = ("EveryStep", "LastStep", "LastState", "Stacked", "NoBias", "SequenceFirst", "Packed", "PackedMean")
 
 
-@pytest.mark.parametrize("name", ONE_WAY)
-@pytest.mark.parametrize("cell", CELLS)
-def test_a_converted_model_runs_at_any_size_and_is_rebuilt_from_its_record(name, cell):
+CASES = [
+    (name, cell, to) for to in TARGETS for name in ONE_WAY for cell in CELLS if to == "fsmn" or cell in name + "gru"
+]
+
+
+@pytest.mark.parametrize(("name", "cell", "to"), CASES)
+def test_a_converted_model_runs_at_any_size_and_is_rebuilt_from_its_record(name, cell, to):
     model = topology(name, cell)
     before = weights(model)
-    result = convert(model)
+    result = convert(model, to=to)
     assert same(weights(model), before)
     assert isinstance(result.state.model.rnn, ConvertedRecurrent)
     rebuilt = topology(name, cell)
@@ -95,6 +101,9 @@ def test_both_directions_become_one_layer_that_looks_ahead(name):
     with pytest.raises(MethodError, match="`rnn` is bidirectional") as caught:
         convert(model)
     assert "give `lookahead`" in caught.value.hint
+    with pytest.raises(MethodError, match="`rnn` is bidirectional") as caught:
+        convert(model, to="para_rnn")
+    assert "convert it to `fsmn`" in caught.value.hint
     result = convert(model, lookahead=2)
     x = torch.randn(3, 7, INPUT)
     assert result.state.model(x, None).shape == model(x, None).shape
@@ -271,6 +280,29 @@ def test_what_has_no_recurrent_layer_and_what_is_one_itself_is_refused():
     assert "an earlier `convert` replaced `rnn` already" in caught.value.hint
 
 
+@pytest.mark.parametrize(("cell", "own"), [("lstm", "lstm"), ("gru", "gru"), ("rnn_relu", "gru")])
+def test_a_diagonal_layer_has_the_cell_of_the_old_one(cell, own):
+    result = convert(topology("EveryStep", cell), to="para_rnn", hidden=9)
+    layer = result.state.model.rnn.layers[0]
+    assert (layer.cell, layer.readout.in_features) == (own, 9)
+    assert result.facts["rnn: error at the start (least squares)"] < 0.7
+
+
+def test_units_of_a_diagonal_layer_are_removed_and_rebuilt():
+    torch.manual_seed(0)
+    model, task = Tagger().eval(), Sequences(lengths=False, size=CHANNELS)
+    converted = convert(model, task, to="para_rnn", hidden=8)
+    step = Magnitude(prune="units", ratio=0.5, targets=["rnn.layers.*.project"], compensate=False)
+    after = step.apply(converted.state, make_context(model, task))
+    layer = after.state.model.rnn.layers[1]
+    assert (layer.project.out_features, layer.readout.in_features, layer.diagonals[0].numel()) == (12, 4, 4)
+    rebuilt = Tagger()
+    rebuild(rebuilt, json.loads(json.dumps(after.state.structure)))
+    rebuilt.load_state_dict(after.state.model.state_dict())
+    x = torch.randn(3, 9, CHANNELS)
+    torch.testing.assert_close(rebuilt.eval()(x), after.state.model(x))
+
+
 def test_the_same_seed_gives_the_same_layer_and_a_rehearsal_is_short():
     model = topology("Stacked")
     first, second = (convert(model, distill_steps=3).state.model for _ in range(2))
@@ -283,6 +315,10 @@ def test_the_same_seed_gives_the_same_layer_and_a_rehearsal_is_short():
     ("options", "message"),
     [
         ({"to": "gru"}, "Input should be 'fsmn'"),
+        ({"to": "lssl", "dilations": [2]}, "`dilations` belongs to `to: fsmn`"),
+        ({"to": "para_rnn", "projection": 3}, "`projection` belongs to `to: fsmn and lssl`"),
+        ({"to": "para_rnn", "order": 3}, "`order` belongs to `to: fsmn`"),
+        ({"to": "fsmn", "clip": 0.9}, "`clip` belongs to `to: para_rnn`"),
         ({"to": "fsmn", "order": 1}, "greater than or equal to 2"),
         ({"to": "fsmn", "dilations": []}, "at least 1 item"),
         ({"to": "fsmn", "distill_steps": 0, "distill_lr": 0.1}, "`distill_lr` has no effect"),

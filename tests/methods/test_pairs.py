@@ -75,6 +75,9 @@ STEPS = {
     "all low rank": METHODS["low_rank_attention"](rank=2, targets=("*",), recurrent="smaller"),
     "lama": METHODS["lama"](target="pool", heads=2),
     "aaren": METHODS["aaren"](),
+    "fsmn": METHODS["convert"](to="fsmn", order=3),
+    "lssl": METHODS["convert"](to="lssl"),
+    "para rnn": METHODS["convert"](to="para_rnn"),
     "lattice": METHODS["lattice"](prune="units", ratio=0.25),
     "lattice weights": METHODS["lattice"](prune="weights", sparsity=0.3),
     "depth": METHODS["depth_search"](layers=1),
@@ -87,7 +90,8 @@ IDLE = ("change nothing", "nothing is cut", "keeps every connection", "one is re
 """Refusals of a step that has nothing left to do, whatever came before."""
 ON_FILE = {"all units", "heads", "low rank"}
 QUICK = [("attending", "aaren", "heads"), ("attending", "heads", "aaren"), ("recurrent", "random graph", "units"),
-         ("mixed", "lama", "units"), ("mixed", "units", "lama")]  # fmt: skip
+         ("recurrent", "fsmn", "units"), ("recurrent", "units", "fsmn"), ("mixed", "lama", "units"),
+         ("mixed", "units", "lama")]  # fmt: skip
 """Pairs that are tried in every run."""
 
 

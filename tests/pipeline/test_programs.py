@@ -1,10 +1,13 @@
 """The folder `use/` of a run: each program gives what the file gives, and a wrong file or example is noticed."""
 
+import functools
 import importlib.util
 import json
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -12,6 +15,8 @@ from compressor import recipe
 from compressor.pipeline.run import run
 from compressor.render.programs import LANGUAGES
 from compressor.report import Report
+from compressor.runtimes import environments
+from compressor.runtimes.workers import chromium
 from compressor.task import loading as tasks
 from tests.pipeline.test_run import TASK
 
@@ -94,3 +99,53 @@ def test_a_rehearsal_and_a_later_run_without_programs_leave_none(folder, done):
     chosen = recipe.load(str(folder / "without.yaml"))
     run(chosen, tasks.load(str(folder / "task.py")), copy, device="cpu", quick=True, force=True)
     assert not (copy / "use").exists()
+
+
+WEB = pytest.mark.skipif(environments.locate("web") is None, reason="needs `compressor runtimes install web`")
+
+
+@pytest.fixture
+def beside(done, tmp_path):
+    """The files of the run with ONNX Runtime Web beside them, as `npm install` puts it."""
+    shutil.copytree(done, tmp_path / "run")
+    (tmp_path / "run" / "node_modules").symlink_to(environments.need("web").packages / "node_modules")
+    (tmp_path / "run" / "page.html").write_text("<!doctype html><title>page</title>")
+    return tmp_path / "run"
+
+
+@WEB
+@pytest.mark.web
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_javascript_program_gives_in_node_what_the_file_gives(beside, stem):
+    ran = subprocess.run(["node", f"use/{stem}.mjs"], cwd=beside, capture_output=True, text=True, check=True)
+    assert float(ran.stdout.partition("example: ")[2]) < 1e-5
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript"}
+
+    def log_message(self, *_):
+        pass
+
+
+CHECK = """(async () => {
+  const ort = await import("/node_modules/onnxruntime-web/dist/ort.wasm.min.mjs");
+  ort.env.wasm.wasmPaths = "/node_modules/onnxruntime-web/dist/";
+  const { check } = await import("/use/STEM.mjs");
+  return check(ort, "/STEM.onnx", await (await fetch("/use/STEM.example.json")).json());
+})()"""
+
+
+@WEB
+@pytest.mark.web
+def test_the_javascript_programs_give_in_a_browser_what_the_files_give(beside):
+    handler = functools.partial(Quiet, directory=str(beside))
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+        chromium.Browser(chromium.find()) as browser,
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        browser.open(f"http://127.0.0.1:{server.server_address[1]}/page.html", width=390, height=844)
+        differences = [browser.evaluate(CHECK.replace("STEM", stem)) for stem in STEMS]
+        server.shutdown()
+    assert max(differences) < 1e-5

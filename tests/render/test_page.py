@@ -1,16 +1,10 @@
 """The page in a browser: nothing is cut on a phone, it loads nothing, and its one script copies a command."""
 
-import sys
-
 import pytest
 
 from compressor.render import html
 from compressor.report import side_by_side
-from tests.docs.pages import ROOT
-
-sys.path.insert(0, str(ROOT / "docs"))
-
-import browser as headless
+from compressor.runtimes.workers import chromium as headless
 
 NEEDED = pytest.mark.skipif(headless.find() is None, reason="there is no Chromium")
 PHONE, DESK = 390, 1400

@@ -87,8 +87,8 @@ def test_what_comes_with_the_package_or_does_not_exist_is_not_installed():
 HANGING = """
 import sys
 from compressor.cli import main
-from compressor.runtimes import environments
-environments._pip = lambda: [sys.executable, "-c", sys.argv[1]]
+from compressor.runtimes import installing
+installing.installer = lambda python: [sys.executable, "-c", sys.argv[1]]
 main(["runtimes", "install", "mnn"])
 """
 PIP = """

@@ -50,9 +50,15 @@ class SequenceLayer(RecordedLayer, ABC):
         """The structure that a record describes in a few words, sizes left out."""
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+    def from_fields(
+        cls,
+        fields: Mapping[str, Any],
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
         """A layer with initial weights, from what its record holds."""
-        return cls(**fields)
+        return cls(**fields, device=device, dtype=dtype)
 
     @classmethod
     @abstractmethod

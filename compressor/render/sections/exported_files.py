@@ -40,6 +40,13 @@ def facts(artifact: Artifact) -> Table:
     for check in artifact.checks:
         largest = form.error(check.parity.largest_error)
         rows.append((f"also in {check.runtime}", f"agrees with PyTorch, largest absolute error {largest}"))
+        rows += [
+            (
+                f"there, on {timed.threads} thread{'s' if timed.threads > 1 else ''}",
+                f"{timed.p50:.3f} ms (10 to 90 %: {timed.p10:.3f} to {timed.p90:.3f}), batch 1, by the browser's clock",
+            )
+            for timed in check.latencies
+        ]
     if artifact.emulated is not None:
         rows += on_board(artifact.emulated)
     rows += [("how it was made", note) for note in artifact.notes]

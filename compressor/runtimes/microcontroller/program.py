@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FIRMWARE: Final = Path(__file__).with_name("firmware")
 WARNINGS: Final = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
-_COMMON: Final = ("-mthumb", "-mfloat-abi=hard", "-ffunction-sections", "-fdata-sections", "-ffp-contract=off")
+_COMMON: Final = ("-mthumb", "-mfloat-abi=hard", "-ffunction-sections", "-fdata-sections", "-ffp-contract=fast")
 _SECONDS: Final = 300.0
 _COUNTED: Final = {"flash": (".text", ".rodata", ".ARM.exidx", ".data"), "ram": (".data", ".bss")}
 _DTYPES: Final = {"float": np.float32, "int32_t": np.int32}

@@ -76,6 +76,8 @@ class _Server:
         return {}, self._file.run(arrays)
 
     def time(self, head, arrays):
+        if hasattr(self._file, "timed"):  # by a clock nearer to the runtime than this process
+            return {"ns": self._file.timed(arrays, head["warmup"], head["runs"])}, []
         run = self._file.run
         gc.collect()
         gc.disable()
@@ -101,13 +103,16 @@ class _Server:
                 self._file.run(arrays)
 
         measure = {"linux": _linux, "darwin": _macos}.get(sys.platform)
+        if not getattr(self._runtime, "MEASURES_MEMORY", True):  # it is not this process that grows
+            return {"bytes": None}, []
         try:
             return {"bytes": None if measure is None else measure(work)}, []
         except (PermissionError, LookupError):
             return {"bytes": None}, []  # a kernel that does not tell, or does not let the peak be reset
 
 
-def _unpacked(message):
+def unpacked(message):
+    """The head and the arrays of a message."""
     (length,) = struct.unpack_from("<I", message)
     head = json.loads(message[4 : 4 + length])
     arrays, place = [], 4 + length
@@ -119,7 +124,8 @@ def _unpacked(message):
     return head, arrays
 
 
-def _packed(head, arrays):
+def packed(head, arrays):
+    """The message that holds a head and arrays."""
     arrays = [np.ascontiguousarray(array).reshape(np.shape(array)) for array in arrays]
     described = [[str(array.dtype), list(array.shape)] for array in arrays]
     text = json.dumps({**head, "arrays": described}).encode()
@@ -137,13 +143,13 @@ def main():
         prefix = questions.read(8)
         if len(prefix) < 8:
             return
-        head, arrays = _unpacked(questions.read(struct.unpack("<Q", prefix)[0]))
+        head, arrays = unpacked(questions.read(struct.unpack("<Q", prefix)[0]))
         try:
             if server is None:
                 server = _Server(_runtime(sys.argv[1]))
-            answer = _packed(*getattr(server, head.pop("do"))(head, arrays))
+            answer = packed(*getattr(server, head.pop("do"))(head, arrays))
         except Exception as error:
-            answer = _packed({"error": f"{type(error).__name__}: {error}".strip()}, [])
+            answer = packed({"error": f"{type(error).__name__}: {error}".strip()}, [])
         answers.write(struct.pack("<Q", len(answer)) + answer)
         answers.flush()
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compressor.surgery.trace.labels import filled, place, varies
+from compressor.surgery.trace.meeting import aligned, of_one_axis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -173,11 +174,15 @@ def pointwise(
 ) -> None:
     """Join the units that meet; `before` are the labels of the tensors."""
     shape = outputs[0].size()
+    if trace.tables.takes(tensors, outputs):
+        return
+    before = aligned(trace, tensors, before, shape)
     present = [label.expand(shape) for label in before if label is not None and label.numel()]
     if not present:
         for output in outputs:
             trace.write(output, None)
         return
+    present = of_one_axis(trace, present)
     labels = torch.stack(present).amax(0)
     for other in present:
         trace.atoms.join(labels.numpy(), other.numpy())
@@ -226,16 +231,8 @@ def _pad(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
         trace.write(outputs[0], filled(padded, axes))
 
 
-def _pad_packed(trace: Trace, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
-    labels = trace.read(args[0])
-    if labels is not None:
-        moved = aten._pad_packed_sequence.default(labels.clone(), args[1], args[2], 0, args[4])
-        trace.write(outputs[0], filled(moved[0], [0, 1]))
-
-
 ELEMENTWISE: dict[Any, Any] = {
     aten.glu.default: _glu,
     aten.constant_pad_nd.default: _pad,
-    aten._pad_packed_sequence.default: _pad_packed,
 }
 """Operator -> its rule, of the trace, arguments and outputs."""

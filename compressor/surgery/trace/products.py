@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compressor.surgery.trace.elementwise import pin_fixed_partner, unknown
 from compressor.surgery.trace.labels import place, varies
+from compressor.surgery.trace.meeting import weight
 
 if TYPE_CHECKING:
     from compressor.surgery.trace.atoms import Role
@@ -24,12 +25,15 @@ def _contract(trace: Trace, left: Tensor, right: Tensor, output: Tensor) -> None
     """
     factors = trace.parameter_name(left) is not None and trace.parameter_name(right) is not None
     role: Role = "out" if factors else "in"  # of two factors of one matrix each makes what the other takes in
-    left_inner, left_outer = _sides(trace, left, -1, -2, role)
-    right_inner, right_outer = _sides(trace, right, -2, -1, role)
+    left_inner, left_outer = _sides(trace, left, -1, -2, role, _of_table(trace, left, right))
+    right_inner, right_outer = _sides(trace, right, -2, -1, role, _of_table(trace, right, left))
     if left_inner is not None or right_inner is not None:
         join_inner(trace, left, left_inner, right, right_inner)
     if left_outer is not None and right_outer is not None:
-        trace.atoms.pin(left_outer.numpy(), f"the matrix product at {place()} has units on both sides")
+        right_loses = weight(trace, right_outer) < weight(trace, left_outer)
+        loser = right_outer if right_loses else left_outer
+        trace.atoms.pin(loser.numpy(), f"the matrix product at {place()} has units on both sides")
+        left_outer, right_outer = (left_outer, None) if right_loses else (None, right_outer)
     if right_outer is not None:
         trace.write(output, right_outer.unsqueeze(-2).expand(output.size()))
     elif left_outer is not None:
@@ -48,12 +52,24 @@ def _of_batch(*sides: Tensor | None) -> Tensor | None:
     return None
 
 
-def _sides(trace: Trace, tensor: Tensor, inner: int, outer: int, role: Role) -> tuple[Tensor | None, Tensor | None]:
+def _of_table(trace: Trace, tensor: Tensor, other: Tensor) -> Tensor | None:
+    """Labels of a table along the axis of the batch, if the features that it meets lie there."""
+    features = trace.read(other) if tensor.dim() > 2 and trace.parameter_name(other) is None else None
+    axes = None if features is None else trace.tables.axes(tensor)
+    if features is None or axes is None or axes[0] is None or not varies(features, 0):
+        return None
+    return trace.tables.along(axes, 0).expand(tensor.size())
+
+
+def _sides(
+    trace: Trace, tensor: Tensor, inner: int, outer: int, role: Role, labels: Tensor | None = None
+) -> tuple[Tensor | None, Tensor | None]:
     """Labels along the contracted axis (..., other, K) and along the kept axis (..., kept).
 
-    A parameter has both, `role` along the contracted one; an activation has one or the other.
+    A parameter has both, `role` along the contracted one; an activation has one or the other. `labels` are those of a
+    table that was decided.
     """
-    name = trace.parameter_name(tensor)
+    name = trace.parameter_name(tensor) if labels is None else None
     if name is not None:
         axes = trace.decode(tensor, name)
         if axes is None:
@@ -62,7 +78,7 @@ def _sides(trace: Trace, tensor: Tensor, inner: int, outer: int, role: Role) -> 
         kept = None if axes[outer] is None else torch.from_numpy(trace.atoms_of(name, axes[outer], "out"))
         contracted = torch.from_numpy(trace.atoms_of(name, axes[inner], role))
         return contracted.view(1, -1), kept
-    labels = trace.read(tensor)
+    labels = trace.read(tensor) if labels is None else labels
     if labels is None:
         return None, None
     if not varies(labels, outer % labels.dim()) or varies(labels, inner % labels.dim()):

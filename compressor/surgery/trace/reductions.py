@@ -43,6 +43,8 @@ _SKIPPING_ZEROS = {aten.sum.dim_IntList, aten.sum.default, aten.linalg_vector_no
 """Reductions that are the same without elements that are 0."""
 _NOT_ZERO = {aten.logsumexp.default}
 """Reductions that make something of zeros."""
+_VERDICTS = {aten.all.default, aten.any.default, aten.all.dim, aten.any.dim, aten.equal.default}
+"""Operators that ask something of all elements, as in `assert (a == b).all()`."""
 _STATISTICS = {
     aten.mean.dim,
     aten.var.correction,
@@ -98,6 +100,26 @@ def reduce(trace: Trace, func: Any, labels: Tensor | None, args: Any, outputs: l
     for output in outputs:
         if output.is_floating_point():
             trace.write(output, labels.amax(dim=axes, keepdim=output.dim() == labels.dim()))
+
+
+def ask(trace: Trace, func: Any, tensors: Sequence[Tensor], labels: Sequence[Tensor | None], outputs: Any) -> bool:
+    """Follow a question about all elements whose answer decides how the code goes on; pin one that is computed with.
+
+    The code went the same way at all sizes that are compared.
+
+    Returns:
+        Whether it is such a question.
+    """
+    for tensor in tensors:
+        asked = trace.answers.get(tensor.untyped_storage().data_ptr())
+        if asked is not None and func is not aten._local_scalar_dense.default:
+            trace.atoms.pin(asked, f"`{func.name()}` at {place()} computes with an answer about all of them")
+    if func not in _VERDICTS:
+        return False
+    known = [np.unique(label.numpy()) for label in labels if label is not None]
+    for output in outputs if known else ():
+        trace.answers[output.untyped_storage().data_ptr()] = np.concatenate(known)
+    return True
 
 
 def joined(trace: Trace, labels: Tensor, axes: Sequence[int]) -> Tensor:

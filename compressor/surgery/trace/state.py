@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from compressor.surgery.trace.atoms import Atoms, Ids, Role
 from compressor.surgery.trace.edges import input_name, output_name
 from compressor.surgery.trace.feedback import Feedback
+from compressor.surgery.trace.tables import Tables, decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,6 +91,8 @@ class Trace:
         """Tensors whose storages must not be used again."""
         self.paused = False
         self.labels: dict[int, Tensor] = {}
+        self.answers: dict[int, Ids] = {}
+        """Storage -> the atoms that an answer about all elements, as of `all`, depends on."""
         self.tensors = {
             name: tensor.detach()
             for name, tensor in [*model.named_parameters(), *model.named_buffers()]
@@ -98,6 +101,7 @@ class Trace:
         self._parameters: dict[int, str] = {}
         for name, tensor in self.tensors.items():
             self._parameters.setdefault(tensor.untyped_storage().data_ptr(), name)
+        self.tables = Tables(self.tensors, self.parameter_name, self.atoms_of)
         self.carried: set[int] = set()
         """Inputs that leave the model again as states."""
         self.read_of_inputs: dict[int, list[int]] = {}
@@ -167,9 +171,7 @@ class Trace:
         if storage in self.labels:
             labels = self.labels[storage].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
             return labels if bool(labels.any()) else None
-        if storage in self._parameters:
-            return self._read_parameter(tensor, self._parameters[storage])
-        return None
+        return self.tables.by_default(tensor)
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor holds one constant that the model's code made, and so has no features of its own."""
@@ -191,46 +193,13 @@ class Trace:
             return  # an expanded view; its base carries the labels already
         target.copy_(labels.expand(tensor.size()))
 
-    def _read_parameter(self, tensor: Tensor, name: str) -> Tensor | None:
-        """A parameter used as an activation: labelled along its last axis that is longer than 1."""
-        axes = self.decode(tensor, name)
-        for view_axis in reversed(range(tensor.dim())):
-            if axes is not None and axes[view_axis] is not None:
-                atoms = torch.from_numpy(self.atoms_of(name, axes[view_axis], "read"))
-                shape = [1] * tensor.dim()
-                shape[view_axis] = -1
-                return atoms.view(shape).expand(tensor.size())
-        return None
-
     def decode(self, view: Tensor, name: str) -> list[tuple[int, Ids] | None] | None:
         """Per axis of a view of a parameter: which axis of the parameter, and which positions.
 
         None for an axis of size 1 or stride 0. None as a whole if the view is no selection of positions (an axis
         that flattens two axes of the parameter).
         """
-        parameter = self.tensors[name]
-        rest = view.storage_offset() - parameter.storage_offset()
-        if rest < 0 or not parameter.is_contiguous():
-            return None
-        start = []
-        for stride in parameter.stride():
-            start.append(rest // stride if stride else 0)
-            rest -= start[-1] * stride
-        axes: list[tuple[int, Ids] | None] = []
-        for size, stride in zip(view.size(), view.stride(), strict=True):
-            if size == 1 or stride == 0:
-                axes.append(None)
-                continue
-            selection = None
-            for axis in range(parameter.dim()):
-                length, step = parameter.size(axis), parameter.stride(axis)
-                if length > 1 and stride % step == 0 and start[axis] + (size - 1) * (stride // step) < length:
-                    selection = (axis, int(start[axis]) + np.arange(size, dtype=np.int64) * (stride // step))
-                    break
-            if selection is None:
-                return None
-            axes.append(selection)
-        return axes
+        return decoded(view, self.tensors[name])
 
     def atoms_of(self, name: str, axis: tuple[int, Ids] | None, role: Role) -> Ids:
         """The atoms of positions of a parameter along an axis of a view of it, as `decode` gives it."""

@@ -39,7 +39,7 @@ from compressor.surgery.trace.entering import carry_on
 from compressor.surgery.trace.module_rules import watched_modules
 from compressor.surgery.trace.parts import follow_parts
 from compressor.surgery.trace.products import PRODUCTS
-from compressor.surgery.trace.reductions import COMBINING, NORMALISING, RANKED, REDUCTIONS, normalise, rank, reduce
+from compressor.surgery.trace.reductions import COMBINING, NORMALISING, RANKED, REDUCTIONS, ask, normalise, rank, reduce
 from compressor.surgery.trace.resampling import RESAMPLING, SHUFFLES, resample
 from compressor.surgery.trace.seams import pin_unused_results, watched_seams
 from compressor.surgery.trace.state import Trace
@@ -116,7 +116,8 @@ class _Watch(Operations):
             self._keep_constants(func, tensors, outputs)
             carry_on(self.trace, func, args, tensors, outputs)
         rule = _RULES.get(func)
-        if func in CONSTANTS:
+        asked = ask(self.trace, func, tensors, before, outputs)
+        if func in CONSTANTS or asked or (func in SAME_SHAPE and self.trace.tables.takes(tensors, outputs)):
             pass
         elif rule is not None:
             rule(self.trace, args, kwargs, outputs)

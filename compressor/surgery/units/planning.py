@@ -147,6 +147,10 @@ def output_axis(module: Any) -> int:
 
 
 def _why_none(name: str, module: nn.Module, seen: Trace) -> str:
+    weight = getattr(module, "weight", None)
+    first = seen.parameter_name(weight)
+    if not isinstance(module, RECURRENT) and first not in (None, f"{name}.weight"):
+        return f"shares its weight with `{first}`, whose rows stay"
     if isinstance(module, RECURRENT) or not any(key.rpartition(".")[0] == name for key, _ in seen.atoms.axes):
         return "is not called in the model's forward pass, so its consumers are not known"
     return "has one output, which stays"

@@ -109,10 +109,10 @@ def prune(
 
 
 def _carry_out_either(make: Callable[..., Plan], inputs: Sequence[tuple[Tensor, ...]]) -> tuple[Plan, UnitSurgery]:
-    """What is planned; if that fails and views take features apart, with whole blocks of them."""
+    """What is planned; with whole blocks of what views take apart if that fails, or leaves fewer layers as they are."""
     plan = make()
     try:
-        return _carry_out(plan, inputs)
+        done = _carry_out(plan, inputs)
     except FailedRemoval:
         if not plan.trace.cut_by_size:
             raise
@@ -121,6 +121,13 @@ def _carry_out_either(make: Callable[..., Plan], inputs: Sequence[tuple[Tensor, 
         except SurgeryError:
             pass  # the first reason is the one to tell
         raise
+    if not plan.trace.cut_by_size or not plan.choice.skipped:
+        return done
+    try:
+        other = _carry_out(make(whole_blocks=True), inputs)
+    except SurgeryError:
+        return done
+    return other if len(other[1].skipped) < len(done[1].skipped) else done
 
 
 def _carry_out(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> tuple[Plan, UnitSurgery]:

@@ -8,7 +8,8 @@ smaller model agree with the original is taken. A record says what was set: `{"k
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import combinations, islice, product
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from compressor.errors import CheckpointError, SurgeryError
 from compressor.nn.names import full_name
@@ -17,11 +18,15 @@ from compressor.nn.own_code import is_own
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from compressor.surgery.units.resize import Kept
 
 KIND = "sizes"
+Meaning = Literal["axis", "block", "count"]
+"""What a number may be: the size of an axis, of each of its equal blocks (gates), or how many blocks (heads) it has."""
+_MEANINGS: tuple[Meaning, ...] = get_args(Meaning)
+_MOST_CHOICES = 64
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,9 @@ class Size:
     attribute: str
     before: int
     after: int
+    meaning: Meaning = "axis"
+    kind: str = ""
+    """The module's class: what a number means is the same in all modules of one."""
 
     @property
     def name(self) -> str:
@@ -59,9 +67,11 @@ def fit_sizes(smaller: nn.Module, kept: Kept, check: Callable[[], None]) -> tupl
     """
     sizes = tuple(_candidates(smaller, kept))
     errors = []
-    for chosen in _choices(sizes):
+    for chosen in islice(_choices(sizes), _MOST_CHOICES):
         for size in sizes:
-            size.set(smaller, size.after if size in chosen else size.before)
+            size.set(smaller, size.before)
+        for size in chosen:
+            size.set(smaller, size.after)
         try:
             check()
         except SurgeryError as error:
@@ -74,31 +84,52 @@ def fit_sizes(smaller: nn.Module, kept: Kept, check: Callable[[], None]) -> tupl
 
 
 def _choices(sizes: Sequence[Size]) -> Iterator[Sequence[Size]]:
-    """None, all of them, all but one, one alone: a number may be equal to a size by chance."""
+    """None, then as many as possible, then fewer: a number may be equal to a size by chance.
+
+    All modules of a class decide alike.
+    """
     yield ()
-    if sizes:
-        yield sizes
-    if len(sizes) > 1:
-        for left_out in sizes:
-            yield [size for size in sizes if size is not left_out]
-    if len(sizes) > 2:
-        for single in sizes:
-            yield [single]
+    options: dict[tuple[str, str], list[Meaning]] = {}
+    for size in sizes:
+        options.setdefault((size.kind, size.attribute), []).append(size.meaning)
+    meanings = [[each for each in _MEANINGS if each in found] for found in options.values()]
+    for left_out in range(len(options)):
+        for kept in combinations(range(len(options)), len(options) - left_out):
+            for taken in product(*(meanings[place] for place in kept)):
+                names = [list(options)[place] for place in kept]
+                wanted = dict(zip(names, taken, strict=True))
+                yield [size for size in sizes if wanted.get((size.kind, size.attribute)) == size.meaning]
 
 
 def _candidates(smaller: nn.Module, kept: Kept) -> Iterator[Size]:
-    """The numbers of each module of the model's own code that equal the size of an axis that was cut inside of it."""
+    """The numbers of each module of the model's own code that say something of an axis that was cut inside of it."""
     for name, module in smaller.named_modules():
-        if not is_own(module):
+        numbers = {attribute: value for attribute, value in vars(module).items() if type(value) is int and value > 0}
+        if not numbers or not is_own(module):
             continue
         prefix = f"{name}." if name else ""
-        lengths: dict[int, set[int]] = {}
-        for (parameter, _), mask in kept.items():
-            if parameter.startswith(prefix):
-                lengths.setdefault(mask.numel(), set()).add(int(mask.sum()))
-        for attribute, value in vars(module).items():
-            if type(value) is int and len(after := lengths.get(value, set())) == 1:
-                yield Size(name, attribute, value, next(iter(after)))
+        masks = {mask.numpy().tobytes(): mask for (parameter, _), mask in kept.items() if parameter.startswith(prefix)}
+        kind = f"{type(module).__module__}.{type(module).__qualname__}"
+        for attribute, value in numbers.items():
+            for meaning in _MEANINGS:
+                after = {found for mask in masks.values() if (found := _left(mask, value, meaning)) is not None}
+                if len(after) == 1 and (left := after.pop()) < value:
+                    yield Size(name, attribute, value, left, meaning, kind)
+
+
+def _left(mask: Tensor, value: int, meaning: Meaning) -> int | None:
+    """What a number with this meaning becomes; None if it says nothing of the axis."""
+    size = mask.numel()
+    if meaning == "axis":
+        return int(mask.sum()) if size == value else None
+    if size % value or value in (1, size):
+        return None
+    blocks = mask.view(-1, value) if meaning == "block" else mask.view(value, -1)
+    counts = blocks.sum(1)
+    if meaning == "block":
+        return int(counts[0]) if bool((counts == counts[0]).all()) and int(counts[0]) else None
+    whole = (counts == 0) | (counts == blocks.size(1))
+    return int((counts != 0).sum()) if bool(whole.all()) else None
 
 
 def sizes_record(sizes: Sequence[Size]) -> dict[str, Any]:

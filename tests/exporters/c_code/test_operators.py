@@ -43,17 +43,18 @@ def graph(nodes, inputs, outputs, constants=None):
     return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
 
 
-def computed(model, feeds, folder, *, rounding=None, calls=1):
+def computed(model, feeds, folder, *, rounding=None, calls=1, fast_math=False):
     """What the compiled C of a graph gives."""
-    written = write(ir.from_proto(model), "net", None, rounding=rounding, facts=["a test"])
+    written = write(ir.from_proto(model), "net", None, rounding=rounding, facts=["a test"], fast_math=fast_math)
     for name, text in (("net.h", written.header), ("net.c", written.code)):
         (folder / name).write_text(text)
     strict = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion", "-O1", "-shared", "-fPIC"]
+    library_name = f"net{len(list(folder.glob('*.so')))}.so"  # one that is loaded stays as it is
     done = subprocess.run(
-        [CC, *strict, "-o", "net.so", "net.c", "-lm"], cwd=folder, capture_output=True, text=True, check=False
+        [CC, *strict, "-o", library_name, "net.c", "-lm"], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    library = ctypes.CDLL(str(folder / "net.so"))
+    library = ctypes.CDLL(str(folder / library_name))
     state = np.zeros(written.state_bytes // 4 + 1, np.float32)
     kinds = {"float": np.float32, "int32_t": np.int32}
     given = [np.ascontiguousarray(feeds[item.title], kinds[item.kind]) for item in written.inputs]
@@ -200,6 +201,64 @@ def test_parts_are_put_side_by_side_and_memory_is_used_again(tmp_path):
     nodes += [helper.make_node("Exp", [f"a{index}"], [f"b{index}"]) for index in range(1)]
     nodes += [helper.make_node("Concat", ["b0", "x", "a0"], ["c"], axis=1), helper.make_node("Neg", ["c"], ["y"])]
     assert is_right(graph(nodes, [("x", [2, 3])], [("y", [2, 9])]), {"x": normal(2, 3)}, tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("outside", [False, True])
+def test_what_a_product_adds_is_its_bias_and_an_earlier_value(outside, tmp_path):
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["p"]),
+        helper.make_node("MatMul", ["h", "w"], ["q"]),
+        helper.make_node("Add", ["q", "b"], ["r"]),
+        helper.make_node("Add", ["p", "r"], ["s"]),
+        helper.make_node("Add", ["s", "p"] if outside else ["s", "s"], ["y"]),
+    ]
+    constants = {"v": normal(5, 7), "w": normal(3, 7), "b": normal(7)}
+    model = graph(nodes, [("x", [2, 5]), ("h", [2, 3])], [("y", [2, 7])], constants)
+    assert is_right(model, {"x": normal(2, 5), "h": normal(2, 3)}, tmp_path, atol=1e-5)
+    calls = [line for line in (tmp_path / "net.c").read_text().splitlines() if line.startswith("    k_rows(")]
+    assert ["NULL, NULL" in line for line in calls] == [True, False]
+
+
+@needs_compiler
+def test_a_product_does_not_write_over_what_it_still_reads(tmp_path):
+    nodes = [
+        helper.make_node("Neg", ["x"], ["a"]),
+        helper.make_node("MatMul", ["a", "w"], ["p"]),
+        helper.make_node("Add", ["p", "a"], ["s"]),
+        helper.make_node("Neg", ["s"], ["y"]),
+    ]
+    model = graph(nodes, [("x", [2, 5])], [("y", [2, 5])], {"w": normal(5, 5)})
+    assert is_right(model, {"x": normal(2, 5)}, tmp_path, atol=1e-5)
+
+
+@needs_compiler
+def test_memory_of_an_input_that_is_read_again_is_not_taken_over(tmp_path):
+    nodes = [
+        helper.make_node("Tanh", ["x"], ["a"]),
+        helper.make_node("Reshape", ["a", "shape"], ["turned"]),
+        helper.make_node("Mul", ["a", "a"], ["b"]),
+        helper.make_node("Add", ["b", "x"], ["c"]),
+        helper.make_node("MatMul", ["turned", "c"], ["d"]),
+        helper.make_node("Neg", ["d"], ["y"]),
+    ]
+    model = graph(nodes, [("x", [2, 3])], [("y", [3, 3])], {"shape": numbers(3, 2)})
+    assert is_right(model, {"x": normal(2, 3)}, tmp_path, atol=1e-5)
+    chain = [helper.make_node("Tanh", ["x"], ["a0"])]
+    chain += [helper.make_node("Sin", [f"a{index}"], [f"a{index + 1}"]) for index in range(4)]
+    long = graph([*chain, helper.make_node("Neg", ["a4"], ["y"])], [("x", [6])], [("y", [6])])
+    assert is_right(long, {"x": normal(6)}, tmp_path)
+    assert "float w[6];" in (tmp_path / "net.h").read_text()
+
+
+@needs_compiler
+def test_a_convolution_over_the_whole_input_is_a_product_that_is_rounded_too(tmp_path):
+    model = one("Conv", [1, 4, 3], [1, 6, 1], {"a": normal(6, 4, 3), "b": normal(6)})
+    x = normal(1, 4, 3)
+    assert is_right(model, {"x": x}, tmp_path, atol=1e-5)
+    [rounded] = computed(model, {"x": x}, tmp_path, rounding=Rounding(None))
+    [exact] = ReferenceEvaluator(model).run(None, {"x": x})
+    assert 0 < np.abs(rounded - exact).max() < 0.1
 
 
 @needs_compiler

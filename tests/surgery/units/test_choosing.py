@@ -63,3 +63,17 @@ def test_what_scores_below_a_number_goes_and_one_unit_stays():
     assert removed([1, 2, 3, 4], [FIRST], below=3.0) == [0, 1]
     assert removed([1, 2, 3, 0], [FIRST], below=9.0) == [0, 1, 3]
     assert removed([1, 2, 3, 4, 9, 9, 9, 9], below=3.0) == [0, 1]  # nothing of the second is below
+
+
+def test_each_layer_may_take_all_that_is_not_pinned_and_no_more():
+    pinned = dict.fromkeys((1, 2), "it is an output")
+    assert choose([FIRST], np.arange(4.0), pinned, Amount(count=2), frozenset({"a"})).removed.tolist() == [0, 3]
+    with pytest.raises(SurgeryError, match="3 of the 4 units of `a` should go, only 2 can: it is an output"):
+        choose([FIRST], np.arange(4.0), pinned, Amount(count=3), frozenset({"a"}))
+
+
+def test_a_layer_that_was_not_asked_for_is_skipped_with_the_reason():
+    pinned = dict.fromkeys((1, 2), "it is an output")
+    found = choose([FIRST, SECOND], np.arange(8.0), pinned, Amount(count=3), frozenset({"b"}))
+    assert found.removed.tolist() == [4, 5, 6]
+    assert [(skip.name, skip.reason.rpartition(": ")[2]) for skip in found.skipped] == [("a", "it is an output")]

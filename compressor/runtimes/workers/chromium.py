@@ -1,4 +1,7 @@
-"""A headless Chromium, spoken to over a pipe in the DevTools protocol: no port, no driver, no further package."""
+"""A headless Chromium, spoken to over a pipe in the DevTools protocol: no port, no driver, no further package.
+
+The `web` runtime, tests and the pictures of the docs use it.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,13 @@ _QUIET: Final = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
+_PROGRAMS: Final = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
 _ON_3_AND_4: Final = """
 import fcntl, os, sys
 pipes = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
@@ -41,7 +51,7 @@ _TALLEST: Final = 16_000
 
 def find() -> str | None:
     """The path of a Chromium or Chrome; None if there is none."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return next(filter(None, map(shutil.which, _PROGRAMS)), None)
 
 
 class Browser:
@@ -88,20 +98,35 @@ class Browser:
         os.close(self._from)
         self._profile.cleanup()
 
-    def open(self, page: Path, *, width: int, height: int, scheme: Scheme = "light", scripts: bool = True) -> None:
-        """Show a file in a window of so many CSS pixels."""
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    def open(
+        self,
+        page: Path | str,
+        *,
+        width: int,
+        height: int,
+        scheme: Scheme = "light",
+        scripts: bool = True,
+        scale: float = 1.0,
+        mobile: bool = False,
+    ) -> None:
+        """Show a file, or what is at a URL, in a window of so many CSS pixels, each of `scale` pixels a side."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": mobile}
         self._call("Emulation.setDeviceMetricsOverride", **metrics)
         self._call("Emulation.setScriptExecutionDisabled", value=not scripts)
         self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self._call("Page.navigate", url=page.resolve().as_uri())
+        self._call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         self._wait_for("Page.loadEventFired")
+
+    @property
+    def version(self) -> str:
+        """Such as `Chrome/130.0.6723.58`."""
+        return str(self._call("Browser.getVersion")["product"]).removeprefix("Headless")
 
     def evaluate(self, expression: str) -> Any:
         """What a JavaScript expression gives on the page."""
         given = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in given:
-            raise RuntimeError(f"{expression}: {given['exceptionDetails']['text']}")
+            raise RuntimeError(f"{expression}: {_said(given['exceptionDetails'])}")
         return given["result"].get("value")
 
     def picture(self, *, whole: bool) -> bytes:
@@ -141,3 +166,9 @@ class Browser:
         message, _, self._buffer = self._buffer.partition(b"\0")
         read: dict[str, Any] = json.loads(message)
         return read
+
+
+def _said(details: dict[str, Any]) -> str:
+    """What an exception of a page says, without its stack."""
+    text = details.get("exception", {}).get("description") or details["text"]
+    return str(text).split("\n    at ", 1)[0]

@@ -1,0 +1,122 @@
+"""Products of rounded weights, and of inputs that become whole numbers, against what the numbers stand for."""
+
+import json
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import helper
+
+from compressor.runtimes.microcontroller.boards import BOARDS, tools
+from compressor.runtimes.microcontroller.program import Call, Code
+from compressor.runtimes.microcontroller.running import run
+from exporters.c_code.files import write
+from exporters.c_code.product_kernels import BLOCK, PRODUCTS, held, rows_function
+from exporters.c_code.rounding import Rounding, packed, unpacked
+from exporters.quantization.rounding import rows_to_nearest
+from tests.boards import needs_board
+from tests.exporters.c_code.test_operators import computed, graph, needs_compiler, normal
+
+KINDS = [(bits, activations) for bits in (8, 4) for activations in ("float32", "int16", "int8")]
+SIZES = [(1, 7, 5), (3, 37, 11), (2, 64, 3), (1, 1, 1), (1, 2 * BLOCK + 9, 6)]
+
+
+def product(m, k, n):
+    """A product of (m, k) and (k, n) with a bias, and its weights."""
+    weights, bias = normal(k, n), normal(n)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("Add", ["p", "b"], ["y"])]
+    return graph(nodes, [("x", [m, k])], [("y", [m, n])], {"w": weights, "b": bias}), weights, bias
+
+
+def as_whole(x, most):
+    """What a vector becomes: whole numbers up to `most` times a scale, halves away from zero."""
+    scale = max(np.abs(x).max(), 1e-30) / most
+    return np.trunc(x / scale + np.copysign(0.5, x)) * scale
+
+
+def reference(x, weights, bias, bits, activations):
+    rows = weights.T
+    rounded = rows_to_nearest(rows, bits, rows.shape[1] if bits == 8 else BLOCK).weight
+    most = {"int8": 127, "int16": min(32767, (2**31 - 1) // 127 // rows.shape[1]) if bits == 8 else 32767}
+    x = x.astype(np.float64)
+    inputs = x if activations == "float32" else np.stack([as_whole(row, most[activations]) for row in x])
+    return inputs @ rounded.T + bias
+
+
+@needs_compiler
+@pytest.mark.parametrize(("bits", "activations"), KINDS)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_product_is_that_of_what_the_whole_numbers_stand_for(size, bits, activations, tmp_path):
+    model, weights, bias = product(*size)
+    x = normal(*size[:2]) * 3
+    [result] = computed(model, {"x": x}, tmp_path, rounding=Rounding(None, bits, activations))
+    wanted = reference(x, weights, bias, bits, activations)
+    step = np.abs(x).max() / 127 * np.abs(weights).max() if activations != "float32" else 0.0  # a tie of halves
+    np.testing.assert_allclose(result, wanted, rtol=2e-6, atol=1e-5 + 1.01 * step * (activations == "int8"))
+    assert np.abs(result - wanted).mean() < 1e-5 + 0.02 * step
+
+
+@needs_compiler
+@pytest.mark.parametrize("activations", ["int16", "int8"])
+def test_the_largest_numbers_do_not_overflow(activations, tmp_path):
+    model, weights, bias = product(1, 3001, 2)
+    weights = np.full_like(weights, 0.5)
+    model, x = graph_of(weights, bias), np.full((1, 3001), -7.0, np.float32)
+    [result] = computed(model, {"x": x}, tmp_path, rounding=Rounding(None, 8, activations))
+    np.testing.assert_allclose(result, x @ weights + bias, rtol=2e-3)
+
+
+def graph_of(weights, bias):
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("Add", ["p", "b"], ["y"])]
+    sizes = weights.shape
+    return graph(nodes, [("x", [1, sizes[0]])], [("y", [1, sizes[1]])], {"w": weights, "b": bias})
+
+
+@needs_compiler
+@pytest.mark.parametrize(("bits", "activations"), KINDS)
+def test_inputs_of_zeros_give_the_bias(bits, activations, tmp_path):
+    model, _, bias = product(1, 9, 4)
+    x = np.zeros((1, 9), np.float32)
+    [result] = computed(model, {"x": x}, tmp_path, rounding=Rounding(None, bits, activations))
+    np.testing.assert_array_equal(result[0], bias)
+
+
+@needs_board
+@pytest.mark.parametrize(("bits", "activations"), [kind for kind in KINDS if kind[1] != "float32"])
+def test_two_products_an_instruction_give_the_same_sums(bits, activations, tmp_path):
+    model, _, _ = product(2, 2 * BLOCK + 13, 60)
+    rounding = Rounding(None, bits, activations)
+    x = normal(2, 2 * BLOCK + 13)
+    [here] = computed(model, {"x": x}, tmp_path, rounding=rounding)
+    written = write(ir.from_proto(model), "net", None, rounding=rounding, facts=["a test"])
+    code = Code.of(tmp_path / "net.c", json.loads(json.dumps(written.interface())))
+    found = {}
+    for flags in (("-O2",), ("-O2", "-U__ARM_FEATURE_DSP")):
+        outcome = run(code, [Call([x])], BOARDS["cortex-m4"], tools(), flags=flags)
+        [[there]] = outcome.outputs
+        np.testing.assert_allclose(there, here, rtol=1e-6, atol=1e-6)
+        found[flags] = outcome.instructions[0]
+    assert found["-O2",] < 0.8 * found["-O2", "-U__ARM_FEATURE_DSP"]
+
+
+@pytest.mark.parametrize("columns", [1, 2, 7, 32])
+def test_two_weights_of_4_bits_lie_in_a_byte(columns):
+    values = np.random.default_rng(0).integers(-8, 8, (5, columns)).astype(np.int8)
+    data = packed(values)
+    assert data.shape == (5, (columns + 1) // 2)
+    np.testing.assert_array_equal(unpacked(data, columns), values)
+    assert packed(np.array([[-7, 3]], np.int8)).tolist() == [[1 | 11 << 4]]
+
+
+def test_weights_of_4_bits_take_half_the_bytes():
+    model, _, _ = product(1, 64, 10)
+    sizes = [
+        write(ir.from_proto(model), "net", None, rounding=Rounding(None, bits), facts=[]).constant_bytes
+        for bits in (8, 4)
+    ]
+    assert sizes == [64 * 10 + 4 * 10 + 4 * 10, 32 * 10 + 2 * 4 * 10 + 4 * 10]
+
+
+def test_every_kind_of_product_has_its_function():
+    assert {rows_function(*kind) for kind in KINDS} | {"rows"} <= PRODUCTS.keys()
+    assert [held(*kind) for kind in KINDS] == ["", "int16_t", "int8_t", "", "int16_t", "int16_t"]
