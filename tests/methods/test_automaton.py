@@ -64,20 +64,28 @@ class Words(SignTask):
 def trained(number, kind=nn.GRU):
     """A model that knows the language at the training length, to a loss of 0.002 a symbol."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model, generator = Reader(kind), torch.Generator().manual_seed(0)
-        strings = random_strings(1024, LENGTH, generator, number)
-        labels = label(number, strings)
-        optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-        for _ in range(3000):
-            chosen = torch.randint(len(strings), (64,), generator=generator)
-            loss = nn.functional.cross_entropy(model(strings[chosen]).flatten(0, 1), labels[chosen].flatten())
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if loss.item() < 2e-3:
+        for seed in range(4):  # some starts of hard languages stay where they are
+            torch.manual_seed(seed)
+            model = Reader(kind)
+            if _learns(model, number):
                 break
     return model.eval()
+
+
+def _learns(model, number):
+    generator = torch.Generator().manual_seed(0)
+    strings = random_strings(1024, LENGTH, generator, number)
+    labels = label(number, strings)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(1000):
+        chosen = torch.randint(len(strings), (64,), generator=generator)
+        loss = nn.functional.cross_entropy(model(strings[chosen]).flatten(0, 1), labels[chosen].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss.item() < 2e-3:
+            return True
+    return False
 
 
 def _apply(number, model=None, **options):
