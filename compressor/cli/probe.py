@@ -44,7 +44,7 @@ def probe(
         typer.Option(
             "--architectures",
             metavar="A,B",
-            help="Compare two without a task: attention, aaren, rnn_tanh, rnn_relu, gru, lstm, fsmn, para_rnn.",
+            help="Compare two without a task: attention, aaren, rnn_tanh, rnn_relu, gru, lstm, fsmn, lssl, para_rnn.",
             show_default=False,
         ),
     ] = None,
