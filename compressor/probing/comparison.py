@@ -143,6 +143,7 @@ def _result(task: ProbeTask, original: Sequence[Trained], converted: Sequence[Tr
         task=task.name,
         difficulty=task.difficulty,
         needs=task.needs,
+        ability=task.ability,
         meaning=task.meaning,
         patience=task.patience,
         trained=lengths[0],
