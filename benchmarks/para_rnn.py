@@ -80,6 +80,7 @@ def errors(cell: str, clip: float) -> str:
     layer = ParaLayer(32, 32, hidden=32, cell=cell, clip=clip, dtype=torch.float64)  # type: ignore[arg-type]
     with torch.no_grad():
         for diagonal in layer.diagonals:  # the values themselves are drawn evenly between minus and plus the clip
+            nn.init.zeros_(layer.project.bias)
             diagonal.copy_(torch.atanh(torch.empty(32, dtype=torch.float64).uniform_(-0.999, 0.999)))
     gates = layer.project(2.0 * torch.randn(4, 512, 32, dtype=torch.float64))
     with torch.no_grad():

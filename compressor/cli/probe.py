@@ -44,7 +44,7 @@ def probe(
         typer.Option(
             "--architectures",
             metavar="A,B",
-            help="Compare two without a task: attention, aaren, rnn_tanh, rnn_relu, gru, lstm, fsmn, para_rnn.",
+            help="Compare two without a task: attention, aaren, rnn_tanh, rnn_relu, gru, lstm, fsmn, lssl, para_rnn.",
             show_default=False,
         ),
     ] = None,
@@ -172,7 +172,10 @@ def _give(found: "ProbeFile", out: Path | None, *, json: bool) -> None:
         return
     from compressor.render import terminal
     from compressor.render.blocks import Statements
-    from compressor.render.sections.probes import group, statements
+    from compressor.render.sections.probes import group, statements, verdict
 
-    said = [(group(part), Statements(tuple(statements(part, part.converted)))) for part in found.probes]
+    said = [
+        (group(part), Statements((verdict(part, part.converted), *statements(part, part.converted))))
+        for part in found.probes
+    ]
     emit_rich(*(part for blocks in said for part in terminal.draw(blocks)))

@@ -30,6 +30,8 @@ class Options(Protocol):
     @property
     def lookahead(self) -> int: ...  # noqa: D102
     @property
+    def oscillators(self) -> int: ...  # noqa: D102
+    @property
     def cell(self) -> str | None: ...  # noqa: D102
     @property
     def clip(self) -> float: ...  # noqa: D102
@@ -52,6 +54,8 @@ def note(step: Options, old: Any) -> str:
         span = (step.order - 1) * sum(step.dilations)
         ahead = f", {step.lookahead * sum(step.dilations)} ahead" if step.lookahead else ""
         return f"{kind} to fsmn: a memory of {span} positions a layer{ahead}"
+    if step.to == "lssl":
+        return f"{kind} to lssl: {step.oscillators} oscillators a channel"
     return f"{kind} to a diagonal {_cell(step, old).upper()}"
 
 
@@ -65,6 +69,11 @@ def _fsmn(step: Options, old: Any, outputs: int) -> dict[str, Any]:
     }
 
 
+def _lssl(step: Options, old: Any, outputs: int) -> dict[str, Any]:
+    channels = step.projection or max(1, outputs // 2)
+    return {"projection": channels, "hidden": step.hidden or outputs, "oscillators": step.oscillators}
+
+
 def _para_rnn(step: Options, old: Any, outputs: int) -> dict[str, Any]:
     return {"hidden": step.hidden or outputs, "cell": _cell(step, old), "clip": step.clip}
 
@@ -74,4 +83,4 @@ def _cell(step: Options, old: Any) -> str:
     return step.cell or ("lstm" if len(cell_of(old).states) > 1 else "gru")
 
 
-_OPTIONS = {"fsmn": _fsmn, "para_rnn": _para_rnn}
+_OPTIONS = {"fsmn": _fsmn, "lssl": _lssl, "para_rnn": _para_rnn}

@@ -40,8 +40,14 @@ _OF_ERRORS = (
 _REMEDY = "a converted layer starts from zeros and gives no `c_n`: name the layer under `ignore`, or use `magnitude`"
 
 
-OWN_OPTIONS = {"fsmn": ("projection", "order", "dilations", "lookahead"), "para_rnn": ("cell", "clip")}
-"""Target -> the options that only it has."""
+_FSMN = ("fsmn",)
+OWN_OPTIONS = {
+    "projection": ("fsmn", "lssl"),
+    **dict.fromkeys(("order", "dilations", "lookahead"), _FSMN),
+    "oscillators": ("lssl",),
+    **dict.fromkeys(("cell", "clip"), ("para_rnn",)),
+}
+"""Option -> the only targets that have it."""
 
 
 class Convert(Method):
@@ -49,9 +55,10 @@ class Convert(Method):
 
     `fsmn` (feedforward sequential memory) is projections and a depthwise convolution over time: no loop, all of it
     taken by accelerators, a fixed memory of `(order - 1) * sum(dilations)` positions. What has to be remembered longer
-    is lost. `para_rnn` is a GRU or LSTM whose units see their own state only: no recurrent matrix, and training over
-    all positions at once. The start is solved for by least squares, then each layer learns by itself from the old one;
-    a `retrain` step has to follow.
+    is lost. `lssl` passes channels through damped oscillators: a long memory, a convolution over the whole sequence or
+    a small state, and another sampling rate without training. `para_rnn` is a GRU or LSTM whose units see their own
+    state only: no recurrent matrix, and training over all positions at once. The start is solved for by least squares,
+    then each layer learns by itself from the old one; a `retrain` step has to follow.
     """
 
     summary: ClassVar[str] = "replace recurrent layers by others that accelerators run, to be trained by `retrain`"
@@ -59,8 +66,9 @@ class Convert(Method):
     method: Literal["convert"] = "convert"
     """The recipe word."""
 
-    to: Literal["fsmn", "para_rnn"]
-    """What replaces the layers: `fsmn`, feedforward sequential memory, or `para_rnn`, a diagonal GRU or LSTM."""
+    to: Literal["fsmn", "lssl", "para_rnn"]
+    """What replaces the layers: `fsmn`, feedforward sequential memory; `lssl`, a linear state-space layer; or
+    `para_rnn`, a diagonal GRU or LSTM."""
 
     targets: Patterns | None = None
     """Globs (or `re:` and a regular expression) on names of recurrent layers or of modules that hold them; all of them
@@ -74,7 +82,7 @@ class Convert(Method):
     out."""
 
     projection: Annotated[int, Field(ge=1, le=65536)] | None = None
-    """With `to: fsmn`: channels that have a memory; half of the layer's outputs if left out."""
+    """With `to: fsmn` and `lssl`: channels that have a memory; half of the layer's outputs if left out."""
 
     order: Annotated[int, Field(ge=2, le=1024)] = 20
     """With `to: fsmn`: positions that a memory filters, the current one among them."""
@@ -85,6 +93,9 @@ class Convert(Method):
     lookahead: Annotated[int, Field(ge=0, le=1024)] = 0
     """With `to: fsmn`: later positions that each memory filters too. Such a file cannot be streamed; bidirectional
     layers need it."""
+
+    oscillators: Annotated[int, Field(ge=1, le=4096)] = 4
+    """With `to: lssl`: damped oscillators of each channel, two numbers of state each."""
 
     cell: Literal["gru", "lstm"] | None = None
     """With `to: para_rnn`: which cell; that of the layer if left out, and `gru` instead of an RNN."""
@@ -105,9 +116,9 @@ class Convert(Method):
 
     @model_validator(mode="after")
     def _options_belong_together(self) -> Convert:
-        for target, names in OWN_OPTIONS.items():
-            if target != self.to:
-                self.refuse_options(*names, why=f"belongs to `to: {target}`, not to `to: {self.to}`")
+        for name, owners in OWN_OPTIONS.items():
+            if self.to not in owners:
+                self.refuse_options(name, why=f"belongs to `to: {' and '.join(owners)}`, not to `to: {self.to}`")
         if not self.distill_steps:
             self.refuse_options("distill_lr", why="has no effect with `distill_steps: 0`")
         return self

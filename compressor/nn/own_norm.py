@@ -237,8 +237,8 @@ def _forms(module: nn.Module, width: int, names: list[str]) -> Iterator[NormForm
     roles: list[tuple[str | None, str | None]] = [(names[0], None), (None, names[0])]
     if len(names) == 2:
         roles = [(names[0], names[1]), (names[1], names[0])]
-    for axis in (-1, 1):
-        x = _shown(width, axis)
+    for axis, dims in ((-1, 3), (1, 3), (1, 4)):
+        x = _shown(width, axis, dims)
         given = [_given(module.train(mode), x) for mode in (True, False)]
         if any(result is None or result.shape != x.shape for result in given):
             continue
@@ -254,12 +254,12 @@ def _forms(module: nn.Module, width: int, names: list[str]) -> Iterator[NormForm
                             yield form
 
 
-def _shown(width: int, axis: int) -> Tensor:
-    """Rows of all sizes, off their mean: (sizes, 3, width) or (sizes, width, 3)."""
+def _shown(width: int, axis: int, dims: int) -> Tensor:
+    """Rows of all sizes, off their mean: (sizes, 3, width), (sizes, width, 3) or (sizes, width, 3, 1)."""
     positions = 3 if width != 3 else 5
     x = torch.randn(len(_SCALES), positions, width, dtype=torch.float64) + 0.3
     x = x * torch.tensor(_SCALES, dtype=torch.float64).view(-1, 1, 1)
-    return x if axis == -1 else x.transpose(1, 2)
+    return x if axis == -1 else x.transpose(1, 2).reshape(len(_SCALES), width, positions, *[1] * (dims - 3))
 
 
 def _given(module: nn.Module, x: Tensor) -> Tensor | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from compressor.probing.layers import Mixer
 
 _MIXERS: dict[str, str] = {"attention": "causal attention", "aaren": "Aaren"}
-_TARGETS: dict[str, str] = {"fsmn": "FSMN", "para_rnn": "diagonal RNN"}
+_TARGETS: dict[str, str] = {"fsmn": "FSMN", "lssl": "state-space layer", "para_rnn": "diagonal RNN"}
 _CELLS: dict[str, str] = {
     "rnn_tanh": "tanh RNN",
     "rnn_relu": "ReLU RNN",
@@ -217,7 +217,9 @@ class Converted(Architecture):
 
     def build(self, width: int) -> nn.Module:
         """The layers, as the model gets them."""
-        layers = [TARGETS[self.target].from_fields(json.loads(self.structure)) for _ in range(self.layers)]
+        kind = TARGETS[self.target]
+        fields = kind.in_proportion(json.loads(self.structure), width)
+        layers = [kind.from_fields(fields) for _ in range(self.layers)]
         return OutputsOnly(
             ConvertedRecurrent(layers, batch_first=True, bidirectional=False, has_cell_state=False, dropout=0.0)
         )

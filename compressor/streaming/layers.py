@@ -25,6 +25,8 @@ CACHED = (nn.MultiheadAttention, CompactMultiheadAttention)
 ATTENTION: tuple[type[nn.Module], ...] = (*CACHED, AarenAttention)
 STATEFUL: tuple[type[nn.Module], ...] = (*RECURRENT, *STEP_MODULES, *ATTENTION, LearnedQuery, ConvertedRecurrent)
 """Layers of other classes, such as `UnevenRecurrent` and `GraphRecurrent`, consist of these."""
+WINDOWED = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers that look back if they run over time."""
 LEAVE_OUT = "or leave `stream` out"
 """How the hint of a refusal ends."""
 
@@ -61,9 +63,9 @@ def intercepted(model: nn.Module, interceptor: Interceptor, own: Container[str] 
     """
     # torch.export hands out a layer that has several names as several objects with the same attributes
     names: dict[int, str] = {}
-    kinds = dict.fromkeys(STATEFUL)
+    kinds = dict.fromkeys((*STATEFUL, *WINDOWED))
     for name, module in model.named_modules():
-        if isinstance(module, STATEFUL) or name in own:
+        if isinstance(module, (*STATEFUL, *WINDOWED)) or name in own:
             names.setdefault(id(vars(module)), name)
         if name in own:
             kinds[type(module)] = None

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import KeyPath, MappingKey, TreeSpec, tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from compressor.errors import ExportError
+from compressor.nn.automaton import AutomatonStep
 from compressor.nn.own_code import is_own
-from compressor.streaming.layers import LEAVE_OUT, STATEFUL, Arguments
+from compressor.streaming.layers import LEAVE_OUT, STATEFUL, WINDOWED, Arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,8 +51,15 @@ def candidates(model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if name and is_own(module) and not any(isinstance(part, STATEFUL) for part in module.modules())
+        if name
+        and _may_be_cell(module)
+        and not isinstance(module, WINDOWED)
+        and not any(isinstance(part, STATEFUL) for part in module.modules())
     ]
+
+
+def _may_be_cell(module: nn.Module) -> bool:
+    return is_own(module) or isinstance(module, AutomatonStep)
 
 
 def handed(calls: Sequence[Arguments], results: Sequence[Any]) -> Handed | None:

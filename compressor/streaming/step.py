@@ -4,7 +4,7 @@ A model is surveyed once on whole sequences, which finds the layers that carry a
 ahead (`survey`). `StepModel` then runs the same model on the next few positions: its layers read their states from a
 holder beside the model and write the new ones there, so that it can be traced.
 
-What else in a model may mix positions (a pooling, a convolution, an embedding of the position's number) is not known
+What else in a model may mix positions (a pooling, an embedding of the position's number) is not known
 here: whoever uses a `StepModel` compares it with the whole model; `difference.first_difference` finds the place.
 """
 
@@ -22,6 +22,7 @@ from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.recurrent.layers import is_step_module
 from compressor.streaming.attention import attend, batch_first
+from compressor.streaming.convolutions import slide
 from compressor.streaming.layers import CACHED, LEAVE_OUT, Arguments, Inputs, intercepted
 from compressor.streaming.learned_query import Queries, answered
 from compressor.streaming.recurrent import advance, handed_on, recur, recur_step
@@ -68,7 +69,9 @@ class _Holder:
             result: Any = original(module, *call.args, **call.kwargs)
             self.queries.ask(name, module, call, slot, entering)
             return result
-        if carrier.handed is not None:
+        if carrier.window is not None:
+            result, new = slide(module, carrier.window, call, entering[0])
+        elif carrier.handed is not None:
             complete = call if inside else carrier.handed.call(call, entering)
             result = original(module, *complete.args, **complete.kwargs)
             new = carrier.handed.states(result)

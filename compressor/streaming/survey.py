@@ -15,7 +15,8 @@ from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.recurrent.layers import is_step_module
 from compressor.streaming.attention import cache_widths, is_fixed_cross, refuse_looking_ahead
-from compressor.streaming.layers import ATTENTION, CACHED, LEAVE_OUT, Arguments, Inputs, intercepted
+from compressor.streaming.convolutions import Window, is_plain, window
+from compressor.streaming.layers import ATTENTION, CACHED, LEAVE_OUT, WINDOWED, Arguments, Inputs, intercepted
 from compressor.streaming.own_cells import Handed, candidates, handed
 from compressor.streaming.own_cells import initial_states as own_initial_states
 from compressor.streaming.recorded import Recorder
@@ -57,6 +58,8 @@ class Carrier:
     """Called once a position in each slot, as a cell in a loop is, and not once a sequence."""
     handed: Handed | None = None
     """What a cell of the model's own code hands on; None for a layer that is known."""
+    window: Window | None = None
+    """How a convolution runs over time; None for any other layer."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ def survey(model: nn.Module, example: Example, lengths: tuple[int, int]) -> Surv
     carriers: dict[str, Carrier] = {}
     for name in watches[0].calls:
         calls = [watch.calls.get(name, []) for watch in watches]
-        if name not in watches[0].results:
+        if isinstance(model.get_submodule(name), WINDOWED):
+            carrier = _convolution(name, model.get_submodule(name), calls, lengths)
+        elif name not in watches[0].results:
             carrier = _carrier(name, model.get_submodule(name), calls, lengths)
         elif any(name.startswith(f"{other}.") for other in carriers):
             carrier = None  # its states are those of the cell around it
@@ -127,6 +132,24 @@ def _recorded(model: nn.Module, inputs: Inputs, carriers: Mapping[str, Carrier])
     with torch.no_grad(), recorder, intercepted(model, run, own):
         model(*inputs)
     return recorder
+
+
+def _convolution(
+    name: str, module: nn.Module, calls: Sequence[list[Arguments]], lengths: tuple[int, int]
+) -> Carrier | None:
+    """A convolution over time; None if it runs over something else."""
+    if len(calls[0]) != len(calls[1]) or not is_plain(module):
+        return None
+    found = window(name, module, calls, lengths, _BATCH)
+    if found is None:
+        return None
+    weight = next(module.parameters())
+    slots = len(calls[0])
+    places = [
+        Slot((StateSpec(f"{name}.x" if slots == 1 else f"{name}.call.{slot}.x", weight.new_zeros(found.shape)),))
+        for slot in range(slots)
+    ]
+    return Carrier(tuple(places), per_position=False, window=found)
 
 
 def _own_carrier(

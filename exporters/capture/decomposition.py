@@ -80,7 +80,8 @@ def unchanged(program: Program, table: dict[Any, Any], keeps_whole: Callable[[An
         for node in graph.nodes
     )
     if plain:  # what is decomposed needs its own operators: without `contiguous` a `view` behind it fails
-        _simplify(graph, sizes)
+        for old, new in _simplify(graph, sizes).items():
+            signature.replace_all_uses(old, new)
     return plain
 
 
@@ -134,8 +135,13 @@ def _replace_views(graph: fx.Graph) -> None:
             node.target = _OPS.reshape.default
 
 
-def _simplify(graph: fx.Graph, sizes: dict[str, tuple[fx.Node, int]]) -> None:
-    """Replace operators that only rename a tensor or its axes, and drop what nothing reads."""
+def _simplify(graph: fx.Graph, sizes: dict[str, tuple[fx.Node, int]]) -> dict[str, str]:
+    """Replace operators that only rename a tensor or its axes, and drop what nothing reads.
+
+    Returns:
+        Name of a node that is gone -> the one that stands for it, which may be an output now.
+    """
+    gone: dict[str, str] = {}
     first = next(node for node in graph.nodes if node.op != "placeholder")
     read: dict[str, fx.Node] = {}
 
@@ -160,7 +166,12 @@ def _simplify(graph: fx.Graph, sizes: dict[str, tuple[fx.Node, int]]) -> None:
         elif node.target is _OPS.to.dtype and node.meta["val"].dtype != node.args[0].meta["val"].dtype:
             node.target, node.args, node.kwargs = _OPS._to_copy.default, node.args[:1], {"dtype": node.args[1]}
         else:
+            if node.args[0].op == "placeholder" and any(user.op == "output" for user in node.users):
+                continue  # an input cannot be an output itself
+            gone = {old: node.args[0].name if new == node.name else new for old, new in gone.items()}
+            gone[node.name] = node.args[0].name
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     _replace_views(graph)
     graph.eliminate_dead_code()
+    return gone

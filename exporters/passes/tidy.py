@@ -10,6 +10,7 @@ from exporters.capture.factored_scan import ExpandFactored
 from exporters.loops.expand import ExpandLoops
 from exporters.passes.attention_masks import FIRST_WITH_ATTENTION, WidenAttentionMasks
 from exporters.passes.body_outputs import GiveBodyOutputsNodes
+from exporters.passes.cut_padding import DropCutPadding
 from exporters.passes.folding import FoldConstants
 from exporters.passes.shared_weights import ShareWeights
 from exporters.passes.single_entries import SqueezeSingleEntries
@@ -44,6 +45,7 @@ def passes_for(
         *([WidenAttentionMasks()] if opset >= FIRST_WITH_ATTENTION else []),
         DropZeroStates(),
         SqueezeSingleEntries(),
+        DropCutPadding(),
         common.IdentityEliminationPass(),
         common.DeduplicateInitializersPass(size_limit=_NO_LIMIT),
         ShareWeights(),

@@ -75,8 +75,8 @@ def _survey(model: nn.Module, task: Sequences) -> Survey:
     if not found.states:
         raise ExportError(
             "no layer of the model carries a state from one position to the next (RNN, GRU, LSTM, their cells, causal "
-            "self-attention, a module of yours or a variable of a loop that is given at each position what came out at "
-            "the one before), so there is nothing to stream",
+            "self-attention, a causal convolution, a module of yours or a variable of a loop that is given at each "
+            "position what came out at the one before), so there is nothing to stream",
             hint="leave `stream` out: the file itself may be called with any number of positions; a state that a loop "
             "of `forward` keeps in a variable streams if it starts from a tensor, such as `x.new_zeros(...)`",
         )

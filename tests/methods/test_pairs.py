@@ -76,6 +76,7 @@ STEPS = {
     "lama": METHODS["lama"](target="pool", heads=2),
     "aaren": METHODS["aaren"](),
     "fsmn": METHODS["convert"](to="fsmn", order=3),
+    "lssl": METHODS["convert"](to="lssl"),
     "para rnn": METHODS["convert"](to="para_rnn"),
     "lattice": METHODS["lattice"](prune="units", ratio=0.25),
     "lattice weights": METHODS["lattice"](prune="weights", sparsity=0.3),

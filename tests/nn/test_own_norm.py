@@ -59,6 +59,17 @@ class TransposedAround(nn.LayerNorm):
         return super().forward(x.transpose(1, -1)).transpose(1, -1)
 
 
+class OfPictures(nn.LayerNorm):
+    """As ConvNeXt has it: takes (B, C, H, W) only."""
+
+    def __init__(self):
+        super().__init__(WIDTH, eps=1e-6, dtype=torch.float64)
+
+    def forward(self, x):
+        x = functional.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
 class OnePlus(nn.Module):
     """A root mean square whose weight is stored as its distance from 1."""
 
@@ -85,6 +96,11 @@ def test_the_form_gives_what_the_module_gives_and_its_gradients(kind):
     torch.testing.assert_close(found, expected, **SAME_FLOAT64)
     ours, theirs = (torch.autograd.grad(y, [x], direction)[0] for y in (found, expected))
     torch.testing.assert_close(ours, theirs, **SAME_FLOAT64)
+
+
+def test_one_of_pictures_is_known_too():
+    module, x = OfPictures(), torch.randn(2, WIDTH, 3, 5, dtype=torch.float64)
+    torch.testing.assert_close(WideOwnNorm.from_module(module)(x), module(x), **SAME_FLOAT64)
 
 
 @pytest.mark.parametrize("kind", NORMS)

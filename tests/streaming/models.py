@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.nn.attention.aaren import AarenAttention
@@ -121,6 +122,68 @@ def _aaren(attention):
     return aaren
 
 
+class Causal(nn.Conv1d):
+    """A convolution that pads its own input on the left."""
+
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, ((self.kernel_size[0] - 1) * self.dilation[0], 0)))
+
+
+class Chomped(nn.Conv1d):
+    """A convolution that pads both sides and cuts off the right one."""
+
+    def __init__(self, *sizes, dilation=1, **options):
+        super().__init__(*sizes, dilation=dilation, padding=(sizes[2] - 1) * dilation, **options)
+
+    def forward(self, x):
+        return super().forward(x)[..., : -self.padding[0]]
+
+
+class Sliced(Chomped):
+    """The same, cut to the length of what it was given."""
+
+    def forward(self, x):
+        return nn.Conv1d.forward(self, x)[:, :, : x.size(2)]
+
+
+class Windows(nn.Module):
+    """Dilated convolutions with skips around them, as in a temporal convolutional network, and a GRU on top."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.enter, self.rnn = nn.Conv1d(INPUT, WIDTH, 1), nn.GRU(WIDTH, 4, batch_first=True)
+        self.layers = nn.ModuleList(kind(WIDTH, WIDTH, 3, dilation=2**index) for index in range(3))
+        self.depthwise = kind(WIDTH, WIDTH, 2, groups=WIDTH, bias=False)
+        self.norm = nn.BatchNorm1d(WIDTH)
+
+    def forward(self, x):
+        y = self.enter(x.transpose(1, 2))
+        for layer in self.layers:
+            y = y + torch.relu(layer(y))
+        y = self.depthwise(self.depthwise(self.norm(y)))
+        return self.rnn(y.transpose(1, 2))[0]
+
+
+class Spectrum(nn.Module):
+    """Convolutions over positions and features, only causal over positions."""
+
+    def __init__(self, *, time_first):
+        super().__init__()
+        self.time_first = time_first
+        kernel, padding = ((3, 3), (0, 1)) if time_first else ((3, 3), (1, 0))
+        self.first = nn.Conv2d(1, 3, kernel, padding=padding)
+        self.second = nn.Conv2d(3, 2, (2, 1) if time_first else (1, 2), dilation=(2, 1) if time_first else (1, 2))
+        self.head = nn.Linear(2 * INPUT, 4)
+
+    def forward(self, x):
+        y = x.unsqueeze(1) if self.time_first else x.transpose(1, 2).unsqueeze(1)
+        pad = (0, 0, 2, 0) if self.time_first else (2, 0)
+        y = torch.relu(self.first(nn.functional.pad(y, pad)))
+        y = self.second(nn.functional.pad(y, pad))
+        y = y if self.time_first else y.transpose(2, 3)
+        return self.head(y.transpose(1, 2).flatten(2))
+
+
 MODELS = {
     "rnn": lambda: Layer(nn.RNN(WIDTH, 7, 3, batch_first=True)),
     "relu": lambda: Layer(nn.RNN(WIDTH, 7, nonlinearity="relu", batch_first=True, bias=False)),
@@ -138,6 +201,12 @@ MODELS = {
     "attention, time first": lambda: Attention(batch_first=False),
     "compact attention": lambda: Attention(CompactMultiheadAttention.from_module),
     "aaren": lambda: Attention(_aaren),
+    "padded convolutions": lambda: Windows(Causal),
+    "chomped convolutions": lambda: Windows(Chomped),
+    "sliced convolutions": lambda: Windows(Sliced),
+    "normed convolutions": lambda: Windows(lambda *sizes, **options: weight_norm(Causal(*sizes, **options))),
+    "convolutions over a spectrum": lambda: Spectrum(time_first=True),
+    "convolutions over a turned spectrum": lambda: Spectrum(time_first=False),
 }
 
 

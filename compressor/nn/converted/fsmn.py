@@ -25,6 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compressor.nn.converted.layer import SequenceLayer
+from compressor.nn.converted.starts import start_channels, start_units
 from compressor.nn.record import LayerRecord, Size
 
 if TYPE_CHECKING:
@@ -204,34 +205,14 @@ class FsmnLayer(SequenceLayer):
         sum, :math:`\tau` from one position to the order. The units read random directions in pairs, w and -w, so that
         their differences carry all channels as they are.
         """
+        spread = start_channels(self.project, x, drive)
         with torch.no_grad():
-            spread = self._start_projection(x, drive)
             self._start_memories(spread)
-            for units in self.expand:
-                assert isinstance(units, nn.Linear)
-                half = -(-units.out_features // 2)
-                rows = torch.randn(half, units.in_features, generator=generator, dtype=torch.float64)
-                rows = rows / rows.norm(dim=1, keepdim=True)
-                bias = torch.randn(units.out_features, generator=generator, dtype=torch.float64) * 0.5
-                units.weight.copy_(torch.cat([rows, -rows])[: units.out_features])
-                units.bias.copy_(bias)
             for linear in self.back:
                 linear.weight.zero_()  # type: ignore[operator]
-
-    def _start_projection(self, x: Tensor, drive: Tensor) -> int:
-        """Fill `project`; gives the number of different directions."""
-        x, drive = x.cpu().double(), drive.cpu().double()
-        mean, deviation = x.mean(0), x.std(0, unbiased=False).clamp_min(1e-6)
-        _, vectors = torch.linalg.eigh((drive * deviation).T @ (drive * deviation))  # ascending
-        channels = self.project.out_features
-        spread = min(x.shape[1], max(1, channels // 2))
-        directions = vectors.flip(1)[:, :spread].T  # (r, I), of inputs of unit variance
-        scores = ((x - mean) / deviation) @ directions.T
-        rows = directions / deviation / scores.std(0, unbiased=False).clamp_min(1e-6)[:, None]
-        rows = rows.repeat(-(-channels // spread), 1)[:channels]
-        self.project.weight.copy_(rows)
-        self.project.bias.copy_(-rows @ mean)
-        return spread
+        for units in self.expand:
+            assert isinstance(units, nn.Linear)
+            start_units(units, generator)
 
     def _start_memories(self, spread: int) -> None:
         """Fill `memories`: channel c has the time constant number c // spread."""

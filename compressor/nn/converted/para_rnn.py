@@ -69,7 +69,7 @@ class ParaLayer(SequenceLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """With small random diagonals.
+        """With small random diagonals, and units that average over 1 to 100 positions.
 
         Args:
             input_size: I.
@@ -87,6 +87,8 @@ class ParaLayer(SequenceLayer):
         for index in range(_DIAGONALS[cell]):
             self.register_parameter(f"diagonal_{index}", nn.Parameter(torch.empty(hidden, **where).normal_(std=0.1)))
         self.readout = nn.Linear(hidden, output_size, **where)
+        with torch.no_grad():
+            self.project.bias[:hidden] = self._leak(hidden).to(self.project.bias)
 
     def record(self) -> dict[str, Any]:
         """See `RecordedLayer`."""
@@ -232,21 +234,25 @@ class ParaLayer(SequenceLayer):
         scales = (values.clamp_min(0) / values.clamp_min(0).sum().clamp_min(1e-12)).sqrt()
         mixed = torch.randn(_GATES, units, len(values), generator=generator, dtype=torch.float64) * scales
         rows = (mixed @ vectors.T) / deviation  # (3, N, I), of about unit variance
-        spans = _LONGEST ** torch.linspace(0.0, 1.0, units, dtype=torch.float64)
-        keep = 1.0 - 0.9 / spans  # how much of its state a unit keeps
-        memory = torch.log(keep / (1 - keep))
-        leak, write = (0, 2) if self.cell == "gru" else (0, 1)
+        write = 2 if self.cell == "gru" else 1
         gains = torch.full((_GATES,), 0.3, dtype=torch.float64)
         gains[write] = 1.0
         rows = rows * gains[:, None, None]
         bias = torch.zeros(_GATES, units, dtype=torch.float64)
-        bias[leak] = -memory if self.cell == "gru" else memory  # z is how much is written, f how much is kept
+        bias[0] = self._leak(units)
         bias[write] = 0.5 * torch.randn(units, generator=generator, dtype=torch.float64)
         with torch.no_grad():
             self.project.weight.copy_(rows.flatten(0, 1))
             self.project.bias.copy_(bias.flatten() - rows.flatten(0, 1) @ mean)
             for diagonal in self.diagonals:
                 diagonal.copy_(0.1 * torch.randn(units, generator=generator, dtype=torch.float64))
+
+    def _leak(self, units: int) -> Tensor:
+        """Biases of the first gate at which units average over 1 to 100 positions, evenly in the logarithm."""
+        spans = _LONGEST ** torch.linspace(0.0, 1.0, units, dtype=torch.float64)
+        keep = 1.0 - 0.9 / spans  # how much of its state a unit keeps
+        memory = torch.log(keep / (1 - keep))
+        return -memory if self.cell == "gru" else memory  # z is how much is written, f how much is kept
 
     def extra_repr(self) -> str:
         """The structure in one line."""

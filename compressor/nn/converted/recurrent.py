@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from compressor.errors import MethodError
 from compressor.nn.converted.fsmn import FsmnLayer
+from compressor.nn.converted.lssl import LsslLayer
 from compressor.nn.converted.para_rnn import ParaLayer
 from compressor.nn.record import LayerRecord, Probability, RecordedLayer, parse
 from compressor.nn.recurrent.compact import is_batch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from compressor.nn.converted.layer import SequenceLayer
 
-TARGETS: dict[str, type[SequenceLayer]] = {"fsmn": FsmnLayer, "para_rnn": ParaLayer}
+TARGETS: dict[str, type[SequenceLayer]] = {"fsmn": FsmnLayer, "lssl": LsslLayer, "para_rnn": ParaLayer}
 """The word after `to` -> the layer that it stands for."""
 
 
@@ -41,7 +42,7 @@ class NoCellState(NoStates):
 class ConvertedRecord(LayerRecord):
     """What a `ConvertedRecurrent` is built from."""
 
-    target: Literal["fsmn", "para_rnn"]
+    target: Literal["fsmn", "lssl", "para_rnn"]
     layers: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1024)]
     """Of each layer."""
     batch_first: bool

@@ -119,3 +119,18 @@ def test_dropout_in_training_is_no_renaming():
     given = traced(lambda self, x: nn.functional.dropout(x, 0.5, training=True))
     assert not decomposition.unchanged(given, {}, lambda target: False)
     assert OPS.dropout.default in targets(given.graph)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda self, x: self.linear(x).contiguous(),
+        lambda self, x: nn.functional.dropout(self.linear(x).contiguous(), 0.5, training=False).detach(),
+        lambda self, x: (x.contiguous(), self.linear(x), self.linear(x).relu().to(torch.float32)),
+        lambda self, x: x.relu().T.contiguous().T,
+    ],
+)
+def test_an_output_that_is_another_tensor_by_a_new_name_is_written(function):
+    outputs = program.translate(traced(function), 18).graph.outputs
+    results = function(Computes(None).eval(), torch.ones(2, 3))
+    assert len(outputs) == (len(results) if isinstance(results, tuple) else 1)

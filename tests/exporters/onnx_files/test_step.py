@@ -222,6 +222,30 @@ def test_a_chunk_of_native_nodes_reaches_over_the_end_of_a_sequence(tmp_path):
     torch.testing.assert_close(found, OnnxFile(path)(features), **EXPORTED_FLOAT32)
 
 
+class Windowed(nn.Module):
+    """Causal convolutions in both forms, and a GRU."""
+
+    def __init__(self):
+        super().__init__()
+        self.padded, self.chomped = nn.Conv1d(INPUT, 8, 3), nn.Conv1d(8, 8, 3, padding=4, dilation=2, groups=8)
+        self.rnn, self.head = nn.GRU(8, 6, batch_first=True), nn.Linear(6, 3)
+
+    def forward(self, features):
+        y = torch.relu(self.padded(nn.functional.pad(features.transpose(1, 2), (2, 0))))
+        y = torch.relu(self.chomped(y)[..., :-4])
+        return self.head(self.rnn(y.transpose(1, 2))[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk": 3}, {"batch": "dynamic"}], ids=str)
+def test_causal_convolutions_remember_their_inputs_and_pad_nothing(tmp_path, options):
+    _, path, artifact = _export(Windowed, features_task({"y": TIMED}), tmp_path / "model.onnx", **options)
+    assert {"Pad", "Shape", "If"}.isdisjoint(artifact.step.operators)
+    steps = Steps(path.with_name(artifact.step.path))
+    assert [state.name for state in artifact.step.stream.states] == ["padded.x", "chomped.x", "rnn.h"]
+    features = torch.randn(2 if options.get("batch") else 1, 50, INPUT)
+    torch.testing.assert_close(steps(features), OnnxFile(path)(features), **EXPORTED_FLOAT32)
+
+
 class First(nn.Module):
     def forward(self, both):
         return both[0]

@@ -12,6 +12,7 @@ from onnx_ir.passes.common import IdentityEliminationPass
 
 from exporters.passes.attention_masks import WidenAttentionMasks
 from exporters.passes.body_outputs import GiveBodyOutputsNodes
+from exporters.passes.cut_padding import DropCutPadding
 from exporters.passes.folding import FoldConstants
 from exporters.passes.shared_weights import ShareWeights
 from exporters.passes.single_entries import SqueezeSingleEntries
@@ -61,6 +62,16 @@ def zero_states():
     return proto
 
 
+def padded(pads=(0, 2, 0, 1), starts=(2,), ends=(5,), axes=(1,), size=3):
+    weights = {name: np.array(value) for name, value in (("p", pads), ("s", starts), ("e", ends), ("a", axes))}
+    nodes = [
+        helper.make_node("Pad", ["x", "p"], ["padded"]),
+        helper.make_node("Slice", ["padded", "s", "e", "a"], ["cut"]),
+        helper.make_node("Relu", ["cut"], ["y"]),
+    ]
+    return model(nodes, {"x": [2, size]}, {"y": 2}, weights)
+
+
 def handed_through():
     """An `If` whose branches give what was computed in front of it, as it is after identities have been eliminated."""
     kind = helper.make_tensor_type_proto(TensorProto.FLOAT, [3])
@@ -90,6 +101,7 @@ def handed_through():
         (SqueezeSingleEntries(), one_entry()),
         (GiveSplitsSizes(), split()),
         (DropZeroStates(), zero_states()),
+        (DropCutPadding(), padded()),
     ],
     ids=lambda item: type(item).__name__,
 )
@@ -97,6 +109,33 @@ def test_a_pass_says_whether_it_changed_anything(graph_pass, proto):
     graph = ir.from_proto(proto)
     assert graph_pass(graph).modified
     assert not graph_pass(graph).modified
+
+
+@pytest.mark.parametrize(
+    ("options", "dropped"),
+    [
+        ({}, True),
+        ({"ends": (-1,)}, True),
+        ({"axes": (-1,)}, True),
+        ({"pads": (0, 0, 0, 4), "starts": (0,), "ends": (-4,)}, True),
+        ({"pads": (0, 2, 0, 0), "ends": (2**63 - 1,)}, True),
+        ({"pads": (1, 2, 0, 0), "starts": (1, 2), "ends": (3, 5), "axes": (0, 1)}, True),
+        ({"starts": (1,)}, False),
+        ({"ends": (6,)}, False),
+        ({"ends": (4,)}, False),
+        ({"pads": (1, 2, 0, 1)}, False),
+        ({"size": "time"}, False),
+    ],
+    ids=str,
+)
+def test_padding_goes_if_all_of_it_is_cut_off_and_nothing_else(options, dropped):
+    proto = padded(**options)
+    graph = ir.from_proto(proto)
+    assert DropCutPadding()(graph).modified == dropped
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    files = [onnxruntime.InferenceSession(one.SerializeToString()) for one in (proto, ir.to_proto(graph))]
+    before, after = (session.run(None, {"x": x})[0] for session in files)
+    assert np.array_equal(before, after)
 
 
 def test_a_branch_that_hands_a_value_through_stays_valid():

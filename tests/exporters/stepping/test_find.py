@@ -14,14 +14,17 @@ from tests.exporters.onnx_files.test_step import INPUT, LAST, TIMED, Decoder, Fi
 
 
 class Convolution(nn.Module):
-    """Looks one position ahead."""
+    """Looks one position ahead, or is given the first position where there is none before."""
 
-    def __init__(self):
+    def __init__(self, *, replicated=False):
         super().__init__()
-        self.conv, self.rnn = nn.Conv1d(INPUT, INPUT, 3, padding=1), nn.GRU(INPUT, 3, batch_first=True)
+        self.conv = nn.Conv1d(INPUT, INPUT, 3, padding=0 if replicated else 1)
+        self.rnn, self.replicated = nn.GRU(INPUT, 3, batch_first=True), replicated
 
     def forward(self, features):
-        return self.rnn(self.conv(features.transpose(1, 2)).transpose(1, 2))[0]
+        y = features.transpose(1, 2)
+        y = nn.functional.pad(y, (2, 0), mode="replicate") if self.replicated else y
+        return self.rnn(self.conv(y).transpose(1, 2))[0]
 
 
 class Mean(nn.Module):
@@ -49,7 +52,8 @@ class Untouched(nn.Module):
 @pytest.mark.parametrize(
     ("model", "outputs", "options", "message"),
     [
-        (Convolution, TIMED, {}, "step by step, `conv` (Conv1d) gives something else"),
+        (Convolution, TIMED, {}, "`conv` looks 1 positions ahead: it spans 3"),
+        (lambda: Convolution(replicated=True), TIMED, {}, "step by step, `conv` (Conv1d) gives something else"),
         (Mean, LAST, {}, "step by step, output `y` is another one at position 11"),
         (lambda: Decoder("counted"), TIMED, {}, "step by step, `table` (Embedding) is given something else"),
         (Untouched, TIMED, {}, "no layer of the model carries a state"),

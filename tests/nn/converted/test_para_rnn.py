@@ -73,6 +73,7 @@ def test_three_iterations_come_as_near_as_published_at_a_clip_of_one_half(cell, 
     own = ParaLayer(32, 32, hidden=32, cell=cell, clip=0.5, dtype=torch.float64)
     for diagonal in own.diagonals:
         nn.init.uniform_(diagonal, -3.0, 3.0)
+    nn.init.zeros_(own.project.bias)
     gates = own.project(2.0 * torch.randn(4, 512, 32, dtype=torch.float64))
     with torch.no_grad():
         expected = own.in_order(gates, own.zeros(4))[0]

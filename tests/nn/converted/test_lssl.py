@@ -1,0 +1,100 @@
+"""A diagonal state-space layer: its recurrence is its convolution is its FFT, and dt says what a step is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.errors import UsageError
+from compressor.nn.converted.lssl import LsslLayer, set_rate_scale
+
+INPUT, OUTPUT, CHANNELS, UNITS, OSCILLATORS = 3, 5, 7, 11, 4
+TYPES = {torch.float64: 1e-11, torch.float32: 1e-5}
+
+
+def layer(dtype=torch.float64, **options):
+    torch.manual_seed(0)
+    sizes = {"projection": CHANNELS, "hidden": UNITS, "oscillators": OSCILLATORS}
+    return LsslLayer(INPUT, OUTPUT, **(sizes | options), dtype=dtype)
+
+
+def naive(own, channels):
+    """The bilinear rule in complex numbers, one position after the other: (B, P, T) -> (B, P, T)."""
+    step = own.rate_scale * torch.exp(own.log_step)[:, None]
+    poles = torch.complex(-torch.exp(own.log_decay), own.frequency)
+    a = (1 + step / 2 * poles) / (1 - step / 2 * poles)
+    b = step / (1 - step / 2 * poles)
+    state, outputs = torch.zeros(len(channels), *poles.shape, dtype=poles.dtype), []
+    for u in channels.unbind(2):
+        state = a * state + b * u[:, :, None]
+        outputs.append(2 * (torch.complex(*own.mix) * state).sum(-1).real + own.skip * u)
+    return torch.stack(outputs, 2)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("length", [1, 2, 45])
+def test_recurrence_convolution_and_fft_are_one_and_so_are_their_gradients(dtype, length):
+    own, channels = layer(dtype), torch.randn(2, CHANNELS, length, dtype=dtype, requires_grad=True)
+    weights = [channels, own.log_step, own.log_decay, own.frequency, own.mix, own.skip]
+    forms = [own.by_fft(channels), own.by_convolution(channels), naive(own, channels)]
+    gradients = [torch.autograd.grad(form.square().mean(), weights, retain_graph=True) for form in forms]
+    for form, found in zip(forms[:2], gradients[:2], strict=True):
+        torch.testing.assert_close(form, forms[2], atol=TYPES[dtype], rtol=TYPES[dtype])
+        for one, other in zip(found, gradients[2], strict=True):
+            torch.testing.assert_close(one, other, atol=10 * TYPES[dtype], rtol=100 * TYPES[dtype])
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_steps_give_what_the_whole_sequence_gives(chunk):
+    own, x = layer(), torch.randn(2, 30, INPUT, dtype=torch.float64)
+    states, outputs = [value.expand(2, -1, -1) for _, value in own.initial_states()], []
+    for part in x.split(chunk, 1):
+        y, states = own.step(part, states)
+        outputs.append(y)
+    with torch.no_grad():
+        by_convolution = own(x)
+    torch.testing.assert_close(torch.cat(outputs, 1), by_convolution, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(own(x), by_convolution, atol=1e-12, rtol=1e-12)
+
+
+def test_no_oscillator_ever_grows_whatever_its_parameters():
+    own = layer()
+    for weight in (own.log_step, own.log_decay, own.frequency):
+        nn.init.normal_(weight, std=3.0)
+    assert float(own.kernel(2000)[:, -1].detach().abs().max()) < 1e3
+
+
+def test_half_the_sampling_rate_gives_the_same_answers_if_steps_are_twice_as_long():
+    """A slow wave, and each second sample of it: outputs at the same times."""
+    own = layer()
+    with torch.no_grad():
+        own.log_step.clamp_(max=math.log(0.1))
+        own.frequency.clamp_(max=2.0)  # nothing near the highest frequency of the samples
+        own.skip.zero_()
+        times = torch.arange(400, dtype=torch.float64)
+        x = torch.stack([torch.sin(times / span) for span in (20.0, 33.0, 57.0)], 1)[None]
+        whole = own(x)[:, ::2][:, 20:]
+        unscaled, half = own(x[:, ::2])[:, 20:], None
+        assert set_rate_scale(own, 2.0) == 1
+        half = own(x[:, ::2])[:, 20:]
+    scale = float(whole.std())
+    assert float((half - whole).abs().max()) < 0.1 * scale
+    assert float((unscaled - whole).abs().max()) > 0.3 * scale
+    assert LsslLayer.from_record(own.record()).rate_scale == 2.0
+
+
+def test_a_rate_that_cannot_be_is_refused():
+    with pytest.raises(UsageError, match="rate scale of 0"):
+        set_rate_scale(layer(), 0)
+    with pytest.raises(UsageError, match="no state-space layer"):
+        set_rate_scale(nn.Linear(2, 2), 2.0)
+
+
+def test_the_start_is_finite():
+    own = layer()
+    own.start(torch.randn(100, INPUT), torch.randn(8, INPUT), torch.Generator().manual_seed(0))
+    assert all(bool(weight.isfinite().all()) for weight in own.parameters())
+    assert bool(own(torch.randn(1, 300, INPUT, dtype=torch.float64)).isfinite().all())
