@@ -117,7 +117,7 @@ def smaller(ratio: float) -> Recipe:
             "steps": [
                 {"method": "magnitude", "prune": "units", "ratio": ratio},
                 {"method": "retrain", "epochs": 30, "lr": 2e-3, "schedule": "cosine", "distill": True,
-                 "distill_weight": 1.0},
+                 "distill_loss": "mse", "distill_weight": 1.0},
             ],
             "exports": [
                 {"format": "c", "precision": "int8", "activations": "int16", "math": "fast", "target": "cortex-m4",

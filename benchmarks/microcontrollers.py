@@ -158,6 +158,11 @@ def _cells(there: Emulated) -> str:
     return f"{there.flash_bytes:,} B | {there.ram_bytes:,} B | {there.stack_bytes:,} B | {there.instructions:,}"
 
 
+def _told(there: Emulated) -> str:
+    flash, ram = f"{there.flash_bytes:,} B flash", f"{there.ram_bytes:,} B RAM"
+    return f"{flash}, {ram}, {there.stack_bytes:,} B of it stack, {there.instructions:,} instructions a step"
+
+
 def battery_section(weights: Path | None) -> str:
     """The two-layer LSTM as it is and compressed: one program a row."""
     model = battery(weights)
@@ -199,8 +204,8 @@ def vowels_section() -> str:
     right = sum(int(np.argmax(last[sample])) == int(speaker) for sample, speaker in enumerate(speakers))
     there = measured.artifact.emulated
     text = (
-        f"The quickstart's GRU as C (`int8`, inputs in 16 bits): {_cells(there)} (flash, RAM, of it stack, "
-        f"instructions of a step). On the emulated Cortex-M4 it takes {len(steps):,} steps and classifies {right} of "
+        f"The quickstart's GRU as C (`int8`, inputs in 16 bits): {_told(there)}. "
+        f"On the emulated Cortex-M4 it takes {len(steps):,} steps and classifies {right} of "
         f"{len(speakers)} test sequences rightly, {right / len(speakers):.4f}; the file on this machine "
         f"{measured.score.value:.4f}, the original {report.original.score.value:.4f}."
     )
