@@ -1,12 +1,11 @@
 """Which topologies are pruned without a trace and exported, for each kind of cell: writes docs/results/conformance.md.
 
-    python benchmarks/conformance.py [--only-c]
+    python benchmarks/conformance.py [--only-converted]
 
 Every cell of the first table is one run: units are removed from a random model in float64 and its outputs are compared
 with those of the model in which the same units are silenced, at shapes that the trace did not see. Every cell of the
 second one is a float32 model that lost a random half or third of its units, exported and compared with PyTorch. That
-takes about ten minutes; the exit status is 1 where a file was exported and is wrong. The last table is of generated C
-and takes as long again; `--only-c` writes that one anew and leaves the others.
+takes about ten minutes; the exit status is 1 where a file was exported and is wrong.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from compressor.errors import ExportError, ParityError, SurgeryError  # noqa: E402
-from compressor.formats import EXPORTERS, Job  # noqa: E402
+from compressor.errors import ExportError, MethodError, ParityError, SurgeryError  # noqa: E402
+from compressor.methods.base import Context, State  # noqa: E402
+from compressor.methods.convert import Convert  # noqa: E402
 from compressor.nn.recurrent.layers import recurrent_modules  # noqa: E402
-from compressor.runtimes.microcontroller.boards import BOARDS, tools  # noqa: E402
-from compressor.runtimes.microcontroller.proof import read, verify  # noqa: E402
+from compressor.progress import Silent  # noqa: E402
 from compressor.surgery.units.choice import Amount  # noqa: E402
 from compressor.surgery.units.removal import prune  # noqa: E402
+from compressor.testing import RandomTask  # noqa: E402
 from tests.exporters.pruned import TOPOLOGIES, UNSEEN_BATCHES, check_exported, pruned, without_time  # noqa: E402
 from tests.surgery.topologies import CELL_KINDS, CELLS, INPUT, REFUSED, SUPPORTED, CellLoop  # noqa: E402
 
-C_LENGTH = 5
 SHAPES = ((2, 3), (5, 7), (1, 1), (3, 11))
 HEADER = """# Supported topologies
 
@@ -46,16 +45,12 @@ what PyTorch gives (atol 1e-5, rtol 1e-4) at batch sizes and lengths that the ex
 batch 1, and more steps than the task's longest. `no` is a refusal, with the exporter's message; no file is
 written.
 """
-AS_C = """
-## As C after units are removed
+CONVERTED = """
+## Export after a conversion
 
-Each cell: the same models, exported as C (`format: c`, `precision: int8`): a step if the model streams, else whole
-sequences of 5 positions. The float code is compiled, run under sanitizers and compared with PyTorch, then the code with
-weights in 8 bits; `step` and `sequence` say that both are right. With `M4 M7`
-the code was also run on emulated Cortex-M4 and M7 and gives the same there.
+Each cell: the GRU of a random float32 model is converted (`distill_steps: 0`, `order: 3`; `lookahead: 2` if it runs in
+both directions), and the model is exported and compared as above. `refused` is one of `convert`, with its message.
 """
-C_CELLS = {"rnn_tanh": "RNN tanh", "gru": "GRU", "lstm": "LSTM"}
-C_COLUMNS = f"| topology | {' | '.join(C_CELLS.values())} |\n|---|---|---|---|"
 COLUMNS = "| topology | RNN tanh | RNN relu | GRU | LSTM |\n|---|---|---|---|---|"
 WRONG = "WRONG"
 
@@ -115,53 +110,54 @@ def export_rows() -> list[str]:
     return rows
 
 
-def as_c(topology: type[torch.nn.Module], cell: str, seed: int) -> str:
-    """In which form the model is right as C, or why there is none."""
-    model, task = pruned(topology, cell, seed)
-    reasons: list[str] = []
-    for settings in ({"form": "step"}, {"form": "sequence", "length": C_LENGTH}):
-        options = EXPORTERS["c"].options.model_validate({**settings, "precision": "int8", "quantized_error": 0.5})
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / options.file_name()
-            try:
-                EXPORTERS["c"].export(Job(model, task, path, options))
-                return f"{settings['form']}{_on_boards(path) if cell == 'gru' else ''}"
-            except ParityError as error:
-                return f"{WRONG}: {' '.join(str(error).split())}"
-            except ExportError as error:
-                reasons.append(error.message.splitlines()[0])
-    return f"no: {reasons[-1]}"
+def converted(topology: type[torch.nn.Module]) -> str:
+    """`pass`, why `convert` or the exporter refuses, or how far off the file is."""
+    torch.manual_seed(0)
+    model = topology(CELLS["gru"]).eval()
+
+    def example(batch: int, length: int) -> tuple[torch.Tensor, ...]:
+        features, lengths = inputs(batch, length)
+        return features.float(), lengths
+
+    with torch.no_grad():
+        timed = model(*example(2, 3)).dim() == 3
+    axes = {0: "batch", 1: "time"}
+    task = RandomTask({"features": axes, "lengths": {0: "batch"}}, {"scores": axes if timed else {0: "batch"}}, example)
+    task.batches = lambda generator: iter([(example(4, 9), None)] * 2)  # type: ignore[method-assign, assignment]
+    ahead = 2 if any(layer.bidirectional for layer in recurrent_modules(model).values()) else 0
+    step = Convert(to="fsmn", order=3, distill_steps=0, lookahead=ahead)
+    context = Context(task, model, torch.device("cpu"), torch.Generator().manual_seed(0), Silent(), quick=True)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            check_exported(step.apply(State(model), context).state.model, task, Path(folder) / "model.onnx")
+        except MethodError as error:
+            return f"refused: {error.message}"
+        except ParityError as error:
+            return f"{WRONG}: {' '.join(str(error).split())}"
+        except ExportError as error:
+            return f"no: {error.message}"
+    return "pass"
 
 
-def _on_boards(path: Path) -> str:
-    """Those boards on which generated C gives what it gives here."""
-    try:
-        found = tools()
-    except ExportError:
-        return ""
-    code, proof = read(path)
-    agreeing = [name for name, board in BOARDS.items() if verify(code, proof, board, found).agrees]
-    return "".join(f" {name.removeprefix('cortex-').upper()}" for name in agreeing)
-
-
-def c_rows() -> list[str]:
+def converted_rows() -> list[str]:
     """The third table."""
     rows = []
-    for index, topology in enumerate(TOPOLOGIES):
-        rows.append(_row(topology.__name__, [as_c(topology, cell, index) for cell in C_CELLS]))
+    for topology in SUPPORTED:
+        rows.append(_row(topology.__name__, [converted(topology)]))
         print(rows[-1], flush=True)
     return rows
 
 
 def main() -> None:
     """Run every topology with every cell and write the tables."""
-    page = ROOT / "docs" / "results" / "conformance.md"
-    if "--only-c" in sys.argv[1:]:
-        lines = [page.read_text(encoding="utf-8").partition("\n## As C")[0].rstrip("\n")]
-    else:
-        lines = [HEADER, COLUMNS, *pruning_rows(), EXPORTED, COLUMNS, *export_rows()]
-    lines += [AS_C, C_COLUMNS, *c_rows()]
-    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path = ROOT / "docs" / "results" / "conformance.md"
+    third = [CONVERTED, "| topology | GRU to FSMN |\n|---|---|"]
+    if "--only-converted" in sys.argv[1:]:
+        before = path.read_text(encoding="utf-8").partition(CONVERTED)[0].rstrip("\n")
+        path.write_text("\n".join([before, *third, *converted_rows()]) + "\n", encoding="utf-8")
+        return
+    lines = [HEADER, COLUMNS, *pruning_rows(), EXPORTED, COLUMNS, *export_rows(), *third, *converted_rows()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     sys.exit(int(any(WRONG in line for line in lines)))
 
 
