@@ -54,10 +54,10 @@ def _of_batch(*sides: Tensor | None) -> Tensor | None:
 
 
 def _of_table(trace: Trace, tensor: Tensor, other: Tensor) -> Tensor | None:
-    """Labels of a table along the axis of the batch, if the features that it meets lie there."""
+    """Labels of a table along the axis of the batch, if the features that it meets lie there alone."""
     features = trace.read(other) if tensor.dim() > 2 and trace.parameter_name(other) is None else None
     axes = None if features is None else trace.tables.axes(tensor)
-    if features is None or axes is None or axes[0] is None or not varies(features, 0):
+    if features is None or axes is None or axes[0] is None or _of_batch(features) is None:
         return None
     return trace.tables.along(axes, 0).expand(tensor.size())
 
