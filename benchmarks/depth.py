@@ -76,7 +76,7 @@ TIES: dict[str, Rows] = {
 
 
 def searched(layers: int, **options: Any) -> Method:
-    return DepthSearch(layers=layers, trials=60, **options)
+    return DepthSearch(layers=layers, trials=40, calibration_batches=1, **options)
 
 
 def spaced(layers: int) -> Control:

@@ -50,6 +50,19 @@ class Silent:
         """Do nothing."""
 
 
+class Lines:
+    """Progress as printed lines, which scripts, logs and notebooks show alike."""
+
+    @contextmanager
+    def bar(self, description: str, total: int | None) -> Iterator[LineBar]:
+        """A bar that prints where the work is, every some seconds."""
+        yield LineBar(description, total, self.say)
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        print(text, flush=True)
+
+
 class LineBar:
     """Says where the work is every `SECONDS_BETWEEN_LINES`, so that a log stays readable."""
 

@@ -191,12 +191,12 @@ def _graph(source: Path) -> ir.Model:
 
 
 def _facts(job: Job[Options], info: StreamInfo | None, rounding: Rounding | None) -> list[str]:
-    from compressor import __version__
+    from compressor.version import VERSION
 
     form = f"one step of {info.chunk} position(s)" if info else f"a whole sequence of {job.options.length} positions"
     return [
         f"{job.path.name}: {form}, weights in {f'{rounding.bits} bits' if rounding else 'float'}.",
-        f"Written by edge-compressor {__version__}; compiled and compared with PyTorch when it was written.",
+        f"Written by edge-compressor {VERSION}; compiled and compared with PyTorch when it was written.",
         "C99; needs math.h and string.h, no heap, no files. Do not edit: export again.",
     ]
 

@@ -20,6 +20,7 @@ from compressor.cli import (
     reproduce,
     run,
     runtimes,
+    samples,
     search,
     sensitivity,
     study,
@@ -31,7 +32,8 @@ from compressor.cli.output import emit
 app = typer.Typer(
     name="compressor",
     help="Shrink a trained PyTorch sequence model, export it, and measure what that cost on the exported file.",
-    epilog="Start with: compressor init MODEL.py, which writes a task and a recipe that run as they are.",
+    epilog="Start with: compressor init MODEL.py, which writes a task and a recipe that run as they are. "
+    "No model at hand: compressor samples copy reber.",
     # rich help takes 0.15 s of the 0.4 s that help may take
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -41,9 +43,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from compressor import __version__
+        from compressor.version import VERSION
 
-        emit(f"compressor {__version__}")
+        emit(f"compressor {VERSION}")
         raise typer.Exit
 
 
@@ -70,6 +72,7 @@ app.command("sensitivity", short_help="Measure how much each layer's units matte
 app.command("probe", short_help="Compare what two architectures can learn.")(probe.probe)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(methods.app, name="methods")
+app.add_typer(samples.app, name="samples")
 app.add_typer(draw.app, name="draw")
 app.add_typer(study.app, name="study")
 app.command("bench", short_help="Time exported files against each other.")(bench.bench)

@@ -68,9 +68,9 @@ def doctor(json: JsonOption = False) -> None:
 
 
 def _python() -> Iterator[Finding]:
-    from compressor import __version__
+    from compressor.version import VERSION
 
-    yield Finding("compressor", "ok", __version__)
+    yield Finding("compressor", "ok", VERSION)
     enough = sys.version_info[:2] >= _OLDEST_PYTHON
     detail = f"{platform.python_version()} at {sys.executable}"
     yield Finding("python", "ok" if enough else "problem", detail if enough else f"{detail}; 3.11 is needed")

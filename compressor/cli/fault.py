@@ -54,9 +54,9 @@ def _hint(what: str) -> str:
 
 def _versions() -> str:
     """Read from the metadata of packages, since importing one may be what failed."""
-    from compressor import __version__
+    from compressor.version import VERSION
 
-    found = [f"compressor {__version__}", f"python {platform.python_version()}"]
+    found = [f"compressor {VERSION}", f"python {platform.python_version()}"]
     for name in _PACKAGES:
         try:
             found.append(f"{name} {metadata.version(name)}")

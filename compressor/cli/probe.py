@@ -172,7 +172,10 @@ def _give(found: "ProbeFile", out: Path | None, *, json: bool) -> None:
         return
     from compressor.render import terminal
     from compressor.render.blocks import Statements
-    from compressor.render.sections.probes import group, statements
+    from compressor.render.sections.probes import group, statements, verdict
 
-    said = [(group(part), Statements(tuple(statements(part, part.converted)))) for part in found.probes]
+    said = [
+        (group(part), Statements((verdict(part, part.converted), *statements(part, part.converted))))
+        for part in found.probes
+    ]
     emit_rich(*(part for blocks in said for part in terminal.draw(blocks)))

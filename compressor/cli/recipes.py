@@ -10,7 +10,8 @@ from compressor.cli.arguments import JsonOption
 from compressor.cli.output import columns, emit, emit_json, emit_rich, say
 from compressor.errors import OutputError
 
-_MODELINE = "# yaml-language-server:"
+SCHEMA_FILE = "recipe.schema.json"
+"""What the first line of a shipped recipe names for editors."""
 
 app = typer.Typer(help="List, show and copy the shipped recipes.")
 
@@ -71,10 +72,12 @@ def copy(
         target /= f"{Path(name).stem}.yaml"
     if target.exists() and not force:
         raise OutputError(f"`{target}` exists", hint="give another name, or --force")
-    # the schema that the first line points to lies beside the original only
-    text = "".join(line for line in found.text.splitlines(keepends=True) if not line.startswith(_MODELINE))
-    write_whole(target, text.encode())
+    write_whole(target, found.text.encode())
     say(f"copied to {target}")
+    beside = target.with_name(SCHEMA_FILE)
+    if SCHEMA_FILE in found.text.partition("\n")[0] and not beside.exists():
+        write_whole(beside, (source.library() / SCHEMA_FILE).read_bytes())
+        say(f"{beside} is for your editor: it completes and checks by it")
 
 
 @app.command()

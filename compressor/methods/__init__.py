@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from compressor.methods.aaren import Aaren
+from compressor.methods.automaton import Automaton
 from compressor.methods.convert import Convert
 from compressor.methods.depth_search import DepthSearch
 from compressor.methods.heads import Heads
@@ -35,6 +36,7 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType(
         "aaren": Aaren,
         "depth_search": DepthSearch,
         "tie_layers": TieLayers,
+        "automaton": Automaton,
         "convert": Convert,
         "retrain": Retrain,
     }

@@ -24,6 +24,7 @@ def replaced_layers(model: nn.Module) -> dict[str, list[str]]:
     from compressor.nn.attention.aaren import AarenAttention
     from compressor.nn.attention.learned_query import LearnedQuery
     from compressor.nn.attention.pooling import PoolingReplacement
+    from compressor.nn.automaton import Automaton
     from compressor.nn.converted.recurrent import ConvertedRecurrent
     from compressor.nn.factored_linear import LowRankLinear
     from compressor.nn.recurrent.factored import LowRankRecurrent
@@ -31,6 +32,7 @@ def replaced_layers(model: nn.Module) -> dict[str, list[str]]:
 
     makers: dict[str, tuple[type[nn.Module], ...]] = {
         "aaren": (AarenAttention, LearnedQuery),
+        "automaton": (Automaton,),
         "convert": (ConvertedRecurrent,),
         "lama": (PoolingReplacement,),
         "low_rank_attention": (LowRankLinear, LowRankRecurrent),
@@ -41,7 +43,7 @@ def replaced_layers(model: nn.Module) -> dict[str, list[str]]:
         for word, kinds in makers.items():
             inside = any(name.startswith(f"{other}.") for others in replaced.values() for other in others)
             if isinstance(module, kinds) and not inside:
-                replaced.setdefault(word, []).append(name)
+                replaced.setdefault(word, []).append(name or "(model)")
     return replaced
 
 

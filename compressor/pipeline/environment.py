@@ -9,11 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressor import __version__
 from compressor.errors import UsageError
 from compressor.nn.accelerators import CPU, KNOWN, accelerator, device_name
 from compressor.pipeline.fingerprints import PACKAGES
 from compressor.report import Environment
+from compressor.version import VERSION
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ def environment(device: torch.device) -> Environment:
     """The machine and the versions."""
     return Environment(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        compressor=__version__,
+        compressor=VERSION,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         cpu=_cpu_name(),

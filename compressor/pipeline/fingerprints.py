@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from compressor import __version__
 from compressor.files import sha256
 from compressor.report import Fingerprints
 from compressor.task.files_read import data_files
+from compressor.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +57,7 @@ def fingerprints(task: GuardedTask, model: nn.Module, samples: Iterable[Sample])
 def versions() -> dict[str, str]:
     """Of Python, the tool and `PACKAGES`."""
     installed = {package: metadata.version(package) for package in PACKAGES}
-    return {"python": platform.python_version(), "compressor": __version__, **installed}
+    return {"python": platform.python_version(), "compressor": VERSION, **installed}
 
 
 def code_files(task_file: Path) -> list[Path]:

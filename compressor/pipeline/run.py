@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressor import __version__, checkpoint
+from compressor import checkpoint
 from compressor.errors import CompressorError
 from compressor.files.staged import LOG_FILE, REPORT_FILE
 from compressor.methods.base import NO_HELPERS
@@ -35,6 +35,7 @@ from compressor.task.narrowed_states import NarrowedStates
 from compressor.task.random_state import seeded_everywhere
 from compressor.task.submodules import paths_of
 from compressor.task.view import has_validation_data
+from compressor.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -120,7 +121,7 @@ def run(
 @contextmanager
 def _told(log: Logged, folder: RunFolder) -> Iterator[None]:
     """The log says how a run ended, and whoever interrupted it what is kept."""
-    log.note(f"compressor {__version__}, process {os.getpid()}")
+    log.note(f"compressor {VERSION}, process {os.getpid()}")
     try:
         yield
     except BaseException as error:

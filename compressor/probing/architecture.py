@@ -217,7 +217,9 @@ class Converted(Architecture):
 
     def build(self, width: int) -> nn.Module:
         """The layers, as the model gets them."""
-        layers = [TARGETS[self.target].from_fields(json.loads(self.structure)) for _ in range(self.layers)]
+        kind = TARGETS[self.target]
+        fields = kind.in_proportion(json.loads(self.structure), width)
+        layers = [kind.from_fields(fields) for _ in range(self.layers)]
         return OutputsOnly(
             ConvertedRecurrent(layers, batch_first=True, bidirectional=False, has_cell_state=False, dropout=0.0)
         )

@@ -27,6 +27,7 @@ class AssociativeRecall(ProbeTask):
 
     name: ClassVar[str] = "associative recall"
     needs: ClassVar[str] = "look up what came with a key earlier in the sequence"
+    ability: ClassVar[str] = "associative recall"
     meaning: ClassVar[str] = (
         "data in which a later position asks for something that was said once before (a name, an identifier, the value "
         "that belongs to a key, a motif that comes again)"

@@ -11,11 +11,11 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from compressor import __version__
 from compressor.measure.statistics import difference_interval, mean_interval
 from compressor.probing.trainings import LONGER, Training, run_trainings
 from compressor.progress import Silent
 from compressor.report import Drop, Probe, ProbeFile, ProbeLength, ProbeResult, ProbeScore, Skip
+from compressor.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,9 +80,7 @@ def compare(
 
 def file(probes: Sequence[Probe]) -> ProbeFile:
     """What is written about probes."""
-    return ProbeFile(
-        version=__version__, measured_at=datetime.now(UTC).isoformat(timespec="seconds"), probes=tuple(probes)
-    )
+    return ProbeFile(version=VERSION, measured_at=datetime.now(UTC).isoformat(timespec="seconds"), probes=tuple(probes))
 
 
 def unwanted(conversions: Sequence[Conversion]) -> tuple[Skip, ...]:
@@ -145,6 +143,7 @@ def _result(task: ProbeTask, original: Sequence[Trained], converted: Sequence[Tr
         task=task.name,
         difficulty=task.difficulty,
         needs=task.needs,
+        ability=task.ability,
         meaning=task.meaning,
         patience=task.patience,
         trained=lengths[0],

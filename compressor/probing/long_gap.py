@@ -28,6 +28,7 @@ class LongGap(ProbeTask):
 
     name: ClassVar[str] = "long gap with distractors"
     needs: ClassVar[str] = "keep what was shown at the start while other things pass"
+    ability: ClassVar[str] = "long memory"
     meaning: ClassVar[str] = (
         "data in which something early matters much later, with unrelated things between (a heading, a setting, the "
         "speaker, the first reading)"

@@ -33,6 +33,7 @@ class StateTracking(ProbeTask):
 
     name: ClassVar[str] = "state tracking (S3)"
     needs: ClassVar[str] = "keep a state that every step changes, the order of the steps counting"
+    ability: ClassVar[str] = "state tracking"
     meaning: ClassVar[str] = (
         "data in which each step changes a state and the order decides (switches, moves, brackets, the phase of a "
         "machine or of a game)"

@@ -34,6 +34,8 @@ class ProbeTask(ABC):
     """As tables show it."""
     needs: ClassVar[str]
     """What the ability is, after "to"."""
+    ability: ClassVar[str]
+    """In two or three words, as in "loses long memory"."""
     meaning: ClassVar[str]
     """Which data need it."""
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from compressor import __version__
 from compressor.errors import CompressorError
 from compressor.files import cache_folder, write_whole, writing
 from compressor.probing.training import Effort, Trained, train
+from compressor.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ class Training:
 
     def key(self) -> str:
         """Hash of all that the result depends on, the versions of the tool and of PyTorch among it."""
-        facts = [__version__, torch.__version__, self.architecture.facts(), self.task.facts(), LONGER]
+        facts = [VERSION, torch.__version__, self.architecture.facts(), self.task.facts(), LONGER]
         text = json.dumps([*facts, self.effort.facts(), self.seed], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -51,6 +51,16 @@ def page(facts: Facts) -> str:
     return rendered
 
 
+def embedded(facts: Facts) -> str:
+    """The page in a frame of its own, so that its style and a notebook's do not meet; it runs its one script alone."""
+    from markupsafe import escape
+
+    return (
+        f'<iframe srcdoc="{escape(page(facts))}" title="{escape(title(facts))}" sandbox="allow-scripts" '
+        'style="width: 100%; height: 42rem; border: 0"></iframe>'
+    )
+
+
 def _resource(name: str) -> str:
     return resources.files("compressor.render").joinpath(name).read_text(encoding="utf-8")
 

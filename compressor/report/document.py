@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from typing import Any, ClassVar, Self
 
 from pydantic import ValidationError
@@ -27,6 +28,12 @@ class Document(Fact):
         """The facts as JSON text, keys in the order of the fields; raises `ReportError` on a NaN or infinity."""
         _refuse_non_finite(self.model_dump(mode="python"), "report")
         return self.model_dump_json(indent=2) + "\n"
+
+    def _repr_html_(self) -> str:
+        """The page of this document in a frame, for notebooks, which call this."""
+        # Views are above facts: this one is found by its name, as nothing here may import them.
+        html: str = import_module("compressor.render.html").embedded(self)
+        return html
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -41,6 +41,8 @@ class ProbeResult(Fact):
     difficulty: str
     needs: str
     """The ability, after "to"."""
+    ability: str = ""
+    """The same in two or three words, such as `long memory`; empty in reports of earlier versions."""
     meaning: str
     """Which data need it and suffer if it is lost."""
     patience: int = 1

@@ -124,14 +124,20 @@ def slide(module: Any, found: Window, call: Arguments, past: Tensor) -> tuple[Te
     """
     x: Tensor = call.get(0, "input")
     positions = x.size(found.axis) - found.padded
-    seen = torch.cat([past, x.narrow(found.axis, found.padded, positions)], found.axis)
+    seen = torch.cat([past, _part(x, found.axis, found.padded, positions)], found.axis)
     axes = len(module.kernel_size)
     padding = [_padding(module, axis)[0] for axis in range(2, axes + 2)]
     padding[found.axis - 2] = 0
     y = _FUNCTIONS[axes](seen, module.weight, module.bias, module.stride, padding, module.dilation, module.groups)
     if found.behind:  # which the model cuts off
         y = nn.functional.pad(y, _behind(y, found))
-    return y, [seen.narrow(found.axis, positions, found.field)]
+    return y, [_part(seen, found.axis, positions, found.field)]
+
+
+def _part(x: Tensor, axis: int, start: int, count: int) -> Tensor:
+    """Entries along an axis; as a slice, since converters of traced models do not know `narrow`."""
+    part: Tensor = x[(*[slice(None)] * axis, slice(start, start + count))]
+    return part
 
 
 def _behind(y: Tensor, found: Window) -> list[int]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import KeyPath, MappingKey, TreeSpec, tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from compressor.errors import ExportError
+from compressor.nn.automaton import AutomatonStep
 from compressor.nn.own_code import is_own
 from compressor.streaming.layers import LEAVE_OUT, STATEFUL, WINDOWED, Arguments
 
@@ -51,10 +52,14 @@ def candidates(model: nn.Module) -> list[str]:
         name
         for name, module in model.named_modules()
         if name
-        and is_own(module)
+        and _may_be_cell(module)
         and not isinstance(module, WINDOWED)
         and not any(isinstance(part, STATEFUL) for part in module.modules())
     ]
+
+
+def _may_be_cell(module: nn.Module) -> bool:
+    return is_own(module) or isinstance(module, AutomatonStep)
 
 
 def handed(calls: Sequence[Arguments], results: Sequence[Any]) -> Handed | None:

@@ -106,7 +106,7 @@ def measure(prober: Prober, ratios: Sequence[float] = RATIOS, *, progress: Progr
         CompressorError: The task's metric cannot be computed. A layer or ratio that cannot be pruned is not an error:
             its entry says why.
     """
-    from compressor import __version__
+    from compressor.version import VERSION
 
     layers: list[LayerSensitivity] = []
     with (progress or Silent()).bar("measuring sensitivity", 1 + len(prober.names) * len(ratios)) as bar:
@@ -118,7 +118,7 @@ def measure(prober: Prober, ratios: Sequence[float] = RATIOS, *, progress: Progr
                 continue
             layers.append(_layer(prober, name, ratios, original, bar.advance))
     return Sensitivity(
-        version=__version__,
+        version=VERSION,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         task=prober.task.name,
         function="validate" if prober.validation else "evaluate",

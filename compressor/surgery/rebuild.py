@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from compressor.errors import CheckpointError, first_line
+from compressor.nn.automaton import Automaton
 from compressor.nn.seams import mark
 from compressor.nn.structure import REPLACE, apply_record
 from compressor.surgery.attention.head_records import KIND as HEADS
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from compressor.nn.attention.parts import AttentionParts
 
 RESIZE = "resize"
+AUTOMATON = "automaton"
+"""The whole model is a table."""
 
 
 def resize_record(shapes: Mapping[str, Iterable[int]]) -> dict[str, Any]:
@@ -35,12 +38,17 @@ def resize_record(shapes: Mapping[str, Iterable[int]]) -> dict[str, Any]:
     return {"kind": RESIZE, "shapes": {name: list(shape) for name, shape in shapes.items()}}
 
 
+def automaton_record(automaton: Automaton) -> dict[str, Any]:
+    """The JSON record of an automaton that replaces the whole model."""
+    return {"kind": AUTOMATON, "record": automaton.record()}
+
+
 def rebuild(
     model: nn.Module,
     structure: Iterable[Mapping[str, Any]],
     attention: Mapping[str, AttentionParts] | None = None,
 ) -> nn.Module:
-    """Apply the records in order to `model`, in place; its weights are undefined afterwards.
+    """Apply the records in order to `model`, in place; its weights are undefined afterwards. An automaton replaces it.
 
     Args:
         model: A fresh model of the task.
@@ -52,6 +60,9 @@ def rebuild(
     """
     for number, record in enumerate(structure):
         try:
+            if record.get("kind") == AUTOMATON:
+                model = Automaton.from_record(record["record"])
+                continue
             _apply(model, record, attention or {})
         except CheckpointError:
             raise

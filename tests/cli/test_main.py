@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,8 @@ def test_an_argument_that_is_no_text_is_refused_by_its_number(command):
     result = call(*command, "caf\udce9")
     assert result.code == 2
     assert result.err.startswith(f"error: argument {len(command) + 1} is not UTF-8 text: `caf\\udce9`\nhint: ")
+
+
+def test_the_package_has_the_version_of_the_distribution():
+    with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
+        assert tomllib.load(file)["project"]["version"] == __version__

@@ -17,12 +17,21 @@ def test_show_writes_the_text_of_the_file():
     assert "  - method: magnitude\n    prune: units\n" in call("recipes", "show", "quickstart").out
 
 
-def test_a_copy_is_the_same_recipe_without_the_line_for_our_own_editor(tmp_path, monkeypatch):
+def test_a_copy_is_the_same_file_and_the_schema_that_it_names_lies_beside_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = call("recipes", "copy", "quickstart")
-    assert (result.code, result.out, result.err) == (0, "", "copied to quickstart.yaml\n")
-    assert (tmp_path / "quickstart.yaml").read_text().startswith("schema_version: 1\n")
+    assert (result.code, result.out) == (0, "")
+    assert result.err.startswith("copied to quickstart.yaml\nrecipe.schema.json is for your editor")
+    text = (tmp_path / "quickstart.yaml").read_text()
+    assert text.splitlines()[0] == "# yaml-language-server: $schema=recipe.schema.json"
+    assert json.loads((tmp_path / "recipe.schema.json").read_text()) == json.loads(json.dumps(schema()))
     assert load("./quickstart.yaml").sha256() == load("quickstart").sha256()
+
+
+def test_a_schema_that_is_there_stays(tmp_path):
+    (tmp_path / "recipe.schema.json").write_text("mine")
+    assert call("recipes", "copy", "quickstart", tmp_path).err == f"copied to {tmp_path}/quickstart.yaml\n"
+    assert (tmp_path / "recipe.schema.json").read_text() == "mine"
 
 
 def test_a_copy_overwrites_nothing_unless_forced(tmp_path):

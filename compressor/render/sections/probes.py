@@ -113,6 +113,38 @@ def statements(probe: Probe, who: str) -> list[Statement]:
     return said
 
 
+def verdict(probe: Probe, who: str) -> Statement:
+    """In one sentence: what is lost, or that nothing is that the original can learn.
+
+    Args:
+        probe: What was found.
+        who: What converts, at the start of a sentence.
+    """
+    found = {verdict: _abilities(probe, verdict) for verdict in VERDICTS}
+    if found["lost"]:
+        lost = _joined(found["lost"])
+        return Statement("bad", f"Verdict: {who} loses {lost}; it is safe for data that need none of that.")
+    open_ = [ability for ability in found["undecided"] if ability not in found["kept"]]
+    if open_:
+        return Statement(
+            "plain", f"Verdict: undecided whether {who} keeps {_joined(open_)}; nothing is known to be lost."
+        )
+    kept = _joined(found["kept"] + found["gained"])
+    if not kept:
+        return Statement("plain", f"Verdict: none on {who}, since neither side learned a task.")
+    return Statement("good", f"Verdict: {who} is safe as far as synthetic tasks tell: {kept} kept.")
+
+
+def _abilities(probe: Probe, verdict: Verdict) -> list[str]:
+    """Of the tasks with that verdict, each once."""
+    return list(dict.fromkeys(r.ability or r.task for r in probe.results if r.trained.verdict == verdict))
+
+
+def _joined(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
 def _what_would_tell(probe: Probe, trained: Mapping[Verdict, Sequence[ProbeResult]]) -> str:
     """How many seeds the undecided tasks need: the width of an interval falls with the root of their number."""
     drops = [result.trained.drop for result in trained["undecided"]]
@@ -133,7 +165,11 @@ def _needed(probe: Probe, value: float, interval: Interval) -> int:
 
 def of_step(step: StepReport) -> list[Statement]:
     """What the probes of a step of a run say, or that there were none."""
-    said = [statement for probe in step.probes for statement in statements(probe, f"`{step.method}`")]
+    said = [
+        statement
+        for probe in step.probes
+        for statement in (verdict(probe, f"`{step.method}`"), *statements(probe, f"`{step.method}`"))
+    ]
     names: dict[str, list[str]] = {}
     for skip in step.unprobed:
         names.setdefault(skip.reason, []).append(skip.name)

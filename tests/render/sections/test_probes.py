@@ -30,6 +30,7 @@ def result(task, trained, longer):
         task=task.name,
         difficulty=task.difficulty,
         needs=task.needs,
+        ability=task.ability,
         meaning=task.meaning,
         patience=task.patience,
         trained=at(task.length, task.chance(task.length), *trained),
@@ -88,7 +89,11 @@ def test_the_page_marks_a_loss(probed):
 
 
 def test_what_is_lost_is_said_as_bad_news_with_what_it_means_for_data(probed):
-    said = [item for item in statements(probed) if "`aaren`" in item.text or "Aaren" in item.text]
+    verdict, *said = [item for item in statements(probed) if "`aaren`" in item.text or "Aaren" in item.text]
+    assert (verdict.tone, verdict.text) == (
+        "bad",
+        "Verdict: `aaren` loses associative recall; it is safe for data that need none of that.",
+    )
     assert [item.tone for item in said] == ["bad", "good", "plain"]
     assert said[0].text.startswith(
         "`aaren` loses associative recall (to look up what came with a key earlier in the sequence): accuracy 0.990 "
@@ -96,6 +101,26 @@ def test_what_is_lost_is_said_as_bad_news_with_what_it_means_for_data(probed):
     )
     assert said[1].text == "`aaren` keeps long gap with distractors, on synthetic tasks."
     assert said[2].text.startswith("Neither causal attention nor Aaren learned state tracking (S3) in so few steps")
+
+
+GAP_LOST = result(LongGap(), (0.99, 0.13, "lost"), (0.98, 0.13, "lost"))
+STATE_LOST = result(StateTracking(), (0.99, 0.2, "lost"), (0.98, 0.17, "lost"))
+GAP_OPEN = result(LongGap(), (0.99, 0.9, "undecided"), (0.98, 0.9, "undecided"))
+
+
+@pytest.mark.parametrize(
+    ("results", "tone", "text"),
+    [
+        ((GAP_LOST, STATE_LOST, SILENT), "bad", "It loses long memory and state tracking; it is safe for data"),
+        ((KEPT, SILENT), "good", "It is safe as far as synthetic tasks tell: long memory kept."),
+        ((GAP_OPEN, SILENT), "plain", "undecided whether It keeps long memory; nothing is known to be lost."),
+        ((SILENT,), "plain", "none on It, since neither side learned a task."),
+    ],
+)
+def test_the_verdict_is_one_sentence(results, tone, text):
+    verdict = shown.verdict(probe_of(*results), "It")
+    assert verdict.tone == tone
+    assert verdict.text.startswith(f"Verdict: {text}")
 
 
 def test_a_loss_at_longer_sequences_only_is_said_too():

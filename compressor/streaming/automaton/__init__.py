@@ -1,0 +1,1 @@
+"""Turns a trained recurrent model over symbols into a finite automaton."""
