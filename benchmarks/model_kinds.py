@@ -53,8 +53,8 @@ silent. *file right*: the ONNX file of the smaller model agrees with it at sizes
 with int8 weights too. *streamed*: there is a step file as well, looked at for models that see no later step. `no` is a
 refusal with a reason, listed below; `-` was not tried.
 Rows are kept between runs (`--resume`): most of those of text were made before units took whole heads of attention and
-normalisations of a model's own code were followed, and have fewer parameters now; those of BERT and RoBERTa, Mamba, RWKV and
-the classes of `torchaudio` are new.
+normalisations of a model's own code were followed, and have fewer parameters now; those of BERT and RoBERTa, Mamba,
+RWKV and the classes of `torchaudio` are new.
 """
 
 
