@@ -1,6 +1,6 @@
 """Which topologies are pruned without a trace and exported, for each kind of cell: writes docs/results/conformance.md.
 
-    python benchmarks/conformance.py
+    python benchmarks/conformance.py [--only-converted]
 
 Every cell of the first table is one run: units are removed from a random model in float64 and its outputs are compared
 with those of the model in which the same units are silenced, at shapes that the trace did not see. Every cell of the
@@ -19,10 +19,14 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from compressor.errors import ExportError, ParityError, SurgeryError  # noqa: E402
+from compressor.errors import ExportError, MethodError, ParityError, SurgeryError  # noqa: E402
+from compressor.methods.base import Context, State  # noqa: E402
+from compressor.methods.convert import Convert  # noqa: E402
 from compressor.nn.recurrent.layers import recurrent_modules  # noqa: E402
+from compressor.progress import Silent  # noqa: E402
 from compressor.surgery.units.choice import Amount  # noqa: E402
 from compressor.surgery.units.removal import prune  # noqa: E402
+from compressor.testing import RandomTask  # noqa: E402
 from tests.exporters.pruned import TOPOLOGIES, UNSEEN_BATCHES, check_exported, pruned, without_time  # noqa: E402
 from tests.surgery.topologies import CELL_KINDS, CELLS, INPUT, REFUSED, SUPPORTED, CellLoop  # noqa: E402
 
@@ -40,6 +44,12 @@ Each cell: a float32 model that lost a random half or third of its units is expo
 what PyTorch gives (atol 1e-5, rtol 1e-4) at batch sizes and lengths that the export did not see, among them one step,
 batch 1, and more steps than the task's longest. `no` is a refusal, with the exporter's message; no file is
 written.
+"""
+CONVERTED = """
+## Export after a conversion
+
+Each cell: the GRU of a random float32 model is converted (`distill_steps: 0`, `order: 3`; `lookahead: 2` if it runs in
+both directions), and the model is exported and compared as above. `refused` is one of `convert`, with its message.
 """
 COLUMNS = "| topology | RNN tanh | RNN relu | GRU | LSTM |\n|---|---|---|---|---|"
 WRONG = "WRONG"
@@ -100,10 +110,54 @@ def export_rows() -> list[str]:
     return rows
 
 
+def converted(topology: type[torch.nn.Module]) -> str:
+    """`pass`, why `convert` or the exporter refuses, or how far off the file is."""
+    torch.manual_seed(0)
+    model = topology(CELLS["gru"]).eval()
+
+    def example(batch: int, length: int) -> tuple[torch.Tensor, ...]:
+        features, lengths = inputs(batch, length)
+        return features.float(), lengths
+
+    with torch.no_grad():
+        timed = model(*example(2, 3)).dim() == 3
+    axes = {0: "batch", 1: "time"}
+    task = RandomTask({"features": axes, "lengths": {0: "batch"}}, {"scores": axes if timed else {0: "batch"}}, example)
+    task.batches = lambda generator: iter([(example(4, 9), None)] * 2)  # type: ignore[method-assign, assignment]
+    ahead = 2 if any(layer.bidirectional for layer in recurrent_modules(model).values()) else 0
+    step = Convert(to="fsmn", order=3, distill_steps=0, lookahead=ahead)
+    context = Context(task, model, torch.device("cpu"), torch.Generator().manual_seed(0), Silent(), quick=True)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            check_exported(step.apply(State(model), context).state.model, task, Path(folder) / "model.onnx")
+        except MethodError as error:
+            return f"refused: {error.message}"
+        except ParityError as error:
+            return f"{WRONG}: {' '.join(str(error).split())}"
+        except ExportError as error:
+            return f"no: {error.message}"
+    return "pass"
+
+
+def converted_rows() -> list[str]:
+    """The third table."""
+    rows = []
+    for topology in SUPPORTED:
+        rows.append(_row(topology.__name__, [converted(topology)]))
+        print(rows[-1], flush=True)
+    return rows
+
+
 def main() -> None:
     """Run every topology with every cell and write the tables."""
-    lines = [HEADER, COLUMNS, *pruning_rows(), EXPORTED, COLUMNS, *export_rows()]
-    (ROOT / "docs" / "results" / "conformance.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path = ROOT / "docs" / "results" / "conformance.md"
+    third = [CONVERTED, "| topology | GRU to FSMN |\n|---|---|"]
+    if "--only-converted" in sys.argv[1:]:
+        before = path.read_text(encoding="utf-8").partition(CONVERTED)[0].rstrip("\n")
+        path.write_text("\n".join([before, *third, *converted_rows()]) + "\n", encoding="utf-8")
+        return
+    lines = [HEADER, COLUMNS, *pruning_rows(), EXPORTED, COLUMNS, *export_rows(), *third, *converted_rows()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     sys.exit(int(any(WRONG in line for line in lines)))
 
 

@@ -13,6 +13,7 @@ from compressor.errors import UsageError
 
 if TYPE_CHECKING:
     from compressor.probing.architecture import Conversion
+    from compressor.probing.tasks import ProbeTask
     from compressor.progress import Progress
     from compressor.recipe.model import Recipe
     from compressor.report import ProbeFile
@@ -58,6 +59,10 @@ def probe(
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Wider, longer, more steps and seeds: hours of one core.")
     ] = False,
+    more: Annotated[
+        list[str] | None,
+        typer.Option("--more", metavar="WORD", help="Train these tasks as well: selectivity.", show_default=False),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, max=100, metavar="N", help="[default: 3, or 5 with --thorough]")
     ] = None,
@@ -91,7 +96,7 @@ def probe(
     from compressor.probing.plans import PLANS
 
     plan = PLANS["thorough" if thorough else "standard"]
-    plan = replace(plan, seeds=seeds or plan.seeds, first_seed=seed)
+    plan = replace(plan, tasks=(*plan.tasks, *_more(more or [])), seeds=seeds or plan.seeds, first_seed=seed)
     with Terminal() as progress:
         conversions = (
             _of_architectures(architectures or "", layers or 2, heads or 4)
@@ -103,6 +108,16 @@ def probe(
             for conversion in conversions
         ]
     _give(probing.file(found), out, json=json)
+
+
+def _more(words: list[str]) -> "list[ProbeTask]":
+    """The tasks that these words stand for."""
+    from compressor.probing.plans import MORE_TASKS
+
+    for word in words:
+        if word not in MORE_TASKS:
+            raise UsageError(f"unknown probe `{word}`", hint=f"probes: {', '.join(MORE_TASKS)}")
+    return [task for word in dict.fromkeys(words) for task in MORE_TASKS[word]]
 
 
 def _refuse(given: dict[str, object], recipe: str | None) -> None:

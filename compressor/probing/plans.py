@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from compressor.probing.associative_recall import AssociativeRecall
 from compressor.probing.long_gap import LongGap
+from compressor.probing.selectivity import Selectivity
 from compressor.probing.state_tracking import StateTracking
 from compressor.probing.training import Effort
 
@@ -29,6 +30,15 @@ class Plan:
     easier: bool = True
     """Repeat a task that neither side learns in its easier form, if it has one."""
 
+
+MORE_TASKS: Final[Mapping[str, tuple[ProbeTask, ...]]] = {
+    "selectivity": (
+        Selectivity(),
+        Selectivity(regime="gaps"),
+        Selectivity(regime="distractors"),
+    )
+}
+"""Tasks that are trained if they are asked for: word -> its regimes."""
 
 PLANS: Final[Mapping[Budget, Plan]] = {
     "rehearsal": Plan(effort=Effort(steps=10, scored=64), seeds=1, easier=False),

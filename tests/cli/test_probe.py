@@ -70,6 +70,7 @@ def test_the_seed_counts():
         (["--architectures", "gru"], "--architectures takes two different words with a comma between, not `gru`"),
         (["--architectures", "gru,gru"], "--architectures takes two different words"),
         (["--architectures", "gru,mamba"], "unknown architecture `mamba`\nhint: architectures: attention, aaren"),
+        (["--architectures", "gru,lstm", "--more", "mood"], "unknown probe `mood`\nhint: probes: selectivity"),
         (["--recipe", "nowhere.yaml", "--task", "t.py"], "there is no file `nowhere.yaml`"),
     ],
 )
