@@ -27,9 +27,9 @@ _HELD_OUT = 4
 class Automaton(Method):
     """Turn a recurrent model over a small alphabet into a finite automaton: one look-up for each symbol, no arithmetic.
 
-    The states of the model on training strings are clustered; a transition is what most strings do; states that decide
-    alike for ever are merged. The number of clusters is chosen by the agreement with the model on held-out strings. The
-    whole model is replaced, so this is the last step of a recipe.
+    The states of the model on training strings are clustered, apart for each decision; a transition is what most
+    strings do; states that decide alike for ever are merged. The number of clusters is chosen by the agreement with the
+    model on held-out strings. The whole model is replaced, so this is the last step of a recipe.
     """
 
     summary: ClassVar[str] = "turn a recurrent model over symbols into a finite automaton (a table, no arithmetic)"

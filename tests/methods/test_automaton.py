@@ -62,28 +62,28 @@ class Words(SignTask):
 
 @cache
 def trained(number, kind=nn.GRU):
-    """A model that knows the language at the training length, to a loss of 0.002 a symbol."""
+    """A model that knows the language at twice the training length, and has a loss of 0.002 a symbol."""
     with torch.random.fork_rng():
-        for seed in range(4):  # some starts of hard languages stay where they are
+        for seed, rate in enumerate((1e-2, 5e-3, 5e-3, 3e-3)):  # some starts of hard languages stay where they are
             torch.manual_seed(seed)
             model = Reader(kind)
-            if _learns(model, number):
+            if _learns(model, number, rate):
                 break
     return model.eval()
 
 
-def _learns(model, number):
+def _learns(model, number, rate):
     generator = torch.Generator().manual_seed(0)
     strings = random_strings(1024, LENGTH, generator, number)
     labels = label(number, strings)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(1000):
+    optimizer = torch.optim.Adam(model.parameters(), rate)
+    for _ in range(1000 if rate > 5e-3 else 2500):
         chosen = torch.randint(len(strings), (64,), generator=generator)
         loss = nn.functional.cross_entropy(model(strings[chosen]).flatten(0, 1), labels[chosen].flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if loss.item() < 2e-3:
+        if loss.item() < 2e-3 and _right(number, model, times=2):
             return True
     return False
 

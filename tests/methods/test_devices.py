@@ -13,8 +13,8 @@ from compressor.methods.retrain import Retrain
 from compressor.methods.scoring import UNIT_SCORES
 from compressor.methods.sparsify import STRENGTHS
 from tests.methods import test_pairs
-from tests.methods.conftest import make_context
-from tests.tolerances import SAME_ON_ANY_DEVICE
+from tests.methods.conftest import CHANNELS, make_context
+from tests.tolerances import SAME_ON_ANY_DEVICE, SAME_OUTPUTS_ON_ANY_DEVICE
 
 STEPS = {
     **test_pairs.STEPS,
@@ -52,7 +52,7 @@ def on_cpu(model, step):
     return carry_out(model, step, "cpu")
 
 
-def check_same(result, expected, device):
+def check_same(result, expected, device, step):
     """The same refusal, or the same model, masks, structure and facts, all on the device."""
     if isinstance(expected, str):
         assert result == expected
@@ -63,20 +63,25 @@ def check_same(result, expected, device):
     assert [change.name for change in result.changes] == [change.name for change in expected.changes]
     assert masks.keys() == expected.state.masks.keys()
     assert all(mask.cpu().equal(expected.state.masks[name]) for name, mask in masks.items())
-    for name, wanted in expected.state.model.state_dict().items():
-        torch.testing.assert_close(tensors[name].cpu(), wanted, **SAME_ON_ANY_DEVICE)
-    assert result.facts == pytest.approx(expected.facts, rel=1e-2, abs=1e-3, nan_ok=True)
+    x = torch.randn(31, 9, CHANNELS, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        given, wanted = result.state.model.eval()(x.to(device)).cpu(), expected.state.model.eval()(x)
+    torch.testing.assert_close(given, wanted, **SAME_OUTPUTS_ON_ANY_DEVICE)
+    assert result.facts == pytest.approx(expected.facts, rel=2e-2, abs=1e-3, nan_ok=True)
+    if not isinstance(step, METHODS["convert"]):  # whose layers are fitted by many steps along a flat valley
+        for name, weight in expected.state.model.state_dict().items():
+            torch.testing.assert_close(tensors[name].cpu(), weight, **SAME_ON_ANY_DEVICE)
 
 
 @pytest.mark.parametrize(("model", "step"), CASES)
 def test_a_step_gives_on_an_accelerator_what_it_gives_on_the_cpu(model, step, accelerator):
-    check_same(carry_out(model, step, accelerator), on_cpu(model, step), accelerator)
+    check_same(carry_out(model, step, accelerator), on_cpu(model, step), accelerator, STEPS[step])
 
 
 @pytest.mark.parametrize(("model", "step"), CASES)
 def test_a_step_that_needs_float64_is_carried_out_on_the_cpu_if_the_device_has_none(model, step, without_float64):
     result = carry_out(model, step, without_float64)
-    check_same(result, on_cpu(model, step), without_float64)
+    check_same(result, on_cpu(model, step), without_float64, STEPS[step])
     if not isinstance(result, str):
         told = "carried out on the CPU: `pretend` has no float64" in result.notes
         assert told == STEPS[step].needs_float64

@@ -66,13 +66,13 @@ def extract(
     best: tuple[tuple[float, int], Extracted] | None = None
     for count in counts:
         for _ in range(STARTS):
-            centres = clusters(seen.states, count, generator)
+            centres = _Centres.of(seen, count, generator)
             machine = _machine(reader, seen, centres).minimal()
             agreement = agreement_of(machine, held_out, each=reader.each)
             rank = (-agreement, len(machine.table))
             unseen = reader.symbols - len(seen.known)
             if best is None or rank < best[0]:
-                best = rank, Extracted(machine, len(centres), agreement, unseen)
+                best = rank, Extracted(machine, len(centres.points), agreement, unseen)
             advance()
     assert best is not None
     return best[1]
@@ -106,43 +106,65 @@ def _transitions(reader: Reader, readings: Sequence[Reading]) -> _Seen:
     return _Seen(torch.cat(states), torch.cat(outputs), torch.cat(before), every, torch.unique(every))
 
 
-def _machine(reader: Reader, seen: _Seen, centres: Tensor) -> Machine:
-    """States are clusters, with the start's in front; what was never seen is taken from the model itself."""
-    labels = nearest(seen.states, centres)
-    labels = torch.where(labels == labels[0], 0, torch.where(labels == 0, labels[0], labels))
-    count = len(centres)
-    distances = (seen.states - _centres(seen.states, labels, count)[labels]).square().sum(1)
-    members = torch.tensor([_nearest_row(distances, labels, number) for number in range(count)])
+@dataclass(frozen=True)
+class _Centres:
+    """Centres of clusters (K, D), each of states that decide alike, and what those decide (K,)."""
+
+    points: Tensor
+    decisions: Tensor
+
+    @classmethod
+    def of(cls, seen: _Seen, count: int, generator: torch.Generator) -> _Centres:
+        """About `count` clusters, as many for each decision: rare ones are not lost among frequent ones."""
+        decisions = decided(seen.outputs[1:])
+        kinds = torch.unique(decisions).tolist()
+        each = max(1, count // len(kinds))
+        parts = [clusters(seen.states[1:][decisions == kind], each, generator) for kind in kinds]
+        owners = [torch.full((len(part),), kind) for part, kind in zip(parts, kinds, strict=True)]
+        return cls(torch.cat(parts), torch.cat(owners))
+
+    def nearest(self, states: Tensor, decisions: Tensor) -> Tensor:
+        """The nearest centre of each state's decision; of all of them if no cluster has that decision."""
+        labels = nearest(states, self.points)
+        for kind in torch.unique(decisions).tolist():
+            own = (self.decisions == kind).nonzero().flatten()
+            rows = (decisions == kind).nonzero().flatten()
+            if len(own):
+                labels[rows] = own[nearest(states[rows], self.points[own])]
+        return labels
+
+
+def _machine(reader: Reader, seen: _Seen, centres: _Centres) -> Machine:
+    """State 0 is the start, the others are clusters; what was never seen is taken from the model itself."""
+    found = centres.nearest(seen.states[1:], decided(seen.outputs[1:]))
+    labels = torch.cat([torch.zeros(1, dtype=torch.int64), found + 1])
+    count = len(centres.points) + 1
+    distances = (seen.states[1:] - centres.points[found]).square().sum(1)
+    members = torch.tensor([0, *(_nearest_row(distances, found, number) for number in range(count - 1))])
     place = torch.full((reader.symbols,), -1).index_copy_(0, seen.known, torch.arange(len(seen.known)))
     known = voted(labels[seen.before], place[seen.symbols], labels[1:], (count, len(seen.known)))
-    stepped = _stepped(reader, seen, labels, members)
-    table = stepped[:, :-1].index_copy(1, torch.arange(len(seen.known)), torch.where(known < 0, stepped[:, :-1], known))
+    stepped = _stepped(reader, seen, centres, members)
+    table = torch.where(known < 0, stepped[:, :-1], known)
     whole = stepped[:, -1:].expand(-1, reader.symbols).clone().index_copy_(1, seen.known, table)
     outputs = torch.zeros(count, seen.outputs.shape[1]).index_add_(0, labels[1:], seen.outputs[1:])
     sizes = torch.bincount(labels[1:], minlength=count)
     return Machine(whole, outputs / sizes.clamp(min=1)[:, None], sizes)
 
 
-def _centres(states: Tensor, labels: Tensor, count: int) -> Tensor:
-    sums = torch.zeros(count, states.shape[1]).index_add_(0, labels, states)
-    return sums / torch.bincount(labels, minlength=count).clamp(min=1)[:, None]
-
-
 def _nearest_row(distances: Tensor, labels: Tensor, number: int) -> int:
-    """The real state that is nearest to the centre of a cluster; the start's own is the start."""
-    if number == 0 or not bool((labels == number).any()):
+    """The row of the real state that is nearest to the centre of a cluster; that of the start if it has none."""
+    if not bool((labels == number).any()):
         return 0
-    return int(distances.masked_fill(labels != number, torch.inf).argmin())
+    return 1 + int(distances.masked_fill(labels != number, torch.inf).argmin())
 
 
-def _stepped(reader: Reader, seen: _Seen, labels: Tensor, members: Tensor) -> Tensor:
+def _stepped(reader: Reader, seen: _Seen, centres: _Centres, members: Tensor) -> Tensor:
     """Where the model itself goes from each cluster's nearest state: a column for each known symbol, one for others."""
     known = set(seen.known.tolist())
     others = [symbol for symbol in range(reader.symbols) if symbol not in known][:32]
     symbols = torch.tensor([*seen.known.tolist(), *others])
     count = len(members)
-    after, _ = reader.step(seen.states[members].repeat_interleave(len(symbols), 0), symbols.repeat(count))
-    centres = _centres(seen.states, labels, count)
-    columns = nearest(after, centres).view(count, len(symbols))
+    after, outputs = reader.step(seen.states[members].repeat_interleave(len(symbols), 0), symbols.repeat(count))
+    columns = 1 + centres.nearest(after, decided(outputs)).view(count, len(symbols))
     other = columns[:, len(known) :].mode(1).values if others else torch.zeros(count, dtype=torch.int64)
     return torch.cat([columns[:, : len(known)], other[:, None]], 1)
