@@ -52,8 +52,9 @@ Made by `python benchmarks/model_kinds.py`: small models with random weights, ev
 silent. *file right*: the ONNX file of the smaller model agrees with it at sizes that the export did not see, *rounded*
 with int8 weights too. *streamed*: there is a step file as well, looked at for models that see no later step. `no` is a
 refusal with a reason, listed below; `-` was not tried.
-Rows are kept between runs (`--resume`): most of those of text were made before units took whole heads of attention, and
-have fewer parameters now.
+Rows are kept between runs (`--resume`): most of those of text were made before units took whole heads of attention and
+normalisations of a model's own code were followed, and have fewer parameters now; those of BERT and RoBERTa, Mamba,
+RWKV and the classes of `torchaudio` are new.
 """
 
 
@@ -76,13 +77,14 @@ def main() -> None:
             print(f"{title}: left out: {error}", file=sys.stderr)
             continue
         chosen = [kind for kind in kinds if not options.only or options.only in kind.name]
-        chosen = [kind for kind in chosen if not options.known or kind.name in known]
+        chosen = [kind for kind in chosen if not options.known or f"{module}: {kind.name}" in known]
         if not chosen:
             continue
         lines += ["", f"## {title}", "", f"| kind | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
         for kind in chosen:
-            row, why = known.get(kind.name) or outcome(kind)
-            known[kind.name] = [row, why]
+            key = f"{module}: {kind.name}"
+            row, why = known.get(key) or outcome(kind)
+            known[key] = [row, why]
             lines.append(f"| {kind.name} | {' | '.join(row[column] for column in COLUMNS)} |")
             reasons += [f"- {kind.name}, {column}: {reason}" for column, reason in why.items()]
             print(lines[-1], why, flush=True)

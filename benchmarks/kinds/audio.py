@@ -50,7 +50,7 @@ KINDS = [
          lambda batch, length: (torch.randn(batch, 6, 16 * length),)),
     Kind("DeepSpeech", lambda: models.DeepSpeech(6, n_hidden=16, n_class=9),
          lambda batch, length: (torch.randn(batch, 1, length, 6),)),
-    Kind("Conformer", lambda: models.Conformer(16, 4, 24, 2, 3), _frames(16)),
+    Kind("Conformer of torchaudio", lambda: models.Conformer(16, 4, 24, 2, 3), _frames(16)),
     Kind("ConvTasNet", lambda: models.ConvTasNet(2, 8, 16, 3, 8, 12, 2, 2),
          lambda batch, length: (torch.randn(batch, 1, 64 * length),)),
     Kind("WaveRNN", lambda: models.WaveRNN([2, 2, 2], 12, 8, 2, 16, 16, 5, 6, 8, 16), _wave_rnn, min_length=2),

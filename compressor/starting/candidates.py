@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from compressor.nn.own_code import is_own
 from compressor.nn.recurrent.layers import directions, is_layer, is_step_module
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def candidates(name: str, model: nn.Module) -> list[str]:
     """Texts that give a tensor (or a tuple of states) for the argument `name`, the likeliest first."""
     word = name.lower()
     if "mask" in word:
-        return _masks(word)
+        of_features = [f"torch.ones(batch, length, {width})" for width in _own_widths(model)]
+        return [*_masks(word), *of_features]
     if "len" in word:
         return ["torch.full((batch,), length)"]
     found = list(dict.fromkeys(_of_layers(model)))
@@ -47,6 +49,7 @@ def _of_layers(model: nn.Module) -> Iterator[str]:
             later += [
                 f"torch.randint({module.num_embeddings}, (length, batch))",
                 f"torch.randint({module.num_embeddings}, (batch,))",
+                f"torch.randint({module.num_embeddings}, (batch, length, 4))",
             ]
         elif is_layer(module):
             orders = ["batch, length", "length, batch"]
@@ -63,7 +66,20 @@ def _of_layers(model: nn.Module) -> Iterator[str]:
             if width is not None:
                 yield f"torch.randn(batch, length, {width})"
                 later += [f"torch.randn(length, batch, {width})", f"torch.randn(batch, {width})"]
+    yield from (f"torch.randn(batch, length, {width})" for width in _own_widths(model))
     yield from later
+
+
+def _own_widths(model: nn.Module) -> list[int]:
+    """Features that matrices of the model's own code take, which are parameters and no layers."""
+    widths = [
+        int(parameter.size(1))
+        for module in model.modules()
+        if is_own(module)
+        for parameter in module.parameters(recurse=False)
+        if parameter.dim() == 2
+    ]
+    return list(dict.fromkeys(widths))
 
 
 def _width(module: nn.Module) -> int | None:

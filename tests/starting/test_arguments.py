@@ -67,3 +67,44 @@ def test_a_width_that_no_layer_tells_is_one_that_the_model_was_given():
             return super().forward(frames)
 
     assert find(Fresh(60).eval(), Silent()).text == "torch.randn(batch, length, 60)"
+
+
+class FromParameters(nn.Module):
+    """A cell of plain parameters that is given what is missing as a number for each feature."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.u = nn.Parameter(torch.randn(7, 5)), nn.Parameter(torch.randn(7, 7))
+
+    def forward(self, x, mask):
+        h, outputs = x.new_zeros(len(x), 7), []
+        for t in range(x.size(1)):
+            h = torch.tanh((x[:, t] * mask[:, t] + (1 - mask[:, t])) @ self.w.t() + h @ self.u.t())
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+
+class Characters(nn.Module):
+    """Words and the characters of each."""
+
+    def __init__(self):
+        super().__init__()
+        self.word, self.char = nn.Embedding(31, 4), nn.Embedding(17, 4)
+
+    def forward(self, words, chars):
+        batch, length, size = chars.shape
+        return self.word(words) + self.char(chars.view(batch * length, size)).mean(1).view(batch, length, -1)
+
+
+@pytest.mark.parametrize(
+    ("model", "texts"),
+    [
+        (FromParameters(), {"x": "torch.randn(batch, length, 5)", "mask": "torch.ones(batch, length, 5)"}),
+        (
+            Characters(),
+            {"words": "torch.randint(31, (batch, length))", "chars": "torch.randint(17, (batch, length, 4))"},
+        ),
+    ],
+)
+def test_widths_of_own_parameters_and_indices_with_a_further_axis_are_tried(model, texts):
+    assert find(model.eval(), Silent()).texts == texts

@@ -30,7 +30,8 @@ def _contract(trace: Trace, left: Tensor, right: Tensor, output: Tensor) -> None
     if left_inner is not None or right_inner is not None:
         join_inner(trace, left, left_inner, right, right_inner)
     if left_outer is not None and right_outer is not None:
-        right_loses = weight(trace, right_outer) < weight(trace, left_outer)
+        made = [trace.parameter_name(side) is not None for side in (left, right)]  # new units go on, if one makes them
+        right_loses = made[0] if any(made) else weight(trace, right_outer) < weight(trace, left_outer)
         loser = right_outer if right_loses else left_outer
         trace.atoms.pin(loser.numpy(), f"the matrix product at {place()} has units on both sides")
         left_outer, right_outer = (left_outer, None) if right_loses else (None, right_outer)
@@ -53,10 +54,10 @@ def _of_batch(*sides: Tensor | None) -> Tensor | None:
 
 
 def _of_table(trace: Trace, tensor: Tensor, other: Tensor) -> Tensor | None:
-    """Labels of a table along the axis of the batch, if the features that it meets lie there."""
+    """Labels of a table along the axis of the batch, if the features that it meets lie there alone."""
     features = trace.read(other) if tensor.dim() > 2 and trace.parameter_name(other) is None else None
     axes = None if features is None else trace.tables.axes(tensor)
-    if features is None or axes is None or axes[0] is None or not varies(features, 0):
+    if features is None or axes is None or axes[0] is None or _of_batch(features) is None:
         return None
     return trace.tables.along(axes, 0).expand(tensor.size())
 

@@ -103,3 +103,22 @@ def test_units_go_and_the_record_rebuilds_the_model(kind, name, ratio, sizes):
     fresh.load_state_dict(done.model.state_dict())
     x = torch.randn(5, 6, INPUT).double()
     torch.testing.assert_close(fresh(x), done.model(x), **SAME_FLOAT64)
+
+
+class Mixer(nn.Module):
+    """Layers over the positions, in front of which the features lie along another axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.enter, self.up, self.down = nn.Linear(INPUT, WIDTH), nn.Linear(4, 11), nn.Linear(11, 4)
+        self.head = nn.Linear(WIDTH, 3)
+
+    def forward(self, x):
+        x = self.enter(x)
+        return self.head(x + self.down(torch.relu(self.up(x.mT))).mT)
+
+
+def test_units_of_a_layer_over_the_positions_go():
+    examples = [(torch.randn(batch, 4, INPUT).double(),) for batch in (2, 3)]
+    done = prune(Mixer().double().eval(), {}, examples, names=["up"], amount=Amount(count=5))
+    assert (done.model.up.out_features, done.model.enter.out_features) == (6, WIDTH)
