@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import torch
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -64,6 +62,8 @@ def shared_sums(
         largest: Reduces a tensor of integers.
         total: Reduces a flat tensor of one floating type.
     """
+    import torch
+
     present = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int32)
     present = present.to(loss.device)
     largest(present)
