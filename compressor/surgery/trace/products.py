@@ -31,7 +31,7 @@ def _contract(trace: Trace, left: Tensor, right: Tensor, output: Tensor) -> None
         join_inner(trace, left, left_inner, right, right_inner)
     if left_outer is not None and right_outer is not None:
         made = [trace.parameter_name(side) is not None for side in (left, right)]  # new units go on, if one makes them
-        right_loses = made[0] if any(made) else weight(trace, right_outer) < weight(trace, left_outer)
+        right_loses = made[0] and not made[1] if any(made) else weight(trace, right_outer) < weight(trace, left_outer)
         loser = right_outer if right_loses else left_outer
         trace.atoms.pin(loser.numpy(), f"the matrix product at {place()} has units on both sides")
         left_outer, right_outer = (left_outer, None) if right_loses else (None, right_outer)
