@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from compressor.errors import ExportError
 from exporters.c_code.elementwise import number
-from exporters.c_code.graph import attributes, ints, strides_of
+from exporters.c_code.graph import HINT, attributes, ints, strides_of, where
 from exporters.c_code.loops import loops
 
 if TYPE_CHECKING:
@@ -78,6 +81,27 @@ def layer_norm(program: Program, node: ir.Node) -> None:
         f"{kernel}({target.pointer}, {place.pointer}, {weights.pointer}, {bias}, {place.size // size}, {size}, "
         f"{epsilon});"
     )
+
+
+def batch_norm(program: Program, node: ir.Node) -> None:
+    """Of channels along axis 1, by statistics that are constants: a factor and a summand a channel."""
+    arrays = [program.array(value) for value in node.inputs[1:5]]
+    place = program.place(node.inputs[0])
+    if any(array is None for array in arrays) or len(place.shape) < 2:
+        raise ExportError(f"{where(node)} takes its statistics from the batch, which has no C here", hint=HINT)
+    weight, bias, mean, variance = (np.asarray(array, np.float64) for array in arrays)
+    factor = weight / np.sqrt(variance + float(attributes(node).get("epsilon", 1e-5)))
+    constants = [
+        program.store(array.astype(np.float32), f"of {node.op_type}") for array in (factor, bias - mean * factor)
+    ]
+    target = program.result(node.outputs[0], node, over=node.inputs[:1])
+    channels = tuple(int(axis == 1) for axis in range(len(place.shape)))
+
+    def body(index: list[str]) -> list[str]:
+        x, a, b = (one.at(own) for one, own in zip((place, *constants), index[1:], strict=True))
+        return [f"{target.at(index[0])} = {x} * {a} + {b};"]
+
+    program.lines += loops(place.shape, [target.strides, place.strides, channels, channels], body)
 
 
 def _joined(left: str, right: str) -> str:

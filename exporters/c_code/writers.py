@@ -23,6 +23,7 @@ WRITERS: Mapping[str, Callable[[Program, ir.Node], None]] = {
     ),
     **dict.fromkeys(("Softmax", "LogSoftmax"), reductions.softmax),
     **dict.fromkeys(("GRU", "LSTM", "RNN"), products.recurrent),
+    "BatchNormalization": reductions.batch_norm,
     "Cast": elementwise.cast,
     "Clip": elementwise.clip,
     "Concat": shaping.concatenate,

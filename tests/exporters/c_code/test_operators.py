@@ -81,6 +81,10 @@ def one(operator, shape, out, constants=None, *, outputs=("y",), extra=(), **att
     return graph([node], [("x", shape)], list(zip(outputs, outs, strict=True)), constants)
 
 
+def statistics(channels):
+    return {name: normal(channels) for name in ("weight", "shift", "mean")} | {"variance": normal(channels) ** 2}
+
+
 def numbers(*values):
     return np.array(values, np.int64)
 
@@ -122,6 +126,8 @@ SHAPED = {
     "log softmax": one("LogSoftmax", [2, 5], [2, 5], axis=-1),
     "layer norm": one("LayerNormalization", [2, 3, 7], [2, 3, 7], {"a": normal(7), "b": normal(7)}),
     "layer norm of two axes, no bias": one("LayerNormalization", [2, 3, 7], [2, 3, 7], {"a": normal(3, 7)}, axis=1),
+    "batch norm": one("BatchNormalization", [2, 3, 5], [2, 3, 5], statistics(3)),
+    "batch norm of rows": one("BatchNormalization", [4, 3], [4, 3], statistics(3), epsilon=0.1),
     "mean": one("ReduceMean", [2, 3, 5], [2, 1, 5], {"a": numbers(1)}),
     "sum of all": one("ReduceSum", [2, 3], [], keepdims=0),
     "maximum": one("ReduceMax", [2, 3, 5], [3], {"a": numbers(0, 2)}, keepdims=0),
