@@ -15,6 +15,8 @@ from compressor.nn.attention.lama import LamaAttention
 from compressor.nn.attention.learned_query import LearnedQuery, LearnedQueryRecord
 from compressor.nn.attention.pooling import PoolingReplacement
 from compressor.nn.attention.pooling_call import PoolingCall
+from compressor.nn.converted.fsmn import FsmnLayer
+from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.graphs.random_graphs import watts_strogatz
 from compressor.nn.group_norm import WideGroupNorm
@@ -48,6 +50,7 @@ class Model(nn.Module):
         self.linear = nn.Linear(3, 11)
         self.channels, self.squares = nn.GroupNorm(1, 11), nn.RMSNorm(11)
         self.own = OutsideUnbiased()
+        self.converted = nn.GRU(11, 11, batch_first=True)
         self.end = nn.GRU(11, 7, batch_first=True)
         self.pooling = Largest()
 
@@ -57,7 +60,7 @@ class Model(nn.Module):
         z = self.last(self.norm(self.attention(y, y, y)[0]))[0]
         z = self.linear(z) + self.asked(z).sum(-1, keepdim=True)
         z = self.squares(self.channels(z.transpose(1, 2)).transpose(1, 2))
-        return self.pooling(self.end(self.own(z))[0])
+        return self.pooling(self.end(self.converted(self.own(z))[0])[0])
 
 
 def _compressed():
@@ -111,6 +114,13 @@ def _compressed():
             7,
             "linear",
             dtype=torch.float64,
+        ),
+        "converted": ConvertedRecurrent(
+            [FsmnLayer(11, 11, projection=4, hidden=6, order=3, dilations=[1, 2], dtype=torch.float64)],
+            batch_first=True,
+            bidirectional=False,
+            has_cell_state=False,
+            dropout=0.0,
         ),
         "linear": LowRankLinear(3, 11, 2, dtype=torch.float64),
         "end": LowRankRecurrent("GRU", 11, 7, [[(None, 3)]], batch_first=True, dtype=torch.float64),
