@@ -131,19 +131,6 @@ class FsmnLayer(SequenceLayer):
         dilations = ", ".join(map(str, record["dilations"]))
         return f"order {record['order']}, dilations {dilations}"
 
-    @classmethod
-    def in_proportion(cls, record: Mapping[str, Any], width: int) -> dict[str, Any]:
-        """See `SequenceLayer`."""
-        scaled = {
-            name: max(1, round(record[name] * width / record["output_size"])) for name in ("projection", "hidden")
-        }
-        return {**record, **scaled, "input_size": width, "output_size": width}
-
-    @property
-    def input_size(self) -> int:
-        """See `SequenceLayer`."""
-        return self.project.in_features
-
     @property
     def memory(self) -> int:
         """See `SequenceLayer`."""

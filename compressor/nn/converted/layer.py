@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from compressor.nn.record import RecordedLayer
 
@@ -15,19 +15,22 @@ if TYPE_CHECKING:
 
 
 class SequenceLayer(RecordedLayer, ABC):
-    """Maps (B, T, I) to (B, T, O). Its output is `readout`, a `Linear`, of its features.
+    """Maps (B, T, I) to (B, T, O). `project` reads the inputs; the output is `readout` of the features.
 
     The readout is what least squares solve for when the layer starts from the outputs of another one.
     """
 
     lookahead: int = 0
     """Later positions that an output depends on."""
+    inner_widths: ClassVar[tuple[str, ...]] = ("projection", "hidden")
+    """Entries of the record that grow with the width of the layer."""
+    project: nn.Linear
     readout: nn.Linear
 
     @property
-    @abstractmethod
     def input_size(self) -> int:
         """I, the number of input features."""
+        return self.project.in_features
 
     @property
     def output_size(self) -> int:
@@ -61,9 +64,10 @@ class SequenceLayer(RecordedLayer, ABC):
         return cls(**fields, device=device, dtype=dtype)
 
     @classmethod
-    @abstractmethod
     def in_proportion(cls, record: Mapping[str, Any], width: int) -> dict[str, Any]:
         """The record of the same structure with `width` inputs and outputs, its other widths in proportion."""
+        scaled = {name: max(1, round(record[name] * width / record["output_size"])) for name in cls.inner_widths}
+        return {**record, **scaled, "input_size": width, "output_size": width}
 
     @abstractmethod
     def features(self, x: Tensor, valid: Tensor | None = None) -> Tensor:

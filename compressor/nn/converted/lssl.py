@@ -113,19 +113,6 @@ class LsslLayer(SequenceLayer):
         """See `SequenceLayer`."""
         return f"{record['oscillators']} oscillators a channel"
 
-    @classmethod
-    def in_proportion(cls, record: Mapping[str, Any], width: int) -> dict[str, Any]:
-        """See `SequenceLayer`."""
-        scaled = {
-            name: max(1, round(record[name] * width / record["output_size"])) for name in ("projection", "hidden")
-        }
-        return {**record, **scaled, "input_size": width, "output_size": width}
-
-    @property
-    def input_size(self) -> int:
-        """See `SequenceLayer`."""
-        return self.project.in_features
-
     @property
     def memory(self) -> None:
         """See `SequenceLayer`."""

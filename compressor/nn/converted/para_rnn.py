@@ -57,6 +57,7 @@ class ParaLayer(SequenceLayer):
     """`project` to three gates, the diagonal recurrence, `readout`."""
 
     record_type = ParaRecord
+    inner_widths = ("hidden",)
 
     def __init__(
         self,
@@ -110,21 +111,10 @@ class ParaLayer(SequenceLayer):
         """See `SequenceLayer`."""
         return f"diagonal {record['cell'].upper()}, clip {record['clip']:g}"
 
-    @classmethod
-    def in_proportion(cls, record: Mapping[str, Any], width: int) -> dict[str, Any]:
-        """See `SequenceLayer`."""
-        hidden = max(1, round(record["hidden"] * width / record["output_size"]))
-        return {**record, "hidden": hidden, "input_size": width, "output_size": width}
-
     @property
     def diagonals(self) -> list[nn.Parameter]:
         """The w of every a and p, (N,) each, in the order of `diagonal_cells`."""
         return [getattr(self, f"diagonal_{index}") for index in range(_DIAGONALS[self.cell])]
-
-    @property
-    def input_size(self) -> int:
-        """See `SequenceLayer`."""
-        return self.project.in_features
 
     @property
     def memory(self) -> None:
