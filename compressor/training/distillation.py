@@ -138,6 +138,12 @@ class Teacher:
             raise MethodError(
                 f"the model gives outputs {tuple(mine.shape)}, the original {tuple(goal.shape)}", hint=_NO_DISTILL
             )
+        if self._kind != "mse" and (goal.dim() < 2 or goal.shape[-1] == 1):
+            raise MethodError(
+                f"`distill_loss: {self._kind}` compares the entries along the last axis of the output, and an output "
+                f"{tuple(goal.shape)} has one number a sample",
+                hint="set `distill_loss: mse`",
+            )
         value = output_loss(self._kind, mine, goal, self._temperature)
         pairs = [self._pair(name) for name in self._of_teacher.names]
         return value + torch.stack([mse(a, b) for a, b in pairs]).mean() if pairs else value

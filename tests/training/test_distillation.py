@@ -125,6 +125,29 @@ def test_hooks_are_gone_after_distillation_and_after_a_refusal():
     assert not student.rnn._forward_hooks
 
 
+@pytest.mark.parametrize("kind", ["kl", "cosine"])
+@pytest.mark.parametrize("flat", [False, True])
+def test_one_number_a_sample_has_nothing_to_compare_but_its_distance(kind, flat):
+    class One(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 1)
+
+        def forward(self, x):
+            return self.linear(x).squeeze(-1) if flat else self.linear(x)
+
+    teacher, student, x = One(), One(), torch.randn(4, 3)
+    options = {"temperature": 2.0, "hidden": (), "example": (x,)}
+    with (
+        Teacher(teacher, student, kind=kind, **options) as taught,
+        pytest.raises(MethodError, match=rf"`distill_loss: {kind}` compares") as error,
+    ):
+        taught.loss((x,), student(x))
+    assert error.value.hint == "set `distill_loss: mse`"
+    with Teacher(teacher, student, kind="mse", **options) as taught:
+        assert float(taught.loss((x,), student(x)).detach()) > 0
+
+
 def test_outputs_of_other_shapes_are_refused():
     student = nn.GRU(3, 5, batch_first=True)
     teacher, example = teacher_of(student)

@@ -266,7 +266,7 @@ def _loss(subject: Subject, batch: tuple[tuple[torch.Tensor, ...], object]) -> t
     output = _first(outputs).float()
     labelled = target is not None
     targets = [part for part in (target if isinstance(target, (tuple, list)) else [target]) if torch.is_tensor(part)]
-    if any(not part.is_floating_point() for part in targets) and output.shape[-1] > 1:
+    if any(not part.is_floating_point() for part in targets) and output.dim() > 1 and output.shape[-1] > 1:
         return "kl", labelled
     lengths = output.norm(dim=-1)
     return ("cosine" if bool((lengths - 1).abs().max() < 1e-3) else "mse"), labelled
