@@ -214,6 +214,16 @@ class Trace:
             return None
         return self._parameters.get(tensor.untyped_storage().data_ptr())
 
+    def is_cast(self, copied: Tensor, original: Tensor) -> bool:
+        """Take the copy of a whole parameter in another type, as autocast makes one, for the parameter itself."""
+        name = self.parameter_name(original)
+        if name is None or original.storage_offset() or not original.is_contiguous():
+            return False
+        if original.size() != self.tensors[name].size() or copied.stride() != original.stride():
+            return False
+        self._parameters[copied.untyped_storage().data_ptr()] = name
+        return True
+
     @contextmanager
     def pause(self) -> Iterator[None]:
         """Let operations through unwatched while this lasts."""

@@ -116,8 +116,7 @@ class _Watch(Operations):
             self._keep_constants(func, tensors, outputs)
             carry_on(self.trace, func, args, tensors, outputs)
         rule = _RULES.get(func)
-        asked = ask(self.trace, func, tensors, before, outputs)
-        if func in CONSTANTS or asked or (func in SAME_SHAPE and self.trace.tables.takes(tensors, outputs)):
+        if self._is_settled(func, tensors, before, outputs):
             pass
         elif rule is not None:
             rule(self.trace, args, kwargs, outputs)
@@ -139,6 +138,14 @@ class _Watch(Operations):
             pointwise(self.trace, func, tensors, before, outputs)
         else:
             unknown(self.trace, func, tensors, before)
+
+    def _is_settled(self, func: Any, tensors: list[Tensor], before: list[Tensor | None], outputs: list[Tensor]) -> bool:
+        """Whether an operation makes a constant, a table, or a parameter in another type: no rule is needed then."""
+        if func in CONSTANTS or ask(self.trace, func, tensors, before, outputs):
+            return True
+        if func is aten._to_copy.default and self.trace.is_cast(outputs[0], tensors[0]):
+            return True
+        return func in SAME_SHAPE and self.trace.tables.takes(tensors, outputs)
 
     def _keep_constants(self, func: Any, tensors: list[Tensor], outputs: list[Tensor]) -> None:
         """A constant stays one in arithmetic with constants, and is none any more once something else is written in."""
