@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from compressor.studies.search.knobs import Point
     from compressor.studies.search.space import Rung, Space
 
+_ALIVE: Final = "alive"
+"""Attribute of a trial whose worker has given its first sign of life."""
 HEARTBEAT: Final = 10
 """Seconds between two signs of life of a worker."""
 GRACE: Final = 60
@@ -60,6 +62,8 @@ class Store:
         """
         self.url, self.name, self.folder, self.shared = _with_driver(url), name, folder, shared
         self._storage = _opened(self.url, shared=shared)
+        self._silent: dict[int, float] = {}
+        """Trials whose workers gave no sign of life yet -> when they were first seen, in this process' own time."""
         self.study_id = self._study()
 
     def _study(self) -> int:
@@ -102,6 +106,7 @@ class Store:
         trial_id = self._asked(lambda: self._storage.create_new_trial(self.study_id, template))
         if self.shared:
             self._asked(lambda: self._storage.record_heartbeat(trial_id))
+            self._asked(lambda: self._storage.set_trial_user_attr(trial_id, _ALIVE, True))
         number = int(self._asked(lambda: self._storage.get_trial_number_from_id(trial_id)))
         if self.shared and self._is_double(number):
             self.give_up(number, double=True)
@@ -187,6 +192,17 @@ class Store:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study = optuna.load_study(study_name=self.name, storage=self._storage)
             self._asked(lambda: optuna.storages.fail_stale_trials(study))
+        for number in self._without_a_sign():
+            if time.monotonic() - self._silent.setdefault(number, time.monotonic()) > GRACE:
+                self.give_up(number)
+
+    def _without_a_sign(self) -> list[int]:
+        """Trials of workers that may have been killed before their first sign of life, which Optuna waits for."""
+        from optuna.trial import TrialState
+
+        states = (TrialState.RUNNING,)
+        running = self._asked(lambda: self._storage.get_all_trials(self.study_id, deepcopy=False, states=states))
+        return [trial.number for trial in running if _ALIVE not in trial.user_attrs]
 
     @contextlib.contextmanager
     def alive(self, number: int) -> Iterator[None]:

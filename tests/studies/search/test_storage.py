@@ -64,6 +64,27 @@ def test_the_trial_of_a_worker_that_is_gone_is_lost_and_its_point_is_tried_again
     assert [record.point_number for record in store.records()] == [0, 0]
 
 
+def test_a_worker_that_is_killed_before_its_first_sign_of_life_is_noticed_too(tmp_path, monkeypatch):
+    store, other = opened(tmp_path, shared=True), opened(tmp_path, shared=True)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._storage, "record_heartbeat", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.begin(SPACE, POINT, 0, "seed")
+    now = [100.0]
+    monkeypatch.setattr("compressor.studies.search.storage.time.monotonic", lambda: now[0])
+    for later, states in ((0.0, ["running"]), (50.0, ["running"]), (20.0, ["lost"])):
+        now[0] += later
+        other.give_up_stale()
+        assert [record.state for record in other.records()] == states
+    number = other.begin(SPACE, POINT, 0, "seed")
+    other.finish(number, Outcome(drop=Drop(value=0.0)))
+    assert [record.state for record in other.records()] == ["lost", "done"]
+
+
 def _age_heartbeats(path):
     """Let the last signs of life be an hour old."""
     with closing(sqlite3.connect(path)) as database, database:
