@@ -66,6 +66,11 @@ class Store:
         """Trials whose workers gave no sign of life yet -> when they were first seen, in this process' own time."""
         self.study_id = self._study()
 
+    def close(self) -> None:
+        """Close the connections to the storage."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
     def _study(self) -> int:
         from optuna.exceptions import DuplicatedStudyError
         from optuna.study import StudyDirection

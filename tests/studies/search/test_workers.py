@@ -35,6 +35,20 @@ def database():
 
 
 @pytest.fixture
+def opened():
+    """Opens stores that others use too, and closes them in the end."""
+    stores = []
+
+    def made(url, name, folder):
+        stores.append(Store(url, name, folder, shared=True))
+        return stores[-1]
+
+    yield made
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
 def task(tmp_path):
     path = tmp_path / "task.py"
     path.write_text(textwrap.dedent(TASK), encoding="utf-8")
@@ -56,12 +70,12 @@ def done_once(records):
     assert lost_points(records) == []
 
 
-def test_two_workers_share_a_study_of_postgresql_and_one_is_killed(database, task, tmp_path, monkeypatch):
+def test_two_workers_share_a_study_of_postgresql_and_one_is_killed(database, opened, task, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     options = ("--storage", database.url, "--name", "shared")
     first = subprocess.Popen(command(task, tmp_path / "one", *options), stderr=subprocess.DEVNULL)
     second = subprocess.Popen(command(task, tmp_path / "two", *options), stderr=subprocess.DEVNULL)
-    store = Store(database.url, "shared", tmp_path, shared=True)
+    store = opened(database.url, "shared", tmp_path)
     while sum(record.state == "done" for record in store.records()) < 3:
         time.sleep(0.2)
     os.kill(first.pid, signal.SIGKILL)
@@ -71,9 +85,9 @@ def test_two_workers_share_a_study_of_postgresql_and_one_is_killed(database, tas
     assert (tmp_path / "two" / "best" / "model.onnx").is_file()
 
 
-def test_a_server_that_goes_away_is_an_error_and_the_result_is_saved_later(database, tmp_path, monkeypatch):
+def test_a_server_that_goes_away_is_an_error_and_the_result_is_saved_later(database, opened, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "PATIENCE", 1.0)
-    store = Store(database.url, "gone", tmp_path, shared=True)
+    store = opened(database.url, "gone", tmp_path)
     number = store.begin(SPACE, POINT, 0, "seed")
     outcome = Outcome(drop=Drop(value=0.0), weight_bytes=3)
     database.stop()
