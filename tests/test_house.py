@@ -28,11 +28,13 @@ def tree(path: Path) -> ast.Module:
 
 
 def imported(path: Path, names: dict[str, Path]) -> set[str]:
-    """The modules of ours that a file imports anywhere in it: inside functions, and for its types, too."""
+    """The modules of ours that a file imports anywhere in it: inside functions, for its types, and by name, too."""
     found: set[str] = set()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            found |= {part.value for part in node.args if isinstance(part, ast.Constant)}
         elif isinstance(node, ast.ImportFrom) and node.module:
             parts = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {part if part in names else node.module for part in parts}

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from compressor.render.blocks import ALARMS, MARKS
 from compressor.render.pages import drawn_in, title
 from compressor.render.text import printable
+from compressor.report.document import Document
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -85,3 +86,6 @@ def _link(file: str) -> str:
     """The address of a file in the page's folder; empty for a name that leads elsewhere."""
     inside = bool(file) and not file.startswith("/") and not {"", ".", ".."} & set(file.split("/"))
     return f"./{quote(printable(file))}" if inside else ""
+
+
+Document.in_a_frame = embedded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from importlib import import_module
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 from pydantic import ValidationError
@@ -23,17 +23,18 @@ class Document(Fact):
     """What a text that cannot be read is not."""
     AGAIN: ClassVar[str]
     """How such a document is made anew."""
+    in_a_frame: ClassVar[Callable[[Any], str] | None] = None
+    """Gives the page of a document in a frame; set by `compressor.render.html`, as nothing here knows of views."""
 
     def to_json(self) -> str:
         """The facts as JSON text, keys in the order of the fields; raises `ReportError` on a NaN or infinity."""
         _refuse_non_finite(self.model_dump(mode="python"), "report")
         return self.model_dump_json(indent=2) + "\n"
 
-    def _repr_html_(self) -> str:
-        """The page of this document in a frame, for notebooks, which call this."""
-        # Views are above facts: this one is found by its name, as nothing here may import them.
-        html: str = import_module("compressor.render.html").embedded(self)
-        return html
+    def _repr_html_(self) -> str | None:
+        """The page of this document in a frame, for notebooks, which call this and show text if there is none."""
+        draw = Document.in_a_frame
+        return None if draw is None else draw(self)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
