@@ -7,6 +7,7 @@ import typer
 
 from compressor.cli import completion
 from compressor.cli.output import say
+from compressor.errors import UsageError
 from compressor.task.spec import split_spec
 
 RecipeArgument = Annotated[
@@ -56,3 +57,9 @@ def announce(task: str) -> None:
     """Say at once what is loaded: PyTorch alone takes seconds. A file that is missing is an error of its own."""
     if Path(split_spec(task)[0]).is_file():
         say(f"loading {task}")
+
+
+def refuse_folder(out: str | Path | None) -> None:
+    """Refuse a folder where a file is to be written, before any work; raises `UsageError`."""
+    if out is not None and Path(out).is_dir():
+        raise UsageError(f"--out is the folder `{out}`, and a file is written", hint="give the path of a file")

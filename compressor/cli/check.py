@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressor.cli import completion
-from compressor.cli.arguments import JsonOption
+from compressor.cli.arguments import JsonOption, refuse_folder
 from compressor.cli.output import columns, emit, emit_json, emit_rich, say
 from compressor.errors import ExportError, OutputError, UsageError
 
@@ -53,6 +53,7 @@ def check(
     """
     if (out is not None or shape) and not fix:
         raise UsageError("--out and --shape say how a file is changed", hint="add --fix")
+    refuse_folder(out)
     sizes = _sizes(shape or [])
     path = Path(file)
     if not path.is_file():

@@ -33,7 +33,9 @@ def init(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE.py", help="The task file. [default: task.py beside MODEL, or here]"),
+        typer.Option(
+            "--out", metavar="FILE.py", help="The task file or its folder. [default: task.py beside MODEL, or here]"
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
@@ -47,6 +49,7 @@ def init(
     from compressor.starting.first_task import write
 
     place = out if out is not None else _beside(model)
+    place = place / "task.py" if place.is_dir() else place
     with Terminal() as progress:
         written = write(model, place, checkpoint=checkpoint, example=example, force=force, progress=progress)
     say("")

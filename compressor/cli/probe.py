@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compressor.cli import completion
-from compressor.cli.arguments import JsonOption, SetOption
+from compressor.cli.arguments import JsonOption, SetOption, refuse_folder
 from compressor.cli.output import emit_json, emit_rich, say
 from compressor.errors import UsageError
 
@@ -86,6 +86,7 @@ def probe(
         )
     if recipe is not None and task is None:
         raise UsageError("--recipe needs the task whose model it converts", hint="add --task FILE.py")
+    refuse_folder(out)
     _refuse({"--layers": layers, "--heads": heads} if recipe else {"--task": task, "--set": overrides}, recipe)
     # everything that can be said without torch is said before it is loaded
     chosen = _recipe(recipe, overrides) if recipe is not None else None
