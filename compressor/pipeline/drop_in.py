@@ -11,8 +11,10 @@ import torch
 from compressor.errors import UsageError
 from compressor.formats import EXPORTERS, Job, options_of
 from compressor.formats import export as write_file
+from compressor.pipeline import programs
 from compressor.pipeline.trial.model import refuse_changing
 from compressor.progress import Progress, Silent
+from compressor.task.fixed_axes import fixed
 from compressor.task.forwards import TorchForward
 from compressor.task.guard import GuardedTask
 from compressor.task.of_example import ExampleTask
@@ -46,6 +48,8 @@ def export(
 ) -> Artifact:
     """Write a model to a file of any format that agrees with PyTorch at batch sizes and lengths that it never saw.
 
+    Small programs that run an ONNX file, in five languages, go into `use/` beside it.
+
     Args:
         model: Any float32 module, trained, on any device; it is not changed. It is exported in evaluation mode.
         args: Positional arguments of `forward`: a tensor, or a tuple of anything. As in `torch.onnx.export`.
@@ -60,7 +64,8 @@ def export(
             arguments, or `compressor.Call`. By default variations of `args`: give real ones for rounding.
         seed: Of the sizes and values at which the file is compared.
         progress: Told what goes on.
-        options: Further options of the format, such as `opset=17`, `stream=True`, `shapes={"batch": 1, "time": 32}`.
+        options: Further options of the format, such as `opset=17`, `stream=True`, `programs=False`,
+            `shapes={"batch": 1, "time": 32}`.
 
     Returns:
         The facts about the file: bytes, inputs, outputs, operators, and in `parity` the comparison with PyTorch.
@@ -82,7 +87,12 @@ def export(
     )
     flat = task.model()
     refuse_changing(task, flat, TorchForward(flat, torch.device("cpu")), task.example(2, task.length))
-    return write_file(Job(flat, task, place, chosen, seed=seed, progress=progress))
+    artifact = write_file(Job(flat, task, place, chosen, seed=seed, progress=progress))
+    if chosen.has_programs:
+        _, notes = programs.write(place.parent, [(artifact, fixed(task, chosen.fixed_shapes))], seed=seed)
+        for note in notes:
+            progress.say(note)
+    return artifact
 
 
 def _format_of(path: Path) -> str:

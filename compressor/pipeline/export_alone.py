@@ -10,6 +10,7 @@ from compressor.errors import ExportError
 from compressor.files import write_whole, writing
 from compressor.formats import Job, export
 from compressor.measure import accuracy, latency, size
+from compressor.pipeline import programs
 from compressor.pipeline.dry_run import try_out
 from compressor.pipeline.environment import environment
 from compressor.pipeline.exporting import refusal
@@ -75,13 +76,14 @@ def export_alone(
     real = try_out(task, model, torch.device("cpu"), trains=False)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    groups, refused = _files(task, model, exports, out, real, metric_drop, seed, progress)
+    groups, runnable, refused = _files(task, model, exports, out, real, metric_drop, seed, progress)
     score: Score | None = None
     measured: list[ExportedFile] = [ExportedFile(artifact=artifact) for group in groups for _, artifact in group]
     if measure:
         progress.say("evaluating the model in PyTorch")
         score = accuracy.score(task, TorchForward(model, torch.device("cpu")), seed=seed)
         measured = _measured(task, groups, out, threads, seed, progress)
+    _, notes = programs.write(out, runnable, seed=seed)
     report = ExportReport(
         task=task.name,
         remark=task.remark,
@@ -89,7 +91,7 @@ def export_alone(
         score=score,
         files=tuple(measured),
         refused=tuple(refused),
-        notes=task.notes,
+        notes=(*task.notes, *notes),
         environment=environment(torch.device("cpu")),
     )
     write_whole(out / REPORT_FILE, (report.model_dump_json(indent=2) + "\n").encode())
@@ -105,9 +107,10 @@ def _files(
     metric_drop: float | None,
     seed: int,
     progress: Progress,
-) -> tuple[list[_Files], list[Skip]]:
-    """The files of each export with the tasks of their sizes, and what was refused."""
+) -> tuple[list[_Files], list[tuple[Artifact, Task]], list[Skip]]:
+    """The files of each export with the tasks of their sizes, those that programs can run, and what was refused."""
     written: list[_Files] = []
+    runnable: list[tuple[Artifact, Task]] = []
     refused: list[Skip] = []
     parts = tasks_of_files(task, model, task.submodules)
     shared: dict[tuple[Any, ...], Any] | None = {} if len(exports) > 1 else None
@@ -142,9 +145,10 @@ def _files(
             progress.say(f"{path.name} is refused: {refused[-1].reason}")
             continue
         written.append(made)
+        runnable += [(artifact, own) for own, artifact in made if options.has_programs]
     if not written:
         raise ExportError("all exports failed:\n" + "\n".join(f"  {skip.name}: {skip.reason}" for skip in refused))
-    return written, refused
+    return written, runnable, refused
 
 
 def _measured(

@@ -1,4 +1,4 @@
-"""The folder `use/` of a run: programs that run its ONNX files, and an example by which each tests itself."""
+"""The folder `use/` beside ONNX files: programs that run them, and an example by which each tests itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from compressor.files import write_whole, writing
 from compressor.render import programs
 from compressor.render.programs import File
 from compressor.runtimes.onnx_runtime import OnnxFile
@@ -13,14 +14,12 @@ from compressor.runtimes.steps import Steps, initial_state
 from compressor.task.random_state import seeded_everywhere
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from compressor.pipeline.exporting import Exported
-    from compressor.pipeline.setting import Setting
     from compressor.report import Artifact
     from compressor.task.contract import Task
 
@@ -31,36 +30,45 @@ _MOST_NUMBERS: Final = 100_000
 """In an example; about 1 MB."""
 
 
-def write(run: Setting, exported: Sequence[Exported]) -> list[str]:
-    """Write the programs for the compressed ONNX files, step files among them; gives the names of what was written.
+def write(folder: Path, files: Iterable[tuple[Artifact, Task]], *, seed: int) -> tuple[list[str], list[str]]:
+    """Write the programs of ONNX files, and of their step files, into `use/` of the folder that they are in.
 
-    A file for which there can be none is told in a note.
+    Args:
+        folder: Where the files are.
+        files: The facts about each, and the task of its sizes.
+        seed: Of the examples.
+
+    Returns:
+        The names of what was written, and for each file without programs why it has none.
+
+    Raises:
+        OutputError: They cannot be written.
     """
-    if run.quick:
-        return []
     names: list[str] = []
-    for one in exported:
-        for artifact in (one.artifact, one.artifact.step) if one.programs else ():
-            if artifact is not None:
-                names += _of_file(run, artifact, one.task)
-    return names
+    notes: list[str] = []
+    for whole, task in files:
+        for artifact in (whole, whole.step) if whole.step is not None else (whole,):
+            texts, reason = _of_file(folder, artifact, task, seed)
+            if reason:
+                notes.append(f"`{FOLDER}/` has no programs for {artifact.path}: {reason}.")
+            for name, text in texts.items():
+                with writing(folder / FOLDER):
+                    (folder / FOLDER).mkdir(exist_ok=True)
+                write_whole(folder / FOLDER / name, text.encode())
+                names.append(f"{FOLDER}/{name}")
+    return names, notes
 
 
-def _of_file(run: Setting, artifact: Artifact, task: Task) -> Iterator[str]:
+def _of_file(folder: Path, artifact: Artifact, task: Task, seed: int) -> tuple[dict[str, str], str]:
+    """The texts by their names, or why there are none."""
     file = File(artifact.path, artifact.inputs, artifact.outputs, artifact.stream)
-    unknown = programs.unknown_type(file)
-    example = None
-    if unknown is None:
-        with seeded_everywhere(run.recipe.seed):
-            example = _example(run.folder.staging / artifact.path, file, task)
+    if unknown := programs.unknown_type(file):
+        return {}, f"no programs know the type {unknown}"
+    with seeded_everywhere(seed):
+        example = _example(folder / artifact.path, file, task)
     if example is None:
-        reason = f"no programs know the type {unknown}" if unknown else "its inputs are too large for an example"
-        run.notes.append(f"`{FOLDER}/` has no programs for {artifact.path}: {reason}.")
-        return
-    texts = {**programs.programs(file), programs.example_name(file): example}
-    for name, text in texts.items():
-        run.folder.write(f"{FOLDER}/{name}", text)
-        yield f"{FOLDER}/{name}"
+        return {}, "its inputs are too large for an example"
+    return {**programs.programs(file), programs.example_name(file): example}, ""
 
 
 def _example(path: Path, file: File, task: Task) -> str | None:

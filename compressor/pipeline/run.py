@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compressor.methods.base import Helpers
+    from compressor.pipeline.exporting import Exported
     from compressor.recipe.model import Recipe
     from compressor.task.guard import GuardedTask
 
@@ -171,7 +172,7 @@ def _carry_out(run: Setting, restart: bool) -> Report:
         exported, refused = export_compressed(run, state.model, narrowed, originals, baselines, score)
     with run.stage("measuring the files"):
         measurements, speedups = measure(run, [*originals, *exported])
-    files = programs.write(run, exported)
+    files = _programs(run, exported)
     compressed, speedups = measurements[first:], speedups[first:]
     compared = [measurements[one.baseline] for one in exported]
     report = Report(
@@ -199,6 +200,14 @@ def _carry_out(run: Setting, restart: bool) -> Report:
         stages=tuple(run.stages),
     )
     return _write(run.folder, report, files)
+
+
+def _programs(run: Setting, exported: Sequence[Exported]) -> list[str]:
+    """The names of the programs that run the compressed files."""
+    wanted = [(one.artifact, one.task) for one in exported if one.programs and not run.quick]
+    names, notes = programs.write(run.folder.staging, wanted, seed=run.recipe.seed)
+    run.notes += notes
+    return names
 
 
 def _first_score(run: Setting, original: nn.Module) -> Score:

@@ -35,7 +35,7 @@ class Options(ExportOptions):
     """Sizes at which the file fixes dynamic axes, by the names that the task gives them: `{batch: 1, time: 32}` leaves
     no shape open, which the accelerators of phones want."""
     stream: StreamOption = False
-    """Also write a step file, `NAME.step.onnx`, and `NAME.step.py`, an example of the loop. Of causal models only.
+    """Also write a step file, `NAME.step.onnx`; the programs in `use/` have the loop. Of causal models only.
     `true`, or options of the step file such as `{chunk: 4}`."""
     precision: Literal["float32", "float16", "int8", "int4", "mixed"] = "float32"
     """What weights are stored in. `float16`: also what the file computes in, recurrent nodes excepted. `int8`: matrices

@@ -1,4 +1,4 @@
-"""The step file beside a file of whole sequences: its graph, its checks, and the example of its loop.
+"""The step file beside a file of whole sequences: its graph and its checks.
 
 Recurrent layers at one position become plain MatMul, Add, Sigmoid and Tanh, which every phone runtime computes right
 and quantizers and accelerators accept; see the option `cells`. Attention keeps its keys and values.
@@ -7,12 +7,10 @@ and quantizers and accelerators accept; see the option `cells`. Attention keeps 
 from __future__ import annotations
 
 import copy
-import hashlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compressor.report import Part
 from compressor.runtimes.steps import METADATA_KEY
 from exporters import checks
 from exporters.capture import native_recurrent
@@ -22,7 +20,7 @@ from exporters.onnx_files.precision import finish
 from exporters.passes import naming, tidy
 from exporters.passes.weight_names import name_by_parameters
 from exporters.quantization.proof import DEVIATION
-from exporters.stepping import chained, example
+from exporters.stepping import chained
 from exporters.stepping.find import find_plan
 from exporters.stepping.module import traceable
 
@@ -54,7 +52,7 @@ def checked(
     `table` has rows of its weights that are rounded already.
 
     Returns:
-        The facts about it, and its contents with the example of its loop.
+        The facts about it, and its contents.
     """
     job = replace(job, path=step_path(job.path), started=time.perf_counter())
     candidate = step_path(whole)
@@ -69,16 +67,7 @@ def checked(
     if rounding is not None:
         bar.advance(0, note="quantize the step")
         artifact, files = rounded.checked(proto, candidate, model, job, rounding, parity, bar, table, info)
-    loop = example.write(artifact, info).encode()
-    script = Part(
-        path=job.path.with_suffix(".py").name,
-        bytes=len(loop),
-        sha256=hashlib.sha256(loop).hexdigest(),
-        purpose="an example of the loop",
-        shipped=False,
-    )
-    known = {"stream": info, "chained": beside_file, "parts": (*artifact.parts, script)}
-    return artifact.model_copy(update=known), {**files, job.path.with_suffix(".py"): loop}
+    return artifact.model_copy(update={"stream": info, "chained": beside_file}), files
 
 
 def beside_shipped(artifact: Artifact, whole: Path, job: Job[Options]) -> Artifact:

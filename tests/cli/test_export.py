@@ -15,7 +15,7 @@ def test_a_model_is_written_proven_and_measured_as_it_is(files, tmp_path):
     assert file["artifact"]["parity"]["points"][0]["within"]
     assert file["score"]["value"] == report["score"]["value"]
     assert file["latency"]["p50"] > 0
-    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["export.json", "model.onnx"]
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["export.json", "model.onnx", "use"]
     assert json.loads((tmp_path / "o" / "export.json").read_text()) == report
 
 

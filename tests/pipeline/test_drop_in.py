@@ -25,6 +25,15 @@ class Tagger(nn.Module):
         return {"logits": self.head(outputs), "state": state}
 
 
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(5, 16, batch_first=True)
+
+    def forward(self, x):
+        return self.rnn(x)[0]
+
+
 def exported(tmp_path, **options):
     torch.manual_seed(0)
     path = tmp_path / "model.onnx"
@@ -44,6 +53,22 @@ def test_a_model_and_its_arguments_are_all_that_an_export_needs(tmp_path):
     logits, state = session.run(None, {"x": x.numpy(), "scale": torch.tensor(0.5).numpy()})
     torch.testing.assert_close(torch.from_numpy(logits), expected["logits"], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(torch.from_numpy(state), expected["state"], atol=1e-5, rtol=1e-4)
+
+
+def test_programs_that_run_the_file_and_its_steps_are_beside_it(tmp_path):
+    path = tmp_path / "model.onnx"
+    compressor.export(Plain(), torch.randn(2, 7, 5), path, stream=True)
+    for name in ("model", "model.step"):
+        ran = subprocess.run(
+            [sys.executable, tmp_path / "use" / f"{name}.py"], capture_output=True, text=True, check=True
+        )
+        assert float(ran.stdout.removeprefix("largest difference from the example: ")) < 1e-6
+    assert not (tmp_path / "model.step.py").exists()
+
+
+def test_no_programs_are_written_if_they_are_not_wanted(tmp_path):
+    exported(tmp_path, programs=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_the_model_stays_as_it_was(tmp_path):
