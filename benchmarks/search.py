@@ -1,11 +1,19 @@
 """The frontier of a search against random search over the same space with the same budget, and against plain recipes.
 
-    python benchmarks/search.py samples/japanese_vowels/task.py --max-drop 0.01 --time 5min --seeds 0,1,2
+    python benchmarks/search.py samples/japanese_vowels/task.py --max-drop 0.01 --minutes 3 --seeds 0,1,2 --out DIR
 
-For each seed both samplers search; the hypervolume is the area that a frontier dominates in the plane of (loss, log of
-bytes), up to five times the allowed loss and the original's size, so that equal ratios of bytes count the same. Uniform
-ratios are the points `units` (or `width`, `heads`) 0.25, 0.5 and 0.75 of every layer alike with 8 bits and the middle
-retraining, tried in full. Everything is written to DIR, and an interrupted benchmark goes on.
+For each seed four ways get the same processor time (this process and what it starts; `--trials` gives the same number
+of points instead), in which each makes its own sensitivity map:
+
+- `guided`: as `compressor search` does it, without the run of the chosen recipe at the end.
+- `halving`: points drawn at random, the rungs and all else as before: what the sampler alone is worth.
+- `random`: points drawn at random, each in full.
+- `uniform`: 0.25, 0.5 and 0.75 of the units (width, heads) of every layer alike in 8 bits, each in full; no limit.
+
+The hypervolume is the area that the points in full dominate in the plane of (loss, log of bytes), up to five times the
+allowed loss and the original's size, so that equal ratios of bytes count the same; the loss is that by `evaluate`,
+which no way looks at if the task has `validate`. `best` is the smallest file that keeps the goal by both functions.
+Everything is kept in DIR, and an interrupted benchmark goes on.
 """
 
 from __future__ import annotations
@@ -13,112 +21,203 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from compressor.cli.progress import Terminal
+from compressor.files import write_whole
 from compressor.plain_yaml import dump
-from compressor.report import SearchReport
+from compressor.studies.search.choosing import candidates, in_full
+from compressor.studies.search.clock import Clock, processor_seconds
 from compressor.studies.search.estimates import hypervolume
 from compressor.studies.search.goals import Goals, load
 from compressor.studies.search.place import Place
 from compressor.studies.search.preparing import prepare
-from compressor.studies.search.search import search
+from compressor.studies.search.sampling import draw
+from compressor.studies.search.storage import Store
 
 if TYPE_CHECKING:
-    from compressor.progress import Progress
+    from collections.abc import Sequence
 
+    from compressor.progress import Progress
+    from compressor.studies.search.records import Record
+    from compressor.studies.search.space import Rung
+    from compressor.studies.search.worker import View, Worker
+
+_WAYS = "guided,halving,random,uniform"
 _LOSSES = 5.0
 _LEVELS = (0.25, 0.5, 0.75)
 
 
+class _Budget(Clock):
+    """All of the time is for trials: nothing is run or written at the end."""
+
+    def has_time_for(self, rung: Rung, records: Sequence[Record]) -> bool:
+        """Whether the longest trial of this rung so far fits into what is left."""
+        left = self.left()
+        longest = max((r.outcome.seconds for r in records if r.rung == rung and r.outcome), default=0.0)
+        return left is None or left > longest
+
+
 def main() -> None:
     arguments = _arguments()
-    seeds = [int(part) for part in arguments.seeds.split(",")]
+    torch.set_num_threads(1)
     rows = []
     with Terminal() as progress:
-        for seed in seeds:
-            reports = {sampler: _searched(arguments, sampler, seed, progress) for sampler in ("guided", "random")}
-            areas = {sampler: area(report) for sampler, report in reports.items()}
-            uniform = _uniform(arguments, reports["guided"], seed)
-            rows.append(
-                {
-                    "seed": seed,
-                    **{f"{sampler} best": _best(report) for sampler, report in reports.items()},
-                    **{f"{sampler} hypervolume": round(value, 5) for sampler, value in areas.items()},
-                    "uniform hypervolume": round(uniform, 5),
-                    "guided / random": round(areas["guided"] / areas["random"], 3) if areas["random"] else math.inf,
-                }
-            )
-            progress.say(json.dumps(rows[-1]))
+        for seed in (int(part) for part in arguments.seeds.split(",")):
+            for way in arguments.ways.split(","):
+                rows.append({"seed": seed, "way": way, **_tried(arguments, way, seed, progress)})
+                progress.say(json.dumps(rows[-1]))
+    for row in rows:
+        guided = next(other for other in rows if (other["seed"], other["way"]) == (row["seed"], "guided"))
+        row["guided / this"] = round(guided["hypervolume"] / row["hypervolume"], 3) if row["hypervolume"] else math.inf
     print(dump(rows))
 
 
-def area(report: SearchReport) -> float:
-    """Hypervolume of the points that were tried in full."""
-    points = [
-        (point.drop.value, math.log(point.bytes / report.original_bytes))
-        for point in report.points
-        if point.rung == 2 and point.drop is not None and point.bytes
-    ]
-    return hypervolume(points, (_LOSSES * float(report.goals["max_drop"]), 0.0))
+def _tried(arguments: argparse.Namespace, way: str, seed: int, progress: Progress) -> dict[str, Any]:
+    """What one way finds with one seed; from its folder if it was done before."""
+    out = Path(arguments.out) / f"{way}-{seed}"
+    done = out / "result.json"
+    if done.is_file():
+        return dict(json.loads(done.read_text(encoding="utf-8")))
+    out.mkdir(parents=True, exist_ok=True)
+    os.environ["XDG_CACHE_HOME"] = str(out / "cache")  # nobody is given another's sensitivity map
+    goals = _goals(arguments, "guided" if way in ("guided", "uniform") else "random", seed)
+    place = Place(arguments.task, out)
+    _same_space(Path(arguments.out) / f"guided-{seed}", place, goals)
+    worker = prepare(goals, place, progress=progress, now=processor_seconds)
+    worker.clock = _Budget(**vars(worker.clock))
+    if way == "uniform":
+        _in_full(worker, _plain(worker))
+    elif way == "random":
+        _in_full(worker, None)
+    else:
+        worker.work()
+    view, used = worker.view(), worker.clock.used()
+    result = _summary(worker, view) | {"seconds": round(used)}
+    write_whole(done, json.dumps(result).encode())
+    write_whole(out / "frontier.json", json.dumps(_points(view, worker)).encode())
+    worker.store.close()
+    return result
 
 
-def _searched(arguments: argparse.Namespace, sampler: str, seed: int, progress: Progress) -> SearchReport:
-    out = Path(arguments.out) / f"{sampler}-{seed}"
-    report = out / "report.json"
-    if report.is_file():
-        return SearchReport.from_json(report.read_text(encoding="utf-8"))
-    return search(_goals(arguments, sampler, seed), Place(arguments.task, out), progress=progress)
+def _same_space(guided: Path, place: Place, goals: Goals) -> None:
+    """Take over what the guided search decided by the speed of the machine when it began."""
+    if guided == place.out or not (guided / "study.db").is_file():
+        return
+    first = Store(Place(place.task, guided).url, goals.name, guided, shared=False)
+    own = Store(place.url, goals.name, place.out, shared=False)
+    if "decided" not in own.facts():
+        own.note("decided", first.facts()["decided"])
+    first.close()
+    own.close()
 
 
 def _goals(arguments: argparse.Namespace, sampler: str, seed: int) -> Goals:
-    budget: list[tuple[str, str, Any]] = [("--time", "time", arguments.time), ("--trials", "trials", arguments.trials)]
-    given = [*budget, ("--max-drop", "max_drop", arguments.max_drop), ("--sampler", "sampler", sampler)]
+    given: list[tuple[str, str, Any]] = [
+        ("--minutes", "time", None if arguments.minutes is None else f"{60 * arguments.minutes}s"),
+        ("--trials", "trials", arguments.trials),
+        ("--max-drop", "max_drop", arguments.max_drop),
+        ("--sampler", "sampler", sampler),
+    ]
     return load(None, [*(item for item in given if item[2] is not None), ("--seed", "seed", seed)])
 
 
-def _uniform(arguments: argparse.Namespace, guided: SearchReport, seed: int) -> float:
-    """Hypervolume of the same ratio of every layer with 8 bits."""
-    path = Path(arguments.out) / f"uniform-{seed}.json"
-    if not path.is_file():
-        worker = prepare(
-            _goals(arguments, "guided", seed), Place(arguments.task, Path(arguments.out) / f"guided-{seed}")
-        )
-        space = worker.space
-        middle = space.seeds()[-1] | ({"precision": "int8"} if len(space.precisions) > 1 else {})
-        points = []
-        for level in _LEVELS:
-            point = dict(middle)
-            for knob in space.knobs:
-                if knob.name in ("units", "width", "heads"):
-                    point[knob.name] = level
-                elif knob.name.endswith(".map"):
-                    point[knob.name] = 0.0
-                elif knob.name == "rank":
-                    point[knob.name] = knob.high
-            points.append(worker.evaluator.at(point, 2).stored())
-        path.write_text(json.dumps(points), encoding="utf-8")
-    known = [item for item in json.loads(path.read_text(encoding="utf-8")) if item.get("bytes")]
-    values = [(item["drop"]["value"], math.log(item["bytes"] / guided.original_bytes)) for item in known]
-    return hypervolume(values, (_LOSSES * float(guided.goals["max_drop"]), 0.0))
+def _in_full(worker: Worker, points: Sequence[dict[str, Any]] | None) -> None:
+    """Try points in full, one after the other; drawn at random if none are given."""
+    while True:
+        records = worker.store.records()
+        if points is None:
+            goals, view = worker.space.goals, worker.view()
+            drawn = draw(worker.space, view.points, view.estimates, index=len(records))
+            enough = goals.trials is not None and len(records) >= goals.trials
+            if drawn is None or enough or not worker.clock.has_time_for(2, records):
+                return
+            point = drawn.point
+        else:
+            left = [point for point in points if all(point != record.point for record in records)]
+            if not left:
+                return
+            point = left[0]
+        number = worker.store.begin(worker.space, point, 2, "random" if points is None else "seed")
+        assert number is not None
+        worker.store.finish(number, worker.evaluator.at(point, 2))
 
 
-def _best(report: SearchReport) -> str:
-    if report.best_bytes is None or report.best_drop is None:
-        return "none"
-    return f"{report.best_bytes} bytes, loss {report.best_drop.value:.4f}"
+def _plain(worker: Worker) -> list[dict[str, Any]]:
+    """The same ratio of every layer, in 8 bits if the format has them, with the retraining of the first points."""
+    space = worker.space
+    middle = space.seeds()[-1] | ({"precision": "int8"} if len(space.precisions) > 1 else {})
+    points = []
+    for level in _LEVELS:
+        point = dict(middle)
+        for knob in space.knobs:
+            if knob.name in ("units", "width", "heads"):
+                point[knob.name] = level
+            elif knob.name.endswith(".map"):
+                point[knob.name] = 0.0
+            elif knob.name == "rank":
+                point[knob.name] = knob.high
+        points.append(space.canonical(point))
+    return points
+
+
+def _summary(worker: Worker, view: View) -> dict[str, Any]:
+    original = worker.store.facts()["original"]["bytes"]
+    goals = worker.space.goals
+    assert goals.max_drop is not None
+    values = [(point["drop"], math.log(point["bytes"] / original)) for point in _points(view, worker)]
+    best = candidates(view, goals).confirmed
+    return {
+        "points": len(view.points),
+        "in full": len(in_full(view)),
+        "hypervolume": round(hypervolume(values, (_LOSSES * goals.max_drop, 0.0)), 5),
+        "best": None if not best else round(best[0].bytes),
+        "best loses": None if not best else round(_loss(view, best[0].number), 5),
+        "original": original,
+    }
+
+
+def _points(view: View, worker: Worker) -> list[dict[str, Any]]:
+    """Points in full, with what a reader of a frontier wants."""
+    trails = {trail.number: trail for trail in view.points}
+    return [
+        {
+            "drop": _loss(view, estimate.number),
+            "bytes": round(estimate.bytes),
+            "precision": trails[estimate.number].precision,
+            "point": trails[estimate.number].point,
+            "steps": worker.space.steps(trails[estimate.number].point, 2),
+        }
+        for estimate in in_full(view)
+    ]
+
+
+def _loss(view: View, number: int) -> float:
+    """By `evaluate`."""
+    outcome = next(trail for trail in view.points if trail.number == number).outcome(2)
+    assert outcome is not None
+    drop = outcome.unseen or outcome.drop
+    assert drop is not None
+    return drop.value
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", help="FILE.py[:NAME]")
     parser.add_argument("--max-drop", required=True)
-    parser.add_argument("--time", help="of each search, such as 40min")
-    parser.add_argument("--trials", help="of each search, instead of a time")
+    parser.add_argument("--minutes", type=float, help="processor time of each way")
+    parser.add_argument("--trials", help="points of each way, instead of a time")
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--ways", default=_WAYS, help=f"beginning with guided [{_WAYS}]")
     parser.add_argument("--out", default="runs/search-benchmark")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if (arguments.minutes is None) == (arguments.trials is None):
+        parser.error("give one of --minutes and --trials")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from compressor.progress import Progress
     from compressor.report import Change, Skip
     from compressor.task.contract import Task
+    from compressor.training.remembered import Remembered
     from compressor.training.snapshots import Snapshots
 
 
@@ -94,6 +95,8 @@ class Context:
     """Where a long training of this step keeps how far it is."""
     team: Helpers = NO_HELPERS
     """Processes that share the work of a training."""
+    remembered: Remembered | None = None
+    """What `original` answered to the batches of earlier trainings, if there are many of them."""
 
     def restarted_generator(self) -> torch.Generator:
         """A generator at the seed of the run; what is drawn from it leaves `generator` as it is."""

@@ -309,4 +309,5 @@ class Retrain(Method):
             temperature=self.temperature,
             hidden=self.distill_hidden,
             example=example,
+            remembered=context.remembered,
         )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from compressor.training.remembered import Remembered
+
 Loss = Literal["kl", "mse", "cosine"]
 
 
@@ -93,8 +95,11 @@ class Teacher:
         temperature: float,
         hidden: Sequence[str],
         example: Sequence[Tensor],
+        remembered: Remembered | None = None,
     ) -> None:
         """Hook the models and run both once on `example` to learn the shapes.
+
+        `remembered` has the teacher's outputs of earlier trainings; hidden ones are computed each time.
 
         Raises:
             MethodError: A hidden module is not in both models, is not called, or gives outputs that cannot be
@@ -105,6 +110,7 @@ class Teacher:
         self._temperature = temperature
         self._of_teacher = _Outputs(teacher, hidden)
         self._of_student = _Outputs(student, hidden)
+        self._remembered = None if hidden else remembered
         self._projections: dict[str, nn.Linear] = {}
         try:
             self._make_projections(student, hidden, example)
@@ -129,8 +135,7 @@ class Teacher:
 
     def loss(self, inputs: Sequence[Tensor], outputs: Any) -> Tensor:
         """Distance of the student's `outputs`, just computed from `inputs`, to the teacher's; a scalar."""
-        with torch.no_grad():
-            goal = first_tensor(self._teacher(*inputs))
+        goal = self._goal(inputs)
         mine = first_tensor(outputs)
         if goal is None or mine is None:
             raise MethodError("the model's output is not a tensor, so there is nothing to distil", hint=_NO_DISTILL)
@@ -147,6 +152,13 @@ class Teacher:
         value = output_loss(self._kind, mine, goal, self._temperature)
         pairs = [self._pair(name) for name in self._of_teacher.names]
         return value + torch.stack([mse(a, b) for a, b in pairs]).mean() if pairs else value
+
+    @torch.no_grad()
+    def _goal(self, inputs: Sequence[Tensor]) -> Tensor | None:
+        """The teacher's output."""
+        if self._remembered is None:
+            return first_tensor(self._teacher(*inputs))
+        return self._remembered.answer(inputs, lambda: first_tensor(self._teacher(*inputs)))  # type: ignore[no-any-return]
 
     def _pair(self, name: str) -> tuple[Tensor, Tensor]:
         mine = self._of_student.take(name)

@@ -42,11 +42,20 @@ def rounded(weight: Tensor, precision: Precision, block: int = BLOCK) -> Tensor:
         precision: `int8`: scale = max |row| / 127. `int4`: the same with 7 for each `block` values of a row.
         block: Of 4 bits.
     """
-    if precision == "int8":
-        return _rounded(weight, 127)
+    return rounded_to_bits(weight, 8, weight.shape[1]) if precision == "int8" else rounded_to_bits(weight, 4, block)
+
+
+def rounded_to_bits(weight: Tensor, bits: int, block: int) -> Tensor:
+    """The same for any number of bits: scale = max |block| / (2^(bits - 1) - 1).
+
+    Args:
+        weight: One row an output (N, K).
+        bits: 2 to 8.
+        block: Weights of a row with a common scale; K for one a row.
+    """
     padded = nn.functional.pad(weight, (0, -weight.shape[1] % block))
     blocks = padded.unflatten(1, (-1, block))  # (N, blocks, block)
-    return _rounded(blocks, _LARGEST[precision]).flatten(1)[:, : weight.shape[1]]
+    return _rounded(blocks, (1 << (bits - 1)) - 1).flatten(1)[:, : weight.shape[1]]
 
 
 def _rounded(weight: Tensor, largest: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from compressor.errors import CompressorError, UsageError
 from compressor.measure import size
 from compressor.render.format import decimal_size
-from compressor.studies.search.prediction import weight_bytes
+from compressor.studies.search.stored import fewest_forms, weight_bytes
 
 if TYPE_CHECKING:
     from compressor.studies.search.evaluation import Evaluator
@@ -31,7 +31,7 @@ def refuse_impossible(evaluator: Evaluator, original_graph: int) -> None:
         model = evaluator.compressed(point, 0).model
     except CompressorError:  # not everything can go at once; then there is no such bound
         return
-    least = weight_bytes(model, precision) + original_graph
+    least = weight_bytes(model, fewest_forms(model, precision), precision) + original_graph
     if goal < least:
         raise UsageError(
             f"no file can have {decimal_size(goal)} or less: with all that can go removed, {size.count(model)[0]:,} "

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import torch
 from torch import nn
@@ -86,7 +85,10 @@ def build(goals: Goals, subject: Subject, decided: Decisions) -> Space:
         name, _, module = word.partition("=")
         parts.append(Conversion(name, module))
     retraining = _retraining(goals, subject, left_out, decided) if "retrain" in goals.use else None
-    space = Space(goals, tuple(parts), retraining, _precisions(goals), tuple(left_out))
+    precisions = _precisions(goals)
+    space = Space(
+        goals, tuple(parts), retraining, precisions, tuple(left_out), _judged_by_the_metric(goals, precisions)
+    )
     if not space.parts and not any(space.export({"precision": word}).compresses for word in space.precisions):
         raise UsageError(
             "nothing of this model can be made smaller by what may be used" + "".join(f"; {why}" for why in left_out),
@@ -167,10 +169,10 @@ def _affordable(goals: Goals, subject: Subject, prober: maps.Prober) -> int:
     if goals.time is None or len(prober.names) == 1:
         return 1
     with subject.limited(SLICE):
-        started = time.perf_counter()
+        started = subject.now()
         with suppress(MethodError):
             prober.together(dict.fromkeys(prober.names[:1], RATIOS[0]))
-        seconds = (time.perf_counter() - started) * len(prober.names) * len(RATIOS)
+        seconds = (subject.now() - started) * len(prober.names) * len(RATIOS)
     return int(seconds <= _MAP_SHARE * goals.time)
 
 
@@ -206,8 +208,19 @@ def _precisions(goals: Goals) -> tuple[str, ...]:
         return ()
     if "precision" in options.model_fields_set or "precision" not in goals.use:
         return (str(options.model_dump()["precision"]),)
-    order = ("float32", "float16", "int8", "int4")
+    order = ("float32", "float16", "int8", "int4", "mixed")
     return tuple(word for word in order if word in get_args(field.annotation))
+
+
+def _judged_by_the_metric(goals: Goals, precisions: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Options of `rounding` by which fewer than 8 bits stay what a point asks for, whatever the outputs' error is.
+
+    The exporter's own limit of that error would store matrices more exactly than the rungs before have tried, and
+    whether the file is good enough is what the metric of the file tells.
+    """
+    field = type(goals.exports[0]).model_fields.get("rounding")
+    fewer = [word for word in precisions if word in ("int4", "mixed")]
+    return {} if field is None or len(precisions) == 1 else {word: {"max_error": 1.0} for word in fewer}
 
 
 def _retraining(goals: Goals, subject: Subject, left_out: list[str], decided: Decisions) -> Retraining | None:
@@ -237,10 +250,10 @@ def _longest(goals: Goals, subject: Subject, inputs: tuple[torch.Tensor, ...], e
     """Batches of the longest retraining: some epochs, or what a share of the time limit lets through."""
     if goals.time is None:
         return max(2 * _FEWEST, _EPOCHS * epoch)
-    started = time.perf_counter()
+    started = subject.now()
     for _ in range(3):
         _step_like(subject, inputs)
-    seconds = (time.perf_counter() - started) / 3
+    seconds = (subject.now() - started) / 3
     affordable = int(_RETRAIN_SHARE * goals.time / max(seconds, 1e-6))
     return max(2 * _FEWEST, min(affordable, 2 * _EPOCHS * epoch))
 

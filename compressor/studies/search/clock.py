@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from compressor.studies.search.records import Record
     from compressor.studies.search.space import Rung
@@ -16,6 +17,12 @@ _LATE: Final = 0.6
 """Part of the time after which the best is confirmed before anything else is tried."""
 _SLACK: Final = 8.0
 """Seconds for the report."""
+
+
+def processor_seconds() -> float:
+    """Of this process and of those that it started and that ended: what a busy machine does not change much."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 @dataclass
@@ -28,11 +35,20 @@ class Clock:
     """By earlier processes."""
     final: float = 0.0
     """Seconds of a final run beside its training."""
-    started: float = field(default_factory=time.monotonic)
+    now: Callable[[], float] = time.monotonic
+    """Seconds of some clock."""
+    started: float | None = None
+    """By that clock; now if it is left out."""
+
+    def __post_init__(self) -> None:
+        """Start."""
+        if self.started is None:
+            self.started = self.now()
 
     def used(self) -> float:
         """Seconds so far."""
-        return self.spent + time.monotonic() - self.started
+        assert self.started is not None
+        return self.spent + self.now() - self.started
 
     def left(self) -> float | None:
         """Seconds that are left; None without a limit."""

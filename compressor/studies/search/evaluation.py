@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -16,11 +15,13 @@ from compressor.progress import Progress, Silent
 from compressor.studies.search import files
 from compressor.studies.search.latency_table import LatencyTable
 from compressor.studies.search.outcomes import Outcome
-from compressor.studies.search.prediction import round_as_stored, weight_bytes
+from compressor.studies.search.stored import round_in_place, stored_forms, weight_bytes
 from compressor.task.forwards import TorchForward
 from compressor.task.narrowed_states import NarrowedStates
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from compressor.methods.base import State
     from compressor.studies.search.knobs import Point
     from compressor.studies.search.space import Rung, Space
@@ -41,7 +42,7 @@ class Evaluator:
 
     def at(self, point: Point, rung: Rung) -> Outcome:
         """What a rung gives for a point. A recipe that cannot be carried out is no error: the outcome says why."""
-        started = time.perf_counter()
+        started = self.subject.now()
         try:
             with torch.random.fork_rng():
                 torch.manual_seed(self.subject.seed)
@@ -50,7 +51,7 @@ class Evaluator:
             outcome = Outcome(refused=f"{self.subject.function}: {' '.join(error.message.split())}")
         except CompressorError as error:
             outcome = Outcome(refused=" ".join(error.message.split()))
-        return outcome.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
+        return outcome.model_copy(update={"seconds": round(self.subject.now() - started, 3)})
 
     def compressed(self, point: Point, rung: Rung) -> State:
         """The model after the steps of a rung.
@@ -70,16 +71,23 @@ class Evaluator:
         """The PyTorch model with its weights rounded as the file's are; the size is computed."""
         state = self.compressed(point, rung)
         model = copy.deepcopy(state.model)
-        precision = self.space.precision(point)
-        round_as_stored(model, precision)
+        stored = self.space.stored(point)
+        forms = stored_forms(model, stored, self.subject.importances if stored.word == "mixed" else {})
+        round_in_place(forms)
         examined = self.subject.examine(TorchForward(model, self.subject.device), sliced=True)
         return Outcome(
             drop=self.subject.drop(examined, sliced=True),
             score=examined.score.value,
-            weight_bytes=weight_bytes(state.model, precision),
+            weight_bytes=weight_bytes(model, forms, stored.word),
             layers_ms=self._layers(state),
             parameters=size.count(state.model)[0],
         )
+
+    def _weight_bytes(self, model: nn.Module, point: Point) -> int:
+        """Computed, as in the rungs before, so that files tell what is beside the weights."""
+        stored = self.space.stored(point)
+        forms = stored_forms(model, stored, self.subject.importances if stored.word == "mixed" else {})
+        return weight_bytes(model, forms, stored.word)
 
     def _layers(self, state: State) -> float | None:
         """By the table, if latency counts."""
@@ -96,7 +104,7 @@ class Evaluator:
             drop=self.subject.drop(written.examined),
             score=written.examined.score.value,
             bytes=written.bytes,
-            weight_bytes=weight_bytes(state.model, self.space.precision(point)),
+            weight_bytes=self._weight_bytes(state.model, point),
             latency_ms=written.latency_ms,
             layers_ms=self._layers(state),
             parameters=size.count(state.model)[0],

@@ -115,6 +115,12 @@ class Goals(BaseModel):
         return self.minimize or ("drop" if self.max_drop is None else "bytes")
 
     @property
+    def mixed_bits(self) -> float | None:
+        """The average of `precision: mixed` that the export gives; None if it gives none."""
+        rounding = self.exports[0].model_dump().get("rounding") or {}
+        return rounding.get("bits")
+
+    @property
     def times_files(self) -> bool:
         """Whether latency counts."""
         return self.max_latency is not None or self.objective == "latency"

@@ -8,53 +8,10 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, cast
-
-import torch
-
-from compressor.training.rounding import BLOCK, rounded, rounded_parameters
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from compressor.studies.search.records import Record
-    from compressor.training.rounding import Precision
-
-_BYTES: Final = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "int4": 0.5}
-_SCALE: Final = 4
-"""Bytes of a scale."""
-
-
-def stored_forms(model: nn.Module, precision: str | None) -> dict[str, tuple[nn.Parameter, Precision]]:
-    """Matrices that a file holds in fewer bits: name -> the parameter and its bits; empty without rounding."""
-    if precision not in ("int8", "int4"):
-        return {}
-    return rounded_parameters(model, cast("Precision", precision))
-
-
-@torch.no_grad()
-def round_as_stored(model: nn.Module, precision: str | None) -> None:
-    """Round the weights of a model, in place, to what a file would hold, each to the nearest."""
-    for parameter, form in stored_forms(model, precision).values():
-        parameter.copy_(rounded(parameter, form))
-
-
-def weight_bytes(model: nn.Module, precision: str | None) -> int:
-    """Bytes of a model's weights in a file.
-
-    Matrices in 8 bits have a scale for each row, in 4 bits one for every `BLOCK` weights of a row; biases stay float32.
-    """
-    total = 0.0
-    stored = {id(parameter): form for parameter, form in stored_forms(model, precision).values()}
-    for parameter in model.parameters():
-        form = stored.get(id(parameter))
-        if form is None:
-            total += _BYTES["float16" if precision == "float16" else "float32"] * parameter.numel()
-            continue
-        rows, width = parameter.shape
-        scales = rows if form == "int8" else rows * -(-width // BLOCK)
-        total += _BYTES[form] * parameter.numel() + _SCALE * scales
-    return round(total)
 
 
 @dataclass

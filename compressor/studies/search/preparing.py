@@ -17,34 +17,46 @@ from compressor.studies.search.bounds import refuse_impossible
 from compressor.studies.search.building import Decisions, build
 from compressor.studies.search.clock import Clock
 from compressor.studies.search.evaluation import Evaluator
-from compressor.studies.search.prediction import Graphs, weight_bytes
+from compressor.studies.search.prediction import Graphs
 from compressor.studies.search.storage import Store
+from compressor.studies.search.stored import weight_bytes
 from compressor.studies.search.subject import Subject
 from compressor.studies.search.telling import Teller
 from compressor.studies.search.worker import Worker
 from compressor.task.loading import load
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from compressor.studies.search.goals import Goals
     from compressor.studies.search.place import Place
 
 _SILENT = Silent()
 
 
-def prepare(goals: Goals, place: Place, *, progress: Progress = _SILENT, name: str = "") -> Worker:
-    """One worker of a study, which it opens or begins.
+def prepare(
+    goals: Goals,
+    place: Place,
+    *,
+    progress: Progress = _SILENT,
+    name: str = "",
+    now: Callable[[], float] = time.monotonic,
+) -> Worker:
+    """One worker of a study, which it opens or begins. What this takes counts for the time limit.
 
     Args:
         goals: What is asked for.
         place: Task, folder and storage.
         progress: Told what goes on.
         name: Of this worker, if there are several.
+        now: The clock of the time limit, in seconds.
 
     Raises:
         CompressorError: The task, the goals or the storage are not right.
     """
+    started = now()
     task = load(place.task)
-    subject = Subject(task, find_device(place.device), goals.seed, progress)
+    subject = Subject(task, find_device(place.device), goals.seed, progress, now)
     subject.check()
     store = Store(place.url, goals.name, place.out, shared=place.is_shared)
     facts = store.facts()
@@ -72,7 +84,9 @@ def prepare(goals: Goals, place: Place, *, progress: Progress = _SILENT, name: s
         progress.say(f"{saved} results of an earlier worker, which the storage could not take then, are saved")
     records = store.records()
     spent = sum(record.outcome.seconds for record in records if record.outcome)
-    clock = Clock(goals.seconds, spent=spent / place.jobs, final=2 * facts["original"]["seconds"])
+    clock = Clock(
+        goals.seconds, spent=spent / place.jobs, final=2 * facts["original"]["seconds"], now=now, started=started
+    )
     return Worker(store, space, evaluator, clock, graphs, name=name, told=Teller(goals, clock, progress).told)
 
 
@@ -83,7 +97,7 @@ def _original(goals: Goals, subject: Subject) -> dict[str, Any]:
         written = files.write(subject, subject.state(), goals.exports[0].unrounded(), timed=goals.times_files)
     return {
         "bytes": written.bytes,
-        "weight_bytes": weight_bytes(subject.model, "float32"),
+        "weight_bytes": weight_bytes(subject.model, {}, "float32"),
         "latency_ms": written.latency_ms,
         "seconds": time.perf_counter() - started,
     }

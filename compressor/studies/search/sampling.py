@@ -73,7 +73,7 @@ def _propose(space: Space, points: Sequence[Trail], found: Sequence[Estimate], s
     distributions = {knob.name: knob.distribution() for knob in space.knobs}
     if not at_random:
         study.add_trials(_trials(space, points, found))
-    return dict(study.ask(distributions).params)
+    return space.canonical(dict(study.ask(distributions).params))
 
 
 def _sampler(seed: int, *, at_random: bool) -> BaseSampler:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from compressor.recipe.model import Recipe
-from compressor.studies.search.knobs import Knob, Point
+from compressor.studies.search.knobs import Knob, Point, number
 from compressor.studies.search.parts import MOST, Removal, Retraining, joined
+from compressor.studies.search.stored import Precision
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from compressor.formats import ExportOptions
     from compressor.studies.search.goals import Goals
     from compressor.studies.search.parts import Part
@@ -19,6 +22,11 @@ Rung = Literal[0, 1, 2]
 RUNGS: Final[dict[Rung, str]] = {0: "without training", 1: "short training", 2: "in full"}
 SHORT: Final = 1 / 8
 """Length of the retraining of rung 1, in parts of the whole."""
+_BITS: Final = "bits"
+"""The knob of `precision: mixed`."""
+_MIXED: Final = Knob(_BITS, 2.75, 7.25, step=0.25)
+"""Bits of a weight on average, scales included."""
+_BITS_AT_FIRST: Final = (4.5, 3.5)
 _LEVELS: Final = (0.5, 0.75, 0.25, 0.85, 0.65, 0.9)
 """Of what can be removed, in the points that are tried first."""
 
@@ -35,26 +43,58 @@ class Space:
     """What weights may be stored in, from the largest to the smallest; none if the format has no choice."""
     left_out: tuple[str, ...]
     """What is not tried and why, in sentences."""
+    rounding: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Precision -> options of the export's `rounding`, if a target wants others than the defaults."""
 
     @cached_property
     def knobs(self) -> tuple[Knob, ...]:
         """Everything that can be turned."""
         precision = (Knob("precision", words=self.precisions),) if len(self.precisions) > 1 else ()
-        return (*joined(self.parts), *precision, *(self.retraining.knobs if self.retraining else ()))
+        bits = (_MIXED,) if self._mixes else ()
+        return (*joined(self.parts), *precision, *bits, *(self.retraining.knobs if self.retraining else ()))
+
+    @property
+    def _mixes(self) -> bool:
+        """Whether the bits of matrices are searched for; not if the goals' export gives them."""
+        return "mixed" in self.precisions and len(self.precisions) > 1
 
     def export(self, point: Point) -> ExportOptions:
         """How the file of a point is written."""
         options = self.goals.exports[0]
-        precision = self.precision(point)
-        if precision is None or precision == options.model_dump().get("precision"):
+        stored = self.stored(point)
+        if stored.word is None or len(self.precisions) == 1:
             return options
-        return type(options).model_validate(options.model_dump(exclude_unset=True) | {"precision": precision})
+        return self.exported_as(stored)
+
+    def exported_as(self, stored: Precision) -> ExportOptions:
+        """The goals' export with another precision."""
+        options = self.goals.exports[0]
+        given = options.model_dump(exclude_unset=True) | {"precision": stored.word}
+        rounding = {**self.rounding.get(str(stored.word), {}), **({} if stored.bits is None else {"bits": stored.bits})}
+        return type(options).model_validate(given | ({"rounding": rounding} if rounding else {}))
 
     def precision(self, point: Point) -> str | None:
         """What the weights of a point are stored in; None if that is the format's own."""
+        return self.stored(point).word
+
+    def stored(self, point: Point) -> Precision:
+        """The same with the bits of `mixed`."""
         if not self.precisions:
-            return None
-        return str(point["precision"]) if len(self.precisions) > 1 else self.precisions[0]
+            return Precision(None)
+        if len(self.precisions) == 1:
+            return Precision(self.precisions[0], self.goals.mixed_bits)
+        word = str(point["precision"])
+        return Precision(word, number(point, _BITS, _BITS_AT_FIRST[0]) if word == "mixed" else None)
+
+    def canonical(self, point: Point) -> Point:
+        """The same recipe as a point whose knobs that do nothing are where they always are then."""
+        still = self._at(0.0, 0.0, str(point.get("precision", "")))
+        idle = [knob.name for part in self.parts if not part.steps(point) for knob in part.knobs]
+        if self._mixes and point["precision"] != "mixed":
+            idle.append(_BITS)
+        if self.retraining and not self.steps(point, 0):
+            idle += [knob.name for knob in self.retraining.knobs]
+        return point | {name: still[name] for name in idle}
 
     def steps(self, point: Point, rung: Rung) -> list[dict[str, Any]]:
         """The recipe's steps at a rung."""
@@ -85,7 +125,7 @@ class Space:
     def smallest(self) -> Point:
         """The point that leaves least: everything that can go goes, in the fewest bits."""
         point = self._at(level=1.0, follows=0.0, precision=self.precisions[-1] if self.precisions else "")
-        return point | {knob.name: knob.low for knob in self.knobs if knob.name == "rank"}
+        return point | {knob.name: knob.low for knob in self.knobs if knob.name in ("rank", _BITS)}
 
     def seeds(self) -> list[Point]:
         """The points that are tried first: rising amounts, by the sensitivity map and evenly, in each precision."""
@@ -94,8 +134,10 @@ class Space:
         points = [self._at(0.0, 0.0, word) for word in stored]
         points += [self._at(level, 1.0, word) for word in eight for level in _LEVELS]
         points += [self._at(level, 0.0, word) for word in stored for level in _LEVELS[:2]]
+        if self._mixes:
+            points += [self._at(level, 1.0, "mixed") | {_BITS: _BITS_AT_FIRST[1]} for level in (0.0, _LEVELS[0])]
         unique: list[Point] = []
-        for point in points:
+        for point in map(self.canonical, points):
             if point not in unique and self.is_something(point):
                 unique.append(point)
         return unique
@@ -116,6 +158,8 @@ class Space:
                     values[knob.name] = 0.0
         if len(self.precisions) > 1:
             values["precision"] = precision
+        if self._mixes:
+            values[_BITS] = _BITS_AT_FIRST[0]
         for knob in self.retraining.knobs if self.retraining else ():
             values[knob.name] = knob.at(0.75 if knob.name in ("batches", "lr") else 0.5)
         return values

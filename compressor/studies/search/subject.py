@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from compressor.errors import TaskError
+from compressor.errors import MethodError, TaskError
 from compressor.measure import accuracy
 from compressor.methods.base import Context, State
 from compressor.pipeline.dry_run import try_out
 from compressor.progress import Progress, Silent
+from compressor.studies.search.stored import importances
 from compressor.task.files_read import noting_files
 from compressor.task.forwards import TorchForward
 from compressor.task.view import has_validation_data
+from compressor.training.remembered import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +60,11 @@ class Subject:
     device: torch.device
     seed: int
     progress: Progress = field(default_factory=Silent)
+    now: Callable[[], float] = time.monotonic
+    """The clock of the time limit, in seconds."""
     kept: dict[int, Batches] = field(default_factory=dict)
+    remembered: Remembered = field(default_factory=Remembered)
+    """The original's outputs for the batches of retrainings."""
 
     @cached_property
     def model(self) -> nn.Module:
@@ -104,11 +110,13 @@ class Subject:
         return self.examine(TorchForward(self.model, self.device), unseen=True)
 
     @cached_property
-    def seconds_of_evaluation(self) -> float:
-        """How long the whole metric takes."""
-        started = time.perf_counter()
-        self.examine(TorchForward(self.model, self.device))
-        return time.perf_counter() - started
+    def importances(self) -> dict[str, float]:
+        """How much the error of each matrix moves the outputs, on a training batch."""
+        try:
+            inputs = self.context().first_batches(1)[0][0]
+        except MethodError:
+            inputs = self.task.example(2, self.task.length)
+        return importances(self.model, tuple(part.to(self.device) for part in inputs))
 
     def examine(self, forward: Callable[..., object], *, sliced: bool = False, unseen: bool = False) -> Examined:
         """The metric of a model or a file.
@@ -148,6 +156,7 @@ class Subject:
             generator=torch.Generator().manual_seed(self.seed),
             progress=progress or Silent(),
             kept=self.kept,
+            remembered=self.remembered,
         )
 
     def state(self) -> State:

@@ -1,0 +1,194 @@
+"""What a file holds of a model that was not written: the bits of each matrix, and the bytes of all weights.
+
+With `precision: mixed` a point gives the bits of a weight on average, and which matrix gets how many is decided as the
+exporter does it: each matrix costs the outputs what its squared error times its importance is, and
+`compressor.nn.budget.allocate` shares the bits out. The importance is measured once, on the original.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import nn
+
+from compressor.errors import MethodError, UsageError
+from compressor.nn.budget import Point, allocate
+from compressor.nn.recurrent.layers import RECURRENT
+from compressor.training.distillation import first_tensor
+from compressor.training.rounding import BLOCK, rounded_to_bits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+_BITS: Final = (32, 16, 8, 6, 5, 4, 3, 2)
+"""What `precision: mixed` may give a matrix, from the most exact."""
+_PROBED: Final = 4
+"""Bits at which the importance of a matrix is measured."""
+_MIDDLE: Final = 4.5
+"""Bits on average that stand for a budget in bytes, which only the exporter can share out."""
+_SCALE: Final = 2
+"""Bytes of a scale."""
+_SMALLEST: Final = 256
+"""Numbers below which the exporter leaves a matrix in float."""
+_PRODUCTS: Final = (*RECURRENT, nn.Linear, nn.MultiheadAttention)
+_OTHERS: Final = (nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Of which `int4` keeps 8 bits."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What the weights of a point are stored in."""
+
+    word: str | None
+    """`precision` of the export; None if the format has its own."""
+    bits: float | None = None
+    """Of a weight on average, if the word is `mixed`; None if the export has a budget in bytes instead."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix as the file holds it."""
+
+    parameter: nn.Parameter
+    bits: int
+
+
+def stored_forms(model: nn.Module, precision: Precision, importance: Mapping[str, float]) -> dict[str, Matrix]:
+    """Matrices that a file holds in other bits than the rest: name -> the parameter and its bits.
+
+    Args:
+        model: With its weights.
+        precision: Of the file.
+        importance: Of matrices, from `importances`; used for `mixed`. An unknown matrix counts as the middle one.
+
+    Raises:
+        MethodError: The average is less than the fewest bits of all matrices.
+    """
+    if precision.word not in ("int8", "int4", "mixed"):
+        return {}
+    found = matrices(model)
+    if precision.word == "mixed":
+        average = _MIDDLE if precision.bits is None else precision.bits
+        return _shared_out({name: parameter for name, (parameter, _) in found.items()}, average, importance)
+    fewer = 4 if precision.word == "int4" else 8
+    return {name: Matrix(parameter, fewer if is_product else 8) for name, (parameter, is_product) in found.items()}
+
+
+def fewest_forms(model: nn.Module, word: str | None) -> dict[str, Matrix]:
+    """The same with as few bits as the precision can give."""
+    if word == "mixed":
+        return {name: Matrix(parameter, _BITS[-1]) for name, (parameter, _) in matrices(model).items()}
+    return stored_forms(model, Precision(word), {})
+
+
+def matrices(model: nn.Module) -> dict[str, tuple[nn.Parameter, bool]]:
+    """Every weight that the exporter rounds: name -> the parameter, and whether it is that of a matrix product."""
+    found: dict[str, tuple[nn.Parameter, bool]] = {}
+    known: set[int] = set()
+    for path, module in model.named_modules():
+        if not isinstance(module, (*_PRODUCTS, *_OTHERS)):
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() < 2 or parameter.numel() < _SMALLEST or id(parameter) in known:
+                continue
+            known.add(id(parameter))
+            found[f"{path}.{name}" if path else name] = (parameter, isinstance(module, _PRODUCTS))
+    return found
+
+
+@torch.no_grad()
+def round_in_place(forms: Mapping[str, Matrix]) -> None:
+    """Round the weights of a model to what a file would hold, each to the nearest."""
+    for matrix in forms.values():
+        matrix.parameter.copy_(_rounded(matrix.parameter, matrix.bits))
+
+
+def weight_bytes(model: nn.Module, forms: Mapping[str, Matrix], word: str | None) -> int:
+    """Bytes of a model's weights in a file; whatever is not in `forms` is float32, or float16 if that is the word."""
+    known = {id(matrix.parameter): matrix.bits for matrix in forms.values()}
+    rest = 16 if word == "float16" else 32
+    total = 0
+    for parameter in model.parameters():
+        bits = known.get(id(parameter))
+        total += parameter.numel() * rest // 8 if bits is None else matrix_bytes(parameter, bits)
+    return total
+
+
+def matrix_bytes(parameter: Tensor, bits: int) -> int:
+    """Bytes of a matrix with its scales: one a row in 8 bits, one for every `BLOCK` weights of a row in fewer."""
+    if bits > 8:
+        return parameter.numel() * bits // 8
+    rows = parameter.shape[0]
+    width = parameter.numel() // rows
+    scales = rows if bits == 8 else rows * -(-width // BLOCK)
+    return -(-parameter.numel() * bits // 8) + _SCALE * scales
+
+
+@torch.no_grad()
+def importances(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, float]:
+    r"""How much the squared error of each matrix alone moves the outputs, :math:`\|y_4 - y\|^2 / \|y\|^2 / E_4`.
+
+    Args:
+        model: The original, in evaluation mode; its weights are changed for a moment.
+        inputs: Of one call.
+
+    Returns:
+        Name of a matrix -> squared relative error of the outputs for each unit of :math:`E = \|W - Q(W)\|^2`.
+    """
+    exact = first_tensor(model(*inputs))
+    if exact is None:
+        return {}
+    size = float(exact.float().square().sum())
+    found = {}
+    for name, (parameter, _) in matrices(model).items():
+        before = parameter.detach().clone()
+        error = _error(before, _PROBED)
+        try:
+            parameter.copy_(_rounded(before, _PROBED))
+            moved = first_tensor(model(*inputs))
+        finally:
+            parameter.copy_(before)
+        assert moved is not None
+        change = float((moved.float() - exact.float()).square().sum())
+        found[name] = change / max(size, 1e-30) / error if error > 0.0 else 0.0
+    return found
+
+
+def _shared_out(
+    parameters: Mapping[str, nn.Parameter], average: float, importance: Mapping[str, float]
+) -> dict[str, Matrix]:
+    """Bits of each matrix within the average of all their numbers, scales included."""
+    known = sorted(importance.values())
+    middle = known[len(known) // 2] if known else 1.0
+    points = {
+        name: [
+            Point(matrix_bytes(parameter, bits), importance.get(name, middle) * _error(parameter.detach(), bits))
+            for bits in _BITS
+        ]
+        for name, parameter in parameters.items()
+    }
+    numbers = sum(parameter.numel() for parameter in parameters.values())
+    try:
+        chosen = allocate(points, int(average * numbers / 8))
+    except UsageError as error:
+        raise MethodError(
+            f"matrices this small cannot have {average:g} bits on average, scales included: {error.message}"
+        ) from error
+    return {name: Matrix(parameters[name], _BITS[place]) for name, place in chosen.items()}
+
+
+def _error(weight: Tensor, bits: int) -> float:
+    return float((weight - _rounded(weight, bits)).square().sum())
+
+
+def _rounded(weight: Tensor, bits: int) -> Tensor:
+    if bits == 32:
+        return weight
+    if bits == 16:
+        return weight.half().to(weight.dtype)
+    rows = weight.flatten(1)
+    return rounded_to_bits(rows, bits, rows.shape[1] if bits == 8 else BLOCK).view_as(weight)
