@@ -63,3 +63,14 @@ def refuse_folder(out: str | Path | None) -> None:
     """Refuse a folder where a file is to be written, before any work; raises `UsageError`."""
     if out is not None and Path(out).is_dir():
         raise UsageError(f"--out is the folder `{out}`, and a file is written", hint="give the path of a file")
+
+
+def axis_sizes(given: list[str]) -> dict[str, int]:
+    """The sizes of `--shape AXIS=SIZE`; raises `UsageError` for anything else."""
+    sizes = {}
+    for text in given:
+        name, _, size = text.rpartition("=")
+        if not name or not size.isdecimal() or int(size) < 1:
+            raise UsageError(f"--shape takes AXIS=SIZE, not `{text}`", hint="such as --shape time=32")
+        sizes[name] = int(size)
+    return sizes

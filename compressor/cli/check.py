@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressor.cli import completion
-from compressor.cli.arguments import JsonOption, refuse_folder
+from compressor.cli.arguments import JsonOption, axis_sizes, refuse_folder
 from compressor.cli.output import columns, emit, emit_json, emit_rich, say
 from compressor.errors import ExportError, OutputError, UsageError
 
@@ -54,7 +54,7 @@ def check(
     if (out is not None or shape) and not fix:
         raise UsageError("--out and --shape say how a file is changed", hint="add --fix")
     refuse_folder(out)
-    sizes = _sizes(shape or [])
+    sizes = axis_sizes(shape or [])
     path = Path(file)
     if not path.is_file():
         raise UsageError(f"there is no file `{file}`", hint="give an exported .onnx file")
@@ -80,16 +80,6 @@ def check(
         _show(facts)
     if left.refusals:
         raise typer.Exit(1)
-
-
-def _sizes(given: list[str]) -> dict[str, int]:
-    sizes = {}
-    for text in given:
-        name, _, size = text.rpartition("=")
-        if not name or not size.isdecimal() or int(size) < 1:
-            raise UsageError(f"--shape takes AXIS=SIZE, not `{text}`", hint="such as --shape time=32")
-        sizes[name] = int(size)
-    return sizes
 
 
 def _read(path: Path) -> "onnx.ModelProto":

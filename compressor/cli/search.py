@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from compressor.cli.arguments import DeviceOption, JsonOption, TaskOption, ThreadsOption, announce
+from compressor.cli.arguments import DeviceOption, JsonOption, TaskOption, ThreadsOption, announce, axis_sizes
 from compressor.cli.output import emit_json_text, emit_rich, say
 
 
@@ -48,6 +48,18 @@ def search(
     format_: Annotated[
         str | None, typer.Option("--format", metavar="FORMAT", help="Of the file. [default: onnx]")
     ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option("--shape", metavar="AXIS=SIZE", help="Fix an axis of the file, as accelerators want. Repeatable."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="TARGET",
+            help="Leave out what it does not take: ort-cpu, xnnpack, nnapi, coreml, qnn, ncnn, mnn, litert.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the search and of its recipes.")] = None,
     sampler: Annotated[
         Literal["guided", "random"] | None,
@@ -78,6 +90,7 @@ def search(
 
     if time is not None and hours is not None:
         raise UsageError("--time and --hours are the same", hint="give one of them")
+    sizes = axis_sizes(shape or [])
     given: list[tuple[str, str, Any]] = [
         ("--max-bytes", "max_bytes", max_bytes),
         ("--max-drop", "max_drop", max_drop),
@@ -88,7 +101,8 @@ def search(
         ("--trials", "trials", trials),
         ("--use", "use", use),
         ("--allow", "allow", allow),
-        ("--format", "exports", None if format_ is None else [{"format": format_}]),
+        ("--format", "exports", _export(format_, sizes)),
+        ("--target", "target", target),
         ("--seed", "seed", seed),
         ("--sampler", "sampler", sampler),
         ("--name", "name", name),
@@ -112,3 +126,10 @@ def search(
         raise typer.Exit(130)
     if report.chosen is None:
         raise typer.Exit(1)
+
+
+def _export(format_: str | None, sizes: dict[str, int]) -> list[dict[str, Any]] | None:
+    """The entry of `exports` that the options ask for; None if there are none."""
+    if format_ is None and not sizes:
+        return None
+    return [{"format": format_ or "onnx", **({"shapes": sizes} if sizes else {})}]

@@ -18,6 +18,7 @@ from compressor.studies import sensitivity as maps
 from compressor.studies.search.parts import Conversion, HeadRemoval, RankCut, Removal, Retraining
 from compressor.studies.search.space import Space
 from compressor.studies.search.subject import SLICE
+from compressor.studies.search.within_target import within
 from compressor.surgery.attention.known import with_known
 from compressor.surgery.attention.sites import attention_sites
 from compressor.surgery.units import removal
@@ -55,8 +56,8 @@ class Removable:
     width: tuple[str, ...]
 
 
-Decisions = dict[str, int]
-"""What was decided by the speed of the machine when a study began, so that it goes on in the same space."""
+Decisions = dict[str, Any]
+"""What was decided when a study began, partly by the speed of the machine; it goes on in the same space. JSON."""
 
 
 def build(goals: Goals, subject: Subject, decided: Decisions) -> Space:
@@ -94,6 +95,9 @@ def build(goals: Goals, subject: Subject, decided: Decisions) -> Space:
             "nothing of this model can be made smaller by what may be used" + "".join(f"; {why}" for why in left_out),
             hint="`compressor inspect --task` shows what can be pruned; add to `use` or `allow`",
         )
+    if goals.target is not None:
+        space, reach = within(space, subject, decided.get("target"))
+        decided["target"] = reach.stored()
     return space
 
 

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from compressor.errors import CompressorError, MethodError, TaskError
+from compressor.errors import CompressorError, ExportError, MethodError, TaskError
 from compressor.measure import size
 from compressor.methods import METHODS
 from compressor.methods.placing import carried_out
+from compressor.onnx_graphs import targets
 from compressor.progress import Progress, Silent
 from compressor.studies.search import files
 from compressor.studies.search.latency_table import LatencyTable
 from compressor.studies.search.outcomes import Outcome
 from compressor.studies.search.stored import round_in_place, stored_forms, weight_bytes
+from compressor.studies.search.within_target import refuse_more
 from compressor.task.forwards import TorchForward
 from compressor.task.narrowed_states import NarrowedStates
 
@@ -39,6 +41,9 @@ class Evaluator:
         self.space = space
         self.progress = progress
         self.table = LatencyTable()
+        self.largest: int | None = None
+        """Bytes of the original's file, once it is known: a run refuses a larger one."""
+        self.target = None if space.goals.target is None else targets.get(space.goals.target)
 
     def at(self, point: Point, rung: Rung) -> Outcome:
         """What a rung gives for a point. A recipe that cannot be carried out is no error: the outcome says why."""
@@ -99,7 +104,12 @@ class Evaluator:
         """The exported file: its bytes, its latency if that counts, and its metric."""
         state = self.compressed(point, 2)
         timed = self.space.goals.times_files
-        written = files.write(self.subject, state, self.space.export(point), timed=timed)
+        options = self.space.export(point)
+        written = files.write(self.subject, state, options, timed=timed, target=self.target)
+        if self.largest is not None and written.bytes > self.largest and not options.may_be_larger:
+            raise ExportError(f"the file has {written.bytes:,} bytes, more than the {self.largest:,} of the original")
+        if self.target is not None:
+            refuse_more(self.space, str(self.space.precision(point)), written.refused)
         return Outcome(
             drop=self.subject.drop(written.examined),
             score=written.examined.score.value,

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from compressor.formats import Job, export
 from compressor.measure import latency
+from compressor.onnx_graphs.partition import survey
 from compressor.pipeline import measuring
+from compressor.runtimes import loading
 from compressor.task.fixed_axes import fixed
 from compressor.task.narrowed_states import NarrowedStates
 from compressor.task.samples import given
 from compressor.task.submodules import stem_of, tasks_of_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from compressor.formats import ExportOptions
     from compressor.measure.accuracy import Examined
     from compressor.methods.base import State
+    from compressor.onnx_graphs.partition import Refusal
+    from compressor.onnx_graphs.targets import Target
     from compressor.studies.search.subject import Subject
     from compressor.task.contract import Inputs, Task
 
@@ -40,21 +45,23 @@ class Written:
     unseen: Examined | None
     """By `evaluate`, if the search looks at `validate`."""
     latency_ms: float | None
+    refused: tuple[Refusal, ...] = ()
+    """What the target does not take."""
 
 
-def write(subject: Subject, state: State, options: ExportOptions, *, timed: bool) -> Written:
-    """Export a model as a run does, evaluate what was written, and remove it.
+@dataclass(frozen=True)
+class _Files:
+    """The files of a model in a folder that is removed soon."""
 
-    Args:
-        subject: The task.
-        state: The model and its record.
-        options: Of the format.
-        timed: Whether latency is measured.
+    paths: list[Path]
+    tasks: list[Task]
+    """One for each file, with the sizes that it fixes."""
+    bytes: int
 
-    Raises:
-        ExportError: It cannot be written, or disagrees with PyTorch.
-        TaskError: The metric cannot be computed.
-    """
+
+@contextmanager
+def _exported(subject: Subject, state: State, options: ExportOptions) -> Iterator[_Files]:
+    """Export a model as a run does."""
     task = NarrowedStates(subject.task, state.structure)
     parts = tasks_of_files(task, copy.deepcopy(state.model).cpu().eval(), subject.task.submodules)
     with tempfile.TemporaryDirectory(prefix="compressor-search-") as folder:
@@ -65,10 +72,42 @@ def write(subject: Subject, state: State, options: ExportOptions, *, timed: bool
             size += artifact.bytes
             paths.append(path)
             tasks.append(fixed(own, options.fixed_shapes))
-        examined, calls = measuring.evaluate(paths, tasks, seed=subject.seed, validation=subject.validates)
-        unseen = measuring.evaluate(paths, tasks, seed=subject.seed)[0] if subject.validates else None
-        milliseconds = _latency(paths, tasks, calls, subject.seed) if timed else None
-    return Written(size, examined, unseen, milliseconds)
+        yield _Files(paths, tasks, size)
+
+
+def write(
+    subject: Subject, state: State, options: ExportOptions, *, timed: bool, target: Target | None = None
+) -> Written:
+    """Export a model as a run does, evaluate what was written, and remove it.
+
+    Args:
+        subject: The task.
+        state: The model and its record.
+        options: Of the format.
+        timed: Whether latency is measured.
+        target: Whose table is asked what it takes.
+
+    Raises:
+        ExportError: It cannot be written, or disagrees with PyTorch.
+        TaskError: The metric cannot be computed.
+    """
+    with _exported(subject, state, options) as files:
+        examined, calls = measuring.evaluate(files.paths, files.tasks, seed=subject.seed, validation=subject.validates)
+        unseen = measuring.evaluate(files.paths, files.tasks, seed=subject.seed)[0] if subject.validates else None
+        milliseconds = _latency(files.paths, files.tasks, calls, subject.seed) if timed else None
+        refused = () if target is None else refusals(files.paths, target)
+    return Written(files.bytes, examined, unseen, milliseconds, refused)
+
+
+def refused_by(target: Target, subject: Subject, state: State, options: ExportOptions) -> tuple[Refusal, ...]:
+    """What a target does not take of the files of a model, which are removed again; raises `ExportError` as `write`."""
+    with _exported(subject, state, options) as files:
+        return refusals(files.paths, target)
+
+
+def refusals(paths: Iterable[Path], target: Target) -> tuple[Refusal, ...]:
+    """What a target does not take of some files."""
+    return tuple(refusal for path in paths for refusal in survey(loading.read(path), target).refusals)
 
 
 def _latency(paths: Sequence[Path], tasks: Sequence[Task], calls: Sequence[Inputs], seed: int) -> float:

@@ -33,15 +33,25 @@ class Final:
     report: Report
 
 
+@dataclass(frozen=True)
+class Finals:
+    """What running the best as recipes gave."""
+
+    chosen: Final | None
+    failed: tuple[str, ...] = ()
+    """Why better ones are not chosen, in sentences."""
+
+
 def limits(goals: Goals) -> dict[str, float]:
     """The goals as limits of a recipe."""
     named = {"metric_drop": goals.max_drop, "file_bytes": goals.max_bytes, "latency_ms": goals.max_latency}
     return {name: value for name, value in named.items() if value is not None}
 
 
-def final_run(worker: Worker, view: View, place: Place, progress: Progress) -> Final | None:
+def final_run(worker: Worker, view: View, place: Place, progress: Progress) -> Finals:
     """Run the best candidate; the next one if a limit is missed after all, by noise of the latency for instance."""
     goals = worker.space.goals
+    failed: list[str] = []
     points = {trail.number: trail for trail in view.points}
     for estimate in candidates(view, goals).confirmed[:_MOST]:
         recipe = worker.space.recipe(points[estimate.number].point, estimate.number, limits(goals))
@@ -60,13 +70,15 @@ def final_run(worker: Worker, view: View, place: Place, progress: Progress) -> F
                     progress=progress,
                 )
             except CompressorError as error:
-                progress.say(f"point {estimate.number} does not run as a recipe: {error.message}")
+                failed.append(f"Point {estimate.number} does not run as a recipe: {error.message}.")
+                progress.say(failed[-1])
                 continue
         if report.limits_met:
-            return Final(estimate.number, report)
+            return Finals(Final(estimate.number, report), tuple(failed))
         missed = ", ".join(limit.name for limit in report.limits if not limit.met)
-        progress.say(f"point {estimate.number} misses {missed} when it is run again; the next one is tried")
-    return None
+        failed.append(f"Point {estimate.number} misses {missed} when it is run again as a recipe.")
+        progress.say(f"{failed[-1]} The next one is tried.")
+    return Finals(None, tuple(failed))
 
 
 def _known(folder: Path, recipe: Recipe) -> Report | None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from compressor.errors import Place, RecipeError
 from compressor.files import read_text
 from compressor.formats import ExportOptions
+from compressor.onnx_graphs import targets
 from compressor.recipe import source
 from compressor.recipe.choice import ChosenBy, formats
 from compressor.recipe.jsonschema import schema_of
@@ -69,6 +70,10 @@ class Goals(BaseModel):
     ] = ({"format": "onnx"},)  # type: ignore[assignment] # validated as an entry of a file is
     """The file that is shipped, as in a recipe. A `precision` that is given here stays."""
 
+    target: str | None = None
+    """Where the file is to run: `ort-cpu`, `xnnpack`, `nnapi`, `coreml`, `qnn`, `ncnn`, `mnn` or `litert`. What it does
+    not take, by the table of `compressor check`, is not tried, and every file is checked against that table."""
+
     time: Seconds | None = None
     """How long the search may take, such as `5min` or `2h`, restarts included."""
 
@@ -91,6 +96,22 @@ class Goals(BaseModel):
             if (name == "lama") != bool(module):
                 raise ValueError(f"`{word}` in `allow`: write `{'lama=MODULE' if name == 'lama' else name}`")
         return value
+
+    @field_validator("target")
+    @classmethod
+    def _known_target(cls, value: str | None) -> str | None:
+        if value is not None and value not in targets.names():
+            raise ValueError(f"unknown target `{value}`; use one of {', '.join(targets.names())}")
+        return value
+
+    @model_validator(mode="after")
+    def _tables_are_of_onnx_files(self) -> Goals:
+        if self.target is not None and self.exports[0].format != "onnx":
+            raise ValueError(
+                f"`target` asks a table about ONNX files, and the format is `{self.exports[0].format}`, whose exporter "
+                "checks the file in its own runtime: leave `target` out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_is_asked_for(self) -> Goals:

@@ -6,27 +6,32 @@ import shutil
 from typing import TYPE_CHECKING
 
 from compressor.files import write_whole, writing
+from compressor.onnx_graphs import targets
+from compressor.onnx_graphs.partition import survey
 from compressor.pipeline.environment import environment
 from compressor.plain_yaml import dump
 from compressor.render import html, markdown
+from compressor.render.format import plural
 from compressor.report import SearchPoint, SearchReport
+from compressor.runtimes import loading
 from compressor.studies.search.choosing import best_known, candidates, costs
 from compressor.studies.search.final import limits
-from compressor.studies.search.folder import FRONTIER, REPORT
+from compressor.studies.search.folder import BEST, FRONTIER, REPORT
 from compressor.studies.search.space import RUNGS
 from compressor.studies.search.verdicts import verdict
+from compressor.studies.search.within_target import kinds
 
 if TYPE_CHECKING:
-    from compressor.studies.search.final import Final
+    from compressor.studies.search.final import Final, Finals
     from compressor.studies.search.place import Place
     from compressor.studies.search.records import Trail
     from compressor.studies.search.worker import View, Worker
 
 
-def write(worker: Worker, place: Place, chosen: Final | None, *, interrupted: bool) -> SearchReport:
+def write(worker: Worker, place: Place, finals: Finals, *, interrupted: bool) -> SearchReport:
     """Write the report and the frontier's recipes into the folder of the search."""
     view = worker.view()
-    report = made(worker, view, chosen, interrupted=interrupted)
+    report = made(worker, view, place, finals, interrupted=interrupted)
     with writing(place.out):
         folder = place.out / FRONTIER
         shutil.rmtree(folder, ignore_errors=True)
@@ -41,8 +46,9 @@ def write(worker: Worker, place: Place, chosen: Final | None, *, interrupted: bo
     return report
 
 
-def made(worker: Worker, view: View, chosen: Final | None, *, interrupted: bool) -> SearchReport:
+def made(worker: Worker, view: View, place: Place, finals: Finals, *, interrupted: bool) -> SearchReport:
     """The facts of a search."""
+    chosen = finals.chosen
     goals, subject, space = worker.space.goals, worker.evaluator.subject, worker.space
     facts = worker.store.facts()
     front = {estimate.number for estimate in best_known(view, goals)}
@@ -73,7 +79,7 @@ def made(worker: Worker, view: View, chosen: Final | None, *, interrupted: bool)
             for rung, words in RUNGS.items()
         },
         interrupted=interrupted,
-        notes=_notes(worker),
+        notes=(*_notes(worker), *finals.failed, *_taken(worker, chosen, place)),
         environment=environment(subject.device),
     )
 
@@ -118,3 +124,19 @@ def _notes(worker: Worker) -> tuple[str, ...]:
             )
         )
     return tuple(notes)
+
+
+def _taken(worker: Worker, chosen: Final | None, place: Place) -> list[str]:
+    """What the target takes of the chosen files, by the table of `compressor check`."""
+    name = worker.space.goals.target
+    if name is None or chosen is None:
+        return []
+    target, lines = targets.get(name), []
+    for part in chosen.report.compressed:
+        found = survey(loading.read(place.out / BEST / part.artifact.path), target)
+        rest = "" if not found.refusals else f"; not {', '.join(kinds(found.refusals))}"
+        lines.append(
+            f"{target.title} takes {found.taken} of {found.nodes} nodes of {part.artifact.path} in "
+            f"{plural(found.partitions, 'partition')}, by the table of `compressor check` ({target.source}){rest}."
+        )
+    return lines

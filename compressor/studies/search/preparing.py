@@ -68,6 +68,7 @@ def prepare(
         facts["original"] = _original(goals, subject)
     evaluator = Evaluator(subject, space)
     known = facts["original"]
+    evaluator.largest = known["bytes"]
     rest = 0.0
     if goals.times_files:
         rest = max(0.0, known["latency_ms"] - evaluator.table.of_model(subject.model, subject.task))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compressor.progress import Progress, Silent
 from compressor.studies.search import outcome_report
-from compressor.studies.search.final import final_run
+from compressor.studies.search.final import Finals, final_run
 from compressor.studies.search.folder import SearchFolder
 from compressor.studies.search.preparing import prepare
 from compressor.studies.search.workers import work_on_ray, work_together
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from compressor.report import SearchReport
-    from compressor.studies.search.final import Final
     from compressor.studies.search.goals import Goals
     from compressor.studies.search.place import Place
     from compressor.studies.search.worker import Worker
@@ -44,15 +43,15 @@ def search(goals: Goals, place: Place, *, progress: Progress = _SILENT) -> Searc
     """
     with SearchFolder(place.out, goals, place.task):
         worker = prepare(goals, place, progress=progress)
-        chosen: Final | None = None
+        finals = Finals(None)
         interrupted = False
         try:
             with _noting_interrupts(worker):
                 _work(worker, goals, place, progress)
-            chosen = final_run(worker, worker.view(), place, progress)
+            finals = final_run(worker, worker.view(), place, progress)
         except KeyboardInterrupt:
             interrupted = True
-        return outcome_report.write(worker, place, chosen, interrupted=interrupted)
+        return outcome_report.write(worker, place, finals, interrupted=interrupted)
 
 
 @contextmanager

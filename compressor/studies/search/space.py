@@ -12,7 +12,7 @@ from compressor.studies.search.parts import MOST, Removal, Retraining, joined
 from compressor.studies.search.stored import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from compressor.formats import ExportOptions
     from compressor.studies.search.goals import Goals
@@ -44,7 +44,9 @@ class Space:
     left_out: tuple[str, ...]
     """What is not tried and why, in sentences."""
     rounding: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Precision -> options of the export's `rounding`, if a target wants others than the defaults."""
+    """Precision -> options of the export's `rounding`, if they are not the defaults."""
+    not_taken: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Precision -> kinds of nodes that the target does not take of the original; no file may have more."""
 
     @cached_property
     def knobs(self) -> tuple[Knob, ...]:
@@ -55,21 +57,26 @@ class Space:
 
     @property
     def _mixes(self) -> bool:
-        """Whether the bits of matrices are searched for; not if the goals' export gives them."""
-        return "mixed" in self.precisions and len(self.precisions) > 1
+        """Whether the bits of matrices are searched for."""
+        return "mixed" in self.precisions and not self._is_given
+
+    @property
+    def _is_given(self) -> bool:
+        """Whether the goals' export gives the precision."""
+        return "precision" in self.goals.exports[0].model_fields_set
 
     def export(self, point: Point) -> ExportOptions:
         """How the file of a point is written."""
-        options = self.goals.exports[0]
-        stored = self.stored(point)
-        if stored.word is None or len(self.precisions) == 1:
-            return options
-        return self.exported_as(stored)
+        return self.exported_as(self.stored(point))
 
     def exported_as(self, stored: Precision) -> ExportOptions:
-        """The goals' export with another precision."""
+        """The goals' export with another precision, if it gives none itself."""
         options = self.goals.exports[0]
+        if stored.word is None or self._is_given:
+            return options
         given = options.model_dump(exclude_unset=True) | {"precision": stored.word}
+        if self.goals.target is not None:  # a recurrent node of few weights is many nodes where there is none
+            given = {"may_be_larger": True} | given
         rounding = {**self.rounding.get(str(stored.word), {}), **({} if stored.bits is None else {"bits": stored.bits})}
         return type(options).model_validate(given | ({"rounding": rounding} if rounding else {}))
 
@@ -81,16 +88,16 @@ class Space:
         """The same with the bits of `mixed`."""
         if not self.precisions:
             return Precision(None)
-        if len(self.precisions) == 1:
-            return Precision(self.precisions[0], self.goals.mixed_bits)
-        word = str(point["precision"])
-        return Precision(word, number(point, _BITS, _BITS_AT_FIRST[0]) if word == "mixed" else None)
+        word = str(point["precision"]) if len(self.precisions) > 1 else self.precisions[0]
+        if word != "mixed":
+            return Precision(word)
+        return Precision(word, number(point, _BITS, _BITS_AT_FIRST[0]) if self._mixes else self.goals.mixed_bits)
 
     def canonical(self, point: Point) -> Point:
         """The same recipe as a point whose knobs that do nothing are where they always are then."""
         still = self._at(0.0, 0.0, str(point.get("precision", "")))
         idle = [knob.name for part in self.parts if not part.steps(point) for knob in part.knobs]
-        if self._mixes and point["precision"] != "mixed":
+        if self._mixes and self.precision(point) != "mixed":
             idle.append(_BITS)
         if self.retraining and not self.steps(point, 0):
             idle += [knob.name for knob in self.retraining.knobs]

@@ -90,13 +90,14 @@ def matrices(model: nn.Module) -> dict[str, tuple[nn.Parameter, bool]]:
     found: dict[str, tuple[nn.Parameter, bool]] = {}
     known: set[int] = set()
     for path, module in model.named_modules():
-        if not isinstance(module, (*_PRODUCTS, *_OTHERS)):
+        is_product = isinstance(module, _PRODUCTS)
+        if not is_product and not isinstance(module, _OTHERS):
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.dim() < 2 or parameter.numel() < _SMALLEST or id(parameter) in known:
                 continue
             known.add(id(parameter))
-            found[f"{path}.{name}" if path else name] = (parameter, isinstance(module, _PRODUCTS))
+            found[f"{path}.{name}" if path else name] = (parameter, is_product)
     return found
 
 

@@ -1,0 +1,186 @@
+"""Keeps out of a space what a target runtime does not take, by the table of `compressor check`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from compressor.errors import CompressorError, ExportError, UsageError
+from compressor.methods import METHODS
+from compressor.methods.placing import carried_out
+from compressor.onnx_graphs import targets
+from compressor.onnx_graphs.partition import OPEN_SIZE
+from compressor.studies.search import files
+from compressor.studies.search.parts import HeadRemoval, Removal
+from compressor.studies.search.stored import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from compressor.methods.base import State
+    from compressor.onnx_graphs.partition import Refusal
+    from compressor.studies.search.space import Space
+    from compressor.studies.search.subject import Subject
+
+_WAYS: Final = ("cpu", "anywhere", "npu")
+"""Of `rounding.quantize_for`, in the order in which they are tried."""
+_ROUNDED: Final = ("int8", "int4", "mixed")
+_BITS: Final = 4.5
+"""At which `mixed` is tried."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a target does not take of the files of a space; JSON, so that a study keeps it."""
+
+    refused: Mapping[str, tuple[str, ...]]
+    """Precision -> kinds of nodes that are not taken, which no file may add to."""
+    rounding: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    parts: tuple[int, ...] = ()
+    """Places of those parts of the space that are tried."""
+    left_out: tuple[str, ...] = ()
+
+    def stored(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"refused": self.refused, "rounding": self.rounding, "parts": self.parts, "left_out": self.left_out}
+
+
+def within(space: Space, subject: Subject, known: Mapping[str, Any] | None) -> tuple[Space, Reach]:
+    """The part of a space whose files the target takes.
+
+    Of the precisions those stay of which the target refuses fewest kinds of nodes (none, if there are such); of
+    conversions and factors those that add no kind. What only makes tensors smaller changes no node.
+
+    Args:
+        space: With a target in its goals.
+        subject: The task.
+        known: What an earlier process found out about the same study.
+
+    Raises:
+        UsageError: The target takes nothing of the model, or the file has no fixed sizes and must have.
+    """
+    reach = _measured(space, subject) if known is None else Reach(**known)
+    kept = tuple(word for word in space.precisions if word in reach.refused)
+    narrowed = replace(
+        space,
+        parts=tuple(space.parts[place] for place in reach.parts),
+        precisions=kept,
+        left_out=(*space.left_out, *reach.left_out),
+        rounding={word: {**space.rounding.get(word, {}), **reach.rounding.get(word, {})} for word in kept},
+        not_taken=reach.refused,
+    )
+    return narrowed, reach
+
+
+def kinds(refusals: Iterable[Refusal]) -> tuple[str, ...]:
+    """Operators that are not taken, with the reason."""
+    return tuple(sorted({f"{refusal.operator} ({refusal.reason})" for refusal in refusals}))
+
+
+def refuse_more(space: Space, word: str, refusals: Iterable[Refusal]) -> None:
+    """Raise `ExportError` if the target does not take a kind of node that the original in this precision has not."""
+    more = sorted(set(kinds(refusals)) - set(space.not_taken.get(word, ())))
+    if more:
+        raise ExportError(f"{space.goals.target} does not take {', '.join(more)}")
+
+
+def _measured(space: Space, subject: Subject) -> Reach:
+    assert space.goals.target is not None
+    target = targets.get(space.goals.target)
+    state = subject.state()
+    found: dict[str, tuple[str, ...]] = {}
+    rounding: dict[str, dict[str, Any]] = {}
+    left_out: list[str] = []
+    for word in space.precisions:
+        subject.progress.say(f"asking what {target.name} takes: {word}")
+        best = _best_way(space, subject, state, target, word)
+        if isinstance(best, str):
+            left_out.append(f"precision {word}: {best}")
+        else:
+            found[word], rounding[word] = best
+    _refuse_hopeless(found, target, left_out)
+    fewest = min(len(refused) for refused in found.values())
+    for word, refused in found.items():
+        if len(refused) > fewest:
+            left_out.append(f"precision {word}: {target.name} does not take {', '.join(refused)}")
+    kept = {word: refused for word, refused in found.items() if len(refused) == fewest}
+    if fewest:
+        not_taken = ", ".join(next(iter(kept.values())))
+        happens = "does not run there" if target.takes is None else "runs on the CPU"
+        left_out.append(f"{target.name} does not take all of the original: {not_taken}; that part {happens}")
+    parts = _parts(space, subject, target, kept, rounding, left_out)
+    return Reach(kept, {word: rounding[word] for word in kept if rounding[word]}, parts, tuple(left_out))
+
+
+def _best_way(
+    space: Space, subject: Subject, state: State, target: targets.Target, word: str
+) -> tuple[tuple[str, ...], dict[str, Any]] | str:
+    """What is refused, and the options of `rounding` with which fewest is; or why there is no such file."""
+    tried: list[tuple[tuple[str, ...], dict[str, Any]]] = []
+    reason = ""
+    for way in _WAYS if word in _ROUNDED and len(space.precisions) > 1 else ("",):
+        options = {"quantize_for": way} if way else {}
+        try:
+            own = {**space.rounding.get(word, {}), **options}
+            stored = Precision(word, _BITS if word == "mixed" else None)
+            export = replace(space, rounding={word: own}).exported_as(stored)
+            refused = kinds(files.refused_by(target, subject, state, export))
+        except (CompressorError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            continue
+        if not refused:
+            return refused, options
+        tried.append((refused, options))
+    return min(tried, key=lambda one: len(one[0])) if tried else f"no such file: {reason}"
+
+
+def _refuse_hopeless(found: Mapping[str, tuple[str, ...]], target: targets.Target, left_out: list[str]) -> None:
+    """Raise if no file could be made, or none is of any use there."""
+    if not found:
+        raise UsageError(f"no file for {target.name} can be made; {'; '.join(left_out)}", hint="leave --target out")
+    if all(any(OPEN_SIZE in kind for kind in refused) for refused in found.values()):
+        raise UsageError(
+            f"{target.name} takes fixed sizes only, and the file has open ones",
+            hint="give all of them with --shape, such as --shape batch=1 --shape time=32",
+        )
+    if target.takes is None and all(found.values()):
+        refused = ", ".join(sorted(found.values(), key=len)[0])
+        raise UsageError(
+            f"{target.name} does not take {refused} of this model",
+            hint=f"`compressor check FILE.onnx --target {target.name} --fix` may help, or `--format {target.name}`",
+        )
+
+
+def _parts(
+    space: Space,
+    subject: Subject,
+    target: targets.Target,
+    kept: Mapping[str, tuple[str, ...]],
+    rounding: Mapping[str, Mapping[str, Any]],
+    left_out: list[str],
+) -> tuple[int, ...]:
+    """Places of the parts whose files have no kind of node that is refused and that the original has not."""
+    word = next(iter(kept))
+    export = replace(space, rounding={word: {**space.rounding.get(word, {}), **rounding[word]}}).exported_as(
+        Precision(word, _BITS if word == "mixed" else None)
+    )
+    good = []
+    for place, part in enumerate(space.parts):
+        if isinstance(part, (Removal, HeadRemoval)):
+            good.append(place)
+            continue
+        name = part.knobs[0].name
+        point = {knob.name: knob.words[-1] if knob.words else knob.at(0.5) for knob in part.knobs}
+        subject.progress.say(f"asking what {target.name} takes: {name}")
+        context, state = subject.context(), subject.state()
+        try:
+            for step in part.steps(point):
+                state = carried_out(METHODS[step["method"]].model_validate(step), state, context).state
+            more = set(kinds(files.refused_by(target, subject, state, export))) - set(kept[word])
+        except CompressorError:  # it may be possible at another place of the space; the file is checked again there
+            more = set()
+        if more:
+            left_out.append(f"{name}: {target.name} does not take {', '.join(sorted(more))}")
+        else:
+            good.append(place)
+    return tuple(good)

@@ -1,0 +1,59 @@
+"""Points of a space and the recipes that they stand for."""
+
+import pytest
+
+from compressor.errors import RecipeErrors
+from compressor.studies.search.goals import Goals, load
+from compressor.studies.search.parts import HeadRemoval, Removal, Retraining
+from compressor.studies.search.space import Space
+
+WORDS = ("float32", "int8", "mixed")
+PARTS = (Removal("units", (("rnn",),), ((12,),), None), HeadRemoval(4))
+RETRAINING = Retraining(16, 160, 4, "kl", ("0.5", "1.0"))
+
+
+def space(**goals):
+    return Space(Goals(max_drop=0.01, **goals), PARTS, RETRAINING, WORDS, ())
+
+
+def point(**knobs):
+    return space().seeds()[0] | knobs
+
+
+def test_knobs_that_do_nothing_make_no_other_point():
+    one = point(units=0.0, heads=0.0, precision="int8", bits=3.0, lr=1e-3)
+    other = point(units=0.01, heads=0.1, precision="int8", bits=6.0, lr=2e-3, **{"heads.scope": "global"})
+    assert space().canonical(one) == space().canonical(other)
+    assert space().recipe(one, 1).steps == ()
+
+
+def test_knobs_that_do_something_stay():
+    one = space().canonical(point(units=0.5, precision="mixed", bits=3.0, lr=1e-3, batches=20))
+    assert (one["units"], one["bits"], one["lr"], one["batches"]) == (0.5, 3.0, 1e-3, 20)
+    export = space().export(one)
+    assert (export.precision, export.rounding.bits) == ("mixed", 3.0)
+
+
+def test_the_seeds_are_recipes_each_once_with_mixed_bits_too():
+    seeds = space().seeds()
+    recipes = [space().recipe(one, 0).sha256() for one in seeds]
+    assert len(set(recipes)) == len(recipes)
+    assert {one["bits"] for one in seeds if one["precision"] == "mixed"} == {4.5, 3.5}
+
+
+def test_a_precision_of_the_goals_stays_with_its_bits():
+    given = {"exports": [{"format": "onnx", "precision": "mixed", "rounding": {"bits": 3.25}}]}
+    kept = Space(Goals.model_validate({"max_drop": 0.01, **given}), PARTS, RETRAINING, ("mixed",), ())
+    assert "bits" not in [knob.name for knob in kept.knobs]
+    assert kept.stored(kept.seeds()[0]).bits == 3.25
+    assert kept.export(kept.seeds()[0]).rounding.bits == 3.25
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"target": "qnm"}, "unknown target `qnm`"), ({"target": "mnn", "exports": [{"format": "mnn"}]}, "`target` out")],
+)
+def test_targets_that_have_no_table_for_the_file_are_refused(options, said):
+    with pytest.raises(RecipeErrors) as caught:
+        load(None, [("--max-drop", "max_drop", 0.01), *((f"--{key}", key, value) for key, value in options.items())])
+    assert said in caught.value.render()
