@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
@@ -14,7 +15,6 @@ from compressor.runtimes import child
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 _SECONDS = 1800
 
@@ -37,6 +37,36 @@ def install_python(python: Path, requirements: Sequence[str], *, dependencies: b
         what=f"the installation of {title}",
         hint=f"it needs a package index that has {', '.join(requirements)} for this Python and processor",
     )
+
+
+def install_for_machine(into: Path, requirements: Sequence[str], *, machine: str, python: str, title: str) -> None:
+    """Put the wheels of another processor into a folder; nothing of them is run.
+
+    Args:
+        into: The folder.
+        requirements: What is installed, with all that it depends on.
+        machine: Of Linux, such as `aarch64`.
+        python: Version of the interpreter that will import them, such as `3.13`.
+        title: What they are, for the message.
+
+    Raises:
+        ExportError: There is no installer, or it fails; the message holds its last lines.
+    """
+    command = installer(Path(sys.executable))
+    if Path(command[0]).stem == "uv":
+        platform = ["--python-platform", f"{machine}-manylinux_2_28"]
+    else:
+        names = [f"manylinux_2_{minor}_{machine}" for minor in (28, 27, 17)] + [f"manylinux2014_{machine}"]
+        abis = (f"cp{python.replace('.', '')}", "abi3", "none")
+        platform = [part for name in names for part in ("--platform", name)]
+        platform += ["--implementation", "cp", *(part for abi in abis for part in ("--abi", abi))]
+    child.run(
+        [*command, "--quiet", "--only-binary", ":all:", "--target", str(into), "--python-version", python, *platform,
+         *requirements],
+        seconds=_SECONDS,
+        what=f"the installation of {title}",
+        hint=f"is the network reachable, and are there wheels of {', '.join(requirements)} for {machine}?",
+    )  # fmt: skip
 
 
 def installer(python: Path) -> list[str]:

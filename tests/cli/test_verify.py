@@ -13,8 +13,11 @@ from onnxruntime.quantization import quantize_dynamic
 
 from compressor.cli import verify
 from compressor.errors import CompressorError, UsageError
+from compressor.formats import Job
 from compressor.runtimes.emulation import machine as emulated
+from exporters.onnx import Options, export
 from tests.cli.conftest import call
+from tests.exporters.conftest import features_task
 
 STAND_IN = """
     #!{python} -P
@@ -144,10 +147,6 @@ def test_a_file_that_rounds_may_be_off_by_a_part_of_its_largest_output_and_no_mo
 
 
 def test_a_step_file_is_compared_with_states_that_hold_something(tmp_path):
-    from compressor.formats import Job
-    from exporters.onnx import Options, export
-    from tests.exporters.conftest import features_task
-
     class Net(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -182,9 +181,57 @@ def _machine():
         return None
 
 
+EMULATED = pytest.mark.skipif(_machine() is None, reason="compressor verify --arch aarch64 --setup has not been run")
+
+
 @pytest.mark.qemu
-@pytest.mark.skipif(_machine() is None, reason="compressor verify --arch aarch64 --setup has not been run")
+@pytest.mark.slow
+@EMULATED
 def test_the_real_emulated_runtime_agrees(finished, files):
     out = finished[0]
     result = call("verify", out / "original.onnx", out / "model.onnx", "--arch", "aarch64", "--task", files / "task.py")
     assert (result.code, result.out.count(" agrees")) == (0, 2)
+
+
+class Layers(torch.nn.Module):
+    """A recurrent layer of 40 units and a head over the last position of it."""
+
+    def __init__(self, kind):
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn, self.head = kind(5, 40, batch_first=True), torch.nn.Linear(40, 3)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0])
+
+
+class Attention(torch.nn.Module):
+    """A Transformer's layer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.start = torch.nn.Linear(5, 32)
+        self.layer = torch.nn.TransformerEncoderLayer(32, 4, 48, batch_first=True, dropout=0.0)
+
+    def forward(self, x):
+        return self.layer(self.start(x))
+
+
+@pytest.mark.qemu
+@pytest.mark.slow
+@EMULATED
+def test_float_step_8_bit_4_bit_and_attention_files_give_the_same_numbers_on_aarch64(tmp_path):
+    task = features_task({"y": {0: "batch", 1: "time"}})
+    for name, model, options in (
+        ("float", Layers(torch.nn.GRU), {"stream": True}),
+        ("int8", Layers(torch.nn.LSTM), {"precision": "int8"}),
+        ("int4", Layers(torch.nn.GRU), {"precision": "int4"}),
+        ("attention", Attention(), {}),
+    ):
+        export(Job(model.eval(), task, tmp_path / f"{name}.onnx", Options(**options)))
+    files = sorted(tmp_path.glob("*.onnx"))
+    assert [path.stem for path in files] == ["attention", "float", "float.step", "int4", "int8"]
+    result = call("verify", *files, "--arch", "aarch64", "--length", 9, "--json")
+    assert [entry["agrees"] for entry in json.loads(result.out)] == [True] * 5
+    assert result.code == 0

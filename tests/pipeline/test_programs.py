@@ -18,7 +18,9 @@ from compressor.report import Report
 from compressor.runtimes import environments
 from compressor.runtimes.workers import chromium
 from compressor.task import loading as tasks
+from tests.pipeline import compiled
 from tests.pipeline.test_run import TASK
+from tests.runtimes import headers
 
 RECIPE = """
 schema_version: 1
@@ -99,6 +101,30 @@ def test_a_rehearsal_and_a_later_run_without_programs_leave_none(folder, done):
     chosen = recipe.load(str(folder / "without.yaml"))
     run(chosen, tasks.load(str(folder / "task.py")), copy, device="cpu", quick=True, force=True)
     assert not (copy / "use").exists()
+
+
+CPP = pytest.mark.skipif(
+    None in (compiled.CXX, compiled.library(), headers.find()),
+    reason="needs a C++ compiler, and ONNX Runtime's headers: python -m tests.runtimes.headers",
+)
+
+
+@CPP
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_cpp_program_gives_what_the_file_gives(done, tmp_path, stem):
+    example = json.loads((done / "use" / f"{stem}.example.json").read_text())
+    program = compiled.built(done / "use", stem, tmp_path, headers.find())
+    given = compiled.printed(program, done / f"{stem}.onnx")
+    assert len(given) == len(example["calls"])
+    assert compiled.largest_difference(given, example) < 1e-6
+
+
+@CPP
+def test_the_cpp_program_runs_by_itself(done, tmp_path):
+    shutil.copy(done / "use" / "model.cpp", tmp_path)
+    program = compiled.compiled(tmp_path / "model.cpp", headers.find())
+    ran = subprocess.run([str(program), str(done / "model.onnx")], capture_output=True, text=True, check=True)
+    assert ran.stdout == "logits: 3 numbers\n"
 
 
 WEB = pytest.mark.skipif(environments.locate("web") is None, reason="needs `compressor runtimes install web`")

@@ -9,6 +9,8 @@ import pytest
 
 from compressor.render.programs import LANGUAGES, UNTRIED, File, example_name, programs, unknown_type
 from compressor.report import StateInfo, StreamInfo, StreamInput, StreamOutput, TensorInfo
+from tests.pipeline import compiled
+from tests.runtimes import headers
 
 AWKWARD = 'x"\\$y\n'
 
@@ -68,6 +70,13 @@ def test_the_javascript_program_is_javascript(file, tmp_path):
     path.write_text(programs(file)[f"{file.stem}.mjs"])
     checked = subprocess.run(["node", "--check", str(path)], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.skipif(None in (compiled.CXX, headers.find()), reason="needs `python -m tests.runtimes.headers`")
+@pytest.mark.parametrize("file", FILES)
+def test_the_cpp_program_compiles_without_a_warning(file, tmp_path):
+    (tmp_path / "program.cpp").write_text(programs(file)[f"{file.stem}.cpp"])
+    assert compiled.compiled(tmp_path / "program.cpp", headers.find()).is_file()
 
 
 def test_states_begin_as_the_file_says_and_follow_the_next_outputs():

@@ -43,3 +43,22 @@ def test_without_any_the_remedy_is_named(monkeypatch):
     assert "install uv" in caught.value.hint
     with pytest.raises(ExportError, match="which is not on the path"):
         installing.install_npm(PYTHON, ["x@1"], title="X")
+
+
+@pytest.mark.parametrize(
+    ("programs", "platform"),
+    [
+        (("pip",), ["--platform", "manylinux_2_17_aarch64"]),
+        (("uv",), ["--python-platform", "aarch64-manylinux_2_28"]),
+    ],
+)
+def test_wheels_of_another_processor_are_asked_of_either_installer(monkeypatch, programs, platform):
+    without_pip(monkeypatch, programs)
+    commands = []
+    monkeypatch.setattr(installing.child, "run", lambda command, **_: commands.append(command))
+    installing.install_for_machine(Path("into"), ["x==1"], machine="aarch64", python="3.13", title="X")
+    (command,) = commands
+    assert command[0] == f"/usr/bin/{programs[0]}"
+    assert command[-1] == "x==1"
+    assert ["--target", "into"] in [command[at : at + 2] for at in range(len(command))]
+    assert platform in [command[at : at + 2] for at in range(len(command))]

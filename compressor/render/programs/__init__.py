@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LANGUAGES: Final = {"py": "Python", "mjs": "JavaScript", "cpp": "C++", "kt": "Kotlin", "swift": "Swift"}
 """Ending of a program -> its language."""
-UNTRIED: Final = ("cpp", "kt", "swift")
+UNTRIED: Final = ("kt", "swift")
 """Those that no compiler of this tool's tests has seen; each says so at its head."""
 TYPES: Final = {
     "float32": {"js": "Float32Array", "cpp": "float", "kt": "FloatBuffer", "swift": "float", "fill": "Float"},
@@ -106,12 +106,19 @@ def _templates() -> jinja2.Environment:
     environment.filters["kotlin"] = lambda value: _text(value).replace("$", "\\$")
     environment.filters["shape"] = _shape
     environment.filters["comment"] = _comment
+    environment.filters["numbers"] = _numbers
     return environment
 
 
 def _text(value: str) -> str:
     """A literal that Python, JavaScript, C++ and Swift read alike."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def _numbers(state: StateInfo) -> str:
+    """What a state begins with: `0.5, -1.0`, or `3` of whole numbers, which C++ does not take as `3.0`."""
+    values = (state.initial,) if isinstance(state.initial, float | int) else state.initial
+    return ", ".join(str(value if state.dtype == "float32" else int(value)) for value in values)
 
 
 def _comment(name: str) -> str:
