@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-KINDS = ("recipes", "tasks", "checkpoints", "onnx", "folders", "options")
+KINDS = ("recipes", "tasks", "checkpoints", "onnx", "folders", "options", "searches", "journals")
 CHUNK = 250
 """Inputs that one process tries."""
 DEAD = 240

@@ -197,11 +197,21 @@ def _below(parent: ast.AST, skipped: Collection[str] = ()) -> Iterator[tuple[ast
         if name in skipped:
             continue
         for index, node in enumerate(value if isinstance(value, list) else [value]):
-            if isinstance(node, ast.AST):
+            if isinstance(node, ast.AST) and not _guards(parent, node):
                 for text, new in _of_node(node):
                     edit = _put(value, index, new) if isinstance(value, list) else _set(parent, name, new)
                     yield _placed(node, parent), text, edit
                 yield from _below(node)
+
+
+def _guards(call: ast.AST, keyword: ast.AST) -> bool:
+    """Whether it is `strict` of `zip`: it changes nothing as long as nothing is wrong elsewhere."""
+    return (
+        isinstance(keyword, ast.keyword)
+        and keyword.arg == "strict"
+        and isinstance(call, ast.Call)
+        and ast.unparse(call.func) == "zip"
+    )
 
 
 def _placed(node: ast.AST, parent: ast.AST) -> ast.AST:
@@ -255,8 +265,7 @@ def _of_call(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
         inner = node.args[0] if node.args else node.func.value  # type: ignore[attr-defined]
         yield f"`{_short(node)}` without abs", inner
     for index, keyword in enumerate(node.keywords):
-        guards = name == "zip" and keyword.arg == "strict"  # changes nothing as long as nothing is wrong elsewhere
-        if keyword.arg is not None and not guards:
+        if keyword.arg is not None and not _guards(node, keyword):
             fewer = copy.copy(node)
             fewer.keywords = [*node.keywords[:index], *node.keywords[index + 1 :]]
             yield f"`{_short(node.func)}` without `{keyword.arg}`", fewer

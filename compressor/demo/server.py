@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import socket
 import threading
 from hmac import compare_digest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from compressor.demo import results
 from compressor.errors import CompressorError, UsageError
@@ -34,6 +35,8 @@ _POLICY: Final = (
 )
 _SECONDS: Final = 30.0
 """A connection that says nothing for so long is closed."""
+MOST_CONNECTIONS: Final = 32
+"""At one time; a page opens six."""
 _ANY: Final = "0.0.0.0"
 
 
@@ -61,10 +64,25 @@ class DemoServer(ThreadingHTTPServer):
         self.folder, self.shown, self.told = folder, shown, told
         self.token = secrets.token_urlsafe(12)
         self.writing = threading.Lock()
+        self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
         try:
             super().__init__((host, port), _Answer)
         except OSError as error:
             raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}", hint="give another --port") from error
+
+    def verify_request(self, request: object, client_address: object) -> bool:
+        """Whether there is room for one more: anybody in the network can open connections and say nothing."""
+        return self._free.acquire(blocking=False)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer a connection, and make room."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a connection that breaks is no fault, and a stranger writes nothing on this terminal."""
 
     @property
     def address(self) -> str:
@@ -96,7 +114,7 @@ class _Answer(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if self._below_token() != "results":
             self._refuse(404, b"there is nothing here\n")
-        elif not length.isdecimal() or int(length) > results.MOST_BYTES:
+        elif not re.fullmatch("[0-9]{1,9}", length) or int(length) > results.MOST_BYTES:
             self._refuse(413, b"too large\n")
         else:
             self._take(self.rfile.read(int(length)))

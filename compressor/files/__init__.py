@@ -118,12 +118,15 @@ def destination(path: Path) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of what a file holds, in hexadecimal digits; raises `OutputError` if it cannot be read."""
+    """SHA-256 of what a file holds, in hexadecimal digits; raises `OutputError` if it cannot be read, or is no file."""
     try:
+        kind = path.stat().st_mode
+        if not stat.S_ISREG(kind):
+            raise OutputError(f"{path} cannot be read: it is {_kind_of(kind)}")
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise OutputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # a name with a null byte is a `ValueError`
+        raise OutputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from compressor.errors import OutputError
 from compressor.files import json_object, sha256, write_whole, writing
-from compressor.files.staged import remove_all
+from compressor.files.staged import plain_names, remove_all
 from compressor.task.random_state import random_state, set_random_state
 
 if TYPE_CHECKING:
@@ -195,9 +195,19 @@ class Journal:
                 tensors = {key: content.get_tensor(key).clone() for key in content.keys()}  # noqa: SIM118  # no mapping
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             return None
-        if head is None or set(head) != {"facts", "files", "seconds", "random"}:
+        if head is None or not _is_head(head):
             return None
         return _Known(head, tensors)
+
+
+def _is_head(head: dict[str, Any]) -> bool:
+    """Whether a header has the form of a part; what its facts are is asked later."""
+    if set(head) != {"facts", "files", "seconds", "random"}:
+        return False
+    files, seconds = head["files"], head["seconds"]
+    hashes = isinstance(files, dict) and all(isinstance(content, str) for content in files.values())
+    times = isinstance(seconds, list) and len(seconds) == 2 and all(isinstance(time, float) for time in seconds)
+    return hashes and times and len(plain_names(list(files))) == len(files)
 
 
 @dataclass(frozen=True)
@@ -215,7 +225,7 @@ class _Known:
     def restore(self, device: torch.device) -> None:
         try:
             set_random_state(self.tensors, self.head["random"], device)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise OutputError(
                 f"the journal of the run is damaged: {error}", hint="begin anew with --restart"
             ) from error

@@ -23,6 +23,11 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:,.{decimals}f}"
 
 
+def short(value: object) -> str:
+    """A number of a recipe in as few digits as it needs; anything else as text."""
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
 def metric(value: float) -> str:
     """A metric with four decimals, or four significant digits if that says more."""
     value += 0.0  # no minus before a zero

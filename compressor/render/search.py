@@ -124,15 +124,15 @@ def _step(step: dict[str, object]) -> str:
     match step["method"]:
         case "magnitude":
             ratios = step.get("ratios")
-            shown = {f"{ratio:g}" for ratio in ratios.values()} if isinstance(ratios, dict) else set()
-            return f"units {', '.join(sorted(shown))} by {step['score']}"
+            shown = {form.short(ratio) for ratio in ratios.values()} if isinstance(ratios, dict) else set()
+            return f"units {', '.join(sorted(shown))} by {step.get('score')}"
         case "heads":
-            return f"heads {step['ratio']:g}"
+            return f"heads {form.short(step.get('ratio'))}"
         case "low_rank_attention":
-            return f"rank to {step['parameters']:g}"
+            return f"rank to {form.short(step.get('parameters'))}"
         case "retrain":
-            length = f"{step['epochs']} epochs" if "max_batches" not in step else f"{step['max_batches']} batches"
-            return f"{length}, lr {step['lr']:g}"
+            length = f"{step.get('epochs')} epochs" if "max_batches" not in step else f"{step['max_batches']} batches"
+            return f"{length}, lr {form.short(step.get('lr'))}"
     return str(step["method"])
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compressor.report.document import Document
 from compressor.report.environment import Environment
 from compressor.report.fact import Fact
 from compressor.report.scores import Drop, Score
+
+_Bytes = Annotated[int, Field(ge=0, lt=1 << 60)]
 
 
 class SearchPoint(Fact):
@@ -25,7 +27,7 @@ class SearchPoint(Fact):
     """Of the metric, by the function that the search looks at, at this rung."""
     expected_drop: float | None = None
     """In full, by what retraining gave back elsewhere."""
-    bytes: int | None = None
+    bytes: _Bytes | None = None
     """Of the file; computed below rung 2."""
     latency_ms: float | None = None
     parameters: int | None = None
@@ -39,11 +41,17 @@ class SearchPoint(Fact):
     verdict: str = ""
     """Why it was chosen, or why not."""
 
+    @model_validator(mode="after")
+    def _of_steps(self) -> SearchPoint:
+        if not all(isinstance(step.get("method"), str) for step in self.steps):
+            raise ValueError("each of `steps` must have a `method`")
+        return self
+
 
 class GoalCost(Fact):
     """What one goal costs: the best that is possible in it while all other goals are met."""
 
-    name: str
+    name: Literal["drop", "bytes", "latency"]
     goal: float
     reached: float | None
     """The best value among the points that meet all other goals; None if none does."""
@@ -66,7 +74,7 @@ class SearchReport(Document):
     function: Literal["validate", "evaluate"]
     """Of the task, by which the search measured."""
     original: Score
-    original_bytes: int
+    original_bytes: Annotated[_Bytes, Field(ge=1)]
     """Of the original's file in float32."""
     original_latency_ms: float | None = None
     noise: float = 0.0
@@ -78,7 +86,7 @@ class SearchReport(Document):
     points: tuple[SearchPoint, ...]
     chosen: int | None = None
     """The point that is in `best/`; None if no point meets all goals."""
-    best_bytes: int | None = None
+    best_bytes: Annotated[_Bytes, Field(ge=1)] | None = None
     """Of the file in `best/`."""
     best_drop: Drop | None = None
     """Of the file in `best/`, by `evaluate`."""
@@ -92,6 +100,14 @@ class SearchReport(Document):
     interrupted: bool = False
     notes: tuple[str, ...] = ()
     environment: Environment
+
+    @model_validator(mode="after")
+    def _of_one_search(self) -> SearchReport:
+        known = {point.number for point in self.points}
+        named = [self.chosen, *self.passed_over, *(cost.number for cost in self.costs)]
+        if not known.issuperset(number for number in named if number is not None):
+            raise ValueError("`chosen`, `passed_over` and `costs` must name numbers of `points`")
+        return self
 
     @property
     def frontier(self) -> tuple[SearchPoint, ...]:

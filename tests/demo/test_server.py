@@ -1,14 +1,19 @@
 """Only who has the token gets an answer, only listed files are given, and only results of the page are kept."""
 
+import contextlib
 import http.client
 import json
+import random
+import socket
+import threading
+import time
 from urllib.parse import urlsplit
 
 import pytest
 
 from compressor.demo import results
 from compressor.demo.contents import contents
-from compressor.demo.server import DemoServer
+from compressor.demo.server import MOST_CONNECTIONS, DemoServer
 from compressor.errors import UsageError
 from tests.demo.test_results import sent
 
@@ -79,8 +84,56 @@ def test_what_is_no_result_is_refused_and_nothing_is_written(server, folder, tol
     assert ({path.name for path in folder.iterdir()}, told) == (before, [])
 
 
-def test_a_length_that_is_none_is_refused(server):
-    assert ask(server, "results", sent(), **{"Content-Length": "-5"})[0] == 413
+@pytest.mark.parametrize("length", ["-5", "", "x", "1e3", "+5", "9" * 5000, "0x10", "1_0"])
+def test_a_length_that_is_none_is_refused(server, length):
+    assert ask(server, "results", sent(), **{"Content-Length": length})[0] == 413
+
+
+def said(server, content):
+    """What a server answers to bytes that may be no HTTP at all; empty if it closes the connection."""
+    place = urlsplit(server.address)
+    with socket.create_connection((place.hostname, place.port), timeout=20) as connection:
+        connection.sendall(content)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+
+def test_nothing_that_a_stranger_sends_stops_it_or_reaches_the_terminal(server, folder, told, capfd):
+    draw, before = random.Random(3), {path.name for path in folder.iterdir()}
+    post = b"POST " + urlsplit(server.address).path.encode() + b"results HTTP/1.1\r\n"
+    heads = [b"", b"GET / HTTP/9.9\r\n\r\n", b"GET /" + b"a" * 70_000, b"\x16\x03\x01" + draw.randbytes(200)]
+    heads += [
+        b"GET /\x1b]52;c;eA==\x07 HTTP/1.1\r\n\r\n",
+        b"DELETE / HTTP/1.1\r\n\r\n",
+        b"GET /\xff\xfe/ HTTP/1.1\r\n\r\n",
+    ]
+    heads += [
+        post + b"Content-Length: 900\r\n\r\nshort",
+        post + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    ]
+    heads += [post + b"Content-Length: 60000\r\n\r\n" + b"[" * 60_000, b"A: b\r\n" * 300]
+    heads += [draw.randbytes(draw.randrange(1, 400)) for _ in range(30)]
+    for head in heads:
+        assert not said(server, head).startswith(b"HTTP/1.1 200")
+    assert ask(server, "facts.json")[0] == 200
+    assert ({path.name for path in folder.iterdir()}, told) == (before, [])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_connections_that_say_nothing_take_no_more_than_there_is_room_for(server):
+    place = urlsplit(server.address)
+    with contextlib.ExitStack() as stack:
+        for _ in range(MOST_CONNECTIONS + 8):
+            stack.enter_context(socket.create_connection((place.hostname, place.port), timeout=20))
+        last = stack.enter_context(socket.create_connection((place.hostname, place.port), timeout=20))
+        assert last.recv(1) == b""
+        assert sum(thread.name.startswith("Thread") for thread in threading.enumerate()) < MOST_CONNECTIONS + 8
+    for _ in range(100):
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if ask(server, "facts.json")[0] == 200:
+                return
+        time.sleep(0.05)
+    pytest.fail("there is no room again")
 
 
 def test_a_port_that_is_taken_is_refused(server, folder, runtime):

@@ -56,7 +56,8 @@ def test_a_hash_is_of_the_bytes(tmp_path):
 
 
 def test_a_file_that_cannot_be_read_for_its_hash_is_named(tmp_path):
-    for name, reason in (("gone", "No such file"), ("", "Is a directory")):
+    os.mkfifo(tmp_path / "pipe")
+    for name, reason in (("gone", "No such file"), ("", "it is a folder"), ("pipe", "it is a device, a pipe")):
         with pytest.raises(OutputError, match=f"cannot be read: {reason}"):
             sha256(tmp_path / name)
 

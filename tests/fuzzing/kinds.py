@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.fuzzing import checkpoints, onnx_files, options, recipes, run_folders
+from tests.fuzzing import checkpoints, journals, onnx_files, options, recipes, run_folders, searches
 from tests.fuzzing.tasks.faults import FAULTS
 from tests.fuzzing.tasks.verdict import case as task_case
 from tests.fuzzing.tasks.verdict import judge as judge_task
@@ -45,8 +45,13 @@ KINDS: dict[str, Callable[[random.Random, Path], Case]] = {
     "onnx": onnx_files.case,
     "folders": run_folders.case,
     "options": options.case,
+    "searches": searches.case,
+    "journals": journals.case,
 }
-_TURN = (*("recipes", "options", "checkpoints", "folders", "onnx") * 3, "tasks", "recipes", "checkpoints")
+_TURN = (
+    *("recipes", "options", "checkpoints", "folders", "onnx", "searches", "journals") * 3,
+    *("tasks", "recipes", "checkpoints"),
+)
 """How often each kind comes up; a task takes as long as ten recipes."""
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import random
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 from compressor import recipe
 from compressor.errors import OutputError
@@ -221,3 +224,44 @@ def test_a_pickle_in_the_place_of_a_part_is_not_loaded(tmp_path):
     path.write_bytes(pickle.dumps(Writes(tmp_path / "ran")))
     assert journal(tmp_path).part("one", form, lambda: 2.5) == 2.5
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": ["model.onnx"]},
+        {"files": {"pipe": "0"}},
+        {"files": {"/dev/zero": "0"}},
+        {"files": {"../kept": "0"}},
+        {"files": {"a\x00b": "0"}},
+        {"files": {"model.onnx": 7}},
+        {"seconds": "long"},
+        {"seconds": [1.0]},
+        {"facts": {"metric": 7}},
+        {"facts": None},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_part_that_was_tampered_with_is_made_again(tmp_path, change):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "model.onnx").write_text("a file")
+    journal = Journal(tmp_path, torch.device("cpu"))
+    form, made = Facts(Score), []
+
+    def make():
+        made.append(1)
+        return Score(metric="accuracy", value=0.5)
+
+    journal.part("metric", form, make, files=lambda _: ["model.onnx"])
+    _tamper(next((tmp_path / "journal").iterdir()), change)
+    journal.files()
+    assert journal.part("metric", form, make).value == 0.5
+    assert len(made) == 2
+
+
+def _tamper(path, change):
+    with safe_open(path, framework="pt") as content:
+        head = json.loads(content.metadata()["part"]) | change
+        tensors = {key: content.get_tensor(key).clone() for key in content.keys()}  # noqa: SIM118  # no mapping
+    path.write_bytes(save(tensors, {"part": json.dumps(head)}))

@@ -63,3 +63,7 @@ def test_a_change_says_which_way_it_went(before, after, expected):
 @given(st.floats(1e-9, 1e12))
 def test_three_significant_digits_are_right_to_half_a_percent(value):
     assert float(form.significant(value).replace(",", "")) == pytest.approx(value, rel=0.0051)
+
+
+def test_a_value_of_a_recipe_is_short_and_anything_else_is_text():
+    assert [form.short(value) for value in (0.5, 3, 1e-3, None, "half")] == ["0.5", "3", "0.001", "None", "half"]

@@ -36,9 +36,9 @@ def figure(report: SearchReport) -> Figure | None:
 
 
 def _drawn(report: SearchReport, shown: list[SearchPoint]) -> str:
-    max_bytes, max_drop = report.goals.get("max_bytes"), report.goals.get("max_drop")
+    max_bytes, max_drop = _goal(report, "max_bytes"), _goal(report, "max_drop")
     canvas = Drawing(_HEIGHT)
-    losses = [0.0, *map(_loss, shown), *([] if max_drop is None else [float(max_drop)])]
+    losses = [0.0, *map(_loss, shown), *([] if max_drop is None else [max_drop])]
     sizes = [report.original_bytes, *(point.bytes or 1 for point in shown)]
     up = value_axis(canvas, *around(losses), bottom=_HEIGHT - BOTTOM)
     across = Scale(*around([math.log10(size) for size in sizes], 0.08), LEFT + 8, WIDTH - 14)
@@ -49,8 +49,8 @@ def _drawn(report: SearchReport, shown: list[SearchPoint]) -> str:
     for count in size_ticks(10**across.low, 10**across.high):
         canvas.text(x(count), _HEIGHT - 6, form.decimal_size(count), anchor="middle")
     if max_drop is not None:
-        _dashes(canvas, (LEFT, up(float(max_drop))), (WIDTH - 4, up(float(max_drop))), f"max_drop {max_drop:g}")
-    if max_bytes is not None and across.low <= math.log10(max_bytes) <= across.high:
+        _dashes(canvas, (LEFT, up(max_drop)), (WIDTH - 4, up(max_drop)), f"max_drop {max_drop:g}")
+    if max_bytes and across.low <= math.log10(max_bytes) <= across.high:
         title = f"max_bytes {form.decimal_size(max_bytes)}"
         _dashes(canvas, (x(max_bytes), 4), (x(max_bytes), _HEIGHT - BOTTOM), title)
     front = [point for point in report.frontier if point in shown]
@@ -85,5 +85,11 @@ def _loss(point: SearchPoint) -> float:
 
 
 def _largest(report: SearchReport, tried: list[SearchPoint]) -> float:
-    goal = report.goals.get("max_drop")
-    return math.inf if not goal else max(_GOALS_SHOWN * float(goal), min(map(_loss, tried)))
+    goal = _goal(report, "max_drop")
+    return math.inf if not goal else max(_GOALS_SHOWN * goal, min(map(_loss, tried)))
+
+
+def _goal(report: SearchReport, name: str) -> float | None:
+    """A goal that is a number; None if there is none."""
+    value = report.goals.get(name)
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e18 else None

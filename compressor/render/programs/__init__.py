@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from compressor.render.programs.literals import comment, literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +82,10 @@ def programs(file: File) -> dict[str, str]:
         "sizes": {state.name: state_shape(state) for state in file.states},
         "class_name": "Stream" if file.stream else "Model",
     }
-    return {f"{file.stem}.{ending}": _templates().get_template(f"{ending}.j2").render(view) for ending in LANGUAGES}
+    return {
+        f"{file.stem}.{ending}": _templates().get_template(f"{ending}.j2").render(view, language=ending)
+        for ending in LANGUAGES
+    }
 
 
 def state_shape(state: StateInfo) -> list[int]:
@@ -102,17 +105,11 @@ def _templates() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # programs, no HTML; what comes from the file goes through `text`
     )
-    environment.filters["text"] = _text
-    environment.filters["kotlin"] = lambda value: _text(value).replace("$", "\\$")
+    environment.filters["text"] = jinja2.pass_context(lambda context, text: literal(text, context["language"]))
     environment.filters["shape"] = _shape
-    environment.filters["comment"] = _comment
+    environment.filters["comment"] = comment
     environment.filters["numbers"] = _numbers
     return environment
-
-
-def _text(value: str) -> str:
-    """A literal that Python, JavaScript, C++ and Swift read alike."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _numbers(state: StateInfo) -> str:
@@ -121,12 +118,7 @@ def _numbers(state: StateInfo) -> str:
     return ", ".join(str(value if state.dtype == "float32" else int(value)) for value in values)
 
 
-def _comment(name: str) -> str:
-    """A name inside a comment, which nothing in it may end."""
-    return re.sub(r"[^\w .:()\[\]-]", "?", name)
-
-
 def _shape(item: TensorInfo) -> str:
     """For a comment: `float32 (batch, time, 7)`."""
-    sizes = ", ".join(_comment(str(size)) for size in item.shape)
+    sizes = ", ".join(comment(str(size)) for size in item.shape)
     return f"{item.dtype} ({sizes}{',' if len(item.shape) == 1 else ''})"

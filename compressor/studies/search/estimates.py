@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from compressor.studies.search.study_facts import damaged_study
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -85,7 +87,8 @@ def estimates(points: Sequence[Trail], goals: Goals, graphs: Graphs) -> list[Est
         assert outcome.drop is not None
         size = outcome.bytes
         if size is None:
-            assert outcome.weight_bytes is not None
+            if outcome.weight_bytes is None:
+                raise damaged_study(f"the size of point {trail.number}")
             size = outcome.weight_bytes + graphs.bytes(trail.precision)
         latency = 0.0
         if goals.times_files:

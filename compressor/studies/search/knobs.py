@@ -44,6 +44,12 @@ class Knob:
         """Whether it takes whole numbers."""
         return self.step == 1
 
+    def takes(self, value: Value) -> bool:
+        """Whether it can have this value."""
+        if self.words:
+            return value in self.words
+        return isinstance(value, (int, float)) and self.low - 1e-9 <= value <= self.high + 1e-9
+
     def at(self, place: float) -> Value:
         """The value at a place from 0 (the lowest) to 1 (the highest)."""
         if self.words:

@@ -50,7 +50,7 @@ def made(worker: Worker, view: View, place: Place, finals: Finals, *, interrupte
     """The facts of a search."""
     chosen = finals.chosen
     goals, subject, space = worker.space.goals, worker.evaluator.subject, worker.space
-    facts = worker.store.facts()
+    file = worker.original
     front = {estimate.number for estimate in best_known(view, goals)}
     found = candidates(view, goals)
     final = None if chosen is None else chosen.report.compressed[0]
@@ -62,8 +62,8 @@ def made(worker: Worker, view: View, place: Place, finals: Finals, *, interrupte
         objective=goals.objective,
         function="validate" if subject.validates else "evaluate",
         original=subject.original.score,
-        original_bytes=facts["original"]["bytes"],
-        original_latency_ms=facts["original"]["latency_ms"],
+        original_bytes=file.bytes,
+        original_latency_ms=file.latency_ms,
         noise=subject.noise,
         space=tuple(space.described()),
         left_out=space.left_out,

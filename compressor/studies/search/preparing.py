@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,7 +11,6 @@ from compressor.errors import OutputError, UsageError
 from compressor.pipeline import fingerprints
 from compressor.pipeline.environment import find_device
 from compressor.progress import Progress, Silent
-from compressor.report import Fingerprints
 from compressor.studies.search import files
 from compressor.studies.search.bounds import refuse_impossible
 from compressor.studies.search.building import Decisions, build
@@ -20,16 +19,20 @@ from compressor.studies.search.evaluation import Evaluator
 from compressor.studies.search.prediction import Graphs
 from compressor.studies.search.storage import Store
 from compressor.studies.search.stored import weight_bytes
+from compressor.studies.search.study_facts import OriginalFile, StudyFacts, damaged_study
 from compressor.studies.search.subject import Subject
 from compressor.studies.search.telling import Teller
 from compressor.studies.search.worker import Worker
 from compressor.task.loading import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from compressor.report import Fingerprints
     from compressor.studies.search.goals import Goals
     from compressor.studies.search.place import Place
+    from compressor.studies.search.records import Record
+    from compressor.studies.search.space import Space
 
 _SILENT = Silent()
 
@@ -59,24 +62,24 @@ def prepare(
     subject = Subject(task, find_device(place.device), goals.seed, progress, now)
     subject.check()
     store = Store(place.url, goals.name, place.out, shared=place.is_shared)
-    facts = store.facts()
+    facts = StudyFacts.of(store.facts())
     _refuse_other_study(facts, goals, fingerprints.fingerprints(task, subject.model, subject.real), place.task)
-    decided: Decisions = dict(facts.get("decided", {}))
+    decided: Decisions = dict(facts.decided)
     space = build(goals, subject, decided)
-    if "original" not in facts:
+    known = facts.original
+    if known is None:
         progress.say("exporting the original")
-        facts["original"] = _original(goals, subject)
+        known = _original(goals, subject)
     evaluator = Evaluator(subject, space)
-    known = facts["original"]
-    evaluator.largest = known["bytes"]
+    evaluator.largest = known.bytes
     rest = 0.0
-    if goals.times_files:
-        rest = max(0.0, known["latency_ms"] - evaluator.table.of_model(subject.model, subject.task))
-    graphs = Graphs(known["bytes"] - known["weight_bytes"], rest)
-    if "goals" not in facts:
+    if goals.times_files and known.latency_ms is not None:
+        rest = max(0.0, known.latency_ms - evaluator.table.of_model(subject.model, subject.task))
+    graphs = Graphs(known.bytes - known.weight_bytes, rest)
+    if facts.goals is None:
         refuse_impossible(evaluator, graphs.original)
         store.note("decided", decided)
-        store.note("original", facts["original"])
+        store.note("original", known.model_dump(mode="json"))
         print_of = fingerprints.fingerprints(task, subject.model, subject.real)
         store.note("fingerprints", print_of.model_dump(mode="json"))
         store.note("goals", {"key": goals.key()})
@@ -84,37 +87,44 @@ def prepare(
     if saved:
         progress.say(f"{saved} results of an earlier worker, which the storage could not take then, are saved")
     records = store.records()
+    _refuse_other_points(space, records)
     spent = sum(record.outcome.seconds for record in records if record.outcome)
-    clock = Clock(
-        goals.seconds, spent=spent / place.jobs, final=2 * facts["original"]["seconds"], now=now, started=started
-    )
-    return Worker(store, space, evaluator, clock, graphs, name=name, told=Teller(goals, clock, progress).told)
+    clock = Clock(goals.seconds, spent=spent / place.jobs, final=2 * known.seconds, now=now, started=started)
+    return Worker(store, space, evaluator, clock, graphs, known, name=name, told=Teller(goals, clock, progress).told)
 
 
-def _original(goals: Goals, subject: Subject) -> dict[str, Any]:
+def _original(goals: Goals, subject: Subject) -> OriginalFile:
     """Bytes of the original's file, and its latency if that counts."""
     started = time.perf_counter()
     with torch.random.fork_rng():
         written = files.write(subject, subject.state(), goals.exports[0].unrounded(), timed=goals.times_files)
-    return {
-        "bytes": written.bytes,
-        "weight_bytes": weight_bytes(subject.model, {}, "float32"),
-        "latency_ms": written.latency_ms,
-        "seconds": time.perf_counter() - started,
-    }
+    return OriginalFile(
+        bytes=written.bytes,
+        weight_bytes=weight_bytes(subject.model, {}, "float32"),
+        latency_ms=written.latency_ms,
+        seconds=time.perf_counter() - started,
+    )
 
 
-def _refuse_other_study(facts: dict[str, Any], goals: Goals, now: Fingerprints, task: str) -> None:
+def _refuse_other_study(facts: StudyFacts, goals: Goals, now: Fingerprints, task: str) -> None:
     """Raise if a study of this name has other goals, or was made of another model, other data or versions."""
-    if not facts.get("goals"):
+    if facts.goals is None or facts.fingerprints is None:
         return
-    if facts["goals"]["key"] != goals.key():
+    if facts.goals.key != goals.key():
         raise UsageError(
             f"the storage holds a study `{goals.name}` for other goals",
             hint="give this one another name with --name; only time and trials may change",
         )
-    changed = fingerprints.changes(Fingerprints.model_validate(facts["fingerprints"]), now, task.partition(":")[0])
+    changed = fingerprints.changes(facts.fingerprints, now, task.partition(":")[0])
     if changed:
         raise OutputError(
             f"the study cannot go on: {'; '.join(changed)}", hint="choose another --out: earlier results do not hold"
         )
+
+
+def _refuse_other_points(space: Space, records: Sequence[Record]) -> None:
+    """Raise if a trial is none of this space: its recipe could not be made."""
+    numbers = {record.number for record in records}
+    for record in records:
+        if record.point_number not in numbers or not space.holds(record.point):
+            raise damaged_study(f"trial {record.number}")

@@ -65,6 +65,12 @@ class Space:
         """Whether the goals' export gives the precision."""
         return "precision" in self.goals.exports[0].model_fields_set
 
+    def holds(self, point: Point) -> bool:
+        """Whether a point gives every knob a value that it can have, and nothing else."""
+        return set(point) == {knob.name for knob in self.knobs} and all(
+            knob.takes(point[knob.name]) for knob in self.knobs
+        )
+
     def export(self, point: Point) -> ExportOptions:
         """How the file of a point is written."""
         return self.exported_as(self.stored(point))

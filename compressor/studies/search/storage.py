@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import Field
 
 from compressor.errors import CompressorError, UsageError
-from compressor.files import write_whole
+from compressor.files import read_text, write_whole
+from compressor.report.fact import Fact
 from compressor.studies.search.heartbeat import beating
 from compressor.studies.search.outcomes import Outcome
 from compressor.studies.search.records import Record
+from compressor.studies.search.study_facts import damaged_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +43,16 @@ PATIENCE: Final = 30.0
 """Seconds for which a storage that does not answer is asked again."""
 PENDING: Final = "unsaved"
 """Folder for results that the storage could not take."""
+_UNREADABLE: Final = (
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+)
+"""What Optuna raises on values that it has not written."""
 Answer = TypeVar("Answer")
 
 
@@ -64,7 +79,7 @@ class Store:
         self._storage = _opened(self.url, shared=shared)
         self._silent: dict[int, float] = {}
         """Trials whose workers gave no sign of life yet -> when they were first seen, in this process' own time."""
-        self.study_id = self._study()
+        self.study_id = self._asked(self._study)
 
     def close(self) -> None:
         """Close the connections to the storage."""
@@ -83,7 +98,7 @@ class Store:
             return int(self._storage.get_study_id_from_name(self.name))
 
     def facts(self) -> dict[str, Any]:
-        """What is known of the whole study."""
+        """What is known of the whole study, unchecked (see `StudyFacts`)."""
         return dict(self._asked(lambda: self._storage.get_study_user_attrs(self.study_id)))
 
     def note(self, key: str, value: Any) -> None:
@@ -91,9 +106,13 @@ class Store:
         self._asked(lambda: self._storage.set_study_user_attr(self.study_id, key, value))
 
     def records(self) -> list[Record]:
-        """Every trial, in the order of their numbers."""
-        trials = self._asked(lambda: self._storage.get_all_trials(self.study_id, deepcopy=False))
-        return [_record(trial) for trial in sorted(trials, key=lambda trial: trial.number)]
+        """Every trial, in the order of their numbers; raises `UsageError` if one is none of a search."""
+        trials = self._asked(
+            lambda: sorted(
+                self._storage.get_all_trials(self.study_id, deepcopy=False), key=lambda trial: int(trial.number)
+            )
+        )
+        return [_record(trial) for trial in trials]
 
     def begin(self, space: Space, point: Point, rung: Rung, origin: str, point_number: int | None = None) -> int | None:
         """Begin a trial; its number, or None if another worker does the same already."""
@@ -164,10 +183,23 @@ class Store:
             self._asked(lambda: self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values))
 
     def save_pending(self) -> int:
-        """Save results that an earlier process could not; how many there were."""
+        """Save results that an earlier process could not; how many there were.
+
+        Raises:
+            UsageError: A file there is none of them.
+        """
         paths = sorted((self.folder / PENDING).glob("*.json"))
+        known = {record.number for record in self.records()} if paths else set()
         for path in paths:
-            self.finish(int(path.stem), Outcome.model_validate_json(path.read_bytes()))
+            hint = "remove it; its trial is then done again"
+            text = read_text(path, UsageError, hint=hint)
+            try:
+                number, outcome = int(path.stem), Outcome.model_validate_json(text)
+                if number not in known:
+                    raise ValueError(f"there is no trial {number}")
+            except ValueError as error:
+                raise UsageError(f"{path} is no result of this study", hint=hint) from error
+            self.finish(number, outcome)
         return len(paths)
 
     def give_up(self, number: int, *, double: bool = False) -> None:
@@ -227,6 +259,7 @@ class Store:
 
         Raises:
             StorageGoneError: It did not answer within `PATIENCE` seconds, or its file is gone.
+            UsageError: What it holds is damaged, so that asking again is of no use.
         """
         from optuna.exceptions import StorageInternalError
         from sqlalchemy.exc import SQLAlchemyError
@@ -237,6 +270,8 @@ class Store:
                 self._refuse_missing_file()
                 return question()
             except (SQLAlchemyError, StorageInternalError) as error:
+                if _is_damaged(error):
+                    raise damaged_study(f"the storage {shown(self.url)} ({_reason(error)})") from error
                 if time.monotonic() + pause > deadline:
                     raise StorageGoneError(
                         f"the storage {shown(self.url)} does not answer: {_reason(error)}",
@@ -245,6 +280,8 @@ class Store:
                 self._storage.remove_session()
                 time.sleep(pause)
                 pause *= 2
+            except _UNREADABLE as error:
+                raise damaged_study(f"the storage {shown(self.url)} ({type(error).__name__}: {error})") from error
 
     def _refuse_missing_file(self) -> None:
         """A file that was removed under an open connection takes what is written and keeps nothing."""
@@ -256,20 +293,44 @@ class Store:
             )
 
 
+def _is_damaged(error: BaseException | None) -> bool:
+    """Whether a file of SQLite is none, or lacks tables of a study."""
+    while error is not None:
+        own = getattr(error, "orig", None) or error
+        if isinstance(own, sqlite3.DatabaseError):
+            return not isinstance(own, sqlite3.OperationalError) or "no such" in str(own)  # table or column
+        error = error.__cause__
+    return False
+
+
+class _Noted(Fact):
+    """The attributes of a trial."""
+
+    rung: Literal[0, 1, 2]
+    origin: str = ""
+    precision: str | None = None
+    point: Annotated[int, Field(ge=0)] | None = None
+    outcome: Outcome | None = None
+    double: bool = False
+    alive: bool = False
+
+
 def _record(trial: FrozenTrial) -> Record:
-    attributes = trial.user_attrs
-    outcome = attributes.get("outcome")
+    try:
+        noted = _Noted.model_validate_json(json.dumps(trial.user_attrs))
+    except (ValueError, RecursionError) as error:
+        raise damaged_study(f"trial {trial.number}") from error
     finished = trial.state.is_finished()
     return Record(
         number=trial.number,
-        point_number=attributes.get("point", trial.number),
-        rung=attributes["rung"],
+        point_number=trial.number if noted.point is None else noted.point,
+        rung=noted.rung,
         point=dict(trial.params),
-        state="running" if not finished else "lost" if outcome is None else "done",
-        outcome=None if outcome is None else Outcome.model_validate_json(json.dumps(outcome)),
-        precision=attributes.get("precision"),
-        origin=attributes.get("origin", ""),
-        is_double=attributes.get("double", False),
+        state="running" if not finished else "lost" if noted.outcome is None else "done",
+        outcome=noted.outcome,
+        precision=noted.precision,
+        origin=noted.origin,
+        is_double=noted.double,
     )
 
 

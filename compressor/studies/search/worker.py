@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from compressor.studies.search.records import Record, Trail
     from compressor.studies.search.space import Rung, Space
     from compressor.studies.search.storage import Store
+    from compressor.studies.search.study_facts import OriginalFile
 
 
 _SPARES: Final = 4
@@ -65,6 +66,7 @@ class Worker:
     clock: Clock
     graphs: Graphs
     """Of the original."""
+    original: OriginalFile
     name: str = ""
     """Of several workers; they draw different points."""
     interrupted: bool = False

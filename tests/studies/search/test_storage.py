@@ -15,6 +15,7 @@ from compressor.studies.search.parts import Removal
 from compressor.studies.search.sampling import draw, lost_points
 from compressor.studies.search.space import Space
 from compressor.studies.search.storage import StorageGoneError, Store, shown
+from compressor.studies.search.study_facts import StudyFacts
 
 GOALS = Goals(max_drop=0.01, exports=(options_of("onnx"),))
 SPACE = Space(GOALS, (Removal("units", (("rnn",),), ((8,),), None),), None, ("float32", "int8"), ())
@@ -124,3 +125,59 @@ def test_the_same_records_give_the_same_next_point_in_any_process(tmp_path):
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(next_point, range(2))
     assert first == second
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "update trials set number = null",
+        "update trial_user_attributes set value_json = '7' where key = 'rung'",
+        "update trial_user_attributes set value_json = '{\"drop\": 1}' where key = 'outcome'",
+        "delete from trial_user_attributes where key = 'rung'",
+        "update trial_params set distribution_json = '{}'",
+        "update trial_params set param_value = 9e999",
+    ],
+)
+def test_a_study_that_was_tampered_with_is_refused_at_once(tmp_path, sql):
+    store = opened(tmp_path)
+    store.finish(store.begin(SPACE, POINT, 0, "seed"), DONE)
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
+        database.execute(sql)
+    with pytest.raises(UsageError, match="the study is damaged"):
+        opened(tmp_path).records()
+
+
+@pytest.mark.parametrize(("name", "text"), [("x", "{}"), ("99", "{}"), ("0", "[]"), ("0", "[" * 50_000), ("0", "{")])
+def test_an_unsaved_result_that_is_none_is_refused_with_what_to_do(tmp_path, name, text):
+    store = opened(tmp_path)
+    store.begin(SPACE, POINT, 0, "seed")
+    (tmp_path / "unsaved").mkdir()
+    (tmp_path / "unsaved" / f"{name}.json").write_text(text)
+    with pytest.raises(UsageError, match="is no result of this study") as caught:
+        store.save_pending()
+    assert caught.value.hint == "remove it; its trial is then done again"
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        {"goals": {"key": "a"}},
+        {"goals": 7},
+        {"original": {"bytes": -1, "weight_bytes": 1, "latency_ms": None, "seconds": 1.0}},
+        {"original": {"bytes": 1, "weight_bytes": 1, "latency_ms": float("nan"), "seconds": 1.0}},
+        {"decided": {"batches": "many"}},
+        {"more": 1},
+    ],
+)
+def test_facts_that_no_search_notes_are_refused(noted):
+    with pytest.raises(UsageError, match="the study is damaged: what it notes"):
+        StudyFacts.of(noted)
+
+
+def test_a_point_of_another_space_is_none_of_this_one():
+    assert SPACE.holds(POINT)
+    assert not SPACE.holds(POINT | {"more": 1})
+    assert not SPACE.holds(POINT | {"units": 7.0})
+    assert not SPACE.holds(POINT | {"precision": "int2"})
+    assert not SPACE.holds({})
