@@ -45,7 +45,8 @@ def probe(
         typer.Option(
             "--architectures",
             metavar="A,B",
-            help="Compare two without a task: attention, aaren, rnn_tanh, rnn_relu, gru, lstm, fsmn, lssl, para_rnn.",
+            help="Compare two without a task: attention, aaren, rnn_tanh, rnn_relu, gru, lstm, fsmn, lssl, para_rnn, "
+            "additive.",
             show_default=False,
         ),
     ] = None,
@@ -61,7 +62,9 @@ def probe(
     ] = False,
     more: Annotated[
         list[str] | None,
-        typer.Option("--more", metavar="WORD", help="Train these tasks as well: selectivity.", show_default=False),
+        typer.Option(
+            "--more", metavar="WORD", help="Train these tasks as well: selectivity, icll.", show_default=False
+        ),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, max=100, metavar="N", help="[default: 3, or 5 with --thorough]")

@@ -32,6 +32,12 @@ class Options(Protocol):
     @property
     def oscillators(self) -> int: ...  # noqa: D102
     @property
+    def heads(self) -> int: ...  # noqa: D102
+    @property
+    def keys(self) -> int: ...  # noqa: D102
+    @property
+    def forget(self) -> bool: ...  # noqa: D102
+    @property
     def cell(self) -> str | None: ...  # noqa: D102
     @property
     def clip(self) -> float: ...  # noqa: D102
@@ -56,6 +62,8 @@ def note(step: Options, old: Any) -> str:
         return f"{kind} to fsmn: a memory of {span} positions a layer{ahead}"
     if step.to == "lssl":
         return f"{kind} to lssl: {step.oscillators} oscillators a channel"
+    if step.to == "additive":
+        return f"{kind} to additive: {step.heads} heads of {step.keys} running averages"
     return f"{kind} to a diagonal {_cell(step, old).upper()}"
 
 
@@ -78,9 +86,15 @@ def _para_rnn(step: Options, old: Any, outputs: int) -> dict[str, Any]:
     return {"hidden": step.hidden or outputs, "cell": _cell(step, old), "clip": step.clip}
 
 
+def _additive(step: Options, old: Any, outputs: int) -> dict[str, Any]:
+    values = max(1, (step.projection or max(1, outputs // 2)) // step.heads)
+    sizes = {"heads": step.heads, "keys": step.keys, "values": values}
+    return {**sizes, "hidden": step.hidden or outputs, "forget": step.forget}
+
+
 def _cell(step: Options, old: Any) -> str:
     """With a cell state if the old layer has one."""
     return step.cell or ("lstm" if len(cell_of(old).states) > 1 else "gru")
 
 
-_OPTIONS = {"fsmn": _fsmn, "lssl": _lssl, "para_rnn": _para_rnn}
+_OPTIONS = {"fsmn": _fsmn, "lssl": _lssl, "para_rnn": _para_rnn, "additive": _additive}

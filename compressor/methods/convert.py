@@ -42,9 +42,10 @@ _REMEDY = "a converted layer starts from zeros and gives no `c_n`: name the laye
 
 _FSMN = ("fsmn",)
 OWN_OPTIONS = {
-    "projection": ("fsmn", "lssl"),
+    "projection": ("fsmn", "lssl", "additive"),
     **dict.fromkeys(("order", "dilations", "lookahead"), _FSMN),
     "oscillators": ("lssl",),
+    **dict.fromkeys(("heads", "keys", "forget"), ("additive",)),
     **dict.fromkeys(("cell", "clip"), ("para_rnn",)),
 }
 """Option -> the only targets that have it."""
@@ -57,8 +58,10 @@ class Convert(Method):
     taken by accelerators, a fixed memory of `(order - 1) * sum(dilations)` positions. What has to be remembered longer
     is lost. `lssl` passes channels through damped oscillators: a long memory, a convolution over the whole sequence or
     a small state, and another sampling rate without training. `para_rnn` is a GRU or LSTM whose units see their own
-    state only: no recurrent matrix, and training over all positions at once. The start is solved for by least squares,
-    then each layer learns by itself from the old one; a `retrain` step has to follow.
+    state only: no recurrent matrix, and training over all positions at once. `additive` keeps running averages of
+    values, weighted by what each position says of itself, and the input chooses among them: no loop, and a memory that
+    fades as slowly as it learns to. The start is solved for by least squares, then each layer learns by itself from the
+    old one; a `retrain` step has to follow.
     """
 
     summary: ClassVar[str] = "replace recurrent layers by others that accelerators run, to be trained by `retrain`"
@@ -66,9 +69,9 @@ class Convert(Method):
     method: Literal["convert"] = "convert"
     """The recipe word."""
 
-    to: Literal["fsmn", "lssl", "para_rnn"]
-    """What replaces the layers: `fsmn`, feedforward sequential memory; `lssl`, a linear state-space layer; or
-    `para_rnn`, a diagonal GRU or LSTM."""
+    to: Literal["fsmn", "lssl", "para_rnn", "additive"]
+    """What replaces the layers: `fsmn`, feedforward sequential memory; `lssl`, a linear state-space layer; `para_rnn`,
+    a diagonal GRU or LSTM; or `additive`, running softmax averages over time."""
 
     targets: Patterns | None = None
     """Globs (or `re:` and a regular expression) on names of recurrent layers or of modules that hold them; all of them
@@ -82,7 +85,7 @@ class Convert(Method):
     out."""
 
     projection: Annotated[int, Field(ge=1, le=65536)] | None = None
-    """With `to: fsmn` and `lssl`: channels that have a memory; half of the layer's outputs if left out."""
+    """With `to: fsmn`, `lssl` and `additive`: channels that have a memory; half of the layer's outputs if left out."""
 
     order: Annotated[int, Field(ge=2, le=1024)] = 20
     """With `to: fsmn`: positions that a memory filters, the current one among them."""
@@ -96,6 +99,16 @@ class Convert(Method):
 
     oscillators: Annotated[int, Field(ge=1, le=4096)] = 4
     """With `to: lssl`: damped oscillators of each channel, two numbers of state each."""
+
+    heads: Annotated[int, Field(ge=1, le=1024)] = 4
+    """With `to: additive`: groups of channels, each with keys of its own; they divide `projection` up."""
+
+    keys: Annotated[int, Field(ge=1, le=1024)] = 8
+    """With `to: additive`: running averages of each head, which the input mixes."""
+
+    forget: bool = True
+    """With `to: additive`: what came long ago fades. `false` weighs all of a sequence alike, so that an endless stream
+    hardly changes any more."""
 
     cell: Literal["gru", "lstm"] | None = None
     """With `to: para_rnn`: which cell; that of the layer if left out, and `gru` instead of an RNN."""
@@ -118,7 +131,7 @@ class Convert(Method):
     def _options_belong_together(self) -> Convert:
         for name, owners in OWN_OPTIONS.items():
             if self.to not in owners:
-                self.refuse_options(name, why=f"belongs to `to: {' and '.join(owners)}`, not to `to: {self.to}`")
+                self.refuse_options(name, why=f"belongs to `to: {_listed(owners)}`, not to `to: {self.to}`")
         if not self.distill_steps:
             self.refuse_options("distill_lr", why="has no effect with `distill_steps: 0`")
         return self
@@ -246,6 +259,10 @@ class Convert(Method):
             progress=context.progress,
             label=f"{name}.{label}" if label else name,
         )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join((", ".join(words[:-1]), words[-1])) if len(words) > 1 else words[0]
 
 
 def _try_out(model: nn.Module, names: Sequence[str], context: Context) -> None:

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from compressor.probing.layers import Mixer
 
 _MIXERS: dict[str, str] = {"attention": "causal attention", "aaren": "Aaren"}
-_TARGETS: dict[str, str] = {"fsmn": "FSMN", "lssl": "state-space layer", "para_rnn": "diagonal RNN"}
+_TARGETS: dict[str, str] = {
+    "fsmn": "FSMN",
+    "lssl": "state-space layer",
+    "para_rnn": "diagonal RNN",
+    "additive": "additive recurrence",
+}
 _CELLS: dict[str, str] = {
     "rnn_tanh": "tanh RNN",
     "rnn_relu": "ReLU RNN",

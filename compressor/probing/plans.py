@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from compressor.probing.associative_recall import AssociativeRecall
+from compressor.probing.in_context import InContextLanguage
 from compressor.probing.long_gap import LongGap
 from compressor.probing.selectivity import Selectivity
 from compressor.probing.state_tracking import StateTracking
@@ -36,7 +37,8 @@ MORE_TASKS: Final[Mapping[str, tuple[ProbeTask, ...]]] = {
         Selectivity(),
         Selectivity(regime="gaps"),
         Selectivity(regime="distractors"),
-    )
+    ),
+    "icll": (InContextLanguage(),),
 }
 """Tasks that are trained if they are asked for: word -> its regimes."""
 

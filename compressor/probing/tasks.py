@@ -71,6 +71,11 @@ class ProbeTask(ABC):
             UsageError: There is no sequence of that length.
         """
 
+    def examine(self, generator: torch.Generator, batch: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """As `draw`, and which answers are right, (batch, length, classes): the target alone, unless a task says more."""
+        tokens, targets = self.draw(generator, batch, length)
+        return tokens, targets, torch.arange(self.classes) == targets[..., None]
+
     def easier(self) -> ProbeTask | None:
         """A form of the task for networks that cannot learn this one; None if none still means it."""
         return None
@@ -90,8 +95,8 @@ def accuracy(
     network: Callable[[Tensor], Tensor], task: ProbeTask, generator: torch.Generator, count: int, length: int
 ) -> float:
     """Share of the scored targets of `count` new sequences that a network, tokens to (B, T, classes), gets right."""
-    tokens, targets = task.draw(generator, count, length)
+    tokens, targets, accepted = task.examine(generator, count, length)
     with torch.no_grad():
         predicted = network(tokens).argmax(-1)  # (B, T)
-    counts = scored(targets)
-    return float((predicted == targets)[counts].double().mean())
+    right = accepted.gather(2, predicted[..., None])[..., 0]
+    return float(right[scored(targets)].double().mean())

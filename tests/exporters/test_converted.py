@@ -9,6 +9,7 @@ from torch import nn
 
 from compressor.errors import ExportError
 from compressor.formats import Job
+from compressor.nn.converted.additive import AdditiveLayer
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.lssl import LsslLayer
 from compressor.nn.converted.para_rnn import ParaLayer
@@ -195,6 +196,43 @@ def test_a_diagonal_layer_is_a_scan_and_its_step_is_plain_and_taken_by_accelerat
         torch.testing.assert_close(Steps(tmp_path / "model.step.onnx")(x), model(x), atol=1e-5, rtol=0)
     for target in ("qnn", "nnapi"):
         taken = survey(onnx.load(tmp_path / "model.step.onnx"), targets.get(target))
+        assert (taken.taken, taken.partitions) == (taken.nodes, 1), taken.refusals
+
+
+class Averages(nn.Module):
+    """Two additive recurrences and a head."""
+
+    def __init__(self, *, forget):
+        super().__init__()
+        sizes = {"heads": 2, "keys": 3, "values": 4, "hidden": 9, "forget": forget}
+        self.rnn = ConvertedRecurrent(
+            [AdditiveLayer(INPUT, 7, **sizes), AdditiveLayer(7, 7, **sizes)],
+            batch_first=True,
+            bidirectional=False,
+            has_cell_state=False,
+            dropout=0.0,
+        )
+        self.head = nn.Linear(7, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("forget", [True, False])
+def test_an_additive_recurrence_is_sums_at_once_whole_and_a_recurrence_step_by_step(tmp_path, forget):
+    torch.manual_seed(0)
+    model, path, fixed = Averages(forget=forget).eval(), tmp_path / "model.onnx", tmp_path / "fixed.onnx"
+    task = RandomTask({"x": TIMED}, {"y": TIMED}, lambda batch, length: (torch.randn(batch, length, INPUT),), model)
+    artifact = export(Job(model, task, path, Options(stream=True)))
+    assert not LOOPS & {*artifact.operators, *artifact.step.operators}
+    x = torch.randn(1, 290, INPUT)
+    with torch.no_grad():
+        torch.testing.assert_close(OnnxFile(path)(x), model(x), atol=1e-5, rtol=0)
+        torch.testing.assert_close(Steps(tmp_path / "model.step.onnx")(x), model(x), atol=1e-5, rtol=0)
+    export(Job(model, task, fixed, Options(shapes={"batch": 1, "time": 11})))
+    for file in (fixed, tmp_path / "model.step.onnx"):
+        taken = survey(onnx.load(file), targets.get("qnn"))
         assert (taken.taken, taken.partitions) == (taken.nodes, 1), taken.refusals
 
 

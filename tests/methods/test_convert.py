@@ -24,7 +24,8 @@ from tests.surgery import topologies
 from tests.surgery.topologies import CELLS, INPUT
 
 QUICK = {"distill_steps": 0, "order": 3}
-TARGETS = {"fsmn": QUICK, "lssl": {"distill_steps": 0}, "para_rnn": {"distill_steps": 0}}
+UNTRAINED = {"distill_steps": 0}
+TARGETS = {"fsmn": QUICK, "lssl": UNTRAINED, "para_rnn": UNTRAINED, "additive": UNTRAINED}
 
 
 class Sequences(Task):
@@ -316,7 +317,7 @@ def test_the_same_seed_gives_the_same_layer_and_a_rehearsal_is_short():
     [
         ({"to": "gru"}, "Input should be 'fsmn'"),
         ({"to": "lssl", "dilations": [2]}, "`dilations` belongs to `to: fsmn`"),
-        ({"to": "para_rnn", "projection": 3}, "`projection` belongs to `to: fsmn and lssl`"),
+        ({"to": "para_rnn", "projection": 3}, "`projection` belongs to `to: fsmn, lssl and additive`"),
         ({"to": "para_rnn", "order": 3}, "`order` belongs to `to: fsmn`"),
         ({"to": "fsmn", "clip": 0.9}, "`clip` belongs to `to: para_rnn`"),
         ({"to": "fsmn", "order": 1}, "greater than or equal to 2"),

@@ -78,6 +78,7 @@ STEPS = {
     "fsmn": METHODS["convert"](to="fsmn", order=3),
     "lssl": METHODS["convert"](to="lssl"),
     "para rnn": METHODS["convert"](to="para_rnn"),
+    "additive": METHODS["convert"](to="additive"),
     "lattice": METHODS["lattice"](prune="units", ratio=0.25),
     "lattice weights": METHODS["lattice"](prune="weights", sparsity=0.3),
     "depth": METHODS["depth_search"](layers=1),

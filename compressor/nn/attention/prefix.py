@@ -8,6 +8,9 @@ Source: Feng et al., arXiv 2405.13956, section 3. With scores s_i and values v_i
 `prefix_scan` (for training) give the same numbers. All of them subtract the running maximum m_k and no other, so that
 no exponent is positive and the largest term of each sum is 1: neither large scores nor their spread loses precision.
 
+With `fade` :math:`\lambda \ge 0` a score loses :math:`\lambda` with every position that goes by, so that what came long
+ago is forgotten: :math:`s_i - \lambda (k - i)` stands for :math:`s_i` in output k.
+
 Positions that take no part have the score `nothing(dtype)`. If no position before k takes part, o_k = 0.
 """
 
@@ -50,12 +53,13 @@ def initial_state(shape: tuple[int, ...], width: int, *, dtype: torch.dtype, dev
     )
 
 
-def naive(scores: Tensor, values: Tensor) -> Tensor:
+def naive(scores: Tensor, values: Tensor, fade: Tensor | None = None) -> Tensor:
     """The recurrence, position by position.
 
     Args:
         scores: s (..., N).
         values: v (..., N, d).
+        fade: None or what a score loses with every position, >= 0, of a shape that broadcasts to (...).
 
     Returns:
         o (..., N, d).
@@ -63,72 +67,87 @@ def naive(scores: Tensor, values: Tensor) -> Tensor:
     a, c, m = initial_state(tuple(scores.shape[:-1]), values.shape[-1], dtype=scores.dtype, device=scores.device)
     outputs = []
     for position in range(scores.shape[-1]):
-        a, c, m = _next_state(scores[..., position], values[..., position, :], (a, c, m))
+        a, c, m = _next_state(scores[..., position], values[..., position, :], (a, c, m), fade)
         outputs.append(a / c.clamp(min=1.0)[..., None])  # c >= 1 as soon as there is something
     return torch.stack(outputs, -2)
 
 
-def _next_state(score: Tensor, value: Tensor, state: State) -> State:
+def _next_state(score: Tensor, value: Tensor, state: State, fade: Tensor | None) -> State:
     """One position more: s (...) and v (..., d)."""
     a, c, m = state
+    if fade is not None:
+        m = m - fade
     m_new = torch.maximum(m, score)
     old, new = (m - m_new).exp(), (score - m_new).exp()
     return a * old[..., None] + value * new[..., None], c * old + new, m_new
 
 
-def whole(scores: Tensor, values: Tensor) -> Tensor:
+def whole(scores: Tensor, values: Tensor, fade: Tensor | None = None) -> Tensor:
     """The same with all N x N weights at once, of plain operations: the form of whole-sequence files.
 
     Args:
         scores: s (..., N).
         values: v (..., N, d).
+        fade: As in `naive`.
 
     Returns:
         o (..., N, d).
     """
-    spread = _spread(scores)  # (..., N, N)
+    spread = _spread(scores, fade)  # (..., N, N)
     maxima = spread.amax(-1).clamp(min=start(scores.dtype))  # (..., N)
     weights = (spread - maxima[..., None]).exp()
     return (weights @ values) / weights.sum(-1).clamp(min=1.0)[..., None]
 
 
-def advance_one(score: Tensor, value: Tensor, state: State) -> tuple[Tensor, State]:
+def advance_one(score: Tensor, value: Tensor, state: State, fade: Tensor | None = None) -> tuple[Tensor, State]:
     """One more position after those that `state` sums up, of plain operations: the form of step files.
 
     Args:
         score: s (...), of a position that takes part.
         value: v (..., d).
         state: (a, c, m) after the positions before.
+        fade: As in `naive`.
 
     Returns:
         o (..., d), and (a, c, m) after this position.
     """
-    a, c, m = _next_state(score, value, state)
+    a, c, m = _next_state(score, value, state, fade)
     return a / c[..., None], (a, c, m)
 
 
-def advance(scores: Tensor, values: Tensor, state: State) -> tuple[Tensor, State]:
+def advance(scores: Tensor, values: Tensor, state: State, fade: Tensor | None = None) -> tuple[Tensor, State]:
     """`advance_one` for T positions at a time, T >= 1.
 
     Args:
         scores: s (..., T), each of a position that takes part.
         values: v (..., T, d).
         state: (a, c, m) after the positions before.
+        fade: As in `naive`.
 
     Returns:
         o (..., T, d), and (a, c, m) after the last of these positions.
     """
     a, c, m = state
-    spread = _spread(scores)  # (..., T, T)
-    maxima = torch.maximum(spread.amax(-1), m[..., None])  # (..., T)
-    weights, old = (spread - maxima[..., None]).exp(), (m[..., None] - maxima).exp()
+    spread = _spread(scores, fade)  # (..., T, T)
+    before = m[..., None] if fade is None else m[..., None] - fade[..., None] * _ages(scores, after=1)  # (..., T)
+    maxima = torch.maximum(spread.amax(-1), before)  # (..., T)
+    weights, old = (spread - maxima[..., None]).exp(), (before - maxima).exp()
     sums = weights @ values + old[..., None] * a[..., None, :]  # (..., T, d)
     totals = weights.sum(-1) + old * c[..., None]  # (..., T)
     return sums / totals[..., None], (sums[..., -1, :], totals[..., -1], maxima[..., -1])
 
 
-def _spread(scores: Tensor) -> Tensor:
+def _spread(scores: Tensor, fade: Tensor | None) -> Tensor:
     """(..., N) -> (..., N, N): row k has the scores up to k, and that of nothing behind."""
     places = torch.arange(scores.shape[-1], device=scores.device)
     seen = places <= places[:, None]  # (N, N)
-    return torch.where(seen, scores[..., None, :], nothing(scores.dtype))
+    spread = scores[..., None, :]
+    if fade is not None:
+        since = _ages(scores)[:, None] - _ages(scores)  # (N, N)
+        spread = spread - fade[..., None, None] * since
+    return torch.where(seen, spread, nothing(scores.dtype))
+
+
+def _ages(scores: Tensor, after: int = 0) -> Tensor:
+    """The numbers (N,) of the positions of scores (..., N), from `after` on."""
+    return torch.arange(scores.shape[-1], device=scores.device, dtype=scores.dtype) + after

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from compressor.errors import MethodError
+from compressor.nn.converted.additive import AdditiveLayer
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.lssl import LsslLayer
 from compressor.nn.converted.para_rnn import ParaLayer
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 
     from compressor.nn.converted.layer import SequenceLayer
 
-TARGETS: dict[str, type[SequenceLayer]] = {"fsmn": FsmnLayer, "lssl": LsslLayer, "para_rnn": ParaLayer}
+TARGETS: dict[str, type[SequenceLayer]] = {
+    "fsmn": FsmnLayer,
+    "lssl": LsslLayer,
+    "para_rnn": ParaLayer,
+    "additive": AdditiveLayer,
+}
 """The word after `to` -> the layer that it stands for."""
 
 
@@ -42,7 +48,7 @@ class NoCellState(NoStates):
 class ConvertedRecord(LayerRecord):
     """What a `ConvertedRecurrent` is built from."""
 
-    target: Literal["fsmn", "lssl", "para_rnn"]
+    target: Literal["fsmn", "lssl", "para_rnn", "additive"]
     layers: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1024)]
     """Of each layer."""
     batch_first: bool

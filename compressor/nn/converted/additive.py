@@ -1,0 +1,207 @@
+r"""Additive recurrence: each key channel holds a running softmax over time of the values, and the input mixes them.
+
+With h heads of k key channels and d values, for each head and key channel c
+
+.. math::
+    z_{t,c} = \log(e^{z_{t-1,c} - \lambda_c} + e^{s_{t,c}}), \quad
+    S_{t,c} = e^{z_{t-1,c} - \lambda_c - z_{t,c}} S_{t-1,c} + e^{s_{t,c} - z_{t,c}} v_t, \quad
+    o_t = \sum_c \mathrm{SiLU}(q_{t,c}) S_{t,c}
+
+where s, q and v are linear in the input. Units (a Linear and relu) behind the heads mix them. Without :math:`\lambda`
+(`forget`) z only grows: the weight of a new position falls like 1 / t, and an endless stream goes deaf. With one key
+channel and a query of 1 it is an Aaren, whose sums it shares (`compressor.nn.attention.prefix`).
+
+Source: LightNet, arXiv 2405.21022, section 3 (the additive recurrence); the fading is ours. Its norm of the outputs and
+its low-rank gate are left out: the units do what they would.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from compressor.nn.attention import prefix
+from compressor.nn.converted.layer import SequenceLayer
+from compressor.nn.converted.starts import start_channels, start_units
+from compressor.nn.record import LayerRecord, Size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+CHUNK = 64
+"""Positions at once in training: what lies before a chunk is summed up in its state."""
+_FASTEST, _SLOWEST = 0.3, 300.0
+"""Positions after which a weight has faded to 1/e at the start."""
+_MIXING = 0.5
+
+
+class AdditiveRecord(LayerRecord):
+    """What an `AdditiveLayer` is built from."""
+
+    input_size: Size
+    output_size: Size
+    heads: Annotated[int, Field(ge=1, le=1024)]
+    keys: Annotated[int, Field(ge=1, le=1024)]
+    values: Size
+    hidden: Size
+    forget: bool
+
+
+class AdditiveLayer(SequenceLayer):
+    """`project` to scores, queries and values, the sums, `expand` to relu units, `readout`."""
+
+    record_type = AdditiveRecord
+    inner_widths = ("values", "hidden")
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        heads: int,
+        keys: int,
+        values: int,
+        hidden: int,
+        forget: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """With fading spread over the key channels, evenly in its logarithm.
+
+        Args:
+            input_size: I.
+            output_size: O.
+            heads: h.
+            keys: k, key channels of each head.
+            values: d, values of each head.
+            hidden: Units behind the heads.
+            forget: Weights fade with time.
+            device: Where the weights lie.
+            dtype: Their type.
+        """
+        super().__init__()
+        where: Any = {"device": device, "dtype": dtype}
+        self.heads, self.keys, self.values = heads, keys, values
+        self.project = nn.Linear(input_size, heads * (2 * keys + values), **where)
+        self.log_fade = nn.Parameter(_fades(heads, keys).to(**where)) if forget else None
+        self.expand = nn.Linear(heads * values, hidden, **where)
+        self.readout = nn.Linear(hidden, output_size, **where)
+
+    def record(self) -> dict[str, Any]:
+        """See `RecordedLayer`."""
+        return AdditiveRecord(
+            input_size=self.input_size,
+            output_size=self.output_size,
+            heads=self.heads,
+            keys=self.keys,
+            values=self.values,
+            hidden=self.readout.in_features,
+            forget=self.log_fade is not None,
+        ).model_dump()
+
+    @classmethod
+    def usual(cls, width: int) -> dict[str, Any]:
+        """See `SequenceLayer`."""
+        sizes = {"heads": 4, "keys": 8, "values": max(1, width // 8), "hidden": width}
+        return {"input_size": width, "output_size": width, **sizes, "forget": True}
+
+    @classmethod
+    def described(cls, record: Mapping[str, Any]) -> str:
+        """See `SequenceLayer`."""
+        forgetting = "" if record["forget"] else ", nothing forgotten"
+        return f"{record['heads']} heads of {record['keys']} key channels{forgetting}"
+
+    @property
+    def memory(self) -> None:
+        """See `SequenceLayer`."""
+        return
+
+    def features(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """See `SequenceLayer`: chunk by chunk, or at once while a model is traced or exported."""
+        scores, queries, values = self._split(x)
+        tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if tracing or x.shape[1] <= CHUNK:
+            return self._units(self._mixed(prefix.whole(scores, values, self._fade(scores)), queries), x)
+        return self._units(self._mixed(self.by_chunks(scores, values), queries), x)
+
+    def by_chunks(self, scores: Tensor, values: Tensor) -> Tensor:
+        """The sums (B, h, k, T, d) of scores (B, h, k, T) and values (B, h, 1, T, d), in memory proportional to T."""
+        state, parts, fade = self._start_of(scores, len(scores)), [], self._fade(scores)
+        for start in range(0, scores.shape[-1], CHUNK):
+            part = slice(start, start + CHUNK)
+            sums, state = prefix.advance(scores[..., part], values[..., part, :], state, fade)
+            parts.append(sums)
+        return torch.cat(parts, -2)
+
+    def initial_states(self) -> list[tuple[str, Tensor]]:
+        """Weighted values (1, h, k, d), sums of weights (1, h, k) and the largest score so far (1, h, k)."""
+        a, c, m = self._start_of(self.readout.weight.detach(), 1)
+        return [("sums", a), ("weights", c), ("largest", m)]
+
+    def step_features(self, x: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """See `SequenceLayer`."""
+        scores, queries, values = self._split(x)
+        a, c, m = states
+        if x.shape[1] == 1:
+            sums, state = prefix.advance_one(scores[..., 0], values[..., 0, :], (a, c, m), self._fade(scores))
+            sums = sums.unsqueeze(-2)
+        else:
+            sums, state = prefix.advance(scores, values, (a, c, m), self._fade(scores))
+        return self._units(self._mixed(sums, queries), x), list(state)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs (B, T, I) to scores and queries (B, h, k, T) and values (B, h, 1, T, d), in float32 or wider."""
+        projected = self.project(x).to(prefix.working_type(x)).unflatten(-1, (self.heads, -1))  # (B, T, h, 2 k + d)
+        scores, queries, values = projected.split([self.keys, self.keys, self.values], -1)
+        return scores.permute(0, 2, 3, 1), queries.permute(0, 2, 3, 1), values.transpose(1, 2).unsqueeze(2)
+
+    def _mixed(self, sums: Tensor, queries: Tensor) -> Tensor:
+        """Sums (B, h, k, T, d) and queries (B, h, k, T) to heads side by side (B, T, h d)."""
+        weights = nn.functional.silu(queries).unsqueeze(-1)  # (B, h, k, T, 1)
+        return (weights * sums).sum(2).transpose(1, 2).flatten(2)
+
+    def _units(self, mixed: Tensor, x: Tensor) -> Tensor:
+        return torch.relu(self.expand(mixed.to(x.dtype)))
+
+    def _fade(self, like: Tensor) -> Tensor | None:
+        """What a score loses with each position, (h, k)."""
+        return None if self.log_fade is None else torch.exp(self.log_fade.to(like.dtype))
+
+    def _start_of(self, like: Tensor, batch: int) -> prefix.State:
+        shape = (batch, self.heads, self.keys)
+        return prefix.initial_state(shape, self.values, dtype=prefix.working_type(like), device=like.device)
+
+    def start(self, x: Tensor, drive: Tensor, generator: torch.Generator) -> None:
+        """Values along the directions that drive the old layer; scores and queries read random mixtures of them."""
+        width = self.heads * self.values
+        channels = nn.Linear(x.shape[1], width, dtype=torch.float64)
+        start_channels(channels, x, drive)
+        rows, offsets = channels.weight.detach(), channels.bias.detach()  # (h d, I), of unit variance
+        mixing = torch.randn(2, self.heads * self.keys, width, generator=generator, dtype=torch.float64)
+        mixing = mixing / mixing.norm(dim=-1, keepdim=True)
+        parts = [rows.unflatten(0, (self.heads, -1))]  # (h, d, I)
+        biases = [offsets.unflatten(0, (self.heads, -1))]
+        for part in mixing.flip(0):
+            chosen = torch.randn(len(part), generator=generator, dtype=torch.float64)
+            parts.insert(0, (_MIXING * part @ rows).unflatten(0, (self.heads, -1)))
+            biases.insert(0, (_MIXING * part @ offsets + chosen).unflatten(0, (self.heads, -1)))
+        start_units(self.expand, generator)
+        with torch.no_grad():
+            self.project.weight.copy_(torch.cat(parts, 1).flatten(0, 1))
+            self.project.bias.copy_(torch.cat(biases, 1).flatten())
+            if self.log_fade is not None:
+                self.log_fade.copy_(_fades(self.heads, self.keys))
+
+    def extra_repr(self) -> str:
+        """The structure in one line."""
+        return f"heads={self.heads}, keys={self.keys}, values={self.values}, forget={self.log_fade is not None}"
+
+
+def _fades(heads: int, keys: int) -> Tensor:
+    """Logarithms (h, k) of what is lost with each position: every head has fast and slow key channels."""
+    spans = torch.linspace(math.log(_FASTEST), math.log(_SLOWEST), heads * keys)
+    return -spans.view(keys, heads).T
