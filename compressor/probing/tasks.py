@@ -72,7 +72,7 @@ class ProbeTask(ABC):
         """
 
     def examine(self, generator: torch.Generator, batch: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        """As `draw`, and which answers are right, (batch, length, classes): the target alone, unless a task says more."""
+        """As `draw`, and which answers are right, (batch, length, classes): the target alone if a task says no more."""
         tokens, targets = self.draw(generator, batch, length)
         return tokens, targets, torch.arange(self.classes) == targets[..., None]
 
