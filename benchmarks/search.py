@@ -13,7 +13,8 @@ of points instead), in which each makes its own sensitivity map:
 The hypervolume is the area that the points in full dominate in the plane of (loss, log of bytes), up to five times the
 allowed loss and the original's size, so that equal ratios of bytes count the same; the loss is that by `evaluate`,
 which no way looks at if the task has `validate`. `best` is the smallest file that keeps the goal by both functions.
-Everything is kept in DIR, and an interrupted benchmark goes on.
+Everything is kept in DIR, and an interrupted benchmark goes on. `frontier.json` of a way is what `compressor frontiers
+show` takes; those of `guided` are the library in `compressor/studies/search/frontiers/`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from compressor.studies.search.choosing import candidates, in_full
 from compressor.studies.search.clock import Clock, processor_seconds
 from compressor.studies.search.estimates import hypervolume
 from compressor.studies.search.goals import Goals, load
+from compressor.studies.search.known import FILE
+from compressor.studies.search.outcome_report import frontier_of
 from compressor.studies.search.place import Place
 from compressor.studies.search.preparing import prepare
 from compressor.studies.search.sampling import draw
@@ -99,7 +102,7 @@ def _tried(arguments: argparse.Namespace, way: str, seed: int, progress: Progres
     view, used = worker.view(), worker.clock.used()
     result = _summary(worker, view) | {"seconds": round(used)}
     write_whole(done, json.dumps(result).encode())
-    write_whole(out / "frontier.json", json.dumps(_points(view, worker)).encode())
+    write_whole(out / FILE, frontier_of(worker, view).to_json().encode())
     worker.store.close()
     return result
 
@@ -169,7 +172,7 @@ def _summary(worker: Worker, view: View) -> dict[str, Any]:
     original = worker.store.facts()["original"]["bytes"]
     goals = worker.space.goals
     assert goals.max_drop is not None
-    values = [(point["drop"], math.log(point["bytes"] / original)) for point in _points(view, worker)]
+    values = [(_loss(view, estimate.number), math.log(estimate.bytes / original)) for estimate in in_full(view)]
     best = candidates(view, goals).confirmed
     return {
         "points": len(view.points),
@@ -179,21 +182,6 @@ def _summary(worker: Worker, view: View) -> dict[str, Any]:
         "best loses": None if not best else round(_loss(view, best[0].number), 5),
         "original": original,
     }
-
-
-def _points(view: View, worker: Worker) -> list[dict[str, Any]]:
-    """Points in full, with what a reader of a frontier wants."""
-    trails = {trail.number: trail for trail in view.points}
-    return [
-        {
-            "drop": _loss(view, estimate.number),
-            "bytes": round(estimate.bytes),
-            "precision": trails[estimate.number].precision,
-            "point": trails[estimate.number].point,
-            "steps": worker.space.steps(trails[estimate.number].point, 2),
-        }
-        for estimate in in_full(view)
-    ]
 
 
 def _loss(view: View, number: int) -> float:

@@ -25,6 +25,8 @@ from compressor.methods import METHODS
 from compressor.onnx_graphs import targets
 from compressor.recipe import schema
 from compressor.recipe.words import alternatives, expected, resolve
+from compressor.render import frontiers
+from compressor.studies.search import known
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -53,9 +55,25 @@ def pages() -> Mapping[str, str]:
         "reference/recipe.md": _page("Recipe words", *_recipe()),
         "reference/exports.md": _page("Export options", *_exports()),
         "reference/targets.md": _page("What fails in which runtime", *_targets()),
+        "reference/frontiers.md": _page("What searches found", *_frontiers()),
         "reference/exit-codes.md": _page("Exit codes", *_exit_codes()),
         "images/architecture.svg": architecture.svg(),
     }
+
+
+def _frontiers() -> Iterator[str]:
+    yield (
+        "The files that searches found on the samples and that no other beats: what to expect for a model like yours.\n"
+        "`compressor frontiers` shows them, `compressor frontiers show NAME --recipe POINT` writes a recipe, and\n"
+        "`compressor search --start NAME` tries these first. Losses are by `evaluate`; a frontier was chosen by the\n"
+        "same data, so they are slightly optimistic. [How searches compare](../results/search.md)."
+    )
+    for name in known.names():
+        found = known.read(name)
+        table = [frontiers.HEADER, ("---",) * len(frontiers.HEADER), *frontiers.rows(found)]
+        lines = "\n".join(f"| {' | '.join(row)} |" for row in table)
+        told = "\n".join(f"- {line}" for line in frontiers.conditions(found))
+        yield f"## {name}\n\n{found.model[0].upper()}{found.model[1:]}.\n\n{lines}\n\n{told}"
 
 
 def _targets() -> Iterator[str]:

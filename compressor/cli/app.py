@@ -11,6 +11,7 @@ from compressor.cli import (
     doctor,
     draw,
     export,
+    frontiers,
     init,
     inspect,
     methods,
@@ -72,6 +73,7 @@ app.command("sensitivity", short_help="Measure how much each layer's units matte
 app.command("probe", short_help="Compare what two architectures can learn.")(probe.probe)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(methods.app, name="methods")
+app.add_typer(frontiers.app, name="frontiers")
 app.add_typer(samples.app, name="samples")
 app.add_typer(draw.app, name="draw")
 app.add_typer(study.app, name="study")

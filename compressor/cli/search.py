@@ -60,6 +60,10 @@ def search(
             help="Leave out what it does not take: ort-cpu, xnnpack, nnapi, coreml, qnn, ncnn, mnn, litert.",
         ),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", metavar="FRONTIER", help="Try its points first: a name or a search's folder."),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the search and of its recipes.")] = None,
     sampler: Annotated[
         Literal["guided", "random"] | None,
@@ -103,6 +107,7 @@ def search(
         ("--allow", "allow", allow),
         ("--format", "exports", _export(format_, sizes)),
         ("--target", "target", target),
+        ("--start", "start", start),
         ("--seed", "seed", seed),
         ("--sampler", "sampler", sampler),
         ("--name", "name", name),

@@ -114,12 +114,12 @@ def _row(point: SearchPoint) -> tuple[str, ...]:
         "" if point.latency_ms is None else form.milliseconds(point.latency_ms),
         "" if point.parameters is None else form.count(point.parameters),
         point.precision or "",
-        "; ".join(map(_step, point.steps)),
+        "; ".join(map(step_words, point.steps)),
         point.verdict,
     )
 
 
-def _step(step: dict[str, object]) -> str:
+def step_words(step: dict[str, object]) -> str:
     """A step in a few words."""
     match step["method"]:
         case "magnitude":
@@ -213,7 +213,7 @@ def _tried(report: SearchReport) -> Iterator[Block]:
             "" if point.bytes is None else form.count(point.bytes),
             "" if point.drop is None else f"{point.drop.value:.4f}",
             point.precision or "",
-            "; ".join(map(_step, point.steps)),
+            "; ".join(map(step_words, point.steps)),
             point.verdict,
         )
         for point in points

@@ -12,6 +12,7 @@ from compressor.report.environment import Environment, Stage
 from compressor.report.exports import ExportedFile, ExportReport
 from compressor.report.fact import Fact
 from compressor.report.fingerprints import Fingerprints
+from compressor.report.frontier import KnownFrontier, KnownPoint
 from compressor.report.latency import Latency, SpeedUp
 from compressor.report.layers import LayerCost
 from compressor.report.measurements import LayerSparsity, Measurement, StepMeasurement
@@ -42,6 +43,8 @@ __all__ = [
     "Fingerprints",
     "GoalCost",
     "Interval",
+    "KnownFrontier",
+    "KnownPoint",
     "Latency",
     "LayerCost",
     "LayerSensitivity",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import torch
@@ -15,6 +15,7 @@ from compressor.methods.magnitude import Magnitude
 from compressor.methods.targets import select_attention, select_layers
 from compressor.nn.recurrent.layers import RECURRENT
 from compressor.studies import sensitivity as maps
+from compressor.studies.search import known
 from compressor.studies.search.parts import Conversion, HeadRemoval, RankCut, Removal, Retraining
 from compressor.studies.search.space import Space
 from compressor.studies.search.subject import SLICE
@@ -45,6 +46,8 @@ _MOST_COUNTED: Final = 2000
 """Batches that are counted to know how many an epoch has."""
 _LARGE: Final = 64
 """Rows and columns from which on a Linear layer's rank may be cut."""
+_STARTS: Final = 8
+"""Points of another frontier that are tried first."""
 Kind = Literal["units", "width"]
 
 
@@ -98,6 +101,10 @@ def build(goals: Goals, subject: Subject, decided: Decisions) -> Space:
     if goals.target is not None:
         space, reach = within(space, subject, decided.get("target"))
         decided["target"] = reach.stored()
+    if goals.start is not None:
+        if "start" not in decided:
+            decided["start"] = known.starts(space, known.read(goals.start), _STARTS)
+        space = replace(space, first=tuple(decided["start"]))
     return space
 
 

@@ -74,6 +74,10 @@ class Goals(BaseModel):
     """Where the file is to run: `ort-cpu`, `xnnpack`, `nnapi`, `coreml`, `qnn`, `ncnn`, `mnn` or `litert`. What it does
     not take, by the table of `compressor check`, is not tried, and every file is checked against that table."""
 
+    start: str | None = None
+    """A frontier whose points are tried first, as far as this model has the same: a name that `compressor frontiers
+    list` shows, or the folder of another search."""
+
     time: Seconds | None = None
     """How long the search may take, such as `5min` or `2h`, restarts included."""
 

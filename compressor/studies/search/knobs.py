@@ -51,18 +51,21 @@ class Knob:
         return isinstance(value, (int, float)) and self.low - 1e-9 <= value <= self.high + 1e-9
 
     def at(self, place: float) -> Value:
-        """The value at a place from 0 (the lowest) to 1 (the highest)."""
+        """The value at a place from 0 (the lowest) to 1 (the highest); beyond them the lowest or the highest."""
         if self.words:
-            return self.words[min(int(place * len(self.words)), len(self.words) - 1)]
+            return self.words[max(0, min(int(place * len(self.words)), len(self.words) - 1))]
         if self.log:
             value = math.exp(math.log(self.low) + place * (math.log(self.high) - math.log(self.low)))
         else:
             value = self.low + place * (self.high - self.low)
+        return self.nearest(value)
+
+    def nearest(self, number: float) -> Value:
+        """The value that is nearest to a number."""
+        inside = min(max(number, self.low), self.high)
         if self.is_whole:
-            return round(value)
-        if self.step is None:
-            return value
-        return round(self.low + round((value - self.low) / self.step) * self.step, 9)
+            return round(inside)
+        return inside if self.step is None else round(self.low + round((inside - self.low) / self.step) * self.step, 9)
 
 
 def number(point: Mapping[str, Value], name: str, default: float = 0.0) -> float:

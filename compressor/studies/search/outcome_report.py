@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compressor.files import write_whole, writing
+from compressor.measure import size
 from compressor.onnx_graphs import targets
 from compressor.onnx_graphs.partition import survey
 from compressor.pipeline.environment import environment
 from compressor.plain_yaml import dump
 from compressor.render import html, markdown
 from compressor.render.format import plural
-from compressor.report import SearchPoint, SearchReport
+from compressor.report import KnownFrontier, KnownPoint, SearchPoint, SearchReport
 from compressor.runtimes import loading
-from compressor.studies.search.choosing import best_known, candidates, costs
+from compressor.studies.search import known
+from compressor.studies.search.choosing import best_known, candidates, costs, in_full
+from compressor.studies.search.estimates import frontier
 from compressor.studies.search.final import limits
 from compressor.studies.search.folder import BEST, FRONTIER, REPORT
 from compressor.studies.search.space import RUNGS
@@ -22,10 +26,15 @@ from compressor.studies.search.verdicts import verdict
 from compressor.studies.search.within_target import kinds
 
 if TYPE_CHECKING:
+    from compressor.report import Drop
     from compressor.studies.search.final import Final, Finals
     from compressor.studies.search.place import Place
     from compressor.studies.search.records import Trail
+    from compressor.studies.search.space import Space
     from compressor.studies.search.worker import View, Worker
+
+_NAMED = ("torch", "onnxruntime")
+"""Versions that a frontier names."""
 
 
 def write(worker: Worker, place: Place, finals: Finals, *, interrupted: bool) -> SearchReport:
@@ -43,7 +52,65 @@ def write(worker: Worker, place: Place, finals: Finals, *, interrupted: bool) ->
     write_whole(place.out / f"{REPORT}.md", markdown.page(report).encode())
     write_whole(place.out / f"{REPORT}.html", html.page(report).encode())
     write_whole(place.out / f"{REPORT}.json", report.to_json().encode())
+    write_whole(place.out / known.FILE, frontier_of(worker, view).to_json().encode())
     return report
+
+
+def frontier_of(worker: Worker, view: View) -> KnownFrontier:
+    """What the search found, for others to start from."""
+    goals, subject, space = worker.space.goals, worker.evaluator.subject, worker.space
+    made_in = environment(subject.device)
+    versions = ", ".join(f"{name} {made_in.versions[name]}" for name in _NAMED if name in made_in.versions)
+    trails = {trail.number: trail for trail in view.points}
+    by_evaluate = [replace(estimate, drop=_loss(trails[estimate.number]).value) for estimate in in_full(view)]
+    return KnownFrontier(
+        name=subject.task.name,
+        model=subject.task.remark,
+        original=subject.original_unseen.score if subject.validates else subject.original.score,
+        original_bytes=worker.store.facts()["original"]["bytes"],
+        parameters=size.count(subject.model)[0],
+        points=tuple(_known(space, trails[estimate.number]) for estimate in frontier(by_evaluate, goals)),
+        space=tuple(space.described()),
+        batches=None if space.retraining is None else (space.retraining.least, space.retraining.most),
+        max_drop=goals.max_drop,
+        trials=_counts(view),
+        seconds=round(sum(record.outcome.seconds for record in view.records if record.outcome), 1),
+        conditions=f"seed {goals.seed}; {made_in.cpu}, {subject.device.type}; {versions}",
+    )
+
+
+def _loss(trail: Trail) -> Drop:
+    """By `evaluate`, of a point that was tried in full."""
+    outcome = trail.outcome(2)
+    assert outcome is not None
+    assert outcome.drop is not None
+    return outcome.unseen or outcome.drop
+
+
+def _known(space: Space, trail: Trail) -> KnownPoint:
+    outcome = trail.outcome(2)
+    assert outcome is not None
+    assert outcome.bytes is not None
+    export = space.export(trail.point)
+    return KnownPoint(
+        number=trail.number,
+        bytes=outcome.bytes,
+        drop=_loss(trail),
+        latency_ms=outcome.latency_ms,
+        parameters=outcome.parameters,
+        recipe={
+            "steps": space.steps(trail.point, 2),
+            "exports": [{"format": export.format, **export.model_dump(mode="json", exclude_unset=True)}],
+        },
+        knobs=trail.point,
+    )
+
+
+def _counts(view: View) -> dict[str, int]:
+    return {
+        words: sum(record.rung == rung and record.state == "done" for record in view.records)
+        for rung, words in RUNGS.items()
+    }
 
 
 def made(worker: Worker, view: View, place: Place, finals: Finals, *, interrupted: bool) -> SearchReport:
@@ -74,10 +141,7 @@ def made(worker: Worker, view: View, place: Place, finals: Finals, *, interrupte
         passed_over=tuple(estimate.number for estimate in found.passed_over),
         costs=costs(view, goals),
         seconds=sum(record.outcome.seconds for record in view.records if record.outcome),
-        trials={
-            words: sum(record.rung == rung and record.state == "done" for record in view.records)
-            for rung, words in RUNGS.items()
-        },
+        trials=_counts(view),
         interrupted=interrupted,
         notes=(*_notes(worker), *finals.failed, *_taken(worker, chosen, place)),
         environment=environment(subject.device),
@@ -100,7 +164,7 @@ def _point(worker: Worker, view: View, trail: Trail, chosen: Final | None, *, on
         unseen=None if outcome is None else outcome.unseen,
         seconds=sum(record.outcome.seconds for record in trail.records if record.outcome),
         steps=tuple(worker.space.steps(trail.point, 2)),
-        precision=trail.precision,
+        precision=worker.space.stored(trail.point).described,
         on_frontier=on_frontier,
         verdict=verdict(view, trail, worker.space.goals, chosen=None if chosen is None else chosen.number),
     )

@@ -45,6 +45,8 @@ class Space:
     """What is not tried and why, in sentences."""
     rounding: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Precision -> options of the export's `rounding`, if they are not the defaults."""
+    first: tuple[Point, ...] = ()
+    """Points that are tried before the seeds of the space."""
     not_taken: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Precision -> kinds of nodes that the target does not take of the original; no file may have more."""
 
@@ -150,10 +152,15 @@ class Space:
         if self._mixes:
             points += [self._at(level, 1.0, "mixed") | {_BITS: _BITS_AT_FIRST[1]} for level in (0.0, _LEVELS[0])]
         unique: list[Point] = []
-        for point in map(self.canonical, points):
+        for point in [*self.first, *map(self.canonical, points)]:
             if point not in unique and self.is_something(point):
                 unique.append(point)
         return unique
+
+    @property
+    def at_rest(self) -> Point:
+        """The point that removes nothing."""
+        return self._at(0.0, 0.0, self.precisions[0] if self.precisions else "")
 
     def _at(self, level: float, follows: float, precision: str) -> Point:
         """Removals at a level from 0 to 1, the rest in the middle or as it was."""

@@ -48,6 +48,11 @@ class Precision:
     bits: float | None = None
     """Of a weight on average, if the word is `mixed`; None if the export has a budget in bytes instead."""
 
+    @property
+    def described(self) -> str | None:
+        """For a reader."""
+        return self.word if self.bits is None else f"{self.word}, {self.bits:g} bits"
+
 
 @dataclass(frozen=True)
 class Matrix:
