@@ -133,3 +133,11 @@ def test_the_interval_of_a_drop_has_the_sign_of_the_metric():
         first, second = (examine(torch.tensor(one), higher_is_better=higher_is_better) for one in (before, worse))
         found = accuracy.drop(first, second)
         assert low < found.interval.low < found.value < found.interval.high < low + 0.02
+
+
+def test_the_interval_of_a_drop_has_the_confidence_that_is_asked_for():
+    draw = np.random.default_rng(1)
+    first, second = (examine(torch.tensor(draw.random(97))) for _ in range(2))
+    wide, narrow = (accuracy.drop(first, second, confidence=part).interval for part in (0.95, 0.5))
+    assert (wide.confidence, narrow.confidence) == (0.95, 0.5)
+    assert narrow.high - narrow.low < 0.5 * (wide.high - wide.low)

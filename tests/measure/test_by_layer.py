@@ -119,3 +119,16 @@ def test_products_are_unknown_if_one_cannot_be_counted(rounded):
     given = [torch.ones(B, F)]
     counted = macs.MacCount({}, uncounted=("com.microsoft::FusedMatMul",))
     assert {cost.macs for cost in by_layer.costs(rounded, given, PARAMETERS, counted)} == {None}
+
+
+def test_what_is_computed_of_weights_alone_belongs_to_their_layer(write):
+    weights = {"a.weight": np.ones((F, F), np.float32), "b.weight": np.ones((F, F), np.float32)}
+    nodes = [
+        helper.make_node("Transpose", ["a.weight"], ["a turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "a turned"], ["inner"]),
+        helper.make_node("Relu", ["inner"], ["activated"]),
+        helper.make_node("MatMul", ["activated", "b.weight"], ["y"]),
+    ]
+    path = write(nodes, {"x": ["batch", F]}, {"y": ["batch", F]}, weights)
+    found = costs(path, (parameter("a.weight", F, F), parameter("b.weight", F, F)))
+    assert [found[name].macs for name in ("a", "b", REST)] == [B * F * F, B * F * F, 0]

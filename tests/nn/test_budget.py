@@ -65,3 +65,9 @@ def test_many_items_stay_within_the_budget():
         assert sum(items[name][place].cost for name, place in chosen.items()) <= part * total
         losses.append(sum(items[name][place].loss for name, place in chosen.items()))
     assert losses == sorted(losses, reverse=True)
+
+
+def test_points_that_cost_the_same_are_never_a_step():
+    items = {"a": [Point(10, 1.0), Point(10, 0.5), Point(10, 3.0), Point(4, 2.0), Point(4, 9.0)]}
+    assert allocate(items, 9) == {"a": 3}
+    assert allocate(items, 10) == {"a": 0}

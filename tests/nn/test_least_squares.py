@@ -156,3 +156,19 @@ def test_each_half_counts_in_the_choice_of_a_ridge():
 def test_a_solution_costs_a_third_of_the_cube_for_each_different_pattern():
     allowed = torch.tensor([[True, True, True, False], [False, False, True, False], [True, True, True, False]])
     assert pattern_cost(allowed) == pytest.approx((27 + 1) / 3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_means_and_second_moments_are_those_of_the_samples_however_few(count):
+    z, r = _samples(3, count, 4, 2)
+    moments = _moments(z, r, pieces=count)
+    torch.testing.assert_close(moments.mean, z.mean(0), atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(moments.second_moment(centred=False), z.T @ z / count, atol=1e-12, rtol=1e-12)
+    centred = z - z.mean(0)
+    torch.testing.assert_close(moments.second_moment(centred=True), centred.T @ centred / count, atol=1e-12, rtol=1e-9)
+
+
+def test_without_samples_all_means_are_zero():
+    moments = Moments(3, 2, torch.device("cpu"))
+    assert not moments.mean.any()
+    assert not moments.second_moment(centred=True).any()

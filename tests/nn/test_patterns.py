@@ -27,6 +27,7 @@ def test_a_repetition_of_a_repetition_is_refused(expression):
         (r"(?:layer\d)+", "layer1layer2"),
         (r"[(+)*]+", "(+)"),
         (r"\(a+\)+", "(aa))"),
+        ("(?x) a+ b  # closes nothing )", "aab"),
     ],
 )
 def test_a_plain_repetition_or_choice_is_taken(expression, name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -13,6 +13,8 @@ from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
 _STACKS: dict[str, type[GraphRecurrent | UnevenRecurrent]] = {
@@ -59,6 +61,29 @@ class NoStates:
             hint="read the outputs instead, such as `output[:, -1]` for `h_n[-1]`, or choose a layer whose states are "
             "not used",
         )
+
+
+def _refusing(name: str) -> Callable[..., NoReturn]:
+    def refuse(self: NoStates, *_: object) -> NoReturn:
+        raise self._refused(f"them in `{name}`")
+
+    return refuse
+
+
+_ARITHMETIC: Final = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
+for _name in (
+    *_ARITHMETIC,
+    *(f"r{name}" for name in _ARITHMETIC),
+    "neg",
+    "pos",
+    "abs",
+    "invert",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+):
+    setattr(NoStates, f"__{_name}__", _refusing(_name))
 
 
 class RecurrentStackRecord(LayerRecord):

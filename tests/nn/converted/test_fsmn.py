@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -112,3 +114,19 @@ def test_a_record_gives_the_same_structure_and_a_wrong_one_is_refused():
     }
     with pytest.raises(CheckpointError, match="order"):
         FsmnLayer.from_record(own.record() | {"order": 1})
+
+
+@pytest.mark.parametrize("lookahead", [0, 3])
+@pytest.mark.parametrize("spread", [1, 2, CHANNELS])
+def test_memories_start_as_means_that_fade_from_one_position_to_the_order(lookahead, spread):
+    own, order = layer(order=6, dilations=(1, 2), lookahead=lookahead), 6
+    with torch.no_grad():
+        own._start_memories(spread)
+    last = (CHANNELS - 1) // spread
+    for memory in own.memories:
+        for channel in range(CHANNELS):
+            constant = order ** ((channel // spread) / max(1, last))
+            behind = [math.exp(-age / constant) for age in range(order - 1, -1, -1)]
+            ahead = [math.exp(-age / constant) for age in range(1, lookahead + 1)]
+            wanted = [tap / sum(part) for part in (behind, ahead) for tap in part]
+            assert memory.weight[channel, 0, :, 0].tolist() == pytest.approx(wanted, rel=1e-12)
