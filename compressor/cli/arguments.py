@@ -8,6 +8,7 @@ import typer
 from compressor.cli import completion
 from compressor.cli.output import say
 from compressor.errors import UsageError
+from compressor.render.trackers import Tracker
 from compressor.task.spec import split_spec
 
 RecipeArgument = Annotated[
@@ -40,6 +41,14 @@ ThreadsOption = Annotated[
     int,
     typer.Option(
         "--threads", min=1, max=256, metavar="N", help="CPU threads of ONNX Runtime while latency is measured."
+    ),
+]
+LogOption = Annotated[
+    Tracker | None,
+    typer.Option(
+        "--log",
+        help="Also send curves and results there, by the tool's own client and settings.",
+        show_default=False,
     ),
 ]
 DeviceOption = Annotated[

@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from compressor.cli.output import emit, emit_json_text, emit_rich
-from compressor.errors import ReportError
+from compressor.cli.arguments import LogOption
+from compressor.cli.output import emit, emit_json_text, emit_rich, say
+from compressor.errors import ReportError, UsageError
 from compressor.files import json_object, read_text
 from compressor.files.staged import LOG_FILE, REPORT_FILE, UNFINISHED, settle
 
 if TYPE_CHECKING:
     from compressor.render.pages import Facts
+    from compressor.render.trackers import Tracker
 
 
 def report(
@@ -24,11 +26,18 @@ def report(
     form: Annotated[
         Literal["table", "md", "json", "html"], typer.Option("--format", help="How to write it.")
     ] = "table",
+    log: LogOption = None,
 ) -> None:
-    """Write the report of a finished run or search, or compare the files of several runs of one task."""
+    """Write the report of a finished run or search, or compare the files of several runs of one task.
+
+    With --log, send that of a run to a tracker instead.
+    """
     from compressor.render import html, markdown, terminal
 
     facts = _facts(folders)
+    if log is not None:
+        _log(log, facts, folders)
+        return
     match form:
         case "json":
             emit_json_text(facts.to_json())
@@ -38,6 +47,15 @@ def report(
             emit(html.page(facts))
         case "table":
             emit_rich(*terminal.page(facts))
+
+
+def _log(log: "Tracker", facts: "Facts", folders: list[str]) -> None:
+    from compressor.render import trackers
+    from compressor.report import Report
+
+    if not isinstance(facts, Report):
+        raise UsageError("`--log` takes the folder of one run", hint="call it once for each run")
+    say(f"log: {trackers.send(log, facts, Path(folders[0]))}")
 
 
 def _facts(folders: list[str]) -> "Facts":

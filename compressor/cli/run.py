@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compressor.cli.arguments import DeviceOption, RecipeArgument, SetOption, TaskOption, ThreadsOption, announce
+from compressor.cli.arguments import (
+    DeviceOption,
+    LogOption,
+    RecipeArgument,
+    SetOption,
+    TaskOption,
+    ThreadsOption,
+    announce,
+)
 from compressor.cli.output import emit_rich, say
 
 if TYPE_CHECKING:
@@ -35,15 +43,19 @@ def run(
         ),
     ] = True,
     threads: ThreadsOption = 1,
+    log: LogOption = None,
 ) -> None:
     """Compress a model as RECIPE says, export it, and report what it cost and what it bought.
 
     Exits with 0 if every limit of the recipe is met and with 1 if one is missed or an export is refused.
     """
     from compressor.recipe import load
+    from compressor.render import trackers
 
     # everything that can be said without torch is said before it is loaded
     chosen = load(recipe, overrides or ())
+    if log is not None:
+        trackers.need(log)
     announce(task)
     from compressor.cli.progress import Terminal
     from compressor.pipeline import processes
@@ -72,6 +84,8 @@ def run(
             team=team,
         )
     _show(result, Path(out))
+    if log is not None:
+        say(f"log: {trackers.send(log, result, Path(out))}")
     if result.refused or not result.limits_met:
         raise typer.Exit(1)
 

@@ -14,6 +14,7 @@ from compressor.errors import TaskError, UsageError
 from compressor.pipeline.run import run as carry_out
 from compressor.progress import Lines
 from compressor.recipe.model import Recipe
+from compressor.render import trackers
 from compressor.studies import inspection
 from compressor.studies.search import goals as search_goals
 from compressor.studies.search.place import Place
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from compressor.progress import Progress
+    from compressor.render.trackers import Tracker
     from compressor.report import Report, SearchReport
     from compressor.task.contract import Task
 
@@ -43,6 +45,7 @@ def run(
     force: bool = False,
     restart: bool = False,
     probes: bool = True,
+    log: Tracker | None = None,
     progress: Progress = _LINES,
 ) -> Report:
     """Compress a task's model by a recipe, export it, and report, as `compressor run` does.
@@ -58,6 +61,7 @@ def run(
         force: Replace another recipe's run in `out`.
         restart: Begin anew if there is an unfinished run in `out`.
         probes: Probe an architecture that replaces another one.
+        log: `tensorboard`, `mlflow` or `wandb`: where curves and results go too.
         progress: Told what goes on; prints lines by default, which a notebook shows too.
 
     Returns:
@@ -66,13 +70,15 @@ def run(
     Raises:
         CompressorError: Invalid input; the message names the place and the remedy.
     """
+    if log is not None:
+        trackers.need(log)
     if isinstance(recipe, Recipe):
         if overrides:
             raise UsageError("`overrides` are for a recipe by name or path", hint="use `recipe.model_copy(update=...)`")
         chosen = recipe
     else:
         chosen = recipes.load(str(recipe), overrides)
-    return carry_out(
+    report = carry_out(
         chosen,
         _task(task),
         out,
@@ -84,6 +90,9 @@ def run(
         probes=probes,
         progress=progress,
     )
+    if log is not None:
+        progress.say(f"log: {trackers.send(log, report, Path(out))}")
+    return report
 
 
 def search(

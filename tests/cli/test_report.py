@@ -1,6 +1,8 @@
 """`report` shows a finished run again."""
 
+import importlib.util
 import json
+import shutil
 
 import pytest
 
@@ -75,3 +77,20 @@ def test_a_run_keeps_the_command_that_repeats_it_and_what_each_layer_takes(finis
         assert sum(cost["macs"] for cost in file["costs"]) == file["macs"]
         assert sum(cost["parameters"] for cost in file["costs"]) == file["parameters"]
         assert {cost["name"] for cost in file["costs"]} == {"gru", "out", ""}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard")
+def test_a_finished_run_is_sent_to_a_tracker_and_several_are_not(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    result = call("report", folder, "--log", "tensorboard")
+    assert (result.code, result.out) == (0, "")
+    assert f"log: tensorboard --logdir {folder / 'tensorboard'}" in result.err
+    assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+    result = call("report", folder, folder, "--log", "tensorboard")
+    assert (result.code, "`--log` takes the folder of one run" in result.err) == (2, True)
+
+
+def test_a_run_whose_tracker_is_not_installed_is_refused_before_it_begins(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    result = call("run", "units-half", "--task", "none.py", "--out", "out", "--log", "wandb")
+    assert (result.code, "`--log wandb` needs the package `wandb`" in result.err) == (2, True)
