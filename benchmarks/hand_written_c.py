@@ -1,11 +1,13 @@
-"""Generated C against straightforward C that a person would write for the same model, on one core of this machine.
+"""Generated C against C that a person wrote for the same model, on one core of this machine.
 
-    python benchmarks/hand_written_c.py [--rounds 60] [--flags=-O3]
+    python benchmarks/hand_written_c.py --battery soc_model_legacy.onnx --theirs option1_c [--rounds 60]
 
-The model is that of `benchmarks/battery.py`, a whole sequence of ten steps a call. The straightforward code has one
-loop for each product and `math.h`. All libraries are loaded into this process and called in turn, 50 calls a round, in
-an order that is drawn anew for each round; a ratio is the median over rounds with its 95 % interval. Run it on an idle
-machine.
+The model is the public two-layer LSTM of `benchmarks/battery.py`, a whole sequence of ten steps a call. `--theirs` is
+the folder of the hand-written C in a copy of the public repository aturevsk/SOC_model (its Makefile compiles with gcc
+-O2); it is compiled from there, and nothing of it is copied. Without it the generated code is compared with plain code
+of our own: one loop for each product and `math.h`. All libraries are loaded into this process and called in turn, 50
+calls a round, in an order that is drawn anew for each round; a ratio is the median over rounds with its 95 % interval.
+Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "int8, inputs in 16 bits, math: fast": {"precision": "int8", "activations": "int16", "math": "fast"},
     "int8, inputs in 8 bits, math: fast": {"precision": "int8", "activations": "int8", "math": "fast"},
 }
-STRAIGHTFORWARD = """
+PLAIN = """
 #include <math.h>
 #include <string.h>
 #define H {units}
@@ -91,27 +93,40 @@ void run(const float *x, float *y)
 
 
 def main() -> None:
-    """Print one line a form."""
+    """Print one line a form, for each set of flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--battery", type=Path, help="the public model's soc_model_legacy.onnx")
+    parser.add_argument("--theirs", type=Path, help="the folder of soc_model.c; needs --battery")
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--flags", default="-O3")
+    parser.add_argument("--flags", action="append", help="-O2 and -O3 by default")
     options = parser.parse_args()
-    model = battery(None)
+    if options.theirs and not options.battery:
+        parser.error("--theirs has the weights of the public file: name it with --battery")
+    model = battery(options.battery)
     x = np.random.default_rng(0).standard_normal((STEPS, FEATURES)).astype(np.float32)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        calls = {"straightforward": straightforward(model, folder, options.flags)}
-        calls |= {form: generated(model, folder, form, settings, options.flags) for form, settings in FORMS.items()}
-        wanted = float(model(torch.from_numpy(x)[None]).detach())
-        results = {name: call(x) for name, call in calls.items()}
-        assert abs(results["straightforward"] - wanted) < 1e-5
-        assert all(abs(result - wanted) < 0.02 for result in results.values()), results
-        times = timed(calls, x, options.rounds)
-    plain = 1e6 * float(np.median(times["straightforward"]))
-    print(f"microseconds a sequence, straightforward: {plain:.1f} ({options.flags})")
+    for flags in options.flags or ["-O2", "-O3"]:
+        with tempfile.TemporaryDirectory() as place:
+            compared(model, x, Path(place), flags, options)
+
+
+def compared(model: nn.Module, x: Any, folder: Path, flags: str, options: argparse.Namespace) -> None:
+    """Print how fast each form is with these flags."""
+    person = "theirs" if options.theirs else "plain"
+    calls = {person: hand_written(options.theirs, folder, flags) if options.theirs else plain(model, folder, flags)}
+    calls |= {form: generated(model, folder, form, settings, flags) for form, settings in FORMS.items()}
+    wanted = float(model(torch.from_numpy(x)[None]).detach())
+    results = {name: call(x) for name, call in calls.items()}
+    assert abs(results[person] - wanted) < 1e-4, (results, wanted)
+    assert all(abs(result - wanted) < 0.02 for result in results.values()), (results, wanted)
+    times = timed(calls, x, options.rounds)
+    version = subprocess.run([compiler(), "-dumpfullversion"], check=True, capture_output=True, text=True).stdout
+    microseconds = 1e6 * float(np.median(times[person]))
+    print(f"{Path(compiler()).name} {version.strip()} {flags}: {person} takes {microseconds:.1f} us a sequence")
     for name in FORMS:
-        found = speed_up(times["straightforward"], times[name])
-        print(f"{name}: {found.ratio:.2f}x as fast ({found.interval.low:.2f} to {found.interval.high:.2f})")
+        found = speed_up(times[person], times[name])
+        low, high = found.interval.low, found.interval.high
+        off = abs(results[name] - wanted)
+        print(f"    {name}: {found.ratio:.2f}x as fast ({low:.2f} to {high:.2f}), {off:.1e} off", flush=True)
 
 
 def timed(calls: dict[str, Callable[[Any], float]], x: Any, rounds: int) -> dict[str, list[float]]:
@@ -128,10 +143,17 @@ def timed(calls: dict[str, Callable[[Any], float]], x: Any, rounds: int) -> dict
     return times
 
 
-def straightforward(model: nn.Module, folder: Path, flags: str) -> Callable[[Any], float]:
+def hand_written(theirs: Path, folder: Path, flags: str) -> Callable[[Any], float]:
+    """The public code with its own weights."""
+    library = _library(theirs / "soc_model.c", flags, folder / "theirs.so")
+    library.soc_model_predict.restype = ctypes.c_float
+    return lambda x: float(library.soc_model_predict(ctypes.c_void_p(x.ctypes.data)))
+
+
+def plain(model: nn.Module, folder: Path, flags: str) -> Callable[[Any], float]:
     """The plain code with the model's weights."""
     path = folder / "plain.c"
-    path.write_text(STRAIGHTFORWARD.format(units=UNITS, features=FEATURES, steps=STEPS))
+    path.write_text(PLAIN.format(units=UNITS, features=FEATURES, steps=STEPS))
     library = _library(path, flags)
     state = {name: part.detach().numpy() for name, part in model.state_dict().items()}
     order = []
@@ -173,8 +195,8 @@ def generated(
     return call
 
 
-def _library(path: Path, flags: str) -> ctypes.CDLL:
-    target = path.with_suffix(".so")
+def _library(path: Path, flags: str, target: Path | None = None) -> ctypes.CDLL:
+    target = target or path.with_suffix(".so")
     command = [compiler(), "-std=c99", *flags.split(), "-shared", "-fPIC", "-o", str(target), str(path), "-lm"]
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(target))

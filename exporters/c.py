@@ -209,7 +209,7 @@ def _facts(job: Job[Options], info: StreamInfo | None, rounding: Rounding | None
 
 def _table(job: Job[Options], bits: int) -> RowTable | None:
     """Rows rounded by second order on training data; None if the task has none."""
-    from exporters.c_code.product_kernels import BLOCK
+    from exporters.c_code.inner_products import BLOCK
     from exporters.quantization import calibration
     from exporters.quantization.second_order.table import fill
 

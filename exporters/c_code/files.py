@@ -89,7 +89,7 @@ def write(
 
 
 def _struct_bytes(states: Sequence[Field], program: Program) -> int:
-    words = sum(item.size for item in states) + max(program.floats, 1) + program.integers
+    words = sum(item.size for item in states) + max(program.floats, 1) + program.integers + program.blocks
     whole = program.whole * (1 if program.whole_type == "int8_t" else 2)
     return 4 * (words + -(-whole // 4))
 
@@ -134,6 +134,8 @@ def _header(
     fields.append(f"    float w[{max(program.floats, 1)}]; /* work area; nothing in it is kept */")
     if program.integers:
         fields.append(f"    int32_t v[{program.integers}]; /* the same for integers */")
+    if program.blocks:
+        fields.append(f"    int32_t z[{program.blocks}]; /* the sums of their blocks */")
     if program.whole:
         fields.append(f"    {program.whole_type} q[{program.whole}]; /* the inputs of a product as whole numbers */")
     sizes = [

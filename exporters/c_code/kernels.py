@@ -192,4 +192,4 @@ def with_needed(known: Mapping[str, str], body: str) -> list[str]:
 
 
 def _called(text: str) -> set[str]:
-    return set(re.findall(r"\bk_(\w+)\(", text)) | ({"acle"} if "if K_DSP" in text else set())
+    return set(re.findall(r"\bk_(\w+)\(", text)) | ({"acle"} if "K_DSP" in text or "K_APART" in text else set())

@@ -10,8 +10,9 @@ import numpy as np
 from compressor.errors import ExportError
 from compressor.onnx_graphs.recurrent_node import RecurrentNode
 from exporters.c_code.graph import HINT, Place, attributes, where
+from exporters.c_code.inner_products import BLOCK
 from exporters.c_code.loops import broadcast, loops
-from exporters.c_code.product_kernels import held, rows_function
+from exporters.c_code.product_kernels import held, room, rows_function
 from exporters.c_code.rounding import packed
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ class Rows:
         bits = 32 if rounding is None else rounding.bits
         activations: Activations = "float32" if rounding is None else rounding.activations
         self.kernel = program.use(rows_function(bits, activations))
-        self.room = program.whole_numbers(matrix.shape[1], held(bits, activations))
+        self.room = program.whole_numbers(
+            room(matrix.shape[1], bits), held(bits, activations), -(-matrix.shape[1] // BLOCK) if bits == 4 else 0
+        )
         if rounding is None:
             stored = [program.store(np.ascontiguousarray(matrix, np.float32), comment)]
         else:

@@ -64,6 +64,8 @@ class Program:
         self.rounding = rounding
         self.whole, self.whole_type = 0, ""
         """Elements of the work area `q`, and their type."""
+        self.blocks = 0
+        """Elements of the work area `z`."""
         self.operators: dict[str, int] = {}
         self._outputs = outputs
         self._places: dict[ir.Value, Place] = {}
@@ -164,13 +166,13 @@ class Program:
         self._scratch.append(start)
         return f"w + {start}"
 
-    def whole_numbers(self, count: int, type_: str) -> str:
-        """Room for what the inputs of a product become; empty if that is of no type, as they stay floats."""
+    def whole_numbers(self, count: int, type_: str, blocks: int = 0) -> str:
+        """Room for what the inputs of a product become, and for a sum of each block; empty if they stay floats."""
         if not type_:
             return ""
-        self.whole = max(self.whole, count)
+        self.whole, self.blocks = max(self.whole, count), max(self.blocks, blocks)
         self.whole_type = type_
-        return "s->q"
+        return "s->q, s->z" if blocks else "s->q"
 
     def share(self, value: ir.Value, source: ir.Value, node: ir.Node, *, offset: int = 0) -> None:
         """The value is a part of another one, without gaps: no statement is needed."""

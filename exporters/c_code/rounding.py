@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.c_code.product_kernels import BLOCK
+from exporters.c_code.inner_products import BLOCK
 from exporters.quantization.rounding import rows_to_nearest
 
 if TYPE_CHECKING:
@@ -44,12 +44,16 @@ class Rounding:
 
 
 def packed(values: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Integers (N, K) from -8 to 7, two in a byte (N, ceil(K / 2)): each + 8, the first in the low half."""
-    shifted = np.pad(values, ((0, 0), (0, values.shape[1] % 2))).astype(np.int16) + 8
-    return (shifted[:, ::2] | shifted[:, 1::2] << 4).astype(np.uint8)
+    """Integers (N, K) from -8 to 7, two in a byte (N, 4 ceil(K / 8)), as the C functions read them.
+
+    Each is stored + 8. A word holds 8: the first four in the low halves of its bytes, the others in the high ones.
+    """
+    words = np.pad(values, ((0, 0), (0, -values.shape[1] % 8))).astype(np.int16).reshape(len(values), -1, 2, 4) + 8
+    return (words[:, :, 0] | words[:, :, 1] << 4).astype(np.uint8).reshape(len(values), -1)
 
 
 def unpacked(data: NDArray[Any], columns: int) -> NDArray[np.int8]:
     """The integers (N, K) again."""
-    both = np.stack([data & 15, data >> 4], axis=2).reshape(len(data), -1).astype(np.int8) - 8
-    return both[:, :columns]
+    words = data.reshape(len(data), -1, 4)
+    values = np.stack([words & 15, words >> 4], axis=2).reshape(len(data), -1)
+    return values[:, :columns].astype(np.int8) - 8

@@ -108,7 +108,7 @@ def test_code_that_computes_something_else_is_refused_and_the_older_file_stays(g
 
 
 def test_code_that_reads_past_an_array_is_caught_by_the_sanitizers(gru, tmp_path, monkeypatch):
-    wrong = kernels.KERNELS["dot"].replace("for (; i < n; ++i)", "for (; i <= n + 64; ++i)")
+    wrong = kernels.KERNELS["dot"].replace("i < n; ++i)", "i <= n + 64; ++i)")
     monkeypatch.setattr("exporters.c_code.files.KERNELS", {**kernels.KERNELS, "dot": wrong})
     with pytest.raises(ExportError, match="sanitizers"):
         export(gru, tmp_path)

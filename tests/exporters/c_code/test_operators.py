@@ -22,6 +22,21 @@ from exporters.c_code.rounding import Rounding
 
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 needs_compiler = pytest.mark.skipif(CC is None, reason="there is no C compiler")
+STRICT = (
+    *(
+        "-std=c99",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-pedantic",
+        "-Wconversion",
+        "-Wsign-conversion",
+        "-Wshadow",
+        "-Wundef",
+    ),
+    *("-Wdouble-promotion", "-Wcast-qual", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Wbad-function-cast"),
+)
+"""What a reviewer of embedded code would switch on."""
 RANDOM = np.random.default_rng(0)
 FLOAT, INT = TensorProto.FLOAT, TensorProto.INT64
 
@@ -48,7 +63,7 @@ def computed(model, feeds, folder, *, rounding=None, calls=1, fast_math=False):
     written = write(ir.from_proto(model), "net", None, rounding=rounding, facts=["a test"], fast_math=fast_math)
     for name, text in (("net.h", written.header), ("net.c", written.code)):
         (folder / name).write_text(text)
-    strict = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion", "-O1", "-shared", "-fPIC"]
+    strict = [*STRICT, "-O1", "-shared", "-fPIC"]
     library_name = f"net{len(list(folder.glob('*.so')))}.so"  # one that is loaded stays as it is
     done = subprocess.run(
         [CC, *strict, "-o", library_name, "net.c", "-lm"], cwd=folder, capture_output=True, text=True, check=False

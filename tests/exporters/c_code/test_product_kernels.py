@@ -1,6 +1,7 @@
 """Products of rounded weights, and of inputs that become whole numbers, against what the numbers stand for."""
 
 import json
+import subprocess
 
 import numpy as np
 import onnx_ir as ir
@@ -11,11 +12,12 @@ from compressor.runtimes.microcontroller.boards import BOARDS, tools
 from compressor.runtimes.microcontroller.program import Call, Code
 from compressor.runtimes.microcontroller.running import run
 from exporters.c_code.files import write
-from exporters.c_code.product_kernels import BLOCK, PRODUCTS, held, rows_function
+from exporters.c_code.inner_products import BLOCK
+from exporters.c_code.product_kernels import PRODUCTS, held, row_bytes, rows_function
 from exporters.c_code.rounding import Rounding, packed, unpacked
 from exporters.quantization.rounding import rows_to_nearest
 from tests.boards import needs_board
-from tests.exporters.c_code.test_operators import computed, graph, needs_compiler, normal
+from tests.exporters.c_code.test_operators import CC, STRICT, computed, graph, needs_compiler, normal
 
 KINDS = [(bits, activations) for bits in (8, 4) for activations in ("float32", "int16", "int8")]
 SIZES = [(1, 7, 5), (3, 37, 11), (2, 64, 3), (1, 1, 1), (1, 2 * BLOCK + 9, 6)]
@@ -99,13 +101,26 @@ def test_two_products_an_instruction_give_the_same_sums(bits, activations, tmp_p
     assert found["-O2",] < 0.8 * found["-O2", "-U__ARM_FEATURE_DSP"]
 
 
-@pytest.mark.parametrize("columns", [1, 2, 7, 32])
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["-O2", "-O3"])
+@pytest.mark.parametrize(("bits", "activations"), [(32, "float32"), *KINDS])
+def test_no_length_of_a_row_makes_a_compiler_suspicious(bits, activations, level, tmp_path):
+    rounding = None if bits == 32 else Rounding(None, bits, activations)
+    for length in (1, 2, 3, 4, 5, 7, 8, 31, 32, 33, 40, 64):  # a single product is compiled for this length alone
+        written = write(ir.from_proto(product(1, length, 3)[0]), "net", None, rounding=rounding, facts=[])
+        (tmp_path / "net.h").write_text(written.header)
+        (tmp_path / "net.c").write_text(written.code)
+        subprocess.run([CC, *STRICT, level, "-c", "net.c"], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 7, 32, 37, 64, 73])
 def test_two_weights_of_4_bits_lie_in_a_byte(columns):
     values = np.random.default_rng(0).integers(-8, 8, (5, columns)).astype(np.int8)
     data = packed(values)
-    assert data.shape == (5, (columns + 1) // 2)
+    assert data.shape == (5, row_bytes(columns))
     np.testing.assert_array_equal(unpacked(data, columns), values)
-    assert packed(np.array([[-7, 3]], np.int8)).tolist() == [[1 | 11 << 4]]
+    assert packed(np.array([[-7, 3, 0, 0, 7]], np.int8)).tolist() == [[1 | 15 << 4, 11 | 8 << 4, 136, 136]]
 
 
 def test_weights_of_4_bits_take_half_the_bytes():
