@@ -25,16 +25,15 @@ from compressor.methods.retrain import Retrain
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.structure import replace_module
 from compressor.progress import Silent
-from compressor.task.contract import Task
 from compressor.task.guard import GuardedTask
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "samples" / "japanese_vowels"))
-from vowels import CHANNELS, SPEAKERS, Batch, correct, test_data, train_data, validation_data
+from task import Gru
+from vowels import CHANNELS, SPEAKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-    from compressor.task.contract import Forward
 
 WIDTH, HEADS, LAYERS, LONGEST = 64, 4, 2, 64
 EPOCHS, LR = 30, 1e-3
@@ -72,11 +71,10 @@ class Causal(nn.Module):
         return self.head(y.masked_fill(absent[..., None], 0.0).sum(1) / lengths[:, None])
 
 
-class Vowels(Task):
-    """Who said it?"""
+class Vowels(Gru):
+    """Who said it? The sample's task with another model."""
 
-    inputs: Mapping[str, Mapping[int, str]] = {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
-    length, max_length = 16, LONGEST
+    outputs: Mapping[str, Mapping[int, str]] = {}
 
     def __init__(self, seed: int = 0) -> None:
         """Train a model."""
@@ -98,25 +96,6 @@ class Vowels(Task):
     def example(self, batch: int, length: int) -> tuple[Tensor, ...]:
         """Normal features."""
         return torch.randn(batch, length, CHANNELS), torch.full((batch,), length)
-
-    def batches(self, generator: torch.Generator) -> Iterator[Batch]:
-        """Of 16 sequences."""
-        (features, lengths), speakers = train_data()
-        for chosen in torch.randperm(len(speakers), generator=generator).split(16):
-            longest = int(lengths[chosen].max())
-            yield (features[chosen, :longest], lengths[chosen]), speakers[chosen]
-
-    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy."""
-        return nn.functional.cross_entropy(outputs, target, label_smoothing=0.1)
-
-    def evaluate(self, forward: Forward) -> Tensor:
-        """Right or wrong, sequence by sequence."""
-        return correct(forward, test_data())
-
-    def validate(self, forward: Forward) -> Tensor:
-        """The same on sequences of the training split."""
-        return correct(forward, validation_data())
 
 
 def accuracy(task: GuardedTask, model: nn.Module) -> float:

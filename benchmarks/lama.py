@@ -1,4 +1,4 @@
-"""How long a pooling takes alone, exported: self-attentive, one query of multi-head attention, and LAMA, in turns.
+"""How long a pooling takes alone, exported: self-attentive, one query of multi-head attention, and LAMA, interleaved.
 
     python benchmarks/lama.py [--width 128] [--heads 4] [--rounds 40]
 

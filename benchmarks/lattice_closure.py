@@ -6,7 +6,7 @@
 Binary kernels work on G(n, p) with two edges a unit, where components, covers and heights are not trivial; `dense` ones
 on half of all the edges; fuzzy ones on uniform degrees. Times are medians of `--runs`; the exponent is that between the
 last two sizes. A kernel is left out (-) where eight times its time at half of the size is more than `--max-seconds`.
-networkx (one thread) runs at sizes where it is bearable, in turns with ours in random order within one process.
+networkx (one thread) runs at sizes where it is bearable, interleaved with ours in random order within one process.
 """
 
 from __future__ import annotations

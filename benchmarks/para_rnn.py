@@ -13,7 +13,6 @@ import argparse
 import random
 import statistics
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.aaren import timed
 from compressor.measure.statistics import speed_up
 from compressor.nn.converted.para_rnn import ParaLayer
 
@@ -44,17 +44,6 @@ def recurrence(cell: str, form: str, options: argparse.Namespace, length: int) -
     if form == "parallel":
         return lambda: layer.in_parallel(layer.project(x)).backward(gradient)
     return lambda: layer.in_order(layer.project(x), layer.zeros(options.batch))[0].backward(gradient)
-
-
-def timed(run: Callable[[], None], device: str) -> float:
-    """Milliseconds."""
-    if device != "cpu":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return 1e3 * (time.perf_counter() - start)
 
 
 def row(cell: str, length: int, options: argparse.Namespace) -> str:

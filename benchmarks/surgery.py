@@ -77,7 +77,7 @@ def resident(field: str) -> int:
 
 
 def peak(model: Net, ratio: float) -> int | None:
-    """Bytes by which the resident set grows at its peak during one removal; None where the system does not tell."""
+    """Bytes by which the resident set grows at its peak during one removal; None if the system does not tell."""
     if not CLEAR_REFS.exists():
         return None
     gc.collect()

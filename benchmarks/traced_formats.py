@@ -2,7 +2,7 @@
 
     python benchmarks/traced_formats.py [--hidden 512] [--rounds 40]
 
-All files of a cell are loaded afresh and timed in turns, each in its own runtime with one thread; a ratio is ONNX
+All files of a cell are loaded afresh and timed interleaved, each in its own runtime with one thread; a ratio is ONNX
 Runtime's time over that of the file, with the interval of `compressor.measure.latency`. Errors are against PyTorch over
 chained steps. Needs `compressor runtimes install litert executorch`; the conversions take some minutes.
 """

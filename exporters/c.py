@@ -95,7 +95,7 @@ def export(job: Job[Options]) -> Artifact:
     """Write `model` as C beside `job.path`: `model.c`, `model.h` and a description.
 
     Raises:
-        ExportError: There is no C compiler, the model has no such form, or an operator has no C here.
+        ExportError: There is no C compiler, the model has no such form, or an operator is not supported in C.
         ParityError: What the compiled code computes disagrees with PyTorch, or differs on the target.
         OutputError: The files cannot be written.
     """

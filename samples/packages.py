@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressor.errors import CompressorError, OutputError, UsageError
+from compressor.errors import CompressorError, OutputError, TaskError, UsageError
 from compressor.files import write_whole
 
 if TYPE_CHECKING:
@@ -152,6 +152,20 @@ def from_debian(package: str, version: str, folder: Path) -> None:
         unpacked = Path(temporary) / "unpacked"
         run(["dpkg-deb", "-x", str(next(Path(temporary).glob("*.deb"))), str(unpacked)])
         unpacked.rename(folder)
+
+
+def fetched(path: Path, sample: str, what: str, size: str) -> Path:
+    """A file in the `cache/` of a sample; raises `TaskError` if the sample's `fetch.py` has not written it.
+
+    Args:
+        path: In the sample's `cache/`.
+        sample: Name of the sample's folder.
+        what: It is.
+        size: How much is fetched, and with what.
+    """
+    if not path.is_file():
+        raise TaskError(f"{what}: {path} is missing", hint=f"fetch it with `python samples/{sample}/fetch.py` ({size})")
+    return path
 
 
 def run(command: list[str], cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> None:

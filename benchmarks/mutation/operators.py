@@ -224,7 +224,7 @@ def _set(parent: ast.AST, name: str, new: ast.AST) -> Edit:
 
 
 def _of_node(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """What may stand in the place of a node."""
+    """What may replace a node."""
     for other in _OPERATORS.get(type(node), ()):
         yield f"`{_SIGNS[type(node)]}` becomes `{_SIGNS[other]}`", other()
     match node:

@@ -47,7 +47,7 @@ class Trial:
 
 
 class Trials:
-    """A pytest plugin that runs trials in the place of the tests."""
+    """A pytest plugin that runs trials instead of the tests."""
 
     def __init__(self, trials: Sequence[Trial], told: Callable[[Outcome], None]) -> None:
         """Trials, and what to do with each outcome."""

@@ -1,7 +1,7 @@
 """Arguments that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +30,19 @@ TaskOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+def optional_task(help_text: str) -> Any:
+    """The option `--task` of commands that can do without one."""
+    return typer.Option(
+        "--task",
+        metavar="FILE.py[:NAME]",
+        help=help_text,
+        autocompletion=completion.python_files,
+        show_default=False,
+    )
+
+
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from compressor.cli import completion
-from compressor.cli.arguments import JsonOption, ThreadsOption
+from compressor.cli.arguments import JsonOption, ThreadsOption, optional_task
 from compressor.cli.bench_phone import COOL_DOWN, PhoneOptions, Repeats, time_on_phone
 from compressor.cli.output import columns, emit_json, emit_rich, say
 from compressor.errors import UsageError
@@ -51,15 +51,7 @@ def bench(
         ),
     ] = None,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs of each file in a round.")] = 10,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            "--task",
-            metavar="FILE.py[:NAME]",
-            help="Task that gives the inputs. [default: random inputs]",
-            autocompletion=completion.python_files,
-        ),
-    ] = None,
+    task: Annotated[str | None, optional_task("Task that gives the inputs. [default: random inputs]")] = None,
     adb: Annotated[
         str | None,
         typer.Option(

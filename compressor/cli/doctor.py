@@ -50,7 +50,7 @@ class Finding:
 def doctor(json: JsonOption = False) -> None:
     """Check this installation: versions, devices, exporters, recipes, disk.
 
-    Exits with 2 where something needed is missing.
+    Exits with 2 if something needed is missing.
     """
     from compressor.cli.progress import Terminal
 

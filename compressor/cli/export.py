@@ -70,7 +70,7 @@ def export(
 
 
 def _options(formats: str, precision: str, settings: list[str]) -> "list[ExportOptions]":
-    """Options of each format; raises `UsageError` if one is no option of it."""
+    """Options of each format; raises `UsageError` if a format does not have one."""
     from compressor.formats import options_of
     from compressor.recipe import overrides
 

@@ -14,7 +14,7 @@ def init(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="FILE.py[:NAME], package.module:NAME, or a folder of Hugging Face. NAME is a class, a function or a "
+            help="FILE.py[:NAME], package.module:NAME, or a Hugging Face folder. NAME is a class, a function or a "
             'module; with arguments if it needs some: "model.py:Tagger(40, units=128)".',
             autocompletion=completion.python_files,
             show_default=False,

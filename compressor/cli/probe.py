@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compressor.cli import completion
-from compressor.cli.arguments import JsonOption, SetOption, refuse_folder
+from compressor.cli.arguments import JsonOption, SetOption, optional_task, refuse_folder
 from compressor.cli.output import emit_json, emit_rich, say
 from compressor.errors import UsageError
 
@@ -30,16 +30,7 @@ def probe(
             show_default=False,
         ),
     ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            "--task",
-            metavar="FILE.py[:NAME]",
-            help="With --recipe: the task whose model is converted.",
-            autocompletion=completion.python_files,
-            show_default=False,
-        ),
-    ] = None,
+    task: Annotated[str | None, optional_task("With --recipe: the task whose model is converted.")] = None,
     architectures: Annotated[
         str | None,
         typer.Option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from compressor.cli import completion
-from compressor.cli.arguments import JsonOption
+from compressor.cli.arguments import JsonOption, optional_task
 from compressor.cli.output import columns, emit_json, emit_rich, say
 from compressor.errors import UsageError
 
@@ -49,12 +49,7 @@ def verify(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(
-            "--task",
-            metavar="FILE.py[:NAME]",
-            help="Take inputs, at several batch sizes and lengths, from this task. [default: random inputs]",
-            autocompletion=completion.python_files,
-        ),
+        optional_task("Take inputs, at several batch sizes and lengths, from this task. [default: random inputs]"),
     ] = None,
     length: Annotated[int, typer.Option("--length", min=1, help="Length of random inputs.")] = _DEFAULT_LENGTH,
     atol: Annotated[

@@ -52,7 +52,7 @@ def commit(folder: Path, names: Iterable[str], *, remove: Iterable[str] = ()) ->
             raise OutputError(f"cannot write {folder / name}: it is a folder", hint="move it away, and run again")
     inside = folder / PROGRAMS
     if inside.is_symlink() or (inside.exists() and not inside.is_dir()):
-        raise OutputError(f"cannot write into {inside}: it is no folder", hint="move it away, and run again")
+        raise OutputError(f"cannot write into {inside}: it is not a folder", hint="move it away, and run again")
     gone = sorted(set(remove) - set(files))
     text = json.dumps({"files": files, "remove": gone}, indent=2)
     write_whole(folder / UNFINISHED / COMMIT_FILE, text.encode())

@@ -46,7 +46,7 @@ def bootstrap_mean(
         resamples: Number of draws.
 
     Returns:
-        None where resampling tells nothing: fewer than two values or groups, or all values equal.
+        None if resampling tells nothing: fewer than two values or groups, or all values equal.
     """
     count = len(values) if groups is None else int(groups.max()) + 1
     if count < 2 or values.min() == values.max():

@@ -20,7 +20,7 @@ _TIE = "tie_layers"
 
 
 def replaced_layers(model: nn.Module) -> dict[str, list[str]]:
-    """Recipe word of a method -> the layers of the model that it put in the place of others."""
+    """Recipe word of a method -> the layers of the model with which it replaced others."""
     from compressor.nn.attention.aaren import AarenAttention
     from compressor.nn.attention.learned_query import LearnedQuery
     from compressor.nn.attention.pooling import PoolingReplacement

@@ -193,7 +193,7 @@ class Retrain(Method):
         if context.team.size > 1:
             notes.append(f"{context.team.size} processes shared the {self.accumulate} batches of each step")
         if self.bf16 and not autocasts_to_bf16(context.device):
-            notes.append(f"bf16 ignored: `{context.device.type}` is no accelerator with bfloat16 autocast")
+            notes.append(f"bf16 ignored: `{context.device.type}` is not an accelerator with bfloat16 autocast")
         changes, skipped = trained_changes(state.model, model, state.masks)
         if not changes and not self._keeps_best:  # what is kept is told in a note
             names = ", ".join(skip.name for skip in skipped)

@@ -59,7 +59,7 @@ class Factors:
     down: Tensor
     """(r, n)"""
     shift: Tensor | None = None
-    """(m,): what a bias has to take up, (W - W_r) E[x]; None where nothing is known of the inputs."""
+    """(m,): what a bias has to take up, (W - W_r) E[x]; None if nothing is known of the inputs."""
 
     @property
     def rank(self) -> int:

@@ -106,7 +106,7 @@ def _refuse_computed(module: nn.Module, name: str) -> None:
     missing = [local for local in module._flat_weights_names if local not in module._parameters]
     if missing:
         raise TaskError(
-            f"`{name}.{missing[0]}` is no parameter: some code computes it before each call (dropout on weights?)",
+            f"`{name}.{missing[0]}` is not a parameter: some code computes it before each call (dropout on weights?)",
             hint="in `model`, give the layer plain weights: set it to a new layer with the weights that it uses in "
             "evaluation mode",
         )

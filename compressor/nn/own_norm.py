@@ -43,6 +43,11 @@ class NormForm:
     """The module's own name of its weight."""
     bias: str | None
 
+    def fields(self) -> dict[str, Any]:
+        """What a record says of the function, whatever its parameters and its width are."""
+        names = ("eps", "axis", "centred", "correction", "outside", "offset")
+        return {name: getattr(self, name) for name in names}
+
     def scaled(self, x: Tensor, width: int) -> Tensor:
         """What is left of (x - m) / d along the axis, where `width` features are divided by and the rest is 0."""
         mean = x.sum(self.axis, keepdim=True) / width if self.centred else None
@@ -140,12 +145,7 @@ class WideOwnNorm(NarrowedNorm):
         wide = cls(
             form.width,
             form.width,
-            eps=form.eps,
-            axis=form.axis,
-            centred=form.centred,
-            correction=form.correction,
-            outside=form.outside,
-            offset=form.offset,
+            **form.fields(),
             scale=form.weight is not None,
             shift=form.bias is not None,
             device=parameter.device,
@@ -159,16 +159,10 @@ class WideOwnNorm(NarrowedNorm):
 
     def record(self) -> dict[str, Any]:
         """JSON from which `from_record` builds a layer of this structure."""
-        form = self.form
         return WideOwnNormRecord(
             features=self.features,
             width=self.width,
-            eps=form.eps,
-            axis=form.axis,
-            centred=form.centred,
-            correction=form.correction,
-            outside=form.outside,
-            offset=form.offset,
+            **self.form.fields(),
             scale=self.weight is not None,
             shift=self.bias is not None,
         ).model_dump()

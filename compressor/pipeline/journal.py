@@ -138,7 +138,7 @@ class Journal:
         return known.kept
 
     def save(self, name: str, kept: Kept) -> None:
-        """Keep something under a name, in the place of what was kept there."""
+        """Keep something under a name; it replaces what was kept there."""
         self._write(name, kept, {}, [0.0, 0.0])
 
     def forget(self, name: str) -> None:
@@ -232,7 +232,7 @@ class _Known:
 
 
 class Snapshots:
-    """Where a part is that takes long: one snapshot, each in the place of the one before."""
+    """Where a part is that takes long: one snapshot, each replaces the one before."""
 
     def __init__(self, journal: Journal, name: str) -> None:
         """`name` is that of the part."""

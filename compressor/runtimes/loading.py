@@ -95,7 +95,7 @@ def read(path: Path) -> onnx.ModelProto:
         raise ExportError(f"{path} holds no ONNX model", hint="give a file that an exporter wrote")
     if (name := next(_no_text(proto), None)) is not None:
         raise ExportError(
-            f"{path} has bytes that are no text as the {name} of a part of it", hint="copy or export it again"
+            f"{path} has bytes that are not text as the {name} of a part of it", hint="copy or export it again"
         )
     _refuse_unknown_operators(path, proto)
     _data_files(path, proto)
@@ -192,7 +192,7 @@ def _place(path: Path, tensor: onnx.TensorProto) -> tuple[str, int]:
 def _outside(path: Path, location: str) -> ExportError:
     return ExportError(
         f"{path} wants to read weights from `{location}`, which is outside its folder",
-        hint="do not trust this file: weights belong into a file beside it",
+        hint="do not trust this file: weights belong in a file beside it",
     )
 
 

@@ -100,7 +100,6 @@ class Worker:
         found = environments.need(runtime)
         served = module or WORKERS / f"{runtime}.py"
         command = [str(found.python), "-P", str(WORKERS / "serve.py"), str(served)]
-        self._title = found.runtime.title
         # What a browser leaves in its temporary folder goes with the worker, which is killed and cannot tidy up.
         scratch = tempfile.mkdtemp() if found.packages else None
         self._tidy = weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True) if scratch else None

@@ -53,7 +53,7 @@ def write(
     """Write the task to `path`, and the recipe beside it as `recipe.yaml`.
 
     Args:
-        spec: The model: FILE.py, FILE.py:NAME, package.module:NAME, or a folder of Hugging Face.
+        spec: The model: FILE.py, FILE.py:NAME, package.module:NAME, or a Hugging Face folder.
         path: The task file.
         checkpoint: Weights that are loaded into it.
         example: What `example` returns, as Python text in `batch` and `length`; found by calling the model if left out.
@@ -86,7 +86,7 @@ def write(
 
 def _refuse(path: Path, beside: Path, checkpoint: Path | None, *, force: bool) -> None:
     if path.suffix != ".py":
-        raise UsageError(f"{path} is no Python file", hint="give --out task.py")
+        raise UsageError(f"{path} is not a Python file", hint="give --out task.py")
     if checkpoint is not None and not checkpoint.exists():
         raise UsageError(f"no checkpoint at {checkpoint}", hint="give --checkpoint FILE")
     for target in (path, beside):

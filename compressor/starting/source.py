@@ -1,4 +1,4 @@
-"""Where a model comes from: a Python file, an installed package, or a folder of Hugging Face."""
+"""Where a model comes from: a Python file, an installed package, or a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.json"
 """In every folder of Hugging Face."""
-_HOW = "give FILE.py, FILE.py:NAME, package.module:NAME, `FILE.py:NAME(arguments)`, or a folder of Hugging Face"
+_HOW = "give FILE.py, FILE.py:NAME, package.module:NAME, `FILE.py:NAME(arguments)`, or a Hugging Face folder"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _module_of(spec: str) -> tuple[ModuleType, str, Path | None, Place]:
         return _imported(".".join(parts), folder, place), name, folder, place
     word, _, name = spec.partition(":")
     if not name:
-        raise UsageError(f"`{spec}` is no Python file and no folder of Hugging Face", hint=_HOW)
+        raise UsageError(f"`{spec}` is neither a Python file nor a Hugging Face folder", hint=_HOW)
     return _imported(word, None, Place(spec)), name, None, Place(spec)
 
 
@@ -136,7 +136,7 @@ def _of_module(module: ModuleType, name: str, place: Place) -> Source:
         raise UsageError(f"`{expression}` is not Python: {error.msg}", hint=_HOW) from error
     while not isinstance(root, ast.Name):
         if not isinstance(root, (ast.Call, ast.Attribute)):
-            raise UsageError(f"`{expression}` is no name and no call", hint=_HOW)
+            raise UsageError(f"`{expression}` is neither a name nor a call", hint=_HOW)
         root = root.func if isinstance(root, ast.Call) else root.value
     names = vars(module)
     if root.id not in names:
@@ -211,7 +211,7 @@ def _of_folder(folder: Path) -> Source:
     path = folder / CONFIG_FILE
     config = json_object(read_text(path, UsageError, hint=_HOW))
     if config is None:
-        raise UsageError(f"{folder} is no folder of Hugging Face: {path.name} cannot be read", hint=_HOW)
+        raise UsageError(f"{folder} is not a Hugging Face folder: {path.name} cannot be read", hint=_HOW)
     try:
         import transformers
     except ImportError as error:

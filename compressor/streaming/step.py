@@ -142,7 +142,7 @@ class StepModel(nn.Module):
         flat = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
         if not all(isinstance(output, Tensor) for output in flat):
             raise ExportError(
-                "in a step the model gives something that is no tensor: weights of an attention are not given there",
+                "in a step the model gives something that is not a tensor: weights of an attention are not given there",
                 hint=f"do not return attention weights, {LEAVE_OUT}",
             )
         return (*flat, *(holder.new[spec.name] for spec in specs))

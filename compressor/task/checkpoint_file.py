@@ -55,7 +55,7 @@ class Placeholder:
 
 
 def read(path: Path) -> Any:
-    """What a checkpoint file, or a folder of Hugging Face, holds: tensors in mappings, other objects as placeholders.
+    """What a checkpoint file, or a Hugging Face folder, holds: tensors in mappings, other objects as placeholders.
 
     Raises:
         CheckpointError: It is missing, damaged, or something else than a checkpoint; the message says what it is.

@@ -183,7 +183,7 @@ class GuardedTask(TaskView):
                 which = "the first of `batches`" if number == 1 else f"batch {number} of `batches`"
                 raise TaskError(
                     f"{which} gives `{name}` {differs}",
-                    hint="batches and `example` must be alike",
+                    hint="batches and `example` must agree in dtypes and axes",
                     place=place_of(self.file, getattr(iterator, "gi_frame", None)),
                 )
 

@@ -1,7 +1,7 @@
 """Recurrent layers for Torch-Pruning: working pruners of `RNN`, `GRU`, `LSTM` and their cells, for its scripts.
 
 Torch-Pruning 1.6.1 cuts wrong axes of an `LSTM` and leaves `RNN` and `GRU` alone; its dependency graph follows
-autograd through the first output of a layer, so it does not see `h_n` and `c_n`. Two lines mend that in any script::
+autograd through the first output of a layer, so it does not see `h_n` and `c_n`. Two lines fix that in any script::
 
     from compressor.torch_pruning import recurrent, RecurrentMagnitudeImportance, step
 

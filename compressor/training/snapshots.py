@@ -20,7 +20,7 @@ class Snapshots(Protocol):
         """
 
     def save(self, tensors: Callable[[], Mapping[str, Tensor]], facts: Callable[[], Any]) -> None:
-        """Keep a snapshot in the place of the one before; the functions are called if it is kept."""
+        """Keep a snapshot instead of the one before; the functions are called if it is kept."""
 
 
 class NoSnapshots:

@@ -71,14 +71,14 @@ def unary(program: Program, node: ir.Node) -> None:
     source = program.place(node.inputs[0])
     table = UNARY if source.kind == "float" else OF_INTEGERS
     if node.op_type not in table:
-        raise ExportError(f"{where(node)} of integers has no C here", hint=HINT)
+        raise ExportError(f"{where(node)} of integers is not supported in C", hint=HINT)
     _elementwise(program, node, table[node.op_type])
 
 
 def several(program: Program, node: ir.Node) -> None:
     """An expression of one element of each input, of a pair at a time if there are more than two."""
     if node.op_type in ("Max", "Min") and len(node.inputs) != 2:
-        raise ExportError(f"{where(node)} of {len(node.inputs)} inputs has no C here", hint=HINT)
+        raise ExportError(f"{where(node)} of {len(node.inputs)} inputs is not supported in C", hint=HINT)
     _elementwise(program, node, BINARY[node.op_type])
 
 
@@ -95,7 +95,7 @@ def parametric(program: Program, node: ir.Node) -> None:
         "Gelu": "0.5f * {0} * (1.0f + {erf}({0} * 0.707106769f))",
     }
     if given.get("approximate") == "tanh":
-        raise ExportError(f"{where(node)}: its form by tanh has no C here", hint=HINT)
+        raise ExportError(f"{where(node)}: its form by tanh is not supported in C", hint=HINT)
     _elementwise(program, node, texts[node.op_type], inputs=1)
 
 

@@ -89,7 +89,7 @@ def kind_of(value: ir.Value, where: str) -> Kind:
         return "float"
     if value.dtype in _INTEGERS:
         return "int32_t"
-    raise ExportError(f"{where}: `{value.name}` is of type {value.dtype}, which has no C here", hint=HINT)
+    raise ExportError(f"{where}: `{value.name}` is of type {value.dtype}, which is not supported in C", hint=HINT)
 
 
 def where(node: ir.Node) -> str:

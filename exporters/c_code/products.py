@@ -62,7 +62,7 @@ def matmul(program: Program, node: ir.Node) -> None:
         return
     right = program.place(node.inputs[1])
     if len(left.shape) < 2 or len(right.shape) < 2:
-        raise ExportError(f"{where(node)} of a vector that is computed has no C here", hint=HINT)
+        raise ExportError(f"{where(node)} of a vector that is computed is not supported in C", hint=HINT)
     target, kernel = program.result(node.outputs[0], node), program.use("matmul")
     m, k, n = left.shape[-2], left.shape[-1], right.shape[-1]
     outer = target.shape[:-2]
@@ -81,14 +81,14 @@ def gemm(program: Program, node: ir.Node) -> None:
     given, weights = attributes(node), program.array(node.inputs[1])
     left, bias = program.place(node.inputs[0]), program.array(node.inputs[2]) if len(node.inputs) > 2 else None
     if weights is None or given.get("transA") or (len(node.inputs) > 2 and bias is None):
-        raise ExportError(f"{where(node)} of matrices that are computed has no C here", hint=HINT)
+        raise ExportError(f"{where(node)} of matrices that are computed is not supported in C", hint=HINT)
     matrix = (weights if given.get("transB") else weights.T) * np.float32(given.get("alpha", 1.0))
     rows = Rows(program, matrix, node.inputs[1].name or "weights")  # type: ignore[union-attr]
     stored = "NULL"
     if bias is not None:
         added = np.broadcast_to(bias * np.float32(given.get("beta", 1.0)), (left.shape[0], len(matrix)))
         if not (added == added[:1]).all():
-            raise ExportError(f"{where(node)} with another bias for each row has no C here", hint=HINT)
+            raise ExportError(f"{where(node)} with another bias for each row is not supported in C", hint=HINT)
         stored = program.store(np.ascontiguousarray(added[0], np.float32), f"bias of {node.name}").pointer
     target = program.result(node.outputs[0], node)
     program.lines.append(rows.product(target.pointer, left.pointer, stored, left.shape[0]))
@@ -98,7 +98,7 @@ def convolution(program: Program, node: ir.Node) -> None:
     """Along one or two axes, by constant weights."""
     given, weights, place = attributes(node), program.array(node.inputs[1]), program.place(node.inputs[0])
     if weights is None or weights.ndim not in (3, 4) or given.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise ExportError(f"{where(node)} of this form has no C here", hint=HINT)
+        raise ExportError(f"{where(node)} of this form is not supported in C", hint=HINT)
     flat = weights.ndim == 3
     sizes = [given.get(name) or [default] * (weights.ndim - 2) for name, default in (("strides", 1), ("dilations", 1))]
     pads = list(given.get("pads") or [0] * 2 * (weights.ndim - 2))
@@ -132,7 +132,7 @@ def recurrent(program: Program, node: ir.Node) -> None:
     x = program.place(node.inputs[0])
     lengths, peepholes = _place_of(program, node, 4), _place_of(program, node, 7)
     if layer.layout or x.shape[1] != 1 or peepholes is not None or layer.array("W") is None or layer.array("R") is None:
-        raise ExportError(f"{where(node)} of this form (layout, batch, peepholes) has no C here", hint=HINT)
+        raise ExportError(f"{where(node)} of this form (layout, batch, peepholes) is not supported in C", hint=HINT)
     _refuse_other_cells(layer, node)
     steps, inputs = x.shape[0], x.shape[2]
     outputs = [None if value is None or not value.name else program.result(value, node) for value in node.outputs]
@@ -190,7 +190,7 @@ def _refuse_other_cells(layer: RecurrentNode, node: ir.Node) -> None:
     for direction in range(len(layer.backward)):
         unusual = layer.reset_first or "clip" in given or given.get("input_forget")
         if layer.activations(direction) not in known[node.op_type] or unusual:
-            raise ExportError(f"{where(node)} with these activations or options has no C here", hint=HINT)
+            raise ExportError(f"{where(node)} with these activations or options is not supported in C", hint=HINT)
 
 
 def _start(state: str, initial: Place | None, direction: int, hidden: int) -> str:

@@ -56,7 +56,7 @@ class Program:
             rounding: Of the weights of products; None leaves them float.
 
         Raises:
-            ExportError: An operator or a size has no C here.
+            ExportError: An operator or a size is not supported in C.
         """
         self.lines: list[str] = []
         self.constants: dict[str, Constant] = {}
@@ -84,7 +84,7 @@ class Program:
                 continue
             write = writers.get(node.op_type if node.domain in ("", "ai.onnx") else "")
             if write is None:
-                raise ExportError(f"{where(node)} has no C here", hint=HINT)
+                raise ExportError(f"{where(node)} is not supported in C", hint=HINT)
             self.operators[node.op_type] = self.operators.get(node.op_type, 0) + 1
             self.lines.append(f"/* {safe(where(node))} */")
             write(self, node)
@@ -119,7 +119,7 @@ class Program:
         types = {"float32": "float", "int32": "int32_t", "int8": "int8_t", "uint8": "uint8_t"}
         kind = types.get(str(array.dtype))
         if kind is None:
-            raise ExportError(f"the constant `{comment}` is of {array.dtype}, which has no C here", hint=HINT)
+            raise ExportError(f"the constant `{comment}` is of {array.dtype}, which is not supported in C", hint=HINT)
         key = kind, array.tobytes()
         name = self._stored.setdefault(key, f"c{len(self.constants)}")
         if name not in self.constants:  # layers that share weights share the array too

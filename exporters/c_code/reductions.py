@@ -88,7 +88,7 @@ def batch_norm(program: Program, node: ir.Node) -> None:
     arrays = [program.array(value) for value in node.inputs[1:5]]
     place = program.place(node.inputs[0])
     if any(array is None for array in arrays) or len(place.shape) < 2:
-        raise ExportError(f"{where(node)} takes its statistics from the batch, which has no C here", hint=HINT)
+        raise ExportError(f"{where(node)} takes its statistics from the batch, which is not supported in C", hint=HINT)
     weight, bias, mean, variance = (np.asarray(array, np.float64) for array in arrays)
     factor = weight / np.sqrt(variance + float(attributes(node).get("epsilon", 1e-5)))
     constants = [

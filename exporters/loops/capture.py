@@ -135,7 +135,7 @@ def refused(error: ExportError, reason: NotRolledError) -> ExportError:
 
 
 def _lengths(task: Task) -> tuple[int, int] | None:
-    """Two lengths to trace at, or None where the task has none that show a loop."""
+    """Two lengths to trace at, or None if the task has none that show a loop."""
     first = max(task.min_length, min(_LENGTHS[0], task.max_length - 1))
     second = min(task.max_length, first + _LENGTHS[1] - _LENGTHS[0])
     return (first, second) if second > first >= _FEWEST else None

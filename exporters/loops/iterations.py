@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def build(graph: Graph, ops: list[Op], period: int, where: Where, index: int) -> Loop | None:
-    """The loop whose iterations these operations are, or None where they do not fit together."""
+    """The loop whose iterations these operations are, or None if they do not fit together."""
     rows = [ops[first : first + period] for first in range(0, len(ops) - period + 1, period)]
     while rows and any(op in where for op in rows[0]):  # another loop ends with the same operations
         del rows[0]

@@ -44,7 +44,7 @@ class Loop:
     """For each operation of the body its (args, kwargs), whose leaves are `Op` (an invariant), one of the above, or a
     constant."""
     instances: list[list[Op | None]]
-    """For each operation its results, by iteration; None where nothing reads a result and it is not in the trace."""
+    """For each operation its results, by iteration; None if nothing reads a result and it is not in the trace."""
     initial: dict[tuple[int, int], Any] = field(default_factory=dict)
     """(place, lag) -> what stands for that operation `lag` iterations before the first one."""
 

@@ -124,4 +124,4 @@ class Run:
             for axis, size in enumerate(node.values[0].shape):
                 if not isinstance(size, int) and str(size) == str(one):
                     return tensor.shape[axis]
-        raise NotRolledError(f"a state has the size {one}, which is no axis of an input")
+        raise NotRolledError(f"a state has the size {one}, which is not an axis of an input")

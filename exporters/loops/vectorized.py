@@ -21,7 +21,7 @@ _OPS = torch.ops.aten
 
 
 def apply(target: Any, args: Any, kwargs: Any) -> Any:
-    """The stacked results of an operator, or None where there is no rule.
+    """The stacked results of an operator, or None if there is no rule.
 
     Args:
         target: The operator.

@@ -25,7 +25,7 @@ operators without a matrix give."""
 _UNDONE = 12
 """How many of the chosen exceptions are tried again without."""
 _HARMLESS = 0.05
-"""Share of `max_error` below which a matrix is not measured in more exact forms."""
+"""Share of `max_error` below which a matrix is not measured in forms of higher precision."""
 _METRICS = 8
 """Of how many matrices, those with the largest errors, the metric is measured alone."""
 
@@ -59,8 +59,8 @@ def choose(
         bar: Told what is measured.
 
     Each matrix is first measured alone in each of its forms. Then everything gets the form that is wanted, and if
-    that breaks a limit, matrices step to a more exact form, in the order of (error squared that this takes away) /
-    (bytes that it costs), until the limits hold; at last each of these exceptions is tried without.
+    that breaks a limit, matrices step to a form of higher precision, in the order of (error squared that this takes
+    away) / (bytes that it costs), until the limits hold; at last each of these exceptions is tried without.
 
     Raises:
         ExportError: Nothing can be rounded within the limits.
@@ -94,7 +94,7 @@ def choose(
 
 
 def _alone(trials: Trials, name: str, forms: tuple[Form, ...], max_error: float) -> dict[Form, float]:
-    """The error of each form; of more exact forms none if a form is harmless. Half precision is not measured."""
+    """The error of each form; none of higher precision if a form is harmless. Half precision is not measured."""
     errors: dict[Form, float] = {}
     for form in [form for form in forms if form not in ("half", "float")]:
         errors[form] = trials.error(trials.forward({name: form}))
@@ -122,7 +122,7 @@ def _moves(
     ladders: Mapping[str, tuple[Form, ...]],
     alone: Mapping[str, Mapping[Form, float]],
 ) -> list[tuple[str, Form]]:
-    """Steps to a more exact form, the most useful for its price first."""
+    """Steps to a form of higher precision, the most useful for its price first."""
     sizes = {matrix.name: matrix.bytes or matrix.activations for matrix in matrices}
     priced = []
     for name, forms in ladders.items():

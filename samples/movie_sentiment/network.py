@@ -57,7 +57,7 @@ class Classifier(nn.Module):
 
 
 class TransformerClassifier(nn.Module):
-    """The same with a Transformer encoder in the place of the GRU: signs of words to the logits of bad and good."""
+    """The same with a Transformer encoder instead of the GRU: signs of words to the logits of bad and good."""
 
     def __init__(self) -> None:
         super().__init__()

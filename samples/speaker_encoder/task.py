@@ -1,4 +1,4 @@
-"""Is it the same voice? A speaker encoder trained by others, scored on real speech; run `fetch.py` first.
+"""Is it the same voice? A third-party speaker encoder, scored on real speech; run `fetch.py` first.
 
 The model is that of the package Resemblyzer 0.1.4 (Wan et al., arXiv 1710.10467): three LSTM layers of 256 units and
 a Linear layer on the last step, to embeddings of unit length.

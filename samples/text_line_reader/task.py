@@ -1,7 +1,7 @@
 """What does the line say? The text-line reader of legere, scored on rendered lines; run `fetch.py` first.
 
 The model is that of the package legere 0.11.0: depthwise separable convolutions, a GRU layer of 128 units in both
-directions, and a Linear layer, trained by others with the CTC loss on Portuguese text.
+directions, and a Linear layer, third-party, trained with the CTC loss on Portuguese text.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python samples/time_series/study.py write                              # results.json and the table of README.md
 
 Three forms, each measured on its exported file: `attention`, the causal Transformer; `scratch`, the same network with
-Aarens in the place of its attention and the same random weights elsewhere, trained alike; `converted`, the trained
+Aarens instead of its attention and the same random weights elsewhere, trained identically; `converted`, the trained
 Transformer after the method `aaren` and a `retrain` that distills from it.
 """
 
@@ -59,7 +59,7 @@ mean absolute errors."""
 
 
 def swapped(network: nn.Module) -> nn.Module:
-    """The network with an Aaren, whose query is random, in the place of each attention; other weights as they are."""
+    """The network with an Aaren, whose query is random, instead of each attention; other weights as they are."""
     attentions = [name for name, part in network.named_modules() if isinstance(part, torch.nn.MultiheadAttention)]
     for name in attentions:
         aaren = AarenAttention.from_attention(network.get_submodule(name))  # type: ignore[arg-type]

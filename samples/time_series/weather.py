@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -13,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compressor.errors import TaskError
+sys.path.append(str(Path(__file__).parents[1]))
+
+from packages import fetched
 
 CACHE = Path(__file__).parent / "cache"
 FILE = "weather.csv"
@@ -47,14 +50,8 @@ PARTS = {
 
 
 def cached() -> Path:
-    """The file that `fetch.py` gets; raises `TaskError` where it has not run."""
-    path = CACHE / FILE
-    if not path.is_file():
-        raise TaskError(
-            f"the weather is not here: {path} is missing",
-            hint="fetch it with `python samples/time_series/fetch.py` (9 MB with pip)",
-        )
-    return path
+    """The file that `fetch.py` gets; raises `TaskError` if it has not run."""
+    return fetched(CACHE / FILE, "time_series", "the weather", "9 MB with pip")
 
 
 def read(text: str, hours: int = HOURS) -> np.ndarray:

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
-import pytest
-import torch
+from torch import nn
 
 from compressor.testing import RandomTask, normal
+
+KINDS = {
+    "RNN tanh": (nn.RNN, {"nonlinearity": "tanh"}),
+    "RNN relu": (nn.RNN, {"nonlinearity": "relu"}),
+    "GRU": (nn.GRU, {}),
+    "LSTM": (nn.LSTM, {}),
+}
+"""PyTorch's recurrent classes and what chooses between their kinds."""
 
 
 def features_task(outputs=None, **attributes):
@@ -14,11 +21,3 @@ def features_task(outputs=None, **attributes):
         normal(5),
         **attributes,
     )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -23,6 +23,7 @@ from compressor.testing import RandomTask
 from exporters.onnx import Options, export
 from exporters.passes import external_data
 from tests.exporters.conftest import features_task
+from tests.progress import Recorder
 from tests.tolerances import EXPORTED_FLOAT32
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,6 @@ from compressor.formats import Job
 from exporters.onnx import Options, export
 from tests.exporters.conftest import features_task
 from tests.exporters.test_export import Tagger
-torch.set_num_threads(1)
 torch.manual_seed(0)
 model = Tagger()
 torch.manual_seed(1)
@@ -67,30 +67,6 @@ class Fails(nn.Module):
 
     def forward(self, features):
         return self.function(self, self.gru(features)[0])
-
-
-class Recorder:
-    """Progress that keeps what it is told."""
-
-    def __init__(self):
-        self.total, self.done, self.notes = 0, 0, []
-
-    def bar(self, description, total):
-        self.description, self.total = description, total
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        return None
-
-    def advance(self, amount=1, note=""):
-        self.done += amount
-        self.notes.append(note)
-
-    def say(self, text):
-        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +119,9 @@ def test_debugging_metadata_is_stripped(tagger):
 
 def test_progress_reaches_its_total(tagger):
     *_, progress = tagger
-    assert progress.description == "export tagger.onnx"
-    assert progress.done == progress.total == len(progress.notes)
+    (bar,) = progress.bars
+    assert bar.description == "export tagger.onnx"
+    assert bar.done == bar.total == len(bar.notes) + len(progress.said)
 
 
 def test_another_process_and_hash_seed_give_the_same_bytes_and_a_clean_terminal(tagger, tmp_path):

@@ -17,16 +17,11 @@ from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
 from tests.exporters.conftest import features_task
+from tests.nn.recurrent.modes import MODES
 from tests.tolerances import EXPORTED_FLOAT32
 
 INPUT, HIDDEN, RANK = 5, 13, 3
 TIMED, LAST = {0: "batch", 1: "time"}, {0: "batch"}
-MODES = {
-    "RNN_TANH": nn.RNN,
-    "RNN_RELU": lambda *a, **k: nn.RNN(*a, nonlinearity="relu", **k),
-    "GRU": nn.GRU,
-    "LSTM": nn.LSTM,
-}
 
 
 def factored(mode, kinds, **options):

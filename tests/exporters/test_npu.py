@@ -23,16 +23,11 @@ from exporters.onnx_files.step import step_path
 from exporters.quantization.calibration import calibration
 from exporters.quantization.rounding import to_8_bits
 from exporters.quantization.second_order.table import fill
+from tests.exporters.conftest import KINDS
 
 INPUT, HIDDEN, TIME = 5, 7, 4
 SHAPES = {"batch": 1, "time": TIME}
 COMPUTES = {"Add", "Gemm", "LayerNormalization", "MatMul", "Mul", "Relu", "Sigmoid", "Softmax", "Sub", "Tanh"}
-KINDS = {
-    "RNN tanh": (nn.RNN, {"nonlinearity": "tanh"}),
-    "RNN relu": (nn.RNN, {"nonlinearity": "relu"}),
-    "GRU": (nn.GRU, {}),
-    "LSTM": (nn.LSTM, {}),
-}
 
 
 class Net(nn.Module):

@@ -21,16 +21,10 @@ from exporters.quantization.matrices import SCAN_UNITS
 from exporters.quantization.rounding import in_blocks, rows_to_nearest, to_8_bits
 from exporters.quantization.whole_file import NothingSaved
 from exporters.stepping import chained
-from tests.exporters.conftest import features_task
+from tests.exporters.conftest import KINDS, features_task
 
 INPUT, HIDDEN = 17, 23
 """Odd, so that a swapped axis or a missing padding shows, and large enough to be worth rounding."""
-KINDS = {
-    "RNN tanh": (nn.RNN, {"nonlinearity": "tanh"}),
-    "RNN relu": (nn.RNN, {"nonlinearity": "relu"}),
-    "GRU": (nn.GRU, {}),
-    "LSTM": (nn.LSTM, {}),
-}
 
 
 class Net(nn.Module):

@@ -10,6 +10,7 @@ from onnx import helper
 from compressor.errors import ExportError, UsageError
 from compressor.measure import latency
 from compressor.measure.latency import FEWEST_ROUNDS, Plan, plan
+from tests.progress import Recorder
 
 
 @pytest.fixture
@@ -53,26 +54,10 @@ def test_kept_timings_are_few_and_span_the_distribution(linear):
 
 
 def test_progress_is_told_of_every_round(linear):
-    class Counter:
-        def __init__(self):
-            self.total, self.seen = None, 0
-
-        def bar(self, description, total):
-            self.total = total
-            return self
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *exception):
-            return None
-
-        def advance(self, amount=1, note=""):
-            self.seen += amount
-
-    counter = Counter()
-    latency.compare([linear], [[torch.randn(1, 5)]], batch=1, length=5, rounds=9, runs=1, progress=counter)
-    assert counter.seen == counter.total == 9
+    progress = Recorder()
+    latency.compare([linear], [[torch.randn(1, 5)]], batch=1, length=5, rounds=9, runs=1, progress=progress)
+    (bar,) = progress.bars
+    assert bar.done == bar.total == 9
 
 
 def test_the_garbage_collector_runs_again_afterwards(linear, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import textwrap
 
 import pytest
 import torch
@@ -27,6 +26,7 @@ from compressor.recipe import load
 from compressor.surgery.rebuild import rebuild
 from compressor.task import loading as tasks
 from tests.methods.conftest import BATCH, CHANNELS, LENGTH, SignTask, make_context, same, weights
+from tests.methods.signs import signs
 from tests.surgery.attentions import Nested, Packed, Stack, randomized
 
 WIDTH, HEADS = 12, 3
@@ -527,15 +527,7 @@ def test_layers_that_the_batches_never_reach_are_skipped(encoder):
     assert isinstance(result.state.model.encoder.layers[1].self_attn, nn.MultiheadAttention)
 
 
-TASK = """
-    import torch
-    from torch import nn
-    from compressor import Task
-
-    def data(seed, count):
-        x = torch.randn(count, 11, 5, generator=torch.Generator().manual_seed(seed))
-        return x, (x[:, -1, 0] > x[:, -1, 1]).long()
-
+NET = """
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -547,30 +539,6 @@ TASK = """
 
         def forward(self, x):
             return self.head(self.rnn(self.encoder(self.enter(x)))[0][:, -1])
-
-    class Signs(Task):
-        inputs = {"x": {0: "batch", 1: "time"}}
-        outputs = {"logits": {0: "batch"}}
-        length, max_length = 11, 29
-
-        def model(self):
-            torch.manual_seed(1)
-            return Net()
-
-        def example(self, batch, length):
-            return (torch.randn(batch, length, 5, generator=torch.Generator().manual_seed(7)),)
-
-        def batches(self, generator):
-            x, y = data(1, 96)
-            for chosen in torch.randperm(96, generator=generator).split(32):
-                yield (x[chosen],), y[chosen]
-
-        def loss(self, outputs, target):
-            return nn.functional.cross_entropy(outputs, target)
-
-        def evaluate(self, forward):
-            x, y = data(2, 101)
-            return (forward(x).argmax(1) == y).float()
 """
 RECIPE = """
 schema_version: 1
@@ -587,7 +555,7 @@ exports: [{format: onnx}]
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("low_rank")
-    (folder / "task.py").write_text(textwrap.dedent(TASK))
+    (folder / "task.py").write_text(signs(NET))
     (folder / "low.yaml").write_text(RECIPE)
     task = tasks.load(str(folder / "task.py"))
     return folder / "run", task, run(load(str(folder / "low.yaml")), task, folder / "run", quick=True, device="cpu")

@@ -29,6 +29,7 @@ from tests.methods.conftest import (
     same,
     weights,
 )
+from tests.progress import Recorder
 from tests.surgery.trace.test_entering import AXES as STATES
 from tests.surgery.trace.test_entering import Streaming
 from tests.surgery.trace.test_entering import example as states_example
@@ -130,39 +131,12 @@ def test_max_batches_bounds_every_epoch(state, context, task):
     assert task.losses_taken == 6
 
 
-class CountingBar:
-    def __init__(self, total):
-        self.total, self.done, self.notes = total, 0, []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        return None
-
-    def advance(self, amount=1, note=""):
-        self.done += amount
-        self.notes.append(note)
-
-
-class CountingProgress:
-    def __init__(self):
-        self.bars = []
-
-    def bar(self, description, total):
-        self.bars.append(CountingBar(total))
-        return self.bars[-1]
-
-    def say(self, text):
-        pass
-
-
 @pytest.mark.parametrize("sized", [True, False])
 def test_the_bar_counts_batches_where_their_number_is_known_and_epochs_elsewhere(state, context, task, sized):
     if sized:
         batches = list(task.batches(torch.Generator()))
         task.batches = lambda generator: batches
-    progress = CountingProgress()
+    progress = Recorder()
     Retrain(epochs=3).apply(state, dataclasses.replace(context, progress=progress))
     (bar,) = progress.bars
     assert bar.total == bar.done == (3 * BATCHES if sized else 3)
@@ -299,7 +273,7 @@ def test_an_unknown_hidden_module_is_refused_with_the_nearest_name(model):
 
 def test_bf16_is_ignored_on_the_cpu_with_a_note(state, model):
     plain, bf16 = (Retrain(bf16=on).apply(state, make_context(model, SignTask())) for on in (False, True))
-    assert bf16.notes == ("bf16 ignored: `cpu` is no accelerator with bfloat16 autocast",)
+    assert bf16.notes == ("bf16 ignored: `cpu` is not an accelerator with bfloat16 autocast",)
     assert same(weights(plain.state.model), weights(bf16.state.model))
 
 

@@ -119,7 +119,7 @@ def test_weights_that_a_wrapper_sets_before_each_call_are_refused_by_name():
             self.rnn.weight_hh_l0 = nn.functional.dropout(self.raw, 0.5, self.training)
             return self.rnn(x)[0]
 
-    with pytest.raises(TaskError, match=r"`rnn.weight_hh_l0` is no parameter: some code computes it"):
+    with pytest.raises(TaskError, match=r"`rnn.weight_hh_l0` is not a parameter: some code computes it"):
         fold(WeightDrop().eval())
 
 

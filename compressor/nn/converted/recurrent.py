@@ -1,4 +1,4 @@
-"""A stack of converted layers in the place of a recurrent layer of PyTorch's, called in the same way."""
+"""A stack of converted layers that replaces a recurrent layer of PyTorch's, called in the same way."""
 
 from __future__ import annotations
 

@@ -110,11 +110,6 @@ class LayeredGraph:
         return tuple(sorted(pairs, key=lambda pair: pair[::-1]))
 
     @property
-    def adjacent_pairs(self) -> tuple[Pair, ...]:
-        """(0, 1), (1, 2) and so on up to the last layer: every node above layer 0 has a predecessor just below it."""
-        return tuple(pair for pair in self.pairs if pair[1] - pair[0] == 1)
-
-    @property
     def skip_pairs(self) -> tuple[Pair, ...]:
         """The pairs between which at least one layer lies."""
         return tuple(pair for pair in self.pairs if pair[1] - pair[0] > 1)

@@ -60,7 +60,7 @@ def _try_loss(task: GuardedTask, model: nn.Module, device: torch.device, inputs:
         raise problem(
             task,
             f"`loss` gives {float(loss.detach())} on the first batch",
-            "look for log(0), or labels that are no class",
+            "look for log(0), or labels outside the classes",
         )
     if not loss.requires_grad:
         raise problem(

@@ -25,7 +25,7 @@ def figure(title: str, described: str, pairs: Sequence[Pair], text: Callable[[fl
     Args:
         title: Of the figure.
         described: What it shows, in a sentence.
-        pairs: Name of a layer, its value in the original and in the compressed model; None where there is none.
+        pairs: Name of a layer, its value in the original and in the compressed model; None if there is none.
         text: Writes a value.
     """
     drawing = Drawing(_ROW * len(pairs) + 4)

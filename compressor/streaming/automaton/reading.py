@@ -67,7 +67,7 @@ class Reader:
         if not found.states or growing:
             listed = f"the state `{growing[0]}` grows with the string" if growing else "it carries no state"
             raise MethodError(
-                f"the model is no recurrent one with states of fixed size: {listed}",
+                f"the model is not a recurrent one with states of fixed size: {listed}",
                 hint="automata are made of RNN, GRU and LSTM models and of cells of your own",
             )
         self._step = StepModel(model, found)

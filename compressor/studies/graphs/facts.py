@@ -54,7 +54,7 @@ class Row(Fact):
     parameters: int
     """Of the whole model."""
     metric: float | None
-    """Of the task's `evaluate` after training; None where training failed."""
+    """Of the task's `evaluate` after training; None if training failed."""
     seconds: float
     note: str = ""
     """Why training failed."""

@@ -133,7 +133,9 @@ def _removals(goals: Goals, subject: Subject, left_out: list[str], decided: Deci
         if decided.setdefault(f"map of {kind}", _affordable(goals, subject, prober)):
             measured = _sensitivity(subject, prober)
         else:
-            left_out.append(f"the sensitivity map of {kind}: it takes too long, so these layers lose units alike")
+            left_out.append(
+                f"the sensitivity map of {kind}: it takes too long, so these layers all lose the same fraction of units"
+            )
         if measured is not None:
             layers = [layer for layer in measured.layers if layer.points]
             groups = tuple(layer.modules for layer in layers)

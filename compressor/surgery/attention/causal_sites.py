@@ -64,6 +64,6 @@ def unfit(module: nn.Module, site: AttentionSite) -> str | None:
     if type(module) not in (MultiheadAttention, CompactMultiheadAttention):
         return (
             f"`{type(module).__name__}` is third-party code; build the model on nn.MultiheadAttention, or name the "
-            "parts of one that is no subclass in `Task.attention`"
+            "parts of one that is not a subclass in `Task.attention`"
         )
     return site.reason

@@ -108,7 +108,7 @@ def _heads(name: str, module: nn.Module, parts: AttentionParts, features: int) -
         width = _number(name, module, "head_width", parts.head_width)
         if width < 1 or features % width:
             raise TaskError(
-                f"`query` of {label(name)} has {features} outputs, which are no heads of {width}",
+                f"`query` of {label(name)} has {features} outputs, which are not heads of {width}",
                 hint=f"is `{parts.head_width}` the width of a head?",
             )
         return features // width

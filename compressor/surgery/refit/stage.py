@@ -25,7 +25,7 @@ class Stage:
     """One layer's sums, and what their regression needs to know of the samples, in two halves."""
 
     recurrent = False
-    """Whether the layer's weights decide about its own inputs, so that it is fitted in turns."""
+    """Whether the layer's weights decide about its own inputs, so that it is fitted alternately."""
 
     def __init__(self, models: Models, module: str, terms: Sequence[Term], sums: Sequence[Sum]) -> None:
         """No samples yet."""

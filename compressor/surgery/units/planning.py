@@ -132,7 +132,7 @@ def _layers_of(name: str, module: nn.Module | None, seen: Trace, own: Mapping[st
     if name in own:
         return [Layer(name, own[name])]
     raise SurgeryError(
-        f"`{name}` is no recurrent layer or cell, Linear or convolution", hint="choose others with `targets`"
+        f"`{name}` is not a recurrent layer or cell, Linear or convolution", hint="choose others with `targets`"
     )
 
 

@@ -19,6 +19,9 @@ from compressor.surgery.refit.calibration import CONVOLUTIONS, Call, consumed, e
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+    _Find = Callable[[Tensor], "Operand | None"]
+    _Record = Callable[["Operand", Callable[[], Iterator[Tensor]]], Any]
+
 _PLACES = {torch.ops.aten.mm.default: 0, torch.ops.aten.addmm.default: 1}
 """Products x M -> the place of x (N, K), before that of M (K, N)."""
 _RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
@@ -75,7 +78,7 @@ class Observed:
         self,
         batches: Iterable[tuple[Tensor, ...]],
         wanted: Collection[Operand] | None,
-        record: Callable[[Operand, Callable[[], Iterator[Tensor]]], Any],
+        record: _Record,
     ) -> None:
         """Tell `record` of each product; what it multiplies is computed only if that is asked for.
 
@@ -172,11 +175,7 @@ class _Products(TorchFunctionMode):
     left alone: they would take every operator of every step through Python, and their modules tell of themselves.
     """
 
-    def __init__(
-        self,
-        find: Callable[[Tensor], Operand | None],
-        record: Callable[[Operand, Callable[[], Iterator[Tensor]]], Any],
-    ) -> None:
+    def __init__(self, find: _Find, record: _Record) -> None:
         super().__init__()
         self._below, self._pauses = _Operators(find, record), 0
 
@@ -201,11 +200,7 @@ class _Products(TorchFunctionMode):
 class _Operators(Operations):
     """Tells of `mm` and `addmm` with a parameter as the right side."""
 
-    def __init__(
-        self,
-        find: Callable[[Tensor], Operand | None],
-        record: Callable[[Operand, Callable[[], Iterator[Tensor]]], Any],
-    ) -> None:
+    def __init__(self, find: _Find, record: _Record) -> None:
         super().__init__()
         self._find, self._record = find, record
 

@@ -13,16 +13,11 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from compressor.errors import CheckpointError, MethodError
 from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
+from tests.nn.recurrent.modes import MODES
 from tests.nn.tensors import normal
 from tests.tolerances import SAME_GRADIENT
 
 INPUT, HIDDEN, BATCH, TIME = 5, 7, 3, 11
-MODES = {
-    "RNN_TANH": nn.RNN,
-    "RNN_RELU": lambda *a, **k: nn.RNN(*a, nonlinearity="relu", **k),
-    "GRU": nn.GRU,
-    "LSTM": nn.LSTM,
-}
 SHAPES = [
     {"num_layers": 1, "bidirectional": False, "bias": True},
     {"num_layers": 2, "bidirectional": True, "bias": True},

@@ -433,14 +433,6 @@ class Streaming(nn.Module):
         return output, *tree_leaves(last)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize(
     ("cell", "node", "skips", "joins"),
     [

@@ -16,15 +16,10 @@ from compressor.errors import CheckpointError, SurgeryError
 from compressor.nn.recurrent.layers import cell_of, part_weights, parts
 from compressor.nn.recurrent.states import States
 from compressor.nn.recurrent.uneven import UnevenRecurrent
+from tests.nn.recurrent.modes import MODES
 from tests.tolerances import SAME_FLOAT64
 
 INPUT, HIDDEN, BATCH, LENGTH = 5, 7, 3, 11
-MODES = {
-    "RNN_TANH": nn.RNN,
-    "RNN_RELU": lambda *a, **k: nn.RNN(*a, nonlinearity="relu", **k),
-    "GRU": nn.GRU,
-    "LSTM": nn.LSTM,
-}
 SHAPES = [
     {"num_layers": layers, "bidirectional": both, "bias": bias}
     for layers, both, bias in [(1, False, True), (1, True, False), (2, True, True), (4, False, True), (3, True, False)]

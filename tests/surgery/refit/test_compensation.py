@@ -1,7 +1,6 @@
 """Consumers of removed units are refitted to what the original computes: against solving each regression directly."""
 
 import copy
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -9,8 +8,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from compressor.progress import Silent
 from compressor.surgery.refit.compensation import refit
+from tests.progress import Recorder
 
 RIDGE = 0.05
 KEPT = torch.tensor([1, 1, 0, 1, 0, 1, 1, 0, 1]).bool()
@@ -381,16 +380,7 @@ def test_a_computed_weight_is_left_alone_and_named():
 
 
 def test_progress_names_each_layer():
-    notes = []
-
-    class Heard(Silent):
-        @contextmanager
-        def bar(self, description, total):
-            yield self
-
-        def advance(self, amount=1, note=""):
-            notes.append(note)
-
+    progress = Recorder()
     model, smaller, kept = _recurrent("gru")
-    refit(model, smaller, kept, _roles(kept), _batches((4, 6, 4)), progress=Heard())
-    assert notes == ["rnn.weight_ih_l0", "head.weight"]
+    refit(model, smaller, kept, _roles(kept), _batches((4, 6, 4)), progress=progress)
+    assert progress.bars[0].notes == ["rnn.weight_ih_l0", "head.weight"]
