@@ -1,3 +1,9 @@
+const secondary = [...document.querySelectorAll("details.secondary")];
+const wanted = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+if (matchMedia("(max-width: 40rem)").matches) {
+  for (const part of secondary) part.open = wanted !== null && part.contains(wanted);
+}
+addEventListener("beforeprint", () => { for (const part of secondary) part.open = true; });
 for (const button of document.querySelectorAll("button.copy")) {
   button.hidden = false;
   button.addEventListener("click", () => {

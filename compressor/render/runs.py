@@ -72,7 +72,7 @@ def _plots(runs: Runs) -> Iterator[Block]:
 
 SECTIONS: Final[tuple[Section[Runs], ...]] = (
     Section("", lambda runs: tuple(_heading(runs))),
-    Section("Files", lambda runs: (table(runs),)),
+    Section("Files", lambda runs: (table(runs),), leads=True),
     Section("Plots", lambda runs: tuple(_plots(runs)), views=frozenset({"html"})),
     Section("Notes", lambda runs: (Items(runs.notes),) if runs.notes else ()),
 )

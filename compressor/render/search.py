@@ -239,8 +239,8 @@ def _space(report: SearchReport) -> Iterator[Block]:
 SECTIONS: Final[tuple[Section[SearchReport], ...]] = (
     Section("", lambda report: tuple(_head(report))),
     Section("Picture", lambda report: tuple(_picture(report)), frozenset({"html"})),
-    Section("Frontier", lambda report: tuple(_frontier(report))),
-    Section("What goals cost", lambda report: tuple(_goals(report))),
+    Section("Frontier", lambda report: tuple(_frontier(report)), leads=True),
+    Section("What goals cost", lambda report: tuple(_goals(report)), leads=True),
     Section("How sure", lambda report: tuple(_how_sure(report))),
     Section("What was tried", lambda report: tuple(_tried(report)), DOCUMENTS),
     Section("Space", lambda report: tuple(_space(report)), DOCUMENTS),

@@ -30,6 +30,8 @@ class Section(Generic[Facts]):
     """Where it is shown."""
     last_on_terminal: bool = False
     """There it comes last: the end of the output is what stays on the screen."""
+    leads: bool = False
+    """Whether it says what was decided: the page shows it on a phone too, where it folds all others."""
     folded: bool = False
     """Whether the page folds it behind its title: it is looked up, not read."""
 

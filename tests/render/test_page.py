@@ -111,3 +111,25 @@ def test_a_link_to_a_folded_section_unfolds_it(chromium, pages):
     chromium.open(pages["report"], width=DESK, height=844)
     chromium.evaluate("document.querySelector('nav a[href=\"#environment\"]').click()")
     assert chromium.evaluate("document.getElementById('environment').closest('details').open") is True
+
+
+FOLDED = "[...document.querySelectorAll('details.secondary')].map(one => one.open)"
+
+
+@NEEDED
+def test_a_phone_shows_what_was_decided_and_folds_the_rest(chromium, pages):
+    chromium.open(pages["report"], width=PHONE, height=844)
+    assert set(chromium.evaluate(FOLDED)) == {False}
+    assert chromium.evaluate("document.documentElement.scrollHeight") < 5 * 844
+    for anchor in ("result", "limits"):
+        assert chromium.evaluate(f"document.getElementById('{anchor}').getBoundingClientRect().height") > 0
+    chromium.evaluate("document.querySelector('nav a[href=\"#original-and-compressed\"]').click()")
+    assert chromium.evaluate("document.getElementById('original-and-compressed').closest('details').open") is True
+    assert chromium.evaluate("document.getElementById('original-and-compressed').getBoundingClientRect().height") > 0
+
+
+@NEEDED
+@pytest.mark.parametrize(("width", "scripts"), [(DESK, True), (PHONE, False)])
+def test_nothing_but_what_is_looked_up_is_folded_on_a_desk_or_without_scripts(chromium, pages, width, scripts):
+    chromium.open(pages["report"], width=width, height=844, scripts=scripts)
+    assert set(chromium.evaluate(FOLDED)) == {True}

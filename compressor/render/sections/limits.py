@@ -66,4 +66,4 @@ def _quantity(name: str, value: float) -> str:
     return form.ratio(value) if _wants_more(name) else form.metric(value)
 
 
-LIMITS: Section[Report] = Section("Limits", lambda report: (table(report),) if report.limits else ())
+LIMITS: Section[Report] = Section("Limits", lambda report: (table(report),) if report.limits else (), leads=True)

@@ -261,4 +261,6 @@ def _blocks(report: Report) -> Iterator[Block]:
             yield Code(shlex.join(words), "sh", command=True)
 
 
-NEXT_STEPS: Section[Report] = Section("What to try next", lambda report: tuple(_blocks(report)), last_on_terminal=True)
+NEXT_STEPS: Section[Report] = Section(
+    "What to try next", lambda report: tuple(_blocks(report)), last_on_terminal=True, leads=True
+)

@@ -236,4 +236,4 @@ def _section(report: Report) -> Iterator[Block]:
         yield Statements(said)
 
 
-SUMMARY: Section[Report] = Section("Result", lambda report: tuple(_section(report)), last_on_terminal=True)
+SUMMARY: Section[Report] = Section("Result", lambda report: tuple(_section(report)), last_on_terminal=True, leads=True)
