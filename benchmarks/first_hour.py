@@ -18,20 +18,24 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results" / "first-hour.md"
 SECTION = re.compile(r"^## ", re.MULTILINE)
 HEAD = """# The first hour, as the terminal shows it
 
-Written by `python benchmarks/first_hour.py runs/first-hour`; [the guide](../guides/ten-minutes.md) says what it is
-about. `$` is a command. What follows is all that it prints where no terminal is attached, its exit code if that is
-not 0, and the seconds that it took: by the clock, and of the processor.
+Written by `python benchmarks/first_hour.py runs/first-hour`, all of it in one go; [the
+guide](../guides/ten-minutes.md) says what it is about. `$` is a command. What follows is all that it prints where no
+terminal is attached, its exit code if that is not 0, and the seconds that it took: by the clock, and of the processor.
+
+{conditions}
+Sizes, fidelity and agreement do not depend on how busy a machine is; latencies and seconds by the clock do.
 """
 EMISSIONS = """\
 from arabic_morph_segmenter.segmenter import ArabicMorphSegmenter
@@ -106,11 +110,26 @@ def main() -> None:
     arguments = parser.parse_args()
     text = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else HEAD
     sections = {section.partition("\n")[0]: section for section in SECTION.split(text)[1:]}
-    for name in arguments.only or MODELS:
+    started = datetime.now(UTC)
+    names = arguments.only or list(MODELS)
+    for name in names:
         model = MODELS[name]
         sections[model.title] = f"{model.title}\n\n```console\n{session(model, arguments.folder / name)}```\n\n"
     known = [sections[model.title] for model in MODELS.values() if model.title in sections]
-    PAGE.write_text(HEAD + "".join(f"\n## {section.rstrip()}\n" for section in known), encoding="utf-8")
+    head = HEAD.format(conditions=conditions(started, names))
+    PAGE.write_text(head + "".join(f"\n## {section.rstrip()}\n" for section in known), encoding="utf-8")
+
+
+def conditions(started: datetime, names: Collection[str]) -> str:
+    """When and on what: the load is the number of processes that want a processor."""
+    from importlib.metadata import version
+
+    minutes = (datetime.now(UTC) - started).total_seconds() / 60
+    models = "all models" if set(names) == set(MODELS) else f"of the models last {', '.join(names)}"
+    return (
+        f"{started:%Y-%m-%d}, {models}, {minutes:.0f} minutes; {os.cpu_count()} processors, average load "
+        f"{os.getloadavg()[2]:.0f} in the last 15 of them; PyTorch {version('torch')}, ONNX Runtime {version('onnxruntime')}."
+    )
 
 
 def session(model: Model, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import io
@@ -52,6 +53,7 @@ class _Terminated(BaseException):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with one of `EXIT_CODES`."""
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *gc.get_threshold()[1:])
+    atexit.register(gc.freeze)  # at its end Python looks through all objects for cycles: over a second, for nothing
     try:
         with _termination_raises():
             code = execute(sys.argv[1:] if arguments is None else arguments)
