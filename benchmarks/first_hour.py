@@ -128,7 +128,8 @@ def conditions(started: datetime, names: Collection[str]) -> str:
     models = "all models" if set(names) == set(MODELS) else f"of the models last {', '.join(names)}"
     return (
         f"{started:%Y-%m-%d}, {models}, {minutes:.0f} minutes; {os.cpu_count()} processors, average load "
-        f"{os.getloadavg()[2]:.0f} in the last 15 of them; PyTorch {version('torch')}, ONNX Runtime {version('onnxruntime')}."
+        f"{os.getloadavg()[2]:.0f} in the last 15 of them; PyTorch {version('torch')}, "
+        f"ONNX Runtime {version('onnxruntime')}."
     )
 
 
