@@ -72,10 +72,11 @@ def export(
 def _options(formats: str, precision: str, settings: list[str]) -> "list[ExportOptions]":
     """Options of each format; raises `UsageError` if a format does not have one."""
     from compressor.formats import options_of
-    from compressor.recipe import overrides
 
     given: dict[str, Any] = {"precision": precision} if precision != "float32" else {}
     for text in settings:
+        from compressor.recipe import overrides  # loads all that a recipe may hold: 0.3 s
+
         override = overrides.read(text)
         *groups, key = override.keys
         inside = given

@@ -7,11 +7,13 @@ model. The library depends on the opset alone.
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _libraries: dict[int, Any] = {}
 """Opset -> its functions."""
@@ -33,7 +35,7 @@ def kept() -> Iterator[None]:
 
     def from_torchlib(opset_version: int) -> Any:
         if opset_version not in _libraries:
-            with _unparsed():
+            with _unparsed(), _read_later():
                 _libraries[opset_version] = read(opset_version=opset_version)
         return _libraries[opset_version]
 
@@ -50,6 +52,63 @@ def _unparsed() -> Iterator[None]:
         yield
         return
     with replaced(TracedOnnxFunction, "function_ir", SimpleNamespace(domain="")):
+        yield
+
+
+class _Later:
+    """What a function of the library says, read from its source when something of it is first asked for."""
+
+    def __init__(self, read: Callable[[], Any], **known: Any) -> None:
+        """`known` is what can be asked without reading; what is put into its `meta` is put into the real one too."""
+        self.__dict__.update(known)
+        self._read = read
+
+    @functools.cached_property
+    def real(self) -> Any:
+        """The thing itself."""
+        real = self._read()
+        if "meta" in vars(self):
+            real.meta.update(self.meta)
+        return real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def __repr__(self) -> str:
+        return repr(self.real)
+
+
+def _signature(read: Callable[..., Any]) -> Callable[..., _Later]:
+    return lambda *arguments, **options: _Later(lambda: read(*arguments, **options))
+
+
+def _body(read: Callable[..., Any]) -> Callable[..., _Later]:
+    def later(tree: Any, opset: Any, *arguments: Any, **options: Any) -> _Later:
+        read_now = functools.partial(read, tree, opset, *arguments, **options)
+        return _Later(read_now, name=tree.name, domain=opset.domain, meta={})
+
+    return later
+
+
+_READERS = (
+    ("torch.onnx._internal.exporter._schemas", "op_signature_from_function", _signature),
+    ("onnxscript.ir._schemas", "op_signature_from_function", _signature),
+    ("onnxscript._internal.main", "script_check", _body),
+)
+"""Functions that read sources, and what gives a promise in their place."""
+
+
+@contextlib.contextmanager
+def _read_later() -> Iterator[None]:
+    """Within the block, signatures and bodies are promised: there are a thousand, of which a model needs some ten."""
+    with contextlib.ExitStack() as stack:
+        for where, name, promise in _READERS:
+            try:
+                module = importlib.import_module(where)
+            except ImportError:
+                continue
+            if name in vars(module):
+                stack.enter_context(replaced(module, name, promise(vars(module)[name])))
         yield
 
 

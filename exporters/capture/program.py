@@ -100,9 +100,13 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> onnx_ir.Mode
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the exporter's own chatter off the terminal; what the model prints is shown when the block ends well."""
-    # The parents speak for loggers that do not exist yet; those which exist may have a level of their own.
-    known = [name for name in logging.root.manager.loggerDict if name.startswith(_TALKATIVE_LOGGERS)]
-    loggers = [logging.getLogger(name) for name in (*_TALKATIVE_LOGGERS, *known)]
+    # The parents speak for all below them but those with a level of their own. To set a level takes a millisecond.
+    levels_of_their_own = [
+        name
+        for name, logger in logging.root.manager.loggerDict.items()
+        if name.startswith(_TALKATIVE_LOGGERS) and isinstance(logger, logging.Logger) and logger.level != logging.NOTSET
+    ]
+    loggers = [logging.getLogger(name) for name in dict.fromkeys((*_TALKATIVE_LOGGERS, *levels_of_their_own))]
     levels = [logger.level for logger in loggers]
     printed = io.StringIO()
     try:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from compressor.measure import accuracy
-from compressor.pipeline.forms import EvaluationForm
+from compressor.pipeline.evaluation_form import EvaluationForm
 from compressor.report import Score
 
 
