@@ -7,7 +7,7 @@ import typer
 
 from compressor.cli import completion
 from compressor.cli.arguments import JsonOption, axis_sizes, refuse_folder
-from compressor.cli.output import columns, emit, emit_json, emit_rich, say
+from compressor.cli.output import columns, emit, emit_json, emit_rich, say, tell
 from compressor.errors import ExportError, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -192,10 +192,10 @@ def _show(facts: dict[str, Any]) -> None:
         emit("")
         for remedy in fixed["remedies"]:
             state = "done" if remedy["applied"] else f"not done: {remedy['why_not']}"
-            emit(f"{remedy['name']} ({remedy['what']}): {state}")
-        emit(f"\nbefore: {taken_of(facts)}\nafter:  {taken_of(fixed)}")
+            tell(f"{remedy['name']} ({remedy['what']}): {state}")
+        tell(f"\nbefore: {taken_of(facts)}\nafter:  {taken_of(fixed)}")
         for part in fixed["not_taken"]:
-            emit(f"left:   {part['count']} {part['operator']}: {part['reason']}")
+            tell(f"left:   {part['count']} {part['operator']}: {part['reason']}")
         if fixed["file"] is None:
             say(
                 "nothing was changed, and no file written: no remedy applies"

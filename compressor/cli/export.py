@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from compressor.cli.arguments import JsonOption, TaskOption, ThreadsOption, announce
-from compressor.cli.output import columns, emit, emit_json, emit_rich, say
+from compressor.cli.output import columns, emit_json, emit_rich, say, tell
 from compressor.errors import UsageError
 
 if TYPE_CHECKING:
@@ -98,13 +98,13 @@ def _show(report: "ExportReport") -> None:
     header = ("file", "bytes", "largest difference from PyTorch", report.score.metric if report.score else "", "p50")
     emit_rich(columns(header if report.score else header[:3], [row if report.score else row[:3] for row in rows]))
     if report.score is not None:
-        emit(f"\n{report.score.metric} of the model in PyTorch: {form.metric(report.score.value)}")
+        tell(f"\n{report.score.metric} of the model in PyTorch: {form.metric(report.score.value)}")
     if report.remark:
-        emit(report.remark)
+        tell(report.remark)
     for skip in report.refused:
-        emit(f"{skip.name} is refused: {skip.reason}")
+        tell(f"{skip.name} is refused: {skip.reason}")
     for note in report.notes:
-        emit(f"note: {note}")
+        tell(f"note: {note}")
 
 
 def _row(file: "ExportedFile") -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from compressor.cli import completion
-from compressor.cli.output import emit, say
+from compressor.cli.output import say, tell
 
 
 def init(
@@ -53,13 +53,13 @@ def init(
     with Terminal() as progress:
         written = write(model, place, checkpoint=checkpoint, example=example, force=force, progress=progress)
     say("")
-    emit(f"wrote {written.task} and {written.recipe}: {written.parameters:,} parameters, {written.what}")
-    emit(f"the model takes {written.example}")
+    tell(f"wrote {written.task} and {written.recipe}: {written.parameters:,} parameters, {written.what}")
+    tell(f"the model takes {written.example}")
     if written.random:
         say("The weights are random: give --checkpoint FILE, or load the trained ones in `model` of the task.")
-    say("Next:")
+    say("Next, with --quick as a rehearsal:")
     say(f"  compressor inspect --task {written.task}")
-    say(f"  compressor run {written.recipe} --task {written.task} --out runs/first --quick    # a rehearsal")
+    say(f"  compressor run {written.recipe} --task {written.task} --out runs/first --quick")
     say(f"  compressor run {written.recipe} --task {written.task} --out runs/first")
 
 

@@ -1,11 +1,15 @@
 """`compressor inspect`: what a task's model is made of, and what of it can be pruned."""
 
+import re
 from typing import Annotated, Any
 
 import typer
 
 from compressor.cli.arguments import JsonOption, TaskOption, announce
-from compressor.cli.output import columns, emit, emit_json, emit_rich
+from compressor.cli.output import columns, emit, emit_json, emit_rich, tell
+
+_USUAL = re.compile(r"\b(in|out)_features=|, (bias|batch_first)=True")
+"""What a layer's own text says beside its sizes and what is unusual of it."""
 
 
 def inspect(
@@ -34,7 +38,7 @@ def _show(
     table = [
         (
             row["name"],
-            f"{row['type']}({row['options']})",
+            f"{row['type']}({_USUAL.sub('', row['options'])})",
             f"{row['parameters']:,}",
             f"{100 * row['share']:.1f} %",
             _how(row),
@@ -50,7 +54,7 @@ def _show(
         ]
         emit_rich(columns(("attention", "heads", "width", "can be pruned"), sites, right=("heads", "width")))
     zeros = total["parameters"] - total["nonzeros"]
-    emit(f"\n{total['parameters']:,} parameters, {zeros:,} of them zero; {total['bytes'] / 1024:,.1f} KiB of weights")
+    tell(f"\n{total['parameters']:,} parameters, {zeros:,} of them zero; {total['bytes'] / 1024:,.1f} KiB of weights")
     if score is not None:
         between = score["interval"]
         interval = f" ({between['low']:.4f} to {between['high']:.4f})" if between else ""

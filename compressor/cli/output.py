@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -28,6 +30,8 @@ _READABLE: Final = 100
 _RED, _BLUE, _GREEN, _BOLD, _OFF = "\x1b[1;31m", "\x1b[1;34m", "\x1b[1;32m", "\x1b[1m", "\x1b[0m"
 
 
+_AS_IT_IS: Final = re.compile(r" |\d+ \| ")
+"""Begins a line of code, or a line of a recipe with its number."""
 _COLOUR: Final = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
@@ -39,6 +43,28 @@ def emit(text: str) -> None:
         SystemExit: Whoever read it has gone.
     """
     _write(printable(text))
+
+
+def tell(text: str) -> None:
+    """Write sentences to standard output; raises as `emit`."""
+    _write(fitted(printable(text), sys.stdout))
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """`text` with lines that end between words where a terminal would break them in the middle of one.
+
+    What is indented is a command or code, and stays a line that can be copied; so does everything in a file or a pipe.
+    """
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return "\n".join(_fitted_line(line, width) for line in text.split("\n"))
+
+
+def _fitted_line(line: str, width: int) -> str:
+    if len(line) <= width or _AS_IT_IS.match(line):
+        return line
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
 
 
 def _write(text: str) -> None:
@@ -101,13 +127,13 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequ
 
 def say(text: str) -> None:
     """Write a line to standard error."""
-    _to_standard_error(printable(text))
+    _to_standard_error(fitted(printable(text), sys.stderr))
 
 
 def complain(error: CompressorError) -> None:
     """Write an error to standard error."""
-    text = printable(error.render())
-    _to_standard_error(paint(text) if coloured(sys.stderr) else text)
+    paragraphs = [fitted(line, sys.stderr) for line in printable(error.render()).split("\n")]
+    _to_standard_error("\n".join(map(paint, paragraphs) if coloured(sys.stderr) else paragraphs))
 
 
 def _to_standard_error(text: str) -> None:
@@ -119,12 +145,8 @@ def coloured(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def paint(text: str) -> str:
-    """The text of an error with terminal colours: the words at the start of lines, the arrow and the caret."""
-    return "\n".join(_paint_line(line) for line in text.split("\n"))
-
-
-def _paint_line(line: str) -> str:
+def paint(line: str) -> str:
+    """A line of an error with terminal colours: the word at its start, the arrow or the caret."""
     if line.startswith("error: "):
         return f"{_RED}error{_OFF}{_BOLD}: {line.removeprefix('error: ')}{_OFF}"
     if line.startswith("hint: "):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from compressor.cli.arguments import JsonOption, TaskOption, announce
-from compressor.cli.output import columns, emit, emit_json, emit_rich, say
+from compressor.cli.output import columns, emit, emit_json, emit_rich, say, tell
 from compressor.errors import CompressorError, UsageError
 
 if TYPE_CHECKING:
@@ -170,8 +170,8 @@ def _write(measured: "Sensitivity", out: Path) -> None:
 def _show(measured: "Sensitivity") -> None:
     score = measured.score
     interval = f" ({score.interval.low:.4f} to {score.interval.high:.4f})" if score.interval else ""
-    emit(f"{score.metric} {score.value:.4f}{interval} by `{measured.function}`; below, how much worse it is with")
-    emit("each layer pruned alone and nothing retrained\n")
+    tell(f"{score.metric} {score.value:.4f}{interval} by `{measured.function}`; below, how much worse it is with")
+    tell("each layer pruned alone and nothing retrained\n")
     names = [f"{100 * ratio:g} % gone" for ratio in measured.ratios]
     rows = [
         (layer.label, f"{layer.units}", *(_cell(layer, ratio) for ratio in measured.ratios))
@@ -179,10 +179,10 @@ def _show(measured: "Sensitivity") -> None:
     ]
     emit_rich(columns(("layer", "units", *names), rows, right=("units", *names)))
     if any(cell.endswith(_WITHIN_NOISE) for row in rows for cell in row):
-        emit("\n~ within noise: the 95 % interval of the difference includes 0")
+        tell("\n~ within noise: the 95 % interval of the difference includes 0")
     for layer in measured.layers:
         if layer.refused is not None:
-            emit(f"\n{layer.label}: {layer.refused}")
+            tell(f"\n{layer.label}: {layer.refused}")
 
 
 def _cell(layer: "LayerSensitivity", ratio: float) -> str:

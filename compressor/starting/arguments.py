@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import dataclass
-from itertools import islice, product
+import re
+from dataclasses import dataclass, field
+from itertools import combinations, islice, product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +31,7 @@ LENGTHS = (32, 16, 64, 8, 128, 512, 2048, 16384, 4, 1)
 _TRIALS = 400
 """Calls of the model at each of them."""
 _SIZES = (2, 3)
+_WORD = re.compile(r"\blength\b")
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -44,6 +46,8 @@ class Arguments:
     length: int
     min_length: int
     max_length: int
+    further: Mapping[str, int] = field(default_factory=dict)
+    """Name of a further length that the texts use -> a typical one."""
 
     @property
     def text(self) -> str:
@@ -122,10 +126,11 @@ def _combinations(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, 
     return (dict(zip(names, texts, strict=True)) for texts in islice(choices, _TRIALS))
 
 
-def made(text: str, batch: int, length: int) -> Any:
+def made(text: str, batch: int, length: int, **further: int) -> Any:
     """The value of `example`'s text at one size, the same every time."""
     with seeded(0):
-        return eval(compile(text, "<example>", "eval"), {"torch": torch, "batch": batch, "length": length})
+        names = {"torch": torch, "batch": batch, "length": length}
+        return eval(compile(text, "<example>", "eval"), names | further)
 
 
 def _same_axes(trials: Trials, text: str, length: int) -> bool | None:
@@ -162,17 +167,41 @@ def _trains(model: nn.Module, text: str, length: int) -> bool:
 
 
 def _with_range(model: nn.Module, texts: Mapping[str, str], keywords: bool, length: int) -> Arguments:
+    texts, further = _own_lengths(model, texts, keywords, length)
     text = call_text(texts, keywords=keywords)
+    shortest, longest = length, length
+    if "length" in text:
+        shortest, longest = open_axes.lengths(length, lambda size: _runs(model, text, size, **further))
+    return Arguments(texts, keywords, length, shortest, longest, further)
 
-    def runs(size: int) -> bool:
-        try:
-            run(model, as_call(made(text, _SIZES[0], size)))
-        except Exception:
-            return False
-        return True
 
-    shortest, longest = open_axes.lengths(length, runs) if "length" in text else (length, length)
-    return Arguments(texts, keywords, length, shortest, longest)
+def _runs(model: nn.Module, text: str, length: int, **further: int) -> bool:
+    try:
+        run(model, as_call(made(text, _SIZES[0], length, **further)))
+    except Exception:
+        return False
+    return True
+
+
+def _own_lengths(
+    model: nn.Module, texts: Mapping[str, str], keywords: bool, length: int
+) -> tuple[dict[str, str], dict[str, int]]:
+    """The texts with a further length for arguments whose length need not be that of the first, such as a target's.
+
+    Such an argument, or several that go together as a target and its mask, may be longer and shorter than the rest.
+    """
+    found, further = dict(texts), dict[str, int]()
+    others = [name for name, text in texts.items() if "length" in text][1:]
+    for count in range(1, len(others) + 1):
+        for names in combinations(others, count):
+            if any(word in found[name] for word in further for name in names):
+                continue
+            word = f"{names[0]}_length"
+            changed = found | {name: _WORD.sub(word, found[name]) for name in names}
+            text, size = call_text(changed, keywords=keywords), max(2, length // 2)
+            if all(_runs(model, text, length, **{**further, word: other}) for other in (size, 2 * length)):
+                found, further = changed, {**further, word: size}
+    return found, further
 
 
 def _reason(model: nn.Module, text: str) -> str:

@@ -30,6 +30,7 @@ def task_text(command: str, source: Source, arguments: Arguments, path: Path, ch
         checkpoint: Weights for the model.
     """
     torch_needed = source.seeded or "torch." in arguments.text
+    sizes = ["self", "batch", "length", *(f"{name}={size}" for name, size in arguments.further.items())]
     lines = [f'"""Written by `{command}`. It runs as it is; each TODO makes its numbers mean more."""', ""]
     lines += _imports(source, path, torch_needed=torch_needed, has_weights=checkpoint is not None)
     lines += ["", "", f"class {class_name(source)}(UnlabelledTask):"]
@@ -39,7 +40,7 @@ def task_text(command: str, source: Source, arguments: Arguments, path: Path, ch
         "",
         *_model(source, path, checkpoint),
         "",
-        "    def example(self, batch, length):  # TODO: values as they are in use",
+        f"    def example({', '.join(sizes)}):  # TODO: values as they are in use",
         f"        return {arguments.text}",
         "",
         *_COMMENTS,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import rich.text
 
-from compressor.cli.output import coloured, columns, complain, emit, emit_json, emit_rich, paint, say
+from compressor.cli.output import coloured, columns, complain, emit, emit_json, emit_rich, fitted, paint, say, tell
 from compressor.cli.progress import Terminal
 from compressor.errors import CompressorError, Place
 from compressor.render.text import printable
@@ -32,11 +32,32 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch):
 
 def test_colour_changes_no_word_of_an_error():
     text = "error: it\n --> recipe.yaml:4:5\n4 |     a: 1\n  |     ^\nhint: do that"
-    painted = paint(text)
+    painted = "\n".join(paint(line) for line in text.split("\n"))
     assert painted.startswith("\x1b[1;31merror\x1b[0m")
     for code in ("\x1b[1;31m", "\x1b[1;32m", "\x1b[1;34m", "\x1b[1m", "\x1b[0m"):
         painted = painted.replace(code, "")
     assert painted == text
+
+
+def test_sentences_break_between_words_on_a_terminal_alone(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    command = "  compressor run recipe.yaml --task task.py"
+    text = f"a sentence of more than twenty letters\n{command}\n4 |     a: 1, b: 2, c: 3"
+    assert fitted(text, io.StringIO()) == text
+    lines = fitted(text, Screen()).split("\n")
+    assert lines == ["a sentence of more", "than twenty letters", command, "4 |     a: 1, b: 2, c: 3"]
+
+
+def test_an_error_is_painted_to_its_end_if_it_takes_several_lines(monkeypatch):
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    complain(CompressorError("there is nothing in there", hint="fill it"))
+    assert screen.getvalue() == (
+        "\x1b[1;31merror\x1b[0m\x1b[1m: there is\nnothing in there\x1b[0m\n\x1b[1;32mhint\x1b[0m: fill it\n"
+    )
 
 
 OSC = "\x1b]52;c;aGFja2Vk\x07"
@@ -47,6 +68,7 @@ OSC = "\x1b]52;c;aGFja2Vk\x07"
     "write",
     [
         emit,
+        tell,
         emit_json,
         say,
         lambda text: complain(CompressorError(text, hint=text, place=Place(text, 1, 1, text))),

@@ -108,3 +108,36 @@ class Characters(nn.Module):
 )
 def test_widths_of_own_parameters_and_indices_with_a_further_axis_are_tried(model, texts):
     assert find(model.eval(), Silent()).texts == texts
+
+
+class Translates(nn.Module):
+    """A target that attends to a source; where the target is padded is a third argument."""
+
+    def __init__(self, masked):
+        super().__init__()
+        self.masked = masked
+        self.source, self.target = nn.Embedding(11, 4), nn.Embedding(13, 4)
+
+    def forward(self, source, target, target_mask=None):
+        queries, keys = self.target(target), self.source(source)
+        if self.masked:
+            queries = queries * target_mask.unsqueeze(-1)
+        return (queries @ keys.mT).softmax(-1) @ keys
+
+
+class TranslatesMasked(Translates):
+    def forward(self, source, target, target_mask):
+        return super().forward(source, target, target_mask)
+
+
+@pytest.mark.parametrize(("model", "count"), [(Translates(False), 1), (TranslatesMasked(True), 2)])
+def test_a_target_has_a_length_of_its_own_and_what_goes_with_it_has_the_same(model, count):
+    arguments = find(model.eval(), Silent())
+    assert arguments.further == {"target_length": 16}
+    assert sum("target_length" in text for text in arguments.texts.values()) == count
+    assert "target_length" not in arguments.texts["source"]
+
+
+def test_arguments_that_must_be_as_long_as_the_first_share_its_length():
+    assert find(FromParameters().eval(), Silent()).further == {}
+    assert find(Characters().eval(), Silent()).further == {}
