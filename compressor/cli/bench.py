@@ -105,6 +105,7 @@ def bench(
     for name, value in phone.items():
         if adb is None and value is not None:
             raise UsageError(f"`--{name}` is for a phone", hint="give --adb too, or leave it out")
+    say(f"loading {', '.join(files)}")
     loaded = None
     if task is not None:
         from compressor.task.loading import load

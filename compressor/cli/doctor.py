@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import typer
 
 from compressor.cli.arguments import JsonOption
-from compressor.cli.output import columns, emit_json, emit_rich
+from compressor.cli.output import columns, emit_json, emit_rich, say
 from compressor.errors import CompressorError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def doctor(json: JsonOption = False) -> None:
     from compressor.cli.progress import Terminal
 
     findings: list[Finding] = []
+    say("examining this installation")
     with Terminal() as progress, progress.bar("examining", len(CHECKS)) as bar:
         for check in CHECKS:
             findings += check()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compressor.cli import completion
-from compressor.cli.arguments import JsonOption, SetOption, optional_task, refuse_folder
+from compressor.cli.arguments import JsonOption, SetOption, announce, optional_task, refuse_folder
 from compressor.cli.output import emit_json, emit_rich, say
 from compressor.errors import UsageError
 
@@ -84,6 +84,10 @@ def probe(
     _refuse({"--layers": layers, "--heads": heads} if recipe else {"--task": task, "--set": overrides}, recipe)
     # everything that can be said without torch is said before it is loaded
     chosen = _recipe(recipe, overrides) if recipe is not None else None
+    if task is None:
+        say("loading the probes")
+    else:
+        announce(task)
     from dataclasses import replace
 
     from compressor.cli.progress import Terminal

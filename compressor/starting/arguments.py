@@ -194,7 +194,8 @@ def _own_lengths(
     others = [name for name, text in texts.items() if "length" in text][1:]
     for count in range(1, len(others) + 1):
         for names in combinations(others, count):
-            if any(word in found[name] for word in further for name in names):
+            taken = any(word in found[name] for word in further for name in names)
+            if taken or all("mask" in name.lower() for name in names):  # a mask of nothing but ones may be ignored
                 continue
             word = f"{names[0]}_length"
             changed = found | {name: _WORD.sub(word, found[name]) for name in names}

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy", "jinja2", "safetensors")
+SLOW = ("torch", "onnx", "onnxruntime", "onnxscript")
+"""Takes about a second each, or more."""
 SCRIPT = """
 import sys
 from compressor.cli import execute
@@ -55,3 +57,45 @@ def test_help_needs_neither_pydantic_nor_rich():
         check=True,
     )
     assert not {"pydantic", "rich", "yaml"} & set(done.stdout.rpartition("LOADED")[2].split())
+
+
+SAID = """
+import sys
+from compressor.cli import execute, output
+
+def said(text):
+    print("HEAVY", *sorted({name.partition(".")[0] for name in sys.modules}))
+    raise SystemExit
+
+output._to_standard_error = said
+execute(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "quickstart", "--task", __file__, "--out", "out"],
+        ["export", "--task", __file__, "--out", "out"],
+        ["inspect", "--task", __file__],
+        ["sensitivity", "--task", __file__],
+        ["search", "--task", __file__, "--out", "out", "--max-drop", "0.1"],
+        ["init", __file__],
+        ["probe", "--architectures", "gru,lstm"],
+        ["probe", "--recipe", "aaren", "--task", __file__],
+        ["bench", __file__],
+        ["doctor"],
+    ],
+    ids=" ".join,
+)
+def test_the_first_word_comes_before_pytorch(arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", SAID, *arguments],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = done.stdout.rpartition("HEAVY")[2].split()
+    assert "compressor" in loaded, done.stderr
+    assert [name for name in SLOW if name in loaded] == []
