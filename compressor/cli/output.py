@@ -64,7 +64,9 @@ def fitted(text: str, stream: TextIO) -> str:
 def _fitted_line(line: str, width: int) -> str:
     if len(line) <= width or _AS_IT_IS.match(line):
         return line
-    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
+    kept = line.replace(" %", "\u00a0%")  # a number and its sign stay on one line
+    filled = textwrap.fill(kept, width, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
+    return filled.replace("\u00a0%", " %")
 
 
 def _write(text: str) -> None:

@@ -44,6 +44,7 @@ def test_sentences_break_between_words_on_a_terminal_alone(monkeypatch):
     command = "  compressor run recipe.yaml --task task.py"
     text = f"a sentence of more than twenty letters\n{command}\n4 |     a: 1, b: 2, c: 3"
     assert fitted(text, io.StringIO()) == text
+    assert fitted("exporting took 14.5 %, and", Screen()) == "exporting took\n14.5 %, and"
     lines = fitted(text, Screen()).split("\n")
     assert lines == ["a sentence of more", "than twenty letters", command, "4 |     a: 1, b: 2, c: 3"]
 

@@ -138,6 +138,16 @@ def test_a_target_has_a_length_of_its_own_and_what_goes_with_it_has_the_same(mod
     assert "target_length" not in arguments.texts["source"]
 
 
+class IgnoresWhatMasksNothing(Translates):
+    def forward(self, source, source_mask):
+        states = self.source(source)
+        return states if source_mask.all() else states * source_mask.unsqueeze(-1)
+
+
+def test_a_mask_alone_has_no_length_of_its_own():
+    assert find(IgnoresWhatMasksNothing(True).eval(), Silent()).further == {}
+
+
 def test_arguments_that_must_be_as_long_as_the_first_share_its_length():
     assert find(FromParameters().eval(), Silent()).further == {}
     assert find(Characters().eval(), Silent()).further == {}
