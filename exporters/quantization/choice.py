@@ -196,7 +196,7 @@ class _Search:
         for name, form in chosen.items():
             if form != first[name]:
                 reasons.setdefault(name, self.why)
-        return chosen, {name: reason for name, reason in reasons.items() if chosen[name] != first[name]}
+        return chosen, reasons
 
     def _after(self, first: Forms, moves: Sequence[tuple[str, Form]]) -> Forms:
         """`first` after the moves; a matrix never goes back to a less exact form."""

@@ -1,0 +1,119 @@
+"""Which matrix gets which form, on made-up errors: the least bytes within the limits, a reason for each exception."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from compressor.errors import ExportError
+from exporters.quantization.choice import choose
+from exporters.quantization.matrices import Matrix, Use
+
+BYTES = {"float": 400, "half": 200, "weights": 110, "integer": 100, "int4": 60}
+LADDER = ("int4", "integer", "weights", "half", "float")
+
+
+def matrix(name):
+    return Matrix(name, (10, 10), (Use("MatMul", 1, name, plain=True, channels=(1,)),), (1,))
+
+
+class Trials:
+    """Errors of matrices add up in squares, losses of the metric in parts; a file is told by its forms."""
+
+    def __init__(self, errors, *, losses=None, allowed=0.0, extra=None):
+        self.errors, self.losses, self.extra = errors, losses or {}, extra or {}
+        self.writer = SimpleNamespace(stored_bytes=lambda name, form: BYTES[form] + self.extra.get((name, form), 0))
+        self.metric = SimpleNamespace(loss=self._loss, allowed=allowed) if losses else None
+        self.seen = []
+
+    def forward(self, forms):
+        self.seen.append(dict(forms))
+        return forms
+
+    def error(self, forms):
+        return math.sqrt(sum(self.errors.get(item, 0.0) ** 2 for item in forms.items()))
+
+    def _loss(self, forms):
+        return sum(self.losses.get(item, 0.0) for item in forms.items())
+
+
+def chosen(trials, names="ab", ladder=("int4", "integer", "float"), max_error=1.0):
+    bar = SimpleNamespace(advance=lambda count, note="": None)
+    return choose(trials, [matrix(name) for name in names], dict.fromkeys(names, ladder), max_error, bar)
+
+
+def test_everything_has_the_form_that_is_wanted_if_the_limits_hold():
+    found = chosen(Trials({("a", "int4"): 0.6, ("b", "int4"): 0.7}))
+    assert (found.forms, found.notes) == ({"a": "int4", "b": "int4"}, {})
+    assert found.error == pytest.approx(math.hypot(0.6, 0.7))
+
+
+def test_the_matrix_that_takes_most_error_away_for_a_byte_steps_up():
+    errors = {("a", "int4"): 1.0, ("b", "int4"): 0.9}
+    dear = Trials(errors, extra={("a", "integer"): 1000})
+    assert chosen(dear).forms == {"a": "int4", "b": "integer"}
+    cheap = Trials(errors)
+    assert chosen(cheap).forms == {"a": "integer", "b": "int4"}
+
+
+def test_an_exception_that_a_later_one_makes_needless_is_taken_back():
+    trials = Trials(
+        {("a", "int4"): 2.0, ("b", "int4"): 0.5, ("a", "integer"): 0.1},
+        extra={("b", "integer"): -35, ("a", "integer"): 900, ("a", "float"): 900},
+    )
+    found = chosen(trials)
+    assert found.forms == {"a": "integer", "b": "int4"}
+    assert set(found.notes) == {"a"}
+    assert found.notes["a"].startswith("with 4 bits here too: relative output error")
+    assert "`max_error` is 1" in found.notes["a"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
+def test_no_more_matrices_step_up_than_have_to(count):
+    names = "abcdefghij"
+    errors = {(name, "int4"): 1.0 for name in names}
+    found = chosen(Trials(errors), names, max_error=math.sqrt(len(names) - count) + 0.01)
+    assert sum(form == "integer" for form in found.forms.values()) == count
+    assert sum(form == "int4" for form in found.forms.values()) == len(names) - count
+    assert len(found.notes) == count
+
+
+def test_leaving_integers_costs_time_as_if_it_cost_bytes():
+    errors = {("a", "integer"): 1.0, ("b", "int4"): 0.95}
+    ladders = {"a": ("integer", "weights", "float"), "b": ("int4", "integer", "float")}
+    trials, bar = Trials(errors), SimpleNamespace(advance=lambda count, note="": None)
+    found = choose(trials, [matrix("a"), matrix("b")], ladders, 1.0, bar)
+    # 10 bytes and the time of 0.05 x 400 bytes for `weights` of a, 40 bytes for `integer` of b
+    assert found.forms == {"a": "weights", "b": "int4"}
+    trials.extra[("a", "weights")] = 15
+    assert choose(trials, [matrix("a"), matrix("b")], ladders, 1.0, bar).forms == {"a": "integer", "b": "integer"}
+
+
+def test_the_metric_is_a_limit_too_and_its_reason_says_so():
+    losses = {("a", "int4"): 0.03, ("b", "int4"): 0.001}
+    errors = {("a", "int4"): 0.5, ("b", "int4"): 0.5}
+    found = chosen(Trials(errors, losses=losses, allowed=0.01))
+    assert found.forms == {"a": "integer", "b": "int4"}
+    assert found.metric_drop == pytest.approx(0.001)
+    assert found.metric_alone == losses_by_name(losses)
+    assert "the metric loses 0.03" in found.notes["a"]
+    assert chosen(Trials(errors, losses=losses, allowed=0.031)).forms == {"a": "int4", "b": "int4"}
+
+
+def losses_by_name(losses):
+    return {name: pytest.approx(loss) for (name, _), loss in losses.items()}
+
+
+def test_a_form_that_is_harmless_is_the_last_that_is_measured():
+    trials = Trials({("a", "int4"): 0.01, ("a", "integer"): 0.01})
+    found = chosen(trials, "a")
+    assert found.alone == {"a": {"int4": 0.01}}
+    worse = chosen(Trials({("a", "int4"): 0.05, ("a", "integer"): 0.01}), "a")
+    assert set(worse.alone["a"]) == {"int4", "integer"}
+
+
+def test_what_cannot_be_rounded_within_the_limits_is_refused():
+    with pytest.raises(ExportError, match="no matrix can be rounded within the limits: relative output error"):
+        chosen(Trials({(name, form): 9.0 for name in "ab" for form in LADDER[:-1]}), ladder=LADDER)
