@@ -61,8 +61,14 @@ def _sentence(report: SearchReport) -> str:
             f"{form.decimal_size(report.best_bytes)} instead of {original} ({times}x smaller): point {report.chosen}, "
             f"in best/ as a run with its recipe. {report.original.metric} changes by {_loss(report.best_drop)}."
         )
+    if not report.frontier and not report.interrupted and not any(point.rung == 2 for point in report.points):
+        return (
+            "The time was over before a recipe was tried in full: an evaluation of the original takes "
+            f"{form.duration(report.evaluation_seconds)}, and each recipe needs several. Give more time, or let "
+            f"`evaluate` and `validate` take a `limit` of samples. The original has {original}."
+        )
     if not report.frontier:
-        return f"No recipe was tried in full; the original has {original}."
+        return f"No recipe was carried out in full; the original has {original}."
     return f"The frontier below is what comes nearest; the original has {original}. Recipes are in frontier/."
 
 
@@ -137,8 +143,8 @@ def step_words(step: dict[str, object]) -> str:
 
 
 def _goals(report: SearchReport) -> Iterator[Block]:
-    """If goals are missed: what each of them costs."""
-    if report.chosen is not None or report.interrupted or not report.costs:
+    """If goals are missed: what each of them costs, which points in full tell."""
+    if report.chosen is not None or report.interrupted or not report.costs or not report.frontier:
         return
     yield Statements(tuple(Statement("plain", _cost(report, cost)) for cost in report.costs))
 

@@ -93,6 +93,8 @@ class SearchReport(Document):
     passed_over: tuple[int, ...] = ()
     """Points that would have been better, and missed a goal on the data that the search had not seen."""
     costs: tuple[GoalCost, ...] = ()
+    evaluation_seconds: float = 0.0
+    """That the metric of the original takes."""
     seconds: float
     """Of all workers, restarts included."""
     trials: dict[str, int] = Field(default_factory=dict)

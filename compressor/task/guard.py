@@ -205,6 +205,11 @@ class GuardedTask(TaskView):
         with self._guard("validate"):
             return self.task.validate(structured, **self._limited(self.task.validate))
 
+    def is_sliced(self, *, validation: bool) -> bool:
+        """Whether `evaluate` or `validate` takes a `limit` of samples."""
+        function = self.task.validate if validation else self.task.evaluate
+        return "limit" in inspect.signature(function).parameters
+
     def _limited(self, function: Callable[..., Any]) -> dict[str, int]:
         takes = self.limit is not None and "limit" in inspect.signature(function).parameters
         return {"limit": self.limit} if takes and self.limit is not None else {}

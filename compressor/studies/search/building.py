@@ -16,6 +16,7 @@ from compressor.methods.targets import select_attention, select_layers
 from compressor.nn.recurrent.layers import RECURRENT
 from compressor.studies import sensitivity as maps
 from compressor.studies.search import known
+from compressor.studies.search.clock import RETRAIN_SHARE
 from compressor.studies.search.parts import Conversion, HeadRemoval, RankCut, Removal, Retraining
 from compressor.studies.search.space import Space
 from compressor.studies.search.subject import SLICE
@@ -30,14 +31,13 @@ if TYPE_CHECKING:
     from compressor.report import Sensitivity
     from compressor.studies.search.goals import Goals
     from compressor.studies.search.parts import Part
+    from compressor.studies.search.study_facts import Decisions
     from compressor.studies.search.subject import Subject
 
 RATIOS: Final = (0.25, 0.5, 0.75, 0.9)
 """Of the sensitivity map."""
 _MAP_SHARE: Final = 0.1
 """Of the time limit that the sensitivity map may take."""
-_RETRAIN_SHARE: Final = 0.08
-"""Of the time limit that the longest retraining may take."""
 _EPOCHS: Final = 40
 """Of the longest retraining if only the number of trials is limited."""
 _FEWEST: Final = 16
@@ -57,10 +57,6 @@ class Removable:
 
     units: tuple[str, ...]
     width: tuple[str, ...]
-
-
-Decisions = dict[str, Any]
-"""What was decided when a study began, partly by the speed of the machine; it goes on in the same space. JSON."""
 
 
 def build(goals: Goals, subject: Subject, decided: Decisions) -> Space:
@@ -99,12 +95,11 @@ def build(goals: Goals, subject: Subject, decided: Decisions) -> Space:
             hint="`compressor inspect --task` shows what can be pruned; add to `use` or `allow`",
         )
     if goals.target is not None:
-        space, reach = within(space, subject, decided.get("target"))
-        decided["target"] = reach.stored()
+        space, decided.reach = within(space, subject, decided.reach)
     if goals.start is not None:
-        if "start" not in decided:
-            decided["start"] = known.starts(space, known.read(goals.start), _STARTS)
-        space = replace(space, first=tuple(decided["start"]))
+        if decided.first is None:
+            decided.first = tuple(known.starts(space, known.read(goals.start), _STARTS))
+        space = replace(space, first=decided.first)
     return space
 
 
@@ -130,7 +125,9 @@ def _removals(goals: Goals, subject: Subject, left_out: list[str], decided: Deci
         step = Magnitude(prune="units", targets=tuple(name or "*" for name in names), ratio=0.5)
         prober = maps.Prober(subject.task, subject.model, step, subject.device)
         measured = None
-        if decided.setdefault(f"map of {kind}", _affordable(goals, subject, prober)):
+        if len(prober.names) == 1:  # a map says how layers differ
+            pass
+        elif _is_mapped(kind, goals, subject, prober, decided):
             measured = _sensitivity(subject, prober)
         else:
             left_out.append(
@@ -177,9 +174,16 @@ def _removes(model: nn.Module, example: tuple[torch.Tensor, ...], name: str) -> 
     return True
 
 
+def _is_mapped(kind: str, goals: Goals, subject: Subject, prober: maps.Prober, decided: Decisions) -> bool:
+    key = f"map of {kind}"
+    if key not in decided.numbers:
+        decided.numbers[key] = _affordable(goals, subject, prober)
+    return bool(decided.numbers[key])
+
+
 def _affordable(goals: Goals, subject: Subject, prober: maps.Prober) -> int:
     """Whether a sensitivity map takes no more than its share of the time limit."""
-    if goals.time is None or len(prober.names) == 1:
+    if goals.time is None:
         return 1
     with subject.limited(SLICE):
         started = subject.now()
@@ -251,9 +255,9 @@ def _retraining(goals: Goals, subject: Subject, left_out: list[str], decided: De
     if first is None:
         left_out.append("retraining: the task gives no batches")
         return None
-    if "batches" not in decided:
-        decided["batches"] = _longest(goals, subject, first[0], count)
-    most = decided["batches"]
+    if "batches" not in decided.numbers:
+        decided.numbers["batches"] = _longest(goals, subject, first[0], count)
+    most = decided.numbers["batches"]
     loss, labelled = _loss(subject, first)
     weights = ("0.5", "0.9", "1.0") if labelled else ("1.0",)
     return Retraining(min(_FEWEST, most), most, count, loss, weights)
@@ -267,7 +271,7 @@ def _longest(goals: Goals, subject: Subject, inputs: tuple[torch.Tensor, ...], e
     for _ in range(3):
         _step_like(subject, inputs)
     seconds = (subject.now() - started) / 3
-    affordable = int(_RETRAIN_SHARE * goals.time / max(seconds, 1e-6))
+    affordable = int(RETRAIN_SHARE * goals.time / max(seconds, 1e-6))
     return max(2 * _FEWEST, min(affordable, 2 * _EPOCHS * epoch))
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _LATE: Final = 0.6
 """Part of the time after which the best is confirmed before anything else is tried."""
+RETRAIN_SHARE: Final = 0.08
+"""Of the time limit that the longest retraining may take."""
 _SLACK: Final = 8.0
 """Seconds for the report."""
 
@@ -54,18 +56,28 @@ class Clock:
         """Seconds that are left; None without a limit."""
         return None if self.limit is None else self.limit - self.used()
 
-    def is_late(self) -> bool:
-        """Whether most of the time is over."""
-        return self.limit is not None and self.used() > _LATE * self.limit
+    def is_late(self, records: Sequence[Record]) -> bool:
+        """Whether the best is confirmed before anything else: most of the time is over, or just enough is left."""
+        left = self.left()
+        if self.limit is None or left is None:
+            return False
+        way = self.expected(0, records) + self.expected(1, records) + self.expected(2, records)
+        return self.used() > _LATE * self.limit or left < way + self.at_the_end(records)
 
     def has_time_for(self, rung: Rung, records: Sequence[Record]) -> bool:
-        """Whether a trial of a rung, as long as the longest so far, and a final run fit into what is left."""
+        """Whether a trial of a rung and a final run fit into what is left."""
         left = self.left()
-        if left is None:
-            return True
-        longest = {level: _longest(records, level) for level in (rung, 2)}
-        return left > longest[rung] + longest[2] + self.final + _SLACK
+        return left is None or left > self.expected(rung, records) + self.at_the_end(records)
 
+    def at_the_end(self, records: Sequence[Record]) -> float:
+        """Seconds that are kept for the final run, which does what a trial in full does and more."""
+        return self.expected(2, records) + self.final + _SLACK
 
-def _longest(records: Sequence[Record], rung: Rung) -> float:
-    return max((record.outcome.seconds for record in records if record.rung == rung and record.outcome), default=0.0)
+    def expected(self, rung: Rung, records: Sequence[Record]) -> float:
+        """Seconds of a trial: the longest of this rung so far, or what is known of it before there was one."""
+        seconds = [record.outcome.seconds for record in records if record.rung == rung and record.outcome]
+        if seconds or rung == 0:
+            return max(seconds, default=0.0)
+        if rung == 1:
+            return self.expected(0, records)
+        return self.expected(0, records) + RETRAIN_SHARE * (self.limit or 0.0) + self.final / 2

@@ -99,6 +99,26 @@ def write(
     return Written(files.bytes, examined, unseen, milliseconds, refused)
 
 
+def size_of(subject: Subject, state: State, options: ExportOptions) -> int:
+    """Bytes of the files of a model, which are removed again; raises `ExportError` as `write`."""
+    with _exported(subject, state, options) as files:
+        return files.bytes
+
+
+def fastest_ms(subject: Subject, state: State, options: ExportOptions) -> float:
+    """The fastest of some calls of the files of a model, with one sample of the task's length.
+
+    Raises:
+        ExportError: As `write`.
+    """
+    with _exported(subject, state, options) as files:
+        calls = [task.example(1, task.length) for task in files.tasks]
+        measured, _ = latency.compare(
+            files.paths, calls, batch=1, length=files.tasks[0].length, seed=subject.seed, max_seconds=_SECONDS
+        )
+    return sum(min(one.samples, default=one.p10) for one in measured)
+
+
 def refused_by(target: Target, subject: Subject, state: State, options: ExportOptions) -> tuple[Refusal, ...]:
     """What a target does not take of the files of a model, which are removed again; raises `ExportError` as `write`."""
     with _exported(subject, state, options) as files:

@@ -93,12 +93,15 @@ class Goals(BaseModel):
     @field_validator("allow")
     @classmethod
     def _known_conversions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = []
         for word in value:
             name, _, module = word.partition("=")
             if name not in ("aaren", "lama"):
-                raise ValueError(f"`{word}` in `allow` is not a conversion; use `aaren` or `lama=MODULE`")
-            if (name == "lama") != bool(module):
-                raise ValueError(f"`{word}` in `allow`: write `{'lama=MODULE' if name == 'lama' else name}`")
+                wrong.append(f"`{word}` in `allow` is not a conversion; use `aaren` or `lama=MODULE`")
+            elif (name == "lama") != bool(module):
+                wrong.append(f"`{word}` in `allow`: write `{'lama=MODULE' if name == 'lama' else name}`")
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return value
 
     @field_validator("target")

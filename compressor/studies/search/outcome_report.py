@@ -140,6 +140,7 @@ def made(worker: Worker, view: View, place: Place, finals: Finals, *, interrupte
         best_drop=None if final is None else final.drop,
         passed_over=tuple(estimate.number for estimate in found.passed_over),
         costs=costs(view, goals),
+        evaluation_seconds=subject.seconds,
         seconds=sum(record.outcome.seconds for record in view.records if record.outcome),
         trials=_counts(view),
         interrupted=interrupted,

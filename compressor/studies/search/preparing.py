@@ -12,8 +12,8 @@ from compressor.pipeline import fingerprints
 from compressor.pipeline.environment import find_device
 from compressor.progress import Progress, Silent
 from compressor.studies.search import files
-from compressor.studies.search.bounds import refuse_impossible
-from compressor.studies.search.building import Decisions, build
+from compressor.studies.search.bounds import refuse_impossible, refuse_needless
+from compressor.studies.search.building import build
 from compressor.studies.search.clock import Clock
 from compressor.studies.search.evaluation import Evaluator
 from compressor.studies.search.prediction import Graphs
@@ -64,8 +64,10 @@ def prepare(
     store = Store(place.url, goals.name, place.out, shared=place.is_shared)
     facts = StudyFacts.of(store.facts())
     _refuse_other_study(facts, goals, fingerprints.fingerprints(task, subject.model, subject.real), place.task)
-    decided: Decisions = dict(facts.decided)
+    decided = facts.decided.model_copy(deep=True)
     space = build(goals, subject, decided)
+    if not all(space.holds(point) for point in space.first):
+        raise damaged_study("the points that it starts with")
     known = facts.original
     if known is None:
         progress.say("exporting the original")
@@ -77,8 +79,9 @@ def prepare(
         rest = max(0.0, known.latency_ms - evaluator.table.of_model(subject.model, subject.task))
     graphs = Graphs(known.bytes - known.weight_bytes, rest)
     if facts.goals is None:
+        refuse_needless(goals, known.bytes, known.latency_ms)
         refuse_impossible(evaluator, graphs.original)
-        store.note("decided", decided)
+        store.note("decided", decided.model_dump(mode="json"))
         store.note("original", known.model_dump(mode="json"))
         print_of = fingerprints.fingerprints(task, subject.model, subject.real)
         store.note("fingerprints", print_of.model_dump(mode="json"))
@@ -94,15 +97,20 @@ def prepare(
 
 
 def _original(goals: Goals, subject: Subject) -> OriginalFile:
-    """Bytes of the original's file, and its latency if that counts."""
-    started = time.perf_counter()
+    """Bytes of the original's file, its latency if that counts, and how long a run takes beside its steps."""
+    started, options, milliseconds = subject.now(), goals.exports[0].unrounded(), None
     with torch.random.fork_rng():
-        written = files.write(subject, subject.state(), goals.exports[0].unrounded(), timed=goals.times_files)
+        if goals.times_files:
+            written = files.write(subject, subject.state(), options, timed=True)
+            size, milliseconds = written.bytes, written.latency_ms
+        else:
+            size = files.size_of(subject, subject.state(), options)
+    evaluated = 0.0 if goals.times_files else subject.seconds * (2 if subject.validates else 1)
     return OriginalFile(
-        bytes=written.bytes,
+        bytes=size,
         weight_bytes=weight_bytes(subject.model, {}, "float32"),
-        latency_ms=written.latency_ms,
-        seconds=time.perf_counter() - started,
+        latency_ms=milliseconds,
+        seconds=max(0.0, subject.now() - started + evaluated),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compressor.errors import UsageError
 from compressor.report import Fingerprints
@@ -35,10 +35,35 @@ class StudyGoals(Fact):
     key: str
 
 
+class Reach(Fact):
+    """What a target does not take of the files of a space."""
+
+    refused: dict[str, tuple[str, ...]]
+    """Precision -> kinds of nodes that are not taken, which no file may add to."""
+    rounding: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Precision -> options of the export's `rounding`."""
+    parts: tuple[_Size, ...] = ()
+    """Places of those parts of the space that are tried."""
+    left_out: tuple[str, ...] = ()
+
+
+class Decisions(BaseModel):
+    """What was decided when a study began, so that it goes on in the same space; filled in while that is built."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    numbers: dict[str, Annotated[int, Field(ge=0, le=1 << 40)]] = Field(default_factory=dict)
+    """By the speed of the machine: whether maps are measured, and batches of the longest retraining."""
+    reach: Reach | None = None
+    """If the goals have a target."""
+    first: tuple[dict[str, float | int | str], ...] | None = None
+    """If they have a start: its points in this space."""
+
+
 class StudyFacts(Fact):
     """Facts about the whole study; None or empty: it has not begun."""
 
-    decided: dict[str, Annotated[int, Field(ge=0, le=1 << 40)]] = Field(default_factory=dict)
+    decided: Decisions = Field(default_factory=Decisions)
     original: OriginalFile | None = None
     fingerprints: Fingerprints | None = None
     goals: StudyGoals | None = None

@@ -65,6 +65,8 @@ class Subject:
     kept: dict[int, Batches] = field(default_factory=dict)
     remembered: Remembered = field(default_factory=Remembered)
     """The original's outputs for the batches of retrainings."""
+    seconds: float = 0.0
+    """That an evaluation takes, once `original` is known."""
 
     @cached_property
     def model(self) -> nn.Module:
@@ -90,7 +92,10 @@ class Subject:
     @cached_property
     def original(self) -> Examined:
         """The original's metric."""
-        return self.examine(TorchForward(self.model, self.device))
+        started = self.now()
+        examined = self.examine(TorchForward(self.model, self.device))
+        self.seconds = self.now() - started
+        return examined
 
     @cached_property
     def noise(self) -> float:
@@ -102,6 +107,8 @@ class Subject:
     @cached_property
     def original_slice(self) -> Examined:
         """The original's metric on the slice; the whole metric if the task takes no `limit`."""
+        if not self.task.is_sliced(validation=self.validates):
+            return self.original
         return self.examine(TorchForward(self.model, self.device), sliced=True)
 
     @cached_property

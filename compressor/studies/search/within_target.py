@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from compressor.errors import CompressorError, ExportError, UsageError
 from compressor.methods import METHODS
@@ -13,6 +13,7 @@ from compressor.onnx_graphs.partition import OPEN_SIZE
 from compressor.studies.search import files
 from compressor.studies.search.parts import HeadRemoval, Removal
 from compressor.studies.search.stored import Precision
+from compressor.studies.search.study_facts import Reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,23 +30,7 @@ _BITS: Final = 4.5
 """At which `mixed` is tried."""
 
 
-@dataclass(frozen=True)
-class Reach:
-    """What a target does not take of the files of a space; JSON, so that a study keeps it."""
-
-    refused: Mapping[str, tuple[str, ...]]
-    """Precision -> kinds of nodes that are not taken, which no file may add to."""
-    rounding: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    parts: tuple[int, ...] = ()
-    """Places of those parts of the space that are tried."""
-    left_out: tuple[str, ...] = ()
-
-    def stored(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"refused": self.refused, "rounding": self.rounding, "parts": self.parts, "left_out": self.left_out}
-
-
-def within(space: Space, subject: Subject, known: Mapping[str, Any] | None) -> tuple[Space, Reach]:
+def within(space: Space, subject: Subject, known: Reach | None) -> tuple[Space, Reach]:
     """The part of a space whose files the target takes.
 
     Of the precisions those stay of which the target refuses fewest kinds of nodes (none, if there are such); of
@@ -59,7 +44,7 @@ def within(space: Space, subject: Subject, known: Mapping[str, Any] | None) -> t
     Raises:
         UsageError: The target takes nothing of the model, or the file has no fixed sizes and must have.
     """
-    reach = _measured(space, subject) if known is None else Reach(**known)
+    reach = _measured(space, subject) if known is None else known
     kept = tuple(word for word in space.precisions if word in reach.refused)
     narrowed = replace(
         space,
@@ -89,7 +74,7 @@ def _measured(space: Space, subject: Subject) -> Reach:
     target = targets.get(space.goals.target)
     state = subject.state()
     found: dict[str, tuple[str, ...]] = {}
-    rounding: dict[str, dict[str, Any]] = {}
+    rounding: dict[str, dict[str, str]] = {}
     left_out: list[str] = []
     for word in space.precisions:
         subject.progress.say(f"asking what {target.name} takes: {word}")
@@ -109,14 +94,15 @@ def _measured(space: Space, subject: Subject) -> Reach:
         happens = "does not run there" if target.takes is None else "runs on the CPU"
         left_out.append(f"{target.name} does not take all of the original: {not_taken}; that part {happens}")
     parts = _parts(space, subject, target, kept, rounding, left_out)
-    return Reach(kept, {word: rounding[word] for word in kept if rounding[word]}, parts, tuple(left_out))
+    own = {word: rounding[word] for word in kept if rounding[word]}
+    return Reach(refused=kept, rounding=own, parts=parts, left_out=tuple(left_out))
 
 
 def _best_way(
     space: Space, subject: Subject, state: State, target: targets.Target, word: str
-) -> tuple[tuple[str, ...], dict[str, Any]] | str:
+) -> tuple[tuple[str, ...], dict[str, str]] | str:
     """What is refused, and the options of `rounding` with which fewest is; or why there is no such file."""
-    tried: list[tuple[tuple[str, ...], dict[str, Any]]] = []
+    tried: list[tuple[tuple[str, ...], dict[str, str]]] = []
     reason = ""
     for way in _WAYS if word in _ROUNDED and len(space.precisions) > 1 else ("",):
         options = {"quantize_for": way} if way else {}
@@ -156,7 +142,7 @@ def _parts(
     subject: Subject,
     target: targets.Target,
     kept: Mapping[str, tuple[str, ...]],
-    rounding: Mapping[str, Mapping[str, Any]],
+    rounding: Mapping[str, Mapping[str, str]],
     left_out: list[str],
 ) -> tuple[int, ...]:
     """Places of the parts whose files have no kind of node that is refused and that the original has not."""

@@ -122,7 +122,7 @@ class Worker:
         return None
 
     def _further(self, view: View) -> Job | None:
-        if self.clock.is_late() and (best := self._closing(view)) is not None:
+        if self.clock.is_late(view.records) and (best := self._closing(view)) is not None:
             return best
         chosen = promotion(view.points, view.estimates, self.space.goals, trains=self._trains)
         return None if chosen is None else _promoted(chosen.trail, chosen.rung)

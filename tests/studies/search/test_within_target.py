@@ -9,6 +9,7 @@ from compressor.errors import ExportError, UsageError
 from compressor.onnx_graphs.partition import Refusal
 from compressor.studies.search.building import build
 from compressor.studies.search.goals import Goals
+from compressor.studies.search.study_facts import Decisions
 from compressor.studies.search.subject import Subject
 from compressor.studies.search.within_target import refuse_more
 from compressor.task.loading import load
@@ -31,26 +32,27 @@ def built(subject, decided, target="qnn", **shapes):
 
 
 def test_qnn_has_no_gru_so_integers_of_plain_operations_are_left(subject, monkeypatch):
-    decided = {}
+    decided = Decisions()
     space = built(subject, decided, batch=1, time=5)
     assert space.precisions == ("int8",)
     export = space.export(space.seeds()[0])
     assert (export.precision, export.rounding.quantize_for, export.may_be_larger) == ("int8", "npu", True)
     assert any("precision float32: qnn does not take GRU" in why for why in space.left_out)
     monkeypatch.setattr("compressor.studies.search.within_target._measured", None)  # a study that goes on knows it
-    assert built(subject, decided, batch=1, time=5) == space
+    again = Decisions.model_validate_json(decided.model_dump_json())
+    assert built(subject, again, batch=1, time=5) == space
     refuse_more(space, "int8", [])
     with pytest.raises(ExportError, match=r"qnn does not take LSTM \(not in the table\)"):
         refuse_more(space, "int8", [Refusal("LSTM", "not in the table", 1, ("a",))])
 
 
 def test_onnxruntime_takes_everything_and_loses_nothing(subject):
-    space = built(subject, {}, target="ort-cpu")
+    space = built(subject, Decisions(), target="ort-cpu")
     assert space.precisions == ("float32", "float16", "int8", "int4", "mixed")
     assert not any("ort-cpu" in why for why in space.left_out)
 
 
 def test_open_sizes_are_refused_with_the_option_that_fixes_them(subject):
     with pytest.raises(UsageError, match="takes fixed sizes only") as caught:
-        built(subject, {})
+        built(subject, Decisions())
     assert "--shape batch=1" in caught.value.hint
