@@ -88,7 +88,7 @@ def in_other_runtimes(
                 f"the exported file is right in ONNX Runtime and disagrees with PyTorch in {version}",
                 hint=f"{known}leave `{runtime}` out of `check_in` if the file is not for it",
             )
-        timed = in_browser.latencies(candidate, job) if runtime == "web" else ()
+        timed = in_browser.latencies(candidate, job, runtime) if runtime in in_browser.THREADS else ()
         checks.append(RuntimeCheck(runtime=version, parity=compared, latencies=timed))
     return tuple(checks)
 

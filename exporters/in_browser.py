@@ -11,15 +11,16 @@ if TYPE_CHECKING:
     from compressor.formats import ExportOptions, Job
     from compressor.report import Latency
 
-THREADS: Final = (1, 4)
+THREADS: Final = {"web": (1, 4), "webgpu": (1,)}
+"""Runtime in a browser -> with how many threads it is timed."""
 _WARMUP: Final = 5
 _RUNS: Final = 50
 _SECONDS: Final = 2.0
 """About as long is timed with each number of threads."""
 
 
-def latencies(path: Path, job: Job[ExportOptions]) -> tuple[Latency, ...]:
-    """Latency of one call of an ONNX file in ONNX Runtime Web, on one thread and on four.
+def latencies(path: Path, job: Job[ExportOptions], runtime: str) -> tuple[Latency, ...]:
+    """Latency of one call of an ONNX file in ONNX Runtime Web, by WebAssembly on one thread and on four, or by WebGPU.
 
     A call takes one sample of the task's length, or the step that ends it. Nothing else is interleaved with it: the
     numbers are for this machine and this browser, not for a ratio.
@@ -33,8 +34,8 @@ def latencies(path: Path, job: Job[ExportOptions]) -> tuple[Latency, ...]:
     from compressor.task.fixed_axes import dynamic
 
     found = []
-    for threads in THREADS:
-        with closing(open_file(path, threads, runtime="web")) as file:
+    for threads in THREADS[runtime]:
+        with closing(open_file(path, threads, runtime=runtime)) as file:
             inputs, length = job.task.example(1, job.task.length), job.task.length
             if read_info(file) is not None:
                 steps = Steps(path, file=file)

@@ -38,6 +38,14 @@ RUNTIMES = {
         # Without its dependency `openvino-telemetry`, which reports use to its makers; it runs as well without.
         Runtime("openvino", "OpenVINO", ("openvino",), ("openvino==2026.4.1", _NUMPY), "checks ONNX files"),
         Runtime("web", "ONNX Runtime Web", (), (), "checks ONNX files in Chromium", npm=("onnxruntime-web@1.30.0",)),
+        Runtime(
+            "webgpu",
+            "ONNX Runtime Web on WebGPU",
+            (),
+            (),
+            "checks ONNX files in Chromium, if it has WebGPU",
+            npm=("onnxruntime-web@1.30.0",),
+        ),
         Runtime("tract", "tract", ("tract",), ("tract==0.23.9", _NUMPY), "checks ONNX files"),
         # Never its console scripts: these install another package, which reports use, as soon as they are imported.
         Runtime("mnn", "MNN", ("MNN", "_tools"), ("MNN==3.6.1", _NUMPY), "`format: mnn`"),

@@ -49,9 +49,10 @@ class Options(ExportOptions):
     programs: bool = True
     """Write programs that run the file into `use/`, ready to paste: Python, JavaScript, C++, Kotlin and Swift. Not in a
     rehearsal."""
-    check_in: tuple[Literal["openvino", "tract", "web"], ...] = ()
+    check_in: tuple[Literal["openvino", "tract", "web", "webgpu"], ...] = ()
     """Further runtimes in which the same file must agree with PyTorch; a file that is not right in one of them is not
-    written. `web` is ONNX Runtime Web in Chromium, whose clock also times it. `compressor runtimes list` shows which
+    written. `web` is ONNX Runtime Web in Chromium, whose clock also times it; `webgpu` the same on the browser's
+    graphics processor. `compressor runtimes list` shows which
     are installed."""
 
     @field_validator("rounding")

@@ -1,5 +1,6 @@
 """ONNX Runtime Web in a headless Chromium: the numbers of ONNX Runtime, the browser's clock, and what is refused."""
 
+import re
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -65,6 +66,16 @@ def test_a_file_and_its_step_file_are_compared_and_timed_in_the_browser(checked)
         assert [timed.threads for timed in check.latencies] == [1, 4]
         assert all(0 < timed.p10 <= timed.p50 <= timed.p90 for timed in check.latencies)
     assert [one.checks[0].latencies[0].length for one in (artifact, artifact.step)] == [11, 1]
+
+
+@pytest.mark.slow
+def test_files_are_compared_and_timed_on_webgpu_too(tagger, task, tmp_path):
+    artifact = exported(tagger, task, tmp_path, check_in=["webgpu"], stream=True)
+    for one in (artifact, artifact.step):
+        (check,) = one.checks
+        assert re.match(r"ONNX Runtime Web 1.30.0 \(WebGPU on \w.*\) in Chrome/", check.runtime)
+        assert check.parity.passed
+        assert [timed.threads for timed in check.latencies] == [1]
 
 
 @pytest.mark.parametrize("options", [{"precision": "int8"}, {"precision": "int4"}, {"precision": "float16"}], ids=str)

@@ -21,7 +21,6 @@ Scheme = Literal["light", "dark"]
 _QUIET: Final = (
     "--headless",
     "--no-sandbox",
-    "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
     "--hide-scrollbars",
@@ -30,6 +29,9 @@ _QUIET: Final = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
+_WITHOUT_GPU: Final = ("--disable-gpu",)
+_WITH_GPU: Final = ("--enable-unsafe-webgpu", "--enable-features=Vulkan")
+"""WebGPU on Linux too, where a browser that is not told so has none."""
 _PROGRAMS: Final = (
     "chromium",
     "chromium-browser",
@@ -57,12 +59,18 @@ def find() -> str | None:
 class Browser:
     """`with Browser(find()) as browser:` one page after the other, in a window of any size."""
 
-    def __init__(self, program: str) -> None:
-        """Start the program with an empty profile."""
+    def __init__(self, program: str, *, gpu: bool = False) -> None:
+        """Start the program with an empty profile, and with WebGPU if `gpu`."""
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # it may still be written to
         take, self._to = os.pipe()
         self._from, give = os.pipe()
-        arguments = [program, *_QUIET, f"--user-data-dir={self._profile.name}", "about:blank"]
+        arguments = [
+            program,
+            *_QUIET,
+            *(_WITH_GPU if gpu else _WITHOUT_GPU),
+            f"--user-data-dir={self._profile.name}",
+            "about:blank",
+        ]
         self._process = subprocess.Popen(
             [sys.executable, "-c", _ON_3_AND_4, str(take), str(give), *arguments],
             pass_fds=(take, give),

@@ -1,4 +1,4 @@
-"""ONNX Runtime Web: reads `.onnx` in a page of a headless Chromium, by WebAssembly.
+"""ONNX Runtime Web: reads `.onnx` in a page of a headless Chromium, by WebAssembly or by WebGPU (`webgpu.py`).
 
 The page comes from a server on this machine, under a path that nobody can guess, with the headers that isolate it
 (Cross-Origin-Opener-Policy and Cross-Origin-Embedder-Policy): without them a browser gives it no threads and a
@@ -24,7 +24,10 @@ _TYPES = {".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text
 _MOST_BYTES = 1 << 31
 """Of what the page sends back."""
 _READY = "new Promise(ready => { const ask = () => globalThis.ready ? ready() : setTimeout(ask, 5); ask(); })"
+_ADAPTER = """navigator.gpu?.requestAdapter().then(
+  (adapter) => adapter ? [adapter.info.vendor, adapter.info.architecture].filter(Boolean).join(" ") : "nothing")"""
 MEASURES_MEMORY = False
+PROVIDER = os.environ.get("COMPRESSOR_WEB_PROVIDER", "wasm")
 
 
 class _Site(ThreadingHTTPServer):
@@ -101,13 +104,21 @@ def weights_of(model):
     return [path.name for path in (model.with_name(f"{model.name}.data"),) if path.is_file()]
 
 
+def _provider():
+    """What computes, in words: of WebGPU also the graphics processor, which may be one in software."""
+    if PROVIDER == "wasm":
+        return "WebAssembly"
+    _browser.open(_site.address, width=800, height=600)
+    return f"WebGPU on {_browser.evaluate(_ADAPTER)}"
+
+
 def _package_version():
     return json.loads((PACKAGE / "package.json").read_text())["version"]
 
 
 _site = _Site()
-_browser = chromium.Browser(chromium.find()).__enter__()
-VERSION = f"ONNX Runtime Web {_package_version()} (WebAssembly) in {_browser.version}"
+_browser = chromium.Browser(chromium.find(), gpu=PROVIDER == "webgpu").__enter__()
+VERSION = f"ONNX Runtime Web {_package_version()} ({_provider()}) in {_browser.version}"
 
 
 class File:
@@ -118,7 +129,7 @@ class File:
         _browser.open(_site.address, width=800, height=600)
         _browser.evaluate(_READY)
         self._threads = threads
-        self._ask("load", threads, weights_of(_site.model))
+        self._ask("load", threads, weights_of(_site.model), PROVIDER)
 
     def run(self, arrays):
         _site.inputs = serve.packed({}, arrays)
