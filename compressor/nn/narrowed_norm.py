@@ -40,7 +40,12 @@ class NarrowedNorm(RecordedLayer):
         """Size of the normalised axis of inputs and outputs."""
         return self._features if self.weight is None else self.weight.size(0)
 
-    def exact(self, x: Tensor, axis: int, what: str) -> Tensor:
+    @property
+    def normalized_shape(self) -> tuple[int, ...]:
+        """The axes as `nn.LayerNorm` and `nn.RMSNorm` name them: (n',)."""
+        return (self.features,)
+
+    def exact(self, x: Tensor, axis: int = -1, what: str = "features") -> Tensor:
         """The input as it is computed with: half precision in float32, as PyTorch does it.
 
         Raises:

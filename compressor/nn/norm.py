@@ -127,14 +127,9 @@ class WideLayerNorm(NarrowedNorm):
             bias=self.bias is not None,
         ).model_dump()
 
-    @property
-    def normalized_shape(self) -> tuple[int, ...]:
-        """The axes as `nn.LayerNorm` names them: (n',)."""
-        return (self.features,)
-
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` (..., n') over its last axis; same shape and type."""
-        exact = self.exact(x, -1, "features")
+        exact = self.exact(x)
         mean = exact.sum(-1, keepdim=True) / self.width  # (..., 1)
         centred = exact - mean
         removed = self.width - self.features

@@ -175,7 +175,7 @@ class WideOwnNorm(NarrowedNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` along its axis of n' features; same shape and type."""
-        y = self.form.scaled(self.exact(x, self.form.axis, "features"), self.width)
+        y = self.form.scaled(self.exact(x, self.form.axis), self.width)
         shape = [-1] + [1] * (x.dim() - 2 if self.form.axis == 1 else 0)
         if self.weight is not None:
             y = y * (self.weight + self.form.offset if self.form.offset else self.weight).view(shape)

@@ -83,14 +83,9 @@ class WideRMSNorm(NarrowedNorm):
             features=self.features, width=self.width, eps=self.eps, elementwise_affine=self.elementwise_affine
         ).model_dump()
 
-    @property
-    def normalized_shape(self) -> tuple[int, ...]:
-        """The axes as `nn.RMSNorm` names them: (n',)."""
-        return (self.features,)
-
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` (..., n') over its last axis; same shape and type."""
-        exact = self.exact(x, -1, "features")
+        exact = self.exact(x)
         eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
         y = exact * torch.rsqrt(exact.square().sum(-1, keepdim=True) / self.width + eps)
         return (y if self.weight is None else y * self.weight).to(x.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -10,6 +11,10 @@ from network import Classifier, TransformerClassifier
 from safetensors.torch import save_file
 from task import Encoder, MovieSentiment
 from torch import nn
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from epochs import train_epochs
 
 EPOCHS = 8
 WEIGHT_DECAY = 0.1
@@ -26,18 +31,7 @@ def train(task: MovieSentiment, net: nn.Module, peak: float, seed: int) -> nn.Mo
     optimizer = torch.optim.AdamW(net.parameters(), peak, weight_decay=WEIGHT_DECAY)
     steps = EPOCHS * sum(1 for _ in task.batches(torch.Generator()))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps)
-    for epoch in range(1, EPOCHS + 1):
-        losses = []
-        for inputs, ratings in task.batches(generator):
-            optimizer.zero_grad()
-            loss = task.loss(net(*inputs), ratings)
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-        print(f"epoch {epoch} of {EPOCHS}: loss {sum(losses) / len(losses):.4f}", flush=True)
-    return net.eval()
+    return train_epochs(task, net, optimizer, schedule, epochs=EPOCHS, generator=generator, clip=1.0)
 
 
 def main() -> None:

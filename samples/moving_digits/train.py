@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -10,6 +11,10 @@ from clips import FrameReader, SingleFrames
 from safetensors.torch import save_file
 from task import MovingDigits
 from torch import nn
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from epochs import train_epochs
 
 LEARNING_RATE = 3e-3
 EPOCHS = 16
@@ -21,17 +26,7 @@ def train(net: nn.Module, epochs: int, seed: int) -> nn.Module:
     optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE)
     batches = epochs * sum(1 for _ in task.batches(torch.Generator()))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches)
-    for epoch in range(1, epochs + 1):
-        losses = []
-        for inputs, classes in task.batches(generator):
-            optimizer.zero_grad()
-            loss = task.loss(net(*inputs), classes)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-        print(f"epoch {epoch} of {epochs}: loss {sum(losses) / len(losses):.4f}", flush=True)
-    return net.eval()
+    return train_epochs(task, net, optimizer, schedule, epochs=epochs, generator=generator)
 
 
 def main() -> None:

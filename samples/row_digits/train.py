@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 from pictures import RowReader
 from safetensors.torch import save_file
 from task import Digits, Fashion, Mnist
+from torch import nn
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from epochs import train_epochs
 
 LEARNING_RATE = 1e-3
 EPOCHS = {"fashion": 6, "mnist": 20, "digits": 40}
 
 
-def train(task: Fashion, epochs: int, seed: int) -> RowReader:
+def train(task: Fashion, epochs: int, seed: int) -> nn.Module:
     """A trained network; neither the validation nor the scored pictures are looked at."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -22,17 +28,7 @@ def train(task: Fashion, epochs: int, seed: int) -> RowReader:
     optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE)
     batches = epochs * sum(1 for _ in task.batches(torch.Generator()))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches)
-    for epoch in range(1, epochs + 1):
-        losses = []
-        for inputs, classes in task.batches(generator):
-            optimizer.zero_grad()
-            loss = task.loss(net(*inputs), classes)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-        print(f"epoch {epoch} of {epochs}: loss {sum(losses) / len(losses):.4f}", flush=True)
-    return net.eval()
+    return train_epochs(task, net, optimizer, schedule, epochs=epochs, generator=generator)
 
 
 def main() -> None:

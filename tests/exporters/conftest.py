@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+import os
+
+from hypothesis import HealthCheck, Phase, settings
 from torch import nn
 
 from compressor.testing import RandomTask, normal
 
+_EXAMPLES = int(os.environ.get("EXAMPLES", "3"))
+FEW_EXPORTS = settings(
+    max_examples=_EXAMPLES,
+    deadline=None,
+    derandomize=_EXAMPLES == 3,
+    phases=[Phase.explicit, Phase.generate],  # an export takes seconds, and shrinking hundreds of them
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+"""Of tests that export a random model in each example; the variable `EXAMPLES` asks for more."""
 KINDS = {
     "RNN tanh": (nn.RNN, {"nonlinearity": "tanh"}),
     "RNN relu": (nn.RNN, {"nonlinearity": "relu"}),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -14,11 +12,11 @@ from compressor.formats import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
+from tests.exporters.conftest import FEW_EXPORTS
 from tests.tolerances import EXPORTED_FLOAT32
 
 INPUT, WIDTH = 5, 8
 TIMED, LAST = {0: "batch", 1: "time"}, {0: "batch"}
-EXAMPLES = int(os.environ.get("EXAMPLES", "3"))
 RECURRENT = {"rnn": nn.RNN, "relu": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM, "projected": nn.LSTM}
 
 
@@ -103,13 +101,7 @@ BLOCKS = st.one_of(
 )  # fmt: skip
 
 
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=EXAMPLES == 3,
-    phases=[Phase.explicit, Phase.generate],  # an export takes seconds, and shrinking hundreds of them
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@FEW_EXPORTS
 @given(blocks=st.lists(BLOCKS, min_size=2, max_size=4), opset=st.integers(17, 23))
 def test_a_random_model_agrees_at_unseen_sizes(tmp_path, blocks, opset):
     torch.manual_seed(0)

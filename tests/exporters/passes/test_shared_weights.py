@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import onnx
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
@@ -17,11 +15,11 @@ from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.testing import RandomTask
 from exporters.onnx import Options, export
+from tests.exporters.conftest import FEW_EXPORTS
 
 WIDTH, WORDS = 8, 31
 TIMED = {0: "batch", 1: "time"}
 TASK = RandomTask({"words": TIMED}, {"y": TIMED}, lambda batch, length: (torch.randint(WORDS, (batch, length)),))
-EXAMPLES = int(os.environ.get("EXAMPLES", "3"))
 
 
 class Tied(nn.Module):
@@ -104,13 +102,7 @@ def biases(model):
     return sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 1)
 
 
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=EXAMPLES == 3,
-    phases=[Phase.explicit, Phase.generate],  # an export takes seconds, and shrinking hundreds of them
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@FEW_EXPORTS
 @given(kinds=st.lists(st.sampled_from(sorted(KINDS)), min_size=2, max_size=5), data=st.data())
 def test_random_ties_are_stored_once(tmp_path, kinds, data):
     torch.manual_seed(0)
