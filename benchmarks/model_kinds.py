@@ -1,7 +1,7 @@
 """What the tool does with many kinds of models: writes docs/results/model-kinds.md.
 
     pip install torchaudio torchvision transformers
-    python benchmarks/model_kinds.py [--only NAME] [--resume FILE.json] [--known]
+    python benchmarks/model_kinds.py [--group GROUP] [--only NAME] [--resume FILE.json] [--known]
 
 For each kind, small and with random weights: is its call described, how many parameters are left if every layer loses
 half of its units (`targets: ["*"]`, without data), is the file right (the exporter's comparison and one at further
@@ -61,6 +61,7 @@ RWKV and the classes of `torchaudio` are new.
 def main() -> None:
     """Run all kinds and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--group", choices=GROUPS.values(), help="one group of kinds, printed and not written")
     parser.add_argument("--only", help="names that contain this, printed and not written")
     parser.add_argument("--resume", type=Path, help="rows that were computed already, kept up to date")
     parser.add_argument("--known", action="store_true", help="write the page from the rows of --resume alone")
@@ -71,6 +72,8 @@ def main() -> None:
     known = json.loads(options.resume.read_text()) if options.resume and options.resume.exists() else {}
     lines, reasons = [HEADER], []
     for title, module in GROUPS.items():
+        if options.group not in (None, module):
+            continue
         try:
             kinds = importlib.import_module(f"benchmarks.kinds.{module}").KINDS
         except ImportError as error:
@@ -91,7 +94,7 @@ def main() -> None:
             if options.resume:
                 options.resume.write_text(json.dumps(known, indent=1))
     page = "\n".join([*lines, "", "## Reasons", "", *reasons]) + "\n"
-    if not options.only:
+    if not (options.only or options.group):
         (ROOT / "docs" / "results" / "model-kinds.md").write_text(page, encoding="utf-8")
 
 

@@ -14,6 +14,7 @@ from benchmarks.kinds.kind import Kind, channels, features
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.surgery.peers import PEERS
 from tests.surgery.speech import WIDTH, Automatic, Block, Both, Causal, Conformer, Gated, Masked, RowMasked, Swapped
+from tests.surgery.strangers import STRANGERS
 from tests.surgery.topologies import INPUT, SUPPORTED
 
 if TYPE_CHECKING:
@@ -56,8 +57,10 @@ SPEECH = [
     Kind("attention with a row that is masked whole", RowMasked, features(5), min_length=2),
     Kind("autocast in forward", Automatic, features(5)),
 ]  # fmt: skip
+STYLES = [Kind(f"style: {kind.__name__}", kind, example) for kind, example in STRANGERS.items()]
 KINDS = [
     *(Kind(topology.__name__, lambda t=topology: t(nn.LSTM), _lengths, causal=True) for topology in SUPPORTED),
     *map(_peer, PEERS),
     *SPEECH,
+    *STYLES,
 ]

@@ -35,6 +35,7 @@ class Automaton(Method):
     summary: ClassVar[str] = "turn a recurrent model over symbols into a finite automaton (a table, no arithmetic)"
 
     may_stream: ClassVar[bool] = True
+    is_last: ClassVar[bool] = True
 
     method: Literal["automaton"] = "automaton"
     """The recipe word."""

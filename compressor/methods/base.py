@@ -149,6 +149,8 @@ class Method(BaseModel, ABC):
     """One line for `compressor methods list`."""
     may_stream: ClassVar[bool] = False
     """The result may be exported as a step even if the original may not."""
+    is_last: ClassVar[bool] = False
+    """What it leaves has no layers that another step could change."""
     method: str
 
     def check(self, model: nn.Module) -> None:

@@ -74,6 +74,7 @@ def refuse_order(steps: Sequence[Method], model: nn.Module, task: Task) -> None:
     Raises:
         MethodError: The message names both steps, the hint the order that works.
     """
+    _refuse_after_the_last(steps)
     _refuse_after_tying(steps)
     for index, later in enumerate(steps):
         if not later.looks_for:
@@ -95,6 +96,20 @@ def refuse_order(steps: Sequence[Method], model: nn.Module, task: Task) -> None:
             reason = f"`steps.{number}` ({word}) replaces {listed} before it, and then {error.message}"
             remedy = "take one of the two steps out" if word == later.method else _in_front(later.method, word)
             raise MethodError(f"`steps.{index}` ({later.method}): {reason}", hint=remedy) from error
+
+
+def _refuse_after_the_last(steps: Sequence[Method]) -> None:
+    """Behind a step that leaves no layers nothing is left to do."""
+    for number, step in enumerate(steps[:-1]):
+        if step.is_last:
+            later = steps[number + 1]
+            raise MethodError(
+                f"`steps.{number + 1}` ({later.method}): `steps.{number}` ({step.method}) replaces the whole model "
+                "before it",
+                hint="take one of the two steps out"
+                if later.method == step.method
+                else _in_front(later.method, step.method),
+            )
 
 
 def _refuse_after_tying(steps: Sequence[Method]) -> None:

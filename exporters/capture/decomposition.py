@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from exporters.capture.function_library import replaced
+from exporters.capture.own_decompositions import OWN_DECOMPOSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +51,7 @@ def left_out() -> Iterator[None]:
         opset: int = registry.opset_version
         if opset not in _tables:
             known = set(_decomp.get_onnx_implemented_overloads(registry))
-            _tables[opset] = _decomp.create_onnx_friendly_decomposition_table(known)
+            _tables[opset] = _decomp.create_onnx_friendly_decomposition_table(known) | OWN_DECOMPOSITIONS
         table = _tables[opset]
         if unchanged(program, table, keeps_whole):
             return program

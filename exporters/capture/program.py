@@ -76,6 +76,7 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> onnx_ir.Mode
     """
     import torch
 
+    _refuse_bfloat16(program)
     try:
         with quiet(), function_library.kept(), decomposition.left_out():
             onnx_program = torch.onnx.export(
@@ -95,6 +96,23 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> onnx_ir.Mode
             hint=f"set opset to {reached}",
         )
     return onnx_program.model
+
+
+def _refuse_bfloat16(program: torch.export.ExportedProgram) -> None:
+    """ONNX Runtime has no products in bfloat16 on a CPU, which `torch.autocast` in `forward` computes in."""
+    import torch
+
+    given = {tensor.dtype for tensor in program.state_dict.values()}
+    graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    values = (node.meta.get("val") for graph in graphs for node in graph.nodes)
+    made = {value.dtype for value in values if isinstance(value, torch.Tensor)}
+    if torch.bfloat16 in made - given:
+        raise ExportError(
+            "the model's code computes in bfloat16, as `torch.autocast` in `forward` does, and ONNX Runtime has no "
+            "products in bfloat16 on a CPU",
+            hint="switch it off while the model is exported, as `torch.autocast(..., enabled=self.training)` does: the "
+            "file computes in float32 then",
+        )
 
 
 @contextlib.contextmanager

@@ -1,7 +1,10 @@
-"""Makes the masks of opset 23's `Attention` node as large as ONNX Runtime wants them.
+"""Makes masks of attention say in ONNX what they say in PyTorch.
 
-ONNX lets a mask be broadcast to (B, h, T, S). ONNX Runtime 1.32 refuses one whose axis of queries or of keys has
-another size than T or S ("inconsistent q_sequence_length"), as that of a `key_padding_mask`, (B, 1, 1, S), has.
+A row that is masked whole gives 0 in PyTorch. Its exporter adds the smallest number of the type to every score of such
+a row, so the row would attend to all positions alike; here the mask itself takes the weights away.
+
+The masks of opset 23's `Attention` node become as large as ONNX Runtime wants them. ONNX lets a mask be broadcast to
+(B, h, T, S). ONNX Runtime 1.32 refuses one whose axis of queries or of keys has another size than T or S ("inconsistent q_sequence_length"), as that of a `key_padding_mask`, (B, 1, 1, S), has.
 """
 
 from __future__ import annotations
@@ -16,6 +19,39 @@ _QUERY, _KEY, _MASK = 0, 1, 3
 """Places of the node's inputs."""
 _BATCHED = 4
 """Axes of queries and keys that have one for the heads: (B, h, T, d)."""
+
+
+class SilenceMaskedRows(ir.passes.InPlacePass):
+    """Writes `Where(IsNaN(w), 0, w)` of the weights w under a mask as `Where(mask, w, 0)`."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """The pass."""
+        silenced = [_silence(node) for node in model.graph.all_nodes() if node.op_type == "Where"]
+        return ir.passes.PassResult(model, any(silenced))
+
+
+def _silence(node: ir.Node) -> bool:
+    asked, zero, weights = node.inputs
+    mask = _mask_of(weights)
+    is_nan = None if asked is None else asked.producer()
+    if is_nan is None or is_nan.op_type != "IsNaN" or is_nan.inputs[0] is not weights or mask is None:
+        return False
+    for place, value in enumerate((mask, weights, zero)):
+        node.replace_input_with(place, value)
+    return True
+
+
+def _mask_of(weights: ir.Value | None) -> ir.Value | None:
+    """The mask of attention weights, `Softmax(scores + Where(mask, 0, smallest))`; None if they are none."""
+    softmax = _made_by(weights, "Softmax")
+    added = None if softmax is None else _made_by(softmax.inputs[0], "Add")
+    chosen = None if added is None else _made_by(added.inputs[1], "Where")
+    return None if chosen is None else chosen.inputs[0]
+
+
+def _made_by(value: ir.Value | None, operator: str) -> ir.Node | None:
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type == operator else None
 
 
 class WidenAttentionMasks(ir.passes.InPlacePass):

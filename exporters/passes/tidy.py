@@ -8,7 +8,7 @@ from onnx_ir.passes import common
 
 from exporters.capture.factored_scan import ExpandFactored
 from exporters.loops.expand import ExpandLoops
-from exporters.passes.attention_masks import FIRST_WITH_ATTENTION, WidenAttentionMasks
+from exporters.passes.attention_masks import FIRST_WITH_ATTENTION, SilenceMaskedRows, WidenAttentionMasks
 from exporters.passes.body_outputs import GiveBodyOutputsNodes
 from exporters.passes.cut_padding import DropCutPadding
 from exporters.passes.folding import FoldConstants
@@ -38,6 +38,7 @@ def passes_for(
         translate: Makes the graph of such a body; None if there are none.
     """
     return [
+        SilenceMaskedRows(),
         FoldConstants(),
         *([ExpandLoops(bodies, translate)] if translate is not None else []),
         *([GiveSplitsSizes()] if opset < FIRST_WITH_COUNTS else []),

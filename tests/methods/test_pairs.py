@@ -69,6 +69,7 @@ MODELS = {"recurrent": Recurrent, "attending": Attending, "mixed": Mixed}
 STEPS = {
     "units": METHODS["magnitude"](prune="units", ratio=0.5),
     "all units": METHODS["magnitude"](prune="units", ratio=0.5, targets=("*",)),
+    "sparsify": METHODS["sparsify"](ratio=0.5, retrain={"method": "retrain", "epochs": 1}),
     "weights": METHODS["magnitude"](prune="weights", sparsity=0.5, targets=("*",)),
     "heads": METHODS["heads"](ratio=0.5),
     "low rank": METHODS["low_rank_attention"](rank=2),
@@ -192,6 +193,16 @@ def test_an_order_that_cannot_work_is_refused_before_work_begins(model, first, s
     assert error.value.hint == f"put `{later.method}` in front of `{earlier.method}`"
     assert dict(start.named_modules()) == layers
     refuse_order([later, earlier], start, task)
+
+
+@pytest.mark.parametrize("later", [*STEPS.values(), METHODS["automaton"]()], ids=lambda step: step.method)
+def test_nothing_comes_behind_an_automaton(later):
+    automaton = METHODS["automaton"]()
+    with pytest.raises(CompressorError, match=r"`steps.1` .* replaces the whole model before it") as error:
+        refuse_order([automaton, later], fresh("recurrent"), Task())
+    other = later.method != "automaton"
+    expected = f"put `{later.method}` in front of `automaton`" if other else "take one of the two steps out"
+    assert error.value.hint == expected
 
 
 @pytest.mark.parametrize("first", ["aaren", "random graph"])

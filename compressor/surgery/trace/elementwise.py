@@ -153,7 +153,7 @@ def _label_constants(trace: Trace, parts: Sequence[Tensor], axis: int = 0) -> bo
 
     Beside features that lie along another axis it is padding, which needs none.
     """
-    constants = [part for part in parts if trace.is_constant(part)]
+    constants = [part for part in parts if part in trace.constants]
     labels = [label for part in parts if (label := trace.read(part)) is not None]
     if len(constants) == len(parts) or (labels and not any(varies(label, axis) for label in labels)):
         return False
@@ -188,7 +188,9 @@ def pointwise(
         trace.atoms.join(labels.numpy(), other.numpy())
     for tensor, own in zip(tensors, before, strict=True):
         pin_fixed_partner(trace, tensor, own, labels)
-    added = func.overloadpacket in SUMS and len(present) < 2
+    others = [tensor for tensor, label in zip(tensors, before, strict=True) if label is None]
+    to_zero = bool(others) and all(map(trace.constants.is_zero, others))
+    added = func.overloadpacket in SUMS and len(present) < 2 and not to_zero
     if added or func.overloadpacket not in KEEPS_ZERO:
         trace.shifted.append(np.unique(labels.numpy()))
     for output in outputs:
@@ -198,12 +200,12 @@ def pointwise(
 
 def pin_fixed_partner(trace: Trace, tensor: Tensor, own: Tensor | None, labels: Tensor) -> None:
     """A partner that has a value of its own for every unit, but is no unit's feature, keeps its size."""
-    if trace.is_constant(tensor):
-        return
     full = torch.zeros((), dtype=torch.int64) if own is None else own
     padded = [1] * (labels.dim() - tensor.dim()) + list(tensor.size())
     strides = [0] * (labels.dim() - tensor.dim()) + list(tensor.stride())
     varying = [varies(labels, axis) for axis in range(labels.dim())]
+    for axis in trace.constants.along(tensor):
+        varying[axis + labels.dim() - tensor.dim()] = False
     if not any(v and size > 1 and stride for v, size, stride in zip(varying, padded, strides, strict=True)):
         return
     alone = labels[(full.expand(labels.size()) == 0) & (labels != 0)]

@@ -25,8 +25,8 @@ def _contract(trace: Trace, left: Tensor, right: Tensor, output: Tensor) -> None
     """
     factors = trace.parameter_name(left) is not None and trace.parameter_name(right) is not None
     role: Role = "out" if factors else "in"  # of two factors of one matrix each makes what the other takes in
-    left_inner, left_outer = _sides(trace, left, -1, -2, role, _of_table(trace, left, right))
-    right_inner, right_outer = _sides(trace, right, -2, -1, role, _of_table(trace, right, left))
+    left_inner, left_outer = _sides(trace, left, -1, -2, role, _decided(trace, left, right, -1))
+    right_inner, right_outer = _sides(trace, right, -2, -1, role, _decided(trace, right, left, -2))
     if left_inner is not None or right_inner is not None:
         join_inner(trace, left, left_inner, right, right_inner)
     if left_outer is not None and right_outer is not None:
@@ -51,6 +51,28 @@ def _of_batch(*sides: Tensor | None) -> Tensor | None:
         if any(varies(labels, axis) for axis in range(labels.dim() - 2)):
             return labels[..., :1, :1]
     return None
+
+
+def _decided(trace: Trace, tensor: Tensor, other: Tensor, inner: int) -> Tensor | None:
+    """Labels of one side of a product if its partner decides on them; None: they are what they are."""
+    table = _of_table(trace, tensor, other)
+    return _summed(trace, tensor, other, inner) if table is None else table
+
+
+def _summed(trace: Trace, tensor: Tensor, other: Tensor, inner: int) -> Tensor | None:
+    """Labels that differ along both axes of a matrix whose positions are summed up by weights without features.
+
+    As in an attention over a list of states: what is summed goes together, and elements without a unit are padding.
+    """
+    if any(trace.parameter_name(side) is not None for side in (tensor, other)) or trace.read(other) is not None:
+        return None
+    labels = trace.read(tensor)
+    axis = tensor.dim() + inner
+    if labels is None or not all(varies(labels, each) for each in range(tensor.dim() - 2, tensor.dim())):
+        return None
+    highest = labels.amax(axis, keepdim=True).expand(labels.size())
+    trace.atoms.join(labels.numpy(), highest.numpy())
+    return highest
 
 
 def _of_table(trace: Trace, tensor: Tensor, other: Tensor) -> Tensor | None:
@@ -92,7 +114,8 @@ def join_inner(trace: Trace, left: Tensor, a: Tensor | None, right: Tensor, b: T
     if a is None or b is None:
         present, own, size = (b, right, left.size(-1)) if a is None else (a, left, right.size(-2))
         assert present is not None
-        if size > 1 and trace.parameter_name(own) is None and not trace.is_constant(own):
+        inner = own.dim() - 1 if own is left else own.dim() - 2
+        if size > 1 and trace.parameter_name(own) is None and inner not in trace.constants.along(own):
             trace.atoms.pin(
                 present.numpy(), f"the matrix product at {place()} pairs it with a tensor of fixed size {size}"
             )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.surgery.trace.atoms import Atoms, Ids, Role
+from compressor.surgery.trace.constants import Constants
 from compressor.surgery.trace.edges import input_name, output_name
 from compressor.surgery.trace.feedback import Feedback
 from compressor.surgery.trace.tables import Tables, decoded
@@ -85,8 +86,7 @@ class Trace:
         """Atoms that are summed up, and where; they can only go if they are 0 then."""
         self.crossings: list[Crossing] = []
         self.feedback = Feedback()
-        self.constants: set[int] = set()
-        """Storages that hold one constant of any size, such as a state of zeros; they shrink with what they meet."""
+        self.constants = Constants()
         self.alive: list[Any] = []
         """Tensors whose storages must not be used again."""
         self.paused = False
@@ -172,10 +172,6 @@ class Trace:
             labels = self.labels[storage].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
             return labels if bool(labels.any()) else None
         return self.tables.by_default(tensor)
-
-    def is_constant(self, tensor: Tensor) -> bool:
-        """Whether a tensor holds one constant that the model's code made, and so has no features of its own."""
-        return tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() in self.constants
 
     def write(self, tensor: Tensor, labels: Tensor | None) -> None:
         """Set the labels of a tensor; None is all 0."""

@@ -94,8 +94,8 @@ class Tables:
 def decoded(view: Tensor, base: Tensor) -> list[tuple[int, Ids] | None] | None:
     """Per axis of a view of a contiguous tensor: which axis of that, and which positions.
 
-    None for an axis of size 1 or stride 0. None as a whole if the view is no selection of positions (an axis that
-    flattens two axes).
+    None for an axis of size 1 or stride 0. Of two axes as one, such as gates and units in an `einsum`, the second one's
+    positions, over and over. None as a whole if the view is no selection of positions.
     """
     rest = view.storage_offset() - base.storage_offset()
     if rest < 0 or not base.is_contiguous():
@@ -115,7 +115,19 @@ def decoded(view: Tensor, base: Tensor) -> list[tuple[int, Ids] | None] | None:
             if length > 1 and stride % step == 0 and start[axis] + (size - 1) * (stride // step) < length:
                 selection = (axis, int(start[axis]) + np.arange(size, dtype=np.int64) * (stride // step))
                 break
+        selection = selection or _flattened(base, size, stride, start)
         if selection is None:
             return None
         axes.append(selection)
     return axes
+
+
+def _flattened(base: Tensor, size: int, stride: int, start: Sequence[int]) -> tuple[int, Ids] | None:
+    """The second of two neighbouring axes of a contiguous tensor which an axis of a view holds as one."""
+    for axis in range(1, base.dim()):
+        inner = base.size(axis)
+        blocks = size // inner
+        fits = stride == base.stride(axis) and start[axis] == 0 and size == blocks * inner
+        if fits and start[axis - 1] + blocks <= base.size(axis - 1):
+            return axis, np.tile(np.arange(inner, dtype=np.int64), blocks)
+    return None

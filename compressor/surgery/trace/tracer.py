@@ -113,8 +113,21 @@ class _Watch(Operations):
         if not view:
             names = [self.trace.parameter_name(tensor) for tensor in tensors]
             self.trace.feedback.follow(tensors, names, before, outputs)
-            self._keep_constants(func, tensors, outputs)
             carry_on(self.trace, func, args, tensors, outputs)
+        self._apply_rule(func, args, kwargs, before, tensors, outputs, view)
+        if not view:
+            self._keep_constants(func, tensors, outputs)
+
+    def _apply_rule(
+        self,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        before: list[Tensor | None],
+        tensors: list[Tensor],
+        outputs: list[Tensor],
+        view: bool,
+    ) -> None:
         rule = _RULES.get(func)
         if self._is_settled(func, tensors, before, outputs):
             pass
@@ -149,13 +162,12 @@ class _Watch(Operations):
 
     def _keep_constants(self, func: Any, tensors: list[Tensor], outputs: list[Tensor]) -> None:
         """A constant stays one in arithmetic with constants, and is none any more once something else is written in."""
-        made = func in CONSTANTS or (bool(tensors) and all(map(self.trace.is_constant, tensors)))
-        storages = {output.untyped_storage().data_ptr() for output in outputs}
+        constants, elementwise = self.trace.constants, torch.Tag.pointwise in func.tags
+        made = func in CONSTANTS or (bool(tensors) and all(tensor in constants for tensor in tensors))
         known = func in CONSTANTS or func in MOVES or func in LIKE or func is aten._to_copy.default
-        if made and (known or torch.Tag.pointwise in func.tags):
-            self.trace.constants |= storages
-        else:
-            self.trace.constants -= storages
+        mixed = elementwise and not made and tensors and outputs
+        even = constants.even_axes(tensors, outputs[0]) if mixed else frozenset()
+        constants.note(outputs, whole=made and (known or elementwise), even=even)
 
     def _is_view(self, tensors: list[Tensor], outputs: list[Tensor]) -> bool:
         storages = {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}

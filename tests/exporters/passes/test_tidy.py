@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_ir.passes.common import IdentityEliminationPass
 
-from exporters.passes.attention_masks import WidenAttentionMasks
+from exporters.passes.attention_masks import SilenceMaskedRows, WidenAttentionMasks
 from exporters.passes.body_outputs import GiveBodyOutputsNodes
 from exporters.passes.cut_padding import DropCutPadding
 from exporters.passes.folding import FoldConstants
@@ -29,6 +29,18 @@ def names(passes):
 def attention():
     inputs = {name: [2, 2, "time", 4] for name in ("q", "k", "v")} | {"mask": ([2, 1, 1, "time"], TensorProto.BOOL)}
     return model([helper.make_node("Attention", list(inputs), ["y"])], inputs, {"y": 4}, opset=23)
+
+
+def masked_weights():
+    nodes = [
+        helper.make_node("Where", ["mask", "zero", "least"], ["added"]),
+        helper.make_node("Add", ["scores", "added"], ["masked"]),
+        helper.make_node("Softmax", ["masked"], ["weights"], axis=-1),
+        helper.make_node("IsNaN", ["weights"], ["wrong"]),
+        helper.make_node("Where", ["wrong", "zero", "weights"], ["y"]),
+    ]
+    inputs = {"scores": [2, 3, 4], "mask": ([3, 4], TensorProto.BOOL)}
+    return model(nodes, inputs, {"y": 3}, {"zero": np.float32(0), "least": np.finfo(np.float32).min})
 
 
 def constant_sum():
@@ -95,6 +107,7 @@ def handed_through():
 @pytest.mark.parametrize(
     ("graph_pass", "proto"),
     [
+        (SilenceMaskedRows(), masked_weights()),
         (WidenAttentionMasks(), attention()),
         (FoldConstants(), constant_sum()),
         (ShareWeights(), tied()),
