@@ -4,7 +4,8 @@ A row that is masked whole gives 0 in PyTorch. Its exporter adds the smallest nu
 a row, so the row would attend to all positions alike; here the mask itself takes the weights away.
 
 The masks of opset 23's `Attention` node become as large as ONNX Runtime wants them. ONNX lets a mask be broadcast to
-(B, h, T, S). ONNX Runtime 1.32 refuses one whose axis of queries or of keys has another size than T or S ("inconsistent q_sequence_length"), as that of a `key_padding_mask`, (B, 1, 1, S), has.
+(B, h, T, S). ONNX Runtime 1.32 refuses one whose axis of queries or of keys has another size than T or S
+("inconsistent q_sequence_length"), as that of a `key_padding_mask`, (B, 1, 1, S), has.
 """
 
 from __future__ import annotations

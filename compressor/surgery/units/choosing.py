@@ -45,7 +45,7 @@ def choose(
         raise nothing_left(skipped)
     if not removed:
         raise SurgeryError("no unit would go: none scores low enough", hint="ask for a `ratio`")
-    return Choice(np.array(sorted(removed), np.int64), tuple(skipped))
+    return Choice(np.array(sorted(removed), np.int64), tuple(dict.fromkeys(skipped)))  # both directions say it once
 
 
 def usable_layers(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from compressor.errors import SurgeryError
 from compressor.surgery.units.choice import Amount, Layer
 from compressor.surgery.units.choosing import choose
+from compressor.surgery.units.removal import prune
 
 FIRST, SECOND = Layer("a", np.arange(4)), Layer("b", np.arange(4, 8))
 
@@ -77,3 +80,18 @@ def test_a_layer_that_was_not_asked_for_is_skipped_with_the_reason():
     found = choose([FIRST, SECOND], np.arange(8.0), pinned, Amount(count=3), frozenset({"b"}))
     assert found.removed.tolist() == [4, 5, 6]
     assert [(skip.name, skip.reason.rpartition(": ")[2]) for skip in found.skipped] == [("a", "it is an output")]
+
+
+def test_a_reason_of_both_directions_is_told_once():
+    class Read(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.below, self.rnn = nn.Linear(5, 7), nn.GRU(7, 6, batch_first=True, bidirectional=True)
+
+        def forward(self, x):
+            return self.rnn(torch.relu(self.below(x)))[0]
+
+    examples = [(torch.randn(2, 3, 5),), (torch.randn(3, 7, 5),)]
+    names = ["below", "rnn"]
+    done = prune(Read().eval(), {}, examples, names=names, amount=Amount(ratio=0.5), required=["below"])
+    assert [skip.name for skip in done.skipped] == ["rnn"]
