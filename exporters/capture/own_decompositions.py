@@ -39,7 +39,8 @@ def _median_along(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, T
 
 def _distances(left: Tensor, right: Tensor, p: float, compute_mode: int | None) -> Tensor:
     """The p-norm of the difference of each of (..., P, M) from each of (..., R, M), (..., P, R)."""
-    return torch.linalg.vector_norm(left.unsqueeze(-2) - right.unsqueeze(-3), p, -1)
+    norms: Tensor = torch.linalg.vector_norm(left.unsqueeze(-2) - right.unsqueeze(-3), p, -1)
+    return norms
 
 
 OWN_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {

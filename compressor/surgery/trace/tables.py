@@ -100,9 +100,9 @@ def decoded(view: Tensor, base: Tensor) -> list[tuple[int, Ids] | None] | None:
     rest = view.storage_offset() - base.storage_offset()
     if rest < 0 or not base.is_contiguous():
         return None
-    start = []
+    start: list[int] = []
     for stride in base.stride():
-        start.append(rest // stride if stride else 0)
+        start.append(int(rest // stride) if stride else 0)
         rest -= start[-1] * stride
     axes: list[tuple[int, Ids] | None] = []
     for size, stride in zip(view.size(), view.stride(), strict=True):
