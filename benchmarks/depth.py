@@ -7,7 +7,7 @@
     python benchmarks/depth.py chains FOLDER            # layers left out, repeated, reordered
     python benchmarks/depth.py chains FOLDER --speaker
 
-Retraining: 100 batches of 32 sentences or, if a row says so, an epoch of 268 with outputs of layers matched too; ten
+Retraining: none, 100 batches of 32 sentences or an epoch of 268 with outputs of layers matched too, as a row says; ten
 epochs of the speaker encoder. The original is the teacher; no label is used.
 """
 
@@ -59,6 +59,8 @@ EPOCH = Retrain(
 )
 """For rows of the sentence encoder that end so."""
 OF_AN_EPOCH = ", an epoch"
+UNTRAINED = ", untrained"
+"""Rows that end so are exported as the search left them."""
 Rows = dict[str, tuple[Method | Control, ...]]
 TIES: dict[str, Rows] = {
     "minilm": {
@@ -89,6 +91,13 @@ CHAINS: dict[str, Rows] = {
         "original": (),
         **{f"{layers} layers": (searched(layers),) for layers in (5, 4, 3)},
         **{f"{layers} layers, evenly spaced": (spaced(layers),) for layers in (5, 4, 3)},
+        **{
+            f"{layers} layers, {pooling} pooling{UNTRAINED}": (
+                searched(layers, moves=("skip",), pooling=pooling, pooling_batches=16),
+            )
+            for layers in (5, 4, 3)
+            for pooling in ("linear", "multilayer")
+        },
         "4 layers, tree": (searched(4, search="tree"),),
         "4 layers, skipping only": (searched(4, moves=("skip",)),),
         "1 layer": (searched(1),),
@@ -139,7 +148,7 @@ def made(
             notes += [f"{change.name}: {change.note}" for change in result.changes]
             notes += [f"{key} {value:.4g}" for key, value in result.facts.items()]
         before = score(task, state.model)
-        if steps:
+        if steps and not label.endswith(UNTRAINED):
             training = EPOCH if label.endswith(OF_AN_EPOCH) else TRAINING[which]
             state = training.apply(state, context).state
         export(Job(copy.deepcopy(state.model), task, path, Options()))

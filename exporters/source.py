@@ -31,7 +31,10 @@ def onnx_file(job: Job[ConvertedOptions], folder: Path, *, length: int | None = 
     Raises:
         ExportError: As `exporters.onnx.export`.
     """
+    from exporters.capture.halting import refuse_halting
+
     options, task = job.options, job.task
+    refuse_halting(job.model, f"`format: {options.format}`")
     stream = Stream(chunk=options.chunk) if options.is_step else False
     given = options.model_dump(include={"atol", "rtol"}, exclude_unset=True)
     exact = onnx.Options.model_validate({"name": "source", "stream": stream, **given})

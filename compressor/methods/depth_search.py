@@ -7,7 +7,7 @@ searched for all inputs, on calibration data, so that it can be shipped.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _BATCHES = "let `Task.batches` give at least one"
 _NEXT = "Nothing was trained: let a `retrain` step with `distill: true` follow, and judge by the metric after that."
+_HEARD = {"last": "", "linear": ", and a map behind them", "multilayer": ", and a map of all of them"}
+"""What a change says of each `pooling`."""
 Move = Literal["skip", "repeat", "swap"]
 
 
@@ -73,6 +75,14 @@ class DepthSearch(Method):
     calibration_batches: Annotated[int, Field(ge=1, le=1000)] = 4
     """How many training batches the outputs are compared on."""
 
+    pooling: Literal["last", "linear", "multilayer"] = "last"
+    """What is read behind the stack: the `last` layer's output; a `linear` map of it; or (`multilayer`) one of the
+    outputs of all layers and of what enters them. The map is fitted without labels to what left the whole stack. For
+    lists of layers; in front of a mean over positions it is as good as behind it."""
+
+    pooling_batches: Annotated[int, Field(ge=1, le=10_000)] = 32
+    """With a map: how many training batches it is fitted on."""
+
     compare: bool = False
     """Put the other search and evenly spaced layers beside it in the report, and carry out the rest of the recipe on
     them. It takes three times the time."""
@@ -83,6 +93,8 @@ class DepthSearch(Method):
             raise ValueError("`moves` needs `skip`: the chain is shorter than the stack")
         if self.search != "beam":
             self.refuse_options("width", why="has no effect without `search: beam`")
+        if self.pooling == "last":
+            self.refuse_options("pooling_batches", why="has no effect without `pooling: linear` or `multilayer`")
         return self
 
     def check_task(self, model: nn.Module, task: Task) -> None:
@@ -136,7 +148,11 @@ class DepthSearch(Method):
         }
         masks = masks_by_parameter(model, state.masks)
         before = size_of(model.get_submodule(site.name).parameters())
+        records = [site.record(chain)]
         arrange(model, site, chain)
+        if self.pooling != "last":
+            records.append(self._pool(model, state.model, site, len(chain), context))
+            facts[f"error of the outputs with `pooling: {self.pooling}`"] = measured.of(model)
         run_once(
             model,
             context.task.example(2, context.task.length),
@@ -145,15 +161,40 @@ class DepthSearch(Method):
             hint="`forward` has to go through the layers that are there: `for layer in self.layers`",
         )
         after = size_of(model.get_submodule(site.name).parameters())
-        note = f"{_spoken(chain)} of the layers 0 to {site.count - 1}"
+        heard = {"last": "", "linear": ", and a map behind them", "multilayer": ", and a map of all of them"}[
+            self.pooling
+        ]
+        note = f"{_spoken(chain)} of the layers 0 to {site.count - 1}{heard}"
         home = next(state.model.parameters()).device
         return StepResult(
-            State(model.to(home), masks_of(model, masks), (*state.structure, site.record(chain))),
+            State(model.to(home), masks_of(model, masks), (*state.structure, *records)),
             (change(site.name, "layers chosen", before, after, note=note),),
             tuple(skipped),
             notes=(_NEXT,),
             facts=facts,
         )
+
+    def _pool(self, model: nn.Module, before: nn.Module, site: Site, count: int, context: Context) -> dict[str, Any]:
+        """Put a map behind the layers that are left and fit it, in place; gives the record.
+
+        Raises:
+            MethodError: The model does something with its layers that one module in their place cannot.
+        """
+        from compressor.surgery.depth import mixing
+        from compressor.surgery.depth.chains import light_copy
+        from compressor.surgery.depth.loops import refuse_otherwise
+
+        original = before if context.device.type == "cpu" else copy.deepcopy(before).to(context.device)
+        example = context.task.example(2, context.task.length)
+        width = mixing.width_of(original, site, example)
+        record = mixing.mix_record(site, count, width, hears_all=self.pooling == "multilayer")
+        apart = light_copy(model)
+        mix = mixing.apply_mix_record(model, record)
+        refuse_otherwise(apart, model, example, context.device, what="pooling")
+        batches = [inputs for inputs, _ in context.first_batches(self.pooling_batches, hint=_BATCHES)]
+        with context.progress.bar("fitting the map behind the layers", None):
+            mixing.fit(mix, model, original, site, batches)
+        return record
 
     def _measured(self, model: nn.Module, site: Site, context: Context) -> ChainErrors:
         """What measures chains of the layers of a stack."""
@@ -176,6 +217,7 @@ class DepthSearch(Method):
         Raises:
             MethodError: Not exactly one fits, or it has no more layers than may stay.
         """
+        from compressor.nn.recurrent.layers import is_layer
         from compressor.surgery.depth.sites import find_sites
 
         found = find_sites(model, trace_example(task))
@@ -197,6 +239,11 @@ class DepthSearch(Method):
                 hint=f"give `target`, one of {listed(sites)}",
             )
         site = sites[fitting[0]]
+        if self.pooling != "last" and is_layer(model.get_submodule(site.name)):
+            raise MethodError(
+                f"`{site.name}` is one recurrent module, and what leaves its layers inside cannot be read",
+                hint="leave `pooling` out; it is for lists of layers",
+            )
         if site.count <= self.layers:
             raise MethodError(
                 f"`{site.name}` has {site.count} layers and may keep {self.layers}, so nothing would change",

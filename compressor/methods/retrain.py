@@ -88,8 +88,9 @@ class Retrain(Method):
     """Share of the distillation loss; at 1 the task's loss is not computed and labels are not used."""
 
     distill_hidden: tuple[str, ...] = ()
-    """Names of modules whose outputs are matched by mean squared error. If units were removed, a linear map from
-    the smaller to the larger output is learned beside the model and thrown away at the end."""
+    """Names of modules of the original whose outputs are matched by mean squared error; layers that `depth_search` or
+    `tie_layers` moved are found, one that was left out where the next one reads. If units were removed, a linear map
+    from the smaller to the larger output is learned beside the model and thrown away at the end."""
 
     noise_eta: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     """Gradient noise of variance noise_eta / (1 + t)^noise_gamma at optimizer step t, added after clipping
@@ -131,15 +132,19 @@ class Retrain(Method):
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model without trainable parameters and hidden modules that it does not have."""
+        self._check_trained(model)
+        if self.distill_hidden:
+            from compressor.training.distillation import refuse_unknown
+
+            refuse_unknown(self.distill_hidden, model)
+
+    def _check_trained(self, model: nn.Module) -> None:
+        """What can be said of a model that earlier steps changed."""
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise MethodError(
                 "the model has no parameter to train",
                 hint="parameters with `requires_grad=False` are left alone: unfreeze some of them",
             )
-        if self.distill_hidden:
-            from compressor.training.distillation import refuse_unknown
-
-            refuse_unknown(self.distill_hidden, model)
         if self.quantize is not None:
             from compressor.training.rounding import Rounding
 
@@ -178,7 +183,7 @@ class Retrain(Method):
         from compressor.training.epochs import enough_memory, trainable_copy
         from compressor.training.seeding import seeded
 
-        self.check(state.model)
+        self._check_trained(state.model)
         if penalty is not None:  # which the other processes do not have
             context = replace(context, team=NO_HELPERS)
         self.check_team(context.team.size)
@@ -222,7 +227,7 @@ class Retrain(Method):
             else Rounding(model, self.quantize, self.keep_float, learn_steps=self.learn_steps)
         )
         around = contextlib.nullcontext if rounding is None else rounding.held
-        with self._teacher(model, context) as teacher:
+        with self._teacher(model, state, context) as teacher:
             parameters = {name: item for name, item in model.named_parameters() if item.requires_grad}
             parameters |= teacher.parameters() if teacher else {}
             optimizer = make_optimizer(
@@ -293,7 +298,9 @@ class Retrain(Method):
             accumulate=self.accumulate,
         )
 
-    def _teacher(self, model: nn.Module, context: Context) -> contextlib.AbstractContextManager[Teacher | None]:
+    def _teacher(
+        self, model: nn.Module, state: State, context: Context
+    ) -> contextlib.AbstractContextManager[Teacher | None]:
         """The original model, hooked if hidden outputs are matched; None without distillation."""
         from compressor.training.batch_loss import to_device
         from compressor.training.distillation import Teacher, refuse_unknown
@@ -310,4 +317,26 @@ class Retrain(Method):
             hidden=self.distill_hidden,
             example=example,
             remembered=context.remembered,
+            moved=self._moved(model, state),
         )
+
+    def _moved(self, model: nn.Module, state: State) -> dict[str, str]:
+        """Where the hidden modules of the original are now.
+
+        Raises:
+            MethodError: One is gone.
+        """
+        from compressor.surgery.depth.renaming import name_now
+        from compressor.training.distillation import refuse_unknown
+
+        moved = {}
+        for name in self.distill_hidden:
+            now = name_now(name, state.structure)
+            if now is None:
+                raise MethodError(
+                    f"`distill_hidden`: an earlier step left `{name}` out",
+                    hint="name layers as a whole that are left, or leave this one out",
+                )
+            moved[name] = now
+        refuse_unknown(list(moved.values()), model)
+        return moved

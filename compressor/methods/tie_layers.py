@@ -1,13 +1,14 @@
 """`tie_layers`: groups of layers share one set of weights, which every file stores once.
 
 Sources: Dehghani et al., arXiv 1807.03819 (one block applied again and again); Lan et al., arXiv 1909.11942, section
-3.1 (sharing across layers of an encoder). Own vectors for each layer stand for the step embeddings of the former.
+3.1 (sharing across layers of an encoder); Geiping et al., arXiv 2510.14961 (when to stop). Own vectors for each layer
+stand for the step embeddings of the first.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,7 +20,7 @@ from compressor.report import Change, Skip
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from compressor.surgery.depth.stacks import Layer, Stack
     from compressor.surgery.depth.ties import Group
@@ -29,6 +30,11 @@ _SIZE_ONLY = (
     "Layers that share weights are stored once and still all computed: the file shrinks, the time stays. Let a "
     "`retrain` step with `distill: true` follow."
 )
+_ENDS_EARLY = (
+    "Looped layers end when what they work on settles. A budget of time is set by the largest number of steps; after "
+    "each step of the recipe the facts have mean and largest number on the evaluation data. Training makes all steps."
+)
+_FORMATS_OF_LOOPS = "Only ONNX and ORT files have the loop (`Loop`); the other formats refuse it."
 _FORMATS = (
     "ONNX, ORT, C and LSTM layers in MNN hold shared weights once; ncnn and the other layers of MNN write them again "
     "for every layer."
@@ -71,10 +77,24 @@ class TieLayers(Method):
     calibration_batches: Annotated[int, Field(ge=1, le=1000)] = 8
     """With `start: best`: how many training batches the outputs are compared on."""
 
+    exit: Literal["latent_diff"] | None = None
+    """`latent_diff`: a group becomes one layer in a loop, which a sample leaves as soon as a step changes what the
+    layer works on by at most `threshold` of itself. Needs `share: all`; for lists of layers, in ONNX and ORT files."""
+
+    threshold: Annotated[float, Field(gt=0.0, le=1.0)] = 0.03
+    """With `exit`: the relative change, Euclidean norms over all positions of a sample, those of padding too."""
+
+    max_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """With `exit`: the most steps of each loop; as many as the group has layers if left out."""
+
     @model_validator(mode="after")
     def _options_belong_together(self) -> TieLayers:
         if self.start != "best":
             self.refuse_options("calibration_batches", why="has no effect without `start: best`")
+        if self.exit is None:
+            self.refuse_options("threshold", "max_steps", why="has no effect without `exit: latent_diff`")
+        elif self.share != "all":
+            raise ValueError("`exit` needs `share: all`: the layers of a loop are one layer")
         if not isinstance(self.groups, int):
             every = [index for group in self.groups for index in group]
             if not self.groups or any(len(group) < 2 for group in self.groups):
@@ -89,8 +109,8 @@ class TieLayers(Method):
 
     @property
     def restructures(self) -> bool:
-        """No."""
-        return False
+        """No; with `exit` layers are replaced, which must not share weights before."""
+        return self.exit is not None
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Share weights in a copy of the model."""
@@ -111,6 +131,9 @@ class TieLayers(Method):
             after = size_of(ties.distinct(model, group))
             note = f"{self.share} shared by {len(group.layers)} layers, from {_spoken(start)}"
             changes.append(change(group.name, "weights shared", before, after, note=note))
+        records = [ties.record(groups)]
+        if self.exit is not None:
+            model, masks, records = self._looped(model, groups, masks, context)
         model.eval()
         run_once(
             model,
@@ -120,13 +143,34 @@ class TieLayers(Method):
             hint="name the stack under `ignore`",
         )
         home = next(state.model.parameters()).device
+        notes = (_SIZE_ONLY, _FORMATS) if self.exit is None else (_ENDS_EARLY, _FORMATS_OF_LOOPS)
         return StepResult(
-            State(model.to(home), masks, (*state.structure, ties.record(groups))),
+            State(model.to(home), masks, (*state.structure, *records)),
             tuple(changes),
             tuple(skipped),
-            notes=(_SIZE_ONLY, _FORMATS),
+            notes=notes,
             facts=facts,
         )
+
+    def _looped(
+        self, model: nn.Module, groups: Sequence[Group], masks: dict[str, Tensor], context: Context
+    ) -> tuple[nn.Module, dict[str, Tensor], list[dict[str, Any]]]:
+        """The model with its groups as loops, its masks, and the records."""
+        from compressor.surgery.depth import loops
+        from compressor.surgery.depth.chains import light_copy, masks_by_parameter, masks_of
+
+        looped, records = light_copy(model), []
+        by_parameter = masks_by_parameter(model, masks)
+        for stack in dict.fromkeys(group.stack for group in groups):
+            own = [group for group in groups if group.stack == stack]
+            axis = loops.batch_axis(model, context.task, stack, own[0].layers[0].index, context.device)
+            records.append(loops.loop_record(stack, own, self.max_steps, self.threshold, axis))
+            loops.apply_loop_record(looped, records[-1])
+        as_before = light_copy(model), light_copy(model)
+        for record in records:  # as many steps as layers, whatever `max_steps` says
+            loops.apply_loop_record(as_before[1], record | {"steps": [len(group) for group in record["groups"]]})
+        loops.refuse_otherwise(*as_before, context.task.example(2, context.task.length), context.device)
+        return looped, masks_of(looped, by_parameter), records
 
     def _start(
         self, model: nn.Module, groups: Sequence[Group], state: State, context: Context
@@ -182,6 +226,10 @@ class TieLayers(Method):
                     skipped.append(Skip(name=group.name, reason="its layers share these weights already"))
                 else:
                     groups.append(group)
+        if self.exit is not None:
+            from compressor.surgery.depth.loops import refuse_apart
+
+            refuse_apart(groups, {stack.name for stack in chosen if stack.recurrent})
         if not groups:
             listed = "; ".join(f"`{skip.name}`: {skip.reason}" for skip in skipped) or "each group has one layer"
             raise MethodError(f"no layers are left to share weights ({listed})", hint="set a smaller `groups`")

@@ -17,6 +17,7 @@ from compressor.measure import size
 from compressor.methods.base import Context, Method, State
 from compressor.methods.order import order_hint
 from compressor.methods.placing import carried_out, controlled
+from compressor.nn.halting import forget_steps, step_facts
 from compressor.pipeline.backtracking import carry_out
 from compressor.pipeline.forms import StepForm
 from compressor.pipeline.journal import STEP, Facts
@@ -90,7 +91,10 @@ def _step(run: Setting, index: int, step: Method, before: State, context: Contex
         result = carried.result
         _check_result(result, carried.step)
     state = result.state
+    seconds = time.perf_counter() - started
     parameters, nonzeros = size.count(state.model)
+    forget_steps(state.model)
+    score = run.score(state.model)
     return state, StepReport(
         index=index,
         method=step.method,
@@ -99,11 +103,11 @@ def _step(run: Setting, index: int, step: Method, before: State, context: Contex
         skipped=result.skipped,
         notes=(*result.notes, *carried.notes),
         history=result.history,
-        facts=dict(result.facts),
-        seconds=time.perf_counter() - started,
+        facts={**result.facts, **step_facts(state.model)},
+        seconds=seconds,
         parameters=parameters,
         nonzeros=nonzeros,
-        score=run.score(state.model),
+        score=score,
     )
 
 

@@ -25,6 +25,7 @@ from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.nn.wide_norms import WIDE_NORMS
 from compressor.probing.architecture import MOST_LAYERS, Conversion, Converted, Encoder, GraphStack, Recurrent
+from compressor.probing.depth_changes import depth_changes
 from compressor.report import Skip
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ _LOOKS_AHEAD: Final = "it sees later positions, and the synthetic tasks are of w
 def between(before: nn.Module, after: nn.Module) -> tuple[tuple[Conversion, ...], tuple[Skip, ...]]:
     """The conversions by which one model became the other, and those that cannot be probed, with the reason.
 
-    A layer is known by its name. Aaren layers among attention layers are probed together, as one stack (`_encoders`).
+    A layer is known by its name. Aaren layers among attention layers are probed together, as one stack (`_encoders`);
+    stacks with fewer, tied or looped layers are seen by `depth_changes`.
     """
     old = dict(before.named_modules())
     changed = [
@@ -74,7 +76,8 @@ def between(before: nn.Module, after: nn.Module) -> tuple[tuple[Conversion, ...]
             ahead.append(Skip(name=name, reason=_LOOKS_AHEAD))
         else:
             converted.append(_of_converted(name, layer, new))
-    return (*graphs, *converted, *_encoders(before, aaren)), (*poolings, *ahead)
+    depths, unknown = depth_changes(before, after)
+    return (*graphs, *converted, *_encoders(before, aaren), *depths), (*poolings, *ahead, *unknown)
 
 
 def _of_converted(name: str, old: Any, new: ConvertedRecurrent) -> Conversion:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
 from compressor.nn.attention.aaren import AarenAttention
+from compressor.nn.halting import HaltingLayer
+from compressor.surgery.depth.ties import share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Mixer = Literal["attention", "aaren"]
 """What mixes positions in a layer of a Transformer encoder."""
@@ -15,8 +21,26 @@ Mixer = Literal["attention", "aaren"]
 class EncoderStack(nn.Module):
     """PyTorch's encoder layers with a causal mask, some of them with another mixer than attention."""
 
-    def __init__(self, mixers: tuple[Mixer, ...], heads: int, width: int) -> None:
-        """With random weights; norm first, feed-forward of twice the width, no dropout."""
+    def __init__(
+        self,
+        mixers: tuple[Mixer, ...],
+        heads: int,
+        width: int,
+        *,
+        places: tuple[int, ...] = (),
+        own_vectors: bool = False,
+        threshold: float | None = None,
+    ) -> None:
+        """With random weights; norm first, feed-forward of twice the width, no dropout.
+
+        Args:
+            mixers: Of each layer.
+            heads: Of attention.
+            width: Of all layers.
+            places: A number for each layer; those of one number share their weights. All differ if left out.
+            own_vectors: They share matrices only.
+            threshold: Neighbours of one number are a loop that ends at this relative change.
+        """
         super().__init__()
         self.blocks = nn.ModuleList()
         for mixer in mixers:
@@ -26,6 +50,10 @@ class EncoderStack(nn.Module):
             if mixer == "aaren":
                 block.self_attn = _aaren(block.self_attn)  # type: ignore[assignment]
             self.blocks.append(block)
+        if len(set(places)) < len(places):
+            share(self.blocks, _tied(self.blocks, places, 2 if own_vectors else 1))
+        if threshold is not None:
+            self.blocks = nn.ModuleList(_looped(self.blocks, places, threshold))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,6 +77,22 @@ class OutputsOnly(nn.Module):
         """The sequence of its outputs."""
         outputs: Tensor = self.layer(x)[0]
         return outputs
+
+
+def _tied(blocks: nn.ModuleList, places: tuple[int, ...], least_axes: int) -> list[list[str]]:
+    """The names of each weight that blocks of one number share."""
+    roles = [name for name, weight in blocks[0].named_parameters() if weight.dim() >= least_axes]
+    groups = [[at for at, own in enumerate(places) if own == number] for number in dict.fromkeys(places)]
+    return [[f"{at}.{role}" for at in group] for group in groups if len(group) > 1 for role in roles]
+
+
+def _looped(blocks: nn.ModuleList, places: tuple[int, ...], threshold: float) -> Iterator[nn.Module]:
+    """The first block of each run of one number, in a loop."""
+    at = 0
+    for _, run in groupby(places):
+        steps = len(list(run))
+        yield blocks[at] if steps == 1 else HaltingLayer(blocks[at], steps, threshold, 0)
+        at += steps
 
 
 def _aaren(attention: nn.MultiheadAttention) -> AarenAttention:

@@ -15,6 +15,10 @@ from compressor.surgery.attention.head_records import KIND as HEADS
 from compressor.surgery.attention.head_records import apply_heads_record
 from compressor.surgery.depth.chains import KIND as CHAIN
 from compressor.surgery.depth.chains import apply_chain_record
+from compressor.surgery.depth.loops import KIND as HALTING
+from compressor.surgery.depth.loops import apply_loop_record
+from compressor.surgery.depth.mixing import KIND as LAYER_MIX
+from compressor.surgery.depth.mixing import apply_mix_record
 from compressor.surgery.depth.ties import KIND as TIE
 from compressor.surgery.depth.ties import apply_tie_record
 from compressor.surgery.trace.edges import KIND as EDGES
@@ -95,6 +99,8 @@ def _apply(model: nn.Module, record: Mapping[str, Any], attention: Mapping[str, 
         RESIZE: _apply_shapes,
         CHAIN: apply_chain_record,
         TIE: apply_tie_record,
+        HALTING: apply_loop_record,
+        LAYER_MIX: apply_mix_record,
     }.get(str(kind))
     if apply is None:
         raise CheckpointError(

@@ -6,6 +6,7 @@ Gradients flow into the student only if the teacher's tensors were computed with
 from __future__ import annotations
 
 import difflib
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional
 from compressor.errors import MethodError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from compressor.training.remembered import Remembered
@@ -96,8 +97,9 @@ class Teacher:
         hidden: Sequence[str],
         example: Sequence[Tensor],
         remembered: Remembered | None = None,
+        moved: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Hook the models and run both once on `example` to learn the shapes.
+        """Hook the models and run both once on `example` to learn the shapes; `moved` are other names in the student.
 
         `remembered` has the teacher's outputs of earlier trainings; hidden ones are computed each time.
 
@@ -109,8 +111,9 @@ class Teacher:
         self._kind = kind
         self._temperature = temperature
         self._of_teacher = _Outputs(teacher, hidden)
-        self._of_student = _Outputs(student, hidden)
         self._remembered = None if hidden else remembered
+        self._moved = moved
+        self._of_student = _Outputs(student, list(dict.fromkeys(moved.get(name, name) for name in hidden)))
         self._projections: dict[str, nn.Linear] = {}
         try:
             self._make_projections(student, hidden, example)
@@ -150,7 +153,7 @@ class Teacher:
                 hint="set `distill_loss: mse`",
             )
         value = output_loss(self._kind, mine, goal, self._temperature)
-        pairs = [self._pair(name) for name in self._of_teacher.names]
+        pairs = self._pairs()
         return value + torch.stack([mse(a, b) for a, b in pairs]).mean() if pairs else value
 
     @torch.no_grad()
@@ -160,10 +163,14 @@ class Teacher:
             return first_tensor(self._teacher(*inputs))
         return self._remembered.answer(inputs, lambda: first_tensor(self._teacher(*inputs)))  # type: ignore[no-any-return]
 
-    def _pair(self, name: str) -> tuple[Tensor, Tensor]:
-        mine = self._of_student.take(name)
-        projection = self._projections.get(name)
-        return (mine if projection is None else projection(mine)), self._of_teacher.take(name)
+    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Of each hidden module the student's output, through its map if it has one, and the teacher's."""
+        mine = {name: self._of_student.take(name) for name in self._of_student.names}
+        pairs = []
+        for name in self._of_teacher.names:
+            own, projection = mine[self._moved.get(name, name)], self._projections.get(name)
+            pairs.append((own if projection is None else projection(own), self._of_teacher.take(name)))
+        return pairs
 
     def _make_projections(self, student: nn.Module, hidden: Sequence[str], example: Sequence[Tensor]) -> None:
         if not hidden:
@@ -171,8 +178,7 @@ class Teacher:
         with torch.no_grad():
             self._teacher(*example)
             student(*example)
-        for name in hidden:
-            mine, goal = self._of_student.take(name), self._of_teacher.take(name)
+        for name, (mine, goal) in zip(hidden, self._pairs(), strict=True):
             if mine.shape[:-1] != goal.shape[:-1]:
                 raise MethodError(
                     f"`distill_hidden`: `{name}` gives {tuple(mine.shape)}, in the original {tuple(goal.shape)}; "

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compressor.task.contract import Task
+    from exporters.capture.halting import LoopBody
     from exporters.loops.scan import StepBody
+    from exporters.loops.step_module import StepModule
 
+    TracedAlone = StepModule | LoopBody
     Axes = Mapping[str, Mapping[int, str]]
 
 _LENGTHS = (6, 8)
@@ -147,18 +150,24 @@ def translate_body(body: StepBody, opset: int) -> onnx_ir.Model:
     Raises:
         ExportError: It cannot be traced or written.
     """
-    from onnxscript import optimizer
-
     from exporters.loops.step_module import StepModule
 
-    module = StepModule(body).eval()
+    return translate_module(StepModule(body).eval(), opset, "one step of a loop over time")
+
+
+def translate_module(module: TracedAlone, opset: int, title: str) -> onnx_ir.Model:
+    """The graph of a module that has examples of its inputs and their open axes.
+
+    Raises:
+        ExportError: It cannot be traced or written; the message begins with `title`.
+    """
+    from onnxscript import optimizer
+
     try:
         program = torch_capture.capture(module, module.inputs, module.axes)
         graph = torch_capture.translate(program, opset)
     except CompressorError as error:
-        raise ExportError(
-            f"one step of a loop over time cannot be written: {error.message}", hint=error.hint
-        ) from error
+        raise ExportError(f"{title} cannot be written: {error.message}", hint=error.hint) from error
     limit = 2**62
     with torch_capture.quiet():
         optimizer.optimize_ir(graph, input_size_limit=limit, output_size_limit=limit)

@@ -47,8 +47,23 @@ def _expand(graph: ir.Graph, node: ir.Node, body: ir.Graph, prefix: str) -> None
     backward = node.attributes["backward"].as_ints()
     results = node.attributes["results"].as_ints() if len(node.outputs) > states else ()
     count = states + len(backward)
+    names = adopt(graph, body, prefix, node.inputs[count:])
+    do = Builder(names, prefix)
+    replace(node, do, scan(do, body, node.inputs[:states], node.inputs[states:count], backward, results))
+
+
+def adopt(graph: ir.Graph, body: ir.Graph, prefix: str, outside: Sequence[ir.Value | None]) -> Names:
+    """Make a translated graph the body of a loop in another one, in place; gives the names that are taken.
+
+    Args:
+        graph: Gets the weights.
+        body: Its last inputs are read from outside.
+        prefix: Of the names in it.
+        outside: What the last inputs are, in the graph.
+    """
+    count = len(body.inputs) - len(outside)
     _rename(body, prefix)
-    for inner, outer in zip(list(body.inputs[count:]), node.inputs[count:], strict=True):
+    for inner, outer in zip(list(body.inputs[count:]), outside, strict=True):
         assert outer is not None
         ir.convenience.replace_all_uses_with(inner, outer)  # the body reads it where it is
     del body.inputs[count:]
@@ -60,8 +75,7 @@ def _expand(graph: ir.Graph, node: ir.Node, body: ir.Graph, prefix: str) -> None
     _separate(body)
     for value in (*body.inputs, *body.outputs):
         value.shape = None
-    do = Builder(names, prefix)
-    replace(node, do, scan(do, body, node.inputs[:states], node.inputs[states:count], backward, results))
+    return names
 
 
 def _rename(body: ir.Graph, prefix: str) -> None:

@@ -33,13 +33,14 @@ READ_KEY = "compressor.reads"
 
 def graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.ModelProto:
     """The checked graph of `model`, which gets buffers for the native nodes."""
-    from exporters.capture import native_recurrent
+    from exporters.capture import halting, native_recurrent
     from exporters.capture import program as torch_capture
     from exporters.loops.capture import translate_body
     from exporters.passes import naming, tidy
     from exporters.passes.weight_names import name_by_parameters
 
     native_recurrent.prepare(model)
+    halting.prepare(model)
     length, axes = _tracing_length(task)
     inputs = task.example(_BATCH if length != _BATCH else _BATCH - 1, length)
     check_outputs(model, inputs, task)
@@ -48,7 +49,7 @@ def graph(model: nn.Module, task: Task, options: Options, bar: Bar) -> onnx.Mode
     built = torch_capture.translate(captured.program, options.opset)
     bar.advance(note="simplify and check")
     with torch_capture.quiet():
-        tidy.tidy(built, captured.bodies, lambda body: translate_body(body, options.opset))
+        tidy.tidy(built, captured.bodies, lambda body: translate_body(body, options.opset), model)
     naming.name_values(built, task.inputs, task.outputs)
     proto = naming.to_proto(built, axes, task.outputs, options.ir_version)
     name_by_parameters(proto, model)

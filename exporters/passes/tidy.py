@@ -8,6 +8,7 @@ from onnx_ir.passes import common
 
 from exporters.capture.factored_scan import ExpandFactored
 from exporters.loops.expand import ExpandLoops
+from exporters.loops.expand_halting import ExpandHalting
 from exporters.passes.attention_masks import FIRST_WITH_ATTENTION, SilenceMaskedRows, WidenAttentionMasks
 from exporters.passes.body_outputs import GiveBodyOutputsNodes
 from exporters.passes.cut_padding import DropCutPadding
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import onnx_ir as ir
+    from torch import nn
 
     from exporters.loops.scan import StepBody
 
@@ -28,7 +30,10 @@ _NO_LIMIT = 2**62
 
 
 def passes_for(
-    opset: int, bodies: Sequence[StepBody] = (), translate: Callable[[StepBody], ir.Model] | None = None
+    opset: int,
+    bodies: Sequence[StepBody] = (),
+    translate: Callable[[StepBody], ir.Model] | None = None,
+    model: nn.Module | None = None,
 ) -> list[ir.passes.PassBase]:
     """The passes that every graph of PyTorch goes through, in their order.
 
@@ -36,11 +41,13 @@ def passes_for(
         opset: Of the graph.
         bodies: Of the loops for which the graph holds placeholders.
         translate: Makes the graph of such a body; None if there are none.
+        model: Has the halting layers for which the graph holds placeholders; None if there are none.
     """
     return [
         SilenceMaskedRows(),
         FoldConstants(),
         *([ExpandLoops(bodies, translate)] if translate is not None else []),
+        *([ExpandHalting(model, opset)] if model is not None else []),
         *([GiveSplitsSizes()] if opset < FIRST_WITH_COUNTS else []),
         ExpandFactored(),
         *([WidenAttentionMasks()] if opset >= FIRST_WITH_ATTENTION else []),
@@ -63,6 +70,7 @@ def tidy(
     model: ir.Model,
     bodies: Sequence[StepBody] = (),
     translate: Callable[[StepBody], ir.Model] | None = None,
+    traced: nn.Module | None = None,
 ) -> None:
     """Fold constants, merge equal initializers, drop what nothing uses and all debugging metadata, in place.
 
@@ -70,8 +78,11 @@ def tidy(
         model: The graph.
         bodies: Of the loops for which it holds placeholders.
         translate: Makes the graph of such a body.
+        traced: Has the halting layers for which it holds placeholders.
     """
     opset = model.opset_imports.get("")
     assert opset is not None
-    for graph_pass in passes_for(opset, bodies, translate):  # one by one: `Sequential` would hide an ExportError
+    for graph_pass in passes_for(
+        opset, bodies, translate, traced
+    ):  # one by one: `Sequential` would hide an ExportError
         graph_pass(model)

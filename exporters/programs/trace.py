@@ -46,6 +46,9 @@ class Format:
 
 def trace(model: nn.Module, task: Task, options: ProgramOptions, form: Format) -> Traced:
     """The traced program of the form that `options` ask for; raises `ExportError` if the model has none."""
+    from exporters.capture.halting import refuse_halting
+
+    refuse_halting(model, form.title)
     return (_step if options.is_step else _sequence)(model, task, options, form)
 
 

@@ -12,6 +12,7 @@ from compressor.nn.attention.plain import plain_attention
 from compressor.report import StreamOutput
 from compressor.streaming.step import StepModel, explained
 from compressor.streaming.survey import survey
+from exporters.capture.halting import refuse_halting
 from exporters.stepping.module import Step
 from exporters.stepping.plan import Plan, axis_named, describe_inputs, refuse_late_outputs
 from exporters.stepping.sequences import Sequences
@@ -35,6 +36,7 @@ def find_plan(model: nn.Module, task: Task, *, chunk: int = 1) -> Plan:
     Raises:
         ExportError: The model cannot be streamed; the message names the layer.
     """
+    refuse_halting(model, "a step file")
     length = max(task.min_length, min(task.length, task.max_length))
     inputs = describe_inputs(task, task.example(2, length))
     outputs = tuple(

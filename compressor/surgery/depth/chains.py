@@ -63,20 +63,27 @@ def arrange(model: nn.Module, site: Site, chain: Chain) -> None:
         return
     before = [(name, layer) for name, layer in module._modules.items() if layer is not None]
     inside = before[site.first : site.first + site.count]
-    numbered = [name for name, _ in before] == [str(number) for number in range(len(before))]
     indices = _index_attributes([layer for _, layer in inside], site.first)
     layers = list(_separate([inside[number][1] for number in chain]))
     names = _names([inside[number][0] for number in chain])
-    after = [*before[: site.first], *zip(names, layers, strict=True), *before[site.first + site.count :]]
-    module._modules.clear()
-    for place, (name, layer) in enumerate(after):
-        module._modules[str(place) if numbered else name] = layer
+    number_layers(
+        model, module, [*before[: site.first], *zip(names, layers, strict=True), *before[site.first + site.count :]]
+    )
     for place, layer in enumerate(layers, start=site.first):
         for path, attribute, offset in indices:
             setattr(layer.get_submodule(path), attribute, place + offset)
+
+
+def number_layers(model: nn.Module, stack: nn.Module, layers: Sequence[tuple[str, nn.Module | None]]) -> None:
+    """Let a list of a model hold these layers, in place: numbered anew if it was numbered, else by these names."""
+    there = [name for name, module in stack._modules.items() if module is not None]
+    numbered = there == [str(place) for place in range(len(there))]
+    stack._modules.clear()
+    for place, (name, layer) in enumerate(layers):
+        stack._modules[str(place) if numbered else name] = layer
     for parent in model.modules():
-        if isinstance(parent, _ENCODERS) and parent.layers is module:
-            parent.num_layers = len(after)
+        if isinstance(parent, _ENCODERS) and parent.layers is stack:
+            parent.num_layers = len(layers)
 
 
 def light_copy(model: nn.Module) -> nn.Module:

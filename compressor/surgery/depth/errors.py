@@ -92,6 +92,10 @@ class ChainErrors:
         except Exception:  # the user's own code, with layers that it may not expect
             return math.inf
 
+    def of(self, model: nn.Module) -> float:
+        """How far the outputs of any other model are from this one's."""
+        return self._outputs.of(model)
+
     def _with(self, chain: Chain) -> nn.Module:
         changed = light_copy(self._model)
         arrange(changed, self._site, chain)
