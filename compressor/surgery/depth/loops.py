@@ -149,9 +149,7 @@ def refuse_otherwise(
     for module in halting_layers(never).values():
         module.threshold = 0.0
     placed = [part.to(device) for part in inputs]
-    hint = (
-        "let `forward` go through the layers alone: `for layer in self.layers: x = layer(x, ...)`; or leave `exit` out"
-    )
+    hint = f"let `forward` do nothing but `for layer in self.layers: x = layer(x, ...)`; or leave `{what}` out"
     try:
         with evaluating(never), plain_attention():
             found = _tensors(never(*placed))
