@@ -26,9 +26,8 @@ from bert import LAYERS, WIDTH, SentenceEncoder, load  # noqa: E402
 from sentences import BATCH, WEIGHTS, Sentence, cached, padded, pieces, reviews  # noqa: E402
 from similarity import correct, fit, mean_cosine  # noqa: E402
 
-from compressor.nn.least_squares import Moments, Problem, choose_ridge  # noqa: E402
-
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+RIDGE = 1e-2
+"""Times the mean square of an input."""
 KEPT = (5, 4, 3, 2, 1)
 PARTS = ("learnt", "scored")
 
@@ -50,18 +49,11 @@ def main() -> None:
 
     print("| layers kept | last layer's mean | a map of it | a map of all layers |\n|---|---|---|---|")
     print(f"| {LAYERS} | {cell([score(whole['scored'])])} | | |")
-    halves = [sums(means["learnt"], seed) for seed in range(options.seeds)]
+    regressions = [Regression(means["learnt"], seed) for seed in range(options.seeds)]
     for kept in KEPT:
         cells = [cell([score(means["scored"][:, kept])])]
         for first in (kept, 0):
-            scores = []
-            for pair in halves:
-                columns = torch.arange(first * WIDTH, (kept + 1) * WIDTH)
-                problem = Problem(columns, slice(0, WIDTH), constant=True)
-                solution = (pair[0] + pair[1]).solve(problem, choose_ridge(pair, problem, RIDGES))
-                inputs = means["scored"].flatten(1)[:, columns].double()
-                scores.append(score(inputs @ solution.weights.T + solution.constant))
-            cells.append(cell(scores))
+            cells.append(cell([score(each.predicted(means["scored"], first, kept)) for each in regressions]))
         print(f"| {kept} | {' | '.join(cells)} |", flush=True)
 
 
@@ -72,15 +64,26 @@ def cell(scores: list[tuple[float, float]]) -> str:
     return f"{statistics.mean(accuracies):.2%}{spread}, cosine {statistics.mean(cosines):.3f}"
 
 
-def sums(means: Tensor, seed: int) -> tuple[Moments, Moments]:
-    """Of half of the sentences, in two parts; the ridge is chosen by them."""
-    drawn = torch.randperm(len(means), generator=torch.Generator().manual_seed(seed))[: len(means) // 2]
-    parts = []
-    for rows in drawn.chunk(2):
-        own = means[rows].double()
-        parts.append(Moments((LAYERS + 1) * WIDTH, WIDTH, torch.device("cpu")))
-        parts[-1].add(own.flatten(1), own[:, LAYERS])
-    return parts[0], parts[1]
+class Regression:
+    """Of the whole encoder's mean on means of layers, from half of the sentences; its sums serve all rows."""
+
+    def __init__(self, means: Tensor, seed: int) -> None:
+        drawn = torch.randperm(len(means), generator=torch.Generator().manual_seed(seed))[: len(means) // 2]
+        inputs = _with_one(means[drawn])
+        self._inner = inputs.T @ inputs
+        self._cross = inputs.T @ means[drawn, LAYERS].double()
+
+    def predicted(self, means: Tensor, first: int, last: int) -> Tensor:
+        """By a ridge regression on layers `first` to `last` (N, E)."""
+        columns = torch.tensor([*range(first * WIDTH, (last + 1) * WIDTH), (LAYERS + 1) * WIDTH])
+        inner = self._inner[columns][:, columns].clone()
+        inner.diagonal()[:-1] += RIDGE * inner.diagonal()[:-1].mean()
+        weights = torch.linalg.solve(inner, self._cross[columns])
+        return _with_one(means)[:, columns] @ weights
+
+
+def _with_one(means: Tensor) -> Tensor:
+    return nn.functional.pad(means.double().flatten(1), (0, 1), value=1.0)
 
 
 def features(folder: Path) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@
 A GRU of 24 units learns one of Tomita's languages from strings of 16 symbols, until its loss is 0.02 a symbol: it may
 err on longer ones. It then learns on for as many steps again, as it is or with h = sum_i a_i s_i, a = softmax(u s_i /
 tau), in place of each new state u, with centroids s_i that start from k-means of its states and tau from 1 to 0.1. The
-decisions on strings of ten times the length, of each network and of the table that `automaton` makes of it.
+decisions on strings of ten times the length, of each network and of its table: what `automaton` makes of the GRUs, and
+the transitions between centroids of the regularised one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from benchmarks.automaton import table_of  # noqa: E402
 from compressor.errors import MethodError  # noqa: E402
+from compressor.nn.automaton import Automaton  # noqa: E402
 from compressor.streaming.automaton.clusters import clusters  # noqa: E402
 from tests.methods.test_automaton import LENGTH, Reader, Words  # noqa: E402
 from tests.streaming.automaton.tomita import label, random_strings  # noqa: E402
@@ -110,14 +112,39 @@ def learn(model: nn.Module, number: int, seed: int, steps: int, stop: float = 0.
 
 
 def cells(number: int, model: nn.Module) -> str:
-    table, states = None, "refused"
-    try:
-        table, facts = table_of(model, Words(number, model), max_clusters=24, min_agreement=0.9)
-        states = f"{facts['states']:.0f}"
-    except MethodError:
-        pass
     found = [f"{right(number, model, times):.2%}" for times in (2, LONGER)]
+    table, states = (centroid_table(model) if isinstance(model, Regularised) else extracted(number, model)), "refused"
+    if table is not None:
+        states = str(len(table.outputs))
     return " | ".join((*found, states, "-" if table is None else f"{right(number, table, LONGER):.2%}"))
+
+
+def extracted(number: int, model: nn.Module) -> Automaton | None:
+    """By the method `automaton`; None if that refuses."""
+    try:
+        table, _ = table_of(model, Words(number, model), max_clusters=24, min_agreement=0.9)
+    except MethodError:
+        return None
+    assert isinstance(table, Automaton)
+    return table
+
+
+@torch.no_grad()
+def centroid_table(model: Regularised) -> Automaton:
+    """As the paper reads it off: from a centroid a symbol leads to that which attention chooses; 0 is the start."""
+    before = torch.cat([model.centroids.new_zeros(1, model.centroids.shape[1]), model.centroids])
+    columns = []
+    for symbol in range(2):
+        x = model.embed(torch.full((len(before),), symbol))
+        columns.append(1 + (model.cell(x, before) @ model.centroids.T).argmax(1))
+    table = Automaton.from_tables([0, 1], torch.stack(columns, 1).tolist(), model.head(before), each=True)
+    reached, waiting = {0}, [0]
+    while waiting:
+        row = table.step.next.view(-1, 2)[waiting.pop()].tolist()
+        waiting += [state for state in row if state not in reached]
+        reached |= set(row)
+    print(f"<!-- {len(reached)} of {len(before)} states are reached -->", flush=True)
+    return table
 
 
 def right(number: int, model: nn.Module, times: int) -> float:
