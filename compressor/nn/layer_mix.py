@@ -46,7 +46,8 @@ class LayerMix(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(super().__getattr__("layers")[0], name)
+            layers: Any = super().__getattr__("layers")
+            return getattr(layers[0], name)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As f's; all further arguments are the same in all layers."""
