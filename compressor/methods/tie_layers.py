@@ -161,15 +161,16 @@ class TieLayers(Method):
 
         looped, records = light_copy(model), []
         by_parameter = masks_by_parameter(model, masks)
+        examples = [context.task.example(batch, context.task.length) for batch in (2, 3)]
         for stack in dict.fromkeys(group.stack for group in groups):
             own = [group for group in groups if group.stack == stack]
-            axis = loops.batch_axis(model, context.task, stack, own[0].layers[0].index, context.device)
+            axis = loops.batch_axis(model, examples, stack, own[0].layers[0].index, context.device)
             records.append(loops.loop_record(stack, own, self.max_steps, self.threshold, axis))
             loops.apply_loop_record(looped, records[-1])
         as_before = light_copy(model), light_copy(model)
         for record in records:  # as many steps as layers, whatever `max_steps` says
             loops.apply_loop_record(as_before[1], record | {"steps": [len(group) for group in record["groups"]]})
-        loops.refuse_otherwise(*as_before, context.task.example(2, context.task.length), context.device)
+        loops.refuse_otherwise(*as_before, examples[0], context.device)
         return looped, masks_of(looped, by_parameter), records
 
     def _start(

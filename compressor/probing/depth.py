@@ -50,7 +50,7 @@ class Depth(Architecture):
 
     def scaled(self, width: int) -> Depth:
         """With layers of that width; the places were cut down by `pair` already."""
-        return replace(self, one=self.one.scaled(width))
+        return replace(self, one=self.one.scaled(width) if isinstance(self.one, Encoder) else self.one)
 
     def build(self, width: int) -> nn.Module:
         """The layers, their weights shared."""

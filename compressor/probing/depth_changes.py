@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from compressor.probing.layers import Mixer
+
 _ATTENTION: Final = (nn.MultiheadAttention, CompactMultiheadAttention, AarenAttention)
 _UNKNOWN: Final = "its layers hold neither PyTorch's attention nor a recurrent layer, which are what probes know"
 _LOOKS_AHEAD: Final = "its layers run in two directions, and the synthetic tasks are of what came before"
@@ -115,7 +117,7 @@ def _one(stack: nn.Module, kind: type[nn.Module]) -> Encoder | Recurrent | str:
     layer = stack if is_layer(stack) else next(layer for layer in _inside(stack) if type(layer) is kind)
     for module in layer.modules():
         if isinstance(module, _ATTENTION):
-            mixer = "aaren" if isinstance(module, AarenAttention) else "attention"
+            mixer: Mixer = "aaren" if isinstance(module, AarenAttention) else "attention"
             return Encoder((mixer,), int(module.num_heads))
         if is_layer(module):
             return _LOOKS_AHEAD if directions(module) > 1 else Recurrent(cell_of(module).mode.lower())

@@ -38,9 +38,12 @@ class Calls:
     """The leaves of the further arguments; None in the place of tensors."""
     tensors: list[bool] = field(default_factory=list)
     """Which of these leaves are tensors."""
-    shapes: list[tuple[Any, ...]] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    """In the trace, of x, who goes on, and the tensors among the further arguments."""
+    open_axes: list[tuple[int, ...]] = field(default_factory=list)
+    """Which axes of these have any size. Plain numbers: what a tracer gives as a size cannot be copied."""
     dtypes: list[torch.dtype] = field(default_factory=list)
-    """Of x, who goes on, and the tensors among the further arguments."""
+    """Of these."""
     wrapped: bool = False
 
 
@@ -87,7 +90,10 @@ def _emitted(module: HaltingLayer, calls: Calls, x: Tensor, args: tuple[Any, ...
     calls.tensors = [isinstance(leaf, Tensor) for leaf in leaves]
     calls.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     tensors = [x, module.all_live(x), *(leaf for leaf in leaves if isinstance(leaf, Tensor))]
-    calls.shapes = [tuple(part.shape) for part in tensors]
+    calls.shapes = [tuple(map(size_hint, part.shape)) for part in tensors]
+    calls.open_axes = [
+        tuple(axis for axis, size in enumerate(part.shape) if not isinstance(size, int)) for part in tensors
+    ]
     calls.dtypes = [part.dtype for part in tensors]
     calls.wrapped = isinstance(module.layer(x, *args, **kwargs), tuple)
     settled, _ = torch.onnx.ops.symbolic_multi_out(
@@ -95,7 +101,7 @@ def _emitted(module: HaltingLayer, calls: Calls, x: Tensor, args: tuple[Any, ...
         tensors,
         {"layer": calls.name, "steps": module.steps},
         dtypes=(x.dtype, torch.bool),
-        shapes=tuple(calls.shapes[:2]),
+        shapes=tuple(tuple(part.shape) for part in tensors[:2]),
         version=1,
     )
     return (settled,) if calls.wrapped else settled
@@ -110,16 +116,11 @@ class LoopBody(nn.Module):
         calls: Calls = vars(layer)[_PREPARED]
         self.layer = layer
         self._calls = (calls,)  # in a tuple: a tracer puts the attributes of a module back
-        self.inputs = [
-            torch.zeros([size_hint(size) for size in shape], dtype=kind)
-            for shape, kind in zip(calls.shapes, calls.dtypes, strict=True)
-        ]
+        self.inputs = [torch.zeros(shape, dtype=kind) for shape, kind in zip(calls.shapes, calls.dtypes, strict=True)]
         """An example."""
         self.axes = {
-            f"input_{number}": {
-                axis: f"axis_{number}_{axis}" for axis, size in enumerate(shape) if not isinstance(size, int)
-            }
-            for number, shape in enumerate(calls.shapes)
+            f"input_{number}": {axis: f"axis_{number}_{axis}" for axis in axes}
+            for number, axes in enumerate(calls.open_axes)
         }
         """Name of an input -> its open axes."""
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compressor.surgery.depth.ties import Group
-    from compressor.task.contract import Task
 
 KIND = "halting"
 """Of the records: the list, the places of each loop's layers in it, steps, threshold and axis of the batch."""
@@ -102,13 +101,21 @@ def apply_loop_record(model: nn.Module, record: Mapping[str, Any]) -> None:
     number_layers(model, stack, [item for place, item in enumerate(layers) if place not in gone])
 
 
-def batch_axis(model: nn.Module, task: Task, stack: str, place: int, device: torch.device) -> int:
+def batch_axis(
+    model: nn.Module, examples: Sequence[tuple[Tensor, ...]], stack: str, place: int, device: torch.device
+) -> int:
     """The axis of samples of what enters a layer of a list, found by running the model with two and with three.
+
+    Args:
+        model: With the layers in their list.
+        examples: Inputs of two and of three samples of one length.
+        stack: Name of the list.
+        place: Of the layer in it.
+        device: Of the model.
 
     Raises:
         MethodError: What enters first is no tensor, or none of its axes follows the batch.
     """
-    length = max(task.min_length, min(task.length, task.max_length))
     shapes: list[tuple[int, ...]] = []
     layer = list(model.get_submodule(stack)._modules.values())[place]
     assert layer is not None
@@ -119,8 +126,8 @@ def batch_axis(model: nn.Module, task: Task, stack: str, place: int, device: tor
     handle = layer.register_forward_pre_hook(hook)
     try:
         with evaluating(model), plain_attention():
-            for batch in (2, 3):
-                model(*(part.to(device) for part in task.example(batch, length)))
+            for example in examples:
+                model(*(part.to(device) for part in example))
     finally:
         handle.remove()
     moving = [axis for axis, pair in enumerate(zip(*shapes, strict=False)) if pair == (2, 3)]

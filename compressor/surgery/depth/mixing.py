@@ -117,8 +117,8 @@ def fit(
     ridge = choose_ridge(halves, problem, _RIDGES)
     solution = (halves[0] + halves[1]).solve(problem, ridge)
     with torch.no_grad():
-        mix.mix.weight += solution.weights.to(mix.mix.weight.dtype)
-        mix.mix.bias += solution.constant.to(mix.mix.bias.dtype)
+        mix.mix.weight.add_(solution.weights.to(mix.mix.weight.dtype))
+        mix.mix.bias.add_(solution.constant.to(mix.mix.bias.dtype))
 
 
 def _last(model: nn.Module, site: Site) -> nn.Module:
