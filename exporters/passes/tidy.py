@@ -44,10 +44,10 @@ def passes_for(
         model: Has the halting layers for which the graph holds placeholders; None if there are none.
     """
     return [
+        *([ExpandHalting(model, opset)] if model is not None else []),
         SilenceMaskedRows(),
         FoldConstants(),
         *([ExpandLoops(bodies, translate)] if translate is not None else []),
-        *([ExpandHalting(model, opset)] if model is not None else []),
         *([GiveSplitsSizes()] if opset < FIRST_WITH_COUNTS else []),
         ExpandFactored(),
         *([WidenAttentionMasks()] if opset >= FIRST_WITH_ATTENTION else []),
