@@ -35,7 +35,8 @@ guide](../guides/ten-minutes.md) says what it is about. `$` is a command. What f
 terminal is attached, its exit code if that is not 0, and the seconds that it took: by the clock, and of the processor.
 
 {conditions}
-Sizes, fidelity and agreement do not depend on how busy a machine is; latencies and seconds by the clock do.
+Sizes, fidelity and agreement do not depend on how busy a machine is; latencies and seconds by the clock do. What
+commands cost by themselves, before and after: [From the shell](speeds.md#from-the-shell).
 """
 EMISSIONS = """\
 from arabic_morph_segmenter.segmenter import ArabicMorphSegmenter

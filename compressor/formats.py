@@ -214,7 +214,9 @@ def options_of(word: str, **settings: Any) -> ExportOptions:
     for name in settings:
         if name not in kind.model_fields:
             known = ", ".join(sorted(set(kind.model_fields) - {"format", "name"}))
-            raise UsageError(f"format `{word}` has no option `{name}`", hint=f"it has {known}")
+            others = [other for other, exporter in EXPORTERS.items() if name in exporter.options.model_fields]
+            hint = f"formats that have it, in a command of their own: {', '.join(others)}; " if others else ""
+            raise UsageError(f"format `{word}` has no option `{name}`", hint=f"{hint}`{word}` has {known}")
     try:
         return kind.model_validate(settings)
     except ValidationError as error:

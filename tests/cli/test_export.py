@@ -43,6 +43,10 @@ def test_options_reach_the_format(files, tmp_path):
         (("--format", "onyx"), "unknown format `onyx`"),
         (("--format", "onnx,onnx"), "names a format twice"),
         (("--format", "mnn", "--precision", "int8"), "format `mnn` has no option `precision`"),
+        (
+            ("--format", "ort", "--precision", "int8"),
+            "that have it, in a command of their own: c, exec",
+        ),
         (("--set", "opset=99"), "`opset` of format `onnx`"),
         (("--set", "opset"), "sets nothing"),
     ],
