@@ -74,9 +74,12 @@ def main() -> None:
             for way in arguments.ways.split(","):
                 rows.append({"seed": seed, "way": way, **_tried(arguments, way, seed, progress)})
                 progress.say(json.dumps(rows[-1]))
+    guided = {row["seed"]: row["hypervolume"] for row in rows if row["way"] == "guided"}
     for row in rows:
-        guided = next(other for other in rows if (other["seed"], other["way"]) == (row["seed"], "guided"))
-        row["guided / this"] = round(guided["hypervolume"] / row["hypervolume"], 3) if row["hypervolume"] else math.inf
+        if row["seed"] in guided:
+            row["guided / this"] = (
+                round(guided[row["seed"]] / row["hypervolume"], 3) if row["hypervolume"] else math.inf
+            )
     print(dump(rows))
 
 
@@ -200,7 +203,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="processor time of each way")
     parser.add_argument("--trials", help="points of each way, instead of a time")
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--ways", default=_WAYS, help=f"beginning with guided [{_WAYS}]")
+    parser.add_argument("--ways", default=_WAYS, help=f"guided first: the others take over its space [{_WAYS}]")
     parser.add_argument("--out", default="runs/search-benchmark")
     arguments = parser.parse_args()
     if (arguments.minutes is None) == (arguments.trials is None):

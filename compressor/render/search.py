@@ -68,7 +68,8 @@ def _sentence(report: SearchReport) -> str:
             f"`evaluate` and `validate` take a `limit` of samples. The original has {original}."
         )
     if not report.frontier:
-        return f"No recipe was carried out in full; the original has {original}."
+        reason = next((f": point {one.number} is {one.verdict}" for one in report.points if one.rung == 2), "")
+        return f"No recipe could be carried out in full{reason}; the original has {original}."
     return f"The frontier below is what comes nearest; the original has {original}. Recipes are in frontier/."
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from compressor.errors import CompressorError, ExportError, MethodError, TaskError
+from compressor.errors import CompressorError, MethodError, TaskError
 from compressor.measure import size
 from compressor.methods import METHODS
 from compressor.methods.placing import carried_out
@@ -107,7 +107,11 @@ class Evaluator:
         options = self.space.export(point)
         written = files.write(self.subject, state, options, timed=timed, target=self.target)
         if self.largest is not None and written.bytes > self.largest and not options.may_be_larger:
-            raise ExportError(f"the file has {written.bytes:,} bytes, more than the {self.largest:,} of the original")
+            return Outcome(  # with its bytes, from which others of this precision are predicted
+                refused=f"the file has {written.bytes:,} bytes, more than the {self.largest:,} of the original",
+                bytes=written.bytes,
+                weight_bytes=self._weight_bytes(state.model, point),
+            )
         if self.target is not None:
             refuse_more(self.space, str(self.space.precision(point)), written.refused)
         return Outcome(

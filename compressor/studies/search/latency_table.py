@@ -1,7 +1,8 @@
 """Latency of a file that was not written: a table by layer kind and size, measured in ONNX Runtime on this machine.
 
-A model takes what its recurrent and Linear layers take, each alone in a graph, and a rest, which is known from the
-original: its measured latency less its own layers. Every kind and size is measured when it is first asked for.
+A model takes what its recurrent and Linear layers and the projections of its attention take, each alone in a graph and
+without the call itself, and a rest, which is known from the original: its measured latency less its own layers. Every
+kind and size is measured when it is first asked for.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -51,10 +53,15 @@ class LatencyTable:
     known: dict[LayerSize, float] = field(default_factory=dict)
 
     def of(self, size: LayerSize) -> float:
-        """Milliseconds of one layer."""
+        """Milliseconds of one layer, without what any call of a file takes."""
         if size not in self.known:
-            self.known[size] = _measured(size, self.threads)
+            self.known[size] = max(0.0, _measured(_graph(size), _shape(size), self.threads) - self.call)
         return self.known[size]
+
+    @cached_property
+    def call(self) -> float:
+        """Milliseconds of a call of a file that does next to nothing."""
+        return _measured(_one_node(helper.make_node("Neg", ["x"], ["y"]), [None], []), (1,), self.threads)
 
     def of_model(self, model: nn.Module, task: Task) -> float:
         """Milliseconds of all layers of a model that are known, for one sample of the task's length."""
@@ -62,14 +69,15 @@ class LatencyTable:
 
 
 def layer_sizes(model: nn.Module, task: Task) -> list[LayerSize]:
-    """Every call of a recurrent or Linear layer for one sample of the task's length."""
+    """Every call of a recurrent or Linear layer, or of attention, for one sample of the task's length."""
     seen: list[LayerSize] = []
 
-    def watch(module: nn.Module, args: tuple[Any, ...]) -> None:
-        seen.extend(_sizes(module, args))
+    def watch(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.extend(_sizes(module, args, named))
 
-    layers = [module for module in model.modules() if is_layer(module) or isinstance(module, nn.Linear)]
-    handles = [module.register_forward_pre_hook(watch) for module in layers]
+    kinds = (nn.Linear, nn.MultiheadAttention)
+    layers = [module for module in model.modules() if is_layer(module) or isinstance(module, kinds)]
+    handles = [module.register_forward_pre_hook(watch, with_kwargs=True) for module in layers]
     weight = next(model.parameters(), torch.empty(0))
     try:
         with torch.no_grad():
@@ -80,7 +88,10 @@ def layer_sizes(model: nn.Module, task: Task) -> list[LayerSize]:
     return seen
 
 
-def _sizes(module: nn.Module, args: tuple[Any, ...]) -> Iterator[LayerSize]:
+def _sizes(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Iterator[LayerSize]:
+    if isinstance(module, nn.MultiheadAttention):
+        yield from _projections(module, args, named)
+        return
     if not args:
         return
     if isinstance(module, nn.Linear):
@@ -98,10 +109,26 @@ def _sizes(module: nn.Module, args: tuple[Any, ...]) -> Iterator[LayerSize]:
                 yield LayerSize(gates.operator, int(steps), matrix.shape[1], matrix.shape[0] // gates.count)
 
 
-def _measured(size: LayerSize, threads: int) -> float:
+def _projections(module: nn.MultiheadAttention, args: tuple[Any, ...], named: dict[str, Any]) -> Iterator[LayerSize]:
+    """The four matrix products of attention, which calls no Linear module for them."""
+    names = ("query", "key", "value")
+    inputs = [*args[:3], *(named[name] for name in names[len(args) :] if name in named)]
+    for part in inputs:
+        width = part.shape[-1]
+        yield LayerSize("MatMul", max(1, part.numel() // width), width, module.embed_dim)
+    if inputs:
+        rows = max(1, inputs[0].numel() // inputs[0].shape[-1])
+        yield LayerSize("MatMul", rows, module.embed_dim, module.embed_dim)
+
+
+def _shape(size: LayerSize) -> tuple[int, ...]:
+    """Of the input of the graph of a layer."""
+    return (size.rows, size.inputs) if size.operator == "MatMul" else (size.rows, 1, size.inputs)
+
+
+def _measured(graph: onnx.ModelProto, shape: tuple[int, ...], threads: int) -> float:
     """Median of some runs, in ms."""
-    session = open_session(_graph(size).SerializeToString(), threads=threads)
-    shape = (size.rows, size.inputs) if size.operator == "MatMul" else (size.rows, 1, size.inputs)
+    session = open_session(graph.SerializeToString(), threads=threads)
     feed = {"x": np.zeros(shape, np.float32)}
     times = []
     for index in range(_WARMUP + _RUNS):
@@ -121,12 +148,16 @@ def _graph(size: LayerSize) -> onnx.ModelProto:
         weights = {"w": (1, gates * size.outputs, size.inputs), "r": (1, gates * size.outputs, size.outputs)}
         attributes = {"hidden_size": size.outputs}
     node = helper.make_node(size.operator, ["x", *weights], ["y"], **attributes)
-    shape = [None, size.inputs] if size.operator == "MatMul" else [None, 1, size.inputs]
+    shape: list[int | None] = [None, size.inputs] if size.operator == "MatMul" else [None, 1, size.inputs]
     random = np.random.default_rng(0)
     tensors = [
-        helper.make_tensor(name, TensorProto.FLOAT, shape, (0.1 * random.standard_normal(shape)).ravel().tolist())
-        for name, shape in weights.items()
+        helper.make_tensor(name, TensorProto.FLOAT, sizes, (0.1 * random.standard_normal(sizes)).ravel().tolist())
+        for name, sizes in weights.items()
     ]
+    return _one_node(node, shape, tensors)
+
+
+def _one_node(node: onnx.NodeProto, shape: list[int | None], tensors: list[TensorProto]) -> onnx.ModelProto:
     graph = helper.make_graph(
         [node],
         "layer",

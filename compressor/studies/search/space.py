@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from compressor.recipe.model import Recipe
+from compressor.render.format import plural
 from compressor.studies.search.knobs import Knob, Point, number
 from compressor.studies.search.parts import MOST, Removal, Retraining, joined
 from compressor.studies.search.stored import Precision
@@ -190,9 +191,11 @@ class Space:
         for part in self.parts:
             if isinstance(part, Removal):
                 units = sum(sum(sizes) for sizes in part.sizes)
-                lines.append(f"{part.name} of {len(part.groups)} layers ({units} in all), up to {100 * MOST:.0f} %")
+                lines.append(
+                    f"{part.name} of {plural(len(part.groups), 'layer')} ({units} in all), up to {100 * MOST:.0f} %"
+                )
             else:
-                lines.append(", ".join(knob.name for knob in part.knobs))
+                lines.append(part.knobs[0].name)
         if self.precisions:
             lines.append(f"precision: {', '.join(self.precisions)}")
         if self.retraining:

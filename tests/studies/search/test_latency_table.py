@@ -38,3 +38,24 @@ def test_a_size_is_measured_once():
     assert table.of(size) > 0.0
     assert table.of(size) == table.known[size]
     assert list(table.known) == [size]
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True, kdim=3, vdim=3)
+
+    def forward(self, x):
+        queries = torch.zeros(*x.shape[:2], 6)
+        return self.attention(queries, key=x, value=x, need_weights=False)[0]
+
+
+def test_attention_has_four_products_though_it_calls_no_linear_layer():
+    products = [LayerSize("MatMul", 7, *sizes) for sizes in ((6, 6), (3, 6), (3, 6), (6, 6))]
+    assert layer_sizes(Attending(), Task()) == products
+
+
+def test_what_any_call_takes_counts_for_no_layer():
+    table = LatencyTable()
+    table.__dict__["call"] = 1e6
+    assert table.of(LayerSize("MatMul", 2, 3, 4)) == 0.0
