@@ -126,7 +126,7 @@ def _before(bits: int, activations: Activations) -> str:
     most = "127" if activations == "int8" else "k_most(n)" if bits == 8 else "32767"
     all_ = "(n + 7) / 8 * 8" if bits == 4 else "n"
     line = f"        const float unit = k_quantise_{'x8' if whole == 'int8_t' else 'x16'}(q, in, n, {all_}, {most});\n"
-    return line + ("        k_block_sums(z, q, n);\n" if bits == 4 else "")
+    return line + ("        k_block_sums(z, q, (n + 7) / 8 * 8);\n" if bits == 4 else "")
 
 
 def _all() -> dict[str, str]:
