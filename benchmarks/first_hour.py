@@ -162,7 +162,7 @@ def run(command: str, folder: Path) -> str:
     if words[0] == "compressor":
         words[:1] = [sys.executable, "-m", "compressor.cli"]
     else:
-        words[:1] = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+        words[:1] = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]  # errors only
     paths = [str(folder / "packages"), *filter(None, [os.environ.get("PYTHONPATH")])]
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(

@@ -72,24 +72,41 @@ class LineBar:
         self._total = total
         self._say = say
         self._done = 0
-        self._start = self._last = time.monotonic()
+        self._start = self._last = self._moved = time.monotonic()
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         """`amount` more of the total is done."""
         self._done += amount
         now = time.monotonic()
+        if amount:
+            self._moved = now
         if now - self._last < SECONDS_BETWEEN_LINES:
             return
         self._last = now
-        self._say(progress_line(self._description, self._done, self._total, now - self._start, note))
+        self._say(
+            progress_line(
+                self._description, self._done, self._total, self._moved - self._start, note, now - self._moved
+            )
+        )
 
 
-def progress_line(description: str, done: int, total: int | None, seconds: float, note: str) -> str:
-    """`training: 120/400 (30 %), 70 s left, loss 0.31`."""
+def progress_line(description: str, done: int, total: int | None, seconds: float, note: str, since: float = 0.0) -> str:
+    """`training: 120/400 (30 %), 70 s left, loss 0.31`.
+
+    Args:
+        description: What is done.
+        done: How much of it is.
+        total: All of it, if known.
+        seconds: That `done` took.
+        note: A short text.
+        since: Seconds since then, which are not left any more; if a part takes longer than those before it, nothing is
+            known of what is left, and nothing is said.
+    """
     parts = [f"{done}"]
     if total:
-        left = seconds / done * max(total - done, 0) if done else 0.0
-        parts = [f"{done}/{total} ({100 * done / total:.0f} %)", f"{left:.0f} s left"]
+        left = seconds / done * max(total - done, 0) - since if done else 0.0
+        parts = [f"{done}/{total} ({100 * done / total:.0f} %)"]
+        parts += [f"{left:.0f} s left"] if left > 0 or done >= total else []
     return f"{description}: {', '.join([*parts, note] if note else parts)}"
 
 

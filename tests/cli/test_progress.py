@@ -23,6 +23,12 @@ def test_a_line_says_what_is_done_and_what_is_left(total, note, line):
     assert progress_line("training", 100, total, 20.0, note) == line
 
 
+def test_what_is_left_gets_less_while_a_part_takes_its_time_and_is_not_said_once_that_is_wrong():
+    assert progress_line("export", 3, 4, 30.0, "", 4.0) == "export: 3/4 (75 %), 6 s left"
+    assert progress_line("export", 3, 4, 30.0, "round a", 40.0) == "export: 3/4 (75 %), round a"
+    assert progress_line("export", 0, 4, 0.0, "trace", 12.0) == "export: 0/4 (0 %), trace"
+
+
 def test_short_work_writes_no_line_into_a_log(capsys):
     with Terminal() as progress, progress.bar("training", 1000) as bar:
         for _ in range(1000):
