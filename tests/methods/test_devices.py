@@ -1,5 +1,6 @@
 """Every method and score on an accelerator gives what it gives on the CPU, and nothing leaves the device."""
 
+import copy
 from functools import cache
 
 import pytest
@@ -12,7 +13,7 @@ from compressor.methods.placing import carried_out
 from compressor.methods.retrain import Retrain
 from compressor.methods.scoring import UNIT_SCORES
 from compressor.methods.sparsify import STRENGTHS
-from tests.methods import test_pairs
+from tests.methods import test_automaton, test_pairs
 from tests.methods.conftest import CHANNELS, make_context
 from tests.tolerances import SAME_ON_ANY_DEVICE, SAME_OUTPUTS_ON_ANY_DEVICE
 
@@ -85,3 +86,23 @@ def test_a_step_that_needs_float64_is_carried_out_on_the_cpu_if_the_device_has_n
     if not isinstance(result, str):
         told = "carried out on the CPU: `pretend` has no float64" in result.notes
         assert told == STEPS[step].needs_float64
+
+
+def test_every_method_is_in_the_matrix_but_the_one_that_reads_symbols():
+    assert {type(step) for step in STEPS.values()} == set(METHODS.values()) - {METHODS["automaton"]}
+
+
+def automaton_on(device):
+    model = copy.deepcopy(test_automaton.trained(1)).to(device)
+    task = test_automaton.Words(1, model)
+    step = METHODS["automaton"](max_clusters=16)
+    step.check_task(model, task)
+    return carried_out(step, State(model), make_context(model, task, device=device)).state.model
+
+
+def test_an_automaton_of_a_model_on_an_accelerator_is_that_of_the_cpu(accelerator):
+    expected, table = automaton_on("cpu").state_dict(), automaton_on(accelerator)
+    symbols = torch.randint(2, (5, 40), generator=torch.Generator().manual_seed(0))
+    assert table(symbols.to(accelerator)).device.type == accelerator.type
+    assert {tensor.device.type for tensor in table.state_dict().values()} == {accelerator.type}
+    assert all(tensor.cpu().equal(expected[name]) for name, tensor in table.state_dict().items())

@@ -10,7 +10,7 @@ import pytest
 from compressor.render.programs import LANGUAGES, UNTRIED, File, example_name, programs, unknown_type
 from compressor.report import StateInfo, StreamInfo, StreamInput, StreamOutput, TensorInfo
 from tests.pipeline import compiled
-from tests.runtimes import headers
+from tests.runtimes import headers, kotlin
 
 AWKWARD = 'x"\\$y\n'
 
@@ -77,6 +77,16 @@ def test_the_javascript_program_is_javascript(file, tmp_path):
 def test_the_cpp_program_compiles_without_a_warning(file, tmp_path):
     (tmp_path / "program.cpp").write_text(programs(file)[f"{file.stem}.cpp"])
     assert compiled.compiled(tmp_path / "program.cpp", headers.find()).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(kotlin.find() is None, reason="needs Java and `python -m tests.runtimes.kotlin`")
+def test_the_kotlin_programs_compile_without_a_warning(tmp_path):
+    sources = []
+    for file in (whole(AWKWARD), stepping()):
+        sources.append(tmp_path / f"{file.stem}.kt")
+        sources[-1].write_text(programs(file)[f"{file.stem}.kt"])
+    assert kotlin.compiled(sources, tmp_path) == ["Model", "Stream"]
 
 
 def test_states_begin_as_the_file_says_and_follow_the_next_outputs():
