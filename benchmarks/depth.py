@@ -93,7 +93,14 @@ CHAINS: dict[str, Rows] = {
         **{f"{layers} layers, evenly spaced": (spaced(layers),) for layers in (5, 4, 3)},
         **{
             f"{layers} layers, {pooling} pooling{UNTRAINED}": (
-                searched(layers, moves=("skip",), pooling=pooling, pooling_batches=16),
+                DepthSearch(
+                    layers=layers,
+                    trials=15,
+                    calibration_batches=1,
+                    moves=("skip",),
+                    pooling=pooling,
+                    pooling_batches=16,
+                ),
             )
             for layers in (5, 4, 3)
             for pooling in ("linear", "multilayer")
