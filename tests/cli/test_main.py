@@ -218,3 +218,13 @@ def test_an_argument_that_is_no_text_is_refused_by_its_number(command):
 def test_the_package_has_the_version_of_the_distribution():
     with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
         assert tomllib.load(file)["project"]["version"] == __version__
+
+
+def test_at_its_end_a_command_does_not_look_for_cycles():
+    """Frozen objects are those that Python's last collection leaves alone; what is registered first runs last."""
+    code = (
+        "import atexit, gc, sys; atexit.register(lambda: print('frozen', gc.get_freeze_count()));"
+        "from compressor.cli import main; main(['--version'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout.rpartition("frozen")[2]) > 10_000
