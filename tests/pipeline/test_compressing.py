@@ -8,16 +8,20 @@ from typing import Literal
 
 import pytest
 import torch
+from torch import nn
 
 from compressor import recipe
 from compressor.errors import CompressorError, MethodError
 from compressor.methods.base import Method, StepResult
+from compressor.methods.retrain import Retrain
+from compressor.methods.tie_layers import TieLayers
 from compressor.pipeline.compressing import compress
 from compressor.pipeline.folder import RunFolder
 from compressor.pipeline.setting import Setting
 from compressor.progress import Silent
 from compressor.report import Change
 from compressor.task.guard import GuardedTask
+from tests.methods.conftest import SignTask
 from tests.pipeline.test_dry_run import Good
 
 
@@ -82,3 +86,31 @@ def test_a_step_that_fills_a_pruned_weight_is_a_fault_of_the_tool(tmp_path):
 def test_weights_that_are_not_finite_are_named(tmp_path):
     with pytest.raises(MethodError, match=r"weights are not finite after it: rnn.weight_hh_l0"):
         step(tmp_path, weight=float("nan"))
+
+
+def test_the_report_counts_the_steps_of_loops_on_the_evaluation_data(tmp_path):
+    class Looping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(5, 5) for _ in range(3))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            return x[:, -1, :2]
+
+    class Task(SignTask):
+        def model(self):
+            torch.manual_seed(0)
+            return Looping()
+
+    task = GuardedTask(Task(), __file__)
+    steps = (TieLayers(share="all", exit="latent_diff", threshold=1.0), Retrain(epochs=1))
+    chosen = recipe.load("int8").model_copy(update={"steps": steps})
+    cpu = torch.device("cpu")
+    with RunFolder(tmp_path / "run", chosen, cpu, quick=True, force=False) as opened:
+        state, reports = compress(Setting(chosen, task, opened, cpu, 1, True, False, 1, Silent()), task.model().eval())
+    for report in reports:  # of training too, which does not count its own steps
+        assert 1.0 <= report.facts["mean steps of `layers.0` (at most 3)"] <= 3.0
+        assert report.facts["largest number of steps of `layers.0` (at most 3)"] in (1.0, 2.0, 3.0)
+    assert sum(state.model.layers[0].taken.values()) == 101  # samples of the task's `evaluate`, and of nothing before
