@@ -7,7 +7,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
-from aeon.datasets import load_classification
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -46,6 +45,8 @@ def frames(series: Tensor, frame: int, hop: int) -> Tensor:
 @cache
 def split(chosen: Set, which: str) -> Batch:
     """`train`, `validation` (every fifth series of a class in aeon's training split) or `test`."""
+    from aeon.datasets import load_classification  # takes seconds, which only this needs
+
     series, labels = load_classification(chosen.name, split="test" if which == "test" else "train")
     names = sorted({str(label) for label in load_classification(chosen.name, split="train")[1]})
     rows = [frames(torch.tensor(s.T, dtype=torch.float32), chosen.frame, chosen.hop) for s in series]

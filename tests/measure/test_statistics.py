@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import t as student
-from scipy.stats import ttest_ind
 
 from compressor.measure.statistics import (
     bootstrap_mean,
@@ -154,6 +152,8 @@ def test_speed_up_above_one_means_the_other_file_is_faster():
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 7, 10, 101])
 @pytest.mark.parametrize("tail", [0.4, 0.05, 0.025, 0.001])
 def test_students_quantiles_are_scipys(tail, degrees):
+    from scipy.stats import t as student
+
     assert student_quantile(tail, degrees) == pytest.approx(student.ppf(1 - tail, degrees), rel=1e-6)
 
 
@@ -166,6 +166,8 @@ def test_a_quantile_that_is_not_there_is_refused(tail, degrees):
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=7))
 def test_the_interval_of_a_mean_is_scipys(values):
+    from scipy.stats import t as student
+
     interval = mean_interval(values)
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
     reach = student.ppf(0.975, len(values) - 1) * error
@@ -173,6 +175,9 @@ def test_the_interval_of_a_mean_is_scipys(values):
 
 
 def test_the_interval_of_a_difference_is_welchs_with_whole_degrees_of_freedom():
+    from scipy.stats import t as student
+    from scipy.stats import ttest_ind
+
     first, second = [0.9, 0.95, 0.7, 0.99, 0.91], [0.3, 0.31, 0.32]
     interval = difference_interval(first, second)
     welch = ttest_ind(first, second, equal_var=False)

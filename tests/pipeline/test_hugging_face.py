@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import transformers
 from torch import nn
 
 from compressor import Task
@@ -24,6 +23,8 @@ class Sentences(Task):
 
     def model(self):
         torch.manual_seed(0)
+        import transformers
+
         config = transformers.BertConfig(vocab_size=23, max_position_embeddings=17, num_labels=3, **WIDTHS)
         return transformers.BertForSequenceClassification(config)
 
@@ -51,6 +52,8 @@ class Words(Sentences):
     def model(self):
         torch.manual_seed(0)
         names = {"vocab_size": 23, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 17}
+        import transformers
+
         return transformers.GPT2LMHeadModel(
             transformers.GPT2Config(**names, use_cache=self.cached, bos_token_id=0, eos_token_id=0)
         )
@@ -70,6 +73,8 @@ class Speech(Sentences):
         torch.manual_seed(0)
         layers = {"conv_dim": (8, 8), "conv_stride": (3, 2), "conv_kernel": (5, 3), "num_feat_extract_layers": 2}
         positions = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
+        import transformers
+
         return transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(vocab_size=11, **WIDTHS, **layers, **positions))
 
     def example(self, batch, length):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from compressor.errors import TaskError
 from compressor.task.loading import load
@@ -207,6 +206,8 @@ def test_a_rotation_keeps_every_similarity_and_the_cosine_sees_it():
 
 
 def test_rank_correlation_is_scipys():
+    from scipy import stats
+
     one, two = torch.randn(2, 23, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = stats.spearmanr(similarity._pairs(one), similarity._pairs(two)).statistic
     assert similarity.rank_correlation(one, two) == pytest.approx(expected, abs=1e-9)

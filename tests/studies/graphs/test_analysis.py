@@ -6,10 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import pearsonr
-from sklearn.ensemble import AdaBoostRegressor, RandomForestRegressor
-from sklearn.linear_model import BayesianRidge
-from sklearn.model_selection import KFold
 
 from compressor.errors import UsageError
 from compressor.nn.graphs.properties import properties
@@ -62,6 +58,8 @@ def test_a_failed_row_counts_nowhere():
 
 
 def test_correlations_are_scipys_and_none_where_a_property_is_constant():
+    from scipy.stats import pearsonr
+
     results = results_of(np.random.default_rng(0).random(17).round(3).tolist())
     found = correlations(results.rows)
     assert len(found) == 23
@@ -74,6 +72,8 @@ def test_correlations_are_scipys_and_none_where_a_property_is_constant():
 
 def naive_r2(regressor, features, metrics, repeats):
     """Over repeats, the features scaled by hand inside each fold."""
+    from sklearn.model_selection import KFold
+
     scores = []
     for repeat in range(repeats):
         predicted = np.zeros(len(metrics))
@@ -86,6 +86,9 @@ def naive_r2(regressor, features, metrics, repeats):
 
 
 def test_predictors_are_scored_as_by_hand_with_the_scaling_inside_the_fold():
+    from sklearn.ensemble import AdaBoostRegressor, RandomForestRegressor
+    from sklearn.linear_model import BayesianRidge
+
     results = results_of([0.25 + 0.01 * (index % 7) + 0.02 * (index % 3) for index in range(13)], seed=3)
     features = np.array([list(row.properties.values()) for row in results.rows])
     metrics = np.array([row.metric for row in results.rows])
