@@ -13,6 +13,11 @@ def full_name(module: str, local: str) -> str:
     return f"{module}.{local}" if module else local
 
 
+def in_words(module: str) -> str:
+    """How messages call a module."""
+    return f"`{module}`" if module else "the model itself"
+
+
 def with_holders(name: str) -> tuple[str, ...]:
     """A name and those of the modules that hold it: `a.b.c`, `a.b`, `a`."""
     parts = name.split(".")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.nn.names import in_words
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -39,7 +41,7 @@ class Layer:
     def label(self) -> str:
         """How errors name it."""
         if self.layer is None:
-            return f"`{self.module}`" if self.module else "the model itself"
+            return in_words(self.module)
         backwards = ", backwards" if self.direction else ""
         return f"layer {self.layer}{backwards} of `{self.module}`"
 

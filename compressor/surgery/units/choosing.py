@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor.errors import SurgeryError
+from compressor.nn.names import in_words
 from compressor.report import Skip
 from compressor.surgery.units.choice import Amount, Choice, Layer, Scores
+from compressor.surgery.units.failures import leave_alone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +62,7 @@ def usable_layers(
         elif layer.module in required and not layer.optional:
             raise SurgeryError(
                 f"{layer.unit}s of {layer.label} cannot be removed: {reason}",
-                hint=f"name `{layer.module}` under `ignore`; the model is untouched",
+                hint=f"{leave_alone(layer.module)}; the model is untouched",
             )
         else:
             skipped.append(Skip(name=layer.module, reason=reason))
@@ -71,7 +73,7 @@ def usable_layers(
 
 def nothing_left(skipped: Sequence[Skip]) -> SurgeryError:
     """The error of a step all of whose layers are skipped; layers with one reason for both directions say it once."""
-    reasons = "; ".join(dict.fromkeys(f"`{skip.name}`: {skip.reason}" for skip in skipped))
+    reasons = "; ".join(dict.fromkeys(f"{in_words(skip.name)}: {skip.reason}" for skip in skipped))
     return SurgeryError(f"nothing can be removed ({reasons})", hint="choose other layers with `targets`")
 
 

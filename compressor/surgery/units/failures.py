@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from compressor.errors import SurgeryError
+from compressor.nn.names import in_words
 from compressor.report import Skip
 
 if TYPE_CHECKING:
@@ -47,14 +48,15 @@ def without_failing(
     kept, failed = _compatible(list(names), attempts)
     for name, error in failed.items():
         if name in required or not kept:
-            raise FailedRemoval(f"{what} of `{name}` cannot be removed: {error.message}", hint=_hint(name, error))
+            reason = f"{what} of {in_words(name)} cannot be removed: {error.message}"
+            raise FailedRemoval(reason, hint=_hint(name, error))
     skipped = tuple(Skip(name=name, reason=error.message) for name, error in failed.items())
     try:
         return attempts.result(kept), skipped
     except SurgeryError as error:  # none of the others can go by itself
         if not failed:
             raise
-        reasons = "; ".join(f"`{skip.name}`: {skip.reason}" for skip in skipped)
+        reasons = "; ".join(f"{in_words(skip.name)}: {skip.reason}" for skip in skipped)
         hint = next((one.hint for one in failed.values() if one.hint), error.hint)
         raise SurgeryError(f"{error.message}; those that could be tried failed ({reasons})", hint=hint) from error
 
@@ -106,6 +108,11 @@ def _compatible(names: list[str], attempts: _Attempts[R]) -> tuple[list[str], di
     return kept + more, failed
 
 
+def leave_alone(module: str) -> str:
+    """The remedy if a module cannot lose anything."""
+    return f"name `{module}` under `ignore`" if module else "name other layers under `targets`"
+
+
 def _hint(name: str, error: FailedRemoval) -> str:
-    remedy = f"name `{name}` under `ignore`"
+    remedy = leave_alone(name)
     return f"{error.hint}; or {remedy}" if error.hint and "ignore" not in error.hint else remedy

@@ -149,3 +149,24 @@ def test_a_reason_that_holds_for_both_directions_is_said_once():
     with pytest.raises(SurgeryError, match="nothing can be removed") as caught:
         prune(Shown().eval(), {}, [(torch.randn(2, 5, 3),)], names=["rnn"], required=[], amount=Amount(ratio=0.5))
     assert caught.value.message.count("`rnn`:") == 1
+
+
+class InTheModelItself(nn.Module):
+    """The loop is in the model's own `forward`, with a number in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.enter, self.again, self.head = nn.Linear(5, 12), nn.Linear(12, 12), nn.Linear(12, 3)
+
+    def forward(self, x):
+        h = x.new_zeros(x.size(0), 12)
+        for step in x.unbind(1):
+            h = torch.tanh(self.enter(step) + self.again(h))
+        return self.head(h)
+
+
+def test_the_model_itself_has_no_name_to_ignore():
+    examples = [(torch.randn(2, 3, 5),), (torch.randn(3, 7, 5),)]
+    with pytest.raises(SurgeryError, match="units of the model itself cannot be removed: the smaller") as error:
+        prune(InTheModelItself().eval(), {}, examples, names=[""], amount=Amount(ratio=0.5))
+    assert "ignore" not in error.value.hint
