@@ -41,7 +41,14 @@ MOVES: dict[Any, tuple[int, ...]] = {
     aten.copy_.default: (0, 1),
     aten._pack_padded_sequence.default: (0,),
 }
-SAME_SHAPE = {aten._to_copy.default, aten.masked_fill.Scalar, aten.masked_fill_.Scalar}
+SAME_SHAPE = {
+    aten._to_copy.default,
+    aten.masked_fill.Scalar,
+    aten.masked_fill_.Scalar,
+    aten.fill_.Scalar,
+    aten.fill_.Tensor,
+    aten.zero_.default,
+}
 LIKE = {
     aten.zeros_like.default,
     aten.ones_like.default,

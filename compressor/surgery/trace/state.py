@@ -169,13 +169,22 @@ class Trace:
             return None
         storage = tensor.untyped_storage().data_ptr()
         if storage in self.labels:
+            if self._is_reinterpreted(tensor):
+                return None
             labels = self.labels[storage].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
             return labels if bool(labels.any()) else None
         return self.tables.by_default(tensor)
 
+    def _is_reinterpreted(self, tensor: Tensor) -> bool:
+        """Whether a tensor reads its storage as elements of another size, as complex numbers; these have no labels."""
+        storage = tensor.untyped_storage()
+        return self.labels[storage.data_ptr()].numel() != storage.nbytes() // tensor.element_size()
+
     def write(self, tensor: Tensor, labels: Tensor | None) -> None:
         """Set the labels of a tensor; None is all 0."""
         storage = tensor.untyped_storage()
+        if storage.data_ptr() in self.labels and self._is_reinterpreted(tensor):
+            return
         if labels is None:
             if storage.data_ptr() not in self.labels:
                 return

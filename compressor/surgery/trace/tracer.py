@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 aten = torch.ops.aten
+_REINTERPRETING = {aten.view_as_complex.default, aten.view_as_real.default, aten.view.dtype}
+"""Views of the same storage as elements of another type."""
 _RULES: dict[Any, Any] = PRODUCTS | CONVOLUTIONS | ELEMENTWISE | COMBINING | SHUFFLES
 
 
@@ -145,6 +147,8 @@ class _Watch(Operations):
             rank(self.trace, func, before[0], args, kwargs, outputs)
         elif func in RESAMPLING:
             resample(self.trace, func, before[0], outputs[0])
+        elif view and func in _REINTERPRETING:
+            unknown(self.trace, func, tensors, before)
         elif view:
             follow_parts(self.trace, func, args, next(iter(before), None), outputs)
         elif torch.Tag.pointwise in func.tags or func in POINTWISE:
