@@ -54,8 +54,10 @@ def _follow_view(trace: Trace, wanted: list[int], labels: Tensor, axis: int, out
     sizes = [output.size(part) for part in parts]
     grid = trace.atoms.roots(_along(labels, axis)).reshape(sizes) if parts else np.zeros(0, np.int64)
     cut = [place for place in range(len(parts)) if (grid != grid.take([0], place)).any()]
-    if len(cut) < 2:
-        return  # what differs along no other axis is the same features at several places
+    if len(cut) < 2:  # what differs along no other axis is the same features at several places
+        if cut:  # blocks that an earlier call of the same layer has joined are one feature each
+            _write_along(trace, output, parts[cut[0]], np.moveaxis(grid, cut[0], 0).reshape(sizes[cut[0]], -1)[:, 0])
+        return
     counted = [place for place in cut if wanted[parts[place]] == -1]
     trace.cut_by_size |= not counted
     [losing] = counted or [cut[-2] if trace.whole_blocks else cut[-1]]
@@ -65,9 +67,13 @@ def _follow_view(trace: Trace, wanted: list[int], labels: Tensor, axis: int, out
     units = np.moveaxis(grid, losing, 0).reshape(sizes[losing], -1)
     trace.atoms.join(units, units[:, :1])
     trace.atoms.pin(units[(units == 0).any(1)], "a block of fixed size holds a fixed feature")
+    _write_along(trace, output, parts[losing], units[:, 0])
+
+
+def _write_along(trace: Trace, output: Tensor, axis: int, features: Ids) -> None:
     shape = [1] * output.dim()
-    shape[parts[losing]] = sizes[losing]
-    trace.write(output, torch.from_numpy(np.ascontiguousarray(units[:, 0])).view(shape))
+    shape[axis] = len(features)
+    trace.write(output, torch.from_numpy(np.ascontiguousarray(features)).view(shape))
 
 
 def join_blocks(trace: Trace, features: Ids, blocks: int) -> None:

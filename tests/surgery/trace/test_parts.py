@@ -46,6 +46,25 @@ class Attention(nn.Module):
         return self.leave(y.transpose(1, 2).flatten(2))
 
 
+class Repeated(nn.Module):
+    """One block of attention for every layer, as in ALBERT; heads are told by their size."""
+
+    def __init__(self):
+        super().__init__()
+        self.enter, self.block, self.head = (
+            nn.Linear(INPUTS, INPUTS),
+            Attention(by_rest, fused=True),
+            nn.Linear(INPUTS, 2),
+        )
+        self.block.leave = nn.Linear(WIDTH, INPUTS)
+
+    def forward(self, x):
+        y = self.enter(x)
+        for _ in range(3):
+            y = y + self.block(y)
+        return self.head(y)
+
+
 def halved(model, names=("query", "key", "value")):
     torch.manual_seed(0)
     model = model.double().eval()
@@ -60,6 +79,11 @@ def test_whole_heads_go_if_the_code_fixes_their_size(heads, shared, fused):
     smaller = halved(Attention(heads, shared, fused=fused))
     assert smaller.query.out_features == (16 if shared == 2 else 12)  # pairs of 6 heads: rounded up to two of three
     assert smaller.value.out_features == smaller.query.out_features // shared
+
+
+def test_whole_heads_of_a_block_that_is_called_again_and_again_go_too():
+    smaller = halved(Repeated(), ("block.query", "block.key", "block.value"))
+    assert smaller.block.query.out_features == smaller.block.value.out_features == 12
 
 
 def test_each_head_loses_features_if_the_code_fixes_their_number():
