@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from compressor.studies.search.space import Space
     from compressor.studies.search.subject import Subject
 
-_WAYS: Final = ("cpu", "anywhere", "npu")
-"""Of `rounding.quantize_for`, in the order in which they are tried."""
+_WAYS: Final = ("anywhere", "npu", "cpu")
+"""Of `rounding.quantize_for`, in the order in which they are tried: plain ONNX first, except for ONNX Runtime's CPU."""
+_WAYS_ON_CPU: Final = ("cpu",)
 _ROUNDED: Final = ("int8", "int4", "mixed")
 _BITS: Final = 4.5
 """At which `mixed` is tried."""
@@ -104,7 +105,8 @@ def _best_way(
     """What is refused, and the options of `rounding` with which fewest is; or why there is no such file."""
     tried: list[tuple[tuple[str, ...], dict[str, str]]] = []
     reason = ""
-    for way in _WAYS if word in _ROUNDED and len(space.precisions) > 1 else ("",):
+    ways = _WAYS_ON_CPU if target.name == "ort-cpu" else _WAYS
+    for way in ways if word in _ROUNDED and len(space.precisions) > 1 else ("",):
         options = {"quantize_for": way} if way else {}
         try:
             own = {**space.rounding.get(word, {}), **options}

@@ -50,6 +50,12 @@ def test_onnxruntime_takes_everything_and_loses_nothing(subject):
     space = built(subject, Decisions(), target="ort-cpu")
     assert space.precisions == ("float32", "float16", "int8", "int4", "mixed")
     assert not any("ort-cpu" in why for why in space.left_out)
+    assert space.rounding["int8"] == {"quantize_for": "cpu"}
+
+
+def test_a_runtime_of_which_only_failures_are_known_gets_plain_onnx(subject):
+    space = built(subject, Decisions(), target="mnn")
+    assert space.rounding["int8"] == {"quantize_for": "anywhere"}
 
 
 def test_open_sizes_are_refused_with_the_option_that_fixes_them(subject):
