@@ -77,7 +77,7 @@ def test_a_command_ends_with_an_error_and_no_traceback(strange, command):
     path, _ = strange
     result = call(*command, path)
     assert result.code == 2
-    assert result.err.startswith("error: ")
+    assert "\nerror: " in f"\n{result.err}"
     assert "Traceback" not in result.err
 
 
