@@ -55,9 +55,9 @@ class DepthSearch(Method):
     `Sequential` of layers with inputs and outputs of one shape, or an `nn.RNN`, `nn.GRU` or `nn.LSTM` of several
     layers. The model's only one if left out."""
 
-    search: Literal["beam", "tree"] = "beam"
+    search: Literal["beam", "tree", "first"] = "beam"
     """`beam`: layers go one by one, the best `width` chains go on, then single layers are exchanged. `tree`: Monte
-    Carlo tree search, which skips and repeats blocks."""
+    Carlo tree search, which skips and repeats blocks. `first`: none, the first layers stay and the last ones go."""
 
     moves: tuple[Move, ...] = ("skip", "repeat", "swap")
     """What a chain may do: `skip` layers, `repeat` them, `swap` their order."""
@@ -103,7 +103,8 @@ class DepthSearch(Method):
 
     def apply(self, state: State, context: Context) -> StepResult:
         """Search, and give a copy of the model the chain."""
-        return self._carry_out(state, context, self._beam if self.search == "beam" else self._tree)
+        searches: dict[str, Search] = {"beam": self._beam, "tree": self._tree, "first": _first}
+        return self._carry_out(state, context, searches[self.search])
 
     def controls(self) -> Mapping[str, Control]:
         """The other search, and no search."""
@@ -251,6 +252,10 @@ class DepthSearch(Method):
             )
         others = [Skip(name=name, reason="not the stack that `target` names") for name in sites if name != site.name]
         return site, [*others, *(Skip(name=name, reason=reason) for name, reason in found.refused.items() if name)]
+
+
+def _first(rules: Rules, trials: Trials, context: Context) -> Chain:
+    return tuple(range(rules.layers))
 
 
 def _evenly_spaced(rules: Rules, trials: Trials, context: Context) -> Chain:

@@ -31,10 +31,10 @@ class Depth(Architecture):
 
     @property
     def label(self) -> str:
-        """`tied GRU`."""
+        """`tied GRU`, or `2-layer GRU`."""
         tied = len(set(self.places)) < len(self.places)
-        word = "looped " if self.threshold is not None else "tied " if tied else ""
-        return f"{word}{self.one.label}"
+        word = "looped" if self.threshold is not None else "tied" if tied else f"{len(self.places)}-layer"
+        return f"{word} {self.one.label}"
 
     @property
     def size(self) -> str:

@@ -423,3 +423,11 @@ def test_a_record_that_does_not_fit_is_refused(chain, text):
 
 def test_the_word_is_known():
     assert METHODS["depth_search"] is DepthSearch
+
+
+@pytest.mark.parametrize("kind", ["residual", "gru"])
+def test_the_first_layers_may_stay_without_a_search(kind):
+    result = _apply(_state(kind), layers=2, search="first")
+    assert result.changes[0].note == "0-1 of the layers 0 to 3"
+    assert result.facts["chains measured"] == 0
+    assert list(DepthSearch(layers=2, search="first", compare=True).controls()) == ["beam", "evenly spaced"]

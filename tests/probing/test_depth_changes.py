@@ -127,7 +127,7 @@ def test_a_loop_is_built_and_ends_where_it_settles():
 def test_a_probe_of_them_gives_verdicts():
     pairs = pair(Recurrent("gru"), (0, 1), (0, 0), own_vectors=False, threshold=None)
     found = compare(Conversion(("rnn",), *pairs), PLANS["rehearsal"], cache=False)
-    assert (found.original, found.converted) == ("GRU", "tied GRU")
+    assert (found.original, found.converted) == ("2-layer GRU", "tied GRU")
     assert found.converted_size == "2 layers, 1 of them different"
     assert len(found.results) == 3
     assert found.results[0].parameters_converted < found.results[0].parameters_original
