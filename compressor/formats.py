@@ -91,6 +91,14 @@ class ExportOptions(BaseModel, ABC):
         return "float32"
 
     @property
+    def is_kept(self) -> bool:
+        """Whether an exported original may be taken from an earlier run.
+
+        Its bytes and its proof then follow from the model and from packages that fingerprints name alone.
+        """
+        return False
+
+    @property
     def has_programs(self) -> bool:
         """Whether programs that run the file are written beside it."""
         return False

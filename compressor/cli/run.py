@@ -43,6 +43,9 @@ def run(
         ),
     ] = True,
     threads: ThreadsOption = 1,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Export the original again, also if an earlier run kept the same.")
+    ] = False,
     log: LogOption = None,
 ) -> None:
     """Compress a model as RECIPE says, export it, and report what it cost and what it bought.
@@ -79,6 +82,7 @@ def run(
             probes=probe,
             jobs=os.cpu_count() or 1,
             restart=restart,
+            cache=not no_cache,
             command=_command(recipe, task, out, overrides or (), device, threads, quick=quick, probe=probe),
             progress=progress,
             team=team,

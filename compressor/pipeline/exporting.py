@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 _ARTIFACT: Facts[Artifact] = Facts(Artifact)
+ORIGINAL = "original"
+"""Name of the original's files, without their endings."""
 _SLACK = 1024
 """Bytes by which two files of as many weights may differ, in names and nodes."""
 
@@ -96,7 +98,7 @@ def export_originals(run: Setting, original: nn.Module, score: Score) -> tuple[l
             if other.kind in places:
                 places[options.kind] = places[other.kind]
                 continue
-            made = _export(run, source, other, "original")
+            made = _export(run, source, other, ORIGINAL)
             places[other.kind] = len(exported)
         group = len(exported)
         places.setdefault(options.kind, group)
@@ -185,11 +187,11 @@ def _refuse_larger(original: Artifact, artifact: Artifact) -> None:
 def _export_original(run: Setting, source: _Source, options: ExportOptions) -> list[_Made]:
     """As the compressed model will be; without a step file if only a step of the recipe makes streaming possible."""
     try:
-        return _export(run, source, options, "original")
+        return _export(run, source, options, ORIGINAL)
     except ExportError as error:
         if not options.streams or not any(step.may_stream for step in run.recipe.steps):
             raise
-        made = _export(run, source, options.whole(), "original")
+        made = _export(run, source, options.whole(), ORIGINAL)
         run.notes.append(f"The original has no step file: {error.message}.")
         return made
 
@@ -213,9 +215,28 @@ def _export(run: Setting, source: _Source, options: ExportOptions, stem: str, le
             metric_drop=None if left is None else left / len(source.parts),
             shared=source.shared,
         )
-        artifact = run.journal.part(path.name, _ARTIFACT, partial(_written, job), files=lambda artifact: artifact.files)
+        artifact = _known_or_written(run, job, stem)
         made.append(_Made(artifact, module, part, own))
     return made
+
+
+def _known_or_written(run: Setting, job: Job[Any], stem: str) -> Artifact:
+    """The file of a job; an original's from an earlier run, if there is one of everything that is the same."""
+    name, journal, kept = (
+        job.path.name,
+        run.journal,
+        run.originals if stem == ORIGINAL and job.options.is_kept else None,
+    )
+    entry = None if kept is None or journal.has(name) else kept.entry(name, repr(job.options), repr(job.model))
+    taken = kept is not None and entry is not None and kept.take(entry, name, journal)
+    if taken:
+        run.progress.say(f"{name} is that of an earlier run of the same model; --no-cache exports it again")
+    artifact = journal.part(name, _ARTIFACT, partial(_written, job), files=lambda artifact: artifact.files)
+    if taken:
+        return artifact.model_copy(update={"seconds": 0.0})
+    if kept is not None and entry is not None:
+        kept.keep(entry, name, journal, [job.path.parent / file for file in artifact.files])
+    return artifact
 
 
 def _written(job: Job[Any]) -> Artifact:

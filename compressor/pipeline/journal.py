@@ -9,6 +9,7 @@ because the parts follow each other in one order and begin from the same random 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -125,6 +126,33 @@ class Journal:
         self._write(name, form.write(value), written, seconds)
         return value
 
+    def has(self, name: str) -> bool:
+        """Whether something is kept under a name."""
+        return self._path(name).is_file()
+
+    def file_of(self, name: str) -> Path:
+        """Where what is kept under a name lies."""
+        return self._path(name)
+
+    def adopt(self, name: str, path: Path) -> bool:
+        """Take over a part of another run, with its files, which lie beside it; whether it is whole.
+
+        Args:
+            name: Under which it is kept here.
+            path: Where it lies. It took no time of this run.
+        """
+        known = _read_part(path)
+        if known is None:
+            return False
+        with writing(self._staging):
+            for file, content in known.head["files"].items():
+                source = path.parent / file
+                if not source.is_file() or source.is_symlink() or sha256(source) != content:
+                    return False
+                shutil.copyfile(source, self._staging / file)
+        self._write_part(name, {**known.head, "seconds": [0.0, 0.0]}, known.tensors)
+        return True
+
     def snapshots(self, name: str) -> Snapshots:
         """Where a part that takes long keeps where it is."""
         return Snapshots(self, name)
@@ -172,32 +200,36 @@ class Journal:
             return False
 
     def _write(self, name: str, kept: Kept, files: Mapping[str, str], seconds: list[float]) -> None:
-        from safetensors.torch import save
-
         tensors, others = random_state(self._device)
         own = {key: value.detach().cpu().contiguous().clone() for key, value in kept.tensors.items()}
         head = {"facts": kept.facts, "files": dict(files), "seconds": seconds, "random": others}
+        self._write_part(name, head, {**own, **tensors})
+
+    def _write_part(self, name: str, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        from safetensors.torch import save
+
         path = self._path(name)
         with writing(path):
             path.parent.mkdir(exist_ok=True)
-        write_whole(path, save({**own, **tensors}, {"part": json.dumps(head)}))
+        write_whole(path, save(dict(tensors), {"part": json.dumps(head)}))
 
     def _read(self, name: str) -> _Known | None:
         """A part that is whole; None if there is none."""
-        from safetensors import SafetensorError, safe_open
+        return _read_part(self._path(name))
 
-        path = self._path(name)
-        if not path.is_file():
-            return None
-        try:
-            with safe_open(path, framework="pt") as content:
-                head = json_object(content.metadata()["part"])
-                tensors = {key: content.get_tensor(key).clone() for key in content.keys()}  # noqa: SIM118  # no mapping
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            return None
-        if head is None or not _is_head(head):
-            return None
-        return _Known(head, tensors)
+
+def _read_part(path: Path) -> _Known | None:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as content:
+            head = json_object(content.metadata()["part"])
+            tensors = {key: content.get_tensor(key).clone() for key in content.keys()}  # noqa: SIM118  # no mapping
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return None
+    return _Known(head, tensors) if head is not None and _is_head(head) else None
 
 
 def _is_head(head: dict[str, Any]) -> bool:

@@ -24,6 +24,7 @@ from compressor.pipeline.environment import environment, find_device
 from compressor.pipeline.exporting import export_compressed, export_originals, refuse_same_names
 from compressor.pipeline.folder import RunFolder
 from compressor.pipeline.journal import Facts
+from compressor.pipeline.kept_originals import KeptOriginals
 from compressor.pipeline.limits import check_limits, judged
 from compressor.pipeline.measuring import ensure_unchanged, measure
 from compressor.pipeline.setting import Setting
@@ -66,6 +67,7 @@ def run(
     probes: bool = True,
     jobs: int = 1,
     restart: bool = False,
+    cache: bool = False,
     command: tuple[str, ...] = (),
     progress: Progress = _SILENT,
     team: Helpers = NO_HELPERS,
@@ -90,6 +92,8 @@ def run(
             some minutes on one core, once for each pair of architectures, then read from the user's cache folder.
         jobs: Processes that do so; more than one needs a program whose main module can be imported.
         restart: Begin anew if there is an unfinished run in `out`.
+        cache: Take the exported original of an earlier run, if everything that it follows from is the same, and keep it
+            for the next one (see `compressor.pipeline.kept_originals`).
         command: Words of the command that a person would repeat; the report shows them.
         progress: Told what begins.
         team: Processes that share the work of trainings; this one leads (see `compressor.pipeline.processes`).
@@ -116,7 +120,7 @@ def run(
         logged = Logged(progress, folder.staging / LOG_FILE)
         setting = Setting(recipe, task, folder, chosen, threads, quick, probes, jobs, logged, command, team)
         with _told(logged, folder):
-            return _carry_out(setting, restart)
+            return _carry_out(setting, restart, cache=cache)
 
 
 @contextmanager
@@ -143,7 +147,7 @@ def _rehearsed(task: GuardedTask) -> Iterator[None]:
         task.limit, task.max_length = limit, longest
 
 
-def _carry_out(run: Setting, restart: bool) -> Report:
+def _carry_out(run: Setting, restart: bool, *, cache: bool) -> Report:
     """All stages in order; the report is written last."""
     recipe, task = run.recipe, run.task
     refuse_same_names(recipe.exports, paths_of(task.task.modules))
@@ -155,6 +159,7 @@ def _carry_out(run: Setting, restart: bool) -> Report:
         run.notes += task.notes
         given = conditions(run, original)
         begin(run, given, restart=restart)
+        run.originals = KeptOriginals(given, recipe.seed, run.device) if cache else None
     with run.stage("evaluating the original"):
         original_score = run.journal.part("metric of the original", _SCORE, lambda: _first_score(run, original))
     for index, step in enumerate(recipe.steps):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from compressor.methods.base import Helpers
     from compressor.pipeline.folder import RunFolder
     from compressor.pipeline.journal import Journal
+    from compressor.pipeline.kept_originals import KeptOriginals
     from compressor.progress import Progress
     from compressor.recipe.model import Recipe
     from compressor.report import Score
@@ -47,6 +48,8 @@ class Setting:
     notes: list[str] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     """What has been done so far, and the time that it took."""
+    originals: KeptOriginals | None = None
+    """Exported originals of earlier runs; None if they are not wanted."""
     real: tuple[Sample, ...] = ()
     """Inputs of the task's own data; known once it was tried out."""
 

@@ -138,6 +138,11 @@ class Options(ExportOptions):
         return self.shapes
 
     @property
+    def is_kept(self) -> bool:
+        """Unless another runtime has a say."""
+        return not self.check_in
+
+    @property
     def has_programs(self) -> bool:
         """The option `programs`."""
         return self.programs

@@ -216,3 +216,29 @@ def test_archives_for_tool_chains_lie_beside_the_code(gru, tmp_path):
     assert {"model.step.arduino.zip", "model.step.zephyr.zip"} <= names
     with zipfile.ZipFile(tmp_path / "model.step.zephyr.zip") as packed:
         assert packed.read("model/model.step.c") == (tmp_path / "model.step.c").read_bytes()
+
+
+class One(nn.Module):
+    """A recurrent layer of some units and a head."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.GRU(5, units, batch_first=True), nn.Linear(units, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.rnn(x)[0])
+
+
+@needs_board
+def test_what_a_board_takes_follows_from_the_code_that_is_exported(tmp_path):
+    found, weights = {}, {}
+    for units in (5, 37):
+        (tmp_path / str(units)).mkdir()
+        model = One(units)
+        weights[units] = 4 * sum(parameter.numel() for parameter in model.parameters())
+        found[units] = export(model, tmp_path / str(units), target="cortex-m4").emulated
+    small, large = found.values()
+    more = large.flash_bytes - small.flash_bytes
+    assert abs(more - (weights[37] - weights[5])) < 0.1 * more  # biases are added up; the code differs a little
+    assert 4 * 32 < large.ram_bytes - small.ram_bytes < 4 * 32 * 10
+    assert 5 * small.instructions < large.instructions < 50 * small.instructions

@@ -1,0 +1,105 @@
+"""Exported originals, kept between runs: the second recipe for a model does not export the same original again.
+
+An entry is the part of a run's journal that the export finished, and its files. Its key is everything that they follow
+from: fingerprints of weights, code, inputs and versions, the conditions of the run, the export's options and seed, and
+the state of the random generators before it. So a run that takes it ends with the bytes of one that does not. The
+metric is not kept: what `evaluate` reads cannot be known for certain, and a wrong original would make every drop wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from compressor.files import cache_folder, sha256
+from compressor.files.staged import remove_all
+from compressor.pipeline.fingerprints import digest
+from compressor.task.random_state import random_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+
+    from compressor.pipeline.journal import Journal
+    from compressor.report import Conditions
+
+MOST_ENTRIES: Final = 20
+"""The one that was used longest ago goes first."""
+MOST_BYTES: Final = 1 << 29
+"""Of an entry; larger files are exported again."""
+_PART: Final = "part.safetensors"
+
+
+@dataclass(frozen=True)
+class KeptOriginals:
+    """The exported originals of one model under the conditions of one run."""
+
+    conditions: Conditions
+    seed: int
+    device: torch.device
+
+    def entry(self, *facts: str) -> Path:
+        """The folder of the export that these facts describe, before anything of it is drawn at random."""
+        tensors, others = random_state(self.device)
+        drawn = [sorted((name, value.tolist()) for name, value in tensors.items()), others]
+        given = self.conditions.model_dump(mode="json")
+        return cache_folder() / "originals" / digest(given, _code_elsewhere(), self.seed, drawn, facts)
+
+    def take(self, entry: Path, name: str, journal: Journal) -> bool:
+        """Put a kept export into a journal under its name; whether there was one that is whole."""
+        if journal.has(name) or not journal.adopt(name, entry / _PART):
+            return False
+        os.utime(entry)
+        return True
+
+    def keep(self, entry: Path, name: str, journal: Journal, files: Iterable[Path]) -> None:
+        """Keep an export that a journal holds under its name; that it cannot be kept is no matter."""
+        own = [*files]
+        try:
+            if entry.exists() or sum(path.stat().st_size for path in own) > MOST_BYTES:
+                return
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            made = Path(tempfile.mkdtemp(prefix=".", dir=entry.parent))
+            try:
+                for path in own:
+                    shutil.copyfile(path, made / path.name)
+                shutil.copyfile(journal.file_of(name), made / _PART)
+                made.rename(entry)
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
+            _forget_oldest(entry.parent)
+        except OSError:
+            return
+
+
+def _forget_oldest(folder: Path) -> None:
+    entries = sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: path.stat().st_mtime)
+    for path in entries[:-MOST_ENTRIES]:
+        remove_all(path)
+
+
+def _code_elsewhere() -> list[list[str]]:
+    """Code outside of the task's folder: that of this tool, what is installed, and loaded files of the user's."""
+    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    standard = Path(sysconfig.get_path("stdlib")).resolve()
+    tool = [Path(__file__).resolve().parents[1], Path(__file__).resolve().parents[2] / "exporters"]
+    found = [[path.name] for folder in installed for path in folder.glob("*.dist-info")]
+    for folder in tool:
+        for path in folder.rglob("*.py"):
+            stat = path.stat()
+            found.append([str(path), f"{stat.st_size} {stat.st_mtime_ns}"])
+    for module in list(sys.modules.values()):
+        name = getattr(module, "__file__", None)
+        path = Path(name).resolve() if isinstance(name, str) else None
+        if path is None or any(path.is_relative_to(folder) for folder in (*installed, standard, *tool)):
+            continue
+        if path.is_file():
+            found.append([str(path), sha256(path)])
+    return sorted(found)
