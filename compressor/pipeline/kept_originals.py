@@ -97,9 +97,9 @@ def _code_elsewhere() -> list[list[str]]:
             found.append([str(path), f"{stat.st_size} {stat.st_mtime_ns}"])
     for module in list(sys.modules.values()):
         name = getattr(module, "__file__", None)
-        path = Path(name).resolve() if isinstance(name, str) else None
-        if path is None or any(path.is_relative_to(folder) for folder in (*installed, standard, *tool)):
+        file = Path(name).resolve() if isinstance(name, str) else None
+        if file is None or any(file.is_relative_to(folder) for folder in (*installed, standard, *tool)):
             continue
-        if path.is_file():
-            found.append([str(path), sha256(path)])
+        if file.is_file():
+            found.append([str(file), sha256(file)])
     return sorted(found)

@@ -133,7 +133,7 @@ def _study() -> Path:
         trial = store.begin(space, point, 0, "seed")
         if outcome is not None and trial is not None:
             store.finish(trial, outcome)
-    store.note("decided", {"units": True})
+    store.note("decided", {"numbers": {"map of units": 1, "batches": 50}})
     store.note("original", {"bytes": 1000, "weight_bytes": 900, "latency_ms": None, "seconds": 1.0})
     store.note("fingerprints", {"code": {}, "model": "0", "samples": "0", "data": {}, "versions": {}})
     store.note("goals", {"key": GOALS.key()})
