@@ -52,9 +52,9 @@ Made by `python benchmarks/model_kinds.py`: small models with random weights, ev
 silent. *file right*: the ONNX file of the smaller model agrees with it at sizes that the export did not see, *rounded*
 with int8 weights too. *streamed*: there is a step file as well, looked at for models that see no later step. `no` is a
 refusal with a reason, listed below; `-` was not tried.
-Rows are kept between runs (`--resume`): most of those of text were made before units took whole heads of attention and
-normalisations of a model's own code were followed, and have fewer parameters now; those of BERT and RoBERTa, Mamba,
-RWKV and the classes of `torchaudio` are new.
+Rows are kept between runs (`--resume`). On 29 November 2026 these were made anew: of text those from BERT to Phi, the
+styles, `rrelu`, `median`, the masked row and autocast. Mamba, RWKV and the classes of `torchaudio` are a day older, the
+others older still: later text models (Phi 3 to Marian) have fewer parameters now, since whole heads of attention go.
 """
 
 
