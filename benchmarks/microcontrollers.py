@@ -1,10 +1,11 @@
 """Models as C on emulated Cortex-M4 and M7: flash, RAM, instructions; writes docs/results/microcontrollers.md.
 
-    python benchmarks/microcontrollers.py [--battery soc_model_legacy.onnx]
+    python benchmarks/microcontrollers.py [--battery soc_model_legacy.onnx] [--onnx2c PATH]
 
 The battery model's weights are those of the file that is named: `soc_model_legacy.onnx` of the public repository
-aturevsk/SOC_model, of which you need a copy; without it the same layers are trained here to follow a filter. Needs
-gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm. Counts do not depend on how busy this machine is.
+aturevsk/SOC_model, of which you need a copy; without it the same layers are trained here to follow a filter. PATH is
+onnx2c's program (`benchmarks/onnx2c.py`). Needs gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm. Counts
+do not depend on how busy this machine is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import onnx2c  # noqa: E402
 from benchmarks.battery import BatteryTask, battery, errors, smaller  # noqa: E402
 from compressor.formats import EXPORTERS, Job  # noqa: E402
 from compressor.pipeline.run import run as run_recipe  # noqa: E402
@@ -62,9 +64,11 @@ boards what it gives on the machine that compared it with PyTorch.
 |---|---|---|---|---|---|---|
 {rows}
 
-A float product takes about 4.5 instructions on a Cortex-M4, two products of whole numbers about 5.5; weights of 4
-bits have to be unpacked and take more than floats. onnx2c is not in the table: its
-submodules were not at hand to build it.
+{products}
+
+## Beside onnx2c
+
+{onnx2c}
 
 ## The public battery model
 
@@ -112,28 +116,35 @@ def main() -> None:
     """Run all and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--battery", type=Path, help="the public model's soc_model_legacy.onnx")
-    weights = parser.parse_args().battery
+    parser.add_argument("--onnx2c", type=Path, help="onnx2c's program")
+    options = parser.parse_args()
+    weights = options.battery
     torch.manual_seed(0)
     models: dict[str, nn.Module] = {"wake word, GRU 40, 96, 96": Wake(), "beat tracker, conv, LSTM 2 x 150": Beat()}
-    rows = [row for name, model in models.items() for row in sizes(name, model.eval())]
+    found = [sizes(name, model.eval()) for name, model in models.items()]
+    rows = [row for some, _ in found for row in some]
     compiler, emulator = tools().describe()
     page = PAGE.format(
-        command=" --battery soc_model_legacy.onnx" if weights else "",
+        command=f"{' --battery soc_model_legacy.onnx' if weights else ''}{' --onnx2c PATH' if options.onnx2c else ''}",
         compiler=f"{compiler} {OPTIMISATION} and newlib",
         boards=f"{emulator}'s {' and '.join(board.machine for board in BOARDS.values())}",
         rows="\n".join(rows),
+        products=_products(found[0][1]),
+        onnx2c=onnx2c_section(options.onnx2c, weights),
         battery=battery_section(weights),
         vowels=vowels_section(),
     )
     (ROOT / "docs" / "results" / "microcontrollers.md").write_text(page, encoding="utf-8")
 
 
-def sizes(name: str, model: Any) -> list[str]:
-    """The rows of a model."""
+def sizes(name: str, model: Any) -> tuple[list[str], dict[str, int]]:
+    """The rows of a model, and form -> instructions of a step on a Cortex-M4."""
     half = prune(
         model, {}, [(torch.randn(2, 5, model.features),)], names=["rnn"], amount=Amount(ratio=0.5)
     ).model.eval()
-    rows, shared = [], {}
+    rows: list[str] = []
+    counts: dict[str, int] = {}
+    shared: dict[int, Any] = {}
     for form, options in FORMS.items():
         chosen = half if form.startswith("half") else model
         task = RandomTask({"x": TIMED}, {"y": TIMED}, normal(model.features), chosen)
@@ -145,8 +156,41 @@ def sizes(name: str, model: Any) -> list[str]:
         assert m4 is not None
         assert m7.agrees
         rows.append(f"| {name} | {form} | {_cells(m4)} | {m7.instructions:,} |")
+        counts[form] = m4.instructions
         print(rows[-1], flush=True)
-    return rows
+    return rows, counts
+
+
+def _products(counts: dict[str, int]) -> str:
+    """How many instructions a product takes in the wake word."""
+    products = sum(parameter.numel() for name, parameter in Wake().named_parameters() if "weight" in name)
+    told = ", ".join(f"{counts[form] / products:.1f} ({form})" for form in ("float", "int8", "int4"))
+    return (
+        f"The wake word's step has {products:,} products. Instructions for each, on a Cortex-M4 and with all that is "
+        f"not a product: {told}. Two products of whole numbers take one instruction, and 4 bits are unpacked by masks."
+    )
+
+
+def lstms(weights: Path | None) -> dict[str, tuple[nn.Module, Any]]:
+    """The models of floats that onnx2c takes, with their tasks."""
+    torch.manual_seed(0)
+    beat, model = Beat().eval(), battery(weights)
+    return {
+        "battery, LSTM 2 x 64": (model, BatteryTask(model)),
+        "beat tracker, conv, LSTM 2 x 150": (beat, RandomTask({"x": TIMED}, {"y": TIMED}, normal(beat.features), beat)),
+    }
+
+
+def onnx2c_section(program: Path | None, weights: Path | None) -> str:
+    """The table of `benchmarks/onnx2c.py`, and what is compared."""
+    if program is None:
+        return "Not measured: no program of onnx2c was named."
+    rows = onnx2c.table(program, lstms(weights))
+    return (
+        "Floats, whole sequences of ten positions (onnx2c has no GRU, and no steps that carry a state; it does not "
+        "take the public battery file as it is, but takes what our exporter writes of it), both compiled with the "
+        f"same flags for the Cortex-M4; both give there what PyTorch gives, to 1e-5.\n\n{rows}"
+    )
 
 
 def _job(model: nn.Module, task: Any, folder: Path, settings: dict[str, Any], shared: Any = None) -> Job[Any]:
