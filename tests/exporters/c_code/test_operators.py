@@ -336,7 +336,7 @@ def test_weights_in_8_bits_are_within_half_a_step_of_each_row(tmp_path):
 
 def test_an_operator_without_c_is_refused_by_its_name():
     node = helper.make_node("Det", ["x"], ["y"], name="/head/Det")
-    with pytest.raises(ExportError, match="Det `/head/Det` has no C"):
+    with pytest.raises(ExportError, match="Det `/head/Det` is not supported in C"):
         write(ir.from_proto(graph([node], [("x", [3, 3])], [("y", [])])), "net", None, rounding=None, facts=[])
 
 
