@@ -207,3 +207,10 @@ def replacement_with(state, readout):
     module = replacement(readout)
     module.load_state_dict(state)
     return module
+
+
+@pytest.mark.parametrize(("rows", "sums"), [(1, 1), (3, 2), (5, 5)])
+def test_every_sum_of_rows_starts_as_their_mean(rows, sums):
+    x = torch.randn(2, rows, 7, dtype=torch.float64)
+    mixed = RowMix(rows, sums, dtype=torch.float64)(x)
+    torch.testing.assert_close(mixed, x.mean(1).repeat(1, sums), atol=1e-12, rtol=1e-12)

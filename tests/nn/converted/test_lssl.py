@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from compressor.errors import UsageError
-from compressor.nn.converted.lssl import LsslLayer, set_rate_scale
+from compressor.nn.converted.lssl import _LONGEST_STEP, _SHORTEST, LsslLayer, set_rate_scale
 
 INPUT, OUTPUT, CHANNELS, UNITS, OSCILLATORS = 3, 5, 7, 11, 4
 TYPES = {torch.float64: 1e-11, torch.float32: 1e-5}
@@ -98,3 +99,14 @@ def test_the_start_is_finite():
     own.start(torch.randn(100, INPUT), torch.randn(8, INPUT), torch.Generator().manual_seed(0))
     assert all(bool(weight.isfinite().all()) for weight in own.parameters())
     assert bool(own(torch.randn(1, 300, INPUT, dtype=torch.float64)).isfinite().all())
+
+
+def test_steps_start_geometrically_and_oscillators_as_a_fourier_series():
+    own = LsslLayer(3, 5, projection=7, hidden=11, oscillators=4, dtype=torch.float64)
+    steps = own.log_step.exp().tolist()
+    assert (steps[0], steps[-1]) == (pytest.approx(_SHORTEST), pytest.approx(_LONGEST_STEP))
+    ratios = [after / before for before, after in itertools.pairwise(steps)]
+    assert ratios == pytest.approx([ratios[0]] * 6, rel=1e-5)
+    torch.testing.assert_close(own.log_decay.exp(), torch.full((7, 4), 0.5, dtype=torch.float64))
+    wanted = torch.pi * torch.arange(4, dtype=torch.float64).repeat(7, 1)
+    torch.testing.assert_close(own.frequency.detach(), wanted, atol=1e-6, rtol=1e-6)
