@@ -1,6 +1,7 @@
 """Products of rounded weights, and of inputs that become whole numbers, against what the numbers stand for."""
 
 import json
+import shutil
 import subprocess
 
 import numpy as np
@@ -13,6 +14,7 @@ from compressor.runtimes.microcontroller.program import Call, Code
 from compressor.runtimes.microcontroller.running import run
 from exporters.c_code.files import write
 from exporters.c_code.inner_products import BLOCK
+from exporters.c_code.kernels import KERNELS
 from exporters.c_code.product_kernels import PRODUCTS, held, row_bytes, rows_function
 from exporters.c_code.rounding import Rounding, packed, unpacked
 from exporters.quantization.rounding import rows_to_nearest
@@ -113,6 +115,17 @@ def test_no_length_of_a_row_makes_a_compiler_suspicious(bits, activations, level
         (tmp_path / "net.h").write_text(written.header)
         (tmp_path / "net.c").write_text(written.code)
         subprocess.run([CC, *STRICT, level, "-c", "net.c"], cwd=tmp_path, check=True)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_every_function_compiles_as_cpp_too(tmp_path):
+    used = "".join(f"    (void)k_{name};\n" for name in KERNELS if f" k_{name}(" in KERNELS[name])
+    text = "".join(f"#include <{name}.h>\n" for name in ("math", "stddef", "stdint", "string"))
+    (tmp_path / "all.cpp").write_text(
+        f"{text}{''.join(KERNELS.values())}\nint main(void)\n{{\n{used}    return 0;\n}}\n"
+    )
+    flags = [flag for flag in STRICT if flag.startswith("-W") and "prototypes" not in flag and "bad-" not in flag]
+    subprocess.run(["g++", "-std=c++17", *flags, "-c", "all.cpp"], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize("columns", [1, 2, 7, 32, 37, 64, 73])
