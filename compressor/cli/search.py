@@ -25,6 +25,13 @@ def search(
     max_latency: Annotated[
         str | None, typer.Option("--max-latency", metavar="TIME", help="Largest latency of a call, such as 5ms.")
     ] = None,
+    max_flash: Annotated[
+        str | None,
+        typer.Option("--max-flash", metavar="SIZE", help="Largest program on a board, of `format: c` with a target."),
+    ] = None,
+    max_ram: Annotated[
+        str | None, typer.Option("--max-ram", metavar="SIZE", help="Most RAM that it takes there.")
+    ] = None,
     minimize: Annotated[
         Literal["bytes", "latency", "drop"] | None,
         typer.Option("--minimize", help="What is minimised within the goals. [default: bytes]", show_default=False),
@@ -99,6 +106,8 @@ def search(
         ("--max-bytes", "max_bytes", max_bytes),
         ("--max-drop", "max_drop", max_drop),
         ("--max-latency", "max_latency", max_latency),
+        ("--max-flash", "max_flash", max_flash),
+        ("--max-ram", "max_ram", max_ram),
         ("--minimize", "minimize", minimize),
         ("--time", "time", time),
         ("--hours", "time", None if hours is None else f"{hours}h"),

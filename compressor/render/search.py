@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from compressor.report import Drop, GoalCost, SearchPoint, SearchReport
 
 _RUNGS = ("without training", "short training", "in full")
+_LEAST = {
+    "drop": "smallest loss",
+    "bytes": "smallest file",
+    "latency": "lowest latency",
+    "flash": "least flash",
+    "ram": "least RAM",
+}
 _LOST_SHOWN = 30
 """Most points whose fate a report tells; `report.json` has all."""
 
@@ -100,6 +107,8 @@ def _frontier(report: SearchReport) -> Iterator[Block]:
             "95 % interval",
             "loss on unseen data",
             "latency",
+            "flash",
+            "RAM",
             "parameters",
             "precision",
             "steps",
@@ -119,6 +128,8 @@ def _row(point: SearchPoint) -> tuple[str, ...]:
         interval,
         "" if point.unseen is None else f"{point.unseen.value:.4f}",
         "" if point.latency_ms is None else form.milliseconds(point.latency_ms),
+        "" if point.flash_bytes is None else form.count(point.flash_bytes),
+        "" if point.ram_bytes is None else form.count(point.ram_bytes),
         "" if point.parameters is None else form.count(point.parameters),
         point.precision or "",
         "; ".join(map(step_words, point.steps)),
@@ -157,17 +168,17 @@ def _cost(report: SearchReport, cost: GoalCost) -> str:
     within = f"with {' and '.join(others)}" if others else "of all points"
     if cost.reached is None:
         return f"max_{cost.name} {goal}: no point meets the other goals, so this is not what stands in the way"
-    least = {"drop": "smallest loss", "bytes": "smallest file", "latency": "lowest latency"}[cost.name]
+    least = _LEAST[cost.name]
     reached = _amount(cost.name, cost.reached)
     return f"max_{cost.name} {goal}: {within} the {least} found is {reached} (point {cost.number})"
 
 
 def _words(name: str) -> str:
-    return {"drop": "a loss", "bytes": "a file", "latency": "a latency"}[name]
+    return {"drop": "a loss", "bytes": "a file", "latency": "a latency", "flash": "flash", "ram": "RAM"}[name]
 
 
 def _amount(name: str, value: float) -> str:
-    if name == "bytes":
+    if name in ("bytes", "flash", "ram"):
         return form.decimal_size(value)
     return form.milliseconds(value) if name == "latency" else f"{value:.4g}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,7 @@ from compressor.report.fact import Fact
 from compressor.report.scores import Drop, Score
 
 _Bytes = Annotated[int, Field(ge=0, lt=1 << 60)]
+_Goal = Literal["drop", "bytes", "latency", "flash", "ram"]
 
 
 class SearchPoint(Fact):
@@ -30,6 +31,9 @@ class SearchPoint(Fact):
     bytes: _Bytes | None = None
     """Of the file; computed below rung 2."""
     latency_ms: float | None = None
+    flash_bytes: _Bytes | None = None
+    """On an emulated board, if the file is exported for one."""
+    ram_bytes: _Bytes | None = None
     parameters: int | None = None
     unseen: Drop | None = None
     """By `evaluate`, if the search looked at `validate`."""
@@ -51,12 +55,17 @@ class SearchPoint(Fact):
 class GoalCost(Fact):
     """What one goal costs: the best that is possible in it while all other goals are met."""
 
-    name: Literal["drop", "bytes", "latency"]
+    name: _Goal
     goal: float
     reached: float | None
     """The best value among the points that meet all other goals; None if none does."""
     number: int | None = None
     """The point that reaches it."""
+
+    @staticmethod
+    def names() -> tuple[_Goal, ...]:
+        """Of the goals, in the order in which they are told."""
+        return get_args(_Goal)
 
 
 class SearchReport(Document):

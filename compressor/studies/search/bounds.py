@@ -22,20 +22,21 @@ _FASTER: Final = 0.5
 """Of the time of the fastest call of the smallest model: a goal below is out of reach on a busy machine too."""
 
 
-def refuse_needless(goals: Goals, size: int, milliseconds: float | None) -> None:
+def refuse_needless(goals: Goals, size: int, milliseconds: float | None, *, fits: bool = True) -> None:
     """Refuse to search for the smallest loss within goals that the original meets: nothing loses less.
 
     Args:
         goals: What is asked for.
         size: Bytes of the original's file.
         milliseconds: Of a call of it, if that counts.
+        fits: Whether it meets the goals of a board.
 
     Raises:
         UsageError: The original is the answer.
     """
     small = goals.max_bytes is None or size <= goals.max_bytes
     fast = goals.max_latency is None or (milliseconds is not None and milliseconds <= goals.max_latency)
-    if goals.objective == "drop" and small and fast:
+    if goals.objective == "drop" and small and fast and fits:
         took = "" if milliseconds is None else f" and takes {milliseconds:.3g} ms"
         raise UsageError(
             f"the original meets these goals: its file has {decimal_size(size)}{took}, and nothing loses less",

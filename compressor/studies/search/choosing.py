@@ -62,9 +62,9 @@ def best_known(view: View, goals: Goals) -> list[Estimate]:
 
 def costs(view: View, goals: Goals) -> tuple[GoalCost, ...]:
     """For each goal the best value in it among the points that meet all others."""
-    limits = {"drop": goals.max_drop, "bytes": goals.max_bytes, "latency": goals.max_latency}
-    found = []
-    for name, goal in limits.items():
+    found: list[GoalCost] = []
+    for name in GoalCost.names():
+        goal = getattr(goals, f"max_{name}")
         if goal is None:
             continue
         relaxed = goals.model_copy(update={f"max_{name}": None})

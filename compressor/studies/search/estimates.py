@@ -39,6 +39,9 @@ class Estimate:
     latency: float
     """In ms; 0 if it does not count."""
     failed: bool = False
+    flash: float = 0.0
+    """Bytes on a board; 0 without one."""
+    ram: float = 0.0
     hoped: float | None = None
     """The drop that decides whether the point goes on: halfway to the lower end of its interval, so that a small set of
     validation data does not turn good points away. None: the drop itself."""
@@ -57,6 +60,8 @@ class Estimate:
             "drop": (self.drop, goals.max_drop),
             "bytes": (self.bytes, goals.max_bytes),
             "latency": (self.latency, goals.max_latency),
+            "flash": (self.flash, goals.max_flash),
+            "ram": (self.ram, goals.max_ram),
         }
         return {
             name: (value - limit) / max(abs(limit), _MARGIN) if limit else value
@@ -93,10 +98,11 @@ def estimates(points: Sequence[Trail], goals: Goals, graphs: Graphs) -> list[Est
         latency = 0.0
         if goals.times_files:
             latency = outcome.latency_ms or graphs.latency(outcome.layers_ms or 0.0, trail.precision)
+        flash, ram = (0.0, 0.0) if graphs.board is None else graphs.board.taken(outcome, float(size))
         drop, hoped = factors[rung] * outcome.drop.value, None
         if rung != 2 and outcome.drop.interval is not None:
             hoped = factors[rung] * (outcome.drop.value + outcome.drop.interval.low) / 2
-        found.append(Estimate(trail.number, rung, drop, float(size), latency, hoped=hoped))
+        found.append(Estimate(trail.number, rung, drop, float(size), latency, flash=flash, ram=ram, hoped=hoped))
     return found
 
 

@@ -120,6 +120,8 @@ class Evaluator:
             bytes=written.bytes,
             weight_bytes=self._weight_bytes(state.model, point),
             latency_ms=written.latency_ms,
+            flash_bytes=written.flash_bytes,
+            ram_bytes=written.ram_bytes,
             layers_ms=self._layers(state),
             parameters=size.count(state.model)[0],
             unseen=None if written.unseen is None else self.subject.unseen_drop(written.unseen),

@@ -27,11 +27,22 @@ if TYPE_CHECKING:
     from compressor.methods.base import State
     from compressor.onnx_graphs.partition import Refusal
     from compressor.onnx_graphs.targets import Target
+    from compressor.report import Emulated
     from compressor.studies.search.subject import Subject
     from compressor.task.contract import Inputs, Task
 
 _SECONDS: Final = 5.0
 """Rough limit of timing a file."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What the files of a model take."""
+
+    bytes: int
+    flash_bytes: int | None = None
+    """On an emulated board; None without one."""
+    ram_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,14 @@ class Written:
     latency_ms: float | None
     refused: tuple[Refusal, ...] = ()
     """What the target does not take."""
+    flash_bytes: int | None = None
+    """On an emulated board, of all files; None without one."""
+    ram_bytes: int | None = None
+
+    @property
+    def taken(self) -> Taken:
+        """The sizes alone."""
+        return Taken(self.bytes, self.flash_bytes, self.ram_bytes)
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,15 @@ class _Files:
     tasks: list[Task]
     """One for each file, with the sizes that it fixes."""
     bytes: int
+    emulated: list[Emulated]
+    """What they take on a board, if they are exported for one."""
+
+    def taken(self) -> Taken:
+        """Their sizes, those on a board added up."""
+        if not self.emulated:
+            return Taken(self.bytes)
+        flash, ram = (sum(getattr(one, name) for one in self.emulated) for name in ("flash_bytes", "ram_bytes"))
+        return Taken(self.bytes, flash, ram)
 
 
 @contextmanager
@@ -65,14 +93,15 @@ def _exported(subject: Subject, state: State, options: ExportOptions) -> Iterato
     task = NarrowedStates(subject.task, state.structure)
     parts = tasks_of_files(task, copy.deepcopy(state.model).cpu().eval(), subject.task.submodules)
     with tempfile.TemporaryDirectory(prefix="compressor-search-") as folder:
-        paths, tasks, size = [], [], 0
+        paths, tasks, size, emulated = [], [], 0, []
         for module, part, own in parts:
             path = Path(folder) / options.file_name(stem_of(options.name, module))
             artifact = export(Job(part, own, path, options, seed=subject.seed, real=given(own, subject.real)))
             size += artifact.bytes
+            emulated += [artifact.emulated] if artifact.emulated else []
             paths.append(path)
             tasks.append(fixed(own, options.fixed_shapes))
-        yield _Files(paths, tasks, size)
+        yield _Files(paths, tasks, size, emulated)
 
 
 def write(
@@ -96,13 +125,14 @@ def write(
         unseen = measuring.evaluate(files.paths, files.tasks, seed=subject.seed)[0] if subject.validates else None
         milliseconds = _latency(files.paths, files.tasks, calls, subject.seed) if timed else None
         refused = () if target is None else refusals(files.paths, target)
-    return Written(files.bytes, examined, unseen, milliseconds, refused)
+        taken = files.taken()
+    return Written(taken.bytes, examined, unseen, milliseconds, refused, taken.flash_bytes, taken.ram_bytes)
 
 
-def size_of(subject: Subject, state: State, options: ExportOptions) -> int:
-    """Bytes of the files of a model, which are removed again; raises `ExportError` as `write`."""
+def taken_by(subject: Subject, state: State, options: ExportOptions) -> Taken:
+    """What the files of a model take, which are removed again; raises `ExportError` as `write`."""
     with _exported(subject, state, options) as files:
-        return files.bytes
+        return files.taken()
 
 
 def fastest_ms(subject: Subject, state: State, options: ExportOptions) -> float:

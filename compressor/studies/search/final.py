@@ -44,7 +44,13 @@ class Finals:
 
 def limits(goals: Goals) -> dict[str, float]:
     """The goals as limits of a recipe."""
-    named = {"metric_drop": goals.max_drop, "file_bytes": goals.max_bytes, "latency_ms": goals.max_latency}
+    named = {
+        "metric_drop": goals.max_drop,
+        "file_bytes": goals.max_bytes,
+        "latency_ms": goals.max_latency,
+        "flash_bytes": goals.max_flash,
+        "ram_bytes": goals.max_ram,
+    }
     return {name: value for name, value in named.items() if value is not None}
 
 

@@ -51,6 +51,12 @@ class Goals(BaseModel):
     max_latency: Milliseconds | None = None
     """Largest median latency of one call of the file, in milliseconds or with a unit: `5ms`, `800us`."""
 
+    max_flash: Bytes | None = None
+    """Largest program on a microcontroller, as the limit `flash_bytes` counts it; of `format: c` with `target`."""
+
+    max_ram: Bytes | None = None
+    """Most RAM that it takes there, as `ram_bytes`: struct, inputs, outputs and the deepest stack."""
+
     minimize: Objective | None = None
     """What is as small as possible among the files that meet all goals; by default bytes, or the drop if there is no
     `max_drop`."""
@@ -121,12 +127,23 @@ class Goals(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _boards_run_what_is_exported_for_them(self) -> Goals:
+        for name in ("max_flash", "max_ram"):
+            if getattr(self, name) is not None and not self.exports[0].emulates:
+                raise ValueError(
+                    f"`{name}` is measured on an emulated board: give `exports: [{{format: c, target: cortex-m4}}]`"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _something_is_asked_for(self) -> Goals:
-        if self.max_bytes is None and self.max_drop is None and self.max_latency is None:
+        sizes = (self.max_bytes, self.max_latency, self.max_flash, self.max_ram)
+        if self.max_drop is None and not any(sizes):
             raise ValueError(f"there is no goal; {_START}")
-        if self.objective == "drop" and self.max_bytes is None and self.max_latency is None:
+        if self.objective == "drop" and not any(sizes):
             raise ValueError(
-                "to minimize the drop without `max_bytes` or `max_latency` gives the original: it has none"
+                "to minimize the drop without `max_bytes` or `max_latency` (or `max_flash`, `max_ram`) gives the "
+                "original: it has none"
             )
         if self.objective != "drop" and self.max_drop is None:
             raise ValueError(

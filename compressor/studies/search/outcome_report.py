@@ -161,6 +161,8 @@ def _point(worker: Worker, view: View, trail: Trail, chosen: Final | None, *, on
         expected_drop=estimate.drop if known and estimate is not None else None,
         bytes=round(estimate.bytes) if known and estimate is not None else None,
         latency_ms=None if outcome is None else outcome.latency_ms,
+        flash_bytes=None if outcome is None else outcome.flash_bytes,
+        ram_bytes=None if outcome is None else outcome.ram_bytes,
         parameters=None if outcome is None else outcome.parameters,
         unseen=None if outcome is None else outcome.unseen,
         seconds=sum(record.outcome.seconds for record in trail.records if record.outcome),

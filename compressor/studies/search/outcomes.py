@@ -21,6 +21,10 @@ class Outcome(Fact):
     """Computed: what the weights take of a file."""
     latency_ms: float | None = None
     """Median of one call of the file; None in rungs without an export."""
+    flash_bytes: int | None = None
+    """Of the program on an emulated board; None without one."""
+    ram_bytes: int | None = None
+    """That it takes there."""
     layers_ms: float | None = None
     """What the layers of the model take, each alone, by the table of layer kinds and sizes."""
     parameters: int | None = None

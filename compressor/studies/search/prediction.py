@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from compressor.studies.search.on_board import OnBoard
     from compressor.studies.search.records import Record
 
 
@@ -22,12 +23,14 @@ class Graphs:
     """Bytes of the original's file beside its weights, in float32."""
     original_ms: float = 0.0
     """Milliseconds of the original's file beside its layers."""
+    board: OnBoard | None = None
+    """What the original takes on a board, if the file is for one."""
     seen: dict[str | None, list[int]] = field(default_factory=dict)
     times: dict[str | None, list[float]] = field(default_factory=dict)
 
     def with_files(self, records: list[Record]) -> Graphs:
         """The same, with what a study learned from the files that it has written."""
-        graphs = Graphs(self.original, self.original_ms)
+        graphs = Graphs(self.original, self.original_ms, None if self.board is None else self.board.with_files(records))
         for record in records:
             outcome = record.outcome
             if record.rung == 2 and outcome is not None and outcome.bytes and outcome.weight_bytes is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressor.errors import OutputError, UsageError
+from compressor.measure import size
 from compressor.pipeline import fingerprints
 from compressor.pipeline.environment import find_device
 from compressor.progress import Progress, Silent
@@ -16,6 +17,7 @@ from compressor.studies.search.bounds import refuse_impossible, refuse_needless
 from compressor.studies.search.building import build
 from compressor.studies.search.clock import Clock
 from compressor.studies.search.evaluation import Evaluator
+from compressor.studies.search.on_board import OnBoard, fits
 from compressor.studies.search.prediction import Graphs
 from compressor.studies.search.storage import Store
 from compressor.studies.search.stored import weight_bytes
@@ -77,9 +79,9 @@ def prepare(
     rest = 0.0
     if goals.times_files and known.latency_ms is not None:
         rest = max(0.0, known.latency_ms - evaluator.table.of_model(subject.model, subject.task))
-    graphs = Graphs(known.bytes - known.weight_bytes, rest)
+    graphs = Graphs(known.bytes - known.weight_bytes, rest, board=OnBoard.of(known))
     if facts.goals is None:
-        refuse_needless(goals, known.bytes, known.latency_ms)
+        refuse_needless(goals, known.bytes, known.latency_ms, fits=fits(goals, known))
         refuse_impossible(evaluator, graphs.original)
         store.note("decided", decided.model_dump(mode="json"))
         store.note("original", known.model_dump(mode="json"))
@@ -102,14 +104,17 @@ def _original(goals: Goals, subject: Subject) -> OriginalFile:
     with torch.random.fork_rng():
         if goals.times_files:
             written = files.write(subject, subject.state(), options, timed=True)
-            size, milliseconds = written.bytes, written.latency_ms
+            taken, milliseconds = written.taken, written.latency_ms
         else:
-            size = files.size_of(subject, subject.state(), options)
+            taken = files.taken_by(subject, subject.state(), options)
     evaluated = 0.0 if goals.times_files else subject.seconds * (2 if subject.validates else 1)
     return OriginalFile(
-        bytes=size,
+        bytes=taken.bytes,
         weight_bytes=weight_bytes(subject.model, {}, "float32"),
         latency_ms=milliseconds,
+        flash_bytes=taken.flash_bytes,
+        ram_bytes=taken.ram_bytes,
+        parameters=size.count(subject.model)[0],
         seconds=max(0.0, subject.now() - started + evaluated),
     )
 

@@ -25,6 +25,9 @@ class OriginalFile(Fact):
     weight_bytes: _Size
     """Computed: what the weights take of it."""
     latency_ms: _Time | None
+    flash_bytes: _Size | None = None
+    ram_bytes: _Size | None = None
+    parameters: _Size | None = None
     seconds: _Time
     """That writing and measuring it took."""
 

@@ -53,6 +53,8 @@ def _misses(estimate: Estimate, goals: Goals) -> str:
                 "drop": f"loses {estimate.drop:.4f}",
                 "bytes": f"has {decimal_size(estimate.bytes)}",
                 "latency": f"takes {estimate.latency:.3g} ms",
+                "flash": f"takes {decimal_size(estimate.flash)} of flash",
+                "ram": f"takes {decimal_size(estimate.ram)} of RAM",
             }
             parts.append(reached[name])
     return " and ".join(parts)

@@ -47,6 +47,8 @@ def test_bytes_are_minimised_within_a_drop_and_the_drop_within_bytes():
         ({"max_drop": "0.01", "minimize": "drop"}, "gives the original"),
         ({"max_bytes": "7KB", "minimize": "bytes"}, "without `max_drop`"),
         ({"max_drop": "0.01", "use": ["retrain"]}, "makes nothing smaller"),
+        ({"max_drop": "0.01", "max_flash": "16KiB"}, "`max_flash` is measured on an emulated board"),
+        ({"max_ram": "2KiB"}, "`max_ram` is measured on an emulated board"),
         ({"max_drop": "0.01", "allow": ["aren"]}, "use `aaren` or `lama=MODULE`"),
         ({"max_drop": "0.01", "allow": ["lama"]}, "write `lama=MODULE`"),
     ],
