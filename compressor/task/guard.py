@@ -247,11 +247,25 @@ class GuardedTask(TaskView):
         except CompressorError:
             raise
         except (Exception, SystemExit) as error:
+            if isinstance(error, NotImplementedError) and _raised_in(error) == function:
+                raise TaskError(
+                    f"{self.name} has no `{function}`{f': {error}' if str(error) else ''}",
+                    hint=f"define `{function}`, or leave out the step that needs it",
+                    place=place_in(self.file, error.__traceback__),
+                ) from error
             raise TaskError(
                 f"`{function}` of {self.name} raised {type(error).__name__}: {error}",
                 hint="fix the task file; `compressor inspect --task FILE` tries it without compressing",
                 place=place_in(self.file, error.__traceback__),
             ) from error
+
+
+def _raised_in(error: BaseException) -> str:
+    """The name of the function whose own line raised an error."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return "" if last is None else last.tb_frame.f_code.co_name
 
 
 def place_of(file: str, frame: FrameType | None) -> Place:

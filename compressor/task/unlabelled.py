@@ -57,7 +57,9 @@ class UnlabelledTask(Task):
 
     def loss(self, outputs: Any, target: Any) -> Tensor:
         """There are no labels."""
-        raise NotImplementedError("this task has no labels: retrain with `distill: true` and `distill_weight: 1`")
+        raise NotImplementedError(
+            "there are no labels; `retrain` with `distill: true` and `distill_weight: 1` needs none"
+        )
 
     def evaluate(self, forward: Forward, limit: int | None = None) -> Tensor:
         """The fidelity (N,) of each sample of `held_out`; with a `limit`, of the first batches with as many."""

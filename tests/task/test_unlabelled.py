@@ -52,8 +52,9 @@ def test_inputs_to_learn_from_are_the_same_for_the_same_generator():
 def test_it_says_that_there_are_no_labels():
     task = GuardedTask(TimeFirst(), "task.py")
     assert "No labels were used" in task.remark
-    with pytest.raises(TaskError, match="this task has no labels"):
+    with pytest.raises(TaskError, match="TimeFirst has no `loss`: there are no labels; `retrain` with") as caught:
         task.loss(torch.zeros(1), None)
+    assert caught.value.hint == "define `loss`, or leave out the step that needs it"
 
 
 def test_a_model_without_samples_in_its_outputs_needs_a_metric_of_its_own():

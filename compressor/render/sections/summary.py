@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from compressor.render.blocks import Block
-    from compressor.report import Artifact, Measurement, Quantization, Report, Score, SpeedUp
+    from compressor.report import Artifact, Emulated, Measurement, Quantization, Report, Score, SpeedUp
 
 _ONE_MODEL: Final = 1e-3
 """Relative error up to which two rounded files count as one model."""
@@ -87,6 +87,7 @@ def _about(before: Measurement, after: Measurement, speedup: SpeedUp | None) -> 
     yield _parity(after.artifact)
     files = [file for file in (after.artifact, after.artifact.step) if file is not None]
     yield from (said for file in files if (said := rounding.statement(file)) is not None)
+    yield from _on_board(before.artifact.emulated, after.artifact.emulated)
     yield from _step_file(before, after)
     if after.sparsity >= before.sparsity + _NOTICEABLE_ZEROS:
         yield _zeros(before, after)
@@ -169,6 +170,20 @@ def _parity(artifact: Artifact) -> Statement:
     furthest = form.error(max(point.error for point in artifact.quantization.deviation))
     text = f"Before rounding, the file {agrees}; the rounded file is at most {furthest} (relative, norm) away from it."
     return Statement("good", text)
+
+
+def _on_board(before: Emulated | None, after: Emulated | None) -> Iterator[Statement]:
+    if after is None:
+        return
+    was = before.model_dump() if before is not None else {}
+
+    def taken(name: str, what: str) -> str:
+        beside = f" ({form.count(was[name])} before)" if was else ""
+        return f"{form.count(getattr(after, name))} {what}{beside}"
+
+    flash, ram = taken("flash_bytes", "B of flash"), taken("ram_bytes", "B of RAM")
+    instructions = taken("instructions", "instructions a call")
+    yield Statement("plain", f"On an emulated {after.cpu} the whole program takes {flash}, {ram} and {instructions}.")
 
 
 def _step_file(before: Measurement, after: Measurement) -> Iterator[Statement]:

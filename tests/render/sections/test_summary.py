@@ -2,7 +2,7 @@ import pytest
 
 from compressor.render.changes import tone_of_speed
 from compressor.render.sections.summary import statements
-from compressor.report import Drop, Interval, ParityPoint, SpeedUp
+from compressor.report import Drop, Emulated, Interval, ParityPoint, SpeedUp
 from tests.render.sections.test_rounding import rounded
 from tests.render.views import changed, said
 
@@ -107,3 +107,25 @@ def test_integers_that_make_a_file_slower_are_told_with_what_to_do(report):
     assert "Integers do not pay for this model: `rounding: {quantize_for: anywhere}`" in text
     assert "Integers do not pay" not in said(report.model_copy(update={"speedups": (slower,)}))
     assert "Integers do not pay" not in said(rounded(report))
+
+
+def test_what_a_microcontroller_has_to_hold_is_told_beside_the_original(report):
+    before = Emulated(
+        cpu="cortex-m4", board="mps2-an386", compiler="gcc 12 -O2", flash_bytes=17608, ram_bytes=1364, stack_bytes=172,
+        instructions=24319, calls=8, max_absolute=3e-8, atol=1e-5,
+    )  # fmt: skip
+    after = before.model_copy(update={"flash_bytes": 7204, "ram_bytes": 1452, "instructions": 23809})
+
+    def on(measurement, board):
+        return measurement.model_copy(update={"artifact": measurement.artifact.model_copy(update={"emulated": board})})
+
+    both = {"original": on(report.original, before), "compressed": (on(report.compressed[0], after),)}
+    assert (
+        "On an emulated cortex-m4 the whole program takes 7,204 B of flash (17,608 before), 1,452 B of RAM "
+        "(1,364 before) and 23,809 instructions a call (24,319 before)."
+    ) in said(report.model_copy(update=both))
+    alone = {"compressed": (on(report.compressed[0], after),)}
+    assert "takes 7,204 B of flash, 1,452 B of RAM and 23,809 instructions a call." in said(
+        report.model_copy(update=alone)
+    )
+    assert "emulated" not in said(report.model_copy(update={"original": both["original"]}))
