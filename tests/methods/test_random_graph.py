@@ -218,7 +218,7 @@ class User(nn.Module):
         (lambda rnn, x: rnn(x)[1] or x, "their truth"),
         (lambda rnn, x: rnn(x)[1].shape, "their `shape`"),
         (lambda rnn, x: torch.cat([x, rnn(x)[1]]), "them in `cat`"),
-        (lambda rnn, x: rnn(x)[1] + 1, "raises TypeError"),
+        (lambda rnn, x: rnn(x)[1] + 1, "them in `add`"),
         (lambda rnn, x: rnn(x), "the model gives out its last states"),
         (lambda rnn, x: rnn(x, (torch.zeros(1, len(x), 7),) * 2), "the model gives the layer an initial state"),
         (lambda rnn, x: rnn(pack_sequence(list(x))), "the model gives the layer a packed sequence"),
