@@ -15,7 +15,8 @@ TIMED: Final = frozenset(
     {
         "command",
         "created",
-        "latency",
+        "created",
+        "evaluation_seconds",
         "latency_ms",
         "milliseconds",
         "limits",
