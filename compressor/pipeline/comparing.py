@@ -15,8 +15,8 @@ TIMED: Final = frozenset(
     {
         "command",
         "created",
-        "created",
         "evaluation_seconds",
+        "latency",
         "latency_ms",
         "milliseconds",
         "limits",
