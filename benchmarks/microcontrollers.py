@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import onnx2c  # noqa: E402
 from benchmarks.battery import BatteryTask, battery, errors, smaller  # noqa: E402
+from benchmarks.board_models import TIMED, Beat, Wake, lstms  # noqa: E402
 from compressor.formats import EXPORTERS, Job  # noqa: E402
 from compressor.pipeline.run import run as run_recipe  # noqa: E402
 from compressor.recipe.loading import load as load_recipe  # noqa: E402
@@ -41,7 +42,6 @@ from compressor.testing import RandomTask, normal  # noqa: E402
 if TYPE_CHECKING:
     from compressor.report import Emulated
 
-TIMED = {0: "batch", 1: "time"}
 FORMS: dict[str, dict[str, Any]] = {
     "float": {},
     "int8": {"precision": "int8", "activations": "int16", "quantized_error": 0.9},
@@ -78,38 +78,6 @@ boards what it gives on the machine that compared it with PyTorch.
 
 {vowels}
 """
-
-
-class Wake(nn.Module):
-    """A wake word: two GRU layers of 96 units on 40 features."""
-
-    features = 40
-
-    def __init__(self) -> None:
-        """Random weights."""
-        super().__init__()
-        self.rnn, self.head = nn.GRU(40, 96, 2, batch_first=True), nn.Linear(96, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, 40) -> (B, T, 3)."""
-        return self.head(self.rnn(x)[0])
-
-
-class Beat(nn.Module):
-    """A beat tracker: in each frame a convolution along 136 bands, then two LSTM layers of 150 units."""
-
-    features = 136
-
-    def __init__(self) -> None:
-        """Random weights."""
-        super().__init__()
-        self.conv, self.dense = nn.Conv1d(1, 2, 10, stride=2), nn.Linear(2 * 64, 150)
-        self.rnn, self.head = nn.LSTM(150, 150, 2, batch_first=True), nn.Linear(150, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, 136) -> (B, T, 3)."""
-        bands = self.conv(x.flatten(0, 1).unsqueeze(1)).relu().flatten(1)
-        return self.head(self.rnn(self.dense(bands).unflatten(0, x.shape[:2]))[0])
 
 
 def main() -> None:
@@ -169,16 +137,6 @@ def _products(counts: dict[str, int]) -> str:
         f"The wake word's step has {products:,} products. Instructions for each, on a Cortex-M4 and with all that is "
         f"not a product: {told}. Two products of whole numbers take one instruction, and 4 bits are unpacked by masks."
     )
-
-
-def lstms(weights: Path | None) -> dict[str, tuple[nn.Module, Any]]:
-    """The models of floats that onnx2c takes, with their tasks."""
-    torch.manual_seed(0)
-    beat, model = Beat().eval(), battery(weights)
-    return {
-        "battery, LSTM 2 x 64": (model, BatteryTask(model)),
-        "beat tracker, conv, LSTM 2 x 150": (beat, RandomTask({"x": TIMED}, {"y": TIMED}, normal(beat.features), beat)),
-    }
 
 
 def onnx2c_section(program: Path | None, weights: Path | None) -> str:

@@ -23,6 +23,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.board_models import lstms  # noqa: E402
 from compressor.formats import EXPORTERS, Job  # noqa: E402
 from compressor.runtimes.microcontroller.boards import BOARDS, tools  # noqa: E402
 from compressor.runtimes.microcontroller.program import Array, Call, Code  # noqa: E402
@@ -118,8 +119,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--onnx2c", type=Path, required=True)
     parser.add_argument("--battery", type=Path, help="the public model's soc_model_legacy.onnx")
     options = parser.parse_args(arguments)
-    from benchmarks.microcontrollers import lstms
-
     table(options.onnx2c, lstms(options.battery))
 
 

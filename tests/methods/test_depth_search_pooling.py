@@ -107,9 +107,12 @@ def test_files_and_checkpoints_hold_it(kind, tmp_path):
 
 def test_c_has_it_too(tmp_path):
     model = _apply(_model("residual")).state.model
-    kinds, write = EXPORTERS["c"].load()
+    options = EXPORTERS["c"].options.model_validate({"form": "sequence", "length": 5})
     task = RandomTask(SEQUENCES, {"y": {0: "batch"}}, normal(CHANNELS), max_length=9)
-    write(Job(model, task, tmp_path / "model.c", kinds(format="c", form="sequence", length=5)))
+    artifact = EXPORTERS["c"].export(Job(model, task, tmp_path / options.file_name(), options))
+    assert artifact.parity.passed
+    assert {point.length for point in artifact.parity.points} == {5}
+    assert artifact.parity.largest_error < 1e-5
 
 
 @pytest.mark.parametrize("way", ["outer residual", "norms"])

@@ -222,7 +222,11 @@ def test_replacing_a_layer_twice_is_refused_before_work_begins(first):
     ],
 )
 def test_orders_that_work_are_not_refused(model, steps):
-    refuse_order([STEPS[step] for step in steps], fresh(model), Task())
+    chosen, start, task = [STEPS[step] for step in steps], fresh(model), Task()
+    before = dict(start.named_modules())
+    refuse_order(chosen, start, task)
+    assert dict(start.named_modules()) == before
+    assert any(step.replaces(start, task) for step in chosen)  # or there would be nothing to refuse
 
 
 def test_the_order_that_works_is_named():

@@ -114,7 +114,7 @@ def test_no_length_of_a_row_makes_a_compiler_suspicious(bits, activations, level
         written = write(ir.from_proto(product(1, length, 3)[0]), "net", None, rounding=rounding, facts=[])
         (tmp_path / "net.h").write_text(written.header)
         (tmp_path / "net.c").write_text(written.code)
-        subprocess.run([CC, *STRICT, level, "-c", "net.c"], cwd=tmp_path, check=True)
+        assert said([CC, *STRICT, level, "-c", "net.c"], tmp_path) == "", length
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
@@ -125,7 +125,15 @@ def test_every_function_compiles_as_cpp_too(tmp_path):
         f"{text}{''.join(KERNELS.values())}\nint main(void)\n{{\n{used}    return 0;\n}}\n"
     )
     flags = [flag for flag in STRICT if flag.startswith("-W") and "prototypes" not in flag and "bad-" not in flag]
-    subprocess.run(["g++", "-std=c++17", *flags, "-c", "all.cpp"], cwd=tmp_path, check=True)
+    assert {"-Wall", "-Wextra", "-Werror"} <= {*flags}
+    assert [name for name in KERNELS if f"k_{name};" not in used] == ["acle"]  # an include
+    assert said(["g++", "-std=c++17", *flags, "-c", "all.cpp"], tmp_path) == ""
+
+
+def said(command, folder):
+    """What a compiler says, which is nothing if all is well, and that it did not fail in silence."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr + (f"exit code {done.returncode}" if done.returncode else "")
 
 
 @pytest.mark.parametrize("columns", [1, 2, 7, 32, 37, 64, 73])
