@@ -25,7 +25,7 @@ from compressor.recipe.overrides import SET
 from compressor.recipe.words import Schema, alternatives, expected, found
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
@@ -143,18 +143,34 @@ def _flow(value: Any) -> str:
 def _no_word(path: Path, document: Document) -> RecipeError:
     word, choices = LISTS[str(path[0])]
     message = f"{owner_of(path, document)} has no `{word}`"
-    return RecipeError(message, place=place_of(document, path), hint=f"{word}s: {_names(choices())}")
+    return RecipeError(message, place=place_of(document, path), hint=_as_key(path, document) or _listing(word, choices))
+
+
+def _as_key(path: Path, document: Document) -> str | None:
+    """How an entry is written whose word was taken for a key, as other tools do: `tie_layers: {groups: 2}`."""
+    word, choices = LISTS[str(path[0])]
+    entry = value_at(path, document.value)
+    for name, options in entry.items():
+        if name in choices():
+            inside = options if isinstance(options, dict) else {}
+            beside = {key: value for key, value in entry.items() if key != name}
+            return f"write `- {_flow({word: name, **inside, **beside})}`"
+    return None
 
 
 def _unknown_word(path: Path, document: Document) -> RecipeError:
     word, choices = LISTS[str(path[0])]
     value = value_at(path, document.value)[word]
     place = document.values.get((*path, word))
-    listing = f"{word}s: {_names(choices())}"
+    listing = _listing(word, choices)
     if not isinstance(value, str):
         return RecipeError(f"`{word}` is {found(value)}, expected a name", place=place, hint=listing)
     message = f"unknown {word} `{value}`"
     return RecipeError(message, place=place, hint=_did_you_mean(value, choices()) or listing)
+
+
+def _listing(word: str, choices: Callable[[], Iterable[str]]) -> str:
+    return f"{word}s: {_names(choices())}"
 
 
 def _not_an_entry(path: Path, document: Document) -> RecipeError:

@@ -17,6 +17,19 @@ print("LOADED", *sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
 
+def loaded_by(script, *arguments):
+    """The packages that a script has loaded at its end in a process of its own, which has to end well."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.rpartition("LOADED")[2].split()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -36,27 +49,13 @@ print("LOADED", *sorted({name.partition(".")[0] for name in sys.modules}))
     ids=" ".join,
 )
 def test_nothing_heavy_is_imported_for(arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    loaded = done.stdout.rpartition("LOADED")[2].split()
+    loaded = loaded_by(SCRIPT, *arguments)
     assert "compressor" in loaded
     assert [name for name in HEAVY if name in loaded] == []
 
 
 def test_help_needs_neither_pydantic_nor_rich():
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, "--help"],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert not {"pydantic", "rich", "yaml"} & set(done.stdout.rpartition("LOADED")[2].split())
+    assert not {"pydantic", "rich", "yaml"} & set(loaded_by(SCRIPT, "--help"))
 
 
 SAID = """
@@ -64,7 +63,7 @@ import sys
 from compressor.cli import execute, output
 
 def said(text):
-    print("HEAVY", *sorted({name.partition(".")[0] for name in sys.modules}))
+    print("LOADED", *sorted({name.partition(".")[0] for name in sys.modules}))
     raise SystemExit
 
 output._to_standard_error = said
@@ -89,13 +88,6 @@ execute(sys.argv[1:])
     ids=" ".join,
 )
 def test_the_first_word_comes_before_pytorch(arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", SAID, *arguments],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    loaded = done.stdout.rpartition("HEAVY")[2].split()
-    assert "compressor" in loaded, done.stderr
+    loaded = loaded_by(SAID, *arguments)
+    assert "compressor" in loaded
     assert [name for name in SLOW if name in loaded] == []

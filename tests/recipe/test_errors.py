@@ -306,6 +306,28 @@ def test_a_step_without_a_method(with_steps, refused):
     )
 
 
+@pytest.mark.parametrize(
+    ("step", "meant"),
+    [
+        ("- tie_layers: {groups: [[0, 1]]}", "- {method: tie_layers, groups: [[0, 1]]}"),
+        ("- retrain:\n    epochs: 3", "- {method: retrain, epochs: 3}"),
+        ("- retrain:", "- {method: retrain}"),
+        ("- heads: 4\n  ratio: 0.5", "- {method: heads, ratio: 0.5}"),
+    ],
+)
+def test_a_step_whose_method_is_a_key(with_steps, step, meant):
+    with pytest.raises(RecipeErrors) as caught:
+        load(with_steps(step))
+    [error] = caught.value.errors
+    assert (error.message, error.hint) == ("entry 0 of `steps` has no `method`", f"write `{meant}`")
+
+
+def test_an_export_whose_format_is_a_key(with_steps):
+    with pytest.raises(RecipeErrors) as caught:
+        load(with_steps("- method: retrain", "exports: [{onnx: {precision: int8}}]\n"))
+    assert [error.hint for error in caught.value.errors] == ["write `- {format: onnx, precision: int8}`"]
+
+
 def test_a_step_that_is_only_a_word(with_steps, refused):
     assert refused(with_steps("- retrain")) == (
         "error: entry 0 of `steps` is the text `retrain`, expected a mapping with a `method`\n"
