@@ -183,6 +183,11 @@ class Method(BaseModel, ABC):
         """On a device without float64 the step is carried out on the CPU; see `placing.carried_out`."""
         return True
 
+    @property
+    def needs_loss(self) -> bool:
+        """Whether the task's loss is computed; a task without one is then refused before any work."""
+        return False
+
     def refuse_options(self, *names: str, why: str) -> None:
         """Raise `ValueError` if one of these options differs from its default; a default written out is fine."""
         for name in names:

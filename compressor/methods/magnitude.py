@@ -190,6 +190,11 @@ class Magnitude(RemovalMethod):
             self.retrain.check(model)
 
     @property
+    def needs_loss(self) -> bool:
+        """As the training between rounds, if there is one."""
+        return self.retrain is not None and self.retrain.needs_loss
+
+    @property
     def needs_float64(self) -> bool:
         """Units are scored and refitted in float64; masks and the training between rounds need none."""
         return self.prune == "units"

@@ -164,6 +164,11 @@ class Retrain(Method):
         return False
 
     @property
+    def needs_loss(self) -> bool:
+        """Unless the original alone teaches."""
+        return not (self.distill and self.distill_weight == 1.0)
+
+    @property
     def _keeps_best(self) -> bool:
         return self.keep_best or self.early_stopping is not None
 

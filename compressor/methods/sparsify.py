@@ -82,6 +82,11 @@ class Sparsify(Method):
         """Units are chosen on a copy on the CPU; the training, the long part, needs none."""
         return False
 
+    @property
+    def needs_loss(self) -> bool:
+        """As its training."""
+        return self.retrain.needs_loss
+
     def check(self, model: nn.Module) -> None:
         """Refuse a model without anything that `targets` names, or that cannot be trained."""
         self._check(model, {})

@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from compressor.task.guard import GuardedTask
 
 
-def try_out(task: GuardedTask, model: nn.Module, device: torch.device, *, trains: bool = True) -> tuple[Sample, ...]:
+def try_out(
+    task: GuardedTask, model: nn.Module, device: torch.device, *, trains: bool = True, needs_loss: bool = False
+) -> tuple[Sample, ...]:
     """Call the model twice, take one batch through loss and gradients, and begin an evaluation.
 
     Args:
         task: The user's task.
         model: Its model, in evaluation mode, on `device`; it is not changed.
         device: Where the run will take place.
-        trains: Whether the loss is needed.
+        trains: Whether the loss is tried; a task may say by `NotImplementedError` that it has none.
+        needs_loss: It may not, since a step computes it.
 
     Returns:
         A few inputs of the task's own data. What its author should know besides is added to the task's notes.
@@ -38,10 +41,12 @@ def try_out(task: GuardedTask, model: nn.Module, device: torch.device, *, trains
         TaskError: Something does not run or cannot be right; the message says what, the place is the task's file.
     """
     with unchanged_random_state(device):  # how many batches are drawn here depends on the clock
-        return _tried(task, model, device, trains)
+        return _tried(task, model, device, trains, needs_loss)
 
 
-def _tried(task: GuardedTask, model: nn.Module, device: torch.device, trains: bool) -> tuple[Sample, ...]:
+def _tried(
+    task: GuardedTask, model: nn.Module, device: torch.device, trains: bool, needs_loss: bool
+) -> tuple[Sample, ...]:
     refuse_precision(task, model)
     refuse_too_large(task, model, device)
     forward = TorchForward(model, device)
@@ -53,7 +58,7 @@ def _tried(task: GuardedTask, model: nn.Module, device: torch.device, trains: bo
     try:
         real.append(Sample("batches", few(task, try_batch(task, model, device, trains))))
     except TaskError as error:
-        if not isinstance(error.__cause__, NotImplementedError):  # the task says that it has none
+        if needs_loss or not isinstance(error.__cause__, NotImplementedError):  # the task says that it has none
             raise
     evaluated = try_evaluation(task, forward)
     if evaluated is not None:

@@ -155,7 +155,8 @@ def _carry_out(run: Setting, restart: bool, *, cache: bool) -> Report:
         original = task.model().to(run.device).eval()
         run.progress.say("trying the task")
         with noting_files(task.opened):
-            run.real = try_out(task, original, run.device, trains=bool(recipe.steps))
+            needs_loss = any(step.needs_loss for step in recipe.steps)
+            run.real = try_out(task, original, run.device, trains=bool(recipe.steps), needs_loss=needs_loss)
         run.notes += task.notes
         given = conditions(run, original)
         begin(run, given, restart=restart)

@@ -48,9 +48,9 @@ class Good(Task):
         return sum(float(forward(torch.randn(2, 4, 3, generator=generator)).sum()) for _ in range(5))
 
 
-def tried(**changes):
+def tried(needs_loss=False, **changes):
     task = GuardedTask(type("Changed", (Good,), changes)(), __file__)
-    try_out(task, task.model(), CPU)
+    try_out(task, task.model(), CPU, needs_loss=needs_loss)
 
 
 class Noisy(Net):
@@ -181,4 +181,6 @@ def test_a_task_may_say_that_it_has_no_loss_or_batches():
 
     for name in ("loss", "batches"):
         tried(**{name: missing(name)})
+        with pytest.raises(TaskError, match=f"`{name}` of Changed raised NotImplementedError"):
+            tried(needs_loss=True, **{name: missing(name)})
     assert set(asked) == {"loss", "batches"}

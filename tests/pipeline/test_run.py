@@ -68,6 +68,9 @@ class Blobs(Task):
         inputs, labels = data(2, 101)
         return (forward(*inputs).argmax(1) == labels).float()
 """
+WITHOUT_LOSS = TASK.replace(
+    "return nn.functional.cross_entropy(outputs, target)", 'raise NotImplementedError("no labels")'
+)
 RECIPE = """
 schema_version: 1
 name: half
@@ -261,6 +264,27 @@ def test_a_task_that_is_wrong_is_refused_before_any_work(folder, tmp_path, old, 
         _run(folder, tmp_path / "out", task=TASK.replace(old, new))
     assert message in caught.value.message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        "[{method: magnitude, prune: weights, sparsity: 0.3}, {method: retrain}]",
+        "[{method: magnitude, prune: weights, sparsity: 0.3}, {method: retrain, distill: true, distill_weight: 0.9}]",
+        "[{method: magnitude, prune: weights, sparsity: 0.3, schedule: linear, rounds: 2, retrain: {}}]",
+        "[{method: sparsify, ratio: 0.5, retrain: {}}]",
+    ],
+)
+def test_a_step_that_needs_the_loss_of_a_task_without_one_is_refused_before_any_work(folder, tmp_path, steps):
+    with pytest.raises(TaskError, match="has no `loss`: no labels"):
+        _run(folder, tmp_path / "out", task=WITHOUT_LOSS, overrides=[f"steps={steps}"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_task_without_a_loss_is_taught_by_the_original_alone(folder, tmp_path):
+    alone = "{method: retrain, distill: true, distill_weight: 1.0}"
+    report = _run(folder, tmp_path / "out", task=WITHOUT_LOSS, overrides=[f"steps=[{alone}]"])
+    assert [step.method for step in report.steps] == ["retrain"]
 
 
 def test_a_folder_with_other_things_and_a_file_are_refused(folder, tmp_path):
