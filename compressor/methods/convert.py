@@ -151,14 +151,12 @@ class Convert(Method):
                 remedy = (
                     f"give `lookahead`, such as {self.order - 1}; the file cannot be streamed, as before"
                     if self.to == "fsmn"
-                    else "convert it to `fsmn` with `lookahead`, or leave it as it is (`ignore`)"
+                    else "convert it to `fsmn` with `lookahead`, or leave it (`ignore`)"
                 )
                 raise MethodError(
                     f"`{name}` is bidirectional: its outputs depend on later positions, and those of the new layer do "
                     "not",
-                    hint=remedy
-                    if self.to == "fsmn"
-                    else "convert it to `fsmn` with `lookahead`, or leave it (`ignore`)",
+                    hint=remedy,
                 )
 
     def replaces(self, model: nn.Module, task: Task) -> Mapping[str, str]:

@@ -162,10 +162,7 @@ class DepthSearch(Method):
             hint="`forward` has to go through the layers that are there: `for layer in self.layers`",
         )
         after = size_of(model.get_submodule(site.name).parameters())
-        heard = {"last": "", "linear": ", and a map behind them", "multilayer": ", and a map of all of them"}[
-            self.pooling
-        ]
-        note = f"{_spoken(chain)} of the layers 0 to {site.count - 1}{heard}"
+        note = f"{_spoken(chain)} of the layers 0 to {site.count - 1}{_HEARD[self.pooling]}"
         home = next(state.model.parameters()).device
         return StepResult(
             State(model.to(home), masks_of(model, masks), (*state.structure, *records)),

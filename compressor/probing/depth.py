@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from compressor.nn.recurrent.cells import CELLS
 from compressor.probing.architecture import Architecture, Encoder, Recurrent
-from compressor.probing.layers import EncoderStack, OutputsOnly
+from compressor.probing.layers import EncoderStack, OutputsOnly, of_one_number
 from compressor.surgery.depth.ties import share
 
 if TYPE_CHECKING:
@@ -64,16 +64,10 @@ class Depth(Architecture):
                 threshold=self.threshold,
             )
         layer = CELLS[self.one.cell.upper()].layer(width, width, num_layers=len(self.places), batch_first=True)
-        names = [name.removesuffix("_l0") for name, _ in layer.named_parameters() if name.endswith("_l0")]
-        for name in names:
-            first = layer.get_parameter(f"{name}_l0")
-            if first.dim() > 1 or not self.own_vectors:
-                share(layer, [tied for tied in self._tied(name) if len(tied) > 1])
+        first = {name.removesuffix("_l0"): weight for name, weight in layer.named_parameters() if name.endswith("_l0")}
+        roles = [role for role, weight in first.items() if weight.dim() > 1 or not self.own_vectors]
+        share(layer, [[f"{role}_l{at}" for at in group] for group in of_one_number(self.places) for role in roles])
         return OutputsOnly(layer)
-
-    def _tied(self, name: str) -> list[list[str]]:
-        numbers = dict.fromkeys(self.places)
-        return [[f"{name}_l{at}" for at, own in enumerate(self.places) if own == number] for number in numbers]
 
 
 def pair(

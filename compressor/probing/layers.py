@@ -79,11 +79,16 @@ class OutputsOnly(nn.Module):
         return outputs
 
 
+def of_one_number(places: tuple[int, ...]) -> list[list[int]]:
+    """Where each number stands that stands at several places."""
+    groups = [[at for at, own in enumerate(places) if own == number] for number in dict.fromkeys(places)]
+    return [group for group in groups if len(group) > 1]
+
+
 def _tied(blocks: nn.ModuleList, places: tuple[int, ...], least_axes: int) -> list[list[str]]:
     """The names of each weight that blocks of one number share."""
     roles = [name for name, weight in blocks[0].named_parameters() if weight.dim() >= least_axes]
-    groups = [[at for at, own in enumerate(places) if own == number] for number in dict.fromkeys(places)]
-    return [[f"{at}.{role}" for at in group] for group in groups if len(group) > 1 for role in roles]
+    return [[f"{at}.{role}" for at in group] for group in of_one_number(places) for role in roles]
 
 
 def _looped(blocks: nn.ModuleList, places: tuple[int, ...], threshold: float) -> Iterator[nn.Module]:

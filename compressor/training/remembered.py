@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Remembered:
         if key in self._known:
             return self._known[key]
         outputs = compute()
+        if isinstance(outputs, Tensor) and outputs.nbytes < outputs.untyped_storage().nbytes():
+            outputs = outputs.clone()  # of a view, such as the last position, all would be kept
         if isinstance(outputs, Tensor) and self._bytes + outputs.nbytes <= self.most:
             self._bytes += outputs.nbytes
             self._known[key] = outputs
@@ -52,5 +55,5 @@ def _key(inputs: Sequence[Tensor]) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for part in inputs:
         digest.update(repr((part.dtype, tuple(part.shape))).encode())
-        digest.update(part.detach().contiguous().numpy().data)
+        digest.update(part.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)  # NumPy has no bfloat16
     return digest.digest()

@@ -140,3 +140,9 @@ def test_a_record_that_does_not_fit_is_refused(change):
     structure = _apply(_model("encoder")).state.structure
     with pytest.raises(CheckpointError):
         rebuild(Encoding(), [structure[0], structure[1] | change])
+
+
+def test_a_record_of_layers_without_weights_is_refused():
+    model = nn.ModuleDict({"body": nn.Sequential(nn.ReLU(), nn.Tanh())})
+    with pytest.raises(CheckpointError, match="mixes layers of `body` that this model does not have"):
+        rebuild(model, [mix_record(Site("body", 0, 2), 2, 4, hears_all=False)])

@@ -45,6 +45,25 @@ def test_other_numbers_shapes_or_types_are_other_inputs():
     assert len(asked) == 5
 
 
+def test_inputs_of_any_type_and_number_of_axes_are_known_again():
+    memory, asked = Remembered(), []
+    numbers = torch.tensor([[0, 1], [1, 0]])
+    inputs = [numbers.to(dtype) for dtype in (torch.bfloat16, torch.float16, torch.bool, torch.int64)]
+    inputs += [torch.tensor(3.0), numbers.t()[1:], torch.zeros(0, 2)]
+    for _ in range(2):
+        for part in inputs:
+            memory.answer([part], lambda part=part: asked.append(part) or torch.zeros(1))
+    assert len(asked) == len(inputs)
+
+
+def test_of_a_view_only_what_it_shows_is_kept():
+    memory, whole = Remembered(), torch.randn(4, 1000, 5)
+    for _ in range(2):
+        answer = memory.answer([torch.zeros(1)], lambda: whole[:, -1])
+        assert torch.equal(answer, whole[:, -1])
+        assert answer.untyped_storage().nbytes() == 4 * 5 * 4
+
+
 def test_no_more_than_so_many_bytes_are_kept():
     memory, asked = Remembered(most=40), []
     for _ in range(2):

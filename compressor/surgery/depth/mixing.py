@@ -60,14 +60,14 @@ def apply_mix_record(model: nn.Module, record: Mapping[str, Any]) -> LayerMix:
     fields = parse(_MixRecord, record)
     stack = dict(model.named_modules()).get(fields.module)
     end = fields.first + fields.count
-    if not isinstance(stack, CONTAINERS) or end > len(stack._modules):
+    before = list(stack._modules.items()) if isinstance(stack, CONTAINERS) else []
+    chosen = [layer for _, layer in before[fields.first : end] if layer is not None]
+    like = next((weight for layer in reversed(chosen) for weight in layer.parameters()), None)
+    if stack is None or end > len(before) or like is None:
         raise CheckpointError(
             f"the record mixes layers of `{fields.module}` that this model does not have",
             hint="load it with the task that it was made from",
         )
-    before = list(stack._modules.items())
-    chosen = [layer for _, layer in before[fields.first : end] if layer is not None]
-    like = next(iter(chosen[-1].parameters()))
     mix = LayerMix(chosen, fields.width, hears_all=fields.hears_all, device=like.device, dtype=like.dtype)
     mix.train(chosen[-1].training)
     number_layers(model, stack, [*before[: fields.first], (before[fields.first][0], mix), *before[end:]])
