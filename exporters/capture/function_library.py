@@ -66,7 +66,10 @@ class _Later:
     @functools.cached_property
     def real(self) -> Any:
         """The thing itself."""
-        real = self._read()
+        try:
+            real = self._read()
+        except AttributeError as error:  # as one, it would only send Python to `__getattr__`, and back here
+            raise RuntimeError(f"a function of PyTorch's library of ONNX functions cannot be read: {error}") from error
         if "meta" in vars(self):
             real.meta.update(self.meta)
         return real

@@ -37,17 +37,41 @@ def _silence(node: ir.Node) -> bool:
     is_nan = None if asked is None else asked.producer()
     if is_nan is None or is_nan.op_type != "IsNaN" or is_nan.inputs[0] is not weights or mask is None:
         return False
+    if not _is_zero(zero):
+        return False
     for place, value in enumerate((mask, weights, zero)):
         node.replace_input_with(place, value)
     return True
 
 
 def _mask_of(weights: ir.Value | None) -> ir.Value | None:
-    """The mask of attention weights, `Softmax(scores + Where(mask, 0, smallest))`; None if they are none."""
+    """The mask of attention weights, `Softmax(scores + Where(mask, 0, smallest))`; None if they are none.
+
+    What a model's own code adds may say the opposite, `Where(mask, smallest, 0)`, or mask nothing.
+    """
     softmax = _made_by(weights, "Softmax")
     added = None if softmax is None else _made_by(softmax.inputs[0], "Add")
     chosen = None if added is None else _made_by(added.inputs[1], "Where")
-    return None if chosen is None else chosen.inputs[0]
+    if chosen is None or not _is_zero(chosen.inputs[1]) or not _is_smallest(chosen.inputs[2]):
+        return None
+    return chosen.inputs[0]
+
+
+def _is_zero(value: ir.Value | None) -> bool:
+    tensor = _number(value)
+    return tensor is not None and not tensor.numpy().any()
+
+
+def _is_smallest(value: ir.Value | None) -> bool:
+    """Whether it is the smallest number of its type, or minus infinity."""
+    tensor = _number(value)
+    return tensor is not None and float(tensor.numpy().item()) <= float(tensor.dtype.min)
+
+
+def _number(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """A constant of one element."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return tensor if tensor is not None and tensor.size == 1 else None
 
 
 def _made_by(value: ir.Value | None, operator: str) -> ir.Node | None:

@@ -61,6 +61,14 @@ def test_a_signature_is_read_when_it_is_needed(traced, monkeypatch):
     assert repr(promised[0]) == repr(promised[0].real)
 
 
+def test_what_cannot_be_read_late_says_why():
+    def read_now():
+        raise AttributeError("no such type")
+
+    with pytest.raises(RuntimeError, match="no such type"):
+        _ = function_library._Later(read_now).params
+
+
 def read(signature):
     return signature and [
         getattr(signature, name) for name in ("domain", "name", "overload", "params", "outputs", "since_version")

@@ -39,3 +39,36 @@ def test_a_row_that_is_masked_whole_gives_0(model, opset, tmp_path):
     export(Job(built, task, path, Options(format="onnx", opset=opset)))
     check_file(path, built, task)
     assert "IsNaN" not in {node.op_type for node in onnx.load(path).graph.node}
+
+
+class WrittenOut(nn.Module):
+    """Attention by hand, with numbers that are added to the scores, and 0 for what is not a number."""
+
+    def __init__(self, added):
+        super().__init__()
+        self.enter, self.added = nn.Linear(5, 8), added
+
+    def forward(self, x):
+        scores = self.enter(x) @ self.enter(x).transpose(1, 2)
+        bias = self.added(scores, (x[:, :, 0] > 0.0)[:, None])
+        weights = (scores + bias).softmax(-1)
+        return torch.where(weights.isnan(), 0.0, weights) @ x
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        lambda _scores, masked: torch.where(masked, float("-inf"), 0.0),
+        lambda scores, masked: torch.zeros_like(scores).masked_fill(masked, float("-inf")),
+        lambda _scores, masked: torch.where(masked, 0.0, float("-inf")),
+        lambda _scores, near: torch.where(near, 0.0, -2.0),
+        lambda _scores, near: torch.where(near, 1.0, torch.finfo(torch.float32).min),
+    ],
+    ids=["what is masked first", "filled", "what is kept first", "a bias that masks nothing", "a bias of what is kept"],
+)
+def test_what_a_model_adds_by_itself_means_what_it_says(added, tmp_path):
+    torch.manual_seed(0)
+    built, path = WrittenOut(added).eval(), tmp_path / "model.onnx"
+    task = RandomTask({"x": TIMED}, {"y": TIMED}, normal(5), built)
+    export(Job(built, task, path, Options(format="onnx")))
+    check_file(path, built, task)
