@@ -1,6 +1,6 @@
 """Random input of every kind: is it accepted, or refused with an error, quickly and without a traceback?
 
-    python benchmarks/fuzz_inputs.py [--count 2000] [--seed 0] [--kind recipes|tasks|checkpoints|onnx|folders|options]
+    python benchmarks/fuzz_inputs.py [--count 2000] [--seed 0] [--kind KIND]
 
 Wrong are a traceback or exit code 70, no answer in 30 s, a process that dies or takes more than 8 GiB, a control
 character that reaches the terminal, code of a file that runs, a good input that is refused, and a bad one of the lists

@@ -1,6 +1,6 @@
 """Retraining without labels: mined views (MYOW, arXiv 2102.10106) beside plain distillation, on the same inputs.
 
-    python benchmarks/self_supervised.py                       # docs/results/self-supervised.md; minutes of one core
+    python benchmarks/self_supervised.py --steps 60            # docs/concepts/papers.md; minutes of one core
     python benchmarks/self_supervised.py --tasks motions --seeds 1
 
 A trained model loses 80 % of its units and learns from the training inputs without their labels, as many steps with
