@@ -44,7 +44,7 @@ def main() -> None:
             row = {"removed": level, "predicted ms": predicted, "measured ms": measured}
             rows.append({name: round(value, 4) for name, value in row.items()})
             rows[-1]["predicted / measured"] = round(predicted / measured, 2)
-        original = worker.store.facts()["original"]["latency_ms"]
+        original = worker.original.latency_ms
         worker.store.close()
     print(f"original: {original:.4f} ms, of which {worker.graphs.original_ms:.4f} beside the layers of the table")
     print(dump(rows))

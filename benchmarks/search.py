@@ -172,7 +172,7 @@ def _plain(worker: Worker) -> list[dict[str, Any]]:
 
 
 def _summary(worker: Worker, view: View) -> dict[str, Any]:
-    original = worker.store.facts()["original"]["bytes"]
+    original = worker.original.bytes
     goals = worker.space.goals
     assert goals.max_drop is not None
     values = [(_loss(view, estimate.number), math.log(estimate.bytes / original)) for estimate in in_full(view)]

@@ -49,7 +49,11 @@ def show(
         if chosen is None:
             numbers = ", ".join(str(one.number) for one in found.points)
             raise UsageError(f"the frontier has no point {point}", hint=f"it has {numbers}")
-        emit(dump({"schema_version": 1, "name": f"{found.name}-{point}".lower(), **chosen.recipe}))
+        emit(
+            dump(
+                {"schema_version": 1, "name": f"{found.name}-{point}".lower(), **chosen.recipe.model_dump(mode="json")}
+            )
+        )
     elif json:
         emit_json_text(found.to_json())
     else:

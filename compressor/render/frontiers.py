@@ -30,14 +30,15 @@ def _row(frontier: KnownFrontier, point: KnownPoint) -> tuple[str, ...]:
         "" if interval is None else f"{interval.low:.4f} to {interval.high:.4f}",
         "" if point.parameters is None else form.count(point.parameters),
         _stored(point),
-        "; ".join(map(step_words, point.recipe["steps"])) or "nothing removed",
+        "; ".join(map(step_words, point.recipe.steps)) or "nothing removed",
     )
 
 
 def _stored(point: KnownPoint) -> str:
-    export = point.recipe["exports"][0]
-    bits = (export.get("rounding") or {}).get("bits")
-    return str(export.get("precision", "float32")) + ("" if bits is None else f", {bits:g} bits")
+    (export,) = point.recipe.exports
+    rounding = export.get("rounding")
+    bits = rounding.get("bits") if isinstance(rounding, dict) else None
+    return str(export.get("precision", "float32")) + ("" if bits is None else f", {form.short(bits)} bits")
 
 
 def conditions(frontier: KnownFrontier) -> Iterator[str]:

@@ -12,7 +12,7 @@ from compressor.report.environment import Environment, Stage
 from compressor.report.exports import ExportedFile, ExportReport
 from compressor.report.fact import Fact
 from compressor.report.fingerprints import Fingerprints
-from compressor.report.frontier import KnownFrontier, KnownPoint
+from compressor.report.frontier import KnownFrontier, KnownPoint, KnownRecipe
 from compressor.report.latency import Latency, SpeedUp
 from compressor.report.layers import LayerCost
 from compressor.report.measurements import LayerSparsity, Measurement, StepMeasurement
@@ -45,6 +45,7 @@ __all__ = [
     "Interval",
     "KnownFrontier",
     "KnownPoint",
+    "KnownRecipe",
     "Latency",
     "LayerCost",
     "LayerSensitivity",

@@ -8,10 +8,9 @@ from pydantic import Field, model_validator
 
 from compressor.report.document import Document
 from compressor.report.environment import Environment
-from compressor.report.fact import Fact
+from compressor.report.fact import Fact, Size, Step
 from compressor.report.scores import Drop, Score
 
-_Bytes = Annotated[int, Field(ge=0, lt=1 << 60)]
 _Goal = Literal["drop", "bytes", "latency", "flash", "ram"]
 
 
@@ -28,28 +27,22 @@ class SearchPoint(Fact):
     """Of the metric, by the function that the search looks at, at this rung."""
     expected_drop: float | None = None
     """In full, by what retraining gave back elsewhere."""
-    bytes: _Bytes | None = None
+    bytes: Size | None = None
     """Of the file; computed below rung 2."""
     latency_ms: float | None = None
-    flash_bytes: _Bytes | None = None
+    flash_bytes: Size | None = None
     """On an emulated board, if the file is exported for one."""
-    ram_bytes: _Bytes | None = None
+    ram_bytes: Size | None = None
     parameters: int | None = None
     unseen: Drop | None = None
     """By `evaluate`, if the search looked at `validate`."""
     seconds: float = 0.0
-    steps: tuple[dict[str, Any], ...] = ()
+    steps: tuple[Step, ...] = ()
     """Of the recipe in full."""
     precision: str | None = None
     on_frontier: bool = False
     verdict: str = ""
     """Why it was chosen, or why not."""
-
-    @model_validator(mode="after")
-    def _of_steps(self) -> SearchPoint:
-        if not all(isinstance(step.get("method"), str) for step in self.steps):
-            raise ValueError("each of `steps` must have a `method`")
-        return self
 
 
 class GoalCost(Fact):
@@ -83,7 +76,7 @@ class SearchReport(Document):
     function: Literal["validate", "evaluate"]
     """Of the task, by which the search measured."""
     original: Score
-    original_bytes: Annotated[_Bytes, Field(ge=1)]
+    original_bytes: Annotated[Size, Field(ge=1)]
     """Of the original's file in float32."""
     original_latency_ms: float | None = None
     noise: float = 0.0
@@ -95,7 +88,7 @@ class SearchReport(Document):
     points: tuple[SearchPoint, ...]
     chosen: int | None = None
     """The point that is in `best/`; None if no point meets all goals."""
-    best_bytes: Annotated[_Bytes, Field(ge=1)] | None = None
+    best_bytes: Annotated[Size, Field(ge=1)] | None = None
     """Of the file in `best/`."""
     best_drop: Drop | None = None
     """Of the file in `best/`, by `evaluate`."""

@@ -28,7 +28,7 @@ def test_a_point_is_a_recipe_that_runs_elsewhere(tmp_path):
     point = known.read(name).points[0]
     path = tmp_path / "recipe.yaml"
     path.write_text(call("frontiers", "show", name, "--recipe", str(point.number)).out, encoding="utf-8")
-    assert [step.method for step in load(str(path)).steps] == [step["method"] for step in point.recipe["steps"]]
+    assert [step.method for step in load(str(path)).steps] == [step["method"] for step in point.recipe.steps]
 
 
 def test_a_point_that_it_has_not_is_refused_with_those_that_it_has():

@@ -1,4 +1,4 @@
-"""Folders of searches from anywhere: their report shown, their study opened."""
+"""Folders of searches from anywhere: their report and frontier shown, their study opened."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.formats import options_of
 from compressor.report import Drop, Environment, GoalCost, Interval, Score, SearchPoint, SearchReport
+from compressor.studies.search import known
 from compressor.studies.search.estimates import estimates
 from compressor.studies.search.goals import Goals
 from compressor.studies.search.knobs import Knob
@@ -26,6 +27,7 @@ from tests.fuzzing.bytes import damaged
 from tests.fuzzing.values import ESCAPE, STRANGE, spoilt
 from tests.fuzzing.verdict import Case, of_command, of_function
 from tests.report.sample import sample
+from tests.studies.search.test_space import space as whole_space
 
 if TYPE_CHECKING:
     import random
@@ -36,7 +38,8 @@ KNOBS = (Knob("units"), Knob("precision", words=("float32", "int8")))
 
 def case(draw: random.Random, folder: Path) -> Case:
     """A folder of a search, spoilt or not."""
-    return draw.choice((_shown, _shown, _shown, _opened, _opened, _opened, _pending))(draw, folder)
+    kinds = (_shown, _shown, _shown, _frontier, _frontier, _opened, _opened, _opened, _pending)
+    return draw.choice(kinds)(draw, folder)
 
 
 def _environment() -> Environment:
@@ -111,6 +114,28 @@ def _shown(draw: random.Random, folder: Path) -> Case:
     file.write_bytes(content)
     expected = {"good": "accepted", "missed": "accepted", "deep": "refused"}.get(kind, "either")
     return Case(f"a report of a search {what} as {form}", expected, run)  # type: ignore[arg-type]
+
+
+def _frontier(draw: random.Random, folder: Path) -> Case:
+    """A frontier that is shown, or with which another search starts."""
+    file, found = folder / known.FILE, known.read(draw.choice(known.names()))
+    facts = json.loads(found.to_json())
+    number = str(found.points[0].number)
+    way = draw.choice(((), ("--json",), ("--recipe", number), None))
+    kind = draw.choice(("good", *("spoilt",) * 6, *("damaged",) * 2))
+    what = spoilt(facts, draw) if kind == "spoilt" else "as it is"
+    content = json.dumps(facts).encode()
+    if kind == "damaged":
+        what, content = damaged(content, draw)
+    file.write_bytes(content)
+
+    def run() -> Any:
+        if way is None:
+            return of_function(lambda: known.starts(whole_space(), known.read(str(file)), 8))
+        return of_command("frontiers", "show", file, *way)
+
+    expected = "accepted" if kind == "good" else "either"
+    return Case(f"a frontier {what} {'as a start' if way is None else ' '.join(('shown', *way))}", expected, run)
 
 
 @cache

@@ -78,9 +78,12 @@ def _like(space: Space, known: KnownPoint, batches: tuple[int, int] | None) -> P
             continue
         if knob.words:
             point[knob.name] = str(value) if str(value) in knob.words else point[knob.name]
+        elif isinstance(value, str):
+            continue
         elif knob.name == "batches" and batches is not None:
             low, high = map(math.log, batches)
-            point[knob.name] = knob.at((math.log(float(value)) - low) / (high - low) if high > low else 0.5)
-        elif not isinstance(value, str):
+            place = math.log(min(max(value, batches[0]), batches[1])) - low
+            point[knob.name] = knob.at(place / (high - low) if high > low else 0.5)
+        else:
             point[knob.name] = knob.nearest(float(value))
     return point

@@ -14,7 +14,7 @@ from compressor.pipeline.environment import environment
 from compressor.plain_yaml import dump
 from compressor.render import html, markdown
 from compressor.render.format import plural
-from compressor.report import KnownFrontier, KnownPoint, SearchPoint, SearchReport
+from compressor.report import KnownFrontier, KnownPoint, KnownRecipe, SearchPoint, SearchReport
 from compressor.runtimes import loading
 from compressor.studies.search import known
 from compressor.studies.search.choosing import best_known, candidates, costs, in_full
@@ -67,7 +67,7 @@ def frontier_of(worker: Worker, view: View) -> KnownFrontier:
         name=subject.task.name,
         model=subject.task.remark,
         original=subject.original_unseen.score if subject.validates else subject.original.score,
-        original_bytes=worker.store.facts()["original"]["bytes"],
+        original_bytes=worker.original.bytes,
         parameters=size.count(subject.model)[0],
         points=tuple(_known(space, trails[estimate.number]) for estimate in frontier(by_evaluate, goals)),
         space=tuple(space.described()),
@@ -91,17 +91,13 @@ def _known(space: Space, trail: Trail) -> KnownPoint:
     outcome = trail.outcome(2)
     assert outcome is not None
     assert outcome.bytes is not None
-    export = space.export(trail.point)
     return KnownPoint(
         number=trail.number,
         bytes=outcome.bytes,
         drop=_loss(trail),
         latency_ms=outcome.latency_ms,
         parameters=outcome.parameters,
-        recipe={
-            "steps": space.steps(trail.point, 2),
-            "exports": [{"format": export.format, **export.model_dump(mode="json", exclude_unset=True)}],
-        },
+        recipe=KnownRecipe(steps=tuple(space.steps(trail.point, 2)), exports=(space.entry(trail.point),)),
         knobs=trail.point,
     )
 

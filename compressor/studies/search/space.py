@@ -78,6 +78,11 @@ class Space:
         """How the file of a point is written."""
         return self.exported_as(self.stored(point))
 
+    def entry(self, point: Point) -> dict[str, Any]:
+        """The same as an entry of a recipe's `exports`."""
+        options = self.export(point)
+        return {"format": options.format, **options.model_dump(mode="json", exclude_unset=True)}
+
     def exported_as(self, stored: Precision) -> ExportOptions:
         """The goals' export with another precision, if it gives none itself."""
         options = self.goals.exports[0]
@@ -125,7 +130,6 @@ class Space:
 
     def recipe(self, point: Point, number: int, limits: dict[str, float] | None = None) -> Recipe:
         """The whole recipe of a point, under the number by which the study knows it."""
-        exported = self.export(point)
         return Recipe.model_validate(
             {
                 "schema_version": 1,
@@ -133,7 +137,7 @@ class Space:
                 "description": f"Point {number} of a search.",
                 "seed": self.goals.seed,
                 "steps": self.steps(point, 2),
-                "exports": [{"format": exported.format, **exported.model_dump(mode="json", exclude_unset=True)}],
+                "exports": [self.entry(point)],
                 "limits": limits or {},
             }
         )

@@ -9,25 +9,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compressor.errors import UsageError
 from compressor.report import Fingerprints
-from compressor.report.fact import Fact
+from compressor.report.fact import Fact, Size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_Size = Annotated[int, Field(ge=0)]
 _Time = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 class OriginalFile(Fact):
     """The original's file, as it was measured when the study began."""
 
-    bytes: _Size
-    weight_bytes: _Size
+    bytes: Size
+    weight_bytes: Size
     """Computed: what the weights take of it."""
     latency_ms: _Time | None
-    flash_bytes: _Size | None = None
-    ram_bytes: _Size | None = None
-    parameters: _Size | None = None
+    flash_bytes: Size | None = None
+    ram_bytes: Size | None = None
+    parameters: Size | None = None
     seconds: _Time
     """That writing and measuring it took."""
 
@@ -45,7 +44,7 @@ class Reach(Fact):
     """Precision -> kinds of nodes that are not taken, which no file may add to."""
     rounding: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Precision -> options of the export's `rounding`."""
-    parts: tuple[_Size, ...] = ()
+    parts: tuple[Size, ...] = ()
     """Places of those parts of the space that are tried."""
     left_out: tuple[str, ...] = ()
 

@@ -84,4 +84,4 @@ def test_every_frontier_of_the_package_can_be_read_and_its_recipes_are_recipes()
         sizes = [point.bytes for point in found.points]
         assert sizes == sorted(sizes)
         for point in found.points:
-            Recipe.model_validate({"schema_version": 1, "name": name, **point.recipe})
+            Recipe.model_validate({"schema_version": 1, "name": name, **point.recipe.model_dump()})
