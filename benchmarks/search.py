@@ -32,7 +32,7 @@ from compressor.cli.progress import Terminal
 from compressor.files import write_whole
 from compressor.plain_yaml import dump
 from compressor.studies.search.choosing import candidates, in_full
-from compressor.studies.search.clock import Clock, processor_seconds
+from compressor.studies.search.clock import Clock
 from compressor.studies.search.estimates import hypervolume
 from compressor.studies.search.goals import Goals, load
 from compressor.studies.search.known import FILE
@@ -65,6 +65,12 @@ class _Budget(Clock):
         return left is None or left > longest
 
 
+def _processor_seconds() -> float:
+    """Of this process and of those that it started and that ended: what a busy machine does not change much."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(1)
@@ -94,7 +100,7 @@ def _tried(arguments: argparse.Namespace, way: str, seed: int, progress: Progres
     goals = _goals(arguments, "guided" if way in ("guided", "uniform") else "random", seed)
     place = Place(arguments.task, out)
     _same_space(Path(arguments.out) / f"guided-{seed}", place, goals)
-    worker = prepare(goals, place, progress=progress, now=processor_seconds)
+    worker = prepare(goals, place, progress=progress, now=_processor_seconds)
     worker.clock = _Budget(**vars(worker.clock))
     if way == "uniform":
         _in_full(worker, _plain(worker))

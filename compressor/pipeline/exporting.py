@@ -222,21 +222,22 @@ def _export(run: Setting, source: _Source, options: ExportOptions, stem: str, le
 
 def _known_or_written(run: Setting, job: Job[Any], stem: str) -> Artifact:
     """The file of a job; an original's from an earlier run, if there is one of everything that is the same."""
-    name, journal, kept = (
-        job.path.name,
-        run.journal,
-        run.originals if stem == ORIGINAL and job.options.is_kept else None,
-    )
-    entry = None if kept is None or journal.has(name) else kept.entry(name, repr(job.options), repr(job.model))
-    taken = kept is not None and entry is not None and kept.take(entry, name, journal)
-    if taken:
+    name, journal = job.path.name, run.journal
+    kept = run.originals if stem == ORIGINAL and job.options.is_kept else None
+    if kept is None or journal.has(name):
+        return _part(run, job)
+    entry = kept.entry(name, repr(job.options), repr(job.model))
+    if kept.take(entry, name, journal):
         run.progress.say(f"{name} is that of an earlier run of the same model; --no-cache exports it again")
-    artifact = journal.part(name, _ARTIFACT, partial(_written, job), files=lambda artifact: artifact.files)
-    if taken:
-        return artifact.model_copy(update={"seconds": 0.0})
-    if kept is not None and entry is not None:
-        kept.keep(entry, name, journal, [job.path.parent / file for file in artifact.files])
+        return _part(run, job).model_copy(update={"seconds": 0.0})
+    artifact = _part(run, job)
+    kept.keep(entry, name, journal, [job.path.parent / file for file in artifact.files])
     return artifact
+
+
+def _part(run: Setting, job: Job[Any]) -> Artifact:
+    """The file of a job, from the journal if it is there."""
+    return run.journal.part(job.path.name, _ARTIFACT, partial(_written, job), files=lambda artifact: artifact.files)
 
 
 def _written(job: Job[Any]) -> Artifact:

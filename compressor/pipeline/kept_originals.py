@@ -8,6 +8,7 @@ metric is not kept: what `evaluate` reads cannot be known for certain, and a wro
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from compressor.errors import OutputError
 from compressor.files import cache_folder, sha256
 from compressor.files.staged import remove_all
 from compressor.pipeline.fingerprints import digest
@@ -54,16 +56,20 @@ class KeptOriginals:
 
     def take(self, entry: Path, name: str, journal: Journal) -> bool:
         """Put a kept export into a journal under its name; whether there was one that is whole."""
-        if journal.has(name) or not journal.adopt(name, entry / _PART):
+        try:
+            if not journal.adopt(name, entry / _PART):
+                return False
+        except (OutputError, OSError):  # it may not be read, or another process has just removed it
             return False
-        os.utime(entry)
+        with contextlib.suppress(OSError):  # a cache that is read only
+            os.utime(entry)
         return True
 
     def keep(self, entry: Path, name: str, journal: Journal, files: Iterable[Path]) -> None:
-        """Keep an export that a journal holds under its name; that it cannot be kept is no matter."""
+        """Keep an export that a journal holds under its name, as there was none to take; if it cannot be, no matter."""
         own = [*files]
         try:
-            if entry.exists() or sum(path.stat().st_size for path in own) > MOST_BYTES:
+            if sum(path.stat().st_size for path in own) > MOST_BYTES:
                 return
             entry.parent.mkdir(parents=True, exist_ok=True)
             made = Path(tempfile.mkdtemp(prefix=".", dir=entry.parent))
@@ -71,6 +77,7 @@ class KeptOriginals:
                 for path in own:
                     shutil.copyfile(path, made / path.name)
                 shutil.copyfile(journal.file_of(name), made / _PART)
+                remove_all(entry)  # it was not whole
                 made.rename(entry)
             finally:
                 shutil.rmtree(made, ignore_errors=True)

@@ -207,12 +207,10 @@ class GuardedTask(TaskView):
 
     def is_sliced(self, *, validation: bool) -> bool:
         """Whether `evaluate` or `validate` takes a `limit` of samples."""
-        function = self.task.validate if validation else self.task.evaluate
-        return "limit" in inspect.signature(function).parameters
+        return _takes_limit(self.task.validate if validation else self.task.evaluate)
 
     def _limited(self, function: Callable[..., Any]) -> dict[str, int]:
-        takes = self.limit is not None and "limit" in inspect.signature(function).parameters
-        return {"limit": self.limit} if takes and self.limit is not None else {}
+        return {"limit": self.limit} if self.limit is not None and _takes_limit(function) else {}
 
     def _structured(self, forward: Forward | TorchForward) -> Callable[..., Any]:
         """A flat `forward` that is called as the user's own; a user's own, as long as the model was not built."""
@@ -258,6 +256,10 @@ class GuardedTask(TaskView):
                 hint="fix the task file; `compressor inspect --task FILE` tries it without compressing",
                 place=place_in(self.file, error.__traceback__),
             ) from error
+
+
+def _takes_limit(function: Callable[..., Any]) -> bool:
+    return "limit" in inspect.signature(function).parameters
 
 
 def _raised_in(error: BaseException) -> str:

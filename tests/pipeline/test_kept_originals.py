@@ -169,6 +169,33 @@ def test_what_is_not_whole_is_not_taken(folder, name, change):
         assert taken(folder, entry)[1] is False
 
 
+@pytest.mark.parametrize("change", [_cut, os.unlink])
+def test_what_is_not_whole_is_replaced_by_the_next_export(folder, change):
+    entry = kept().entry("x")
+    keep(folder, entry)
+    change(entry / "original.onnx")
+    keep(folder, entry, name="again")
+    assert taken(folder, entry)[1] is True
+
+
+def _refuse(*_):
+    raise PermissionError(13, "Permission denied")
+
+
+def test_an_entry_of_a_cache_that_is_read_only_is_taken(folder, monkeypatch):
+    entry = kept().entry("x")
+    keep(folder, entry)
+    monkeypatch.setattr(os, "utime", _refuse)
+    assert taken(folder, entry)[1] is True
+
+
+def test_an_entry_that_may_not_be_read_is_exported_again(folder, monkeypatch):
+    entry = kept().entry("x")
+    keep(folder, entry)
+    monkeypatch.setattr("compressor.pipeline.journal.shutil.copyfile", _refuse)
+    assert taken(folder, entry)[1] is False
+
+
 def test_an_entry_names_no_file_elsewhere(folder):
     (folder / "secret").write_bytes(b"a file")
     entry = kept().entry("x")

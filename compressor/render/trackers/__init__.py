@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from compressor.errors import OutputError, UsageError
 from compressor.render.trackers.facts import tracked
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from compressor.report import Report
 
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
-TRACKERS: Final[tuple[Tracker, ...]] = ("tensorboard", "mlflow", "wandb")
 """Each is a module of this package, an extra of the distribution, and the name of its client."""
 
 

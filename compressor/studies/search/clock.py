@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -19,12 +18,6 @@ RETRAIN_SHARE: Final = 0.08
 """Of the time limit that the longest retraining may take."""
 _SLACK: Final = 8.0
 """Seconds for the report."""
-
-
-def processor_seconds() -> float:
-    """Of this process and of those that it started and that ended: what a busy machine does not change much."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 @dataclass

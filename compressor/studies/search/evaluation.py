@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from compressor.methods.base import State
     from compressor.studies.search.knobs import Point
     from compressor.studies.search.space import Rung, Space
+    from compressor.studies.search.stored import Matrix
     from compressor.studies.search.subject import Subject
 
 _SILENT: Final = Silent()
@@ -76,23 +77,24 @@ class Evaluator:
         """The PyTorch model with its weights rounded as the file's are; the size is computed."""
         state = self.compressed(point, rung)
         model = copy.deepcopy(state.model)
-        stored = self.space.stored(point)
-        forms = stored_forms(model, stored, self.subject.importances if stored.word == "mixed" else {})
+        forms = self._forms(model, point)
         round_in_place(forms)
         examined = self.subject.examine(TorchForward(model, self.subject.device), sliced=True)
         return Outcome(
             drop=self.subject.drop(examined, sliced=True),
             score=examined.score.value,
-            weight_bytes=weight_bytes(model, forms, stored.word),
+            weight_bytes=weight_bytes(model, forms, self.space.precision(point)),
             layers_ms=self._layers(state),
             parameters=size.count(state.model)[0],
         )
 
     def _weight_bytes(self, model: nn.Module, point: Point) -> int:
         """Computed, as in the rungs before, so that files tell what is beside the weights."""
+        return weight_bytes(model, self._forms(model, point), self.space.precision(point))
+
+    def _forms(self, model: nn.Module, point: Point) -> dict[str, Matrix]:
         stored = self.space.stored(point)
-        forms = stored_forms(model, stored, self.subject.importances if stored.word == "mixed" else {})
-        return weight_bytes(model, forms, stored.word)
+        return stored_forms(model, stored, self.subject.importances if stored.word == "mixed" else {})
 
     def _layers(self, state: State) -> float | None:
         """By the table, if latency counts."""

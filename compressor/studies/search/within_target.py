@@ -18,6 +18,7 @@ from compressor.studies.search.study_facts import Reach
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from compressor.formats import ExportOptions
     from compressor.methods.base import State
     from compressor.onnx_graphs.partition import Refusal
     from compressor.studies.search.space import Space
@@ -109,10 +110,7 @@ def _best_way(
     for way in ways if word in _ROUNDED and len(space.precisions) > 1 else ("",):
         options = {"quantize_for": way} if way else {}
         try:
-            own = {**space.rounding.get(word, {}), **options}
-            stored = Precision(word, _BITS if word == "mixed" else None)
-            export = replace(space, rounding={word: own}).exported_as(stored)
-            refused = kinds(files.refused_by(target, subject, state, export))
+            refused = kinds(files.refused_by(target, subject, state, _export(space, word, options)))
         except (CompressorError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             continue
@@ -120,6 +118,12 @@ def _best_way(
             return refused, options
         tried.append((refused, options))
     return min(tried, key=lambda one: len(one[0])) if tried else f"no such file: {reason}"
+
+
+def _export(space: Space, word: str, options: Mapping[str, str]) -> ExportOptions:
+    """The goals' export in a precision, with these options of `rounding`."""
+    own = {word: {**space.rounding.get(word, {}), **options}}
+    return replace(space, rounding=own).exported_as(Precision(word, _BITS if word == "mixed" else None))
 
 
 def _refuse_hopeless(found: Mapping[str, tuple[str, ...]], target: targets.Target, left_out: list[str]) -> None:
@@ -149,9 +153,7 @@ def _parts(
 ) -> tuple[int, ...]:
     """Places of the parts whose files have no kind of node that is refused and that the original has not."""
     word = next(iter(kept))
-    export = replace(space, rounding={word: {**space.rounding.get(word, {}), **rounding[word]}}).exported_as(
-        Precision(word, _BITS if word == "mixed" else None)
-    )
+    export = _export(space, word, rounding[word])
     good = []
     for place, part in enumerate(space.parts):
         if isinstance(part, (Removal, HeadRemoval)):

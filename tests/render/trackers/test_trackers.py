@@ -3,6 +3,7 @@
 import importlib.util
 import struct
 from importlib import import_module
+from typing import get_args
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_wandb_keeps_an_offline_run_with_its_curves_and_results(report, folder, 
         assert float(summary[name]) == pytest.approx(value)
 
 
-@pytest.mark.parametrize("name", trackers.TRACKERS)
+@pytest.mark.parametrize("name", get_args(trackers.Tracker))
 def test_a_missing_client_is_named_with_its_extra(name, report, folder, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=f"`--log {name}` needs the package `{name}`") as caught:
