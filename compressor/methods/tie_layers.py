@@ -167,10 +167,11 @@ class TieLayers(Method):
             axis = loops.batch_axis(model, examples, stack, own[0].layers[0].index, context.device)
             records.append(loops.loop_record(stack, own, self.max_steps, self.threshold, axis))
             loops.apply_loop_record(looped, records[-1])
-        as_before = light_copy(model), light_copy(model)
-        for record in records:  # as many steps as layers, whatever `max_steps` says
-            loops.apply_loop_record(as_before[1], record | {"steps": [len(group) for group in record["groups"]]})
-        loops.refuse_otherwise(*as_before, examples[0], context.device)
+        as_before = light_copy(model)
+        for record in records:  # as many steps as layers and all of them, whatever `max_steps` and `threshold` say
+            steps = [len(group) for group in record["groups"]]
+            loops.apply_loop_record(as_before, record | {"steps": steps, "threshold": 0.0})
+        loops.refuse_otherwise(model, as_before, examples[0], context.device)
         return looped, masks_of(looped, by_parameter), records
 
     def _start(

@@ -10,9 +10,9 @@ from torch import nn
 
 from compressor.errors import CheckpointError, MethodError
 from compressor.nn.attention.plain import plain_attention
-from compressor.nn.halting import HaltingLayer, halting_layers
+from compressor.nn.halting import HaltingLayer
 from compressor.nn.record import LayerRecord, parse
-from compressor.surgery.depth.chains import light_copy, number_layers
+from compressor.surgery.depth.chains import number_layers
 from compressor.surgery.depth.stacks import CONTAINERS
 from compressor.surgery.refit.calibration import evaluating
 
@@ -147,19 +147,16 @@ def refuse_otherwise(
 
     Args:
         apart: With the layers in a list.
-        changed: With loops, of which all steps are made here, or with a mix that hears the last layer alone.
+        changed: With loops that make all steps, or with a mix that hears the last layer alone.
         inputs: An example.
         device: Of both models.
         what: The option that asked for it.
     """
-    never = light_copy(changed)
-    for module in halting_layers(never).values():
-        module.threshold = 0.0
     placed = [part.to(device) for part in inputs]
     hint = f"let `forward` do nothing but `for layer in self.layers: x = layer(x, ...)`; or leave `{what}` out"
     try:
-        with evaluating(never), plain_attention():
-            found = _tensors(never(*placed))
+        with evaluating(changed), plain_attention():
+            found = _tensors(changed(*placed))
     except Exception as error:  # the user's own code, with fewer layers than it may expect
         raise MethodError(f"the layers cannot run as one module: {type(error).__name__}: {error}", hint=hint) from error
     with evaluating(apart), plain_attention():
