@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compressor.errors import TaskError
 from compressor.nn.attention.parts import AttentionParts
 from compressor.nn.patterns import check_patterns
 from compressor.task.batches import PARTS
-
-if TYPE_CHECKING:
-    from compressor.task.contract import Task
+from compressor.task.contract import Task
 
 
 def check_attributes(task: Task, inputs: Any, outputs: Any) -> None:
@@ -31,6 +29,13 @@ def check_attributes(task: Task, inputs: Any, outputs: Any) -> None:
     _check_axes(name, inputs, outputs)
     _check_batch_parts(task, name)
     _check_attention(task, name)
+
+
+def declared_lengths(task: Task) -> tuple[int, int] | None:
+    """`min_length` and `max_length` of the user's task, if it says one of them and they differ."""
+    default = Task.min_length, Task.max_length
+    lengths = task.min_length, task.max_length
+    return None if lengths == default or task.min_length == task.max_length else lengths
 
 
 def _check_words(task: Task, name: str) -> None:

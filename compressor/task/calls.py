@@ -60,6 +60,8 @@ class Declared:
     inputs: Axes
     outputs: Axes
     ranges: Ranges
+    lengths: tuple[int, int] | None = None
+    """`min_length` and `max_length`, if the task says them and they differ."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def learn_calls(trials: Trials, model: nn.Module, declared: Declared) -> Calls:
 
     Raises:
         TaskError: The model does not take the example, gives another structure at another size, or its axes are not
-            those that the task declares.
+            those that the task declares, or the task declares lengths that its example does not have.
     """
     first, others = trials.first, trials.changed()
     call = trials.call(first)
@@ -109,6 +111,8 @@ def learn_calls(trials: Trials, model: nn.Module, declared: Declared) -> Calls:
         sized = {word: Sized(others[word], shapes[side]) for word, shapes in changed.items()}
         sides.append(Observed(found, Sized(first, seen[side]), sized))
     inputs, outputs = (_named(*side) for side in zip(sides, (declared.inputs, declared.outputs), _SIDES, strict=True))
+    if declared.lengths and changed.get(TIME) == seen:
+        raise _without_length(trials, declared.lengths)
     followed = [word for word, shapes in changed.items() if word not in (BATCH, TIME) and shapes != seen]
     ranges = _ranges(trials, model, followed, declared.ranges)
     # Inputs that the task declares are as open as it says; outputs follow from them.
@@ -190,6 +194,16 @@ def _refuse_other_shapes(one: Shapes, other: Shapes, signature: Signature, sizes
                 f"`{written(sizes)}` gives `{name}` another shape in a second call: {shapes[0]}, then {shapes[1]}",
                 hint="sizes must follow from the arguments of `example` alone; values may be random",
             )
+
+
+def _without_length(trials: Trials, lengths: tuple[int, int]) -> TaskError:
+    shortest, longest = lengths
+    first, other = (written({**trials.first, TIME: sizes[TIME]}) for sizes in (trials.first, trials.others))
+    return TaskError(
+        f"the task's lengths are {shortest} to {longest}, but `{first}` and `{other}` give tensors of the same sizes",
+        hint="make inputs of the length that `example` is given; if the model takes a single length, leave "
+        "`min_length` and `max_length` out",
+    )
 
 
 def _of_states(error: TaskError, kept: Sequence[str]) -> TaskError:

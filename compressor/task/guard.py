@@ -15,7 +15,7 @@ from torch import Tensor
 
 from compressor.errors import CompressorError, Place, TaskError, TaskNote
 from compressor.nn.seams import mark
-from compressor.task.attributes import check_attributes
+from compressor.task.attributes import check_attributes, declared_lengths
 from compressor.task.batches import difference, split
 from compressor.task.calls import Calls, Declared, Trials, learn_calls
 from compressor.task.closures import bind_closures
@@ -123,7 +123,9 @@ class GuardedTask(TaskView):
                 self.model()
                 assert self.calls is not None
                 return self.calls
-            declared = Declared(self._declared_inputs, self._declared_outputs, self.declared_ranges)
+            declared = Declared(
+                self._declared_inputs, self._declared_outputs, self.declared_ranges, declared_lengths(self.task)
+            )
             further = further_sizes(self.task.example)
             others = other_sizes(self, further, self.declared_ranges)
             trials = Trials(self.arguments, first_sizes(self, further), others)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from compressor.task.axes import TIME
 from compressor.task.fixed_axes import dynamic
 from compressor.task.view import adapted
 
@@ -43,12 +44,15 @@ def given(task: Task, samples: Iterable[Sample]) -> tuple[Sample, ...]:
 
 
 def size(task: Task, inputs: Inputs, word: str) -> int:
-    """The size of the axis that the task calls `word`, also if a file fixes it; 1 if there is none."""
+    """The size of the axis that the task calls `word`, also if a file fixes it.
+
+    If there is none: 1, and for `time` the length at which a model without it is called.
+    """
     for part, axes in zip(inputs, dynamic(task).inputs.values(), strict=True):
         for axis, name in axes.items():
             if name == word:
                 return int(part.shape[axis])
-    return 1
+    return task.length if word == TIME else 1
 
 
 def fitting(task: Task, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:

@@ -63,3 +63,24 @@ def test_an_example_of_another_shape_each_time_is_refused():
         TaskError, match=r"`example\(2, 6\)` gives `x` another shape in a second call: \(2, 2, 3\), then"
     ):
         guarded(example=lambda self, batch, length: (torch.randn(batch, next(sizes), 3), torch.randn(batch, 2)))
+
+
+class Rows(nn.Module):
+    def forward(self, x):
+        return x.flatten(1).sum(1)
+
+
+def of_one_length(**attributes):
+    own = {"model": lambda _: Rows(), "example": lambda _, batch, length: torch.randn(batch, 7, 3)}
+    return guarded(**own, **attributes)
+
+
+def test_an_example_that_ignores_its_length_is_refused_if_the_task_says_lengths():
+    with pytest.raises(TaskError, match=r"lengths are 1 to 12, but `example\(2, 6\)` and `example\(2, 3\)` give"):
+        of_one_length()
+
+
+def test_a_model_of_one_length_needs_no_word_about_lengths():
+    assert of_one_length(min_length=6, max_length=6).inputs == {"x": {0: "batch"}}
+    default = {"min_length": Task.min_length, "length": Task.length, "max_length": Task.max_length}
+    assert of_one_length(**default).inputs == {"x": {0: "batch"}}

@@ -77,14 +77,21 @@ def tensors(artifact: Artifact) -> Table:
     return Table(("", "name", "type", "shape"), rows)
 
 
+def has_lengths(artifact: Artifact) -> bool:
+    """Whether a file takes sequences of several lengths, or was compared at several."""
+    compared = {point.length for point in artifact.parity.points}
+    return len(compared) > 1 or any("time" in item.shape for item in (*artifact.inputs, *artifact.outputs))
+
+
 def parity(artifact: Artifact) -> Table:
-    """Agreement with PyTorch, point by point."""
+    """Agreement with PyTorch, point by point; lengths only if there are several."""
+    timed = has_lengths(artifact)
     real = any(point.origin != "example" for point in artifact.parity.points)
     further = tuple(dict.fromkeys(name for point in artifact.parity.points for name in point.sizes))
     rows = tuple(
         (
             str(point.batch),
-            str(point.length),
+            *((str(point.length),) if timed else ()),
             *(str(point.sizes.get(name, "")) for name in further),
             form.error(point.max_absolute),
             form.error(point.max_relative),
@@ -94,7 +101,8 @@ def parity(artifact: Artifact) -> Table:
         for point in artifact.parity.points
     )
     origin = ("inputs of",) if real else ()
-    heads = ("batch", "length", *further, "largest absolute error", "largest relative error", *origin, "within")
+    length = ("length",) if timed else ()
+    heads = ("batch", *length, *further, "largest absolute error", "largest relative error", *origin, "within")
     return Table(heads, rows)
 
 

@@ -9,6 +9,7 @@ from compressor.render import format as form
 from compressor.render.blocks import Group, Statement, Statements
 from compressor.render.section import Section
 from compressor.render.sections import controls, limits, probes, rounding
+from compressor.render.sections.exported_files import has_lengths
 from compressor.render.sections.step_files import size_of_states
 from compressor.report.latency import SMALLEST_CLAIM
 
@@ -159,7 +160,9 @@ def _parity(artifact: Artifact) -> Statement:
     noise = artifact.parity.noise
     own = "" if noise is None else f"; {noise.precision} itself is off by up to {form.error(noise.largest)}"
     shapes = len({(point.batch, point.length, *point.sizes.values()) for point in artifact.parity.points})
-    sizes = f"{shapes} batch sizes and lengths" if shapes > 1 else "the one batch size and length that it takes"
+    further = any(point.sizes for point in artifact.parity.points)
+    axes = "batch sizes and lengths" if has_lengths(artifact) else "sizes" if further else "batch sizes"
+    sizes = f"{shapes} {axes}" if shapes > 1 else "the one batch size and length that it takes"
     runtime = "" if artifact.format == "onnx" or not artifact.runtime else f" in {artifact.runtime.partition(',')[0]}"
     if artifact.parity.rtol == 0:  # of a rounded file: a bound in parts of the largest output, and no agreement
         text = f"The rounded file is at most {largest} from PyTorch{runtime} at {sizes}"

@@ -37,3 +37,20 @@ def test_what_a_program_takes_on_a_microcontroller_is_marked_as_emulated(report)
     assert rows["flash"].startswith("6,400 B")
     assert rows["RAM"] == "564 B, 92 B of it the deepest stack"
     assert rows["instructions of a call"] == "8,141, the most of 8 calls"
+
+
+def test_a_file_without_lengths_is_told_by_its_batch_sizes_alone(report):
+    artifact = report.original.artifact
+    assert "length" in parity(artifact).header
+    shapes = tuple(item.model_copy(update={"shape": ("batch", 3)}) for item in artifact.inputs)
+    points = tuple(point.model_copy(update={"length": 7}) for point in artifact.parity.points)
+    flat = artifact.model_copy(
+        update={
+            "inputs": shapes,
+            "outputs": shapes,
+            "parity": artifact.parity.model_copy(update={"points": points}),
+        }
+    )
+    table = parity(flat)
+    assert "length" not in table.header
+    assert {len(row) for row in table.rows} == {len(table.header)}
