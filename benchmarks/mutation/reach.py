@@ -25,6 +25,8 @@ SOURCES = ("compressor/nn", "compressor/surgery", "compressor/measure", "exporte
 
 Lines = dict[str, set[int]]
 """Source file -> lines of it that ran."""
+_FIXTURE = "\0"
+"""Between the parts of a fixture's context: no name of a test holds it."""
 
 
 class Recorder:
@@ -37,10 +39,12 @@ class Recorder:
         """Nothing is recorded yet."""
         self._coverage = coverage.Coverage(data_file=None, source=[str(ROOT / room) for room in SOURCES])
         self._coverage.set_option("run:disable_warnings", ["no-data-collected", "module-not-imported"])
-        self._shared: dict[tuple[str, str], Lines] = {}
-        self._current: list[Lines] = []
+        self._shared: dict[str, Lines] = defaultdict(lambda: defaultdict(set))
+        """By the context of a fixture of a wider scope."""
+        self._contexts: list[str] = []
         self._file = ""
         self._tests: dict[str, dict[str, Any]] = {}
+        self._fixtures: dict[str, tuple[str, ...]] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
@@ -48,17 +52,13 @@ class Recorder:
         file = item.nodeid.partition("::")[0]
         if file != self._file:
             self._write()
-            self._file, self._tests = file, {}
-        own: Lines = defaultdict(set)
-        self._tests[item.nodeid] = {"seconds": 0.0, "passed": False, "lines": own}
+            self._file, self._tests, self._fixtures = file, {}, {}
+        self._tests[item.nodeid] = {"seconds": 0.0, "passed": False, "lines": defaultdict(set)}
+        self._fixtures[item.nodeid] = tuple(getattr(item, "fixturenames", ()))
         started = time.process_time()
-        with self._into(own):
+        with self._into(item.nodeid):
             result = yield
         self._tests[item.nodeid]["seconds"] = round(time.process_time() - started, 3)
-        for (base, name), lines in self._shared.items():
-            if name in getattr(item, "fixturenames", ()) and item.nodeid.startswith(base):
-                for source, numbers in lines.items():
-                    own[source] |= numbers
         return result
 
     @pytest.hookimpl(wrapper=True)
@@ -66,7 +66,7 @@ class Recorder:
         """Keep apart what a fixture of a wider scope runs."""
         if fixturedef.scope == "function":
             return (yield)
-        with self._into(self._shared.setdefault((fixturedef.baseid, fixturedef.argname), defaultdict(set))):
+        with self._into(_FIXTURE.join(("", fixturedef.baseid, fixturedef.argname))):
             return (yield)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -79,30 +79,42 @@ class Recorder:
         self._write()
 
     @contextmanager
-    def _into(self, lines: Lines) -> Iterator[None]:
-        self._pause()
-        self._current.append(lines)
-        self._coverage.start()
+    def _into(self, context: str) -> Iterator[None]:
+        """Credit what runs to a context: to start coverage anew for each test would cost ten times as much."""
+        if not self._contexts:
+            self._coverage.start()
+        self._contexts.append(context)
+        self._coverage.switch_context(context)
         try:
             yield
         finally:
-            self._pause()
-            self._current.pop()
-            if self._current:
-                self._coverage.start()
+            self._contexts.pop()
+            if self._contexts:
+                self._coverage.switch_context(self._contexts[-1])
+            else:
+                self._coverage.stop()
 
-    def _pause(self) -> None:
-        if not self._current:
-            return
-        self._coverage.stop()
+    def _credit(self) -> None:
+        """Give the lines that ran to the tests of this file and to fixtures, and those of fixtures to their tests."""
         data = self._coverage.get_data()
         for file in data.measured_files():
-            self._current[-1][str(Path(file).relative_to(ROOT))].update(data.lines(file) or ())
+            source = str(Path(file).relative_to(ROOT))
+            for number, contexts in data.contexts_by_lineno(file).items():
+                for context in contexts:
+                    lines = self._tests[context]["lines"] if context in self._tests else self._shared[context]
+                    lines[source].add(number)
         self._coverage.erase()
+        for context, shared in self._shared.items():
+            _, base, name = context.split(_FIXTURE)
+            for test, fixtures in self._fixtures.items():
+                if name in fixtures and test.startswith(base):
+                    for source, numbers in shared.items():
+                        self._tests[test]["lines"][source] |= numbers
 
     def _write(self) -> None:
         if not self._tests:
             return
+        self._credit()
         sources = sorted({source for test in self._tests.values() for source in test["lines"]})
         texts = {source: (ROOT / source).read_text(encoding="utf-8") for source in sources}
         tests = {

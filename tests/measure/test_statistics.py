@@ -70,13 +70,6 @@ def test_same_seed_gives_the_same_interval_and_another_seed_another():
     assert bootstrap_mean(values, seed=7) != bootstrap_mean(values, seed=8)
 
 
-def test_bootstrap_in_several_chunks_has_all_the_resamples():
-    values = np.random.default_rng(3).random(30011)
-    interval = bootstrap_mean(values, resamples=300)
-    half = 1.96 * values.std() / math.sqrt(len(values))
-    assert interval.high - interval.low == pytest.approx(2 * half, rel=0.25)
-
-
 @pytest.mark.parametrize("values", [[0.5], [1.0, 1.0, 1.0]])
 def test_bootstrap_says_nothing_where_resampling_tells_nothing(values):
     assert bootstrap_mean(np.array(values)) is None
@@ -212,3 +205,83 @@ def test_the_interval_of_millions_of_values_is_the_one_of_their_spread():
     assert interval.low == pytest.approx(values.mean() - half, abs=0.1 * half)
     assert interval.high == pytest.approx(values.mean() + half, abs=0.1 * half)
     assert bootstrap_mean(values, seed=4) == interval
+
+
+def resampled(values, *, seed, resamples, confidence):
+    """Of all draws at once: the quantiles of their means."""
+    drawn = np.random.default_rng(seed).integers(0, len(values), size=(resamples, len(values)))
+    return np.quantile(values[drawn].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+
+
+@pytest.mark.parametrize(
+    ("count", "resamples", "confidence"), [(2, 500, 0.9), (7, 2000, 0.95), (30011, 300, 0.5), (1 << 20, 9, 0.8)]
+)
+def test_drawing_in_chunks_is_drawing_at_once(count, resamples, confidence):
+    values = np.random.default_rng(count).random(count)
+    interval = bootstrap_mean(values, seed=5, resamples=resamples, confidence=confidence)
+    expected = resampled(values, seed=5, resamples=resamples, confidence=confidence)
+    assert (interval.low, interval.high) == pytest.approx(tuple(expected), rel=1e-12)
+    assert interval.confidence == confidence
+
+
+def test_groups_are_resampled_as_in_a_loop():
+    values = np.random.default_rng(1).random(19)
+    groups = np.array([0, 1, 1, 2, 2, 2, 3, 4, 4, 4, 4, 1, 0, 5, 6, 6, 2, 3, 5])
+    drawn = np.random.default_rng(3).integers(0, 7, size=(400, 7))
+    means = [np.concatenate([values[groups == group] for group in row]).mean() for row in drawn]
+    interval = bootstrap_mean(values, groups=groups, seed=3, resamples=400, confidence=0.8)
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(means, [0.1, 0.9])))
+
+
+@pytest.mark.parametrize("confidence", [0.4, 0.5, 0.75, 0.9, 0.95, 0.99])
+def test_fewest_values_are_the_least_whose_range_misses_the_median_seldom_enough(confidence):
+    seldom = [count for count in range(1, 60) if 2 * 0.5**count <= 1 - confidence + 1e-12]
+    assert fewest_for_median(confidence) == seldom[0]
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.8, 0.95, 0.99])
+@pytest.mark.parametrize("count", [8, 9, 20, 21, 53])
+def test_median_interval_is_the_narrowest_that_misses_seldom_enough(count, confidence):
+    from scipy.stats import binom
+
+    values = np.random.default_rng(count).permutation(count).astype(float)
+    ranks = [rank for rank in range(1, count) if 2 * binom.cdf(rank - 1, count, 0.5) <= 1 - confidence]
+    interval = median_interval(values.tolist(), confidence=confidence)
+    assert (interval.low, interval.high) == (ranks[-1] - 1, count - ranks[-1])
+    assert interval.confidence == confidence
+
+
+@pytest.mark.parametrize(
+    ("baseline", "other", "within"),
+    [([2.0] * 6, [2.0] * 6, True), ([2.0] * 6, [1.9] * 6, False), ([1.9] * 6, [2.0] * 6, False)],
+)
+def test_an_interval_that_touches_one_is_within_noise(baseline, other, within):
+    found = speed_up(baseline, other)
+    assert found.within_noise == within
+    assert found.ratio == found.interval.low == found.interval.high == baseline[0] / other[0]
+
+
+def test_a_speed_up_is_the_median_of_ratios_by_round_with_the_confidence_asked_for():
+    baseline, other = [3.0, 8.0, 1.0, 9.0, 2.0, 5.0, 7.0], [1.0, 4.0, 2.0, 3.0, 5.0, 4.0, 1.0]
+    ratios = sorted(first / second for first, second in zip(baseline, other, strict=True))
+    found = speed_up(baseline, other, confidence=0.5)
+    assert found.ratio == ratios[3]
+    assert found.interval == median_interval(ratios, confidence=0.5)
+    assert found.interval.low > ratios[0]
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.99])
+def test_intervals_of_means_and_differences_have_the_confidence_asked_for(confidence):
+    from scipy.stats import ttest_1samp, ttest_ind
+
+    first, second = [0.9, 0.95, 0.7, 0.99], [0.3, 0.35, 0.32, 0.5]
+    mean = mean_interval(first, confidence=confidence)
+    exact = ttest_1samp(first, 0.0).confidence_interval(confidence)
+    assert (mean.low, mean.high) == pytest.approx((exact.low, exact.high))
+    equal = [value + 1.0 for value in first]  # of equal variances Welch's degrees are whole
+    found = difference_interval(equal, first, confidence=confidence)
+    welch = ttest_ind(equal, first, equal_var=False).confidence_interval(confidence)
+    assert (found.low, found.high) == pytest.approx((welch.low, welch.high))
+    assert mean.confidence == found.confidence == confidence
+    assert difference_interval(first, second[:1]) is None
+    assert difference_interval(first[:2], second[:2]) is not None
