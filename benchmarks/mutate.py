@@ -47,6 +47,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     record = commands.add_parser("record", help="run tests, and keep which lines each runs")
     record.add_argument("tests", nargs="+")
+    record.add_argument("--most", type=int, help="parametrizations of a test function that are run; all by default")
     run = commands.add_parser("run", help="try a sample of the faults of a room")
     run.add_argument("--room", choices=ROOMS, required=True)
     run.add_argument("--sample", type=int, default=100)
@@ -59,7 +60,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if options.command == "record":
         arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", *options.tests]
-        sys.exit(pytest.main(arguments, plugins=[Recorder()]))
+        sys.exit(pytest.main(arguments, plugins=[Recorder(options.most)]))
     if options.command == "run":
         sample, file = drawn(options.room, options.sample, options.seed), f"{options.room}-{options.seed}.json"
         tried(sample, ROOT / ".mutation" / file, options.budget)

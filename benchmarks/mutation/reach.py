@@ -17,7 +17,7 @@ import coverage
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / ".mutation" / "reach"
@@ -35,8 +35,9 @@ class Recorder:
     What a fixture of a wider scope runs is credited to every test that asks for it, not only to the first.
     """
 
-    def __init__(self) -> None:
-        """Nothing is recorded yet."""
+    def __init__(self, most: int | None = None) -> None:
+        """Nothing is recorded yet; `most` is how many parametrizations of a test function are run, all if it is None."""
+        self._most = most
         self._coverage = coverage.Coverage(data_file=None, source=[str(ROOT / room) for room in SOURCES])
         self._coverage.set_option("run:disable_warnings", ["no-data-collected", "module-not-imported"])
         self._shared: dict[str, Lines] = defaultdict(lambda: defaultdict(set))
@@ -45,6 +46,14 @@ class Recorder:
         self._file = ""
         self._tests: dict[str, dict[str, Any]] = {}
         self._fixtures: dict[str, tuple[str, ...]] = {}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out parametrizations above the most, evenly over all of them."""
+        if self._most is not None:
+            functions: dict[str, list[pytest.Item]] = defaultdict(list)
+            for item in items:
+                functions[item.nodeid.partition("[")[0]].append(item)
+            items[:] = [item for group in functions.values() for item in thinned(group, self._most)]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
@@ -125,6 +134,13 @@ class Recorder:
         target = STORE / f"{self._file}.json.gz"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(gzip.compress(json.dumps({"sources": texts, "tests": tests}).encode(), compresslevel=4))
+
+
+def thinned(group: Sequence[pytest.Item], most: int) -> Sequence[pytest.Item]:
+    """At most so many of a group, evenly spaced, the first and the last among them."""
+    if len(group) <= most:
+        return group
+    return [group[round(place * (len(group) - 1) / max(1, most - 1))] for place in range(most)]
 
 
 def _ranges(numbers: Iterable[int]) -> list[list[int]]:

@@ -67,7 +67,7 @@ def choose(
     """
     alone: dict[str, dict[Form, float]] = {}
     for name, forms in ladders.items():
-        if not set(forms) <= {"half", "float"}:
+        if forms != ("float",):
             bar.advance(0, note=f"measure {name}")
             alone[name] = _alone(trials, name, forms, max_error)
     metric_alone = _metric_alone(trials, ladders, alone, bar)

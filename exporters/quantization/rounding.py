@@ -71,7 +71,8 @@ def usable_scale(peak: NDArray[Any], bits: int) -> Floats:
 
 def as_stored(scale: Floats) -> NDArray[Any]:
     """Scales as a file holds them: float16 if that is exact."""
-    half = scale.astype(np.float16)
+    with np.errstate(over="ignore"):  # a scale beyond the largest half stays as it is
+        half = scale.astype(np.float16)
     return half if np.array_equal(half.astype(np.float32), scale) else scale
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx
 import pytest
 import torch
@@ -131,3 +133,33 @@ def test_losses_go_through_what_was_measured_and_never_rise_with_the_bits():
     assert rising == sorted(rising)
     upside_down = losses_by_bits({4: 0.1, 8: 0.4}, own)
     assert upside_down[4] >= upside_down[8]
+
+
+OWN = {32: 0.0, 16: 1e-6, 8: 1.0, 6: 16.0, 5: 64.0, 4: 256.0, 3: 1024.0, 2: 4096.0}
+
+
+@pytest.mark.parametrize("errors", [{4: 0.4, 8: 0.1}, {4: 0.9, 8: 0.001}, {4: 0.2, 8: 0.2}])
+def test_losses_are_powers_of_a_matrix_own_error_between_and_parts_of_it_beyond(errors):
+    losses, (low, high) = losses_by_bits(errors, OWN), (errors[4] ** 2, errors[8] ** 2)
+    power = math.log(low / high) / math.log(256.0)
+    wanted = {bits: high * OWN[bits] ** power for bits in (5, 6)}
+    wanted |= {bits: low * OWN[bits] / 256.0 for bits in (2, 3, 4)}
+    wanted |= {bits: high * OWN[bits] for bits in (8, 16, 32)}
+    assert losses == pytest.approx(wanted)
+    assert list(losses) == [32, 16, 8, 6, 5, 4, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("errors", "own", "wanted"),
+    [
+        ({4: 0.0, 8: 0.0}, OWN, dict.fromkeys(OWN, 0.0)),
+        ({4: 0.2, 8: 0.0}, {8: 1.0, 6: 16.0, 4: 256.0}, {8: 0.0, 6: 0.0, 4: 0.04}),
+        ({4: 0.2, 8: 0.1}, {8: 0.0, 6: 0.0, 4: 4.0, 3: 8.0}, {8: 0.0, 6: 0.0, 4: 0.04, 3: 0.08}),
+        ({4: 0.2, 8: 0.1}, {8: 0.0, 6: 0.0, 4: 0.0, 3: 8.0}, {8: 0.0, 6: 0.0, 4: 0.0, 3: 0.0}),
+        ({4: 0.1, 8: 0.2}, {8: 1.0, 6: 16.0, 4: 256.0}, {8: 0.04, 6: 0.04, 4: 0.04}),
+        ({4: 0.2, 8: 0.1}, {8: 5.0, 6: 5.0, 4: 5.0}, {8: 0.01, 6: 0.01, 4: 0.04}),
+    ],
+    ids=["harmless", "harmless in 8", "exact in 8", "exact in 4", "upside down", "no better in 8"],
+)
+def test_losses_without_a_power(errors, own, wanted):
+    assert losses_by_bits(errors, own) == pytest.approx(wanted)

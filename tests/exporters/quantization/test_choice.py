@@ -11,7 +11,7 @@ from compressor.errors import ExportError
 from exporters.quantization.choice import choose
 from exporters.quantization.matrices import Matrix, Use
 
-BYTES = {"float": 400, "half": 200, "weights": 110, "integer": 100, "int4": 60}
+BYTES = {"float": 400, "half": 200, "weights": 110, "integer": 100, "static": 100, "int4": 60}
 LADDER = ("int4", "integer", "weights", "half", "float")
 
 
@@ -117,3 +117,65 @@ def test_a_form_that_is_harmless_is_the_last_that_is_measured():
 def test_what_cannot_be_rounded_within_the_limits_is_refused():
     with pytest.raises(ExportError, match="no matrix can be rounded within the limits: relative output error"):
         chosen(Trials({(name, form): 9.0 for name in "ab" for form in LADDER[:-1]}), ladder=LADDER)
+
+
+@pytest.mark.parametrize(("error", "forms"), [(1.0, "int4"), (1.0 + 1e-6, "integer")])
+def test_an_error_of_exactly_the_limit_is_allowed(error, forms):
+    assert chosen(Trials({("a", "int4"): error}), "a").forms == {"a": forms}
+
+
+@pytest.mark.parametrize(("loss", "forms"), [(0.25, "int4"), (0.2501, "integer")])
+def test_a_loss_of_exactly_what_is_allowed_is_allowed(loss, forms):
+    assert chosen(Trials({}, losses={("a", "int4"): loss}, allowed=0.25), "a").forms == {"a": forms}
+
+
+@pytest.mark.parametrize("count", [7, 8, 12])
+def test_the_metric_is_measured_alone_of_the_eight_matrices_with_the_largest_errors(count):
+    names = "abcdefghijkl"[:count]
+    errors = {(name, "int4"): 0.01 * (index + 6) for index, name in enumerate(names)}
+    losses = {(name, "int4"): 0.001 for name in names}
+    found = chosen(Trials(errors, losses=losses, allowed=1.0), names)
+    assert set(found.metric_alone) == set(names[-8:])
+
+
+def test_the_metric_is_not_measured_of_a_choice_whose_error_is_too_large():
+    losses = {("a", "int4"): 0.0, ("b", "int4"): 0.0}
+    trials = Trials({("a", "int4"): 2.0}, losses=losses, allowed=1.0)
+    asked = []
+    trials.metric.loss = lambda forms: asked.append(dict(forms)) or 0.0
+    found = chosen(trials)
+    assert found.metric_drop == 0.0
+    assert {"a": "int4", "b": "int4"} not in asked
+
+
+def test_each_combination_is_measured_once_and_the_bar_is_told():
+    trials, notes = Trials({("a", "int4"): 2.0, ("b", "int4"): 2.0}), []
+    bar = SimpleNamespace(advance=lambda count, note="": notes.append((count, note)))
+    choose(trials, [matrix("a"), matrix("b")], dict.fromkeys("ab", LADDER), 1.0, bar)
+    whole = [tuple(sorted(forms.items())) for forms in trials.seen if len(forms) == 2]
+    assert len(whole) == len(set(whole))
+    assert notes.count((0, "measure a")) == notes.count((0, "measure b")) == 1
+    assert notes.count((0, "measure a choice")) == len(whole)
+
+
+@pytest.mark.parametrize(("error", "measured"), [(0.0499, {"int4"}), (0.0501, {"int4", "integer"})])
+def test_harmless_is_less_than_a_twentieth_of_the_limit(error, measured):
+    found = chosen(Trials({("a", "int4"): error, ("a", "integer"): 0.01}), "a")
+    assert set(found.alone["a"]) == measured
+
+
+def test_a_matrix_that_stays_float_is_not_measured_and_neither_are_exact_forms():
+    ladders = {"a": ("int4", "half", "float"), "b": ("float",)}
+    trials, bar = Trials({("a", "int4"): 0.5}), SimpleNamespace(advance=lambda count, note="": None)
+    found = choose(trials, [matrix(name) for name in "ab"], ladders, 1.0, bar)
+    assert found.alone == {"a": {"int4": 0.5}}
+    assert found.forms == {"a": "int4", "b": "float"}
+
+
+def test_a_wish_for_npus_is_not_met_by_weights_alone():
+    ladders = {"a": ("static", "weights", "float"), "b": ("static", "weights", "float")}
+    bar = SimpleNamespace(advance=lambda count, note="": None)
+    pair = [matrix("a"), matrix("b")]
+    assert choose(Trials({("a", "static"): 2.0}), pair, ladders, 1.0, bar).forms == {"a": "weights", "b": "static"}
+    with pytest.raises(ExportError, match="no matrix can be rounded"):
+        choose(Trials({("a", "static"): 2.0, ("b", "static"): 2.0}), pair, ladders, 1.0, bar)
