@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import onnx
+from onnx.external_data_helper import load_external_data_for_model
 
 from compressor.errors import ExportError
 from compressor.measure import macs
@@ -163,7 +164,8 @@ def _milliseconds(
         optimized = Path(folder, "optimized.onnx")
         try:
             open_session(path, threads=threads, optimized=optimized)
-            model = onnx.load(str(optimized))
+            model = onnx.load(str(optimized), load_external_data=False)
+            load_external_data_for_model(model, str(path.parent))  # it still names files beside the one given
             _, of_node = _assigned(model.graph, owners, values)
             for inner in walk.nodes(model.graph):
                 inner.name = ""

@@ -1,6 +1,9 @@
 """What each layer takes of a file: sums are those of the file, and a layer gets only what reads its weights alone."""
 
+import json
+
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -132,3 +135,75 @@ def test_what_is_computed_of_weights_alone_belongs_to_their_layer(write):
     path = write(nodes, {"x": ["batch", F]}, {"y": ["batch", F]}, weights)
     found = costs(path, (parameter("a.weight", F, F), parameter("b.weight", F, F)))
     assert [found[name].macs for name in ("a", "b", REST)] == [B * F * F, B * F * F, 0]
+
+
+class Session:
+    """Takes 1000 microseconds and more for a node while it warms up, then as many as its place and the run say."""
+
+    def __init__(self, folder, nodes):
+        self.folder, self.nodes, self.runs = folder, nodes, 0
+
+    def run(self, names, feed):
+        self.runs += 1
+
+    def end_profiling(self):
+        events = [{"name": "model_loading", "dur": 7}, {"name": "node0_fence_before", "dur": 9}, {"dur": 3}]
+        for run in range(self.runs):
+            for place in range(self.nodes):
+                spent = 1000 + run if run < 3 else 100 * (place + 1) + run
+                events.append({"name": f"node{place}_kernel_time", "dur": str(spent)})
+            events.append({"name": "Reorder_kernel_time", "dur": 10**6})
+        (self.folder / "profile.json").write_text(json.dumps(events))
+        return str(self.folder / "profile.json")
+
+
+def test_milliseconds_are_the_median_of_the_runs_after_warm_up_summed_over_the_nodes_of_a_module(
+    rounded, monkeypatch, tmp_path
+):
+    made = []
+
+    def open_session(given, *, threads, optimized=None, optimization="all", profile=None):
+        if optimized is not None:
+            optimized.write_bytes(rounded.read_bytes())
+            return None
+        assert (threads, optimization) == (1, "none")
+        made.append(Session(tmp_path, 5))
+        return made[0]
+
+    monkeypatch.setattr(by_layer, "open_session", open_session)
+    monkeypatch.setattr(by_layer.time, "perf_counter", lambda: 0.0)
+    found = costs(rounded)
+    assert made[0].runs == 3 + 50
+    median = 3 + 49 / 2  # of the numbers of the runs that count
+    wanted = {"body.linear": 100 + 200 + 2 * median, "readout": 400 + median, "temperature": 500 + median}
+    assert {name: cost.milliseconds for name, cost in found.items()} == pytest.approx(
+        {name: value / 1000 for name, value in {**wanted, REST: 300 + median}.items()}
+    )
+    later = iter([0.0, *([0.4] * 4), 0.6])
+    monkeypatch.setattr(by_layer.time, "perf_counter", lambda: next(later))
+    made.clear()
+    costs(rounded)
+    assert made[0].runs == 3 + 1 + 4
+
+
+def test_weights_outside_of_the_file_are_counted_and_timed(write, tmp_path):
+    weights = {f"{name}.weight": np.ones((F, F), np.float32) for name in "ab"}
+    nodes = [
+        helper.make_node("MatMul", ["x", "a.weight"], ["h"]), helper.make_node("MatMul", ["h", "b.weight"], ["y"])
+    ]  # fmt: skip
+    path = write(nodes, {"x": ["batch", F]}, {"y": ["batch", F]}, weights)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    found = costs(path, (parameter("a.weight", F, F), parameter("b.weight", F, F)))
+    assert found["a"].bytes == found["b"].bytes == 4 * F * F
+    whole = path.stat().st_size + (tmp_path / "weights.bin").stat().st_size
+    assert sum(cost.bytes for cost in found.values()) == whole
+
+
+def test_numbers_in_fields_of_their_own_type_are_bytes_too(write):
+    path = write([helper.make_node("MatMul", ["x", "a.weight"], ["y"])], {"x": ["batch", F]}, {"y": ["batch", F]})
+    model = onnx.load(path)
+    model.graph.initializer.append(helper.make_tensor("a.weight", TensorProto.FLOAT, [F, F], np.ones(F * F)))
+    onnx.save(model, path)
+    found = costs(path, (parameter("a.weight", F, F),))
+    assert 4 * F * F <= found["a"].bytes < 5 * F * F
+    assert sum(cost.bytes for cost in found.values()) == path.stat().st_size

@@ -285,3 +285,9 @@ def test_intervals_of_means_and_differences_have_the_confidence_asked_for(confid
     assert mean.confidence == found.confidence == confidence
     assert difference_interval(first, second[:1]) is None
     assert difference_interval(first[:2], second[:2]) is not None
+
+
+@pytest.mark.parametrize(("count", "confidence"), [(2, 0.5), (3, 0.75), (4, 0.875)])
+def test_a_range_that_misses_the_median_exactly_as_often_as_it_may_is_an_interval(count, confidence):
+    interval = median_interval([float(value) for value in range(count)], confidence=confidence)
+    assert (interval.low, interval.high) == (0.0, count - 1.0)
