@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import gzip
+import json
 import os
 
 import numpy as np
@@ -105,6 +107,52 @@ def test_a_fault_gets_into_a_default():
     other = bootstrap_mean(values, resamples=100, seed=1)
     assert bootstrap_mean(values, resamples=100) != other
     assert in_fork(noticed) == 0
+
+
+RECORDED = """
+import pytest
+from compressor.measure import random_inputs, size
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sizes") / "a"
+    path.write_bytes(b"1234")
+    return path, size.file_bytes(path)
+
+@pytest.mark.parametrize("count", range(7))
+def test_bytes(written, count):
+    assert written[1] == 4
+
+def test_packed(written):
+    assert size.gzip_bytes(written[0])
+
+def test_fails():
+    assert random_inputs.has_length(None)
+"""
+
+
+def test_each_test_is_recorded_with_the_lines_that_it_and_its_fixtures_run(tmp_path, monkeypatch):
+    (tmp_path / "test_recorded.py").write_text(RECORDED)
+    monkeypatch.setattr(reach, "STORE", tmp_path / "store")
+
+    def record():
+        options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", str(tmp_path), "-c", os.devnull]
+        return pytest.main([*options, str(tmp_path / "test_recorded.py")], plugins=[reach.Recorder(3)]) == 1
+
+    assert in_fork(record) == 0
+    found = json.loads(gzip.decompress((tmp_path / "store" / "test_recorded.py.json.gz").read_bytes()))["tests"]
+    names = [f"test_recorded.py::test_bytes[{count}]" for count in (0, 3, 6)]
+    assert list(found) == [*names, "test_recorded.py::test_packed"]
+    lines = {name: test["lines"]["compressor/measure/size.py"] for name, test in found.items()}
+    assert lines[names[0]] == lines[names[1]] == lines[names[2]]
+    (function,) = (
+        node for node in ast.parse((ROOT / "compressor/measure/size.py").read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name == "file_bytes"
+    )  # fmt: skip
+    own = [number for first, last in lines[names[1]] for number in range(first, last + 1)]
+    assert own
+    assert all(function.lineno < number <= function.end_lineno for number in own)
+    assert len(lines["test_recorded.py::test_packed"]) > len(lines[names[0]])
 
 
 def test_lines_that_moved_since_they_were_recorded_are_found(tmp_path, monkeypatch):

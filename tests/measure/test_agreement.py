@@ -46,7 +46,7 @@ def figures(point):
 def test_figures_are_those_of_a_loop_over_all_elements_of_all_outputs(outputs):
     expected = tuple(torch.tensor([value for value, _ in output]) for output in outputs)
     actual = tuple(torch.tensor([value + off for value, off in output]) for output in outputs)
-    pairs = [pair for one, two in zip(expected, actual, strict=True) for pair in zip(one.tolist(), two.tolist())]
+    pairs = list(zip(torch.cat(expected).tolist(), torch.cat(actual).tolist(), strict=True))
     point = compared(expected, actual)
     assert figures(point) == pytest.approx(in_a_loop(pairs), nan_ok=True)
     assert (point.batch, point.length, point.note) == (2, 3, "")

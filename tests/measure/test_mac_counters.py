@@ -127,8 +127,10 @@ def surveyed(write, nodes, weights, *, inputs=None, axis=0):
     shape = [1, F]
     shape.insert(axis, STEPS)
     named = ["time" if size == STEPS else size for size in shape]
-    path = write(nodes, {"x": named, **(inputs or {})}, {"last0": [1, F]}, {"initial": np.zeros((1, F), np.float32), **weights})
-    return macs.survey(path, [torch.ones(shape), *(torch.ones(given) for given in (inputs or {}).values())])  # fmt: skip
+    further = inputs or {}
+    weights = {"initial": np.zeros((1, F), np.float32), **weights}
+    path = write(nodes, {"x": named, **further}, {"last0": [1, F]}, weights)
+    return macs.survey(path, [torch.ones(shape), *(torch.ones(given) for given in further.values())])
 
 
 @pytest.mark.parametrize("count", [1, 2])

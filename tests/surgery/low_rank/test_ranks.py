@@ -95,5 +95,5 @@ def test_a_budget_is_kept_by_all_matrices_together(parameters):
 
 
 def test_a_budget_below_rank_one_everywhere_is_refused():
-    with pytest.raises(MethodError, match="`parameters: 0.1`"):
+    with pytest.raises(MethodError, match=r"`parameters: 0\.1`"):
         choose_ranks(CUTS, LIMITS, parameters=0.1)

@@ -147,7 +147,13 @@ PAIRS = Layer("glu", np.array([0, 1, 2, 3, 0, 1, 2, 3]))
 
 @pytest.mark.parametrize(
     ("amount", "wanted"),
-    [({"count": 2}, [0]), ({"count": 3}, [0]), ({"count": 4}, [0, 1]), ({"keep": 3}, [0, 1]), ({"ratio": 0.9}, [0, 1, 2])],
+    [
+        ({"count": 2}, [0]),
+        ({"count": 3}, [0]),
+        ({"count": 4}, [0, 1]),
+        ({"keep": 3}, [0, 1]),
+        ({"ratio": 0.9}, [0, 1, 2]),
+    ],
 )
 def test_units_that_go_together_only_go_in_whole_groups(amount, wanted):
     assert PAIRS.together == 2
@@ -191,7 +197,7 @@ def test_reasons_of_pinned_units_are_listed_once_in_order():
 def test_an_optional_layer_that_cannot_shrink_is_no_error_even_if_it_was_asked_for(optional):
     first = Layer("a", np.arange(4), optional=optional)
     required = frozenset({"a"})
-    for pinned, amount in (({group: "it is an output" for group in range(4)}, Amount(count=1)), ({}, Amount(keep=4))):
+    for pinned, amount in ((dict.fromkeys(range(4), "it is an output"), Amount(count=1)), ({}, Amount(keep=4))):
         layers = [first, Layer("b", np.arange(4, 9))]
         if optional:
             found = choose(layers, np.arange(9.0), pinned, amount, required)
