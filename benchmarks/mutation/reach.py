@@ -36,7 +36,7 @@ class Recorder:
     """
 
     def __init__(self, most: int | None = None) -> None:
-        """Nothing is recorded yet; `most` is how many parametrizations of a test function are run, all if it is None."""
+        """Nothing is recorded yet; `most` parametrizations of a test function are run, all of them if it is None."""
         self._most = most
         self._coverage = coverage.Coverage(data_file=None, source=[str(ROOT / room) for room in SOURCES])
         self._coverage.set_option("run:disable_warnings", ["no-data-collected", "module-not-imported"])
