@@ -16,7 +16,6 @@ from compressor.surgery.refit.calibration import (
     watching,
 )
 
-
 LAYERS = {
     "one axis": (nn.Conv1d(3, 4, 3, stride=2, padding=1), (3, 9)),
     "dilated": (nn.Conv1d(3, 4, 3, dilation=2), (3, 9)),
@@ -149,10 +148,14 @@ def test_a_run_ends_once_all_that_is_wanted_was_seen(most):
 def test_modes_are_put_back_module_by_module_and_nothing_has_gradients_meanwhile():
     model, other = Twice(), nn.Linear(2, 2)
     model.second.eval()
-    with pytest.raises(ZeroDivisionError), evaluating(model, other):
+
+    def fail():
         assert not any(module.training for part in (model, other) for module in part.modules())
         assert not model.first(torch.ones(1, 5)).requires_grad
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), evaluating(model, other):
+        fail()
     assert [module.training for module in (model, model.first, model.second, other)] == [True, True, False, True]
     assert torch.is_grad_enabled()
 
