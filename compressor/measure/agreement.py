@@ -123,7 +123,7 @@ def _nan_note(index: int, wanted: Tensor, got: Tensor, reference: str) -> str:
         return f"output {index} has NaN in other places than {reference}'s"
     holder, places = (reference, missing) if bool(missing.any()) else ("the file", added)
     count = int(places.sum())
-    rows = int((places if places.dim() > 1 else places.unsqueeze(0)).all(-1).sum())
+    rows = int(torch.atleast_1d(places).all(-1).sum())
     whole = rows * places.shape[-1] == count if places.dim() else False
     number, word = (rows, "whole row") if whole else (count, "place")
     return f"only {holder} has NaN in output {index}: in {number} {word}{'s' if number > 1 else ''}"

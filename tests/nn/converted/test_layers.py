@@ -199,8 +199,9 @@ def test_gates_start_with_a_little_of_the_inputs_and_units_from_one_position_to_
     own.start(inputs(), torch.randn(4, 3, generator=seeded(1)), seeded())
     assert averaged(own).tolist() == pytest.approx(wanted)
     assert all(float(part.detach().std()) == pytest.approx(0.1, rel=0.1) for part in own.diagonals)
-    at_mean = own.project(inputs().mean(0)).chunk(3)
-    spread = [float(part.var(0, unbiased=False).mean().sqrt()) for part in own.project(inputs()).chunk(3, -1)]
+    at_mean = own.project(inputs().mean(0)).detach().chunk(3)
+    given = own.project(inputs()).detach().chunk(3, -1)
+    spread = [float(part.var(0, unbiased=False).mean().sqrt()) for part in given]
     write = 2 if cell == "gru" else 1
     for gate in range(3):
         assert spread[gate] == pytest.approx(1.0 if gate == write else 0.3, rel=0.1)
@@ -220,7 +221,7 @@ def test_additive_sums_start_with_all_spans_in_every_head_and_random_scores_of_t
         nn.init.zeros_(own.log_fade)
         own.start(inputs(), torch.randn(4, 3, generator=seeded(1)), seeded())
     x = inputs()
-    scores, queries, values = own.project(x).unflatten(-1, (heads, -1)).split([keys, keys, 2], -1)
+    scores, queries, values = own.project(x).detach().unflatten(-1, (heads, -1)).split([keys, keys, 2], -1)
     torch.testing.assert_close(values.flatten(1).std(0, unbiased=False), torch.ones(16, dtype=torch.float64))
     for part in (scores, queries):
         assert float(part.mean(0).std()) == pytest.approx(1.0, rel=0.2)
