@@ -38,6 +38,15 @@ def export(
             "--metric-drop", min=0.0, metavar="DROP", help="What rounding may cost of the metric, in its own unit."
         ),
     ] = None,
+    rate_scale: Annotated[
+        float | None,
+        typer.Option(
+            "--rate-scale",
+            metavar="SCALE",
+            help="Length of a step of the task's data in steps of training, such as 2 at half the sampling rate. Of "
+            "state-space layers.",
+        ),
+    ] = None,
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Compute the metric and the latency of each file.")
     ] = True,
@@ -58,7 +67,14 @@ def export(
 
     with Terminal() as progress:
         report = export_alone(
-            load(task), chosen, out, measure=measure, metric_drop=metric_drop, threads=threads, progress=progress
+            load(task),
+            chosen,
+            out,
+            measure=measure,
+            metric_drop=metric_drop,
+            rate_scale=rate_scale,
+            threads=threads,
+            progress=progress,
         )
     if json:
         emit_json(report.model_dump(mode="json"))

@@ -11,6 +11,7 @@ import torch
 from compressor.errors import UsageError
 from compressor.formats import EXPORTERS, Job, options_of
 from compressor.formats import export as write_file
+from compressor.nn.converted.lssl import set_rate_scale
 from compressor.pipeline import programs
 from compressor.pipeline.trial.model import refuse_changing
 from compressor.progress import Progress, Silent
@@ -42,6 +43,7 @@ def export(
     lengths: tuple[int, int] | None = None,
     precision: str = "float32",
     calibration: Iterable[Any] | None = None,
+    rate_scale: float | None = None,
     seed: int = 0,
     progress: Progress = _SILENT,
     **options: Any,
@@ -62,6 +64,8 @@ def export(
         precision: `float32`; `float16`, `int8` or `int4` if the format has it.
         calibration: Inputs on which the error of rounding is measured, each as `args`, or a dictionary of keyword
             arguments, or `compressor.Call`. By default variations of `args`: give real ones for rounding.
+        rate_scale: Length of a step of the file's inputs in steps of training, such as 2 at half the sampling rate; of
+            models whose recurrent layers `convert` made state-space layers (`to: lssl`).
         seed: Of the sizes and values at which the file is compared.
         progress: Told what goes on.
         options: Further options of the format, such as `opset=17`, `stream=True`, `programs=False`,
@@ -71,7 +75,7 @@ def export(
         The facts about the file: bytes, inputs, outputs, operators, and in `parity` the comparison with PyTorch.
 
     Raises:
-        UsageError: The ending, an option or its value is unknown.
+        UsageError: The ending, an option or its value is unknown, or the model takes no `rate_scale`.
         TaskError: The model does not take the arguments, draws random numbers, or keeps a state.
         ExportError: The model cannot be exported.
         ParityError: The file disagrees with PyTorch; nothing is written.
@@ -80,6 +84,8 @@ def export(
     place = Path(path)
     chosen = options_of(_format_of(place), **options, **({} if precision == "float32" else {"precision": precision}))
     own = copy.deepcopy(model).cpu().eval()
+    if rate_scale is not None:
+        set_rate_scale(own, rate_scale)
     given = args if isinstance(args, tuple) else (args,)
     axes = None if dynamic == "found" else dynamic or {}
     task = GuardedTask(

@@ -10,6 +10,7 @@ from compressor.errors import ExportError
 from compressor.files import write_whole, writing
 from compressor.formats import Job, export
 from compressor.measure import accuracy, latency, size
+from compressor.nn.converted.lssl import set_rate_scale
 from compressor.pipeline import programs
 from compressor.pipeline.dry_run import try_out
 from compressor.pipeline.environment import environment
@@ -50,6 +51,7 @@ def export_alone(
     *,
     measure: bool = True,
     metric_drop: float | None = None,
+    rate_scale: float | None = None,
     threads: int = 1,
     seed: int = 0,
     progress: Progress = _SILENT,
@@ -62,6 +64,7 @@ def export_alone(
         out: Folder of the files; files of the same names are replaced once the new ones have passed every check.
         measure: Compute the metric on PyTorch and on each file, and time the files.
         metric_drop: What rounding may cost of the metric; None: there is no limit.
+        rate_scale: Length of a step of the task's data in steps of training, for state-space layers.
         threads: Threads of a runtime while it is timed.
         seed: Of examples.
         progress: Told what begins.
@@ -72,6 +75,7 @@ def export_alone(
     """
     check_threads(threads)
     model = task.model()
+    scaled = () if rate_scale is None else (_scaled(model, rate_scale),)
     progress.say("trying the task")
     real = try_out(task, model, torch.device("cpu"), trains=False)
     with writing(out):
@@ -91,11 +95,18 @@ def export_alone(
         score=score,
         files=tuple(measured),
         refused=tuple(refused),
-        notes=(*task.notes, *notes),
+        notes=(*task.notes, *scaled, *notes),
         environment=environment(torch.device("cpu")),
     )
     write_whole(out / REPORT_FILE, (report.model_dump_json(indent=2) + "\n").encode())
     return report
+
+
+def _scaled(model: nn.Module, scale: float) -> str:
+    """Let a model take data at another sampling rate, in place; what the report says of it."""
+    count = set_rate_scale(model, scale)
+    layers = "1 state-space layer takes" if count == 1 else f"{count} state-space layers take"
+    return f"{layers} steps {scale:g} times as long as in training; the metric is that of the task's data."
 
 
 def _files(

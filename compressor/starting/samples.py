@@ -32,7 +32,15 @@ SAMPLES: Final = {
             "japanese_vowels",
             "who said it? a GRU and an LSTM layer of 128 units over speech features",
             "pip install aeon",
-            ("README.md", "task.py", "vowels.py", "padded.py", "train.py", "gru.safetensors", "lstm.safetensors"),
+            (
+                "README.md",
+                "task.py",
+                "vowels.py",
+                "padded.py",
+                "turns.py",
+                "train.py",
+                *(f"{name}.safetensors" for name in ("gru", "lstm", "tagger")),
+            ),
             "task.py",
         ),
         Sample(

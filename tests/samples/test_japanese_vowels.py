@@ -59,9 +59,38 @@ def test_committed_checkpoint_has_the_accuracy_of_the_readme(name, accuracy):
     assert float(correct.mean()) == pytest.approx(accuracy, abs=1.5 / 370)
 
 
-@pytest.mark.parametrize("file", ["gru.safetensors", "lstm.safetensors"])
+@pytest.mark.parametrize("file", ["gru.safetensors", "lstm.safetensors", "tagger.safetensors"])
 def test_checkpoint_is_small(file):
     assert (FOLDER / file).stat().st_size < MAX_CHECKPOINT_BYTES
+
+
+@pytest.fixture(scope="module")
+def turns():
+    return load(f"{FOLDER / 'turns.py'}:Turns")
+
+
+def test_every_test_step_is_asked_once_and_the_tagger_has_the_accuracy_of_the_readme(turns):
+    with torch.no_grad():
+        found = turns.evaluate(turns.model())
+    (_, lengths), _ = vowels.test_data()
+    assert torch.equal(torch.bincount(found.groups), lengths)
+    assert len(found.per_sample) == 5687
+    assert float(found.per_sample.mean()) == pytest.approx(0.9411, abs=0.002)
+
+
+def test_conversations_have_a_target_for_each_step_and_none_behind_their_end(turns):
+    counted = 0
+    for (heard,), speakers in turns.batches(torch.Generator().manual_seed(5)):
+        assert heard.shape == (*speakers.shape, 12)
+        assert not heard[speakers < 0].any()
+        counted += int((speakers >= 0).sum())
+    assert counted == 4 * int(vowels.train_data()[0][1].sum())
+
+
+def test_an_answer_depends_on_what_was_heard_only(turns):
+    net, x = turns.model(), turns.example(1, 40)[0]
+    with torch.no_grad():
+        torch.testing.assert_close(net(x[:, :17]), net(x)[:, :17], atol=1e-5, rtol=0)
 
 
 def test_padding_behind_a_sequence_does_not_change_its_logits(gru):

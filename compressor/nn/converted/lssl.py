@@ -29,6 +29,9 @@ from compressor.errors import UsageError
 from compressor.nn.converted.layer import SequenceLayer
 from compressor.nn.converted.starts import start_channels, start_units
 from compressor.nn.record import LayerRecord, Size
+from compressor.nn.recurrent.compact import CompactRecurrent
+from compressor.nn.recurrent.layers import is_layer
+from compressor.nn.recurrent.stack import RecurrentStack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -224,13 +227,28 @@ def set_rate_scale(model: nn.Module, scale: float) -> int:
         How many layers were set.
 
     Raises:
-        UsageError: The scale is not positive, or the model has no such layer.
+        UsageError: The scale is not positive, the model has no such layer, or it has recurrent layers of other kinds,
+            whose steps have no length.
     """
     layers = [module for module in model.modules() if isinstance(module, LsslLayer)]
     if not scale > 0 or not math.isfinite(scale):
         raise UsageError(f"a rate scale of {scale}", hint="1 is the rate of training, 2 half of it")
     if not layers:
         raise UsageError("the model has no state-space layer", hint="convert recurrent layers with `to: lssl` first")
+    others = [name for name, module in model.named_modules() if _counts_positions(module)]
+    if others:
+        listed = ", ".join(f"`{name}`" for name in others)
+        raise UsageError(
+            f"the model has recurrent layers that know no length of a step: {listed}",
+            hint="convert them with `to: lssl` too, or train at the new sampling rate",
+        )
     for layer in layers:
         layer.rate_scale = scale
     return len(layers)
+
+
+def _counts_positions(module: nn.Module) -> bool:
+    """Whether a layer carries something from position to position, whatever time lies between them."""
+    if isinstance(module, SequenceLayer):
+        return not isinstance(module, LsslLayer)
+    return is_layer(module) or isinstance(module, (CompactRecurrent, RecurrentStack, nn.RNNCellBase))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from compressor.errors import UsageError
+from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.lssl import _LONGEST_STEP, _SHORTEST, LsslLayer, set_rate_scale
 
 INPUT, OUTPUT, CHANNELS, UNITS, OSCILLATORS = 3, 5, 7, 11, 4
@@ -92,6 +93,18 @@ def test_a_rate_that_cannot_be_is_refused():
         set_rate_scale(layer(), 0)
     with pytest.raises(UsageError, match="no state-space layer"):
         set_rate_scale(nn.Linear(2, 2), 2.0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [nn.GRU(5, 2), nn.LSTMCell(5, 2), FsmnLayer(5, 2, projection=3, hidden=4, order=2, dilations=(1,))],
+    ids=["gru", "cell", "fsmn"],
+)
+def test_a_model_with_layers_that_count_positions_is_refused_and_keeps_its_rate(other):
+    model = nn.ModuleDict({"slow": layer(), "other": other})
+    with pytest.raises(UsageError, match="know no length of a step: `other`"):
+        set_rate_scale(model, 2.0)
+    assert model["slow"].rate_scale == 1.0
 
 
 def test_the_start_is_finite():

@@ -1,0 +1,212 @@
+"""What each target of `convert` costs at half of a GRU's bytes, on exported files: writes docs/results/conversions.md.
+
+    python benchmarks/conversions.py FOLDER [--tasks vowels turns] [--targets fsmn lssl ...] [--seeds 0 1 2]
+
+Each row converts the trained GRU of 128 units of a task of `samples/japanese_vowels` (one answer a sequence, or one a
+step), retrains it with the GRU as teacher, and exports it in float and in 8 bits; the metric is that of the files. With
+the first seed it is exported once more at fixed sizes and as a step, for the tables of `compressor check`. What is in
+FOLDER is not made again, so that the work can be done in parts; the page is written once all is there. Some minutes of
+one core for each task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+
+from compressor.errors import CompressorError
+from compressor.files import write_whole
+from compressor.formats import Job
+from compressor.measure import accuracy
+from compressor.methods.base import Context, State
+from compressor.methods.convert import Convert
+from compressor.methods.retrain import Retrain
+from compressor.onnx_graphs import targets
+from compressor.onnx_graphs.partition import survey
+from compressor.progress import Silent
+from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.task.loading import load
+from exporters.onnx import Options, export
+
+if TYPE_CHECKING:
+    from compressor.methods.base import Method
+    from compressor.report import Artifact
+    from compressor.task.guard import GuardedTask
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "results" / "conversions.md"
+TASKS = {"vowels": "task.py:Gru", "turns": "turns.py:Turns"}
+TITLES = {"vowels": "One answer a sequence: who said it?", "turns": "One answer a step: who is speaking now?"}
+STEPS = {"vowels": 29, "turns": 64}
+"""Of the files of fixed sizes."""
+ORIGINAL = "gru"
+CONVERSIONS: dict[str, dict[str, Any]] = {
+    ORIGINAL: {},
+    "fsmn": {"hidden": 120},
+    "para_rnn": {},
+    "lssl": {"hidden": 120},
+    "additive": {"hidden": 120},
+}
+"""Target -> its options: at most half of the GRU's bytes in a float file."""
+RETRAIN = Retrain(epochs=10, lr=1e-3, schedule="cosine", distill=True)
+PHONES = ("qnn", "nnapi", "coreml", "xnnpack")
+FILES: dict[str, dict[str, Any]] = {"float": {}, "int8": {"precision": "int8"}}
+ALLOWED = 0.01
+CPU = torch.device("cpu")
+HEADER = """# Conversions: at half of a GRU's bytes
+
+Made by `python benchmarks/conversions.py runs/conversions`. A trained GRU layer of 128 units hears the Japanese vowels
+([sample](../../samples/japanese_vowels)); each row converts it, lets it learn 500 steps from the GRU's outputs, and
+retrains it for ten epochs with the GRU as teacher (`recipes/fsmn.yaml` with another `to:`). Options that are not the
+defaults: `hidden: 120` of `fsmn`, `lssl` and `additive`, so that the float file is at most half of the GRU's. Every
+accuracy is that of an exported file in ONNX Runtime, of seeds {seeds} of the conversion; the GRU is the same one.
+*Within a point*: the mean over the seeds loses at most 0.01, in both files.
+
+Nodes: those that the tables of `compressor check` take, of the float file at a batch of 1 and {lengths} steps, and of
+the step file. Nothing was run on an accelerator.
+"""
+
+
+def main() -> None:
+    """Make what is missing, and the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--targets", nargs="+", choices=CONVERSIONS, default=list(CONVERSIONS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for name in options.tasks:
+        task = load(f"{ROOT / 'samples' / 'japanese_vowels' / TASKS[name]}")
+        for target in options.targets:
+            for seed in options.seeds if target != ORIGINAL else options.seeds[:1]:
+                made(task, name, target, seed, options.folder, nodes=seed == options.seeds[0])
+    everything = {
+        (name, target): [
+            path for seed in (options.seeds if target != ORIGINAL else options.seeds[:1])
+            if (path := record(options.folder, name, target, seed)).is_file()
+        ]
+        for name in TASKS
+        for target in CONVERSIONS
+    }  # fmt: skip
+    if all(everything.values()):
+        write_page(
+            {key: [json.loads(path.read_text()) for path in paths] for key, paths in everything.items()}, options
+        )
+
+
+def record(folder: Path, name: str, target: str, seed: int) -> Path:
+    """Where the figures of a row's seed are."""
+    return folder / f"{name}-{target}-{seed}.json"
+
+
+def made(task: GuardedTask, name: str, target: str, seed: int, folder: Path, *, nodes: bool) -> None:
+    """Convert, retrain and export with one seed, unless that was done."""
+    path = record(folder, name, target, seed)
+    if path.is_file():
+        return
+    model = task.model()
+    steps: tuple[Method, ...] = ()
+    if target != ORIGINAL:
+        steps = (Convert(to=target, **CONVERSIONS[target]), RETRAIN)  # type: ignore[arg-type]
+    context = Context(task, model, CPU, torch.Generator().manual_seed(seed), Silent())
+    state = State(copy.deepcopy(model))
+    for step in steps:
+        state = step.apply(state, context).state
+    exports = Exports(task, state.model, path, seed)
+    facts = exports.measured()
+    if nodes:
+        facts["nodes"] = exports.taken(STEPS[name])
+    write_whole(path, json.dumps(facts, indent=1).encode())
+    print(path.stem, facts, flush=True)
+
+
+class Exports:
+    """Of one converted model, beside its record."""
+
+    def __init__(self, task: GuardedTask, model: torch.nn.Module, record: Path, seed: int) -> None:
+        self.task, self.model, self.stem, self.seed = task, model, record.with_suffix(""), seed
+        self.shared: dict[tuple[Any, ...], Any] = {}
+
+    def file(self, form: str, **options: Any) -> tuple[Artifact, Path]:
+        """One of them."""
+        path = self.stem.with_name(f"{self.stem.name}-{form}.onnx")
+        return export(Job(self.model, self.task, path, Options(**options), self.seed, shared=self.shared)), path
+
+    def measured(self) -> dict[str, Any]:
+        """Metric and bytes of the file in float and in 8 bits."""
+        facts = {}
+        for form, options in FILES.items():
+            artifact, path = self.file(form, **options)
+            facts[form] = {"metric": accuracy.score(self.task, OnnxFile(path)).value, "bytes": artifact.bytes}
+        return facts
+
+    def taken(self, length: int) -> dict[str, Any]:
+        """Of each form and phone: nodes taken, of how many; or why there is no such file."""
+        facts: dict[str, Any] = {}
+        for form, options in {"whole": {"shapes": {"batch": 1, "time": length}}, "step": {"stream": True}}.items():
+            try:
+                artifact, path = self.file(form, **options)
+            except CompressorError as error:
+                facts[form] = error.message
+                continue
+            proto = onnx.load(path.with_name(artifact.step.path) if artifact.step else path)
+            found = {phone: survey(proto, targets.get(phone)) for phone in PHONES}
+            facts[form] = {phone: [one.taken, one.nodes] for phone, one in found.items()}
+        return facts
+
+
+def write_page(rows: dict[tuple[str, str], list[dict[str, Any]]], options: argparse.Namespace) -> None:
+    """The page of all tables."""
+    listed = ", ".join(map(str, options.seeds))
+    lengths = " or ".join(map(str, STEPS.values()))
+    lines = [HEADER.format(seeds=listed, lengths=lengths)]
+    for name, title in TITLES.items():
+        lines += [f"## {title}", "", *table(name, rows), ""]
+    write_whole(PAGE, "\n".join(lines).encode())
+
+
+def table(name: str, rows: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
+    """Of one task."""
+    phones = " | ".join(f"{phone}, whole / step" for phone in PHONES)
+    head = f"| | accuracy, float | accuracy, 8 bits | within a point | file, float | file, 8 bits | {phones} |"
+    lines = [head, "|---" * (head.count("|") - 1) + "|"]
+    original = rows[name, ORIGINAL][0]
+    for target in CONVERSIONS:
+        found = rows[name, target]
+        drops = {
+            form: original["float"]["metric"] - statistics.fmean(one[form]["metric"] for one in found) for form in FILES
+        }
+        verdict = "" if target == ORIGINAL else _verdict(drops)
+        metrics = [", ".join(f"{one[form]['metric']:.4f}" for one in found) for form in FILES]
+        sizes = [_sizes([one[form]["bytes"] for one in found]) for form in FILES]
+        nodes = next(one["nodes"] for one in found if "nodes" in one)
+        shares = [f"{_share(nodes['whole'], phone)} / {_share(nodes['step'], phone)}" for phone in PHONES]
+        lines.append(f"| {' | '.join([f'`{target}`', *metrics, verdict, *sizes, *shares])} |")
+    return lines
+
+
+def _verdict(drops: dict[str, float]) -> str:
+    words = ", ".join(f"{form} {-drop:+.4f}" for form, drop in drops.items())
+    return f"{'yes' if max(drops.values()) <= ALLOWED else '**no**'}: {words}"
+
+
+def _sizes(sizes: list[int]) -> str:
+    low, high = (f"{size / 1024:.1f}" for size in (min(sizes), max(sizes)))
+    return f"{low} KiB" if low == high else f"{low} to {high} KiB"
+
+
+def _share(found: Any, phone: str) -> str:
+    return "no file" if isinstance(found, str) else "{} of {}".format(*found[phone])
+
+
+if __name__ == "__main__":
+    main()
