@@ -5,8 +5,8 @@
 Each row converts the trained GRU of 128 units of a task of `samples/japanese_vowels` (one answer a sequence, or one a
 step), retrains it with the GRU as teacher, and exports it in float and in 8 bits; the metric is that of the files. With
 the first seed it is exported once more at fixed sizes and as a step, for the tables of `compressor check`. What is in
-FOLDER is not made again, so that the work can be done in parts; the page is written once all is there. Some minutes of
-one core for each task.
+FOLDER is not made again, so that the work can be done in parts; the page has what is there. Some minutes of one core
+for each task.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from compressor.task.loading import load
 from exporters.onnx import Options, export
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from compressor.methods.base import Method
     from compressor.report import Artifact
     from compressor.task.guard import GuardedTask
@@ -59,6 +61,8 @@ RETRAIN = Retrain(epochs=10, lr=1e-3, schedule="cosine", distill=True)
 PHONES = ("qnn", "nnapi", "coreml", "xnnpack")
 FILES: dict[str, dict[str, Any]] = {"float": {}, "int8": {"precision": "int8"}}
 ALLOWED = 0.01
+BESIDE = "## In other runtimes\n"
+"""From here on the page is not written here."""
 CPU = torch.device("cpu")
 HEADER = """# Conversions: at half of a GRU's bytes
 
@@ -89,18 +93,7 @@ def main() -> None:
         for target in options.targets:
             for seed in options.seeds if target != ORIGINAL else options.seeds[:1]:
                 made(task, name, target, seed, options.folder, nodes=seed == options.seeds[0])
-    everything = {
-        (name, target): [
-            path for seed in (options.seeds if target != ORIGINAL else options.seeds[:1])
-            if (path := record(options.folder, name, target, seed)).is_file()
-        ]
-        for name in TASKS
-        for target in CONVERSIONS
-    }  # fmt: skip
-    if all(everything.values()):
-        write_page(
-            {key: [json.loads(path.read_text()) for path in paths] for key, paths in everything.items()}, options
-        )
+    write_page(options.folder, options.seeds)
 
 
 def record(folder: Path, name: str, target: str, seed: int) -> Path:
@@ -164,27 +157,31 @@ class Exports:
         return facts
 
 
-def write_page(rows: dict[tuple[str, str], list[dict[str, Any]]], options: argparse.Namespace) -> None:
-    """The page of all tables."""
-    listed = ", ".join(map(str, options.seeds))
-    lengths = " or ".join(map(str, STEPS.values()))
+def write_page(folder: Path, seeds: Sequence[int]) -> None:
+    """The page of all tables, of what is in the folder."""
+    listed, lengths = ", ".join(map(str, seeds)), " or ".join(map(str, STEPS.values()))
     lines = [HEADER.format(seeds=listed, lengths=lengths)]
     for name, title in TITLES.items():
-        lines += [f"## {title}", "", *table(name, rows), ""]
-    write_whole(PAGE, "\n".join(lines).encode())
+        rows = {target: _read(folder, name, target, seeds) for target in CONVERSIONS}
+        if rows[ORIGINAL]:
+            lines += [f"## {title}", "", *table({target: found for target, found in rows.items() if found}), ""]
+    _, beside, kept = PAGE.read_text(encoding="utf-8").partition(BESIDE)
+    write_whole(PAGE, ("\n".join(lines) + "\n" + beside + kept).encode())
 
 
-def table(name: str, rows: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
+def _read(folder: Path, name: str, target: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    paths = [record(folder, name, target, seed) for seed in seeds]
+    return [json.loads(path.read_text()) for path in paths if path.is_file()]
+
+
+def table(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Of one task."""
     phones = " | ".join(f"{phone}, whole / step" for phone in PHONES)
     head = f"| | accuracy, float | accuracy, 8 bits | within a point | file, float | file, 8 bits | {phones} |"
     lines = [head, "|---" * (head.count("|") - 1) + "|"]
-    original = rows[name, ORIGINAL][0]
-    for target in CONVERSIONS:
-        found = rows[name, target]
-        drops = {
-            form: original["float"]["metric"] - statistics.fmean(one[form]["metric"] for one in found) for form in FILES
-        }
+    original = rows[ORIGINAL][0]["float"]["metric"]
+    for target, found in rows.items():
+        drops = {form: original - statistics.fmean(one[form]["metric"] for one in found) for form in FILES}
         verdict = "" if target == ORIGINAL else _verdict(drops)
         metrics = [", ".join(f"{one[form]['metric']:.4f}" for one in found) for form in FILES]
         sizes = [_sizes([one[form]["bytes"] for one in found]) for form in FILES]

@@ -9,8 +9,9 @@ reason; a file that leaves an exporter and is wrong is a silent error, and the c
 
 Cells are kept in FOLDER, one file a topology, and not computed again: delete a file, or take another folder, for that;
 `--again RUNTIME` computes the refused and wrong cells of a runtime anew. Formats that came later are added.
-`--table` writes the table between two marks of a page, from all that FOLDER has, and computes nothing. `--runtime`
-computes the cells of one runtime alone; with `--table` it writes its column, and leaves the others as they are.
+`--table` writes the table between two marks of a page, from what FOLDER has (of `--only`), and computes nothing.
+`--runtime` computes the cells of one runtime alone; with `--table` it writes its column, and leaves the others as they
+are.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from compressor.testing import RandomTask, random_lengths
 from exporters import ort, source
 from exporters.checks import agreement
 from exporters.prepare import private_copy
-from tests.exporters import test_aaren, test_heads, test_models
+from tests.exporters import test_aaren, test_converted, test_heads, test_models
 from tests.exporters.loops import forms
 from tests.exporters.onnx_files import test_step as step_tests
 from tests.surgery import attentions, topologies
@@ -59,6 +60,17 @@ UNSEEN = ((1, 4), (2, 23), (3, 9))
 """(batch, length) of the last comparison; where a file fixes one, it stays."""
 START, END = "<!-- runtimes: start -->", "<!-- runtimes: end -->"
 TIMED, LAST = {0: "batch", 1: "time"}, {0: "batch"}
+
+
+CONVERSIONS: dict[str, Callable[[], nn.Module]] = {
+    "fsmn": test_converted.Frames,
+    "lssl": test_converted.Oscillators,
+    "para_rnn, gru": partial(test_converted.Diagonal, "gru"),
+    "para_rnn, lstm": partial(test_converted.Diagonal, "lstm"),
+    "additive": partial(test_converted.Averages, forget=True),
+    "additive, nothing forgotten": partial(test_converted.Averages, forget=False),
+}
+"""Two layers of what `convert` makes, and a head."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +199,7 @@ def every_topology() -> list[Topology]:
         attention("Packed LSTM, uneven GRU, two outputs", step_tests.Tagger, lambda: step_tests.TAGGER),
         attention("GRU cell from a learned state", step_tests.Cells, _features(5, {"y": TIMED})),
         *(attention(f"Loop: {form.__name__}", form, partial(_loop, form)) for form in forms.FORMS),
+        *(attention(f"Converted: {name}", model, _features(5, {"y": TIMED})) for name, model in CONVERSIONS.items()),
     ]
 
 
@@ -395,10 +408,12 @@ def _general(reason: str) -> str:
     return re.sub(r"\b\d{3,}\b", "N", " ".join(reason.split()))[:420].replace("|", "\\|")
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
-    """All cells that were computed, in the order of the topologies."""
+def read(folder: Path, only: str) -> list[dict[str, Any]]:
+    """All cells that were computed of topologies whose name holds a word, in the order of the topologies."""
     found = []
     for topology in every_topology():
+        if only not in topology.name:
+            continue
         path = _file(folder, topology)
         if path.is_file():
             found += json.loads(path.read_text(encoding="utf-8"))
@@ -423,7 +438,7 @@ def main() -> int:
     parser.add_argument("--table", type=Path, help="write the table into this page, between its marks")
     options = parser.parse_args()
     if options.table is not None:
-        cells = read(options.out)
+        cells = read(options.out, options.only)
         page = options.table.read_text(encoding="utf-8")
         before, rest = page.split(START)
         old, after = rest.split(END)
