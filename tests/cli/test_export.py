@@ -37,6 +37,13 @@ def test_options_reach_the_format(files, tmp_path):
     assert json.loads(result.out)["files"][0]["artifact"]["opset"] == 17
 
 
+def test_a_model_without_a_state_space_layer_has_no_rate_to_scale(files, tmp_path):
+    result = call("export", "--task", files / "task.py", "--out", tmp_path / "o", "--rate-scale", "2")
+    assert result.code == 2
+    assert "the model has no state-space layer" in result.err
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -9,11 +9,16 @@ import torch
 from torch import nn
 
 import compressor
+from compressor.formats import options_of
 from compressor.methods.base import State
 from compressor.methods.convert import Convert
 from compressor.methods.retrain import Retrain
+from compressor.nn.converted.lssl import LsslLayer, set_rate_scale
+from compressor.nn.converted.recurrent import ConvertedRecurrent
+from compressor.pipeline.export_alone import export_alone
 from compressor.runtimes.onnx_runtime import OnnxFile
-from compressor.testing import RandomTask
+from compressor.task.guard import GuardedTask
+from compressor.testing import RandomTask, normal
 from tests.methods.conftest import make_context
 
 PERIODS = (64.0, 32.0, 16.0)
@@ -92,3 +97,29 @@ def test_a_file_for_half_the_rate_answers_within_a_point_where_the_original_lose
     assert accuracy(files["half"], 2) > before - 0.01
     assert accuracy(files["gru"], 2) < before - 0.2
     assert accuracy(files["lssl"], 2) < before - 0.2
+
+
+class Oscillators(nn.Module):
+    """A state-space layer alone."""
+
+    def __init__(self):
+        super().__init__()
+        layer = LsslLayer(3, 5, projection=4, hidden=7, oscillators=2)
+        self.rnn = ConvertedRecurrent([layer], batch_first=True, bidirectional=False, has_cell_state=False, dropout=0.0)
+
+    def forward(self, x):
+        return self.rnn(x)[0]
+
+
+def test_the_file_of_a_task_has_the_rate_and_its_report_says_so(tmp_path):
+    torch.manual_seed(0)
+    model, axes = Oscillators().eval(), {0: "batch", 1: "time"}
+    task = GuardedTask(RandomTask({"x": axes}, {"y": axes}, normal(3), model), "here")
+    report = export_alone(task, [options_of("onnx", programs=False)], tmp_path, measure=False, rate_scale=2.0)
+    assert "1 state-space layer takes steps 2 times as long as in training" in report.notes[-1]
+    x = torch.randn(2, 40, 3)
+    with torch.no_grad():
+        before = model(x)
+        set_rate_scale(model, 2.0)
+        torch.testing.assert_close(OnnxFile(tmp_path / "model.onnx")(x), model(x), atol=1e-5, rtol=1e-4)
+        assert float((model(x) - before).abs().max()) > 1e-3
