@@ -19,15 +19,15 @@ import torch
 
 import compressor
 from compressor.measure import accuracy
+from compressor.nn.integers import rows_to_nearest
+from compressor.surgery.second_order.solver import second_order
+from compressor.surgery.second_order.table import one_by_one
 from exporters.quantization import calibration
-from exporters.quantization.rounding import rows_to_nearest
-from exporters.quantization.second_order.solver import second_order
-from exporters.quantization.second_order.table import one_by_one
 
 if TYPE_CHECKING:
-    from exporters.quantization.rounding import Floats, Rows
-    from exporters.quantization.second_order.observe import Operand
-    from exporters.quantization.second_order.solver import Doubles
+    from compressor.nn.integers import Floats, Rows
+    from compressor.surgery.second_order.observe import Operand
+    from compressor.surgery.second_order.solver import Doubles
 
 BLOCK = 32
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from compressor.formats import Job
     from compressor.report import Artifact, StreamInfo
     from compressor.runtimes.microcontroller.boards import Tools
+    from compressor.surgery.second_order.table import RowTable
     from exporters.c_code.rounding import Rounding
     from exporters.c_code.sources import Sources
-    from exporters.quantization.second_order.table import RowTable
 
 
 _BITS = {"int8": 8, "int4": 4}
@@ -209,9 +209,9 @@ def _facts(job: Job[Options], info: StreamInfo | None, rounding: Rounding | None
 
 def _table(job: Job[Options], bits: int) -> RowTable | None:
     """Rows rounded by second order on training data; None if the task has none."""
+    from compressor.surgery.second_order.table import fill
     from exporters.c_code.inner_products import BLOCK
     from exporters.quantization import calibration
-    from exporters.quantization.second_order.table import fill
 
     data = calibration.calibration(job.task, 64, job.seed, real=False)
     if not data.real:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compressor.nn.integers import rows_to_nearest
 from exporters.c_code.inner_products import BLOCK
-from exporters.quantization.rounding import rows_to_nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from compressor.surgery.second_order.table import RowTable
     from exporters.c_code.product_kernels import Activations
-    from exporters.quantization.second_order.table import RowTable
 
 
 class Rounding:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from compressor.formats import Job
     from compressor.progress import Bar
     from compressor.report import Artifact, Parity, StreamInfo
+    from compressor.surgery.second_order.table import RowTable
     from exporters.onnx_files.options import Options
     from exporters.quantization.options import Rounding
-    from exporters.quantization.second_order.table import RowTable
 
 _STREAMED = 8
 """Most sequences on which rounding of a step file is measured."""
@@ -41,8 +41,8 @@ def table(proto: onnx.ModelProto, folder: Path, reference: nn.Module, job: Job[O
         job: The export.
         bar: Told what is rounded.
     """
+    from compressor.surgery.second_order.table import fill
     from exporters.quantization import allocation, calibration
-    from exporters.quantization.second_order.table import fill
 
     rounding = job.options.rounding
     mixed = job.options.precision == "mixed"

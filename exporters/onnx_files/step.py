@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from compressor.formats import Job
     from compressor.progress import Bar
     from compressor.report import Artifact, StreamInfo
+    from compressor.surgery.second_order.table import RowTable
     from compressor.task.contract import Task
     from exporters.onnx_files.options import Options
-    from exporters.quantization.second_order.table import RowTable
     from exporters.stepping.options import Stream
 
 

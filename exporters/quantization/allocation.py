@@ -21,10 +21,10 @@ from compressor.errors import ExportError, UsageError
 from compressor.nn.budget import Point, allocate
 from compressor.runtimes.forward import Fixed
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.surgery.second_order.table import RowTable, fill
 from compressor.task.fixed_axes import dynamic
 from exporters.quantization.forms import in_float, stored_in
 from exporters.quantization.matrices import find
-from exporters.quantization.second_order.table import RowTable, fill
 from exporters.quantization.trials import Trials
 from exporters.quantization.weights import Weights
 from exporters.quantization.writing import Rewriter

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compressor.nn.integers import as_stored, in_blocks
 from compressor.onnx_graphs.builder import Builder, Names
 from exporters.quantization import forms, packing, rounded_rows
-from exporters.quantization.rounding import as_stored, in_blocks
 from exporters.quantization.stored import Stored
 
 if TYPE_CHECKING:

@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 
     from compressor.progress import Bar
     from compressor.report import StreamInfo
+    from compressor.surgery.second_order.table import RowTable
     from compressor.task.contract import Task
     from exporters.quantization.calibration import Data
     from exporters.quantization.matrices import Matrix
     from exporters.quantization.options import Rounding
-    from exporters.quantization.second_order.table import RowTable
     from exporters.quantization.trials import Forward
     from exporters.quantization.writing import Writer
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compressor.nn.integers import as_stored
 from exporters.quantization import forms, packing
-from exporters.quantization.rounding import as_stored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from compressor.nn.integers import Rows
     from compressor.onnx_graphs.builder import Builder
     from exporters.quantization.matrices import Form
-    from exporters.quantization.rounding import Rows
     from exporters.quantization.weights import Weights
 
 _FLOAT, _INT8 = 1, 3

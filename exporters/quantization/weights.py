@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from compressor.nn.integers import Rounded, Rows, as_stored, in_blocks, rows_to_nearest, to_8_bits
 from exporters.quantization import forms, packing
-from exporters.quantization.rounding import Rounded, Rows, as_stored, in_blocks, rows_to_nearest, to_8_bits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from compressor.surgery.second_order.table import RowTable
     from exporters.quantization.matrices import Form, Matrix
-    from exporters.quantization.second_order.table import RowTable
 
 
 class Weights:

@@ -12,17 +12,17 @@ from torch import nn
 
 from compressor.errors import ExportError
 from compressor.formats import Job
+from compressor.nn.integers import to_8_bits
 from compressor.onnx_graphs import targets
 from compressor.onnx_graphs.partition import survey
 from compressor.runtimes.forward import open_forward
 from compressor.runtimes.steps import Steps
+from compressor.surgery.second_order.table import fill
 from compressor.task.fixed_axes import fixed
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
 from exporters.onnx_files.step import step_path
 from exporters.quantization.calibration import calibration
-from exporters.quantization.rounding import to_8_bits
-from exporters.quantization.second_order.table import fill
 from tests.exporters.conftest import KINDS
 
 INPUT, HIDDEN, TIME = 5, 7, 4

@@ -11,6 +11,7 @@ from compressor.errors import ExportError, ParityError
 from compressor.files import sha256
 from compressor.formats import Job
 from compressor.measure import macs
+from compressor.nn.integers import in_blocks, rows_to_nearest, to_8_bits
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
 from compressor.testing import RandomTask, random_lengths
@@ -18,7 +19,6 @@ from exporters.onnx import Options, export
 from exporters.onnx_files.step import step_path
 from exporters.quantization import matrices, quantize, trials
 from exporters.quantization.matrices import SCAN_UNITS
-from exporters.quantization.rounding import in_blocks, rows_to_nearest, to_8_bits
 from exporters.quantization.whole_file import NothingSaved
 from exporters.stepping import chained
 from tests.exporters.conftest import KINDS, features_task

@@ -13,10 +13,10 @@ from compressor.methods.base import State
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.nn.accelerators import autocasts_to_bf16
+from compressor.nn.integers import rows_to_nearest
 from compressor.task.guard import GuardedTask
 from compressor.testing import RandomTask
 from compressor.training.rounding import BLOCK, rounded
-from exporters.quantization.rounding import rows_to_nearest
 from tests.methods.conftest import (
     BATCH,
     BATCHES,

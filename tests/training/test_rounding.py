@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from compressor.errors import MethodError
+from compressor.nn.integers import rows_to_nearest, to_8_bits
 from compressor.training.best_weights import BestWeights
 from compressor.training.rounding import Rounding, Steps, rounded
-from exporters.quantization.rounding import rows_to_nearest, to_8_bits
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (3, 32), (5, 33), (11, 97)])

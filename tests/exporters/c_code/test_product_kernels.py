@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
+from compressor.nn.integers import rows_to_nearest
 from compressor.runtimes.microcontroller.boards import BOARDS, tools
 from compressor.runtimes.microcontroller.program import Call, Code
 from compressor.runtimes.microcontroller.running import run
@@ -17,7 +18,6 @@ from exporters.c_code.inner_products import BLOCK
 from exporters.c_code.kernels import KERNELS
 from exporters.c_code.product_kernels import PRODUCTS, held, row_bytes, rows_function
 from exporters.c_code.rounding import Rounding, packed, unpacked
-from exporters.quantization.rounding import rows_to_nearest
 from tests.boards import needs_board
 from tests.exporters.c_code.test_operators import CC, STRICT, computed, graph, needs_compiler, normal
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from exporters.quantization.second_order.observe import Observed, Operand
+from compressor.surgery.second_order.observe import Observed, Operand
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 

@@ -9,11 +9,11 @@ from torch import nn
 from compressor.formats import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
+from compressor.surgery.second_order import table
 from compressor.testing import RandomTask
 from compressor.training.rounding import Rounding
 from exporters.onnx import Options, export
 from exporters.onnx_files.step import step_path
-from exporters.quantization.second_order import table
 
 FEATURES, UNITS = 12, 20
 AXES = {0: "batch", 1: "time"}

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.quantization.rounding import Rows, largest, rows_to_nearest, to_integers, usable_scale
+from compressor.nn.integers import Rows, largest, rows_to_nearest, to_integers, usable_scale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from exporters.quantization.rounding import Floats
+    from compressor.nn.integers import Floats
 
     Doubles = NDArray[np.float64]
 

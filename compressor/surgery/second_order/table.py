@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from exporters.quantization.second_order.observe import Observed, Operand
-from exporters.quantization.second_order.solver import second_order
+from compressor.surgery.second_order.observe import Observed, Operand
+from compressor.surgery.second_order.solver import second_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from exporters.quantization.rounding import Floats, Rows
-    from exporters.quantization.second_order.solver import Doubles
+    from compressor.nn.integers import Floats, Rows
+    from compressor.surgery.second_order.solver import Doubles
 
 _PASSES = 16
 """Most runs through the calibration data: matrices used one after the other share one if there are more."""

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.quantization.rounding import largest, rows_to_nearest, to_8_bits, to_integers, usable_scale
-from exporters.quantization.second_order.solver import (
+from compressor.nn.integers import largest, rows_to_nearest, to_8_bits, to_integers, usable_scale
+from compressor.surgery.second_order.solver import (
     damped_moment,
     descend,
     pass_on,
