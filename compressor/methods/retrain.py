@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -15,8 +15,10 @@ from compressor.methods.base import NO_HELPERS, Context, Method, State, StepResu
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from compressor.training.averaging import Average
     from compressor.training.distillation import Teacher
     from compressor.training.epoch_batches import EpochBatches
+    from compressor.training.rounding import Rounding
 
 _QUICK_BATCHES = 4
 """Batches of a rehearsal."""
@@ -74,6 +76,16 @@ class Retrain(Method):
     keep_best: bool = False
     """End with the weights of the best validation metric, those from before training included, not with the last."""
 
+    average_last: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """The mean of the weights over this last part of the optimizer steps (0.5: their second half) is measured after
+    each epoch beside the last weights; with `keep_best` or `early_stopping`, which choose between them."""
+
+    hold_back: Annotated[int, Field(ge=1)] | None = None
+    """Set aside this many training batches, never train on them, and let them choose the best weights of `keep_best`
+    and `early_stopping` instead of the metric: those whose outputs on them are nearest to the original's, by
+    `distill_loss`. Against learning by heart what few training data say. All epochs then go through the batches of the
+    first one, which are kept in memory, in new orders."""
+
     distill: bool = False
     """Learn from the original model's outputs too."""
 
@@ -99,14 +111,24 @@ class Retrain(Method):
     noise_gamma: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.55
     """How fast the gradient noise fades."""
 
-    quantize: Literal["int8", "int4"] | None = None
+    quantize: Literal["int8", "int4", "mixed"] | None = None
     """Make rounding part of training: matrices of recurrent layers, Linear and Embedding are rounded in the forward
     pass, their gradients pass straight through (arXiv 1308.3432), and the step ends with rounded weights. For an export
-    with the same `precision`, if rounding alone costs too much. Embeddings stay in 8 bits."""
+    with the same `precision`, if rounding alone costs too much. Embeddings stay in 8 bits. `mixed` gives each of these
+    matrices 2, 3, 4, 5, 6, 8 or 16 (float16) bits within the average `bits`, as the export does, by what each costs the
+    outputs alone; an export with `precision: mixed` finds the same bits and integers."""
+
+    bits: Annotated[float, Field(ge=2.0, le=16.0, allow_inf_nan=False)] | None = None
+    """For `quantize: mixed`: bits of a weight on average over all matrices and tables but `keep_float`, scales
+    included."""
 
     learn_steps: bool = False
     """With `quantize`: learn the steps of the integers, and with them the clipping, together with the weights (LSQ,
-    arXiv 1902.08153), from the clipping with the least error on."""
+    arXiv 1902.08153)."""
+
+    start: Literal["second_order", "nearest"] = "second_order"
+    """With `learn_steps`: train from the second-order rounding on, or from rounding to the nearest with the clipping
+    that has the least error of the weights."""
 
     keep_float: tuple[str, ...] = ()
     """Globs of parameters (`lstm.weight_ih_l0`) that `quantize` leaves exact, as the export's `keep_float` does by the
@@ -124,11 +146,26 @@ class Retrain(Method):
             self.refuse_options(*only_distilled, why="has no effect without `distill: true`")
         elif self.distill_loss != "kl":
             self.refuse_options("temperature", why="has no effect without `distill_loss: kl`")
-        if self.quantize is None:
-            self.refuse_options("keep_float", "learn_steps", why="has no effect without `quantize: int8`")
+        self._options_of_rounding_belong_together()
+        if not self._keeps_best:
+            why = "has no effect without `keep_best: true` or `early_stopping`, which choose the weights"
+            self.refuse_options("average_last", "hold_back", why=why)
+        if self.hold_back is not None and not self.distill:
+            raise ValueError("`hold_back` needs `distill: true`: weights are chosen by their distance to the original")
         if not self.noise_eta:
             self.refuse_options("noise_gamma", why="has no effect without a `noise_eta` above 0")
         return self
+
+    def _options_of_rounding_belong_together(self) -> None:
+        if self.quantize is None:
+            only_rounded = ("keep_float", "learn_steps", "bits", "start")
+            self.refuse_options(*only_rounded, why="has no effect without `quantize: int8`")
+        if not self.learn_steps:
+            self.refuse_options("start", why="has no effect without `learn_steps: true`")
+        if (self.quantize == "mixed") != (self.bits is not None):
+            raise ValueError("`quantize: mixed` and `bits`, the average of a weight, go together")
+        if self.quantize == "mixed" and not self.learn_steps:
+            raise ValueError("`quantize: mixed` needs `learn_steps: true`")
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model without trainable parameters and hidden modules that it does not have."""
@@ -221,19 +258,16 @@ class Retrain(Method):
         from compressor.task.forwards import TorchForward
         from compressor.training.batch_loss import batch_loss
         from compressor.training.epochs import Validation, train_epochs
-        from compressor.training.rounding import Rounding
         from compressor.training.seeding import device_generator
         from compressor.training.trainer import Noise, Trainer, lr_factor, make_optimizer
 
         device, task = context.device, context.task
-        rounding = (
-            None
-            if self.quantize is None
-            else Rounding(model, self.quantize, self.keep_float, learn_steps=self.learn_steps)
-        )
-        around = contextlib.nullcontext if rounding is None else rounding.held
         with self._teacher(model, state, context) as teacher:
+            batches = self._batches(context)
+            rounding = self._rounding(model, batches, context)
+            around = contextlib.nullcontext if rounding is None else rounding.held
             parameters = {name: item for name, item in model.named_parameters() if item.requires_grad}
+            average = self._average(parameters, batches)
             parameters |= teacher.parameters() if teacher else {}
             optimizer = make_optimizer(
                 self.optimizer,
@@ -242,8 +276,7 @@ class Retrain(Method):
                 weight_decay=self.weight_decay,
                 momentum=self.momentum,
             )
-            batches = self._batches(context)
-            steps = batches.steps
+            steps = batches.steps if self._scheduled else None
 
             def task_loss(outputs: Any, target: Any) -> Tensor:
                 return task.loss(outputs, narrowed_target(model, outputs, target))
@@ -265,7 +298,7 @@ class Retrain(Method):
                 noise=noise,
                 lr_at=None if steps is None else lambda t: self.lr * lr_factor(t, steps, self.schedule, self.warmup),
                 around=around,
-                after_step=None if penalty is None else penalty(model),
+                after_step=_after_step(None if penalty is None else penalty(model), average),
                 accumulate=self.accumulate,
                 team=context.team,
             )
@@ -279,16 +312,63 @@ class Retrain(Method):
                     task.higher_is_better,
                     self._keeps_best,
                     self.early_stopping,
+                    self._distance(teacher, batches, context),
                 ),
                 masks=state.masks,
                 progress=context.progress,
                 around=around,
                 snapshots=SharedSnapshots(context.snapshots, context.team, device),
+                average=average,
             )
         if rounding is not None:
             rounding.finish()
             notes.append(f"{len(rounding.parameters)} matrices trained and left rounded to {self.quantize}")
+            if self.quantize == "mixed":
+                notes.append("bits: " + ", ".join(f"{name} {bits}" for name, (_, bits) in rounding.parameters.items()))
         return history, notes
+
+    def _rounding(self, model: nn.Module, batches: EpochBatches, context: Context) -> Rounding | None:
+        """What rounds the matrices in training; None without `quantize`."""
+        from compressor.methods.rounding_start import BATCHES, learned_rounding
+        from compressor.training.rounding import Rounding
+
+        if self.quantize is None or not self.learn_steps:
+            return None if self.quantize is None else Rounding(model, self.quantize, self.keep_float)
+        from_second_order = self.start == "second_order"
+        heard: list[Any] = []
+        if from_second_order or self.bits is not None:
+            context.progress.say("rounding the weights that the training starts from")
+            heard = batches.first(BATCHES) or context.first_batches(BATCHES, hint="set `start: nearest`")
+        return learned_rounding(
+            model,
+            self.quantize,
+            self.keep_float,
+            bits=self.bits,
+            batches=[tuple(inputs) for inputs, _ in heard],
+            from_second_order=from_second_order,
+        )
+
+    def _average(self, parameters: Mapping[str, nn.Parameter], batches: EpochBatches) -> Average | None:
+        from compressor.training.averaging import Average
+
+        if self.average_last is None or batches.steps is None:
+            return None
+        return Average(parameters, after=batches.steps - max(1, round(self.average_last * batches.steps)))
+
+    def _distance(
+        self, teacher: Teacher | None, batches: EpochBatches, context: Context
+    ) -> Callable[[nn.Module], float] | None:
+        """Mean distance of a model's outputs to the original's on the batches that are held back."""
+        from compressor.training.batch_loss import mean_distance
+
+        if teacher is None or not batches.held:
+            return None
+        device, team = context.device, context.team
+        return lambda model: team.agreed(lambda: mean_distance(model, teacher, batches.held, device))
+
+    @property
+    def _scheduled(self) -> bool:
+        return self.schedule != "constant" or self.warmup > 0.0
 
     def _batches(self, context: Context) -> EpochBatches:
         from compressor.training.epoch_batches import EpochBatches
@@ -299,8 +379,9 @@ class Retrain(Method):
             context.generator,
             epochs=1 if context.quick else self.epochs,
             most=most,
-            scheduled=self.schedule != "constant" or self.warmup > 0.0,
+            scheduled=self._scheduled or self.average_last is not None,
             accumulate=self.accumulate,
+            hold_back=0 if self.hold_back is None else 1 if context.quick else self.hold_back,
         )
 
     def _teacher(
@@ -345,3 +426,18 @@ class Retrain(Method):
             moved[name] = now
         refuse_unknown(list(moved.values()), model)
         return moved
+
+
+def _after_step(
+    penalty: Callable[[int, float], None] | None, average: Average | None
+) -> Callable[[int, float], None] | None:
+    """The penalty changes weights, so the average sees them after it."""
+    if average is None:
+        return penalty
+
+    def both(step: int, lr: float) -> None:
+        if penalty is not None:
+            penalty(step, lr)
+        average.see(step)
+
+    return both

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from compressor.errors import CompressorError, MethodError, TaskError
 from compressor.nn.accelerators import autocasts_to_bf16
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from torch import nn
 
@@ -62,6 +63,22 @@ def batch_loss(
             return of_batch(batch)
 
     return of_batch_bf16 if bf16 and autocasts_to_bf16(device) else of_batch
+
+
+@torch.no_grad()
+def mean_distance(model: nn.Module, teacher: Teacher, batches: Iterable[Any], device: torch.device) -> float:
+    """Mean over batches of the distance of a model's outputs to the teacher's, hidden modules left out."""
+    distances = []
+    for batch in batches:
+        inputs = to_device(_parts(batch)[0], device)
+        distances.append(float(teacher.output_distance(inputs, _run(model, inputs))))
+    mean = sum(distances) / len(distances)
+    if not math.isfinite(mean):
+        raise MethodError(
+            "the distance to the original on the batches that `hold_back` sets aside is not finite",
+            hint="lower `lr`, or look at what the model gives for these batches",
+        )
+    return mean
 
 
 def check_loss(value: Any) -> None:

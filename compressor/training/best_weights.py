@@ -1,4 +1,4 @@
-"""Early stopping: the weights of the best epoch, and when to stop."""
+"""Early stopping: the best weights of all epochs, and when to stop."""
 
 from __future__ import annotations
 
@@ -19,38 +19,40 @@ class BestWeights:
         self._sign = 1.0 if higher_is_better else -1.0
         self._patience = patience
         self._best = -math.inf
-        self._since = 0  # epochs
+        self._latest = 0  # epoch
         self._state: dict[str, Tensor] = {}
         self.epoch = 0
         """The best epoch so far, 0 for the weights from before training; the earliest of equal ones."""
+        self.averaged = False
+        """Whether the best weights are the mean of many steps."""
 
-    def see(self, epoch: int, metric: float, model: nn.Module) -> bool:
-        """Take note of an epoch; True if it is time to stop."""
+    def see(self, epoch: int, metric: float, model: nn.Module, *, averaged: bool = False) -> bool:
+        """Take note of a model of an epoch, which may have several; True if it is time to stop."""
+        self._latest = epoch
         if self._sign * metric > self._best:
-            self._best, self._since, self.epoch = self._sign * metric, 0, epoch
+            self._best, self.epoch, self.averaged = self._sign * metric, epoch, averaged
             self._state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        else:
-            self._since += 1
         return self.is_over
 
     @property
     def is_over(self) -> bool:
         """Whether it is time to stop."""
-        return self._patience is not None and self._since >= self._patience
+        return self._patience is not None and self._latest - self.epoch >= self._patience
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What is remembered."""
         return dict(self._state), {
             "best": self._sign * self._best if self._state else None,
-            "since": self._since,
+            "latest": self._latest,
             "epoch": self.epoch,
+            "averaged": self.averaged,
         }
 
     def put_back(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Remember what `snapshot` gave."""
         if facts["best"] is not None:
             self._best = self._sign * facts["best"]
-        self._since, self.epoch = facts["since"], facts["epoch"]
+        self._latest, self.epoch, self.averaged = facts["latest"], facts["epoch"], facts["averaged"]
         self._state = {name: tensor.clone() for name, tensor in tensors.items()}
 
     def restore(self, model: nn.Module) -> None:

@@ -138,6 +138,12 @@ class Teacher:
 
     def loss(self, inputs: Sequence[Tensor], outputs: Any) -> Tensor:
         """Distance of the student's `outputs`, just computed from `inputs`, to the teacher's; a scalar."""
+        value = self.output_distance(inputs, outputs)
+        pairs = self._pairs()
+        return value + torch.stack([mse(a, b) for a, b in pairs]).mean() if pairs else value
+
+    def output_distance(self, inputs: Sequence[Tensor], outputs: Any) -> Tensor:
+        """The same without hidden modules."""
         goal = self._goal(inputs)
         mine = first_tensor(outputs)
         if goal is None or mine is None:
@@ -152,9 +158,7 @@ class Teacher:
                 f"{tuple(goal.shape)} has one number a sample",
                 hint="set `distill_loss: mse`",
             )
-        value = output_loss(self._kind, mine, goal, self._temperature)
-        pairs = self._pairs()
-        return value + torch.stack([mse(a, b) for a, b in pairs]).mean() if pairs else value
+        return output_loss(self._kind, mine, goal, self._temperature)
 
     @torch.no_grad()
     def _goal(self, inputs: Sequence[Tensor]) -> Tensor | None:

@@ -6,10 +6,12 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from compressor.errors import MethodError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    import torch
 
     from compressor.progress import Bar
 
@@ -26,6 +28,7 @@ class EpochBatches:
         most: int | None,
         scheduled: bool,
         accumulate: int = 1,
+        hold_back: int = 0,
     ) -> None:
         """Look at the first epoch.
 
@@ -36,11 +39,21 @@ class EpochBatches:
             most: At most so many batches an epoch.
             scheduled: The learning rate depends on the number of steps, so batches without a length are counted.
             accumulate: Batches of an optimizer step.
+            hold_back: So many batches are drawn first and never given. Since a task that draws anew would give their
+                samples again, all epochs then have the batches of the first one, in new orders, which are kept in
+                memory. `most` counts without them.
+
+        Raises:
+            MethodError: All batches are held back.
         """
         self._new_epoch = draw
         self._generator = generator
         self._most = most
         self.epochs = epochs
+        self.held: list[Any] = []
+        """Batches that are held back."""
+        if hold_back:
+            self._hold_back(hold_back)
         self._first, per_epoch = self._look_ahead(count=scheduled)
         self.total = self.epochs if per_epoch is None else self.epochs * per_epoch
         """Of the bar: batches, or epochs if the number of batches is not known."""
@@ -52,6 +65,10 @@ class EpochBatches:
         """The next epoch's batches."""
         batches, self._first = self._first, None
         return self._limited(self._new_epoch() if batches is None else batches)
+
+    def first(self, count: int) -> list[Any] | None:
+        """The first batches that are trained on; None if they are not known without drawing them."""
+        return self._kept[:count] if self.held else None
 
     def snapshot(self) -> torch.Tensor:
         """The state of the generator."""
@@ -75,6 +92,19 @@ class EpochBatches:
         """Advance a bar that counts epochs."""
         if not self._in_batches:
             bar.advance(1)
+
+    def _hold_back(self, count: int) -> None:
+        drawn = list(itertools.islice(self._new_epoch(), None if self._most is None else self._most + count))
+        if len(drawn) <= count:
+            raise MethodError(
+                f"`hold_back: {count}` leaves no batch to train on: the task gives {len(drawn)} an epoch",
+                hint="hold back fewer, or give smaller batches in `Task.batches`",
+            )
+        self.held, self._kept = drawn[:count], drawn[count:]
+        self._new_epoch = self._in_new_order
+
+    def _in_new_order(self) -> list[Any]:
+        return [self._kept[place] for place in torch.randperm(len(self._kept), generator=self._generator).tolist()]
 
     def _limited(self, batches: Iterable[Any]) -> Iterable[Any]:
         return batches if self._most is None else itertools.islice(batches, self._most)

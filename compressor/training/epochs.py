@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from compressor.progress import Bar, Progress
+    from compressor.training.averaging import Average
     from compressor.training.epoch_batches import EpochBatches
     from compressor.training.snapshots import Snapshots
     from compressor.training.trainer import Trainer
@@ -43,6 +44,23 @@ class Validation:
     """End with the weights of the best epoch, or those from before the first if none is better."""
     patience: int | None
     """Stop after so many epochs without improvement."""
+    distance: Callable[[nn.Module], float] | None = None
+    """What decides instead of the metric which weights are best, and when to stop; smaller is better."""
+
+    def measured(self, model: nn.Module) -> dict[str, float]:
+        """The metric, and the distance if that decides."""
+        values = {"metric": self.metric(model)}
+        return values if self.distance is None else {**values, "distance": self.distance(model)}
+
+    @property
+    def decides(self) -> str:
+        """What of `measured` does."""
+        return "metric" if self.distance is None else "distance"
+
+    @property
+    def best(self) -> str:
+        """What the best weights have, in words."""
+        return "the best validation metric" if self.distance is None else "the least distance to the original"
 
 
 def train_epochs(
@@ -56,6 +74,7 @@ def train_epochs(
     progress: Progress,
     around: Callable[[], AbstractContextManager[None]] = nullcontext,
     snapshots: Snapshots = _NO_SNAPSHOTS,
+    average: Average | None = None,
 ) -> tuple[History, list[str]]:
     """Train in place; gives a row an epoch, and notes.
 
@@ -69,20 +88,24 @@ def train_epochs(
         progress: Where progress is told.
         around: Entered around each measurement.
         snapshots: Where it is kept after each epoch how far the training is; it goes on from what is there.
+        average: Mean of the weights of the last steps, measured after each epoch once it has begun; only if the best
+            weights are kept.
 
     Raises:
         MethodError: Training broke down.
         TaskError: The metric is not finite.
     """
-    best = BestWeights(higher_is_better=validation.higher_is_better, patience=validation.patience)
+    higher = validation.higher_is_better and validation.distance is None
+    best = BestWeights(higher_is_better=higher, patience=validation.patience)
+    kept = _Kept(model, trainer, batches, best, average)
     history: History = []
     with progress.bar("retrain", batches.total) as bar:
         known = snapshots.load()
         if known is not None:
-            history += _put_back(known, model, trainer, batches, best, bar)
+            history += kept.put_back(*known, bar)
         elif validation.keep_best:  # training may make it worse
             with around():
-                best.see(0, validation.metric(model.eval()), model)
+                best.see(0, validation.measured(model.eval())[validation.decides], model)
         for epoch in range(len(history) + 1, batches.epochs + 1):
             if best.is_over:
                 break
@@ -93,50 +116,66 @@ def train_epochs(
             prune_(model, masks)  # they hold by themselves; a model that writes to its weights breaks them
             batches.epoch_done(bar)
             with around():
-                metric = validation.metric(model.eval())
-            history.append(
-                {"epoch": float(epoch), "loss": mean, "metric": metric, "lr": trainer.lr, "seconds": seconds}
-            )
+                values = validation.measured(model.eval())
+            history.append({"epoch": float(epoch), "loss": mean, **values, "lr": trainer.lr, "seconds": seconds})
             if validation.keep_best:
-                best.see(epoch, metric, model)
-            snapshots.save(partial(_tensors, model, trainer, batches, best), partial(_facts, trainer, best, history))
+                best.see(epoch, values[validation.decides], model)
+            if average is not None and average.count:
+                with average.held():
+                    with around():
+                        of_average = validation.measured(model)
+                    best.see(epoch, of_average[validation.decides], model, averaged=True)
+                history[-1] |= {f"{name} of the average": value for name, value in of_average.items()}
+            snapshots.save(kept.tensors, partial(kept.facts, history))
     if not validation.keep_best:
         return history, []
     best.restore(model)
     if best.epoch == 0:
         what = f"the weights from before training kept: none of {len(history)} epochs has a better validation metric"
+        if validation.distance is not None:
+            what = f"the weights from before training kept: {validation.best} of {len(history)} epochs is theirs"
         return history, [what]
-    return history, [f"weights of epoch {best.epoch} of {len(history)} kept: the best validation metric"]
+    of_epoch = f"weights of epoch {best.epoch} of {len(history)} kept"
+    if best.averaged:
+        of_epoch = f"the mean of the weights up to epoch {best.epoch} of {len(history)} kept"
+    return history, [f"{of_epoch}: {validation.best}"]
 
 
-def _tensors(model: nn.Module, trainer: Trainer, batches: EpochBatches, best: BestWeights) -> dict[str, Tensor]:
-    """Everything that the next epoch begins with, but for what is a number."""
-    kept = {f"best.{name}": value for name, value in best.snapshot()[0].items()}
-    buffers = {f"buffer.{name}": value for name, value in model.named_buffers()}
-    return {**trainer.snapshot()[0], **kept, **buffers, "batches": batches.snapshot()}
+@dataclass(frozen=True)
+class _Kept:
+    """Everything that the next epoch begins with."""
 
+    model: nn.Module
+    trainer: Trainer
+    batches: EpochBatches
+    best: BestWeights
+    average: Average | None
 
-def _facts(trainer: Trainer, best: BestWeights, history: History) -> dict[str, Any]:
-    return {"trainer": trainer.snapshot()[1], "best": best.snapshot()[1], "history": history}
+    def tensors(self) -> dict[str, Tensor]:
+        """All but what is a number."""
+        kept = {f"best.{name}": value for name, value in self.best.snapshot()[0].items()}
+        buffers = {f"buffer.{name}": value for name, value in self.model.named_buffers()}
+        means = {} if self.average is None else {f"mean.{name}": item for name, item in self.average.mean.items()}
+        return {**self.trainer.snapshot()[0], **kept, **buffers, **means, "batches": self.batches.snapshot()}
 
+    def facts(self, history: History) -> dict[str, Any]:
+        """The numbers."""
+        count = 0 if self.average is None else self.average.count
+        best = self.best.snapshot()[1]
+        return {"trainer": self.trainer.snapshot()[1], "best": best, "averaged": count, "history": history}
 
-def _put_back(
-    known: tuple[Mapping[str, Tensor], Any],
-    model: nn.Module,
-    trainer: Trainer,
-    batches: EpochBatches,
-    best: BestWeights,
-    bar: Bar,
-) -> History:
-    """Go on from a snapshot; gives its history."""
-    tensors, facts = known
-    trainer.put_back(tensors, facts["trainer"])
-    copy_into(dict(model.named_buffers()), tensors, "buffer.")
-    kept = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
-    best.put_back(kept, facts["best"])
-    history: History = facts["history"]
-    batches.put_back(tensors["batches"], len(history), bar)
-    return history
+    def put_back(self, tensors: Mapping[str, Tensor], facts: Any, bar: Bar) -> History:
+        """Go on from a snapshot; gives its history."""
+        self.trainer.put_back(tensors, facts["trainer"])
+        copy_into(dict(self.model.named_buffers()), tensors, "buffer.")
+        kept = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
+        self.best.put_back(kept, facts["best"])
+        if self.average is not None:
+            copy_into(self.average.mean, tensors, "mean.")
+            self.average.count = facts["averaged"]
+        history: History = facts["history"]
+        self.batches.put_back(tensors["batches"], len(history), bar)
+        return history
 
 
 def trainable_copy(model: nn.Module, masks: Mapping[str, Tensor], device: torch.device) -> nn.Module:

@@ -6,13 +6,16 @@ recurrent layers keep their weights in one flat buffer, which a parametrization 
 nothing to take away.
 
 Steps (scales) may be learned with the weights: then a block clips as much as training wants, and no longer at its
-largest weight (Learned Step Size Quantization; Esser et al., arXiv 1902.08153).
+largest weight (Learned Step Size Quantization; Esser et al., arXiv 1902.08153). They may start from a rounding that is
+known, with its integers.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -22,19 +25,32 @@ from compressor.errors import MethodError
 from compressor.nn.recurrent.layers import RECURRENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-Precision = Literal["int8", "int4"]
+Precision = Literal["int8", "int4", "mixed"]
 BLOCK = 32
 """Weights of a row with a common scale in 4 bits, the exporter's default."""
-_LARGEST = {"int8": 127, "int4": 7}
+HALF = 16
+"""Bits of a matrix that is only rounded to float16."""
+_BITS: dict[Precision, int] = {"int8": 8, "int4": 4, "mixed": 8}
+"""Those of a matrix for which no others were chosen."""
 _STEP = "learned_step_"
 """And a number: the names under which a model holds steps, so that whatever keeps its weights keeps these too."""
 _SHARES = tuple(1.0 - 0.05 * step for step in range(11))
 """Steps that are tried at the start, in parts of that of the largest weight."""
 
 
-def rounded(weight: Tensor, precision: Precision, block: int = BLOCK) -> Tensor:
+@dataclass(frozen=True)
+class Start:
+    """A matrix as it is rounded before training."""
+
+    weight: Tensor
+    """(N, K), integers times scales."""
+    scale: Tensor
+    """(N, groups)."""
+
+
+def rounded(weight: Tensor, precision: Literal["int8", "int4"], block: int = BLOCK) -> Tensor:
     """Symmetric rounding of a matrix (N, K) as the exporter does it: scale * clip(round(weight / scale)).
 
     Args:
@@ -71,22 +87,22 @@ def _as_stored(scale: Tensor) -> Tensor:
     return torch.where(inside, torch.where(inside, scale, 1.0).half().to(scale.dtype), scale)
 
 
-def rounded_parameters(model: nn.Module, precision: Precision) -> dict[str, tuple[nn.Parameter, Precision]]:
-    """Matrices of recurrent layers, Linear, multi-head attention and Embedding; the latter in 8 bits in any case."""
-    parameters: dict[str, tuple[nn.Parameter, Precision]] = {}
+def rounded_parameters(model: nn.Module, precision: Precision) -> dict[str, tuple[nn.Parameter, int]]:
+    """Matrices of recurrent layers, Linear, multi-head attention and Embedding with their bits; the latter in 8."""
+    parameters: dict[str, tuple[nn.Parameter, int]] = {}
     known: set[int] = set()
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.dim() != 2 or id(parameter) in known:
                 continue
             if isinstance(module, nn.Embedding):
-                chosen: Precision = "int8"
+                bits = 8
             elif isinstance(module, (*RECURRENT, nn.Linear, nn.MultiheadAttention)):
-                chosen = precision
+                bits = _BITS[precision]
             else:
                 continue
             known.add(id(parameter))
-            parameters[f"{path}.{name}" if path else name] = (parameter, chosen)
+            parameters[f"{path}.{name}" if path else name] = (parameter, bits)
     return parameters
 
 
@@ -97,12 +113,12 @@ class Steps:
     Adam undoes such factors, and steps are some thousandths: their logarithm learns at the rate of the weights.
     """
 
-    def __init__(self, weight: Tensor, precision: Precision) -> None:
-        """Start from the clipping with the least squared error of the weights."""
-        self.largest = _LARGEST[precision]
-        self.block = weight.shape[1] if precision == "int8" else BLOCK
+    def __init__(self, weight: Tensor, bits: int, scale: Tensor | None = None) -> None:
+        """Start from scales (N, groups), or else from the clipping with the least squared error of the weights."""
+        self.largest = (1 << (bits - 1)) - 1
+        self.block = weight.shape[1] if bits == 8 else BLOCK
         blocks = self._blocks(weight.detach())
-        self.start = _least_error(blocks, self.largest)
+        self.start = _least_error(blocks, self.largest) if scale is None else scale.to(weight).unsqueeze(-1)
         """Steps at the start (N, G, 1)."""
         self.exponent = nn.Parameter(torch.zeros_like(self.start))
         """What is trained (N, G, 1)."""
@@ -161,7 +177,14 @@ class Rounding:
     """Swaps the matrices of a model for rounded ones, for a while or for good."""
 
     def __init__(
-        self, model: nn.Module, precision: Precision, keep_float: Sequence[str] = (), *, learn_steps: bool = False
+        self,
+        model: nn.Module,
+        precision: Precision,
+        keep_float: Sequence[str] = (),
+        *,
+        learn_steps: bool = False,
+        bits: Mapping[str, int] = MappingProxyType({}),
+        starts: Mapping[str, Start] = MappingProxyType({}),
     ) -> None:
         """Find them.
 
@@ -170,6 +193,9 @@ class Rounding:
             precision: Of all matrices but tables, which have 8 bits.
             keep_float: Globs of parameters that are not rounded.
             learn_steps: Steps are trained too; by default they are those of the largest weights.
+            bits: Of matrices that have others than `precision` says: 2 to 8, or 16 for float16.
+            starts: Of matrices whose learned steps start there, with the weights; the others start with their own
+                weights and the clipping with the least error.
 
         Raises:
             MethodError: There are none, none is left, or a glob fits none.
@@ -186,14 +212,23 @@ class Rounding:
                     f"`keep_float`: {pattern!r} fits no matrix that would be rounded", hint=f"there are {_some(every)}"
                 )
         self.parameters = {
-            name: item for name, item in every.items() if not any(fnmatchcase(name, pattern) for pattern in keep_float)
+            name: (parameter, bits.get(name, usual))
+            for name, (parameter, usual) in every.items()
+            if not any(fnmatchcase(name, pattern) for pattern in keep_float)
         }
         if not self.parameters:
             raise MethodError(
                 f"`keep_float` leaves nothing to round of {_some(every)}", hint="leave `quantize` out, or keep fewer"
             )
         self._model = model
-        self.steps = {name: Steps(*item) for name, item in self.parameters.items() if learn_steps}
+        for name, start in starts.items():
+            with torch.no_grad():
+                self.parameters[name][0].copy_(start.weight)
+        self.steps = {
+            name: Steps(parameter, count, starts[name].scale if name in starts else None)
+            for name, (parameter, count) in self.parameters.items()
+            if learn_steps and count != HALF
+        }
         """Learned steps, by the names of their matrices: parameters of the model until `finish`."""
         for number, steps in enumerate(self.steps.values()):
             model.register_parameter(f"{_STEP}{number}", steps.exponent)
@@ -215,15 +250,27 @@ class Rounding:
     @torch.no_grad()
     def keep(self) -> None:
         """Round the weights."""
-        for name, (parameter, precision) in self.parameters.items():
-            steps = self.steps.get(name)
-            parameter.copy_(rounded(parameter, precision) if steps is None else steps.of(parameter))
+        for name, (parameter, bits) in self.parameters.items():
+            parameter.copy_(self._rounded(name, parameter, bits))
+
+    def _rounded(self, name: str, weight: Tensor, bits: int) -> Tensor:
+        if name in self.steps:
+            return self.steps[name].of(weight)
+        if bits == HALF:
+            return _to_half(weight)
+        return rounded_to_bits(weight, bits, weight.shape[1] if bits == 8 else BLOCK)
 
     def finish(self) -> None:
         """Round the weights for good, and take the steps out of the model."""
         self.keep()
         for number in range(len(self.steps)):
             delattr(self._model, f"{_STEP}{number}")
+
+
+def _to_half(weight: Tensor) -> Tensor:
+    """As float16 holds it; a matrix that is beyond its range stays as it is."""
+    half = weight.half().to(weight.dtype)
+    return half if bool(half.isfinite().all()) else weight
 
 
 def _some(names: Iterable[str], most: int = 6) -> str:

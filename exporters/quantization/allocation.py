@@ -8,16 +8,18 @@ measured for 4 and for 8 bits; between and beyond them it follows the error of t
 
 of which both are powers to first order. Losses of several matrices add up, as errors that have nothing to do with each
 other do. What fits the budget at the least sum is `compressor.nn.budget.allocate`.
+
+A matrix that is integers times scales already, as training with rounding leaves it, keeps the bits of these.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from compressor.errors import ExportError, UsageError
+from compressor.nn.bit_losses import ANCHORS, BITS, losses_by_bits
 from compressor.nn.budget import Point, allocate
 from compressor.runtimes.forward import Fixed
 from compressor.runtimes.onnx_runtime import OnnxFile
@@ -41,10 +43,6 @@ if TYPE_CHECKING:
     from exporters.quantization.matrices import Form, Matrix
     from exporters.quantization.options import Rounding
 
-BITS = (32, 16, 8, 6, 5, 4, 3, 2)
-"""What a weight may have in the file, from the most exact."""
-_ANCHORS = (4, 8)
-"""Bits of which the error of the outputs is measured."""
 _ATTEMPTS = 6
 """Corrections of the budget by what the file holds beside its matrices."""
 
@@ -82,17 +80,21 @@ def table(
 
     tried = None
     if second_order:
-        tried = fill(reference, batches, bits=lambda *_: _ANCHORS, block=rounding.block, told=told)
+        tried = fill(reference, batches, bits=lambda *_: ANCHORS, block=rounding.block, told=told)
     weights = Weights(proto, matrices, rounding.block, tried)
     trials = Trials(Rewriter(proto, weights), folder, lambda path: Fixed(OnnxFile(path), dynamic(task)), batches)
+    given = {matrix.name: bits for matrix in matrices if (bits := _bits_at_hand(weights, matrix.name))}
     losses = {}
     for matrix in matrices:
+        if matrix.name in given:
+            losses[matrix.name] = dict.fromkeys(BITS, 0.0)
+            continue
         bar.advance(0, note=f"measure {matrix.name}")
         losses[matrix.name] = losses_by_bits(
-            {bits: trials.error(trials.forward({matrix.name: stored_in("weights", bits)})) for bits in _ANCHORS},
+            {bits: trials.error(trials.forward({matrix.name: stored_in("weights", bits)})) for bits in ANCHORS},
             _own_errors(weights, matrix.name),
         )
-    chosen = _within(rounding, matrices, weights, trials, losses)
+    chosen = _within(rounding, matrices, weights, trials, losses, given)
     result = RowTable()
     for matrix in matrices:
         result.assign(weights.as_rows(matrix.name), chosen[matrix.name])
@@ -117,31 +119,18 @@ def forms_of(matrix: Matrix, weights: Weights, target: str) -> tuple[Form, ...]:
     return tuple(dict.fromkeys((first, in_float(first))))
 
 
-def losses_by_bits(measured: Mapping[int, float], own: Mapping[int, float]) -> dict[int, float]:
-    """Bits -> loss, never rising with the bits.
-
-    Args:
-        measured: Relative error of the outputs in 4 and in 8 bits.
-        own: Bits -> squared error of the matrix itself.
-    """
-    low, high = ((own[bits], measured[bits] ** 2) for bits in _ANCHORS)
-    power = 1.0
-    if min(*low, *high) > 0 and low[0] > high[0]:
-        power = max(0.0, math.log(low[1] / high[1]) / math.log(low[0] / high[0]))
-    losses: dict[int, float] = {}
-    for bits in sorted(own, reverse=True):
-        if 4 < bits < 8:
-            loss = high[1] * (own[bits] / high[0]) ** power if high[0] else 0.0
-        else:
-            known = low if bits <= 4 else high
-            loss = known[1] * own[bits] / known[0] if known[0] else 0.0
-        losses[bits] = max(loss, *losses.values(), 0.0) if losses else loss
-    return losses
-
-
 def _form(matrix: Matrix, bits: int, target: str) -> Form:
     in_integers = target == "cpu" and matrix.is_product and not matrix.slower_as_integers
     return stored_in("integer" if in_integers else "weights", bits)
+
+
+def _bits_at_hand(weights: Weights, name: str) -> int | None:
+    """The fewest bits in which a matrix is rounded already, so that rounding does not change it; None if it is not."""
+    array = weights.arrays[name]
+    few = (bits for bits in reversed(BITS) if bits <= 8)
+    return next(
+        (bits for bits in few if np.array_equal(weights.restored(name, stored_in("weights", bits)), array)), None
+    )
 
 
 def _own_errors(weights: Weights, name: str) -> dict[int, float]:
@@ -155,13 +144,18 @@ def _within(
     weights: Weights,
     trials: Trials,
     losses: Mapping[str, Mapping[int, float]],
+    given: Mapping[str, int],
 ) -> dict[str, int]:
     """Bits of each matrix."""
-    forms = {matrix.name: [_form(matrix, bits, rounding.quantize_for) for bits in BITS] for matrix in matrices}
+    options = {matrix.name: (given[matrix.name],) if matrix.name in given else BITS for matrix in matrices}
+    forms = {
+        matrix.name: [_form(matrix, bits, rounding.quantize_for) for bits in options[matrix.name]]
+        for matrix in matrices
+    }
     points = {
         name: [
             Point(weights.stored_bytes(name, form), losses[name][bits])
-            for bits, form in zip(BITS, forms[name], strict=True)
+            for bits, form in zip(options[name], forms[name], strict=True)
         ]
         for name in forms
     }
@@ -170,19 +164,22 @@ def _within(
         try:
             return allocate(points, budget)
         except UsageError as error:
-            raise ExportError(f"the bits of `rounding` cannot be so few: {error.message}", hint=error.hint) from None
+            why = f"the bits of `rounding` cannot be so few: {error.message}"
+            if given:
+                why += f"; {len(given)} matrices were rounded before the export and keep their bits"
+            raise ExportError(why, hint=error.hint) from None
 
     if rounding.file_bytes is None:
         assert rounding.bits is not None
         numbers = sum(weights.arrays[name].size for name in forms)
         places = chosen(int(rounding.bits * numbers / 8))
-        return {name: BITS[place] for name, place in places.items()}
+        return {name: options[name][place] for name, place in places.items()}
     beside = 0
     for _ in range(_ATTEMPTS):
         places = chosen(rounding.file_bytes - beside)
         size = int(trials.writer.write({name: forms[name][place] for name, place in places.items()}).ByteSize())
         if size <= rounding.file_bytes:
-            return {name: BITS[place] for name, place in places.items()}
+            return {name: options[name][place] for name, place in places.items()}
         beside = max(beside + 1, size - sum(points[name][place].cost for name, place in places.items()))
     raise ExportError(
         f"no choice of bits was found whose file has at most {rounding.file_bytes:,} bytes; the last had {size:,}",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.nn.accelerators import autocasts_to_bf16
 from compressor.nn.integers import rows_to_nearest
+from compressor.surgery.second_order.by_name import rounded_by_name
 from compressor.task.guard import GuardedTask
 from compressor.testing import RandomTask
 from compressor.training.rounding import BLOCK, rounded
@@ -33,6 +35,8 @@ from tests.progress import Recorder
 from tests.surgery.trace.test_entering import AXES as STATES
 from tests.surgery.trace.test_entering import Streaming
 from tests.surgery.trace.test_entering import example as states_example
+
+MATRICES = [f"rnn.weight_{kind}_l{layer}" for layer in range(2) for kind in ("ih", "hh")] + ["head.weight"]
 
 
 def test_retraining_learns_the_task_and_reports_every_epoch(state, context):
@@ -86,6 +90,96 @@ def test_learned_steps_end_with_weights_that_the_exporter_leaves_as_they_are(sta
     assert (rows_to_nearest(weight, 4, BLOCK).weight.astype("float32") == weight).all()
     with pytest.raises(ValidationError, match="`learn_steps` has no effect without `quantize"):
         Retrain(learn_steps=True)
+
+
+def learned(**options):
+    return Retrain(**({"epochs": 2, "lr": 0.03, "quantize": "int4", "learn_steps": True} | options))
+
+
+@pytest.mark.parametrize("options", [{}, {"quantize": "int8"}, {"quantize": "mixed", "bits": 5.0}])
+def test_learned_steps_start_from_the_second_order_rounding(state, context, options):
+    kept = learned(lr=1e-12, **options).apply(state, context)
+    bits = {name: 8 if options.get("quantize") == "int8" else 4 for name in MATRICES}
+    if "bits" in options:
+        [note] = [note for note in kept.notes if note.startswith("bits: ")]
+        bits = {name: int(count) for name, count in (item.split() for item in note[6:].split(", "))}
+    inputs = [inputs for inputs, _ in context.first_batches(16)]
+    rows = rounded_by_name(state.model, inputs, {name: (count,) for name, count in bits.items()}, BLOCK)
+    assert list(bits) == MATRICES
+    assert rows
+    for (name, _), wanted in rows.items():
+        # exp(p) of a step that was trained at this rate is 1 to the last bit
+        assert torch.equal(kept.state.model.get_parameter(name), torch.from_numpy(wanted.weight).float()), name
+
+
+def test_the_nearest_rounding_is_another_start(state, context):
+    second, nearest = (
+        learned(lr=1e-12, start=start).apply(state, context).state.model.rnn.weight_hh_l0
+        for start in ("second_order", "nearest")
+    )
+    assert not torch.equal(second, nearest)
+
+
+def test_mixed_bits_learn_the_task_and_stay_integers_of_the_chosen_bits(state, context):
+    result = learned(epochs=8, quantize="mixed", bits=6.0, average_last=0.5, keep_best=True).apply(state, context)
+    assert max(row["metric"] for row in result.history) > 0.9
+    [note] = [note for note in result.notes if note.startswith("bits: ")]
+    for name, count in (item.split() for item in note[6:].split(", ")):
+        weight, bits = result.state.model.get_parameter(name).detach().numpy(), int(count)
+        if bits < 16:
+            rows = rows_to_nearest(weight, bits, weight.shape[1] if bits == 8 else BLOCK)
+            assert np.array_equal(rows.weight.astype(np.float32), weight), name
+
+
+def test_the_batches_that_are_held_back_choose_and_are_never_trained_on(state, model):
+    task = SignTask()
+    heard, loss = [], task.loss
+    task.loss = lambda outputs, target: heard.append(target) or loss(outputs, target)
+    held, _ = next(iter(SignTask().batches(torch.Generator().manual_seed(0))))
+    options = {"distill": True, "hold_back": 1, "keep_best": True}
+    result = Retrain(epochs=3, lr=0.03, **options).apply(state, make_context(model, task))
+    assert len(heard) == 3 * (BATCHES - 1)
+    assert not any(torch.equal(target, (held[0][:, -1, 0] > held[0][:, -1, 1]).long()) for target in heard)
+    assert [row["distance"] > 0 for row in result.history] == [True] * 3
+    # the original itself is where nothing can be nearer to it
+    assert result.notes[0].startswith("the weights from before training kept: the least distance to the original")
+    assert same(weights(result.state.model), weights(model))
+
+
+def test_weights_nearer_to_the_original_on_what_was_held_back_are_kept_whatever_the_metric(model, task):
+    torch.manual_seed(5)
+    student = State(Tagger().eval())
+    task.metrics = [0.9] + [0.1, 0.1] * 6
+    options = {"distill": True, "distill_weight": 1.0, "distill_loss": "mse", "hold_back": 2, "average_last": 0.4}
+    result = Retrain(epochs=6, lr=0.02, keep_best=True, **options).apply(student, make_context(model, task))
+    distances = {
+        (epoch, averaged): row[f"distance{' of the average' if averaged else ''}"]
+        for epoch, row in enumerate(result.history, 1)
+        for averaged in (False, True)
+        if not averaged or "distance of the average" in row
+    }
+    assert [epoch for epoch, averaged in distances if averaged] == [4, 5, 6]  # 2.4 epochs are the last 40 %
+    epoch, averaged = min(distances, key=distances.get)
+    assert f"epoch {epoch} of 6 kept: the least distance to the original" in result.notes[0]
+    assert result.notes[0].startswith("the mean of the weights") == averaged
+
+
+def test_the_average_is_a_candidate_beside_the_last_weights(state, model, task):
+    task.metrics = [0.1, 0.2, 0.9, 0.3, 0.4]  # before, epoch 1, its average, epoch 2, its average
+    options = {"keep_best": True, "average_last": 1.0, "max_batches": 2, "lr": 0.03}
+    result = Retrain(epochs=2, **options).apply(state, make_context(model, task))
+    assert result.notes == ("the mean of the weights up to epoch 1 of 2 kept: the best validation metric",)
+    assert [row["metric of the average"] for row in result.history] == [0.9, 0.4]
+    one = Retrain(max_batches=1, lr=0.03).apply(state, make_context(model, SignTask())).state.model
+    two = Retrain(max_batches=2, lr=0.03).apply(state, make_context(model, SignTask())).state.model
+    wanted = (one.head.weight + two.head.weight) / 2
+    torch.testing.assert_close(result.state.model.head.weight, wanted, atol=1e-6, rtol=1e-6)
+
+
+def test_holding_back_more_than_there_is_is_refused(state, context):
+    method = Retrain(distill=True, keep_best=True, hold_back=BATCHES)
+    with pytest.raises(MethodError, match=f"`hold_back: {BATCHES}` leaves no batch to train on"):
+        method.apply(state, context)
 
 
 def test_rounding_in_training_leaves_exact_what_it_is_told_to(state, context):
@@ -288,6 +382,14 @@ def test_bf16_is_ignored_on_the_cpu_with_a_note(state, model):
             "`temperature` has no effect without `distill_loss: kl`",
         ),
         ({"noise_gamma": 0.1}, "`noise_gamma` has no effect without a `noise_eta` above 0"),
+        ({"average_last": 0.5}, "`average_last` has no effect without `keep_best: true` or `early_stopping`"),
+        ({"hold_back": 2}, "`hold_back` has no effect without `keep_best: true` or `early_stopping`"),
+        ({"hold_back": 2, "keep_best": True}, "`hold_back` needs `distill: true`"),
+        ({"quantize": "mixed", "learn_steps": True}, "`quantize: mixed` and `bits`, the average of a weight, go"),
+        ({"quantize": "int4", "bits": 4.5}, "`quantize: mixed` and `bits`, the average of a weight, go together"),
+        ({"quantize": "mixed", "bits": 4.5}, "`quantize: mixed` needs `learn_steps: true`"),
+        ({"quantize": "int4", "start": "nearest"}, "`start` has no effect without `learn_steps: true`"),
+        ({"bits": 4.5}, "`bits` has no effect without `quantize"),
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"lr": math.inf}, "finite number"),
         ({"warmup": 1.0}, "less than 1"),

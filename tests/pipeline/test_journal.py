@@ -98,6 +98,31 @@ def test_a_run_that_is_killed_after_each_of_its_parts_ends_with_the_same_bytes(f
     assert same(folder, "whole", "killed")
 
 
+LEARNED = """
+schema_version: 1
+name: learned
+seed: 3
+steps:
+  - {method: retrain, epochs: 4, lr: 1e-2, warmup: 0.1, distill: true, keep_best: true, hold_back: 2,
+     average_last: 0.7, quantize: mixed, bits: 6, learn_steps: true}
+exports: [{format: onnx}]
+"""
+
+
+def test_averages_and_learned_steps_go_on_after_a_kill_and_end_with_the_same_bytes(folder):
+    (folder / "recipe.yaml").write_text(LEARNED)
+    carried_out(folder, "whole")
+    [step] = json.loads((folder / "whole" / "report.json").read_text())["steps"]
+    averaged = ["metric of the average" in row for row in step["history"]]
+    assert averaged == [False, True, True, True], "so a kill falls before, between and after steps that are averaged"
+    for parts in (3, 1, 1):  # metric, original.onnx, epoch 1; 2; 3
+        killed(folder, "killed", parts)
+    kept = [safe_open(path, "pt").keys() for path in (folder / "killed" / UNFINISHED / "journal").glob("*.safetensors")]
+    assert any("mean." in name for names in kept for name in names), "the journal holds the averaged weights"
+    carried_out(folder, "killed")
+    assert same(folder, "whole", "killed")
+
+
 def killed(folder, out, parts, **options):
     with pytest.raises(Killed):
         carried_out(folder, out, kill_after=parts, **options)

@@ -8,7 +8,7 @@ from torch import nn
 from compressor.errors import MethodError
 from compressor.nn.integers import rows_to_nearest, to_8_bits
 from compressor.training.best_weights import BestWeights
-from compressor.training.rounding import Rounding, Steps, rounded
+from compressor.training.rounding import Rounding, Start, Steps, rounded
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (3, 32), (5, 33), (11, 97)])
@@ -64,11 +64,11 @@ def naive_lsq(weight, start, exponent, largest, block):
     return torch.cat(parts).view_as(weight)
 
 
-@pytest.mark.parametrize(("precision", "largest", "block"), [("int4", 7, 32), ("int8", 127, 37)])
-def test_learned_steps_have_the_values_and_gradients_of_the_naive_form(precision, largest, block):
+@pytest.mark.parametrize(("bits", "largest", "block"), [(4, 7, 32), (3, 3, 32), (8, 127, 37)])
+def test_learned_steps_have_the_values_and_gradients_of_the_naive_form(bits, largest, block):
     draws = torch.Generator().manual_seed(1)
     weight, slope = (torch.randn(5, 37, generator=draws) for _ in range(2))
-    steps = Steps(weight, precision)
+    steps = Steps(weight, bits)
     with torch.no_grad():
         steps.exponent.add_(torch.randn(steps.exponent.shape, generator=draws) / 3)
     exact, exponent = weight.clone().requires_grad_(), steps.exponent.detach().clone().requires_grad_()
@@ -82,7 +82,7 @@ def test_learned_steps_have_the_values_and_gradients_of_the_naive_form(precision
 
 def test_learned_steps_start_no_further_off_than_those_of_the_largest_weights():
     weight = torch.randn(11, 64, generator=torch.Generator().manual_seed(2)) ** 3
-    off = [(made - weight).square().sum() for made in (Steps(weight, "int4").of(weight), rounded(weight, "int4"))]
+    off = [(made - weight).square().sum() for made in (Steps(weight, 4).of(weight), rounded(weight, "int4"))]
     assert off[0] < 0.95 * off[1]
 
 
@@ -128,3 +128,38 @@ def test_the_best_weights_come_back_with_their_steps():
     best.see(2, 0.4, model)
     best.restore(model)
     assert not rounding.steps["0.weight"].exponent.any()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+def test_training_starts_with_the_rounding_that_it_is_given_and_with_its_scales(bits):
+    generator = torch.Generator().manual_seed(bits)
+    model = nn.Sequential(nn.Linear(40, 5))
+    rows = rows_to_nearest((torch.randn(5, 40, generator=generator) ** 3).numpy(), bits, 40 if bits == 8 else 32)
+    # Scales that are not those of the largest weights, as a search of the clipping may leave them.
+    halved = (rows.values // 2).astype(np.float64) * rows.scale_of_each
+    start = Start(torch.from_numpy(halved), torch.from_numpy(rows.scale))
+    given = {"bits": {"0.weight": bits}, "starts": {"0.weight": start}}
+    rounding = Rounding(model, "mixed", learn_steps=True, **given)
+    wanted = start.weight.float()
+    assert torch.equal(model[0].weight, wanted)
+    with rounding.held():
+        assert torch.equal(model[0].weight, wanted)
+    rounding.finish()
+    assert torch.equal(model[0].weight, wanted)
+
+
+def test_16_bits_are_float16_and_a_matrix_beyond_its_range_stays_as_it_is():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 5), nn.Linear(5, 3))
+    with torch.no_grad():
+        model[1].weight[0, 0] = 1e6
+    exact = [layer.weight.detach().clone() for layer in model]
+    rounding = Rounding(model, "mixed", learn_steps=True, bits={"0.weight": 16, "1.weight": 16})
+    with rounding.held():
+        model(torch.randn(7, 40)).sum().backward()
+    assert torch.equal(model[0].weight, exact[0])
+    assert model[0].weight.grad is not None
+    rounding.finish()
+    assert torch.equal(model[0].weight, exact[0].half().float())
+    assert not torch.equal(model[0].weight, exact[0])
+    assert torch.equal(model[1].weight, exact[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -11,10 +12,11 @@ from torch import nn
 
 from compressor.errors import ExportError
 from compressor.formats import Job
+from compressor.nn.bit_losses import losses_by_bits
+from compressor.nn.integers import rows_to_nearest
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask
 from exporters.onnx import Options, export
-from exporters.quantization.allocation import losses_by_bits
 from exporters.quantization.forms import bits
 
 WORDS, UNITS = 97, 48
@@ -93,6 +95,50 @@ def test_a_table_in_few_bits_is_looked_up_by_its_bytes(tmp_path):
     torch.manual_seed(0)
     wanted = Net().eval()(words)
     assert (OnnxFile(path)(words) - wanted).norm() < 0.5 * wanted.norm()
+
+
+def rounded_before(bits):
+    """The network with matrices that are integers times scales already, with clipping; the others are exact."""
+    torch.manual_seed(0)
+    net = Net().eval()
+    for name, count in bits.items():
+        weight = net.get_parameter(name)
+        rows = rows_to_nearest(weight.detach().numpy(), count, weight.shape[1] if count == 8 else 32)
+        with torch.no_grad():
+            weight.copy_(torch.from_numpy(np.fix(rows.values / 2) * rows.scale_of_each))
+    return net
+
+
+BEFORE = {"rnn.weight_ih_l0": 5, "rnn.weight_hh_l0": 6, "head.weight": 8, "table.weight": 3}
+
+
+def exported(net, path, **rounding):
+    options = Options(precision="mixed", rounding={"max_error": 1.0, "quantize_for": "anywhere", **rounding})
+    return export(Job(net, a_task(), path, options))
+
+
+def test_matrices_that_were_rounded_in_training_keep_their_bits_and_integers(tmp_path):
+    net, path = rounded_before(BEFORE), tmp_path / "model.onnx"
+    artifact = exported(net, path, bits=7.9)  # more than they need
+    found = chosen(artifact)
+    # half of the integers of so many bits are those of a bit fewer
+    assert {name: found[name] for name in BEFORE} == {name: max(2, count - 1) for name, count in BEFORE.items()} | {
+        "head.weight": 8
+    }
+    assert "unheard.weight" in found
+    words = torch.randint(WORDS, (3, 11))
+    with torch.no_grad():
+        wanted = net(words)
+        net.unheard.weight.zero_()
+        without = net(words)
+    off = (OnnxFile(path)(words) - wanted).norm()
+    assert off < 0.1 * (wanted - without).norm() + 1e-5 * wanted.norm()
+
+
+def test_a_budget_below_what_was_rounded_in_training_is_refused(tmp_path):
+    net = rounded_before(BEFORE)
+    with pytest.raises(ExportError, match="4 matrices were rounded before the export and keep their bits"):
+        exported(net, tmp_path / "model.onnx", bits=3.0)
 
 
 @pytest.mark.parametrize(

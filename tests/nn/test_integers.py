@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.quantization.rounding import (
+from compressor.nn.integers import (
     as_stored,
     in_blocks,
     largest,
