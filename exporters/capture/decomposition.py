@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from exporters.capture.function_library import replaced
 from exporters.capture.own_decompositions import OWN_DECOMPOSITIONS
+from exporters.capture.simple_operators import SAME, Call, written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from torch import fx
 
     Program = torch.export.ExportedProgram
 
 _OPS = torch.ops.aten
-_DROPOUTS = (_OPS.dropout.default, _OPS.feature_dropout.default, _OPS.alpha_dropout.default)
-"""With the arguments x, p and train."""
-_SAME = (_OPS.contiguous.default, _OPS.detach.default, _OPS.alias.default)
-"""Operators that give the values of their only tensor."""
-_VIEWS = (_OPS.flatten.using_ints, _OPS.unflatten.int, _OPS.reshape.default)
-"""Operators that give the values of their first tensor under other axes."""
 _tables: dict[int, dict[Any, Any]] = {}
 """Opset -> operator -> how it is decomposed."""
 
@@ -77,7 +73,10 @@ def unchanged(program: Program, table: dict[Any, Any], keeps_whole: Callable[[An
     sizes = _open_sizes(graph)
     plain = all(
         node.op in ("placeholder", "output")
-        or (node.op == "call_function" and (_is_simple(node, sizes) or _is_plain(node.target, table, keeps_whole)))
+        or (
+            node.op == "call_function"
+            and (_simple(node, sizes) is not None or _is_plain(node.target, table, keeps_whole))
+        )
         for node in graph.nodes
     )
     if plain:  # what is decomposed needs its own operators: without `contiguous` a `view` behind it fails
@@ -86,10 +85,13 @@ def unchanged(program: Program, table: dict[Any, Any], keeps_whole: Callable[[An
     return plain
 
 
-def _open_sizes(graph: fx.Graph) -> dict[str, tuple[fx.Node, int]]:
-    """Symbol of a size -> an input and its axis of that size, preferably those that the program itself reads."""
-    read: dict[str, tuple[fx.Node, int]] = {}
-    other: dict[str, tuple[fx.Node, int]] = {}
+def _open_sizes(graph: fx.Graph) -> dict[str, fx.Node | tuple[fx.Node, int]]:
+    """Symbol of a size -> an input and its axis of that size, or a node that reads it from values.
+
+    Inputs that the program itself asks for their sizes come first.
+    """
+    read: dict[str, fx.Node | tuple[fx.Node, int]] = {}
+    other: dict[str, fx.Node | tuple[fx.Node, int]] = {}
     for node in graph.nodes:
         value = node.meta.get("val")
         if node.op == "placeholder" and isinstance(value, torch.Tensor):
@@ -98,18 +100,19 @@ def _open_sizes(graph: fx.Graph) -> dict[str, tuple[fx.Node, int]]:
                     other.setdefault(str(size), (node, axis))
         elif node.target is _OPS.sym_size.int and node.args[0].op == "placeholder":
             read.setdefault(str(value), node.args)
+        elif node.target is _OPS.item.default and isinstance(value, torch.SymInt):
+            read.setdefault(str(value), node)
     return other | read
 
 
-def _is_simple(node: fx.Node, sizes: dict[str, tuple[fx.Node, int]]) -> bool:
-    """Whether `_simplify` replaces an operator, or drops it."""
-    if node.target in _DROPOUTS:
-        return node.args[2] is False
-    if node.target in _VIEWS:
-        return all(isinstance(size, int) or str(size) in sizes for size in node.meta["val"].shape)
-    if node.target is _OPS.to.dtype:
-        return not any(node.args[2:]) and not node.kwargs
-    return node.target in _SAME or node.target is _OPS.numpy_T.default
+def _simple(node: fx.Node, sizes: Collection[str]) -> Call | None:
+    """What `_simplify` puts in the place of an operator, if that and all sizes in it are known."""
+    call = written(node)
+    if call is None:
+        return None
+    parts = [part for part in call.arguments if isinstance(part, list)]
+    known = all(isinstance(size, (int, torch.fx.Node)) or str(size) in sizes for part in parts for size in part)
+    return call if known else None
 
 
 def _is_plain(target: Any, table: dict[Any, Any], keeps_whole: Callable[[Any], bool]) -> bool:
@@ -136,8 +139,8 @@ def _replace_views(graph: fx.Graph) -> None:
             node.target = _OPS.reshape.default
 
 
-def _simplify(graph: fx.Graph, sizes: dict[str, tuple[fx.Node, int]]) -> dict[str, str]:
-    """Replace operators that only rename a tensor or its axes, and drop what nothing reads.
+def _simplify(graph: fx.Graph, sizes: Mapping[str, fx.Node | tuple[fx.Node, int]]) -> dict[str, str]:
+    """Replace the simplest operators by what stands for them, and drop what nothing reads.
 
     Returns:
         Name of a node that is gone -> the one that stands for it, which may be an output now.
@@ -147,28 +150,27 @@ def _simplify(graph: fx.Graph, sizes: dict[str, tuple[fx.Node, int]]) -> dict[st
     read: dict[str, fx.Node] = {}
 
     def size_of(size: Any) -> Any:
-        if isinstance(size, int):
+        if isinstance(size, (int, torch.fx.Node)):
             return size
+        source = sizes[str(size)]
+        if not isinstance(source, tuple):
+            return source
         if str(size) not in read:
             with graph.inserting_before(first):
-                read[str(size)] = graph.call_function(_OPS.sym_size.int, sizes[str(size)])
+                read[str(size)] = graph.call_function(_OPS.sym_size.int, source)
             read[str(size)].meta["val"] = size
         return read[str(size)]
 
     for node in list(graph.nodes):
-        if node.op != "call_function" or not _is_simple(node, sizes):
+        call = _simple(node, sizes) if node.op == "call_function" else None
+        if call is None:
             continue
-        if node.target is _OPS.numpy_T.default:
-            rank = node.meta["val"].dim()
-            node.target, node.args = _OPS.permute.default, (node.args[0], [*reversed(range(rank))])
-        elif node.target in _VIEWS:
-            shape = [size_of(size) for size in node.meta["val"].shape]
-            node.target, node.args, node.kwargs = _OPS.reshape.default, (node.args[0], shape), {}
-        elif node.target is _OPS.to.dtype and node.meta["val"].dtype != node.args[0].meta["val"].dtype:
-            node.target, node.args, node.kwargs = _OPS._to_copy.default, node.args[:1], {"dtype": node.args[1]}
+        if call is not SAME:
+            sized = [[*map(size_of, part)] if isinstance(part, list) else part for part in call.arguments]
+            _put(node, call, tuple(sized))
+        elif node.args[0].op == "placeholder" and any(user.op == "output" for user in node.users):
+            _put(node, Call(_OPS.clone.default, node.args[:1]), node.args[:1])  # an input is no output itself
         else:
-            if node.args[0].op == "placeholder" and any(user.op == "output" for user in node.users):
-                continue  # an input cannot be an output itself
             gone = {old: node.args[0].name if new == node.name else new for old, new in gone.items()}
             gone[node.name] = node.args[0].name
             node.replace_all_uses_with(node.args[0])
@@ -176,3 +178,17 @@ def _simplify(graph: fx.Graph, sizes: dict[str, tuple[fx.Node, int]]) -> dict[st
     _replace_views(graph)
     graph.eliminate_dead_code()
     return gone
+
+
+def _put(node: fx.Node, call: Call, arguments: tuple[Any, ...]) -> None:
+    """Make a node the call, or one of its results."""
+    if call.result is None:
+        node.target, node.args, node.kwargs = call.target, arguments, dict(call.options)
+        return
+    graph = node.graph
+    with graph.inserting_before(node):
+        whole = graph.call_function(call.target, arguments, dict(call.options))
+    values = [part.meta["val"] if isinstance(part, torch.fx.Node) else part for part in arguments]
+    with node.meta["val"].fake_mode:
+        whole.meta = {**node.meta, "val": call.target(*values, **call.options)}
+    node.target, node.args, node.kwargs = operator.getitem, (whole, call.result), {}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CompressorError, ExportError
 from compressor.nn.attention.plain import plain_attention
-from exporters.capture import decomposition, function_library, halting
+from exporters.capture import decomposition, function_library, halting, promotion
 from exporters.capture.native_layers import native_nodes
 from exporters.capture.packed_sequence import traceable_packing
 
@@ -78,7 +78,7 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> onnx_ir.Mode
 
     _refuse_bfloat16(program)
     try:
-        with quiet(), function_library.kept(), decomposition.left_out():
+        with quiet(), function_library.kept(), decomposition.left_out(), promotion.by_known_types():
             onnx_program = torch.onnx.export(
                 program,
                 dynamo=True,
