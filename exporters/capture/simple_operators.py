@@ -49,6 +49,13 @@ def _view(node: fx.Node) -> Call:
     return Call(_OPS.reshape.default, (node.args[0], list(_shape(node))))
 
 
+def _reshape(node: fx.Node) -> Call:
+    """With sizes as the program computes them; what it leaves open (-1) as it comes out."""
+    x, given = _arguments(node)
+    sizes = [size if isinstance(part, int) else part for part, size in zip(given, _shape(node), strict=True)]
+    return Call(_OPS.reshape.default, (x, sizes))
+
+
 def _to(node: fx.Node) -> Call | None:
     """Another type, which may be the same."""
     if any(node.args[2:]) or node.kwargs:
@@ -74,8 +81,7 @@ def _square(node: fx.Node) -> Call | None:
 
 def _chunk(node: fx.Node) -> Call | None:
     """Pieces of a size that is known; the last one may be smaller."""
-    arguments: tuple[Any, ...] = (*node.args, 0)  # the axis may be left out
-    x, count, axis = arguments[:3]
+    x, count, axis = (*_arguments(node), 0)[:3]
     size = _value(x).shape[axis]
     if not isinstance(size, int) or not size or not isinstance(count, int):
         return None
@@ -87,14 +93,14 @@ def _expand_as(node: fx.Node) -> Call:
 
 
 def _narrow(node: fx.Node) -> Call | None:
-    x, axis, start, length = node.args
+    x, axis, start, length = _arguments(node)
     if not isinstance(start, int) or not isinstance(length, int) or start < 0:
         return None
     return Call(_OPS.slice.Tensor, (x, axis, start, start + length))
 
 
 def _batch_norm(node: fx.Node) -> Call | None:
-    x, weight, bias, mean, variance, training, momentum, epsilon, _ = node.args
+    x, weight, bias, mean, variance, training, momentum, epsilon, _ = _arguments(node)
     if training is not False or mean is None or variance is None:
         return None
     arguments = (x, weight, bias, mean, variance, momentum, epsilon)
@@ -103,6 +109,10 @@ def _batch_norm(node: fx.Node) -> Call | None:
 
 def _item(node: fx.Node) -> Call:
     return Call(_OPS._local_scalar_dense.default, node.args)
+
+
+def _arguments(node: fx.Node) -> tuple[Any, ...]:
+    return node.args
 
 
 def _value(node: Any) -> torch.Tensor:
@@ -117,7 +127,8 @@ def _shape(node: fx.Node) -> torch.Size:
 _RULES: dict[Any, Callable[[fx.Node], Call | None]] = {
     **dict.fromkeys((_OPS.dropout.default, _OPS.feature_dropout.default, _OPS.alpha_dropout.default), _dropout),
     **dict.fromkeys((_OPS.contiguous.default, _OPS.detach.default, _OPS.alias.default), lambda node: SAME),
-    **dict.fromkeys((_OPS.flatten.using_ints, _OPS.unflatten.int, _OPS.reshape.default), _view),
+    **dict.fromkeys((_OPS.flatten.using_ints, _OPS.unflatten.int), _view),
+    _OPS.reshape.default: _reshape,
     _OPS.to.dtype: _to,
     _OPS.to.dtype_layout: _to_layout,
     _OPS.numpy_T.default: _transposed,
@@ -127,4 +138,6 @@ _RULES: dict[Any, Callable[[fx.Node], Call | None]] = {
     _OPS.narrow.default: _narrow,
     _OPS.batch_norm.default: _batch_norm,
     _OPS.item.default: _item,
+    _OPS.__and__.Tensor: lambda node: Call(_OPS.bitwise_and.Tensor, node.args),
+    _OPS.__or__.Tensor: lambda node: Call(_OPS.bitwise_or.Tensor, node.args),
 }
