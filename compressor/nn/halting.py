@@ -13,9 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_SMALLEST = 1e-30
-"""Of a norm that something is divided by."""
-
 
 class HaltingLayer(nn.Module):
     """x_0 is given, x_k = f(x_{k-1}, ...) for k = 1 .. n; x_k of the first k with d_k <= threshold comes out, or x_n.
@@ -75,8 +72,10 @@ class HaltingLayer(nn.Module):
         """x_k and who goes on (B,), of x_{k-1} and who went on; and whether f gives a tuple."""
         y, wrapped = self._applied(x, args, kwargs)
         others = [axis for axis in range(x.dim()) if axis != self.batch_axis]
-        moved = (y - x).square().sum(others)
-        size = y.square().sum(others).clamp(min=_SMALLEST)
+        # Means, and float32 at least: sums of squares of many numbers leave the range of float16.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        moved = (y - x).to(wide).square().mean(others)
+        size = y.to(wide).square().mean(others)
         shape = [1] * x.dim()
         shape[self.batch_axis] = -1
         held = torch.where(live.view(shape), y, x)

@@ -111,3 +111,16 @@ def test_steps_are_counted_anew_and_attributes_are_the_layers():
     assert list(halting_layers(copy.deepcopy(model))) == ["0"]
     with pytest.raises(AttributeError):
         _ = model[0].nothing
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_samples_of_many_numbers_stop_in_half_precision_as_in_float32(dtype):
+    wide = HaltingLayer(nn.Hardtanh(-50.0, 50.0), 6, 0.1, 0).eval()
+    x = torch.randn(3, 4000, generator=torch.Generator().manual_seed(2)) * torch.tensor([10.0, 40.0, 90.0])[:, None]
+    wanted = wide(x)
+    taken = sorted(wide.taken.elements())
+    wide.taken.clear()
+    result = wide(x.to(dtype))
+    assert result.dtype == dtype
+    assert sorted(wide.taken.elements()) == taken
+    torch.testing.assert_close(result.float(), wanted, rtol=1e-2, atol=1e-2)
