@@ -6,27 +6,25 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from torch import nn
-
 from compressor.nn.attention.aaren import AarenAttention
-from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.halting import HaltingLayer
 from compressor.nn.layer_mix import LayerMix
 from compressor.nn.recurrent.layers import cell_of, directions, is_layer, parts
 from compressor.probing.architecture import Conversion, Encoder, Recurrent
 from compressor.probing.depth import pair
 from compressor.report import Skip
+from compressor.surgery.attention.known import with_known
+from compressor.surgery.attention.sites import attention_sites
 from compressor.surgery.depth.stacks import CONTAINERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from compressor.probing.layers import Mixer
 
-_ATTENTION: Final = (nn.MultiheadAttention, CompactMultiheadAttention, AarenAttention)
-_UNKNOWN: Final = "its layers hold neither PyTorch's attention nor a recurrent layer, which are what probes know"
+_UNKNOWN: Final = "its layers hold neither attention that is known nor a recurrent layer, which are what probes know"
 _LOOKS_AHEAD: Final = "its layers run in two directions, and the synthetic tasks are of what came before"
 
 
@@ -62,13 +60,13 @@ def depth_changes(before: nn.Module, after: nn.Module) -> tuple[tuple[Conversion
     A stack is a list of layers or a recurrent module of several layers, and known by its name.
     """
     conversions, skips = [], []
-    known = dict(after.named_modules())
+    known, heads = dict(after.named_modules()), _heads(before)
     for name, old in before.named_modules():
         first, second = _stack(old), _stack(known.get(name))
         if first is None or second is None or first.pattern == second.pattern:
             continue
         kind = Counter(first.kinds).most_common(1)[0][0]
-        one = _one(old, kind)
+        one = _one(old, kind, heads)
         if isinstance(one, str):
             skips.append(Skip(name=name or "(model)", reason=one))
             continue
@@ -112,13 +110,20 @@ def _of_part(module: Any, place: int) -> Iterator[Tensor]:
         yield from part.weights(module).values()
 
 
-def _one(stack: nn.Module, kind: type[nn.Module]) -> Encoder | Recurrent | str:
+def _heads(model: nn.Module) -> dict[int, int]:
+    """Identity of each module that is an attention, also as other libraries write it -> its heads."""
+    sites = attention_sites(model, with_known(model, {})).attentions
+    heads = {id(model.get_submodule(site.name)): site.heads for site in sites}
+    return heads | {id(module): module.num_heads for module in model.modules() if isinstance(module, AarenAttention)}
+
+
+def _one(stack: nn.Module, kind: type[nn.Module], heads: Mapping[int, int]) -> Encoder | Recurrent | str:
     """One layer of a stack as a probe builds it, or why there is none."""
     layer = stack if is_layer(stack) else next(layer for layer in _inside(stack) if type(layer) is kind)
     for module in layer.modules():
-        if isinstance(module, _ATTENTION):
+        if id(module) in heads:
             mixer: Mixer = "aaren" if isinstance(module, AarenAttention) else "attention"
-            return Encoder((mixer,), int(module.num_heads))
+            return Encoder((mixer,), heads[id(module)])
         if is_layer(module):
             return _LOOKS_AHEAD if directions(module) > 1 else Recurrent(cell_of(module).mode.lower())
     return _UNKNOWN

@@ -79,7 +79,7 @@ def test_layers_that_no_probe_knows_and_those_of_two_directions_are_told():
     model, changed = Residual(), Residual(layers=3)
     conversions, [skip] = between(model, changed)
     assert conversions == ()
-    assert (skip.name, skip.reason[:42]) == ("blocks", "its layers hold neither PyTorch's attentio")
+    assert (skip.name, skip.reason[:42]) == ("blocks", "its layers hold neither attention that is ")
     both = Stacked(nn.GRU, bidirectional=True)
     fewer = Stacked(nn.GRU, layers=2, bidirectional=True)
     assert "two directions" in between(both, fewer)[1][0].reason
@@ -131,3 +131,15 @@ def test_a_probe_of_them_gives_verdicts():
     assert found.converted_size == "2 layers, 1 of them different"
     assert len(found.results) == 3
     assert found.results[0].parameters_converted < found.results[0].parameters_original
+
+
+def test_attention_of_other_libraries_is_known_by_its_heads():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=11, hidden_size=24, num_hidden_layers=4, num_attention_heads=3, intermediate_size=16
+    )
+    model = transformers.BertModel(config).eval()
+    changed = copy.deepcopy(model)
+    arrange(changed, Site("encoder.layer", 0, 4), (0, 2))
+    one = Encoder(("attention",), 3)
+    assert _only(model, changed) == Conversion(("encoder.layer",), Depth(one, (0, 1, 2, 3)), Depth(one, (0, 1)))
