@@ -1,4 +1,7 @@
-"""What MkDocs asks of this repository: pages that lie outside `docs/`, and formulas as MathML.
+"""What MkDocs asks of this repository: the order of pages, pages that lie outside `docs/`, and formulas as MathML.
+
+An entry `FOLDER/*` of the navigation stands for the pages of a folder, in the order in which its README, or else that
+of `docs/`, links to them, without those that have an entry of their own. MkDocs reports a page without a link.
 
 READMEs of recipes and samples, and files that pages link to, are part of the site under the path that they have in the
 repository, so every relative link works in both places and `mkdocs build --strict` finds the dead ones.
@@ -9,12 +12,14 @@ from __future__ import annotations
 import html
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
@@ -33,6 +38,13 @@ OUTSIDE = (
 
 _LINK = re.compile(r"\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put pages in the place of `FOLDER/*`."""
+    assert config.nav is not None
+    config.nav = _with_pages(config.nav, set(_entries(config.nav)))
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -67,6 +79,36 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
         lambda formula: convert(html.unescape(formula[2].strip()), "block" if formula[1] == "div" else "inline"),
         content,
     )
+
+
+def _entries(nav: Any) -> Iterator[str]:
+    """The pages that a part of the navigation names."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for part in nav.values() if isinstance(nav, dict) else nav:
+            yield from _entries(part)
+
+
+def _with_pages(nav: Any, named: Collection[str]) -> Any:
+    if isinstance(nav, dict):
+        return {title: _with_pages(part, named) for title, part in nav.items()}
+    if isinstance(nav, list):
+        parts = ([part] if not isinstance(part, str) else _pages(part, named) for part in nav)
+        return [_with_pages(part, named) for several in parts for part in several]
+    return nav
+
+
+def _pages(entry: str, named: Collection[str]) -> list[str]:
+    """The pages that an entry stands for: itself, or those of a folder."""
+    folder = entry.removesuffix("/*")
+    if folder == entry:
+        return [entry]
+    place = next(base / folder for base in (DOCS, ROOT) if (base / folder).is_dir())
+    index = place / "README.md"
+    targets = _targets(index if index.is_file() else DOCS / "README.md")
+    pages = [_place(target) for target in targets if target.suffix == ".md" and target.is_relative_to(place)]
+    return [page for page in dict.fromkeys(pages) if page not in named]
 
 
 def _targets(page: Path) -> list[Path]:
