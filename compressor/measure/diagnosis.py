@@ -151,8 +151,9 @@ def _value(parity: Parity, failed: Sequence[ParityPoint]) -> str:
 
 def _rounded_up(value: float) -> float:
     """A little more than a value, with one digit."""
-    step = 10.0 ** math.floor(math.log10(value))
-    return math.ceil(1.1 * value / step) * step
+    more = 1.1 * value
+    step = 10.0 ** math.floor(math.log10(more))
+    return math.ceil(more / step) * step
 
 
 def _is_little(point: ParityPoint) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compressor.measure.diagnosis import diagnose
-from compressor.report import Noise, OutputNoise
+from compressor.measure.diagnosis import RANDOM_FILE, RANDOM_MODEL, diagnose, table
+from compressor.report import Noise, OutputNoise, Parity, ParityPoint
 from tests.measure.test_parity import check
 
 
@@ -78,3 +78,107 @@ def test_what_is_close_is_told_beside_the_noise_that_is_allowed(precision, whose
     noise = Noise(precision=precision, outputs=(OutputNoise(largest=2e-6, rms=1e-6, scale=4.0),), multiple=8.0)
     found = check(lambda x: x, lambda x: x + 3e-4).model_copy(update={"noise": noise})
     assert diagnose(found).kind.endswith(f"; {whose} is off by 2e-06 itself, and 8 times that is allowed")
+
+
+def point(batch=1, length=10, *, within=False, off=0.5, scale=1.0, note="", relative=None, needed=None, **sizes):
+    return ParityPoint(
+        batch=batch,
+        length=length,
+        max_absolute=off,
+        max_relative=off / scale if relative is None else relative,
+        within=within,
+        scale=scale,
+        needed=off if needed is None else needed,
+        note=note,
+        sizes=sizes,
+    )
+
+
+def told(*points, noise=None):
+    return diagnose(Parity(atol=1e-5, rtol=1e-4, points=points, noise=noise))
+
+
+PYTORCH, FILE = "only PyTorch has NaN in output 0: in 3 places", "only the file has NaN in output 0: in 1 place"
+ROWS = "only PyTorch has NaN in output 1: in 2 whole rows"
+
+
+@pytest.mark.parametrize(
+    ("notes", "kind"),
+    [
+        ((PYTORCH, FILE), "PyTorch gives NaN where the file does not"),
+        ((PYTORCH, ROWS), "PyTorch gives NaN in whole rows"),
+        ((FILE, "its shape"), "the file gives NaN where PyTorch gives numbers"),
+        ((FILE, RANDOM_FILE), "the file draws random numbers"),
+        ((RANDOM_FILE, RANDOM_MODEL), "the model draws random numbers"),
+        (("its shape", ""), "it is wrong at every size"),
+    ],
+)
+def test_of_several_kinds_that_is_told_which_explains_the_others(notes, kind):
+    assert told(*(point(note=note) for note in notes)).kind.startswith(kind)
+
+
+@pytest.mark.parametrize(("precision", "remedy"), [("float32", "mask with a large"), ("float16", "beyond 65504")])
+def test_nan_of_a_file_of_halves_is_a_number_too_large(precision, remedy):
+    noise = Noise(precision=precision, outputs=(), multiple=4.0)
+    assert remedy in told(point(note=FILE), noise=noise).remedy
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "kind"),
+    [
+        ({"length": 7}, {"length": 9}, "it is right at length 7 and wrong at 9: a size is fixed in it"),
+        ({"batch": 2}, {"batch": 3}, "it is right at batch size 2 and wrong at 3: a size is fixed in it"),
+        ({"width": 4}, {"width": 6}, "it is right at width 4 and wrong at 6: a size is fixed in it"),
+        ({"batch": 2}, {"batch": 2, "off": 0.6}, "it is wrong at every size"),
+    ],
+)
+def test_a_size_at_which_all_are_right_and_no_wrong_one_is_told(right, wrong, kind):
+    assert told(point(within=True, off=1e-7, **right), point(**wrong)).kind.startswith(kind)
+
+
+@pytest.mark.parametrize(
+    ("off", "length", "sudden"),
+    [
+        (29e-6 * 4, 40, False),  # thirty times as much for each position more is rounding that adds up
+        (31e-6 * 4, 40, True),
+        (29e-6, 10, False),
+        (0.9e-5, 10, False),  # as little as this is rounding, whatever it was elsewhere
+    ],
+)
+def test_rounding_grows_with_the_length_and_a_fixed_size_is_sudden(off, length, sudden):
+    right = point(3, 10, within=True, off=1e-6 if off > 1e-5 else 1e-12)
+    found = told(right, point(2, length, off=off))
+    assert found.kind.startswith("it is right at" if sudden else "it is close everywhere")
+
+
+def test_little_is_a_hundredth_of_the_largest_output():
+    assert told(point(off=0.0099)).kind.startswith("it is close everywhere: off by 0.0099 of 1 at most")
+    assert told(point(off=0.0101)).kind.startswith("it is wrong at every size")
+    assert told(point(off=0.0099), point(off=0.5)).kind.startswith("it is wrong at every size")
+    assert told(point(off=0.001, scale=10.0), point(off=0.002, scale=10.0)).kind.startswith(
+        "it is close everywhere: off by 0.002 of 10 at most"
+    )
+
+
+@pytest.mark.parametrize("needed", [1e-6, 1.2e-4, 9.9e-3, 0.05, 0.09])
+def test_the_value_to_set_has_one_digit_and_is_a_little_more_than_what_is_needed(needed):
+    found = told(point(off=0.9, scale=100.0, needed=needed / 3), point(off=0.9, scale=100.0, needed=needed))
+    value = float(found.remedy.partition("`atol: ")[2].rstrip("`"))
+    assert value == float(f"{value:.0e}")
+    assert 1.1 * needed <= value * (1 + 1e-9) <= 2.3 * needed
+
+
+def test_if_no_absolute_tolerance_is_enough_a_relative_one_is_told_or_none():
+    large = {"off": 5.0, "scale": 1000.0, "needed": 5.0}
+    assert "`rtol: 0.006`" in told(point(relative=0.005, **large), point(relative=0.001, **large)).remedy
+    assert "some of them near zero" in told(point(relative=0.005, **large), point(relative=0.5, **large)).remedy
+
+
+def test_the_table_has_a_row_for_each_point_with_further_sizes_and_what_is_wrong():
+    given = (point(2, 7, within=True, off=1e-6, width=5), point(3, 9, note="its shape", width=11), point(1, 1, width=4))
+    lines = table(Parity(atol=1e-5, rtol=1e-4, points=given)).splitlines()
+    assert lines[0].split() == ["batch", "length", "width", "max", "abs", "max", "rel"]
+    assert lines[1].split() == ["2", "7", "5", "1.00e-06", "1.00e-06"]
+    assert lines[2].split() == ["3", "9", "11", "5.00e-01", "5.00e-01", "its", "shape"]
+    assert lines[3].split()[-2:] == ["too", "large"]
+    assert told(*given).of(Parity(atol=0, rtol=0, points=given)).endswith("\n".join(lines))

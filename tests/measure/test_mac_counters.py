@@ -99,7 +99,7 @@ def test_operators_are_known_by_their_domain(operator, domain, counted):
     assert is_free_of_products(node) == (operator == "Add")
 
 
-def scan(weight, *, axes=None, initializers=(), count=1):
+def scan(weight, *, axes=None, initializers=(), count=1, batch=1):
     """state @ weight + step, for each step of x."""
     body = helper.make_graph(
         [
@@ -108,8 +108,8 @@ def scan(weight, *, axes=None, initializers=(), count=1):
             helper.make_node("Identity", ["next"], ["out"]),
         ],
         "body",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, F]) for name in ("state", "step")],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, F]) for name in ("next", "out")],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, F]) for name in ("state", "step")],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, F]) for name in ("next", "out")],
         list(initializers),
     )
     more = {} if axes is None else {"scan_input_axes": axes}
@@ -123,13 +123,13 @@ WEIGHT = np.ones((F, F), np.float32)
 STEPS = 11
 
 
-def surveyed(write, nodes, weights, *, inputs=None, axis=0):
-    shape = [1, F]
+def surveyed(write, nodes, weights, *, inputs=None, axis=0, batch=1):
+    shape = [batch, F]
     shape.insert(axis, STEPS)
     named = ["time" if size == STEPS else size for size in shape]
     further = inputs or {}
-    weights = {"initial": np.zeros((1, F), np.float32), **weights}
-    path = write(nodes, {"x": named, **further}, {"last0": [1, F]}, weights)
+    weights = {"initial": np.zeros((batch, F), np.float32), **weights}
+    path = write(nodes, {"x": named, **further}, {"last0": [batch, F]}, weights)
     return macs.survey(path, [torch.ones(shape), *(torch.ones(given) for given in further.values())])
 
 
@@ -140,6 +140,10 @@ def test_products_of_a_scan_are_those_of_a_step_times_the_steps(write, count):
     assert found.by_operator == {"MatMul": F**3 + count * STEPS * F * F}
     assert found.by_node == {0: F**3, **dict.fromkeys(range(1, count + 1), STEPS * F * F)}
     assert (found.total, found.uncounted) == (sum(found.by_node.values()), ())
+
+
+def test_a_scan_over_a_batch_counts_each_sample(write):
+    assert surveyed(write, scan("weight", batch=3), {"weight": WEIGHT}, batch=3).total == STEPS * 3 * F * F
 
 
 def test_a_scan_may_read_what_is_computed_of_weights_outside_of_it(write):
