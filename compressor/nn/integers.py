@@ -118,7 +118,7 @@ def rows_to_nearest(weight: NDArray[Any], bits: int, block: int) -> Rows:
 def _exact_scale(blocks: Floats, usual: Floats, bits: int) -> Floats:
     """Scales (N, G) by which blocks (N, G, block) are integers to the last bit, the usual ones for all others."""
     peak = np.abs(blocks).max(2)
-    rows, groups = np.nonzero((peak > 0) & ~_on_grid(blocks, usual, bits))
+    rows, groups = np.nonzero(~_on_grid(blocks, usual, bits))  # zeros are on any grid
     scale = usual.copy()
     for integer in range(largest(bits) - 1, 0, -1):
         if not len(rows):

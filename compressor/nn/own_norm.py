@@ -191,6 +191,8 @@ class WideOwnNorm(NarrowedNorm):
 _EPS = (1e-5, 1e-6, 1e-8, 1e-12, 1e-3, 0.0)
 _SCALES = (1e-3, 3e-2, 1.0, 40.0)
 """Sizes of the rows that a module is shown: at the smallest one the place and the size of `eps` can be told apart."""
+_POSITIONS = 3
+"""Beside the features of a row that a module is shown."""
 _CLOSE = 1e-5
 """Some modules compute in float32 whatever they are given."""
 _KNOWN: WeakKeyDictionary[nn.Module, NormForm | None] = WeakKeyDictionary()
@@ -250,10 +252,9 @@ def _forms(module: nn.Module, width: int, names: list[str]) -> Iterator[NormForm
 
 def _shown(width: int, axis: int, dims: int) -> Tensor:
     """Rows of all sizes, off their mean: (sizes, 3, width), (sizes, width, 3) or (sizes, width, 3, 1)."""
-    positions = 3 if width != 3 else 5
-    x = torch.randn(len(_SCALES), positions, width, dtype=torch.float64) + 0.3
+    x = torch.randn(len(_SCALES), _POSITIONS, width, dtype=torch.float64) + 0.3
     x = x * torch.tensor(_SCALES, dtype=torch.float64).view(-1, 1, 1)
-    return x if axis == -1 else x.transpose(1, 2).reshape(len(_SCALES), width, positions, *[1] * (dims - 3))
+    return x if axis == -1 else x.transpose(1, 2).reshape(len(_SCALES), width, _POSITIONS, *[1] * (dims - 3))
 
 
 def _given(module: nn.Module, x: Tensor) -> Tensor | None:

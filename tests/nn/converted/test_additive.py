@@ -121,3 +121,12 @@ def test_the_start_is_finite_and_survives_its_record():
     again.load_state_dict(own.state_dict())
     x = torch.randn(1, 30, INPUT, dtype=torch.float64)
     torch.testing.assert_close(again(x), own(x), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("length", "by_chunks"), [(CHUNK, False), (CHUNK + 1, True)])
+def test_what_is_longer_than_a_chunk_is_trained_chunk_by_chunk(length, by_chunks, monkeypatch):
+    own, called = layer(), []
+    chunks = own.by_chunks
+    monkeypatch.setattr(own, "by_chunks", lambda *parts: called.append(1) or chunks(*parts))
+    own(torch.randn(1, length, own.input_size, dtype=own.readout.weight.dtype))
+    assert bool(called) == by_chunks

@@ -108,3 +108,10 @@ def test_an_lstm_with_projections_is_refused():
     module = nn.LSTM(INPUT, HIDDEN, proj_size=3)
     with pytest.raises(MethodError, match="in low rank already"):
         LowRankRecurrent.from_module(module, {})
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_options_that_are_left_out_are_those_of_pytorch(mode):
+    theirs = MODES[mode](INPUT, HIDDEN)
+    own = LowRankRecurrent(mode, INPUT, HIDDEN, [[(2, 2)]])
+    assert (own.batch_first, own.dropout, own.bias) == (theirs.batch_first, theirs.dropout, theirs.bias)
