@@ -92,7 +92,8 @@ def left(undetected: list[dict[str, Any]]) -> list[Fault]:
     for fault in (item["fault"] for item in undetected):
         now = faults(fault["path"], (ROOT / fault["path"]).read_text("utf-8"))
         alike = [other for other in now if other.text == fault["text"] and other not in found]
-        found += sorted(alike, key=lambda other: abs(other.line - fault["line"]))[:1]
+        places = {other: (abs(other.line - fault["line"]), abs(other.column - fault["column"])) for other in alike}
+        found += sorted(alike, key=places.__getitem__)[:1]
     return found
 
 

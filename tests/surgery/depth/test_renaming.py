@@ -7,6 +7,7 @@ from compressor.errors import MethodError
 from compressor.methods.base import State
 from compressor.methods.retrain import Retrain
 from compressor.surgery.depth.chains import Site, arrange
+from compressor.surgery.depth.loops import KIND
 from compressor.surgery.depth.mixing import apply_mix_record, mix_record
 from compressor.surgery.depth.renaming import name_now
 from compressor.training.distillation import Teacher
@@ -93,3 +94,31 @@ def test_retraining_compares_moved_layers_and_refuses_those_that_are_gone():
     Retrain(distill=True, distill_hidden=("blocks.2", "blocks.3")).apply(state, context)
     with pytest.raises(MethodError, match=r"an earlier step left `blocks.2.linear` out"):
         Retrain(distill=True, distill_hidden=("blocks.2.linear",)).apply(state, context)
+
+
+def follow(count, groups):
+    """Place of each layer in the list after these groups became loops: a loop is where its first layer was."""
+    left, now = [], {}
+    for place in range(count):
+        group = next((group for group in groups if place in group), None)
+        if group is None or place == group[0]:
+            now[place] = len(left)
+            left.append(place)
+        else:
+            now[place] = now[group[0]]
+    return now
+
+
+@pytest.mark.parametrize(
+    "groups", [[[1, 2]], [[1, 2], [4, 5, 6]], [[0, 1, 2], [3, 4]], [[5, 6], [0, 1]], [[2, 3, 4, 5]]]
+)
+def test_layers_around_several_loops_are_where_the_list_has_them(groups):
+    record, now = {"kind": KIND, "module": "layers", "groups": groups}, follow(8, groups)
+    for place in range(8):
+        group = next((group for group in groups if place in group), None)
+        whole = name_now(f"layers.{place}", [record])
+        inner = name_now(f"layers.{place}.linear", [record])
+        if group is None:
+            assert (whole, inner) == (f"layers.{now[place]}", f"layers.{now[place]}.linear")
+        else:
+            assert (whole, inner) == (f"layers.{now[place]}" if place == group[-1] else None, None)
