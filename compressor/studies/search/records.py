@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from compressor.report.fact import Fact
+from compressor.studies.search.outcomes import Outcome
+from compressor.studies.search.study_facts import damaged_study
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from compressor.studies.search.knobs import Point
-    from compressor.studies.search.outcomes import Outcome
     from compressor.studies.search.space import Rung
 
 State = Literal["running", "done", "lost"]
@@ -82,3 +90,35 @@ def trails(records: list[Record]) -> list[Trail]:
             )
         )
     return result
+
+
+class _Noted(Fact):
+    """The attributes of a trial."""
+
+    rung: Literal[0, 1, 2]
+    origin: str = ""
+    precision: str | None = None
+    point: Annotated[int, Field(ge=0)] | None = None
+    outcome: Outcome | None = None
+    double: bool = False
+    alive: bool = False
+
+
+def recorded(trial: FrozenTrial) -> Record:
+    """A trial of the storage; raises `UsageError` if it is none of a search."""
+    try:
+        noted = _Noted.model_validate_json(json.dumps(trial.user_attrs))
+    except (ValueError, RecursionError) as error:
+        raise damaged_study(f"trial {trial.number}") from error
+    finished = trial.state.is_finished()
+    return Record(
+        number=trial.number,
+        point_number=trial.number if noted.point is None else noted.point,
+        rung=noted.rung,
+        point=dict(trial.params),
+        state="running" if not finished else "lost" if noted.outcome is None else "done",
+        outcome=noted.outcome,
+        precision=noted.precision,
+        origin=noted.origin,
+        is_double=noted.double,
+    )

@@ -8,56 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 import time
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import Field
-
-from compressor.errors import CompressorError, UsageError
+from compressor.errors import UsageError
 from compressor.files import read_text, write_whole
-from compressor.report.fact import Fact
+from compressor.studies.search.connection import GRACE, HEARTBEAT, Connection, StorageGoneError
 from compressor.studies.search.heartbeat import beating
 from compressor.studies.search.outcomes import Outcome
-from compressor.studies.search.records import Record
-from compressor.studies.search.study_facts import damaged_study
+from compressor.studies.search.records import Record, recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from optuna.storages import RDBStorage
-    from optuna.trial import FrozenTrial
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from compressor.studies.search.knobs import Point
     from compressor.studies.search.space import Rung, Space
 
 _ALIVE: Final = "alive"
 """Attribute of a trial whose worker has given its first sign of life."""
-HEARTBEAT: Final = 10
-"""Seconds between two signs of life of a worker."""
-GRACE: Final = 60
-"""Seconds without one after which its trial is given to another."""
-PATIENCE: Final = 30.0
-"""Seconds for which a storage that does not answer is asked again."""
 PENDING: Final = "unsaved"
 """Folder for results that the storage could not take."""
-_UNREADABLE: Final = (
-    LookupError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    AttributeError,
-    AssertionError,
-    RecursionError,
-)
-"""What Optuna raises on values that it has not written."""
-Answer = TypeVar("Answer")
-
-
-class StorageGoneError(CompressorError):
-    """A storage that does not answer any more."""
 
 
 class Store:
@@ -75,16 +47,16 @@ class Store:
         Raises:
             UsageError: There is no such storage, or its driver is missing.
         """
-        self.url, self.name, self.folder, self.shared = _with_driver(url), name, folder, shared
-        self._storage = _opened(self.url, shared=shared)
+        self.name, self.folder, self.shared = name, folder, shared
+        self._connection = Connection(url, shared=shared)
+        self.url, self._storage, self._asked = self._connection.url, self._connection.storage, self._connection.asked
         self._silent: dict[int, float] = {}
         """Trials whose workers gave no sign of life yet -> when they were first seen, in this process' own time."""
         self.study_id = self._asked(self._study)
 
     def close(self) -> None:
         """Close the connections to the storage."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        self._connection.close()
 
     def _study(self) -> int:
         from optuna.exceptions import DuplicatedStudyError
@@ -112,7 +84,7 @@ class Store:
                 self._storage.get_all_trials(self.study_id, deepcopy=False), key=lambda trial: int(trial.number)
             )
         )
-        return [_record(trial) for trial in trials]
+        return [recorded(trial) for trial in trials]
 
     def begin(self, space: Space, point: Point, rung: Rung, origin: str, point_number: int | None = None) -> int | None:
         """Begin a trial; its number, or None if another worker does the same already."""
@@ -253,127 +225,3 @@ class Store:
 
     def _id(self, number: int) -> int:
         return int(self._asked(lambda: self._storage.get_trial_id_from_study_id_trial_number(self.study_id, number)))
-
-    def _asked(self, question: Callable[[], Answer]) -> Answer:
-        """What the storage answers; asked again for a while if it does not.
-
-        Raises:
-            StorageGoneError: It did not answer within `PATIENCE` seconds, or its file is gone.
-            UsageError: What it holds is damaged, so that asking again is of no use.
-        """
-        from optuna.exceptions import StorageInternalError
-        from sqlalchemy.exc import SQLAlchemyError
-
-        deadline, pause = time.monotonic() + PATIENCE, 0.2
-        while True:
-            try:
-                self._refuse_missing_file()
-                return question()
-            except (SQLAlchemyError, StorageInternalError) as error:
-                if _is_damaged(error):
-                    raise damaged_study(f"the storage {shown(self.url)} ({_reason(error)})") from error
-                if time.monotonic() + pause > deadline:
-                    raise StorageGoneError(
-                        f"the storage {shown(self.url)} does not answer: {_reason(error)}",
-                        hint="what was finished is in it; when it is there again, the same command goes on",
-                    ) from error
-                self._storage.remove_session()
-                time.sleep(pause)
-                pause *= 2
-            except _UNREADABLE as error:
-                raise damaged_study(f"the storage {shown(self.url)} ({type(error).__name__}: {error})") from error
-
-    def _refuse_missing_file(self) -> None:
-        """A file that was removed under an open connection takes what is written and keeps nothing."""
-        prefix = "sqlite:///"
-        if self.url.startswith(prefix) and not Path(self.url.removeprefix(prefix)).is_file():
-            raise StorageGoneError(
-                f"the study {self.url.removeprefix(prefix)} is gone: its file was moved or removed",
-                hint="put it back and give the same command again; without it the search begins anew",
-            )
-
-
-def _is_damaged(error: BaseException | None) -> bool:
-    """Whether a file of SQLite is none, or lacks tables of a study."""
-    while error is not None:
-        own = getattr(error, "orig", None) or error
-        if isinstance(own, sqlite3.DatabaseError):
-            return not isinstance(own, sqlite3.OperationalError) or "no such" in str(own)  # table or column
-        error = error.__cause__
-    return False
-
-
-class _Noted(Fact):
-    """The attributes of a trial."""
-
-    rung: Literal[0, 1, 2]
-    origin: str = ""
-    precision: str | None = None
-    point: Annotated[int, Field(ge=0)] | None = None
-    outcome: Outcome | None = None
-    double: bool = False
-    alive: bool = False
-
-
-def _record(trial: FrozenTrial) -> Record:
-    try:
-        noted = _Noted.model_validate_json(json.dumps(trial.user_attrs))
-    except (ValueError, RecursionError) as error:
-        raise damaged_study(f"trial {trial.number}") from error
-    finished = trial.state.is_finished()
-    return Record(
-        number=trial.number,
-        point_number=trial.number if noted.point is None else noted.point,
-        rung=noted.rung,
-        point=dict(trial.params),
-        state="running" if not finished else "lost" if noted.outcome is None else "done",
-        outcome=noted.outcome,
-        precision=noted.precision,
-        origin=noted.origin,
-        is_double=noted.double,
-    )
-
-
-def _opened(url: str, *, shared: bool) -> RDBStorage:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.storages.RDBStorage(
-                url,
-                engine_kwargs=options,
-                heartbeat_interval=HEARTBEAT if shared else None,
-                grace_period=GRACE if shared else None,
-            )
-    except ImportError as error:
-        raise UsageError(
-            f"the storage {shown(url)} needs a driver that is not installed: {error}",
-            hint="pip install 'edge-compressor[postgresql]'",
-        ) from error
-    except Exception as error:  # drivers and SQLAlchemy have no common base
-        raise UsageError(
-            f"there is no storage at {shown(url)}: {_reason(error)}",
-            hint="such as postgresql://USER:PASSWORD@HOST/DATABASE, for a server that runs and a database that exists",
-        ) from error
-
-
-def _with_driver(url: str) -> str:
-    """Psycopg 3, the driver of the extra, if the address names none."""
-    return url.replace("postgresql://", "postgresql+psycopg://", 1).replace("postgres://", "postgresql+psycopg://", 1)
-
-
-def shown(url: str) -> str:
-    """An address without its password."""
-    before, separator, after = url.rpartition("@")
-    if not separator:
-        return url
-    scheme, _, login = before.partition("://")
-    return f"{scheme}://{login.partition(':')[0]}@{after}"
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error.__cause__ or error).strip().splitlines()
-    return text[0] if text else type(error).__name__

@@ -9,12 +9,13 @@ import pytest
 from compressor.errors import UsageError
 from compressor.formats import options_of
 from compressor.report import Drop
+from compressor.studies.search.connection import StorageGoneError, shown
 from compressor.studies.search.goals import Goals
 from compressor.studies.search.outcomes import Outcome
 from compressor.studies.search.parts import Removal
 from compressor.studies.search.sampling import draw, lost_points
 from compressor.studies.search.space import Space
-from compressor.studies.search.storage import StorageGoneError, Store, shown
+from compressor.studies.search.storage import Store
 from compressor.studies.search.study_facts import StudyFacts
 
 GOALS = Goals(max_drop=0.01, exports=(options_of("onnx"),))

@@ -14,10 +14,11 @@ import pytest
 
 from compressor.errors import CompressorError
 from compressor.report import Drop
-from compressor.studies.search import storage
+from compressor.studies.search import connection
+from compressor.studies.search.connection import StorageGoneError
 from compressor.studies.search.outcomes import Outcome
 from compressor.studies.search.sampling import lost_points
-from compressor.studies.search.storage import StorageGoneError, Store
+from compressor.studies.search.storage import Store
 from tests.studies.search import postgresql
 from tests.studies.search.test_storage import POINT, SPACE
 from tests.studies.search.tiny import TASK
@@ -86,7 +87,7 @@ def test_two_workers_share_a_study_of_postgresql_and_one_is_killed(database, ope
 
 
 def test_a_server_that_goes_away_is_an_error_and_the_result_is_saved_later(database, opened, tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "PATIENCE", 1.0)
+    monkeypatch.setattr(connection, "PATIENCE", 1.0)
     store = opened(database.url, "gone", tmp_path)
     number = store.begin(SPACE, POINT, 0, "seed")
     outcome = Outcome(drop=Drop(value=0.0), weight_bytes=3)
