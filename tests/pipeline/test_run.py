@@ -335,6 +335,7 @@ def test_a_disk_that_fills_up_leaves_nothing_that_looks_finished(folder, tmp_pat
     assert not (tmp_path / "full").exists()
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_the_last_file_loses_nothing_that_was_made(done, folder, tmp_path):
     out = tmp_path / "full"
     result = limited(folder, out, 10_000, at_the_page=True)
@@ -479,6 +480,7 @@ class Signs(Task):
 """
 
 
+@pytest.mark.slow
 def test_where_only_a_step_makes_the_model_stream_the_original_is_exported_whole(folder, tmp_path):
     step = "steps=[{method: aaren, query: mean, distill_steps: 0}]"
     report = _run(folder, tmp_path / "out", task=OWN_ATTENTION, overrides=[step, "exports.0.stream=true"],

@@ -54,11 +54,11 @@ GROUPS = [
     (Unbound, Relu, Backward),
     (BothWays, Windows, Frames),
     (LayerAfterLayer, Stack),
-    (Neighbours, FirstIsAnother, FromTheSecond),
+    pytest.param((Neighbours, FirstIsAnother, FromTheSecond), marks=pytest.mark.slow),
     (ByHand, TwoBefore, Masked),
     (Greedy, Numbered, Selective),
     (Attends, StepOfALayer),
-    (Twice,),
+    pytest.param((Twice,), marks=pytest.mark.slow),
 ]
 """Forms that are one model, as an export takes seconds."""
 
