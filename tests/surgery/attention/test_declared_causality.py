@@ -163,3 +163,12 @@ def test_what_is_not_a_batch_of_sequences_is_told_with_its_shapes():
     assert found(Single(), (torch.randn(3, 7, WIDTH),)).reason.startswith(
         "its projections are given (7, 6) and (7, 6), not a batch of sequences"
     )
+
+
+def test_looking_leaves_the_random_numbers_of_the_model_as_they_were():
+    torch.manual_seed(3)
+    attention = Attention()
+    site = declared_site("attention", attention, PARTS)
+    batches, before = ((torch.randn(3, 7, WIDTH),),), torch.get_rng_state()
+    examine(Model(attention), site, batches)
+    assert torch.equal(torch.get_rng_state(), before)
