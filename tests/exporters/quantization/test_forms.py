@@ -6,7 +6,17 @@ from typing import get_args
 
 import pytest
 
-from exporters.quantization.forms import ROUNDED, arithmetic, bits, in_float, is_packed, ladder, stored_in, word
+from exporters.quantization.forms import (
+    ROUNDED,
+    arithmetic,
+    bits,
+    in_float,
+    is_packed,
+    ladder,
+    settled,
+    stored_in,
+    word,
+)
 from exporters.quantization.matrices import Form, Matrix, Use
 
 
@@ -69,3 +79,31 @@ def matrix(operator="MatMul", *, shape=(6, 7), **more):
 )
 def test_a_ladder_leads_from_what_is_wanted_to_what_is_exact(item, precision, target, forms):
     assert ladder(item, precision, target) == forms
+
+
+@pytest.mark.parametrize(
+    ("inputs", "state", "together"),
+    [
+        ("integer", "weights", ("weights", "weights")),
+        ("integer", "float", ("weights", "float")),
+        ("integer4", "half", ("weights4", "half")),
+        ("int4", "weights", ("weights4", "weights")),
+        ("integer", "integer4", ("integer", "integer4")),
+        ("int4", "integer", ("int4", "integer")),
+        ("weights", "integer", ("weights", "integer")),
+        ("half", "float", ("half", "float")),
+        ("static", "static", ("static", "static")),
+        ("static", "weights", ("weights", "weights")),
+        ("weights", "static", ("weights", "weights")),
+        ("half", "static", ("half", "weights")),
+        ("static", "float", ("weights", "float")),
+    ],
+)
+def test_both_matrices_of_a_recurrent_node_have_forms_that_go_together(inputs, state, together):
+    pair = [
+        Matrix(name, (1, 24, 6), (Use("LSTM", place, "node", plain=True, channels=(0, 1)),), (0, 1))
+        for name, place in (("W", 1), ("R", 2))
+    ]
+    given = {"W": inputs, "R": state, "other": "integer"}
+    assert settled(given, [*pair, matrix()]) == {"W": together[0], "R": together[1], "other": "integer"}
+    assert given == {"W": inputs, "R": state, "other": "integer"}
