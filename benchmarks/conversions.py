@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import torch
 
-from compressor.errors import CompressorError
+from compressor.errors import CompressorError, ParityError
 from compressor.files import write_whole
 from compressor.formats import Job
 from compressor.measure import accuracy
@@ -61,6 +61,8 @@ RETRAIN = Retrain(epochs=10, lr=1e-3, schedule="cosine", distill=True)
 PHONES = ("qnn", "nnapi", "coreml", "xnnpack")
 FILES: dict[str, dict[str, Any]] = {"float": {}, "int8": {"precision": "int8"}}
 ALLOWED = 0.01
+CLOSER = 0.03
+"""Error of rounding that is allowed where a file with the usual 0.1 is refused."""
 BESIDE = "## In other runtimes\n"
 """From here on the page is not written here."""
 CPU = torch.device("cpu")
@@ -71,7 +73,8 @@ Made by `python benchmarks/conversions.py runs/conversions`. A trained GRU layer
 retrains it for ten epochs with the GRU as teacher (`recipes/fsmn.yaml` with another `to:`). Options that are not the
 defaults: `hidden: 120` of `fsmn`, `lssl` and `additive`, so that the float file is at most half of the GRU's. Every
 accuracy is that of an exported file in ONNX Runtime, of seeds {seeds} of the conversion; the GRU is the same one.
-*Within a point*: the mean over the seeds loses at most 0.01, in both files.
+*Within a point*: the mean over the seeds loses at most 0.01, in both files. (†): the 8-bit file was refused with the
+usual `max_error` of 0.1, since it was too far from PyTorch on the task's examples; it has `max_error: 0.03`.
 
 Nodes: those that the tables of `compressor check` take, of the float file at a batch of 1 and {lengths} steps, and of
 the step file; of the GRU's own file the GRU is the node that none takes. Nothing was run on an accelerator.
@@ -138,8 +141,16 @@ class Exports:
         """Metric and bytes of the file in float and in 8 bits."""
         facts = {}
         for form, options in FILES.items():
-            artifact, path = self.file(form, **options)
+            try:
+                artifact, path = self.file(form, **options)
+            except ParityError as error:
+                if form == "float":
+                    raise
+                print(f"{self.stem.name}, {form}: {error.message}", flush=True)
+                artifact, path = self.file(form, **options, rounding={"max_error": CLOSER})
             facts[form] = {"metric": accuracy.score(self.task, OnnxFile(path)).value, "bytes": artifact.bytes}
+            if artifact.quantization is not None and artifact.quantization.max_error == CLOSER:
+                facts[form]["closer"] = True
         return facts
 
     def taken(self, length: int) -> dict[str, Any]:
@@ -183,12 +194,16 @@ def table(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
     for target, found in rows.items():
         drops = {form: original - statistics.fmean(one[form]["metric"] for one in found) for form in FILES}
         verdict = "" if target == ORIGINAL else _verdict(drops)
-        metrics = [", ".join(f"{one[form]['metric']:.4f}" for one in found) for form in FILES]
+        metrics = [", ".join(_metric(one[form]) for one in found) for form in FILES]
         sizes = [_sizes([one[form]["bytes"] for one in found]) for form in FILES]
         nodes = next(one["nodes"] for one in found if "nodes" in one)
         shares = [f"{_share(nodes['whole'], phone)} / {_share(nodes['step'], phone)}" for phone in PHONES]
         lines.append(f"| {' | '.join([f'`{target}`', *metrics, verdict, *sizes, *shares])} |")
     return lines
+
+
+def _metric(file: dict[str, Any]) -> str:
+    return f"{file['metric']:.4f}{' (†)' if file.get('closer') else ''}"
 
 
 def _verdict(drops: dict[str, float]) -> str:
