@@ -113,7 +113,7 @@ def made(task: GuardedTask, name: str, target: str, seed: int, folder: Path, *, 
     model = task.model()
     steps: tuple[Method, ...] = ()
     if target != ORIGINAL:
-        steps = (Convert(to=target, **CONVERSIONS[target]), RETRAIN)  # type: ignore[arg-type]
+        steps = (Convert(to=target, **CONVERSIONS[target]), RETRAIN)
     context = Context(task, model, CPU, torch.Generator().manual_seed(seed), Silent())
     state = State(copy.deepcopy(model))
     for step in steps:
@@ -154,7 +154,8 @@ class Exports:
 
     def rounded(self, options: dict[str, Any]) -> tuple[Artifact, Path] | None:
         """The file of 8 bits; if it is refused one that is closer to PyTorch, None if that is refused too."""
-        for rounding in ({}, {"max_error": CLOSER}):
+        roundings: tuple[dict[str, float], ...] = ({}, {"max_error": CLOSER})
+        for rounding in roundings:
             try:
                 return self.file("int8", **options, rounding=rounding)
             except ParityError as error:
@@ -164,7 +165,8 @@ class Exports:
     def taken(self, length: int) -> dict[str, Any]:
         """Of each form and phone: nodes taken, of how many; or why there is no such file."""
         facts: dict[str, Any] = {}
-        for form, options in {"whole": {"shapes": {"batch": 1, "time": length}}, "step": {"stream": True}}.items():
+        forms: dict[str, dict[str, Any]] = {"whole": {"shapes": {"batch": 1, "time": length}}, "step": {"stream": True}}
+        for form, options in forms.items():
             try:
                 artifact, path = self.file(form, **options)
             except CompressorError as error:
