@@ -93,20 +93,24 @@ def _checked(job: Job[Options], given: Task, candidate: Path, bar: Bar) -> tuple
     from exporters.onnx_files import facts, rounded, step
 
     options = job.options
+    rounds = options.rounding is not None and not (options.rounding.for_npu and options.streams)
     reference, proto = _graph(job, given, bar)
     files = facts.contents(proto, job.path, options)
     bar.advance(note="compare with PyTorch")
     facts.write_beside(candidate, files)
+    if rounds:
+        files = {}  # as much memory as the model takes
     parity = checks.in_onnx_runtime(reference, candidate, job)
     others = checks.in_other_runtimes(reference, candidate, job, options.check_in)
-    artifact = facts.artifact(candidate, files, parity, job.seconds).model_copy(update={"checks": others})
+    if not rounds:
+        artifact = facts.artifact(candidate, files, parity, job.seconds).model_copy(update={"checks": others})
     beside: Artifact | None = None
     more: dict[Path, bytes] = {}
     table = rounded.table(proto, candidate.parent, reference, job, bar)
     if options.step is not None:
         bar.advance(note="step by step")
         beside, more = step.checked(private_copy(job.model), candidate, job, options.step, bar, table)
-    if options.rounding is not None and options.rounding.for_npu and options.streams:
+    if options.rounding is not None and not rounds:
         artifact = artifact.model_copy(update={"notes": (_FOR_STEPS_ONLY,)})
     elif options.rounding is not None:
         bar.advance(0, note="quantize")

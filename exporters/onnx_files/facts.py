@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ def contents(proto: onnx.ModelProto, path: Path, options: Options) -> dict[Path,
     data = path.with_name(f"{path.name}.data")
     files = {}
     if over or options.external_data is True:
+        proto = copy.deepcopy(proto)  # rounding goes on with the graph as it is
         files[data] = external_data.split(proto, data.name)
     return {**files, path: proto.SerializeToString(deterministic=True)}
 

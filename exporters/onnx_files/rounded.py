@@ -55,9 +55,7 @@ def table(proto: onnx.ModelProto, folder: Path, reference: nn.Module, job: Job[O
         bar.advance(0, note=f"round {name}")
 
     if mixed:
-        return allocation.table(
-            proto, folder, job.task, reference, rounding, data.seen, second_order=second_order, bar=bar
-        )
+        return allocation.table(proto, folder, job.task, reference, rounding, data, second_order=second_order, bar=bar)
     if not second_order:
         return None
     fewer = job.options.precision == "int4"

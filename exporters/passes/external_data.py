@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import onnx
+    from google.protobuf.message import Message
+    from numpy.typing import NDArray
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 """Protobuf's limit for one message, and so for a model in one file."""
@@ -49,6 +51,53 @@ def split(proto: onnx.ModelProto, location: str) -> bytes:
         tensor.ClearField("raw_data")
         tensor.data_location = onnx.TensorProto.EXTERNAL
     return b"".join(pieces)
+
+
+def draft(
+    proto: onnx.ModelProto, path: Path, value: Callable[[onnx.TensorProto], NDArray[Any] | None] = lambda _: None
+) -> onnx.ModelProto:
+    """The same graph with all but small weights in a file, which any number of graphs made of it may share.
+
+    Weights go through memory one after the other, and `proto` is not changed: protobuf gives the memory of a field that
+    is cleared back only with the whole message. Weights that are in another file of the folder stay there.
+
+    Args:
+        proto: The model.
+        path: Gets the weights; the graph belongs beside it.
+        value: What another weight gets instead, of its shape and type; None for its own.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    light = onnx.ModelProto()
+    _copy(proto, light, but="graph")
+    _copy(proto.graph, light.graph, but="initializer")
+    with path.open("wb") as file:
+        for tensor in proto.graph.initializer:
+            other = value(tensor)
+            data = tensor.raw_data if other is None else other.tobytes()
+            if len(data) < _LEAST_BYTES:
+                light.graph.initializer.append(tensor if other is None else numpy_helper.from_array(other, tensor.name))
+                continue
+            copied = light.graph.initializer.add()
+            _copy(tensor, copied, but="raw_data")
+            file.write(bytes(-file.tell() % _ALIGNMENT))
+            _point(copied, path.name, file.tell(), file.write(data))
+            copied.data_location = onnx.TensorProto.EXTERNAL
+    return light
+
+
+def _copy(source: Message, target: Message, *, but: str) -> None:
+    """All fields but one."""
+    for field, value in source.ListFields():
+        if field.name == but:
+            continue
+        if hasattr(value, "extend"):
+            getattr(target, field.name).extend(value)
+        elif hasattr(value, "ListFields"):
+            getattr(target, field.name).CopyFrom(value)
+        else:
+            setattr(target, field.name, value)
 
 
 def _point(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:

@@ -36,13 +36,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import onnx
-    from torch import Tensor, nn
+    from torch import nn
 
     from compressor.progress import Bar
     from compressor.task.contract import Task
+    from exporters.quantization.calibration import Data
     from exporters.quantization.matrices import Form, Matrix
     from exporters.quantization.options import Rounding
 
+_PIECE = 1 << 20
+"""Numbers of a table that are in memory as float64 at a time."""
 _ATTEMPTS = 6
 """Corrections of the budget by what the file holds beside its matrices."""
 
@@ -53,7 +56,7 @@ def table(
     task: Task,
     reference: nn.Module,
     rounding: Rounding,
-    batches: Sequence[tuple[Tensor, ...]],
+    data: Data,
     *,
     second_order: bool,
     bar: Bar,
@@ -66,7 +69,7 @@ def table(
         task: Of the model.
         reference: The PyTorch model.
         rounding: How; with a budget.
-        batches: Calibration data.
+        data: For the calibration.
         second_order: Integers by second order.
         bar: Told what is measured.
 
@@ -80,9 +83,15 @@ def table(
 
     tried = None
     if second_order:
-        tried = fill(reference, batches, bits=lambda *_: ANCHORS, block=rounding.block, told=told)
+        tried = fill(reference, data.seen, bits=lambda *_: ANCHORS, block=rounding.block, told=told)
     weights = Weights(proto, matrices, rounding.block, tried)
-    trials = Trials(Rewriter(proto, weights), folder, lambda path: Fixed(OnnxFile(path), dynamic(task)), batches)
+    trials = Trials(
+        Rewriter(proto, weights, folder),
+        folder,
+        lambda path: Fixed(OnnxFile(path), dynamic(task)),
+        data.seen,
+        data.of_single_matrices(weights.numbers),
+    )
     given = {matrix.name: bits for matrix in matrices if (bits := _bits_at_hand(weights, matrix.name))}
     losses = {}
     for matrix in matrices:
@@ -91,7 +100,7 @@ def table(
             continue
         bar.advance(0, note=f"measure {matrix.name}")
         losses[matrix.name] = losses_by_bits(
-            {bits: trials.error(trials.forward({matrix.name: stored_in("weights", bits)})) for bits in ANCHORS},
+            {bits: trials.error_alone(trials.forward({matrix.name: stored_in("weights", bits)})) for bits in ANCHORS},
             _own_errors(weights, matrix.name),
         )
     chosen = _within(rounding, matrices, weights, trials, losses, given)
@@ -101,7 +110,7 @@ def table(
     if second_order:
         fill(
             reference,
-            batches,
+            data.seen,
             bits=lambda rows, _: (result.assigned(rows) or 8,),
             block=rounding.block,
             table=result,
@@ -134,8 +143,12 @@ def _bits_at_hand(weights: Weights, name: str) -> int | None:
 
 
 def _own_errors(weights: Weights, name: str) -> dict[int, float]:
-    array = weights.arrays[name].astype(np.float64)
-    return {bits: float(((weights.restored(name, stored_in("weights", bits)) - array) ** 2).sum()) for bits in BITS}
+    def squared(bits: int) -> float:
+        error = (weights.restored(name, stored_in("weights", bits)) - weights.arrays[name]).reshape(-1)
+        pieces = (error[start : start + _PIECE].astype(np.float64) for start in range(0, len(error), _PIECE))
+        return sum(float(piece @ piece) for piece in pieces)
+
+    return {bits: squared(bits) for bits in BITS}
 
 
 def _within(

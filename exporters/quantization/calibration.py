@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from compressor.task.contract import Task
     from exporters.quantization.trials import Forward
 
+_FEW = 16
+"""Sequences that say what single matrices of a large model cost; a product has many rows of each."""
+_LARGE = 1 << 22
+"""Numbers in the matrices of a model that is large: the measurements of each on all sequences take minutes."""
 _UNSEEN = 16
 """Sequences of training data, of which the calibration has seen none, that files for NPUs are compared on."""
 
@@ -33,10 +37,16 @@ class Data:
 
     seen: list[tuple[Tensor, ...]]
     """What errors are measured on, and ranges."""
+    few: list[tuple[Tensor, ...]]
+    """Some of each of its batches, on which single matrices of a large model are measured."""
     unseen: list[tuple[Tensor, ...]]
     """Others, or some of the same if there are no others."""
     real: bool = True
     """They are the task's training data, and not its examples, which may be random numbers."""
+
+    def of_single_matrices(self, numbers: int) -> list[tuple[Tensor, ...]]:
+        """What the error of a matrix alone is measured on, in a model whose matrices have so many numbers."""
+        return self.few if numbers > _LARGE else self.seen
 
 
 def calibration(task: Task, samples: int, seed: int, *, real: bool) -> Data:
@@ -80,7 +90,14 @@ def _drawn(task: Task, samples: int, seed: int, *, real: bool) -> Data:
     found = bool(seen)
     seen = seen or [task.example(min(samples, 16), task.length)]
     _refuse_nan(task, seen)
-    return Data(seen, unseen or seen[-1:], found)
+    return Data(seen, _some(task, seen), unseen or seen[-1:], found)
+
+
+def _some(task: Task, batches: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+    """The first samples of each batch, its share of `_FEW`: a batch may be of sequences of one length."""
+    sizes = [size(task, inputs, "batch") for inputs in batches]
+    shares = (-(-count * min(_FEW, sum(sizes)) // sum(sizes)) for count in sizes)
+    return [_rows(task, inputs, 0, share) for inputs, share in zip(batches, shares, strict=True)]
 
 
 def _other_sizes(task: Task, inputs: tuple[Tensor, ...]) -> str:

@@ -60,7 +60,8 @@ def choose(
 
     Each matrix is first measured alone in each of its forms. Then everything gets the form that is wanted, and if
     that breaks a limit, matrices step to a form of higher precision, in the order of (error squared that this takes
-    away) / (bytes that it costs), until the limits hold; at last each of these exceptions is tried without.
+    away) / (bytes that it costs), until the limits hold; at last each of these exceptions is tried without. The
+    metric of single matrices is measured only if it decides, since the task's own evaluation may take minutes.
 
     Raises:
         ExportError: Nothing can be rounded within the limits.
@@ -70,9 +71,9 @@ def choose(
         if forms != ("float",):
             bar.advance(0, note=f"measure {name}")
             alone[name] = _alone(trials, name, forms, max_error)
-    metric_alone = _metric_alone(trials, ladders, alone, bar)
     search = _Search(trials, matrices, ladders, max_error, bar)
     first: Forms = {name: forms[0] for name, forms in ladders.items()}
+    metric_alone = {} if search.fits(first) else _metric_alone(trials, ladders, alone, bar)
     chosen, exceptions = search.carry_out(first, _moves(trials, matrices, ladders, alone))
     npu = any("static" in forms for forms in ladders.values())
     wanted = ("static",) if npu else ROUNDED
@@ -97,7 +98,7 @@ def _alone(trials: Trials, name: str, forms: tuple[Form, ...], max_error: float)
     """The error of each form; none of higher precision if a form is harmless. Half precision is not measured."""
     errors: dict[Form, float] = {}
     for form in [form for form in forms if form not in ("half", "float")]:
-        errors[form] = trials.error(trials.forward({name: form}))
+        errors[form] = trials.error_alone(trials.forward({name: form}))
         if errors[form] < _HARMLESS * max_error:
             break
     return errors

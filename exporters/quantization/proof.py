@@ -12,12 +12,10 @@ from compressor.nn.attention.plain import plain_attention
 from compressor.report import Parity, QuantizationPoint
 from exporters.parity import Disagreement
 from exporters.quantization.trials import as_tuple, relative_error
-from exporters.quantization.writing import restored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import onnx
     from torch import Tensor, nn
 
     from compressor.task.contract import Task
@@ -31,7 +29,6 @@ DEVIATION = 3.0
 
 
 def structure(
-    proto: onnx.ModelProto,
     trials: Trials,
     forms: Mapping[str, Form],
     task: Task,
@@ -43,8 +40,7 @@ def structure(
     """The rounded graph with its activations in float, beside the float graph that holds the same rounded weights.
 
     Args:
-        proto: The float graph.
-        trials: Writes the others.
+        trials: Writes both graphs.
         forms: Matrix -> form.
         task: Gives the inputs.
         atol: Of the export; ten times as much is allowed here.
@@ -55,7 +51,7 @@ def structure(
         ParityError: They disagree.
     """
     path = trials.folder / "restored.onnx"
-    path.write_bytes(restored(proto, trials.writer, forms).SerializeToString())
+    path.write_bytes(trials.writer.restored(forms).SerializeToString())
     agreement = parity.check(
         trials.open(path),
         trials.forward(forms, exact=True),

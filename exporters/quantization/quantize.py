@@ -101,7 +101,7 @@ def quantize(
     _refuse_nothing(matrices)
     weights = Weights(proto, matrices, rounding.block, table)
     data = calibration.calibration(task, rounding.calibration_samples, seed, real=npu)
-    writer: Writer = Rewriter(proto, weights, by_row=by_row)
+    writer: Writer = Rewriter(proto, weights, folder, by_row=by_row)
     if npu:
         bar.advance(0, note="calibrate")
         matrices = [*prepare.fit(proto, matrices), *prepare.operators(proto, matrices, rounding.keep_float)]
@@ -110,7 +110,8 @@ def quantize(
         feeds = calibration.feeds(proto, folder, behind, data.seen)
         writer = NpuWriter(proto, matrices, weights, how, feeds, folder, same)
     _refuse_unused(rounding.keep_float, matrices)
-    trials = Trials(writer, folder, lambda path: behind(OnnxFile(path)), data.seen)
+    few = data.of_single_matrices(weights.numbers)
+    trials = Trials(writer, folder, lambda path: behind(OnnxFile(path)), data.seen, few)
     if metric is not None:
         trials.metric = metric(trials.forward({}))
     if precision == "mixed":
@@ -124,9 +125,9 @@ def quantize(
     rounded = writer.write(chosen.forms)
     constants = facts.constants(matrices, rounded) if npu else {}
     stored = {} if npu else facts.stored_bytes(matrices, rounded)
-    structure = proof.structure(proto, trials, chosen.forms, shapes or task, atol=atol, rtol=rtol, seed=seed)
+    structure = proof.structure(trials, chosen.forms, shapes or task, atol=atol, rtol=rtol, seed=seed)
     compared = _unseen(task, data) if npu else _examples(shapes or task, seed)
-    deviation = proof.deviation(trials.forward(chosen.forms), reference, compared, rounding.max_error)
+    deviation = proof.deviation(trials.opened(rounded), reference, compared, rounding.max_error)
     for_cpu = rounding.quantize_for == "cpu"
     return rounded, Quantization(
         precision=precision,

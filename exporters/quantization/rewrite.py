@@ -16,6 +16,7 @@ from exporters.quantization.products import DOMAIN, Products
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import onnx
 
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 
 
 def rewrite(
-    proto: onnx.ModelProto, weights: Weights, forms: Mapping[str, Form], *, exact: bool = False, by_row: bool = False
+    proto: onnx.ModelProto,
+    weights: Weights,
+    forms: Mapping[str, Form],
+    *,
+    exact: bool = False,
+    by_row: bool = False,
+    folder: Path | None = None,
 ) -> onnx.ModelProto:
     """The graph with its matrices in the given forms.
 
@@ -36,9 +43,12 @@ def rewrite(
         exact: Round weights only, so that the graph computes what `restored` does: same places, same integers, same
             bodies, but products in float. What is proven of it holds for the structure of the graph itself.
         by_row: What integers multiply has a scale for each position, as a step file of the same matrices has it.
+        folder: Of the file of weights that do not lie in the graph itself; they stay there.
     """
     model = ir.from_proto(proto)
     graph = model.graph
+    if folder is not None:
+        ir.external_data.set_base_dir(graph, folder)
     changed = {name: form for name, form in forms.items() if form != "float"}
     opset = graph.opset_imports.get("") or 0
     products = Products(weights, changed, Names.of(graph), exact=exact, by_row=opset if by_row else 0)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import onnx
+
     from exporters.quantization.matrices import Form
     from exporters.quantization.writing import Writer
 
@@ -38,22 +40,35 @@ class Trials:
     folder: Path
     open: Callable[[Path], Forward]
     calibration: Sequence[tuple[Tensor, ...]]
+    few: Sequence[tuple[Tensor, ...]]
+    """Of the calibration data: what single matrices are measured on."""
     metric: Metric | None = None
-    _wanted: list[tuple[Tensor, ...]] = field(default_factory=list)
+    _wanted: dict[int, list[tuple[Tensor, ...]]] = field(default_factory=dict)
 
     def forward(self, forms: Mapping[str, Form], *, exact: bool = False) -> Forward:
-        """The file with these forms."""
+        """A file with these forms."""
+        return self.opened(self.writer.draft(forms, exact=exact))
+
+    def opened(self, proto: onnx.ModelProto) -> Forward:
+        """The file of a graph."""
         path = self.folder / "trial.onnx"
         with writing(path):
-            path.write_bytes(self.writer.write(forms, exact=exact).SerializeToString())
+            path.write_bytes(proto.SerializeToString())
         return self.open(path)
 
     def error(self, forward: Forward) -> float:
         """Relative error of a file's outputs on the calibration data; see `relative_error`."""
-        if not self._wanted:
+        return self._error(forward, self.calibration)
+
+    def error_alone(self, forward: Forward) -> float:
+        """The same of a file in which one matrix is rounded."""
+        return self._error(forward, self.few)
+
+    def _error(self, forward: Forward, batches: Sequence[tuple[Tensor, ...]]) -> float:
+        if id(batches) not in self._wanted:
             exact = self.forward({})
-            self._wanted = [as_tuple(exact(*inputs)) for inputs in self.calibration]
-        return relative_error(self._wanted, [as_tuple(forward(*inputs)) for inputs in self.calibration])
+            self._wanted[id(batches)] = [as_tuple(exact(*inputs)) for inputs in batches]
+        return relative_error(self._wanted[id(batches)], [as_tuple(forward(*inputs)) for inputs in batches])
 
 
 def relative_error(wanted: Sequence[tuple[Tensor, ...]], actual: Sequence[tuple[Tensor, ...]]) -> float:

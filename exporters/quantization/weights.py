@@ -44,6 +44,11 @@ class Weights:
         self._low: dict[tuple[str, int], Rounded] = {}
         self._rows: dict[tuple[str, int], Rows] = {}
 
+    @property
+    def numbers(self) -> int:
+        """Of all matrices together."""
+        return sum(array.size for array in self.arrays.values())
+
     def as_rows(self, name: str) -> NDArray[Any]:
         """A matrix with one row for each output (R, K)."""
         channels = self.matrices[name].channels
@@ -104,7 +109,9 @@ class Weights:
         return Rows(values, scale, plain.block)
 
     def _in_blocks(self, name: str, bits: int) -> NDArray[Any]:
-        return self.of_rows(name, self.rows(name, bits).weight.astype(np.float32))
+        rows = self.rows(name, bits)
+        # As exact as in float64, since a product is rounded once, and half of the memory: a table may be the model.
+        return self.of_rows(name, rows.values.astype(np.float32) * rows.scale_of_each)
 
     def transposed(self, name: str) -> bool:
         """The matrix is stored as (N, K)."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import onnx
 
+from exporters.passes import external_data
 from exporters.quantization.rewrite import rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -18,11 +21,21 @@ if TYPE_CHECKING:
     from exporters.quantization.weights import Weights
 
 
+_numbers = itertools.count()
+"""Of the files of weights: several graphs share a folder, and a file that a session has mapped must not change."""
+
+
 class Writer(Protocol):
     """Writes a graph with its matrices in their forms."""
 
     def write(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
         """The graph; what is not named stays float. `exact`: with activations left in float."""
+
+    def draft(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
+        """The same, to be measured in the folder of trials only: its float weights may lie in a file there."""
+
+    def restored(self, forms: Mapping[str, Form]) -> onnx.ModelProto:
+        """The float graph with its matrices rounded in their values only; a draft."""
 
     def values(self, name: str, form: Form) -> NDArray[Any]:
         """The float values that a matrix in a form stands for, in its own shape."""
@@ -34,14 +47,30 @@ class Writer(Protocol):
 class Rewriter:
     """A `Writer` of forms that need no calibration."""
 
-    def __init__(self, proto: onnx.ModelProto, weights: Weights, *, by_row: bool = False) -> None:
-        """`proto` is the float graph; for `by_row` see `rewrite`."""
-        self._proto, self._weights, self._by_row = proto, weights, by_row
+    def __init__(self, proto: onnx.ModelProto, weights: Weights, folder: Path, *, by_row: bool = False) -> None:
+        """`proto` is the float graph, `folder` that of trials; for `by_row` see `rewrite`."""
+        self._proto, self._weights, self._folder, self._by_row = proto, weights, folder, by_row
+        self._light = external_data.draft(proto, folder / f"float{next(_numbers)}.data")
         self.values, self.stored_bytes = weights.restored, weights.stored_bytes
 
     def write(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
         """See `rewrite`."""
-        return rewrite(self._proto, self._weights, forms, exact=exact, by_row=self._by_row)
+        proto = self.draft(forms, exact=exact)
+        onnx.external_data_helper.load_external_data_for_model(proto, str(self._folder))
+        return proto
+
+    def draft(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
+        """See `rewrite`; all float weights lie in one file, which is written once."""
+        return rewrite(self._light, self._weights, forms, exact=exact, by_row=self._by_row, folder=self._folder)
+
+    def restored(self, forms: Mapping[str, Form]) -> onnx.ModelProto:
+        """Its weights lie in a file of its own."""
+
+        def value(tensor: onnx.TensorProto) -> NDArray[Any] | None:
+            form = forms.get(tensor.name, "float")
+            return None if form == "float" else self._weights.restored(tensor.name, form)
+
+        return external_data.draft(self._proto, self._folder / f"float{next(_numbers)}.data", value)
 
 
 def restored(proto: onnx.ModelProto, writer: Writer, forms: Mapping[str, Form]) -> onnx.ModelProto:

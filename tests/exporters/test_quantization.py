@@ -201,6 +201,20 @@ def test_a_file_that_no_rounding_makes_smaller_stays_float_and_says_so(tmp_path,
     assert artifact.notes == ("`precision: int8` was left out: rounded, the file would have 3 B",)
 
 
+def test_a_rounded_file_may_have_its_weights_beside_it(tmp_path):
+    torch.manual_seed(0)
+    options = Options(precision="int8", external_data=True, rounding=ANYWHERE)
+    model = Net(*KINDS["GRU"], False).eval()
+    artifact = export(Job(model, wide_task(), tmp_path / "model.onnx", options))
+    assert artifact.quantization is not None
+    assert [part.path for part in artifact.parts] == ["model.onnx.data"]
+    assert artifact.bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+    features = torch.randn(3, 13, INPUT)
+    with torch.no_grad():
+        for ours, theirs in zip(OnnxFile(tmp_path / "model.onnx")(features), model(features), strict=True):
+            assert (ours - theirs).norm() / theirs.norm() < 0.1
+
+
 def test_plain_onnx_anywhere(tmp_path):
     artifact, path = quantized(tmp_path, Net(nn.GRU, {}, True).eval(), wide_task(), quantize_for="anywhere")
     assert [entry.domain for entry in onnx.load(path).opset_import] == [""]

@@ -129,28 +129,42 @@ def descend(weight: Doubles, moment: Doubles, rows: Rows, bits: int) -> Rows:
         rows: Where to start; scales stay.
         bits: 8 or fewer.
     """
-    columns = weight.shape[1]
     steps, kept = rows.scale_of_each.astype(np.float64), weight != 0
+    found = rows.values.copy()
     values = rows.values.astype(np.float64)
     gradient = (values * steps - weight) @ moment
-    diagonal = moment.diagonal()
+    moving = np.arange(len(weight))
     for _ in range(_SWEEPS):
-        moved = False
-        for start in range(0, columns, _CHUNK):
-            stop = min(columns, start + _CHUNK)
-            local, inner = gradient[:, start:stop].copy(), moment[start:stop, start:stop]
-            changes = np.zeros_like(local)
-            for column in range(stop - start):
-                place = start + column
-                shift = -local[:, column] / (diagonal[place] * steps[:, place])
-                better = np.clip(np.rint(values[:, place] + shift), -largest(bits), largest(bits))
-                # Beyond one half by more than the rounding of these sums, or two sweeps could swap back and forth.
-                better = np.where((np.abs(shift) > 0.5 + 1e-9) & kept[:, place], better, values[:, place])
-                changes[:, column] = (better - values[:, place]) * steps[:, place]
-                values[:, place] = better
-                local += np.outer(changes[:, column], inner[column])
-            moved = moved or bool(changes.any())
-            gradient += changes @ moment[start:stop]
-        if not moved:
+        moved = _sweep(values, gradient, steps, kept, moment, bits)
+        found[moving[moved]] = values[moved].astype(np.int8)
+        # Rows have nothing to do with each other: one that did not move in a whole sweep never will.
+        moving, kept = moving[moved], kept[moved]
+        values, gradient, steps = values[moved], gradient[moved], steps[moved]
+        if not len(moving):
             break
-    return Rows(values.astype(np.int8), rows.scale, rows.block)
+    return Rows(found, rows.scale, rows.block)
+
+
+def _sweep(
+    values: Doubles, gradient: Doubles, steps: Doubles, kept: NDArray[np.bool_], moment: Doubles, bits: int
+) -> NDArray[np.intp]:
+    """Move single integers (N, K), one column after the other, with their gradient; gives the rows that moved."""
+    count, columns = values.shape
+    diagonal, most, moved = moment.diagonal(), largest(bits), np.zeros(count, np.bool_)
+    for start in range(0, columns, _CHUNK):
+        stop = min(columns, start + _CHUNK)
+        local, inner = gradient[:, start:stop].copy(), moment[start:stop, start:stop]
+        changes = np.zeros_like(local)
+        for column in range(stop - start):
+            place = start + column
+            shift = -local[:, column] / (diagonal[place] * steps[:, place])
+            # Beyond one half by more than the rounding of these sums, or two sweeps could swap back and forth.
+            here = np.flatnonzero((np.abs(shift) > 0.5 + 1e-9) & kept[:, place])
+            better = np.clip(np.rint(values[here, place] + shift[here]), -most, most)
+            changes[here, column] = (better - values[here, place]) * steps[here, place]
+            values[here, place] = better
+            local[here, column:] += changes[here, column, None] * inner[column, column:]
+        changed = np.flatnonzero(changes.any(1))
+        moved[changed] = True
+        gradient[changed] += changes[changed] @ moment[start:stop]
+    return np.flatnonzero(moved)

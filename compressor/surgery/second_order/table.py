@@ -107,7 +107,7 @@ def one_by_one(
     batches: Sequence[tuple[Tensor, ...]],
     rounded: Callable[[Operand, Floats, Doubles], Rows | None],
 ) -> nn.Module:
-    """A copy of a model with its matrices rounded, in the order in which the model uses them.
+    """A copy of a model with its matrices rounded, in the order in which the model uses them; it shares all else with it.
 
     Each is rounded on what the matrices before it, rounded already, make of the batches (GPTQ, arXiv 2210.17323,
     section 4).
@@ -118,13 +118,15 @@ def one_by_one(
         rounded: Given which rows these are, the exact ones (N, K) and the second moment (K, K) of their inputs; None
             leaves them as they are. Not asked about rows with inputs that are not finite.
     """
-    copied = copy.deepcopy(model)
-    observed = Observed(copied)
     order = [
         operand
-        for operand in observed.order(batches[0])
+        for operand in Observed(model).order(batches[0])
         if _is_worth_it(operand.of(model.get_parameter(operand.parameter)))
     ]
+    changed = {operand.parameter for operand in order}
+    same = {id(parameter): parameter for name, parameter in model.named_parameters() if name not in changed}
+    copied = copy.deepcopy(model, same)  # tables, half of a small Transformer, are in memory once
+    observed = Observed(copied)
     for stage in _stages(order):
         moments = observed.moments(batches, set(stage))
         for operand in stage:

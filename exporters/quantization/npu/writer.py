@@ -70,6 +70,10 @@ class NpuWriter:
             ranges = unmasked(whole.proto, calibrate(whole.proto, calibration, feeds, folder))
             self._ranges |= unified(ranges, {**whole.roles, **same})
 
+    def restored(self, forms: Mapping[str, Form]) -> onnx.ModelProto:
+        """The float graph with its matrices rounded in their values only."""
+        return restored(self._proto, self, forms)
+
     def values(self, name: str, form: Form) -> NDArray[Any]:
         """The float values that a matrix in a form stands for."""
         return self._scales.values(name) if form == "static" else self._weights.restored(name, form)
@@ -79,6 +83,10 @@ class NpuWriter:
         if not self._matrices[name].shape:
             return 0
         return self._scales.stored_bytes(name) if form == "static" else self._weights.stored_bytes(name, form)
+
+    def draft(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
+        """The same as `write`: calibrated graphs are small."""
+        return self.write(forms, exact=exact)
 
     def write(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
         """The graph with its matrices and operators in the given forms; what is not named stays float.

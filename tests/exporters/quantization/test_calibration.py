@@ -45,6 +45,15 @@ def test_as_many_sequences_as_asked_for_are_seen_and_the_next_sixteen_are_unseen
     assert numbers(data.unseen) == list(range(samples, min(samples + 16, 25)))
 
 
+def test_single_matrices_of_a_large_model_are_measured_on_some_of_every_batch():
+    data = calibration(Numbered(), 25, 0, real=False)
+    some = data.of_single_matrices(10**8)
+    assert sorted({number // 5 for number in numbers(some)}) == [0, 1, 2, 3, 4]
+    assert 16 <= len(numbers(some)) < 25
+    assert data.of_single_matrices(1000) is data.seen
+    assert numbers(calibration(Numbered(), 7, 0, real=False).of_single_matrices(10**8)) == list(range(7))
+
+
 def test_without_others_some_of_the_same_are_compared():
     data = calibration(Numbered(), 25, 0, real=True)
     assert numbers(data.seen) == list(range(25))

@@ -35,6 +35,8 @@ class Trials:
     def error(self, forms):
         return math.sqrt(sum(self.errors.get(item, 0.0) ** 2 for item in forms.items()))
 
+    error_alone = error
+
     def _loss(self, forms):
         return sum(self.losses.get(item, 0.0) for item in forms.items())
 
@@ -99,7 +101,8 @@ def test_the_metric_is_a_limit_too_and_its_reason_says_so():
     assert found.metric_drop == pytest.approx(0.001)
     assert found.metric_alone == losses_by_name(losses)
     assert "the metric loses 0.03" in found.notes["a"]
-    assert chosen(Trials(errors, losses=losses, allowed=0.031)).forms == {"a": "int4", "b": "int4"}
+    enough = chosen(Trials(errors, losses=losses, allowed=0.031))
+    assert (enough.forms, enough.metric_alone) == ({"a": "int4", "b": "int4"}, {})
 
 
 def losses_by_name(losses):
@@ -134,8 +137,9 @@ def test_the_metric_is_measured_alone_of_the_eight_matrices_with_the_largest_err
     names = "abcdefghijkl"[:count]
     errors = {(name, "int4"): 0.01 * (index + 6) for index, name in enumerate(names)}
     losses = {(name, "int4"): 0.001 for name in names}
-    found = chosen(Trials(errors, losses=losses, allowed=1.0), names)
+    found = chosen(Trials(errors, losses=losses, allowed=0.0), names)
     assert set(found.metric_alone) == set(names[-8:])
+    assert chosen(Trials(errors, losses=losses, allowed=1.0), names).metric_alone == {}
 
 
 def test_the_metric_is_not_measured_of_a_choice_whose_error_is_too_large():

@@ -48,10 +48,10 @@ def test_what_is_not_finite_or_has_another_shape_is_infinitely_far(bad):
     assert relative_error([(torch.tensor([bad]),)], [(torch.ones(1),)]) == math.inf
 
 
-def test_the_float_file_is_run_once_and_one_output_is_a_tuple_of_one(tmp_path):
+def test_the_float_file_is_run_once_for_all_errors_and_once_for_those_of_single_matrices(tmp_path):
     written = []
 
-    def write(forms, exact):
+    def draft(forms, exact):
         written.append((dict(forms), exact))
         return SimpleNamespace(SerializeToString=lambda: str(len(forms)).encode())
 
@@ -59,10 +59,13 @@ def test_the_float_file_is_run_once_and_one_output_is_a_tuple_of_one(tmp_path):
         factor = 1.0 + int(path.read_bytes())
         return lambda x: factor * x
 
-    trials = Trials(SimpleNamespace(write=write), tmp_path, open_file, [(torch.ones(2),), (torch.ones(3),)])
+    batches = [(torch.ones(2),), (torch.ones(3),)]
+    trials = Trials(SimpleNamespace(draft=draft), tmp_path, open_file, batches, batches[:1])
     assert trials.error(trials.forward({"a": "int4"})) == pytest.approx(1.0)
     assert trials.error(trials.forward({"a": "int4", "b": "half"}, exact=True)) == pytest.approx(2.0)
     assert written == [({"a": "int4"}, False), ({}, False), ({"a": "int4", "b": "half"}, True)]
+    assert [trials.error_alone(trials.forward({"b": "half"})) for _ in range(2)] == [pytest.approx(1.0)] * 2
+    assert [forms for forms, _ in written[3:]] == [{"b": "half"}, {}, {"b": "half"}]
     assert as_tuple(torch.ones(1)) == (torch.ones(1),)
     assert as_tuple([1, 2]) == (1, 2)
 
