@@ -2,7 +2,7 @@
 
     python benchmarks/frontiers_of_rounding.py --task samples/g2p/task.py
         [--ways float nearest-8 nearest-4 second-8 second-4 mixed-6 mixed-5 mixed-4.5 onnxruntime torch-pruning]
-        [--samples 64]
+        [--samples 64] [--set block=64 quantize_for=anywhere]
 
 Nothing is trained. Every row is a file that was written, read back and scored by the task's `evaluate`:
 `nearest-8` and `second-8` are `precision: int8` to the nearest and by second order, `-4` is `int4`, `mixed-B` gives
@@ -62,7 +62,9 @@ def main() -> None:
     parser.add_argument("--task", required=True)
     parser.add_argument("--ways", nargs="+", default=WAYS)
     parser.add_argument("--samples", type=int, default=64, help="calibration sequences")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="options of `rounding`")
     options = parser.parse_args()
+    more = dict(text.split("=", 1) for text in options.set)
     torch.set_num_threads(1)
     task = compressor.load_task(options.task)
     model = task.model().eval()
@@ -73,7 +75,7 @@ def main() -> None:
             begun = time.process_time()
             path = Path(folder) / f"{way}.onnx"
             try:
-                error = _write(way, path, task, model, options.samples, shared)
+                error = _write(way, path, task, model, options.samples, more, shared)
                 score = accuracy.score(task, Fixed(OnnxFile(path), dynamic(task)))
                 cells = [f"{path.stat().st_size:,}", f"{size.gzip_bytes(path):,}", f"{score.value:.4f}", error]
             except Exception as error:  # of other people's tools, which raise whatever they meet
@@ -81,7 +83,15 @@ def main() -> None:
             print("|", " | ".join([way, *cells, f"{time.process_time() - begun:.0f}"]), "|", flush=True)
 
 
-def _write(way: str, path: Path, task: Task, model: nn.Module, samples: int, shared: dict[tuple[Any, ...], Any]) -> str:
+def _write(
+    way: str,
+    path: Path,
+    task: Task,
+    model: nn.Module,
+    samples: int,
+    more: dict[str, str],
+    shared: dict[tuple[Any, ...], Any],
+) -> str:
     """Write the file of a way; gives the relative error of its outputs if that was measured."""
     kind, _, number = way.partition("-")
     if way == "torch-pruning":
@@ -95,6 +105,7 @@ def _write(way: str, path: Path, task: Task, model: nn.Module, samples: int, sha
     if kind not in _METHODS:
         raise CompressorError(f"unknown way `{way}`", hint=f"there are {', '.join(WAYS)}")
     rounding: dict[str, Any] = {"method": _METHODS[kind], "calibration_samples": samples, "max_error": 1.0}
+    rounding |= {name: int(text) if text.isdigit() else text for name, text in more.items()}
     precision = f"int{number}"
     if kind == "mixed":
         precision, amount = "mixed", float(number)

@@ -107,7 +107,9 @@ def one_by_one(
     batches: Sequence[tuple[Tensor, ...]],
     rounded: Callable[[Operand, Floats, Doubles], Rows | None],
 ) -> nn.Module:
-    """A copy of a model with its matrices rounded, in the order in which the model uses them; it shares all else with it.
+    """A copy of a model with its matrices rounded, in the order in which the model uses them.
+
+    All other parameters are those of the model itself.
 
     Each is rounded on what the matrices before it, rounded already, make of the batches (GPTQ, arXiv 2210.17323,
     section 4).
