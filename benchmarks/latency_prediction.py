@@ -36,10 +36,11 @@ def main() -> None:
         space, evaluator = worker.space, worker.evaluator
         for level in _LEVELS:
             point = space.at_rest | {knob.name: level for knob in space.knobs if knob.name in ("units", "width")}
-            state = evaluator.compressed(point, 0)
+            model = evaluator.compressed(point, 0)
+            state = model.state
             layers = evaluator.table.of_model(state.model, NarrowedStates(evaluator.subject.task, state.structure))
             predicted = worker.graphs.latency(layers, None)
-            measured = files.write(evaluator.subject, state, space.export(point), timed=True).latency_ms
+            measured = files.write(evaluator.subject, model, space.export(point), timed=True).latency_ms
             assert measured is not None
             row = {"removed": level, "predicted ms": predicted, "measured ms": measured}
             rows.append({name: round(value, 4) for name, value in row.items()})

@@ -33,8 +33,8 @@ from compressor.files import write_whole
 from compressor.plain_yaml import dump
 from compressor.studies.search.choosing import candidates, in_full
 from compressor.studies.search.clock import Clock
-from compressor.studies.search.estimates import hypervolume
 from compressor.studies.search.goals import Goals, load
+from compressor.studies.search.hypervolume import LOSSES, hypervolume
 from compressor.studies.search.known import FILE
 from compressor.studies.search.outcome_report import frontier_of
 from compressor.studies.search.place import Place
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from compressor.studies.search.worker import View, Worker
 
 _WAYS = "guided,halving,random,uniform"
-_LOSSES = 5.0
 _LEVELS = (0.25, 0.5, 0.75)
 
 
@@ -186,7 +185,7 @@ def _summary(worker: Worker, view: View) -> dict[str, Any]:
     return {
         "points": len(view.points),
         "in full": len(in_full(view)),
-        "hypervolume": round(hypervolume(values, (_LOSSES * goals.max_drop, 0.0)), 5),
+        "hypervolume": round(hypervolume(values, (LOSSES * goals.max_drop, 0.0)), 5),
         "best": None if not best else round(best[0].bytes),
         "best loses": None if not best else round(_loss(view, best[0].number), 5),
         "original": original,

@@ -136,6 +136,7 @@ class ExportOptions(BaseModel, ABC):
 
 
 Options_co = TypeVar("Options_co", bound=ExportOptions, covariant=True)
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,23 @@ class Job(Generic[Options_co]):
     def seconds(self) -> float:
         """Since the export began."""
         return time.perf_counter() - self.started
+
+    def once(self, what: str, task: Task, settings: tuple[Any, ...], find_out: Callable[[], Found]) -> Found:
+        """What `find_out` gives, or gave in another export that shares with this one.
+
+        Args:
+            what: Of the model, of `task` and of the seed.
+            task: The same object in every export that may share.
+            settings: All else that it depends on.
+            find_out: Called if it is not known; what it raises is not kept.
+        """
+        if self.shared is None:
+            return find_out()
+        key = what, id(self.model), id(task), self.seed, *settings
+        if key not in self.shared:
+            self.shared[key] = self.model, task, find_out()  # objects that are kept keep their `id`
+        found: Found = self.shared[key][-1]
+        return found
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,21 @@ Packed sequences use the nodes' `sequence_lens` input: try such a file in the ta
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from compressor.files import write_all, writing
 from exporters.onnx_files.options import Options
 from exporters.prepare import private_copy, workshop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from onnx import ModelProto
     from torch import nn
 
-    from compressor.formats import Job
+    from compressor.formats import Found, Job
     from compressor.progress import Bar
     from compressor.report import Artifact
     from compressor.task.contract import Task
@@ -63,28 +64,36 @@ def export(job: Job[Options]) -> Artifact:
     return artifact
 
 
-def _graph(job: Job[Options], given: Task, bar: Bar) -> tuple[nn.Module, ModelProto]:
-    """A copy of the model, and its graph, which are made once for all files that differ in what is done to it later.
+@dataclass(frozen=True)
+class _Graph:
+    """A copy of the model, its graph, and what both depend on."""
+
+    reference: nn.Module
+    proto: ModelProto
+    settings: str
+
+
+def _graph(job: Job[Options], given: Task, bar: Bar) -> _Graph:
+    """They are made once for all files that differ in what is done to the graph later.
 
     `given` is the task before sizes were fixed.
     """
     from exporters.onnx_files import sequence
 
-    options, kept = job.options, {} if job.shared is None else job.shared
+    options, steps = job.options, iter((2,))
     later = {"format", "name", "atol", "rtol", "may_be_larger", "external_data", "stream", "rounding", "check_in"}
     later.add("programs")
     form = options.model_copy(update={} if options.computes_in == "float16" else {"precision": "float32"})
-    key = "graph", id(job.model), id(given), job.seed, form.model_dump_json(exclude=later)
-    if key in kept:
-        bar.advance(2)
-    else:
+    settings = form.model_dump_json(exclude=later)
+
+    def made() -> tuple[nn.Module, ModelProto]:
+        next(steps)
         reference = private_copy(job.model)
-        proto = sequence.graph(reference, job.task, options, bar)
-        if job.shared is None:
-            return reference, proto
-        kept[key] = job.model, given, reference, proto  # objects that are kept keep their `id`
-    *_, reference, proto = kept[key]
-    return reference, copy.deepcopy(proto)
+        return reference, sequence.graph(reference, job.task, options, bar)
+
+    reference, proto = job.once("graph", given, (settings,), made)
+    bar.advance(next(steps, 0))
+    return _Graph(reference, proto if job.shared is None else copy.deepcopy(proto), settings)
 
 
 def _checked(job: Job[Options], given: Task, candidate: Path, bar: Bar) -> tuple[Artifact, dict[Path, bytes]]:
@@ -94,19 +103,32 @@ def _checked(job: Job[Options], given: Task, candidate: Path, bar: Bar) -> tuple
 
     options = job.options
     rounds = options.rounding is not None and not (options.rounding.for_npu and options.streams)
-    reference, proto = _graph(job, given, bar)
+    graph = _graph(job, given, bar)
+    reference, proto = graph.reference, graph.proto
     files = facts.contents(proto, job.path, options)
     bar.advance(note="compare with PyTorch")
     facts.write_beside(candidate, files)
     if rounds:
         files = {}  # as much memory as the model takes
-    parity = checks.in_onnx_runtime(reference, candidate, job)
-    others = checks.in_other_runtimes(reference, candidate, job, options.check_in)
+    settings = graph.settings, *options.tolerances, options.strict, options.external_data, options.check_in
+    parity, others = job.once(
+        "agreement",
+        given,
+        settings,
+        lambda: (
+            checks.in_onnx_runtime(reference, candidate, job),
+            checks.in_other_runtimes(reference, candidate, job, options.check_in),
+        ),
+    )
     if not rounds:
         artifact = facts.artifact(candidate, files, parity, job.seconds).model_copy(update={"checks": others})
     beside: Artifact | None = None
     more: dict[Path, bytes] = {}
-    table = rounded.table(proto, candidate.parent, reference, job, bar)
+
+    def once(what: str, own: tuple[Any, ...], find_out: Callable[[], Found]) -> Found:
+        return job.once(what, given, (graph.settings, *own), find_out)
+
+    table = rounded.table(proto, candidate.parent, reference, job, bar, once)
     if options.step is not None:
         bar.advance(note="step by step")
         beside, more = step.checked(private_copy(job.model), candidate, job, options.step, bar, table)

@@ -56,10 +56,7 @@ def _written(job: Job[Any]) -> Artifact:
     """Export to ONNX, or write again what was exported of the same model before."""
     if job.shared is None:
         return onnx.export(job)
-    key = "source", id(job.model), id(job.task), job.seed, job.options.model_dump_json()
-    if key not in job.shared:
-        job.shared[key] = job.model, job.task, _outcome(job)  # objects that are kept keep their `id`
-    outcome: _Outcome = job.shared[key][-1]
+    outcome = job.once("source", job.task, (job.options.model_dump_json(),), lambda: _outcome(job))
     if isinstance(outcome, ExportError):
         raise outcome
     artifact, files = outcome

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from compressor.progress import Progress
     from compressor.report import Change, Skip
+    from compressor.surgery.units.remembered_scores import RememberedScores
     from compressor.task.contract import Task
     from compressor.training.remembered import Remembered
     from compressor.training.snapshots import Snapshots
@@ -97,6 +98,8 @@ class Context:
     """Processes that share the work of a training."""
     remembered: Remembered | None = None
     """What `original` answered to the batches of earlier trainings, if there are many of them."""
+    scores: RememberedScores | None = None
+    """Of units in earlier recipes on the same task, if there are many of them."""
 
     def restarted_generator(self) -> torch.Generator:
         """A generator at the seed of the run; what is drawn from it leaves `generator` as it is."""

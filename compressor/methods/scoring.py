@@ -38,4 +38,5 @@ def unit_scorer(score: UnitScore, context: Context, calibration: Batches) -> Sco
         "hessian": lambda: gradient_scores.hessian(calibration, context.task.loss),
         "random": lambda: scores.random(generator),
     }
-    return scorers[score]()
+    scorer = scorers[score]()
+    return scorer if context.scores is None else context.scores.around(scorer, generator, (score, len(calibration)))

@@ -16,6 +16,7 @@ from compressor.render.blocks import (
     Table,
     Text,
 )
+from compressor.render.goals import GOALS
 from compressor.render.plots import search_frontier
 from compressor.render.section import DOCUMENTS, Section
 
@@ -26,13 +27,6 @@ if TYPE_CHECKING:
     from compressor.report import Drop, GoalCost, SearchPoint, SearchReport
 
 _RUNGS = ("without training", "short training", "in full")
-_LEAST = {
-    "drop": "smallest loss",
-    "bytes": "smallest file",
-    "latency": "lowest latency",
-    "flash": "least flash",
-    "ram": "least RAM",
-}
 _LOST_SHOWN = 30
 """Most points whose fate a report tells; `report.json` has all."""
 
@@ -162,25 +156,15 @@ def _goals(report: SearchReport) -> Iterator[Block]:
 
 
 def _cost(report: SearchReport, cost: GoalCost) -> str:
-    goal = _amount(cost.name, cost.goal)
-    others = [f"{_words(other.name)} of at most {_amount(other.name, other.goal)}" for other in report.costs]
+    words = GOALS[cost.name]
+    goal = words.amount(cost.goal)
+    others = [f"{GOALS[other.name].thing} of at most {GOALS[other.name].amount(other.goal)}" for other in report.costs]
     others = [text for text, other in zip(others, report.costs, strict=True) if other.name != cost.name]
     within = f"with {' and '.join(others)}" if others else "of all points"
     if cost.reached is None:
         return f"max_{cost.name} {goal}: no point meets the other goals, so this is not what stands in the way"
-    least = _LEAST[cost.name]
-    reached = _amount(cost.name, cost.reached)
-    return f"max_{cost.name} {goal}: {within} the {least} found is {reached} (point {cost.number})"
-
-
-def _words(name: str) -> str:
-    return {"drop": "a loss", "bytes": "a file", "latency": "a latency", "flash": "flash", "ram": "RAM"}[name]
-
-
-def _amount(name: str, value: float) -> str:
-    if name in ("bytes", "flash", "ram"):
-        return form.decimal_size(value)
-    return form.milliseconds(value) if name == "latency" else f"{value:.4g}"
+    reached = words.amount(cost.reached)
+    return f"max_{cost.name} {goal}: {within} the {words.least} found is {reached} (point {cost.number})"
 
 
 def _how_sure(report: SearchReport) -> Iterator[Block]:

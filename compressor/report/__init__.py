@@ -23,7 +23,7 @@ from compressor.report.report import Limit, Report
 from compressor.report.reproduction import Outcome, RepeatedFile, RepeatedNumber, Reproduction
 from compressor.report.runs import RunFile, Runs, side_by_side
 from compressor.report.scores import Drop, Interval, Score
-from compressor.report.search import GoalCost, SearchPoint, SearchReport
+from compressor.report.search import GoalCost, GoalName, SearchPoint, SearchReport
 from compressor.report.sensitivity import LayerSensitivity, Sensitivity, SensitivityPoint
 from compressor.report.steps import Change, Control, Skip, StepReport
 from compressor.report.streaming import StateInfo, StreamInfo, StreamInput, StreamOutput
@@ -42,6 +42,7 @@ __all__ = [
     "FileDescription",
     "Fingerprints",
     "GoalCost",
+    "GoalName",
     "Interval",
     "KnownFrontier",
     "KnownPoint",

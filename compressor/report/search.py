@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,7 @@ from compressor.report.environment import Environment
 from compressor.report.fact import Fact, Size, Step
 from compressor.report.scores import Drop, Score
 
-_Goal = Literal["drop", "bytes", "latency", "flash", "ram"]
+GoalName = Literal["drop", "bytes", "latency", "flash", "ram"]
 
 
 class SearchPoint(Fact):
@@ -48,17 +48,12 @@ class SearchPoint(Fact):
 class GoalCost(Fact):
     """What one goal costs: the best that is possible in it while all other goals are met."""
 
-    name: _Goal
+    name: GoalName
     goal: float
     reached: float | None
     """The best value among the points that meet all other goals; None if none does."""
     number: int | None = None
     """The point that reaches it."""
-
-    @staticmethod
-    def names() -> tuple[_Goal, ...]:
-        """Of the goals, in the order in which they are told."""
-        return get_args(_Goal)
 
 
 class SearchReport(Document):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import MethodError
-from compressor.nn.recurrent.layers import RECURRENT
+from compressor.nn.weight_matrices import weight_matrices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -89,21 +89,11 @@ def _as_stored(scale: Tensor) -> Tensor:
 
 def rounded_parameters(model: nn.Module, precision: Precision) -> dict[str, tuple[nn.Parameter, int]]:
     """Matrices of recurrent layers, Linear, multi-head attention and Embedding with their bits; the latter in 8."""
-    parameters: dict[str, tuple[nn.Parameter, int]] = {}
-    known: set[int] = set()
-    for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.dim() != 2 or id(parameter) in known:
-                continue
-            if isinstance(module, nn.Embedding):
-                bits = 8
-            elif isinstance(module, (*RECURRENT, nn.Linear, nn.MultiheadAttention)):
-                bits = _BITS[precision]
-            else:
-                continue
-            known.add(id(parameter))
-            parameters[f"{path}.{name}" if path else name] = (parameter, bits)
-    return parameters
+    return {
+        name: (one.parameter, _BITS[precision] if one.use == "product" else 8)
+        for name, one in weight_matrices(model).items()
+        if one.use != "convolution" and one.parameter.dim() == 2
+    }
 
 
 class Steps:

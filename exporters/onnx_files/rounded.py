@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from exporters.onnx_files import facts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import onnx
     from torch import nn
 
-    from compressor.formats import Job
+    from compressor.formats import Found, Job
     from compressor.progress import Bar
     from compressor.report import Artifact, Parity, StreamInfo
     from compressor.surgery.second_order.table import RowTable
@@ -29,7 +30,16 @@ _ACCELERATORS = ("qnn", "nnapi")
 """Of whose tables the report says what they take of a file for NPUs."""
 
 
-def table(proto: onnx.ModelProto, folder: Path, reference: nn.Module, job: Job[Options], bar: Bar) -> RowTable | None:
+class Once(Protocol):
+    """`Job.once` of one graph."""
+
+    def __call__(self, what: str, own: tuple[Any, ...], find_out: Callable[[], Found]) -> Found:
+        """What `find_out` gives, or gave for the same settings before."""
+
+
+def table(
+    proto: onnx.ModelProto, folder: Path, reference: nn.Module, job: Job[Options], bar: Bar, once: Once
+) -> RowTable | None:
     """The rows of a model's weights, rounded by second order on training data; None if that was not asked for.
 
     One for all files of an export, so that their integers are the same.
@@ -40,6 +50,7 @@ def table(proto: onnx.ModelProto, folder: Path, reference: nn.Module, job: Job[O
         reference: The PyTorch model.
         job: The export.
         bar: Told what is rounded.
+        once: For what other files of the model need too.
     """
     from compressor.surgery.second_order.table import fill
     from exporters.quantization import allocation, calibration
@@ -48,23 +59,38 @@ def table(proto: onnx.ModelProto, folder: Path, reference: nn.Module, job: Job[O
     mixed = job.options.precision == "mixed"
     if rounding is None or (rounding.method == "nearest" and not mixed):
         return None
-    data = calibration.calibration(job.task, rounding.calibration_samples, job.seed, real=False)
+    settings = rounding.calibration_samples, rounding.block, rounding.method, rounding.keep_float
+    data = once("data", settings[:1], lambda: calibration.calibration(job.task, settings[0], job.seed, real=False))
     second_order = data.real and rounding.method == "second_order"
 
     def told(name: str) -> None:
         bar.advance(0, note=f"round {name}")
 
     if mixed:
-        return allocation.table(proto, folder, job.task, reference, rounding, data, second_order=second_order, bar=bar)
+        return allocation.table(
+            proto,
+            folder,
+            job.task,
+            reference,
+            rounding,
+            data,
+            second_order=second_order,
+            bar=bar,
+            once=lambda find_out: once("losses", settings, find_out),
+        )
     if not second_order:
         return None
     fewer = job.options.precision == "int4"
-    return fill(
-        reference,
-        data.seen,
-        bits=lambda _, is_matrix: (8, 4) if fewer and is_matrix else (8,),
-        block=rounding.block,
-        told=told,
+    return once(
+        "rows",
+        (fewer, *settings),
+        lambda: fill(
+            reference,
+            data.seen,
+            bits=lambda _, is_matrix: (8, 4) if fewer and is_matrix else (8,),
+            block=rounding.block,
+            told=told,
+        ),
     )
 
 

@@ -32,7 +32,7 @@ from exporters.quantization.weights import Weights
 from exporters.quantization.writing import Rewriter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import onnx
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from exporters.quantization.calibration import Data
     from exporters.quantization.matrices import Form, Matrix
     from exporters.quantization.options import Rounding
+
+    Measured = tuple[RowTable | None, dict[str, dict[int, float]]]
+    """Rows in the bits that are measured, and what each matrix loses by its bits."""
 
 _PIECE = 1 << 20
 """Numbers of a table that are in memory as float64 at a time."""
@@ -60,6 +63,7 @@ def table(
     *,
     second_order: bool,
     bar: Bar,
+    once: Callable[[Callable[[], Measured]], Measured],
 ) -> RowTable:
     """How many bits each row of the model's weights gets, and its integers if they are not simply the nearest.
 
@@ -72,6 +76,7 @@ def table(
         data: For the calibration.
         second_order: Integers by second order.
         bar: Told what is measured.
+        once: For what other budgets of the same graph need too.
 
     Raises:
         ExportError: The budget cannot be met.
@@ -81,29 +86,39 @@ def table(
     def told(name: str) -> None:
         bar.advance(0, note=f"round {name}")
 
-    tried = None
-    if second_order:
-        tried = fill(reference, data.seen, bits=lambda *_: ANCHORS, block=rounding.block, told=told)
-    weights = Weights(proto, matrices, rounding.block, tried)
-    trials = Trials(
-        Rewriter(proto, weights, folder),
-        folder,
-        lambda path: Fixed(OnnxFile(path), dynamic(task)),
-        data.seen,
-        data.of_single_matrices(weights.numbers),
-    )
-    given = {matrix.name: bits for matrix in matrices if (bits := _bits_at_hand(weights, matrix.name))}
-    losses = {}
-    for matrix in matrices:
-        if matrix.name in given:
-            losses[matrix.name] = dict.fromkeys(BITS, 0.0)
-            continue
-        bar.advance(0, note=f"measure {matrix.name}")
-        losses[matrix.name] = losses_by_bits(
-            {bits: trials.error_alone(trials.forward({matrix.name: stored_in("weights", bits)})) for bits in ANCHORS},
-            _own_errors(weights, matrix.name),
+    def trials_of(weights: Weights) -> Trials:
+        return Trials(
+            Rewriter(proto, weights, folder),
+            folder,
+            lambda path: Fixed(OnnxFile(path), dynamic(task)),
+            data.seen,
+            data.of_single_matrices(weights.numbers),
         )
-    chosen = _within(rounding, matrices, weights, trials, losses, given)
+
+    def measured() -> Measured:
+        tried = None
+        if second_order:
+            tried = fill(reference, data.seen, bits=lambda *_: ANCHORS, block=rounding.block, told=told)
+        weights = Weights(proto, matrices, rounding.block, tried)
+        trials, losses = trials_of(weights), {}
+        for matrix in matrices:
+            if _bits_at_hand(weights, matrix.name):
+                losses[matrix.name] = dict.fromkeys(BITS, 0.0)
+                continue
+            bar.advance(0, note=f"measure {matrix.name}")
+            losses[matrix.name] = losses_by_bits(
+                {
+                    bits: trials.error_alone(trials.forward({matrix.name: stored_in("weights", bits)}))
+                    for bits in ANCHORS
+                },
+                _own_errors(weights, matrix.name),
+            )
+        return tried, losses
+
+    tried, losses = once(measured)
+    weights = Weights(proto, matrices, rounding.block, tried)
+    given = {matrix.name: bits for matrix in matrices if (bits := _bits_at_hand(weights, matrix.name))}
+    chosen = _within(rounding, matrices, weights, trials_of(weights), losses, given)
     result = RowTable()
     for matrix in matrices:
         result.assign(weights.as_rows(matrix.name), chosen[matrix.name])

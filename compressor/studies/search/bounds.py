@@ -8,38 +8,37 @@ from compressor.errors import CompressorError, UsageError
 from compressor.measure import size
 from compressor.render.format import decimal_size
 from compressor.studies.search import files
+from compressor.studies.search.goal_kinds import meets
 from compressor.studies.search.stored import fewest_forms, weight_bytes
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from compressor.methods.base import State
+    from compressor.studies.search.compressed import Compressed
     from compressor.studies.search.evaluation import Evaluator
     from compressor.studies.search.goals import Goals
+    from compressor.studies.search.study_facts import OriginalFile
 
 
 _FASTER: Final = 0.5
 """Of the time of the fastest call of the smallest model: a goal below is out of reach on a busy machine too."""
 
 
-def refuse_needless(goals: Goals, size: int, milliseconds: float | None, *, fits: bool = True) -> None:
+def refuse_needless(goals: Goals, original: OriginalFile) -> None:
     """Refuse to search for the smallest loss within goals that the original meets: nothing loses less.
 
     Args:
         goals: What is asked for.
-        size: Bytes of the original's file.
-        milliseconds: Of a call of it, if that counts.
-        fits: Whether it meets the goals of a board.
+        original: Its file.
 
     Raises:
         UsageError: The original is the answer.
     """
-    small = goals.max_bytes is None or size <= goals.max_bytes
-    fast = goals.max_latency is None or (milliseconds is not None and milliseconds <= goals.max_latency)
-    if goals.objective == "drop" and small and fast and fits:
-        took = "" if milliseconds is None else f" and takes {milliseconds:.3g} ms"
+    if goals.objective == "drop" and meets(goals, original):
+        took = "" if original.latency_ms is None else f" and takes {original.latency_ms:.3g} ms"
+        size = decimal_size(original.bytes)
         raise UsageError(
-            f"the original meets these goals: its file has {decimal_size(size)}{took}, and nothing loses less",
+            f"the original meets these goals: its file has {size}{took}, and nothing loses less",
             hint="`compressor export` writes it; to make it smaller, give --max-drop and --minimize bytes",
         )
 
@@ -58,13 +57,13 @@ def refuse_impossible(evaluator: Evaluator, original_graph: int) -> None:
         return
     point = space.smallest()
     try:
-        state = evaluator.compressed(point, 0)
+        model = evaluator.compressed(point, 0)
     except CompressorError:  # not everything can go at once; then there is no such bound
         return
     if space.goals.max_bytes is not None:
-        _refuse_bytes(state.model, space.precision(point), space.goals.max_bytes, original_graph)
+        _refuse_bytes(model.state.model, space.precision(point), space.goals.max_bytes, original_graph)
     if space.goals.max_latency is not None:
-        _refuse_latency(evaluator, state, space.goals.max_latency)
+        _refuse_latency(evaluator, model, space.goals.max_latency)
 
 
 def _refuse_bytes(model: nn.Module, precision: str | None, goal: int, original_graph: int) -> None:
@@ -77,9 +76,9 @@ def _refuse_bytes(model: nn.Module, precision: str | None, goal: int, original_g
         )
 
 
-def _refuse_latency(evaluator: Evaluator, state: State, goal: float) -> None:
+def _refuse_latency(evaluator: Evaluator, model: Compressed, goal: float) -> None:
     try:
-        fastest = files.fastest_ms(evaluator.subject, state, evaluator.space.goals.exports[0].unrounded())
+        fastest = files.fastest_ms(evaluator.subject, model, evaluator.space.goals.exports[0].unrounded())
     except CompressorError:  # so small a model cannot be exported: no bound
         return
     if goal < _FASTER * fastest:

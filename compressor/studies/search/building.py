@@ -26,8 +26,11 @@ from compressor.surgery.attention.sites import attention_sites
 from compressor.surgery.units import removal
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.own_cells import find_own_cells
+from compressor.training.rounding import rounded_parameters
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from compressor.report import Sensitivity
     from compressor.studies.search.goals import Goals
     from compressor.studies.search.parts import Part
@@ -55,8 +58,10 @@ Kind = Literal["units", "width"]
 class Removable:
     """Layers of which units can go."""
 
-    units: tuple[str, ...]
-    width: tuple[str, ...]
+    units: tuple[tuple[str, ...], ...]
+    """Recurrent layers and cells, those together that lose the same units."""
+    width: tuple[tuple[str, ...], ...]
+    """The same of Linear layers and convolutions."""
 
 
 def build(goals: Goals, subject: Subject, decided: Decisions) -> Space:
@@ -84,8 +89,11 @@ def build(goals: Goals, subject: Subject, decided: Decisions) -> Space:
     for word in goals.allow:
         name, _, module = word.partition("=")
         parts.append(Conversion(name, module))
-    retraining = _retraining(goals, subject, left_out, decided) if "retrain" in goals.use else None
     precisions = _precisions(goals)
+    retraining = None
+    if "retrain" in goals.use:
+        rounds = "int4" in precisions[1:] and bool(rounded_parameters(subject.model, "int4"))
+        retraining = _retraining(goals, subject, left_out, decided, rounds=rounds)
     space = Space(
         goals, tuple(parts), retraining, precisions, tuple(left_out), _judged_by_the_metric(goals, precisions)
     )
@@ -117,36 +125,39 @@ def _attention(subject: Subject) -> dict[str, int]:
 def _removals(goals: Goals, subject: Subject, left_out: list[str], decided: Decisions) -> list[Removal]:
     """The layers that lose units together, with their sensitivity."""
     found = removable(subject, left_out)
-    wanted: list[tuple[Kind, tuple[str, ...]]] = [("units", found.units), ("width", found.width)]
+    wanted: list[tuple[Kind, tuple[tuple[str, ...], ...]]] = [("units", found.units), ("width", found.width)]
     parts = []
-    for kind, names in wanted:
-        if kind not in goals.use or not names:
+    for kind, tied in wanted:
+        if kind not in goals.use or not tied:
             continue
-        step = Magnitude(prune="units", targets=tuple(name or "*" for name in names), ratio=0.5)
+        targets = tuple(name or "*" for group in tied for name in group)
+        step = Magnitude(prune="units", targets=targets, ratio=0.5)
         prober = maps.Prober(subject.task, subject.model, step, subject.device)
         measured = None
-        if len(prober.names) == 1:  # a map says how layers differ
+        if len(tied) == 1:  # a map says how layers differ
             pass
         elif _is_mapped(kind, goals, subject, prober, decided):
             measured = _sensitivity(subject, prober)
         else:
-            left_out.append(
-                f"the sensitivity map of {kind}: it takes too long, so these layers all lose the same fraction of units"
-            )
+            left_out.append(f"the sensitivity map of {kind}: it takes too long, so no layer is known to matter more")
         if measured is not None:
             layers = [layer for layer in measured.layers if layer.points]
             groups = tuple(layer.modules for layer in layers)
             sizes = tuple(layer.sizes for layer in layers)
         else:
-            groups = tuple((name,) for name in names)
-            sizes = tuple(tuple(prober.sizes(name)) for name in names)
+            groups = tied
+            sizes = tuple(tuple(size for name in group for size in prober.sizes(name)) for group in tied)
         if groups:
             parts.append(Removal(kind, groups, sizes, measured))
     return parts
 
 
 def removable(subject: Subject, left_out: list[str]) -> Removable:
-    """Recurrent layers and cells, and Linear layers and convolutions, of which one unit can be taken out."""
+    """Recurrent layers and cells, and Linear layers and convolutions, of which one unit can be taken out.
+
+    Layers that lose a unit together (a state that one hands to the other, a residual) have one ratio: with others of
+    their own nothing could be carried out.
+    """
     model, example = subject.model, trace_example(subject.task)
     cells = find_own_cells(model, *loop_examples(subject.task))
     try:
@@ -154,24 +165,39 @@ def removable(subject: Subject, left_out: list[str]) -> Removable:
     except MethodError as error:
         left_out.append(error.message)
         return Removable((), ())
-    good: list[str] = []
+    together: dict[str, set[str]] = {}
     with subject.progress.bar("trying what can be removed", len(every)) as bar:
         for name in every:
-            if _removes(model, example, name):
-                good.append(name)
+            lost = _lost_with(model, example, name, every)
+            if lost is not None:
+                together[name] = lost
             bar.advance(1, name)
-    recurrent = [name for name in good if name in cells or isinstance(model.get_submodule(name), RECURRENT)]
-    refused = [name for name in every if name not in good and isinstance(model.get_submodule(name), RECURRENT)]
+    recurrent = [name for name in together if name in cells or isinstance(model.get_submodule(name), RECURRENT)]
+    refused = [name for name in every if name not in together and isinstance(model.get_submodule(name), RECURRENT)]
     left_out += [f"units of `{name}` cannot be removed" for name in refused]
-    return Removable(tuple(recurrent), tuple(name for name in good if name not in recurrent))
+    others = [name for name in together if name not in recurrent]
+    return Removable(_tied(recurrent, together), _tied(others, together))
 
 
-def _removes(model: nn.Module, example: tuple[torch.Tensor, ...], name: str) -> bool:
+def _lost_with(model: nn.Module, example: tuple[torch.Tensor, ...], name: str, every: Sequence[str]) -> set[str] | None:
+    """The layers that lose a unit if this one does; None if it cannot."""
     try:
-        removal.prune(model, {}, [example], names=[name], amount=Amount(count=1))
+        done = removal.prune(model, {}, [example], names=[name], amount=Amount(count=1))
     except CompressorError:
-        return False
-    return True
+        return None
+    changed = [change.name for change in done.changes if change.action == "units removed"]
+    return {other for other in every if any(each.startswith(f"{other}.") for each in changed)} | {name}
+
+
+def _tied(names: Sequence[str], together: Mapping[str, set[str]]) -> tuple[tuple[str, ...], ...]:
+    """These layers in groups that lose the same units, in the model's order."""
+    groups: list[set[str]] = []
+    for name in names:
+        own = together[name] & set(names)
+        touching = [group for group in groups if group & own]
+        groups = [group for group in groups if not group & own] + [own.union(*touching)]
+    ordered = [tuple(name for name in names if name in group) for group in groups]
+    return tuple(sorted(ordered, key=lambda group: names.index(group[0])))
 
 
 def _is_mapped(kind: str, goals: Goals, subject: Subject, prober: maps.Prober, decided: Decisions) -> bool:
@@ -240,7 +266,9 @@ def _judged_by_the_metric(goals: Goals, precisions: tuple[str, ...]) -> dict[str
     return {} if field is None or len(precisions) == 1 else {word: {"max_error": 1.0} for word in fewer}
 
 
-def _retraining(goals: Goals, subject: Subject, left_out: list[str], decided: Decisions) -> Retraining | None:
+def _retraining(
+    goals: Goals, subject: Subject, left_out: list[str], decided: Decisions, *, rounds: bool
+) -> Retraining | None:
     """How long retraining may be, and what it learns from."""
     if not any(parameter.requires_grad for parameter in subject.model.parameters()):
         left_out.append("retraining: no parameter of the model takes a gradient")
@@ -260,7 +288,7 @@ def _retraining(goals: Goals, subject: Subject, left_out: list[str], decided: De
     most = decided.numbers["batches"]
     loss, labelled = _loss(subject, first)
     weights = ("0.5", "0.9", "1.0") if labelled else ("1.0",)
-    return Retraining(min(_FEWEST, most), most, count, loss, weights)
+    return Retraining(min(_FEWEST, most), most, count, loss, weights, rounds)
 
 
 def _longest(goals: Goals, subject: Subject, inputs: tuple[torch.Tensor, ...], epoch: int) -> int:

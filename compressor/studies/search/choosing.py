@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from compressor.report import GoalCost
 from compressor.studies.search.estimates import frontier
+from compressor.studies.search.goal_kinds import asked_for
 from compressor.studies.search.schedule import rank
 
 if TYPE_CHECKING:
@@ -63,19 +64,16 @@ def best_known(view: View, goals: Goals) -> list[Estimate]:
 def costs(view: View, goals: Goals) -> tuple[GoalCost, ...]:
     """For each goal the best value in it among the points that meet all others."""
     found: list[GoalCost] = []
-    for name in GoalCost.names():
-        goal = getattr(goals, f"max_{name}")
-        if goal is None:
-            continue
-        relaxed = goals.model_copy(update={f"max_{name}": None})
-        able = [estimate for estimate in in_full(view) if estimate.meets(relaxed)]
-        best = min(able, key=lambda estimate: (getattr(estimate, name), estimate.number), default=None)
+    for kind, wanted in asked_for(goals):
+        relaxed = goals.model_copy(update={f"max_{kind.name}": None})
+        able = [(kind.reached(estimate), estimate.number) for estimate in in_full(view) if estimate.meets(relaxed)]
+        reached, number = min(able, default=(None, None))
         found.append(
             GoalCost(
-                name=name,
-                goal=float(goal),
-                reached=None if best is None else float(getattr(best, name)),
-                number=None if best is None else best.number,
+                name=kind.name,
+                goal=wanted,
+                reached=reached,
+                number=number,
             )
         )
     return tuple(found)

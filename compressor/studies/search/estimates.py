@@ -11,12 +11,16 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from compressor.studies.search.goal_kinds import KINDS, asked_for
+from compressor.studies.search.smoothing import Smoothing
 from compressor.studies.search.study_facts import damaged_study
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from compressor.report import GoalName
     from compressor.studies.search.goals import Goals
+    from compressor.studies.search.knobs import Point
     from compressor.studies.search.prediction import Graphs
     from compressor.studies.search.records import Trail
     from compressor.studies.search.space import Rung
@@ -25,7 +29,8 @@ _PRIOR: Final[dict[Rung, float]] = {0: 0.3, 1: 0.7, 2: 1.0}
 """Factor from the drop at a rung to the final one, before anything was seen."""
 _PRIOR_WEIGHT: Final = 2.0
 """As many points does the prior count for."""
-_MARGIN: Final = 1e-9
+MARGIN: Final = 1e-9
+"""By which a goal may be missed, relative to it: the last digits of a number."""
 
 
 @dataclass(frozen=True)
@@ -42,45 +47,58 @@ class Estimate:
     flash: float = 0.0
     """Bytes on a board; 0 without one."""
     ram: float = 0.0
-    hoped: float | None = None
-    """The drop that decides whether the point goes on: halfway to the lower end of its interval, so that a small set of
-    validation data does not turn good points away. None: the drop itself."""
+    error: float = 0.0
+    """Standard error of the drop that is likely."""
+    likely: float | None = None
+    """The drop with a part of its noise taken out; None: the drop itself."""
+
+    def smoothed(self) -> Estimate:
+        """The same with the drop that is likely, from which the search learns."""
+        return self if self.likely is None else replace(self, drop=self.likely)
 
     def hopeful(self) -> Estimate:
-        """The same with the drop that is hoped for."""
-        return self if self.hoped is None else replace(self, drop=self.hoped)
+        """The same with a standard error less, so that a small set of validation data does not turn good points away.
+
+        It decides whether the point goes on; what was tried in full is what was measured.
+        """
+        return self if self.rung == 2 or self.likely is None else replace(self, drop=self.likely - self.error)
 
     def values(self, goals: Goals) -> tuple[float, ...]:
         """The objectives, all to be as small as possible: drop, bytes, and latency if that counts."""
         return (self.drop, self.bytes, *((self.latency,) if goals.times_files else ()))
 
-    def violations(self, goals: Goals) -> dict[str, float]:
+    def violations(self, goals: Goals) -> dict[GoalName, float]:
         """By how much each goal is missed, relative to it; 0 or less if it is met."""
-        against = {
-            "drop": (self.drop, goals.max_drop),
-            "bytes": (self.bytes, goals.max_bytes),
-            "latency": (self.latency, goals.max_latency),
-            "flash": (self.flash, goals.max_flash),
-            "ram": (self.ram, goals.max_ram),
-        }
         return {
-            name: (value - limit) / max(abs(limit), _MARGIN) if limit else value
-            for name, (value, limit) in against.items()
-            if limit is not None
+            kind.name: (kind.reached(self) - wanted) / wanted if wanted else kind.reached(self)
+            for kind, wanted in asked_for(goals)
         }
 
     def meets(self, goals: Goals) -> bool:
         """Whether all goals are met."""
-        return not self.failed and all(missed <= _MARGIN for missed in self.violations(goals).values())
+        return not self.failed and all(missed <= MARGIN for missed in self.violations(goals).values())
 
     def objective(self, goals: Goals) -> float:
         """What is minimised among those that meet the goals."""
-        return {"drop": self.drop, "bytes": self.bytes, "latency": self.latency}[goals.objective]
+        return next(kind.reached(self) for kind in KINDS if kind.name == goals.objective)
 
 
-def estimates(points: Sequence[Trail], goals: Goals, graphs: Graphs) -> list[Estimate]:
-    """One for each point that has a result, in the order of the points."""
-    factors = {rung: factor(points, rung) for rung in _PRIOR}
+def estimates(
+    points: Sequence[Trail], goals: Goals, graphs: Graphs, trains: Callable[[Point], bool] = lambda _: True
+) -> list[Estimate]:
+    """One for each point that has a result, in the order of the points.
+
+    Args:
+        points: Of the study.
+        goals: Say whether latency counts.
+        graphs: What files hold beside weights.
+        trains: Whether a point is retrained: what it loses otherwise, no training gives back.
+    """
+    trained = [trail for trail in points if trains(trail.point)]
+    known = {trail.number for trail in trained}
+    factors = {rung: factor(trained, rung) for rung in _PRIOR}
+    known = {trail.number for trail in trained}
+    smoothing = Smoothing.of([record.outcome for trail in points for record in trail.records if record.outcome])
     found = []
     for trail in points:
         outcome, rung = trail.last, trail.rung
@@ -99,10 +117,20 @@ def estimates(points: Sequence[Trail], goals: Goals, graphs: Graphs) -> list[Est
         if goals.times_files:
             latency = outcome.latency_ms or graphs.latency(outcome.layers_ms or 0.0, trail.precision)
         flash, ram = (0.0, 0.0) if graphs.board is None else graphs.board.taken(outcome, float(size))
-        drop, hoped = factors[rung] * outcome.drop.value, None
-        if rung != 2 and outcome.drop.interval is not None:
-            hoped = factors[rung] * (outcome.drop.value + outcome.drop.interval.low) / 2
-        found.append(Estimate(trail.number, rung, drop, float(size), latency, flash=flash, ram=ram, hoped=hoped))
+        given, likely = factors[rung] if trail.number in known else 1.0, smoothing.likely(outcome)
+        found.append(
+            Estimate(
+                trail.number,
+                rung,
+                given * outcome.drop.value,
+                float(size),
+                latency,
+                flash=flash,
+                ram=ram,
+                error=given * likely.error,
+                likely=given * likely.value,
+            )
+        )
     return found
 
 
@@ -140,26 +168,3 @@ def frontier(found: Sequence[Estimate], goals: Goals) -> list[Estimate]:
             continue
         kept.append(estimate)
     return sorted(kept, key=lambda estimate: (estimate.bytes, estimate.drop))
-
-
-def layers(found: Sequence[Estimate], goals: Goals) -> list[list[Estimate]]:
-    """All estimates by how many frontiers have to be taken away before they are on it."""
-    left = [estimate for estimate in found if not estimate.failed]
-    result = []
-    while left:
-        first = frontier(left, goals)
-        result.append(first)
-        numbers = {estimate.number for estimate in first}
-        left = [estimate for estimate in left if estimate.number not in numbers]
-    return result
-
-
-def hypervolume(values: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
-    """Area that points dominate up to the reference (Zitzler and Thiele, 1998), for two objectives, both minimised."""
-    inside = sorted(value for value in values if value[0] < reference[0] and value[1] < reference[1])
-    area, lowest = 0.0, reference[1]
-    for first, second in inside:
-        if second < lowest:
-            area += (reference[0] - first) * (lowest - second)
-            lowest = second
-    return area

@@ -9,11 +9,10 @@ import torch
 
 from compressor.errors import CompressorError, MethodError, TaskError
 from compressor.measure import size
-from compressor.methods import METHODS
-from compressor.methods.placing import carried_out
 from compressor.onnx_graphs import targets
 from compressor.progress import Progress, Silent
 from compressor.studies.search import files
+from compressor.studies.search.hypervolume import LOSSES
 from compressor.studies.search.latency_table import LatencyTable
 from compressor.studies.search.outcomes import Outcome
 from compressor.studies.search.stored import round_in_place, stored_forms, weight_bytes
@@ -24,13 +23,16 @@ from compressor.task.narrowed_states import NarrowedStates
 if TYPE_CHECKING:
     from torch import nn
 
+    from compressor.measure.accuracy import Examined
     from compressor.methods.base import State
+    from compressor.studies.search.compressed import Compressed
     from compressor.studies.search.knobs import Point
     from compressor.studies.search.space import Rung, Space
-    from compressor.studies.search.stored import Matrix
     from compressor.studies.search.subject import Subject
 
 _SILENT: Final = Silent()
+_LEAST_ALLOWED: Final = 0.002
+"""Of a loss of 0, files with a little are shown too."""
 
 
 class Evaluator:
@@ -59,42 +61,44 @@ class Evaluator:
             outcome = Outcome(refused=" ".join(error.message.split()))
         return outcome.model_copy(update={"seconds": round(self.subject.now() - started, 3)})
 
-    def compressed(self, point: Point, rung: Rung) -> State:
+    def compressed(self, point: Point, rung: Rung) -> Compressed:
         """The model after the steps of a rung.
 
         Raises:
             MethodError: A step cannot be carried out.
         """
-        context, state = self.subject.context(self.progress), self.subject.state()
-        for step in self.space.steps(point, rung):
-            state = carried_out(METHODS[step["method"]].model_validate(step), state, context).state
-        broken = [name for name, item in state.model.named_parameters() if not bool(item.isfinite().all())]
+        model = self.subject.compressed(self.space.steps(point, rung), self.progress)
+        broken = [name for name, item in model.state.model.named_parameters() if not bool(item.isfinite().all())]
         if broken:
             raise MethodError(f"weights are not finite after training: {', '.join(broken[:3])}")
-        return state
+        return model
 
     def _of_torch(self, point: Point, rung: Rung) -> Outcome:
         """The PyTorch model with its weights rounded as the file's are; the size is computed."""
-        state = self.compressed(point, rung)
-        model = copy.deepcopy(state.model)
-        forms = self._forms(model, point)
-        round_in_place(forms)
+        state = self.compressed(point, rung).state
+        model, taken = self._as_stored(state, point)
+        outputs_error = self.subject.outputs_error(model, state.structure)
         examined = self.subject.examine(TorchForward(model, self.subject.device), sliced=True)
         return Outcome(
             drop=self.subject.drop(examined, sliced=True),
+            outputs_error=outputs_error,
             score=examined.score.value,
-            weight_bytes=weight_bytes(model, forms, self.space.precision(point)),
+            weight_bytes=taken,
             layers_ms=self._layers(state),
             parameters=size.count(state.model)[0],
         )
 
-    def _weight_bytes(self, model: nn.Module, point: Point) -> int:
-        """Computed, as in the rungs before, so that files tell what is beside the weights."""
-        return weight_bytes(model, self._forms(model, point), self.space.precision(point))
+    def _as_stored(self, state: State, point: Point) -> tuple[nn.Module, int]:
+        """A copy of the model with its weights rounded to the nearest, and the bytes that they take of a file."""
+        model, stored = copy.deepcopy(state.model), self.space.stored(point)
+        forms = stored_forms(model, stored, self.subject.importances if stored.word == "mixed" else {})
+        round_in_place(forms)
+        return model, weight_bytes(model, forms, stored.word)
 
-    def _forms(self, model: nn.Module, point: Point) -> dict[str, Matrix]:
-        stored = self.space.stored(point)
-        return stored_forms(model, stored, self.subject.importances if stored.word == "mixed" else {})
+    def _is_near(self, examined: Examined) -> bool:
+        """Whether a file loses so little that it can be chosen, or be a point of the frontier: others are done with."""
+        allowed = self.space.goals.max_drop
+        return allowed is None or self.subject.drop(examined).value <= LOSSES * max(allowed, _LEAST_ALLOWED)
 
     def _layers(self, state: State) -> float | None:
         """By the table, if latency counts."""
@@ -104,23 +108,25 @@ class Evaluator:
 
     def _in_full(self, point: Point) -> Outcome:
         """The exported file: its bytes, its latency if that counts, and its metric."""
-        state = self.compressed(point, 2)
-        timed = self.space.goals.times_files
+        model = self.compressed(point, 2)
+        state, timed = model.state, self.space.goals.times_files
         options = self.space.export(point)
-        written = files.write(self.subject, state, options, timed=timed, target=self.target)
+        rounded, taken = self._as_stored(state, point)  # as in the rungs before, so that all results can be compared
+        written = files.write(self.subject, model, options, timed=timed, target=self.target, worth_more=self._is_near)
         if self.largest is not None and written.bytes > self.largest and not options.may_be_larger:
             return Outcome(  # with its bytes, from which others of this precision are predicted
                 refused=f"the file has {written.bytes:,} bytes, more than the {self.largest:,} of the original",
                 bytes=written.bytes,
-                weight_bytes=self._weight_bytes(state.model, point),
+                weight_bytes=taken,
             )
         if self.target is not None:
             refuse_more(self.space, str(self.space.precision(point)), written.refused)
         return Outcome(
             drop=self.subject.drop(written.examined),
+            outputs_error=self.subject.outputs_error(rounded, state.structure),
             score=written.examined.score.value,
             bytes=written.bytes,
-            weight_bytes=self._weight_bytes(state.model, point),
+            weight_bytes=taken,
             latency_ms=written.latency_ms,
             flash_bytes=written.flash_bytes,
             ram_bytes=written.ram_bytes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,19 +14,18 @@ from compressor.onnx_graphs.partition import survey
 from compressor.pipeline import measuring
 from compressor.runtimes import loading
 from compressor.task.fixed_axes import fixed
-from compressor.task.narrowed_states import NarrowedStates
 from compressor.task.samples import given
-from compressor.task.submodules import stem_of, tasks_of_files
+from compressor.task.submodules import stem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from compressor.formats import ExportOptions
     from compressor.measure.accuracy import Examined
-    from compressor.methods.base import State
     from compressor.onnx_graphs.partition import Refusal
     from compressor.onnx_graphs.targets import Target
     from compressor.report import Emulated
+    from compressor.studies.search.compressed import Compressed
     from compressor.studies.search.subject import Subject
     from compressor.task.contract import Inputs, Task
 
@@ -54,7 +52,7 @@ class Written:
     examined: Examined
     """By the function that the search looks at."""
     unseen: Examined | None
-    """By `evaluate`, if the search looks at `validate`."""
+    """By `evaluate`, if the search looks at `validate` and the file is worth it."""
     latency_ms: float | None
     refused: tuple[Refusal, ...] = ()
     """What the target does not take."""
@@ -88,15 +86,14 @@ class _Files:
 
 
 @contextmanager
-def _exported(subject: Subject, state: State, options: ExportOptions) -> Iterator[_Files]:
+def _exported(subject: Subject, model: Compressed, options: ExportOptions) -> Iterator[_Files]:
     """Export a model as a run does."""
-    task = NarrowedStates(subject.task, state.structure)
-    parts = tasks_of_files(task, copy.deepcopy(state.model).cpu().eval(), subject.task.submodules)
     with tempfile.TemporaryDirectory(prefix="compressor-search-") as folder:
         paths, tasks, size, emulated = [], [], 0, []
-        for module, part, own in parts:
+        for module, part, own in model.parts:
             path = Path(folder) / options.file_name(stem_of(options.name, module))
-            artifact = export(Job(part, own, path, options, seed=subject.seed, real=given(own, subject.real)))
+            real = given(own, subject.real)
+            artifact = export(Job(part, own, path, options, seed=subject.seed, real=real, shared=model.shared))
             size += artifact.bytes
             emulated += [artifact.emulated] if artifact.emulated else []
             paths.append(path)
@@ -105,43 +102,52 @@ def _exported(subject: Subject, state: State, options: ExportOptions) -> Iterato
 
 
 def write(
-    subject: Subject, state: State, options: ExportOptions, *, timed: bool, target: Target | None = None
+    subject: Subject,
+    model: Compressed,
+    options: ExportOptions,
+    *,
+    timed: bool,
+    target: Target | None = None,
+    worth_more: Callable[[Examined], bool] = lambda _: True,
 ) -> Written:
     """Export a model as a run does, evaluate what was written, and remove it.
 
     Args:
         subject: The task.
-        state: The model and its record.
+        model: After the steps of a recipe.
         options: Of the format.
         timed: Whether latency is measured.
         target: Whose table is asked what it takes.
+        worth_more: Given the metric: whether `evaluate` too, and the latency, are of any use.
 
     Raises:
         ExportError: It cannot be written, or disagrees with PyTorch.
         TaskError: The metric cannot be computed.
     """
-    with _exported(subject, state, options) as files:
+    with _exported(subject, model, options) as files:
         examined, calls = measuring.evaluate(files.paths, files.tasks, seed=subject.seed, validation=subject.validates)
-        unseen = measuring.evaluate(files.paths, files.tasks, seed=subject.seed)[0] if subject.validates else None
-        milliseconds = _latency(files.paths, files.tasks, calls, subject.seed) if timed else None
+        more = worth_more(examined)
+        further = more and subject.validates
+        unseen = measuring.evaluate(files.paths, files.tasks, seed=subject.seed)[0] if further else None
+        milliseconds = _latency(files.paths, files.tasks, calls, subject.seed) if more and timed else None
         refused = () if target is None else refusals(files.paths, target)
         taken = files.taken()
     return Written(taken.bytes, examined, unseen, milliseconds, refused, taken.flash_bytes, taken.ram_bytes)
 
 
-def taken_by(subject: Subject, state: State, options: ExportOptions) -> Taken:
+def taken_by(subject: Subject, model: Compressed, options: ExportOptions) -> Taken:
     """What the files of a model take, which are removed again; raises `ExportError` as `write`."""
-    with _exported(subject, state, options) as files:
+    with _exported(subject, model, options) as files:
         return files.taken()
 
 
-def fastest_ms(subject: Subject, state: State, options: ExportOptions) -> float:
+def fastest_ms(subject: Subject, model: Compressed, options: ExportOptions) -> float:
     """The fastest of some calls of the files of a model, with one sample of the task's length.
 
     Raises:
         ExportError: As `write`.
     """
-    with _exported(subject, state, options) as files:
+    with _exported(subject, model, options) as files:
         calls = [task.example(1, task.length) for task in files.tasks]
         measured, _ = latency.compare(
             files.paths, calls, batch=1, length=files.tasks[0].length, seed=subject.seed, max_seconds=_SECONDS
@@ -149,9 +155,9 @@ def fastest_ms(subject: Subject, state: State, options: ExportOptions) -> float:
     return sum(min(one.samples, default=one.p10) for one in measured)
 
 
-def refused_by(target: Target, subject: Subject, state: State, options: ExportOptions) -> tuple[Refusal, ...]:
+def refused_by(target: Target, subject: Subject, model: Compressed, options: ExportOptions) -> tuple[Refusal, ...]:
     """What a target does not take of the files of a model, which are removed again; raises `ExportError` as `write`."""
-    with _exported(subject, state, options) as files:
+    with _exported(subject, model, options) as files:
         return refusals(files.paths, target)
 
 

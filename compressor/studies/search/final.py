@@ -10,6 +10,7 @@ from compressor.pipeline.run import run
 from compressor.report import Report
 from compressor.studies.search.choosing import candidates
 from compressor.studies.search.folder import BEST
+from compressor.studies.search.goal_kinds import asked_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,14 +45,7 @@ class Finals:
 
 def limits(goals: Goals) -> dict[str, float]:
     """The goals as limits of a recipe."""
-    named = {
-        "metric_drop": goals.max_drop,
-        "file_bytes": goals.max_bytes,
-        "latency_ms": goals.max_latency,
-        "flash_bytes": goals.max_flash,
-        "ram_bytes": goals.max_ram,
-    }
-    return {name: value for name, value in named.items() if value is not None}
+    return {kind.limit: wanted for kind, wanted in asked_for(goals)}
 
 
 def final_run(worker: Worker, view: View, place: Place, progress: Progress) -> Finals:

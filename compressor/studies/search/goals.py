@@ -20,6 +20,7 @@ from compressor.recipe.jsonschema import schema_of
 from compressor.recipe.loading import read_document, validated
 from compressor.recipe.overrides import Override, apply
 from compressor.recipe.yaml12 import Document, parse
+from compressor.studies.search.goal_kinds import asked_for
 from compressor.studies.search.quantities import Bytes, Milliseconds, Seconds
 
 if TYPE_CHECKING:
@@ -128,19 +129,20 @@ class Goals(BaseModel):
 
     @model_validator(mode="after")
     def _boards_run_what_is_exported_for_them(self) -> Goals:
-        for name in ("max_flash", "max_ram"):
-            if getattr(self, name) is not None and not self.exports[0].emulates:
+        for kind, _ in asked_for(self):
+            if kind.on_board and not self.exports[0].emulates:
                 raise ValueError(
-                    f"`{name}` is measured on an emulated board: give `exports: [{{format: c, target: cortex-m4}}]`"
+                    f"`max_{kind.name}` is measured on an emulated board: give `exports: [{{format: c, target: "
+                    "cortex-m4}]`"
                 )
         return self
 
     @model_validator(mode="after")
     def _something_is_asked_for(self) -> Goals:
-        sizes = (self.max_bytes, self.max_latency, self.max_flash, self.max_ram)
-        if self.max_drop is None and not any(sizes):
+        others = any(wanted for kind, wanted in asked_for(self) if kind.name != "drop")
+        if self.max_drop is None and not others:
             raise ValueError(f"there is no goal; {_START}")
-        if self.objective == "drop" and not any(sizes):
+        if self.objective == "drop" and not others:
             raise ValueError(
                 "to minimize the drop without `max_bytes` or `max_latency` (or `max_flash`, `max_ram`) gives the "
                 "original: it has none"

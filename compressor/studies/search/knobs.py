@@ -28,6 +28,10 @@ class Knob:
     """Equal ratios are equally likely, not equal differences."""
     words: tuple[str, ...] = ()
     """The choices; a number if there are none."""
+    removes: bool = False
+    """The larger it is, the smaller is the file."""
+    keeps: bool = False
+    """The larger it is, the larger is the file."""
 
     def distribution(self) -> BaseDistribution:
         """The same for Optuna."""
@@ -59,6 +63,14 @@ class Knob:
         else:
             value = self.low + place * (self.high - self.low)
         return self.nearest(value)
+
+    def place(self, value: float) -> float:
+        """Where a value is, from 0 (the lowest) to 1 (the highest)."""
+        if self.high <= self.low:
+            return 0.0
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
 
     def nearest(self, number: float) -> Value:
         """The value that is nearest to a number."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from compressor.studies.search.goals import Goals
     from compressor.studies.search.outcomes import Outcome
     from compressor.studies.search.records import Record
     from compressor.studies.search.study_facts import OriginalFile
@@ -50,9 +49,3 @@ class OnBoard:
         if outcome.flash_bytes is not None and outcome.ram_bytes is not None:
             return float(outcome.flash_bytes), float(outcome.ram_bytes)
         return size + self.linked, self.ram * math.sqrt(outcome.parameters or 1)
-
-
-def fits(goals: Goals, original: OriginalFile) -> bool:
-    """Whether the original's program meets the goals of a board, if there are any."""
-    pairs = ((goals.max_flash, original.flash_bytes), (goals.max_ram, original.ram_bytes))
-    return all(goal is None or (taken is not None and taken <= goal) for goal, taken in pairs)

@@ -28,6 +28,7 @@ from compressor.studies.search.within_target import kinds
 if TYPE_CHECKING:
     from compressor.report import Drop
     from compressor.studies.search.final import Final, Finals
+    from compressor.studies.search.outcomes import Outcome
     from compressor.studies.search.place import Place
     from compressor.studies.search.records import Trail
     from compressor.studies.search.space import Space
@@ -62,7 +63,11 @@ def frontier_of(worker: Worker, view: View) -> KnownFrontier:
     made_in = environment(subject.device)
     versions = ", ".join(f"{name} {made_in.versions[name]}" for name in _NAMED if name in made_in.versions)
     trails = {trail.number: trail for trail in view.points}
-    by_evaluate = [replace(estimate, drop=_loss(trails[estimate.number]).value) for estimate in in_full(view)]
+    by_evaluate = [
+        replace(estimate, drop=_loss(trails[estimate.number]).value)
+        for estimate in in_full(view)
+        if not subject.validates or _outcome(trails[estimate.number]).unseen is not None
+    ]
     return KnownFrontier(
         name=subject.task.name,
         model=subject.task.remark,
@@ -81,15 +86,19 @@ def frontier_of(worker: Worker, view: View) -> KnownFrontier:
 
 def _loss(trail: Trail) -> Drop:
     """By `evaluate`, of a point that was tried in full."""
-    outcome = trail.outcome(2)
-    assert outcome is not None
+    outcome = _outcome(trail)
     assert outcome.drop is not None
     return outcome.unseen or outcome.drop
 
 
-def _known(space: Space, trail: Trail) -> KnownPoint:
+def _outcome(trail: Trail) -> Outcome:
     outcome = trail.outcome(2)
     assert outcome is not None
+    return outcome
+
+
+def _known(space: Space, trail: Trail) -> KnownPoint:
+    outcome = _outcome(trail)
     assert outcome.bytes is not None
     return KnownPoint(
         number=trail.number,

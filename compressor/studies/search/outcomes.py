@@ -14,6 +14,8 @@ class Outcome(Fact):
 
     drop: Drop | None = None
     """Of the metric that the search looks at, compared with the original."""
+    outputs_error: float | None = None
+    """Squared relative error of the PyTorch model's outputs on training batches, its weights rounded to the nearest."""
     score: float | None = None
     bytes: int | None = None
     """Of the file; None in rungs without an export."""

@@ -26,6 +26,8 @@ _APART: Final = 0.3
 """By so much."""
 _WHOLE_RANK: Final = 0.95
 """Above it matrices are not cut."""
+ROUNDED_IN_TRAINING: Final = "quantize"
+"""The knob of rounding as a part of the retraining."""
 _SCORES: Final = ("l2", "sensitivity")
 
 
@@ -57,7 +59,7 @@ class Removal:
     @cached_property
     def knobs(self) -> tuple[Knob, ...]:
         """How much goes, how far that follows the map, and by how much single layers differ."""
-        knobs = [Knob(self.name, 0.0, MOST, step=1 / GRID), Knob(f"{self.name}.score", words=_SCORES)]
+        knobs = [Knob(self.name, 0.0, MOST, step=1 / GRID, removes=True), Knob(f"{self.name}.score", words=_SCORES)]
         if len(self.groups) > 1:
             if self.map is not None:
                 knobs.append(Knob(f"{self.name}.map", 0.0, 1.0, step=0.05))
@@ -120,7 +122,7 @@ class HeadRemoval:
     def knobs(self) -> tuple[Knob, ...]:
         """How many go, and whether from each attention alike."""
         return (
-            Knob("heads", 0.0, round(1 - 1 / self.most, 2), step=1 / GRID),
+            Knob("heads", 0.0, round(1 - 1 / self.most, 2), step=1 / GRID, removes=True),
             Knob("heads.scope", words=("layer", "global")),
         )
 
@@ -144,7 +146,7 @@ class RankCut:
     def knobs(self) -> tuple[Knob, ...]:
         """How much of the parameters is left, and of which matrices."""
         words = [*(["attention"] if self.attention else []), *(["linear"] if self.linear else [])]
-        knobs = [Knob("rank", 0.2, 1.0, step=0.05)]
+        knobs = [Knob("rank", 0.2, 1.0, step=0.05, keeps=True)]
         return (*knobs, Knob("rank.of", words=tuple(words))) if len(words) > 1 else tuple(knobs)
 
     def steps(self, point: Point) -> Steps:
@@ -191,14 +193,17 @@ class Retraining:
     """Distance of the outputs in distillation."""
     weights: tuple[str, ...]
     """Shares of distillation in the loss; 1 alone if there are no labels."""
+    rounds: bool = False
+    """Whether weights may be rounded while they are trained, for files of 4 bits: 8 bits cost too little for that."""
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
-        """Length, learning rate, and how much the original teaches."""
+        """Length, learning rate, how much the original teaches, and whether weights are rounded meanwhile."""
         return (
             Knob("batches", self.least, self.most, step=1, log=True),
             Knob("lr", 1e-4, 1e-2, log=True),
             *((Knob("distill", words=self.weights),) if len(self.weights) > 1 else ()),
+            *((Knob(ROUNDED_IN_TRAINING, words=("no", "yes")),) if self.rounds else ()),
         )
 
     def steps(self, point: Point) -> Steps:
@@ -219,7 +224,12 @@ class Retraining:
             "distill": True,
             "distill_loss": self.loss,
             "distill_weight": float(point.get("distill", self.weights[0])),
+            **({"quantize": "int4"} if self.quantizes(point) else {}),
         }
+
+    def quantizes(self, point: Point) -> bool:
+        """Whether a point's weights are rounded to 4 bits while they are trained."""
+        return self.rounds and point.get("precision") == "int4" and point[ROUNDED_IN_TRAINING] == "yes"
 
 
 def joined(parts: Sequence[Part]) -> tuple[Knob, ...]:

@@ -17,7 +17,7 @@ from compressor.studies.search.bounds import refuse_impossible, refuse_needless
 from compressor.studies.search.building import build
 from compressor.studies.search.clock import Clock
 from compressor.studies.search.evaluation import Evaluator
-from compressor.studies.search.on_board import OnBoard, fits
+from compressor.studies.search.on_board import OnBoard
 from compressor.studies.search.prediction import Graphs
 from compressor.studies.search.storage import Store
 from compressor.studies.search.stored import weight_bytes
@@ -81,7 +81,7 @@ def prepare(
         rest = max(0.0, known.latency_ms - evaluator.table.of_model(subject.model, subject.task))
     graphs = Graphs(known.bytes - known.weight_bytes, rest, board=OnBoard.of(known))
     if facts.goals is None:
-        refuse_needless(goals, known.bytes, known.latency_ms, fits=fits(goals, known))
+        refuse_needless(goals, known)
         refuse_impossible(evaluator, graphs.original)
         store.note("decided", decided.model_dump(mode="json"))
         store.note("original", known.model_dump(mode="json"))
@@ -103,10 +103,10 @@ def _original(goals: Goals, subject: Subject) -> OriginalFile:
     started, options, milliseconds = subject.now(), goals.exports[0].unrounded(), None
     with torch.random.fork_rng():
         if goals.times_files:
-            written = files.write(subject, subject.state(), options, timed=True)
+            written = files.write(subject, subject.compressed(), options, timed=True)
             taken, milliseconds = written.taken, written.latency_ms
         else:
-            taken = files.taken_by(subject, subject.state(), options)
+            taken = files.taken_by(subject, subject.compressed(), options)
     evaluated = 0.0 if goals.times_files else subject.seconds * (2 if subject.validates else 1)
     return OriginalFile(
         bytes=taken.bytes,

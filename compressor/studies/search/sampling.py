@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from compressor.studies.search.neighbours import changed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
     from compressor.studies.search.estimates import Estimate
     from compressor.studies.search.knobs import Point
     from compressor.studies.search.records import Trail
-    from compressor.studies.search.space import Space
+    from compressor.studies.search.space import Rung, Space
 
-_RANDOM_EVERY: Final = 5
-"""One of so many points is drawn at random, whatever was learned."""
+_WAYS: Final = ("guided", "changed", "guided", "changed", "random")
+"""How points are drawn, one after the other: by the sampler, as a small change of the frontier, at random."""
 _ATTEMPTS: Final = 50
 """How often a point is drawn anew if it was tried before."""
 
@@ -36,6 +38,8 @@ class Draw:
 
     point: Point
     origin: str
+    rung: Rung = 0
+    """At which it begins."""
 
 
 def draw(
@@ -57,11 +61,14 @@ def draw(
             if point not in tried:
                 return Draw(point, "seed")
     for attempt in range(_ATTEMPTS):
-        at_random = not guided or index % _RANDOM_EVERY == _RANDOM_EVERY - 1 or attempt > _ATTEMPTS // 2
+        way = _WAYS[index % len(_WAYS)] if guided and attempt <= _ATTEMPTS // 2 else "random"
         seed = _seed(space.goals.seed, index, attempt, worker)
-        point = _propose(space, points, found, seed, at_random=at_random)
+        near = changed(space, found, points, seed) if way == "changed" else None
+        if near is None:
+            way = "random" if way == "random" else "guided"
+        point = near or _propose(space, points, found, seed, at_random=way == "random")
         if point not in tried and space.is_something(point):
-            return Draw(point, "random" if at_random else "guided")
+            return Draw(point, way, 1 if way == "changed" and space.trains(point) else 0)
     return None
 
 
@@ -96,13 +103,13 @@ def _trials(space: Space, points: Sequence[Trail], found: Sequence[Estimate]) ->
         if estimate is None:
             trials.append(create_trial(state=TrialState.RUNNING, params=trail.point, distributions=distributions))
         elif not estimate.failed:
-            first, *sizes = estimate.values(goals)
+            first, *sizes = estimate.smoothed().values(goals)
             trials.append(
                 create_trial(
                     params=trail.point,
                     distributions=distributions,
                     values=[first, *(math.log(max(size, 1e-9)) for size in sizes)],
-                    constraints=estimate.violations(goals),
+                    constraints={str(name): by for name, by in estimate.smoothed().violations(goals).items()},
                 )
             )
     return trials
@@ -117,6 +124,7 @@ def lost_points(records: Sequence[known.Record]) -> list[known.Record]:
     alive = {record.point_number for record in records if record.state != "lost"}
     lost: dict[int, known.Record] = {}
     for record in records:
-        if record.rung == 0 and record.state == "lost" and not record.is_double and record.point_number not in alive:
+        is_first = record.point_number == record.number
+        if is_first and record.state == "lost" and not record.is_double and record.point_number not in alive:
             lost.setdefault(record.point_number, record)
     return list(lost.values())

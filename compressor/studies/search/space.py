@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from compressor.recipe.model import Recipe
 from compressor.render.format import plural
 from compressor.studies.search.knobs import Knob, Point, number
-from compressor.studies.search.parts import MOST, Removal, Retraining, joined
+from compressor.studies.search.parts import MOST, ROUNDED_IN_TRAINING, Removal, Retraining, joined
 from compressor.studies.search.stored import Precision
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SHORT: Final = 1 / 8
 """Length of the retraining of rung 1, in parts of the whole."""
 _BITS: Final = "bits"
 """The knob of `precision: mixed`."""
-_MIXED: Final = Knob(_BITS, 2.75, 7.25, step=0.25)
+_MIXED: Final = Knob(_BITS, 2.75, 7.25, step=0.25, keeps=True)
 """Bits of a weight on average, scales included."""
 _BITS_AT_FIRST: Final = (4.5, 3.5)
 _LEVELS: Final = (0.5, 0.75, 0.25, 0.85, 0.65, 0.9)
@@ -110,17 +110,27 @@ class Space:
     def canonical(self, point: Point) -> Point:
         """The same recipe as a point whose knobs that do nothing are where they always are then."""
         still = self._at(0.0, 0.0, str(point.get("precision", "")))
-        idle = [knob.name for part in self.parts if not part.steps(point) for knob in part.knobs]
-        if self._mixes and self.precision(point) != "mixed":
-            idle.append(_BITS)
-        if self.retraining and not self.steps(point, 0):
-            idle += [knob.name for knob in self.retraining.knobs]
-        return point | {name: still[name] for name in idle}
+        unused = [knob.name for part in self.parts if not part.steps(point) for knob in part.knobs]
+        return point | {name: still[name] for name in (*unused, *self.idle(point))}
+
+    def idle(self, point: Point) -> list[str]:
+        """Knobs that do nothing, whatever they are at, as long as the others stay: not those that remove nothing."""
+        idle = [_BITS] if self._mixes and self.precision(point) != "mixed" else []
+        if self.retraining and not self.trains(point):
+            idle += [knob.name for knob in self.retraining.knobs if knob.name != ROUNDED_IN_TRAINING]
+        if self.retraining and self.retraining.rounds and self.precision(point) != "int4":
+            idle.append(ROUNDED_IN_TRAINING)
+        return idle
+
+    def trains(self, point: Point) -> bool:
+        """Whether a point has something to retrain: what steps took away, or what rounding to 4 bits costs."""
+        retraining = self.retraining
+        return retraining is not None and (bool(self.steps(point, 0)) or retraining.quantizes(point))
 
     def steps(self, point: Point, rung: Rung) -> list[dict[str, Any]]:
         """The recipe's steps at a rung."""
         steps = [step for part in self.parts for step in part.steps(point)]
-        if rung == 0 or self.retraining is None or not steps:
+        if rung == 0 or self.retraining is None or not self.trains(point):
             return steps
         return [*steps, self.retraining.step(point, SHORT if rung == 1 else 1.0)]
 
@@ -156,6 +166,8 @@ class Space:
         points += [self._at(level, 0.0, word) for word in stored for level in _LEVELS[:2]]
         if self._mixes:
             points += [self._at(level, 1.0, "mixed") | {_BITS: _BITS_AT_FIRST[1]} for level in (0.0, _LEVELS[0])]
+        if self.retraining and self.retraining.rounds:
+            points += [self._at(level, 1.0, "int4") | {ROUNDED_IN_TRAINING: "yes"} for level in (0.0, _LEVELS[0])]
         unique: list[Point] = []
         for point in [*self.first, *map(self.canonical, points)]:
             if point not in unique and self.is_something(point):
@@ -187,6 +199,8 @@ class Space:
             values[_BITS] = _BITS_AT_FIRST[0]
         for knob in self.retraining.knobs if self.retraining else ():
             values[knob.name] = knob.at(0.75 if knob.name in ("batches", "lr") else 0.5)
+            if knob.name == ROUNDED_IN_TRAINING:
+                values[knob.name] = knob.words[0]
         return values
 
     def described(self) -> list[str]:
@@ -203,5 +217,6 @@ class Space:
         if self.precisions:
             lines.append(f"precision: {', '.join(self.precisions)}")
         if self.retraining:
-            lines.append(f"retraining of {self.retraining.least} to {self.retraining.most} batches")
+            rounded = ", in 4 bits also with rounding as a part of it" if self.retraining.rounds else ""
+            lines.append(f"retraining of {self.retraining.least} to {self.retraining.most} batches{rounded}")
         return lines

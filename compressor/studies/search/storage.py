@@ -115,8 +115,10 @@ class Store:
         own = records[number]
         return any(
             other.state != "lost"
-            and other.rung == own.rung
-            and (other.point_number == own.point_number or (own.rung == 0 and other.point == own.point))
+            and (
+                (other.rung == own.rung and other.point_number == own.point_number)
+                or (own.point_number == own.number and other.point == own.point)
+            )
             for other in records.values()
             if other.number < number
         )

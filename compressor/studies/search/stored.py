@@ -11,19 +11,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import torch
-from torch import nn
 
 from compressor.errors import MethodError, UsageError
 from compressor.nn.budget import Point, allocate
-from compressor.nn.recurrent.layers import RECURRENT
+from compressor.nn.weight_matrices import weight_matrices
 from compressor.training.distillation import first_tensor
 from compressor.training.rounding import BLOCK, rounded_to_bits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from compressor.nn.weight_matrices import WeightMatrix
+
+ROUNDED: Final = ("int8", "int4", "mixed")
+"""Precisions in which matrices have other bits than the rest."""
 _BITS: Final = (32, 16, 8, 6, 5, 4, 3, 2)
 """What `precision: mixed` may give a matrix, from the most exact."""
 _PROBED: Final = 4
@@ -34,9 +37,6 @@ _SCALE: Final = 2
 """Bytes of a scale."""
 _SMALLEST: Final = 256
 """Numbers below which the exporter leaves a matrix in float."""
-_PRODUCTS: Final = (*RECURRENT, nn.Linear, nn.MultiheadAttention)
-_OTHERS: Final = (nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""Of which `int4` keeps 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,13 @@ class Precision:
     def described(self) -> str | None:
         """For a reader."""
         return self.word if self.bits is None else f"{self.word}, {self.bits:g} bits"
+
+
+def bits_of_weight(precision: Precision) -> float:
+    """Bits of a weight of a large matrix, about, scales included."""
+    if precision.word == "mixed":
+        return _MIDDLE if precision.bits is None else precision.bits
+    return {"float16": 16.0, "int8": 8.0, "int4": 4.0 + 8.0 * _SCALE / BLOCK}.get(str(precision.word), 32.0)
 
 
 @dataclass(frozen=True)
@@ -73,37 +80,26 @@ def stored_forms(model: nn.Module, precision: Precision, importance: Mapping[str
     Raises:
         MethodError: The average is less than the fewest bits of all matrices.
     """
-    if precision.word not in ("int8", "int4", "mixed"):
+    if precision.word not in ROUNDED:
         return {}
-    found = matrices(model)
+    found = _matrices(model)
     if precision.word == "mixed":
         average = _MIDDLE if precision.bits is None else precision.bits
-        return _shared_out({name: parameter for name, (parameter, _) in found.items()}, average, importance)
+        return _shared_out({name: one.parameter for name, one in found.items()}, average, importance)
     fewer = 4 if precision.word == "int4" else 8
-    return {name: Matrix(parameter, fewer if is_product else 8) for name, (parameter, is_product) in found.items()}
+    return {name: Matrix(one.parameter, fewer if one.use == "product" else 8) for name, one in found.items()}
 
 
 def fewest_forms(model: nn.Module, word: str | None) -> dict[str, Matrix]:
     """The same with as few bits as the precision can give."""
     if word == "mixed":
-        return {name: Matrix(parameter, _BITS[-1]) for name, (parameter, _) in matrices(model).items()}
+        return {name: Matrix(one.parameter, _BITS[-1]) for name, one in _matrices(model).items()}
     return stored_forms(model, Precision(word), {})
 
 
-def matrices(model: nn.Module) -> dict[str, tuple[nn.Parameter, bool]]:
-    """Every weight that the exporter rounds: name -> the parameter, and whether it is that of a matrix product."""
-    found: dict[str, tuple[nn.Parameter, bool]] = {}
-    known: set[int] = set()
-    for path, module in model.named_modules():
-        is_product = isinstance(module, _PRODUCTS)
-        if not is_product and not isinstance(module, _OTHERS):
-            continue
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.dim() < 2 or parameter.numel() < _SMALLEST or id(parameter) in known:
-                continue
-            known.add(id(parameter))
-            found[f"{path}.{name}" if path else name] = (parameter, is_product)
-    return found
+def _matrices(model: nn.Module) -> dict[str, WeightMatrix]:
+    """Every weight that the exporter rounds."""
+    return {name: one for name, one in weight_matrices(model).items() if one.parameter.numel() >= _SMALLEST}
 
 
 @torch.no_grad()
@@ -150,7 +146,8 @@ def importances(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, float]:
         return {}
     size = float(exact.float().square().sum())
     found = {}
-    for name, (parameter, _) in matrices(model).items():
+    for name, one in _matrices(model).items():
+        parameter = one.parameter
         before = parameter.detach().clone()
         error = _error(before, _PROBED)
         try:

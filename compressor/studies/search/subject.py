@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,23 +17,32 @@ from compressor.measure import accuracy
 from compressor.methods.base import Context, State
 from compressor.pipeline.dry_run import try_out
 from compressor.progress import Progress, Silent
+from compressor.studies.search.compressed import Models
 from compressor.studies.search.stored import importances
+from compressor.surgery.units.remembered_scores import RememberedScores
 from compressor.task.files_read import noting_files
 from compressor.task.forwards import TorchForward
+from compressor.task.narrowed_states import NarrowedStates
 from compressor.task.view import has_validation_data
+from compressor.training.distillation import first_tensor
 from compressor.training.remembered import Remembered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from compressor.measure.accuracy import Examined
     from compressor.methods.base import Batches
     from compressor.report import Drop
+    from compressor.studies.search.compressed import Compressed
+    from compressor.task.contract import Inputs
     from compressor.task.guard import GuardedTask
     from compressor.task.samples import Sample
 
+_BATCHES: Final = 2
+"""Training batches on which outputs are compared with the original's."""
 SLICE: Final = 256
 """Samples of an evaluation in rungs without the whole retraining, for tasks that take a `limit`."""
 _REPEATS: Final = 2
@@ -65,6 +75,8 @@ class Subject:
     kept: dict[int, Batches] = field(default_factory=dict)
     remembered: Remembered = field(default_factory=Remembered)
     """The original's outputs for the batches of retrainings."""
+    scores: RememberedScores = field(default_factory=RememberedScores)
+    """Of units."""
     seconds: float = 0.0
     """That an evaluation takes, once `original` is known."""
 
@@ -72,6 +84,11 @@ class Subject:
     def model(self) -> nn.Module:
         """The original, in evaluation mode, on the device; never changed."""
         return self.task.model().to(self.device).eval()
+
+    @cached_property
+    def models(self) -> Models:
+        """The models of the last trials."""
+        return Models(self.task)
 
     @cached_property
     def real(self) -> tuple[Sample, ...]:
@@ -125,6 +142,41 @@ class Subject:
             inputs = self.task.example(2, self.task.length)
         return importances(self.model, tuple(part.to(self.device) for part in inputs))
 
+    @cached_property
+    def _looked_at(self) -> tuple[list[Inputs], list[Tensor]]:
+        """Inputs of training batches, and what the original gives for them; empty if that is no tensor of floats."""
+        try:
+            batches = [inputs for inputs, _ in self.context().first_batches(_BATCHES)]
+        except MethodError:
+            return [], []
+        outputs = [self._first_output(self.model, inputs) for inputs in batches]
+        floats = [part for part in outputs if part is not None and part.is_floating_point()]
+        return (batches, floats) if len(floats) == len(batches) else ([], [])
+
+    def outputs_error(self, model: nn.Module, structure: Sequence[Mapping[str, Any]]) -> float | None:
+        r"""How far a model is from the original, :math:`\|y - y_0\|^2 / \|y_0\|^2` over some training batches.
+
+        Args:
+            model: On the device, in evaluation mode.
+            structure: Its records, by which states among the inputs are smaller.
+
+        Returns:
+            None if there are no batches, or outputs of other shapes.
+        """
+        batches, wanted = self._looked_at
+        task, distance, size = NarrowedStates(self.task, structure), 0.0, 0.0
+        for inputs, exact in zip(batches, wanted, strict=True):
+            actual = self._first_output(model, task.adapt(inputs))
+            if actual is None or actual.shape != exact.shape:
+                return None
+            distance += float((actual.double() - exact.double()).square().sum())
+            size += float(exact.double().square().sum())
+        return distance / size if size and math.isfinite(distance) else None
+
+    @torch.no_grad()
+    def _first_output(self, model: nn.Module, inputs: Inputs) -> Tensor | None:
+        return first_tensor(model(*(part.to(self.device) for part in inputs)))
+
     def examine(self, forward: Callable[..., object], *, sliced: bool = False, unseen: bool = False) -> Examined:
         """The metric of a model or a file.
 
@@ -164,9 +216,20 @@ class Subject:
             progress=progress or Silent(),
             kept=self.kept,
             remembered=self.remembered,
+            scores=self.scores,
         )
 
-    def state(self) -> State:
+    def compressed(self, steps: Sequence[Mapping[str, Any]] = (), progress: Progress | None = None) -> Compressed:
+        """The model after the steps of a recipe, from the seed on; the original without any.
+
+        Raises:
+            MethodError: A step cannot be carried out.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            return self.models.after(steps, self.context(progress), self._state)
+
+    def _state(self) -> State:
         """Where a recipe starts."""
         return State(copy.deepcopy(self.model), self.task.masks)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compressor.render.format import decimal_size
+from compressor.render.goals import GOALS
 from compressor.studies.search.choosing import holds_unseen, in_full
-from compressor.studies.search.estimates import dominates
+from compressor.studies.search.estimates import MARGIN, dominates
+from compressor.studies.search.goal_kinds import KINDS
 from compressor.studies.search.space import RUNGS
 
 if TYPE_CHECKING:
@@ -46,15 +47,7 @@ def _beaten(view: View, trail: Trail, estimate: Estimate, goals: Goals) -> str:
 
 def _misses(estimate: Estimate, goals: Goals) -> str:
     """What it misses, if it does."""
-    parts = []
-    for name, missed in estimate.violations(goals).items():
-        if missed > 1e-9:
-            reached = {
-                "drop": f"loses {estimate.drop:.4f}",
-                "bytes": f"has {decimal_size(estimate.bytes)}",
-                "latency": f"takes {estimate.latency:.3g} ms",
-                "flash": f"takes {decimal_size(estimate.flash)} of flash",
-                "ram": f"takes {decimal_size(estimate.ram)} of RAM",
-            }
-            parts.append(reached[name])
-    return " and ".join(parts)
+    missed = estimate.violations(goals)
+    return " and ".join(
+        GOALS[kind.name].missed(kind.reached(estimate)) for kind in KINDS if missed.get(kind.name, 0.0) > MARGIN
+    )

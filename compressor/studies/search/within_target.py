@@ -6,28 +6,25 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from compressor.errors import CompressorError, ExportError, UsageError
-from compressor.methods import METHODS
-from compressor.methods.placing import carried_out
 from compressor.onnx_graphs import targets
 from compressor.onnx_graphs.partition import OPEN_SIZE
 from compressor.studies.search import files
 from compressor.studies.search.parts import HeadRemoval, Removal
-from compressor.studies.search.stored import Precision
+from compressor.studies.search.stored import ROUNDED, Precision
 from compressor.studies.search.study_facts import Reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from compressor.formats import ExportOptions
-    from compressor.methods.base import State
     from compressor.onnx_graphs.partition import Refusal
+    from compressor.studies.search.compressed import Compressed
     from compressor.studies.search.space import Space
     from compressor.studies.search.subject import Subject
 
 _WAYS: Final = ("anywhere", "npu", "cpu")
 """Of `rounding.quantize_for`, in the order in which they are tried: plain ONNX first, except for ONNX Runtime's CPU."""
 _WAYS_ON_CPU: Final = ("cpu",)
-_ROUNDED: Final = ("int8", "int4", "mixed")
 _BITS: Final = 4.5
 """At which `mixed` is tried."""
 
@@ -74,13 +71,13 @@ def refuse_more(space: Space, word: str, refusals: Iterable[Refusal]) -> None:
 def _measured(space: Space, subject: Subject) -> Reach:
     assert space.goals.target is not None
     target = targets.get(space.goals.target)
-    state = subject.state()
+    model = subject.compressed()
     found: dict[str, tuple[str, ...]] = {}
     rounding: dict[str, dict[str, str]] = {}
     left_out: list[str] = []
     for word in space.precisions:
         subject.progress.say(f"asking what {target.name} takes: {word}")
-        best = _best_way(space, subject, state, target, word)
+        best = _best_way(space, subject, model, target, word)
         if isinstance(best, str):
             left_out.append(f"precision {word}: {best}")
         else:
@@ -101,16 +98,16 @@ def _measured(space: Space, subject: Subject) -> Reach:
 
 
 def _best_way(
-    space: Space, subject: Subject, state: State, target: targets.Target, word: str
+    space: Space, subject: Subject, model: Compressed, target: targets.Target, word: str
 ) -> tuple[tuple[str, ...], dict[str, str]] | str:
     """What is refused, and the options of `rounding` with which fewest is; or why there is no such file."""
     tried: list[tuple[tuple[str, ...], dict[str, str]]] = []
     reason = ""
     ways = _WAYS_ON_CPU if target.name == "ort-cpu" else _WAYS
-    for way in ways if word in _ROUNDED and len(space.precisions) > 1 else ("",):
+    for way in ways if word in ROUNDED and len(space.precisions) > 1 else ("",):
         options = {"quantize_for": way} if way else {}
         try:
-            refused = kinds(files.refused_by(target, subject, state, _export(space, word, options)))
+            refused = kinds(files.refused_by(target, subject, model, _export(space, word, options)))
         except (CompressorError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             continue
@@ -162,11 +159,9 @@ def _parts(
         name = part.knobs[0].name
         point = {knob.name: knob.words[-1] if knob.words else knob.at(0.5) for knob in part.knobs}
         subject.progress.say(f"asking what {target.name} takes: {name}")
-        context, state = subject.context(), subject.state()
         try:
-            for step in part.steps(point):
-                state = carried_out(METHODS[step["method"]].model_validate(step), state, context).state
-            more = set(kinds(files.refused_by(target, subject, state, export))) - set(kept[word])
+            model = subject.compressed(part.steps(point))
+            more = set(kinds(files.refused_by(target, subject, model, export))) - set(kept[word])
         except CompressorError:  # it may be possible at another place of the space; the file is checked again there
             more = set()
         if more:

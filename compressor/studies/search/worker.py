@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from compressor.studies.search.estimates import estimates
+from compressor.studies.search.neighbours import sibling
 from compressor.studies.search.records import trails
 from compressor.studies.search.sampling import draw, lost_points
 from compressor.studies.search.schedule import promotion, rank
@@ -78,7 +79,8 @@ class Worker:
         """The study as it is now."""
         records = self.store.records()
         points = trails(records)
-        return View(records, points, estimates(points, self.space.goals, self.graphs.with_files(records)))
+        graphs = self.graphs.with_files(records)
+        return View(records, points, estimates(points, self.space.goals, graphs, self.space.trains))
 
     def work(self) -> View:
         """Go on until the limits of the goals are reached, or everything was tried.
@@ -109,7 +111,13 @@ class Worker:
 
     def next(self, view: View) -> Job | None:
         """What is to be done now; None if nothing is left."""
-        return self._unfinished(view) or self._further(view) or self._new(view) or self._closing(view)
+        return (
+            self._unfinished(view)
+            or self._further(view)
+            or self._stored_otherwise(view)
+            or self._new(view)
+            or self._closing(view)
+        )
 
     def _unfinished(self, view: View) -> Job | None:
         """A trial of a process that ended: the same one if no other worker can have it, or else one like it."""
@@ -118,21 +126,34 @@ class Worker:
                 if record.state == "running":
                     return Job(record.point, record.rung, record.origin, record.point_number, record.number)
         for record in lost_points(view.records):
-            return Job(record.point, 0, record.origin, record.point_number)
+            return Job(record.point, record.rung, record.origin, record.point_number)
         return None
 
     def _further(self, view: View) -> Job | None:
         if self.clock.is_late(view.records) and (best := self._closing(view)) is not None:
             return best
-        chosen = promotion(view.points, view.estimates, self.space.goals, trains=self._trains)
+        chosen = promotion(view.points, view.estimates, self.space, float(self.original.bytes))
         return None if chosen is None else _promoted(chosen.trail, chosen.rung)
 
-    def _new(self, view: View) -> Job | None:
+    def _stored_otherwise(self, view: View) -> Job | None:
+        """Another file of a model that was tried in full, at once in full: it takes no training."""
+        if self.space.goals.sampler != "guided" or self._are_enough(view):
+            return None
+        graphs = self.graphs.with_files(view.records)
+        point = sibling(self.space, view.points, view.estimates, graphs, float(self.original.bytes))
+        return None if point is None else Job(point, 2, "sibling")
+
+    def _are_enough(self, view: View) -> bool:
+        """Whether as many points as the goals allow were tried; files of a model that was tried are no further ones."""
         goals = self.space.goals
-        if goals.trials is not None and len(view.points) >= goals.trials:
+        models = sum(trail.origin != "sibling" for trail in view.points)
+        return goals.trials is not None and models >= goals.trials
+
+    def _new(self, view: View) -> Job | None:
+        if self._are_enough(view):
             return None
         drawn = draw(self.space, view.points, view.estimates, index=len(view.records), worker=self.name)
-        return None if drawn is None else Job(drawn.point, 0, drawn.origin)
+        return None if drawn is None else Job(drawn.point, drawn.rung, drawn.origin)
 
     def _closing(self, view: View) -> Job | None:
         """The best by the estimates go on until they were tried in full: several, since the first may not hold."""
@@ -140,7 +161,7 @@ class Worker:
         able = [estimate for estimate in view.estimates if not estimate.failed]
         for estimate in sorted(able, key=lambda estimate: rank(estimate.hopeful(), self.space.goals))[:_SPARES]:
             trail = points[estimate.number]
-            after: Rung = 1 if trail.rung == 0 and self._trains else 2
+            after: Rung = 1 if trail.rung == 0 and self.space.trains(trail.point) else 2
             if trail.rung != 2 and after not in trail.begun:
                 return _promoted(trail, after)
         return None
@@ -150,10 +171,6 @@ class Worker:
         left = self.clock.left()
         running = any(record.state == "running" for record in view.records)
         return self.store.shared and running and (left is None or left > self.clock.final)
-
-    @property
-    def _trains(self) -> bool:
-        return self.space.retraining is not None
 
 
 def _promoted(trail: Trail, rung: Rung) -> Job:

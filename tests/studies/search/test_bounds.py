@@ -10,7 +10,7 @@ from compressor.studies.search.bounds import refuse_impossible, refuse_needless
 from compressor.studies.search.building import build
 from compressor.studies.search.evaluation import Evaluator
 from compressor.studies.search.goals import Goals
-from compressor.studies.search.study_facts import Decisions
+from compressor.studies.search.study_facts import Decisions, OriginalFile
 from compressor.studies.search.subject import Subject
 from compressor.task.loading import load
 from tests.studies.search.tiny import TASK
@@ -26,6 +26,10 @@ def subject(tmp_path_factory):
 def refused(subject, **goals):
     chosen = Goals.model_validate({"max_drop": 0.03, "trials": 3, **goals})
     refuse_impossible(Evaluator(subject, build(chosen, subject, Decisions())), 1000)
+
+
+def original(size, milliseconds):
+    return OriginalFile(bytes=size, weight_bytes=size // 2, latency_ms=milliseconds, seconds=1.0)
 
 
 @pytest.mark.slow
@@ -45,8 +49,9 @@ def test_a_latency_below_half_of_the_fastest_call_of_the_smallest_file_is_refuse
 
 def test_the_smallest_loss_within_goals_that_the_original_meets_is_its_own():
     goals = Goals(max_bytes=5000, max_latency=2.0)
-    refuse_needless(goals, 5001, 1.0)
-    refuse_needless(goals, 5000, 2.1)
+    refuse_needless(goals, original(5001, 1.0))
+    refuse_needless(goals, original(5000, 2.1))
     with pytest.raises(UsageError, match=r"the original meets these goals: its file has 5\.00 KB and takes 2 ms"):
-        refuse_needless(goals, 5000, 2.0)
-    refuse_needless(Goals(max_drop=0.01, max_bytes=5000), 4000, None)  # the smallest file is still to be found
+        refuse_needless(goals, original(5000, 2.0))
+    # the smallest file is still to be found
+    refuse_needless(Goals(max_drop=0.01, max_bytes=5000), original(4000, None))

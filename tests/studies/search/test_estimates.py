@@ -1,11 +1,11 @@
-"""What is best among points: frontiers, goals, what retraining gives back, and hypervolume."""
+"""What is best among points: frontiers, goals, what retraining gives back."""
 
 import math
 
 import pytest
 
 from compressor.report import Drop, Interval
-from compressor.studies.search.estimates import Estimate, estimates, factor, frontier, hypervolume, layers
+from compressor.studies.search.estimates import Estimate, estimates, factor, frontier
 from compressor.studies.search.goals import Goals
 from compressor.studies.search.outcomes import Outcome
 from compressor.studies.search.prediction import Graphs
@@ -19,17 +19,24 @@ def estimate(number, drop, size, *, failed=False):
     return Estimate(number, 2, drop, size, 0.0, failed)
 
 
-def record(number, rung, drop, *, point=None, size=None, refused=None):
+def record(number, rung, drop, *, point=None, size=None, weights=500, refused=None):
     outcome = Outcome(
-        drop=None if refused else Drop(value=drop), bytes=size, weight_bytes=500, refused=refused, seconds=1.0
+        drop=None if refused else Drop(value=drop), bytes=size, weight_bytes=weights, refused=refused, seconds=1.0
     )
-    return Record(number, number if point is None else point, rung, {"units": number / 100}, "done", outcome, "int8")
+    return Record(
+        number,
+        number if point is None else point,
+        rung,
+        {"units": number / 100, "units.score": "l2"},
+        "done",
+        outcome,
+        "int8",
+    )
 
 
 def test_the_frontier_is_what_nothing_beats_and_equals_count_once():
     found = [estimate(0, 0.0, 900), estimate(1, 0.02, 500), estimate(2, 0.01, 950), estimate(3, 0.0, 900)]
     assert [one.number for one in frontier(found, GOALS)] == [1, 0]
-    assert [[one.number for one in layer] for layer in layers(found, GOALS)] == [[1, 0], [3], [2]]
 
 
 def test_a_failed_point_is_on_no_frontier_and_last():
@@ -65,15 +72,15 @@ def test_bytes_below_the_last_rung_are_computed_weights_and_the_graph_of_files_t
     assert learned[0].bytes == 800.0
 
 
-def test_hypervolume_is_the_area_up_to_the_reference():
-    assert hypervolume([(1.0, 1.0)], (3.0, 2.0)) == 2.0
-    assert hypervolume([(1.0, 1.0), (0.0, 1.5), (2.5, 1.9), (5.0, 0.0)], (3.0, 2.0)) == 2.5
-    assert hypervolume([], (1.0, 1.0)) == 0.0
-
-
 def test_a_drop_that_a_small_set_does_not_tell_from_none_is_hoped_to_be_smaller():
     drop = Drop(value=0.06, interval=Interval(low=-0.02, high=0.14))
     outcome = Outcome(drop=drop, weight_bytes=500)
     (found,) = estimates(trails([Record(0, 0, 0, {}, "done", outcome, "int8")]), GOALS, Graphs(100))
     assert found.drop == pytest.approx(0.3 * 0.06)
-    assert found.hopeful().drop == pytest.approx(0.3 * 0.02)
+    assert found.hopeful().drop == pytest.approx(0.3 * (0.06 - 0.16 / 3.92))
+
+
+def test_what_is_not_retrained_gets_nothing_back():
+    records = [record(number, 0, 0.2) for number in range(2)]
+    found = estimates(trails(records), GOALS, Graphs(100), lambda point: point["units"] > 0)
+    assert [one.drop for one in found] == [0.2, pytest.approx(0.3 * 0.2)]

@@ -57,3 +57,16 @@ def test_targets_that_have_no_table_for_the_file_are_refused(options, said):
     with pytest.raises(RecipeErrors) as caught:
         load(None, [("--max-drop", "max_drop", 0.01), *((f"--{key}", key, value) for key, value in options.items())])
     assert said in caught.value.render()
+
+
+def test_rounding_in_training_is_for_4_bits_alone_and_is_a_retraining_of_its_own():
+    rounds = Retraining(16, 160, 4, "kl", ("1.0",), rounds=True)
+    own = Space(Goals(max_drop=0.01), PARTS, rounds, ("float32", "int8", "int4"), ())
+    rest = own.at_rest | {"quantize": "yes"}
+    assert own.recipe(own.canonical(rest | {"precision": "int8"}), 1).steps == ()
+    (step,) = own.steps(own.canonical(rest | {"precision": "int4", "batches": 20}), 2)
+    assert (step["method"], step["quantize"], step["epochs"]) == ("retrain", "int4", 5)
+    assert own.canonical(rest | {"precision": "int8"})["quantize"] == "no"
+    assert any(seed["quantize"] == "yes" for seed in own.seeds())
+    plain = own.canonical(own.at_rest | {"precision": "int4"})
+    assert own.steps(plain, 2) == []
