@@ -8,8 +8,9 @@ import numpy as np
 
 from compressor.nn.integers import as_stored, in_blocks
 from compressor.onnx_graphs.builder import Builder, Names
+from compressor.runtimes.integer_products import saturate
 from exporters.quantization import forms, packing, rounded_rows
-from exporters.quantization.stored import Stored
+from exporters.quantization.stored import Stored, unsigned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +30,11 @@ _FLOAT = 1
 
 
 class Products:
-    """The matrices of one graph in chosen forms."""
+    """The matrices of one graph in chosen forms.
+
+    Where products of unsigned by signed bytes are not exact (`saturate`), matrices whose products are of integers are
+    unsigned around 128: the same numbers, and every sum is right.
+    """
 
     def __init__(
         self, weights: Weights, chosen: Mapping[str, Form], names: Names, *, exact: bool, by_row: int = 0
@@ -45,9 +50,10 @@ class Products:
                 of its rows, a position of a sequence; 0 if by one for all of it.
         """
         self.weights, self.forms, self.names, self.exact, self.by_row = weights, chosen, names, exact, by_row
+        self._moved = saturate()
         self.top = self.builder()
         """What comes in front of all nodes."""
-        self._stored = Stored(self.top, weights, chosen)
+        self._stored = Stored(self.top, weights, chosen, moved=self._moved)
         self._zeros: dict[tuple[int, ...], ir.Value] = {}
 
     def builder(self) -> Builder:
@@ -59,9 +65,10 @@ class Products:
         return self.forms.get(name, "float")
 
     def zeros(self, shape: tuple[int, ...]) -> ir.Value:
-        """Zero points of 8 bits, one initializer for each shape."""
+        """Zero points of matrices whose products are of integers, one initializer for each shape."""
         if shape not in self._zeros:
-            self._zeros[shape] = self.top.constant(np.zeros(shape, np.int8), "q.zero")
+            zeros = np.zeros(shape, np.int8)
+            self._zeros[shape] = self.top.constant(unsigned(zeros) if self._moved else zeros, "q.zero")
         return self._zeros[shape]
 
     def floats(self, name: str) -> ir.Value:
@@ -73,7 +80,7 @@ class Products:
         stored, top, form = self._stored, self.top, self.form(name)
         low = self.weights.low(name, forms.bits(form))
         if form == "integer":
-            integers = stored.constant(low.values.swapaxes(1, 2), f"{name}.int8")
+            integers = stored.constant(stored.held(name, low.values.swapaxes(1, 2)), f"{name}.int8")
         else:
             whole = top("Reshape", [stored.integers(name), top.integers(*low.values.shape)])
             integers = top("Transpose", [whole], perm=[0, 2, 1])
@@ -106,8 +113,8 @@ class Products:
             planes = {bits: do("Gather", [plane, places]) for bits, plane in stored.planes(name).items()}
             values = packing.unpack(do, planes, rows.values.shape[1], forms.bits(form), stored.number)
             return do("Mul", [values, stored.of_each(do, scale, rows)])
-        values = do("Gather", [stored.constant(rows.values, f"{name}.int8"), places])
-        return do("Mul", [do("Cast", [values], to=_FLOAT), scale])
+        held = do("Gather", [stored.constant(stored.held(name, rows.values), f"{name}.int8"), places])
+        return do("Mul", [stored.numbers(do, name, held), scale])
 
     def _right(self, name: str, direction: int) -> ir.Value:
         """The right side of a product in float (K, N)."""
@@ -156,19 +163,20 @@ class Products:
         values, columns = (weights.multiplied(name, array, direction) for array in (low.values, low.scale))
         alone = self._is_used_once(name) and len(weights.as_rows(name)) == values.shape[1]
         if form == "integer":
-            integers = self._beside(do, values, name, "int8")
+            integers = self._beside(do, self._stored.held(name, values), name, "int8")
         else:
-            stored = Stored(do, weights, self.forms) if alone else self._stored
+            stored = Stored(do, weights, self.forms, moved=self._moved) if alone else self._stored
             integers = stored.turned(name, stored.integers(name), direction)
         if form != "integer" and alone:
             scale = do("Reshape", [stored.scale(weights.as_scales(name, forms.bits(form)), name), do.integers(-1)])
         else:
             scale = self._beside(do, columns.reshape(-1), name, "scale")
+        zeros = [self.zeros(())] if self._moved else []
         if by_row:
-            sums, rows = rounded_rows.product(do, x, integers, values, self.by_row)
+            sums, rows = rounded_rows.product(do, x, [integers, *zeros], values, self.by_row)
             return self._plus(do, do("Mul", [sums, do("Mul", [rows, scale])]), bias, name)
         quantized, scale_of_x, zero = do.several("DynamicQuantizeLinear", [x], 3)
-        total = do("MatMulInteger", [quantized, integers, zero])
+        total = do("MatMulInteger", [quantized, integers, zero, *zeros])
         scales = do("Mul", [scale_of_x, scale])
         return self._plus(do, do("Mul", [do("Cast", [total], to=_FLOAT), scales]), bias, name)
 

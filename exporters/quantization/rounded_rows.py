@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx_ir as ir
     from numpy.typing import NDArray
 
@@ -23,7 +25,7 @@ _AXES_ARE_INPUTS = 18
 
 
 def product(
-    do: Builder, x: ir.Value, weight: ir.Value, integers: NDArray[Any], opset: int
+    do: Builder, x: ir.Value, weight: Sequence[ir.Value], integers: NDArray[Any], opset: int
 ) -> tuple[ir.Value, ir.Value]:
     """X @ weight in integers.
 
@@ -32,8 +34,8 @@ def product(
     Args:
         do: Gets the operators.
         x: (..., K).
-        weight: int8 (K, N).
-        integers: The same as an array.
+        weight: Bytes (K, N), and their zero point if they have one.
+        integers: What the bytes stand for.
         opset: Of the graph.
 
     Returns:
@@ -46,7 +48,9 @@ def product(
     scale = do("Where", [do("Equal", [range_, zero]), one, range_])
     point = do("Clip", [do("Round", [do("Div", [do("Neg", [low]), scale])]), zero, largest])
     rounded = do("Clip", [do("Add", [do("Round", [do("Div", [x, scale])]), point]), zero, largest])
-    total = do("MatMulInteger", [do("Cast", [rounded], to=_UINT8), weight])
+    bytes_, *zeros = weight
+    points = [None, *zeros] if zeros else []
+    total = do("MatMulInteger", [do("Cast", [rounded], to=_UINT8), bytes_, *points])
     columns = do.constant(integers.astype(np.int64).sum(axis=0).astype(np.float32))  # (N,)
     return do("Sub", [do("Cast", [total], to=_FLOAT), do("Mul", [point, columns])]), scale
 

@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     from exporters.quantization.matrices import Form
     from exporters.quantization.weights import Weights
 
-_FLOAT, _INT8 = 1, 3
+_FLOAT, _UINT8, _INT8 = 1, 2, 3
 """Types, as Cast wants them."""
+MIDDLE = 128
+"""What unsigned bytes have in place of 0."""
+
+
+def unsigned(values: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """The same integers around `MIDDLE`."""
+    return (values.astype(np.int16) + MIDDLE).astype(np.uint8)
 
 
 class Stored:
@@ -32,15 +39,16 @@ class Stored:
     once, when it loads the file; ONNX Runtime folds those of a body too.
     """
 
-    def __init__(self, do: Builder, weights: Weights, chosen: Mapping[str, Form]) -> None:
+    def __init__(self, do: Builder, weights: Weights, chosen: Mapping[str, Form], *, moved: bool) -> None:
         """Nothing is built yet.
 
         Args:
             do: Gets the operators.
             weights: The values.
             chosen: Matrix -> form.
+            moved: Matrices whose products are of integers are unsigned bytes around `MIDDLE`.
         """
-        self.do, self.weights, self._chosen = do, weights, chosen
+        self.do, self.weights, self._chosen, self._moved = do, weights, chosen, moved
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._computed: dict[tuple[str, str], ir.Value] = {}
 
@@ -86,12 +94,25 @@ class Stored:
         block = self.constant((np.arange(columns) // rows.block).astype(np.int32), "q.block")
         return do("Gather", [scale, block], axis=-1)
 
+    def is_moved(self, name: str) -> bool:
+        """Whether the bytes of a matrix are unsigned, around `MIDDLE`."""
+        return self._moved and forms.arithmetic(self._chosen[name]) == "integer"
+
+    def held(self, name: str, values: NDArray[np.int8]) -> NDArray[Any]:
+        """Integers of a matrix as the file holds them: signed, or unsigned if it is moved."""
+        return unsigned(values) if self.is_moved(name) else values
+
     def integers(self, name: str) -> ir.Value:
-        """The integers of 8 bits of a matrix, one row for each output (R, K)."""
+        """The bytes of a matrix, one row for each output (R, K)."""
         bits = forms.bits(self._chosen[name])
         if bits == 8:
-            return self.constant(self.weights.rows(name, 8).values, f"{name}.int8")
+            return self.constant(self.held(name, self.weights.rows(name, 8).values), f"{name}.int8")
         return self._once(name, "integers", lambda: self._integers(name, bits))
+
+    def numbers(self, do: Builder, name: str, held: ir.Value) -> ir.Value:
+        """Some bytes of a matrix as the integers that they stand for, in float."""
+        whole = do("Cast", [held], to=_FLOAT)
+        return do("Sub", [whole, self.number(MIDDLE)]) if self.is_moved(name) else whole
 
     def floats(self, name: str) -> ir.Value:
         """What is multiplied, in float and one row for each output (R, K)."""
@@ -112,6 +133,8 @@ class Stored:
     def _integers(self, name: str, bits: int) -> ir.Value:
         scale = self.scale(self.weights.as_scales(name, bits), name)
         rounded = self.do("Round", [self.do("Div", [self._unpacked(name, bits), scale])])
+        if self.is_moved(name):
+            return self.do("Cast", [self.do("Add", [rounded, self.number(MIDDLE)])], to=_UINT8)
         return self.do("Cast", [rounded], to=_INT8)
 
     def _floats(self, name: str) -> ir.Value:
@@ -122,7 +145,7 @@ class Stored:
         return self.do(
             "Mul",
             [
-                self.do("Cast", [self.integers(name)], to=_FLOAT),
+                self.numbers(self.do, name, self.integers(name)),
                 self.scale(self.weights.as_scales(name, bits), name),
             ],
         )
