@@ -16,6 +16,7 @@ from torch import Tensor
 from compressor.errors import ExportError, UsageError
 from compressor.report import TensorInfo
 from compressor.runtimes import loading
+from compressor.runtimes.integer_products import saturate
 from compressor.runtimes.resources import check_threads
 from compressor.runtimes.session import PROVIDER, first_line, open_session
 
@@ -194,7 +195,7 @@ def _open(path: Path, threads: int) -> Any:
     check_threads(threads)
     loading.ensure(path)
     try:
-        session = open_session(path, threads=threads)
+        session = open_session(path, threads=threads, calibrated_in_float=saturate())
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise ExportError(
             f"ONNX Runtime cannot load {path}: {first_line(error)}",

@@ -26,6 +26,7 @@ def open_session(
     optimization: Literal["all", "basic", "none"] = "all",
     optimized: Path | None = None,
     profile: Path | None = None,
+    calibrated_in_float: bool = False,
 ) -> Any:
     """An `onnxruntime.InferenceSession` on the CPU.
 
@@ -37,6 +38,8 @@ def open_session(
             `all` also fuses nodes.
         optimized: Where the optimized graph is written.
         profile: Time each node; `end_profiling()` then writes a file whose path begins so, and returns that path.
+        calibrated_in_float: Operators between `DequantizeLinear` and `QuantizeLinear` compute in float, as the graph is
+            written, instead of in integers.
 
     Raises:
         Exception: ONNX Runtime cannot load the model; its exceptions have no common base.
@@ -49,6 +52,8 @@ def open_session(
     options.log_severity_level = _FATAL_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if calibrated_in_float:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     if profile is not None:
