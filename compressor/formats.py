@@ -76,6 +76,11 @@ class ExportOptions(BaseModel, ABC):
         return False
 
     @property
+    def rounding_block(self) -> int | None:
+        """Weights of a row that share a scale in fewer than 8 bits, if the export rounds to so few."""
+        return None
+
+    @property
     def tolerances(self) -> tuple[float, float]:
         """Absolute and relative."""
         return self.atol or _ATOL, self.rtol or _RTOL

@@ -191,6 +191,11 @@ class Method(BaseModel, ABC):
         """Whether the task's loss is computed; a task without one is then refused before any work."""
         return False
 
+    @property
+    def rounding_block(self) -> int | None:
+        """Weights of a row that share a scale in fewer than 8 bits, if the step leaves weights rounded so."""
+        return None
+
     def refuse_options(self, *names: str, why: str) -> None:
         """Raise `ValueError` if one of these options differs from its default; a default written out is fine."""
         for name in names:

@@ -167,6 +167,15 @@ class Retrain(Method):
         if self.quantize == "mixed" and not self.learn_steps:
             raise ValueError("`quantize: mixed` needs `learn_steps: true`")
 
+    @property
+    def rounding_block(self) -> int | None:
+        """One number for all."""
+        if self.quantize not in ("int4", "mixed"):
+            return None
+        from compressor.nn.integers import BLOCK
+
+        return BLOCK
+
     def check(self, model: nn.Module) -> None:
         """Refuse a model without trainable parameters and hidden modules that it does not have."""
         self._check_trained(model)

@@ -40,9 +40,10 @@ def learned_rounding(
     """
     import torch
 
+    from compressor.nn.integers import BLOCK
     from compressor.surgery.second_order.bits import choose_bits
     from compressor.surgery.second_order.by_name import rounded_by_name
-    from compressor.training.rounding import BLOCK, HALF, Rounding, Start
+    from compressor.training.rounding import HALF, Rounding, Start
 
     usual = {name: count for name, (_, count) in Rounding(model, precision, keep_float).parameters.items()}
     copied = copy.deepcopy(model).cpu().eval()

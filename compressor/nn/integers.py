@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
+BLOCK = 32
+"""Weights of a row with a common scale in fewer than 8 bits, unless another number is asked for."""
 _ZERO_OF_4_BITS = 8
 _FEW = 6
 """Weights of a block that are looked at first."""

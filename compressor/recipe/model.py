@@ -124,6 +124,18 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _files_hold_the_integers_that_were_trained(self) -> Recipe:
+        trained = {step.rounding_block for step in self.steps if step.rounding_block is not None}
+        for export in self.exports:
+            block = export.rounding_block
+            if trained and block is not None and block not in trained:
+                raise ValueError(
+                    f"a step trains integers in blocks of {min(trained)} weights, and `{export.name}` would round them "
+                    f"again in blocks of {block}: leave `block` out of its `rounding`"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _boards_are_there_for_their_limits(self) -> Recipe:
         for name in ("flash_bytes", "ram_bytes"):
             if getattr(self.limits, name) is not None and not any(export.emulates for export in self.exports):

@@ -22,14 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import MethodError
+from compressor.nn.integers import BLOCK
 from compressor.nn.weight_matrices import weight_matrices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Precision = Literal["int8", "int4", "mixed"]
-BLOCK = 32
-"""Weights of a row with a common scale in 4 bits, the exporter's default."""
 HALF = 16
 """Bits of a matrix that is only rounded to float16."""
 _BITS: dict[Precision, int] = {"int8": 8, "int4": 4, "mixed": 8}

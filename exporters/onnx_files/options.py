@@ -128,6 +128,11 @@ class Options(ExportOptions):
         return self.precision
 
     @property
+    def rounding_block(self) -> int | None:
+        """The option `block`, if there are matrices of fewer than 8 bits."""
+        return self.rounding.block if self.rounding is not None and self.precision in ("int4", "mixed") else None
+
+    @property
     def computes_in(self) -> Literal["float32", "float16"]:
         """`float16` if that is the precision."""
         return "float16" if self.precision == "float16" else "float32"

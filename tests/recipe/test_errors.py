@@ -227,6 +227,19 @@ def test_a_limit_of_a_microcontroller_needs_one(with_steps, refused):
     load(with_steps("- method: retrain", exports.replace("c}", "c, target: cortex-m4}")))
 
 
+@pytest.mark.parametrize("precision", ["int4", "mixed"])
+@pytest.mark.parametrize("block", [16, 32, 64])
+def test_integers_that_were_trained_are_those_of_the_file(write, refused, precision, block):
+    budget = "" if precision == "int4" else ", bits: 4.5"
+    export = f"- format: onnx\n  precision: {precision}\n  rounding: {{block: {block}{budget}}}\n"
+    step = "- method: retrain\n  quantize: int4\n"
+    path = write(f"schema_version: 1\nname: t\nsteps:\n{step}exports:\n{export}")
+    if block == 32:
+        assert load(path).steps
+    else:
+        assert f"round them again in blocks of {block}" in refused(path)
+
+
 def test_an_unknown_method_names_the_nearest_one(with_steps, refused):
     assert refused(with_steps("- method: magnitud")) == (
         "error: unknown method `magnitud`\n"

@@ -14,9 +14,10 @@ import torch
 
 from compressor.errors import MethodError, UsageError
 from compressor.nn.budget import Point, allocate
+from compressor.nn.integers import BLOCK
 from compressor.nn.weight_matrices import weight_matrices
 from compressor.training.distillation import first_tensor
-from compressor.training.rounding import BLOCK, rounded_to_bits
+from compressor.training.rounding import rounded_to_bits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
