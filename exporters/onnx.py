@@ -80,19 +80,21 @@ def _graph(job: Job[Options], given: Task, bar: Bar) -> _Graph:
     """
     from exporters.onnx_files import sequence
 
-    options, steps = job.options, iter((2,))
+    options, is_new = job.options, False
     later = {"format", "name", "atol", "rtol", "may_be_larger", "external_data", "stream", "rounding", "check_in"}
     later.add("programs")
     form = options.model_copy(update={} if options.computes_in == "float16" else {"precision": "float32"})
     settings = form.model_dump_json(exclude=later)
 
     def made() -> tuple[nn.Module, ModelProto]:
-        next(steps)
+        nonlocal is_new
+        is_new = True
         reference = private_copy(job.model)
         return reference, sequence.graph(reference, job.task, options, bar)
 
     reference, proto = job.once("graph", given, (settings,), made)
-    bar.advance(next(steps, 0))
+    if not is_new:
+        bar.advance(2)
     return _Graph(reference, proto if job.shared is None else copy.deepcopy(proto), settings)
 
 

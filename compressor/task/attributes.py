@@ -32,10 +32,12 @@ def check_attributes(task: Task, inputs: Any, outputs: Any) -> None:
 
 
 def declared_lengths(task: Task) -> tuple[int, int] | None:
-    """`min_length` and `max_length` of the user's task, if it says one of them and they differ."""
-    default = Task.min_length, Task.max_length
-    lengths = task.min_length, task.max_length
-    return None if lengths == default or task.min_length == task.max_length else lengths
+    """`min_length` and `max_length`, if the user's task says that there are several.
+
+    A longest length that is the typical one may be a model's only one.
+    """
+    is_said = task.min_length != Task.min_length or task.max_length not in (Task.max_length, task.length)
+    return (task.min_length, task.max_length) if is_said and task.min_length < task.max_length else None
 
 
 def _check_words(task: Task, name: str) -> None:

@@ -84,3 +84,4 @@ def test_a_model_of_one_length_needs_no_word_about_lengths():
     assert of_one_length(min_length=6, max_length=6).inputs == {"x": {0: "batch"}}
     default = {"min_length": Task.min_length, "length": Task.length, "max_length": Task.max_length}
     assert of_one_length(**default).inputs == {"x": {0: "batch"}}
+    assert of_one_length(length=6, max_length=6).inputs == {"x": {0: "batch"}}
