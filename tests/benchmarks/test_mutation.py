@@ -10,8 +10,6 @@ import os
 import numpy as np
 import pytest
 
-pytest.importorskip("coverage")
-
 from benchmarks.mutate import interval, within
 from benchmarks.mutation import reach
 from benchmarks.mutation.operators import faults, with_fault

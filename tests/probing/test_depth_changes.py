@@ -134,11 +134,10 @@ def test_a_probe_of_them_gives_verdicts():
 
 
 def test_attention_of_other_libraries_is_known_by_its_heads():
-    transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
-        vocab_size=11, hidden_size=24, num_hidden_layers=4, num_attention_heads=3, intermediate_size=16
-    )
-    model = transformers.BertModel(config).eval()
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(vocab_size=11, hidden_size=24, num_hidden_layers=4, num_attention_heads=3, intermediate_size=16)
+    model = BertModel(config).eval()
     changed = copy.deepcopy(model)
     arrange(changed, Site("encoder.layer", 0, 4), (0, 2))
     one = Encoder(("attention",), 3)

@@ -10,8 +10,9 @@ NOTEBOOK = SAMPLES / "in_a_notebook.ipynb"
 
 @pytest.mark.slow
 def test_the_notebook_runs_and_shows_its_report(monkeypatch):
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
+    import nbclient
+    import nbformat
+
     monkeypatch.setenv("PYTHONPATH", str(SAMPLES.parent))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(SAMPLES)}}).execute()

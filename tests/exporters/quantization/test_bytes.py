@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from compressor.runtimes.integer_products import saturate
 from compressor.runtimes.session import open_session
 from exporters.quantization import products
 from exporters.quantization.matrices import find
@@ -51,6 +50,16 @@ GRAPHS = {
 }
 
 
+def without_clipping(proto):
+    """Every second weight of an output is 0, so that no two neighbouring products leave 16 bits on any processor."""
+    for tensor in proto.graph.initializer:
+        if tensor.name in ("W", "R"):
+            array = numpy_helper.to_array(tensor).copy()
+            array[..., 1::2] = 0
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return proto
+
+
 def inputs(proto):
     generator = np.random.default_rng(5)
     given = {"x": generator.normal(size=(6, 3, I), scale=2.0).astype(np.float32)}
@@ -71,15 +80,16 @@ def rounded(monkeypatch, proto, form, *, moved, by_row=False):
 @pytest.mark.parametrize("name", GRAPHS)
 def test_unsigned_bytes_give_what_signed_ones_give_without_clipping(name, form, by_row, monkeypatch):
     proto = GRAPHS[name]()
+    has_reference = "both" not in name and (name != "LSTM" or by_row)  # it has no reversed Scan, no DynamicQuantizeLSTM
+    if not has_reference:
+        without_clipping(proto)
     signed, moved = (rounded(monkeypatch, proto, form, moved=own, by_row=by_row) for own in (False, True))
     given = inputs(proto)
     results = open_session(moved.SerializeToString()).run(None, given)
-    if "both" in name or any(node.op_type == "DynamicQuantizeLSTM" for node in signed.graph.node):
-        if saturate():
-            pytest.skip("ONNX's reference does not run this, and ONNX Runtime clips its signed bytes here")
-        wanted = open_session(signed.SerializeToString()).run(None, given)
-    else:
+    if has_reference:
         wanted = ReferenceEvaluator(signed).run(None, given)
+    else:
+        wanted = open_session(signed.SerializeToString()).run(None, given)
     for result, other in zip(results, wanted, strict=True):
         np.testing.assert_allclose(result, other, rtol=1e-4, atol=1e-5)
     assert moved.ByteSize() <= signed.ByteSize() + 500  # further nodes and zero points, no second copy

@@ -48,7 +48,6 @@ def test_a_run_has_settings_a_curve_for_each_number_of_a_training_and_results(re
 
 
 def test_tensorboard_reads_the_curves_and_results(report, folder):
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     assert trackers.send("tensorboard", report, folder) == f"tensorboard --logdir {folder / 'tensorboard'}"

@@ -111,7 +111,6 @@ def test_two_jobs_of_one_command_do_everything_once(task, tmp_path, monkeypatch)
 
 
 def test_workers_on_a_local_ray_cluster_do_everything_once(task, tmp_path, monkeypatch):
-    pytest.importorskip("ray")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     options = ("--ray", "local", "--jobs", "2")
     done = subprocess.run(command(task, tmp_path / "out", *options), capture_output=True, text=True, check=False)
