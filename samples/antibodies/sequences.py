@@ -6,9 +6,7 @@ the one frame that holds no stop, without the primer in front.
 
 from __future__ import annotations
 
-import random
 import sys
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +17,7 @@ from torch import Tensor
 sys.path.append(str(Path(__file__).parents[1]))
 
 from packages import fetched
+from splits import Split, drawn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,15 +40,6 @@ _BEHIND_PRIMER = len(_PRIMER) + 2
 _BASES = "TCAG"
 _AMINO_ACIDS = "FFLLSSSSYY**CC*WLLLLPPPPHHQQRRRRIIIMTTTTNNKKSSRRVVVVAAAADDEEGGGG"
 """The standard genetic code, codons in the order of `_BASES` (NCBI's translation table 1)."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """The sequences, no sequence in two parts."""
-
-    scored: list[str]
-    validated: list[str]
-    learnt: list[str]
 
 
 def cached(name: str) -> Path:
@@ -82,12 +72,11 @@ def reads(text: str) -> list[str]:
 
 
 @cache
-def antibodies() -> Split:
-    """Drawn at random, always the same ones."""
+def antibodies() -> Split[str]:
+    """Drawn at random, always the same ones; each sequence once."""
     chains = {translated(read) for read in reads(cached(READS).read_text(encoding="utf-8"))}
     whole = sorted(chain for chain in chains if chain and SHORTEST <= len(chain) <= LONGEST)
-    random.Random(0).shuffle(whole)
-    return Split(whole[:SCORED], whole[SCORED : SCORED + VALIDATED], whole[SCORED + VALIDATED :])
+    return drawn(whole, SCORED, VALIDATED)
 
 
 @cache

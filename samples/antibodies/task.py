@@ -33,8 +33,7 @@ class HiddenResidues(Task):
     length, min_length, max_length = 120, 2, LONGEST + 2
 
     def model(self) -> nn.Module:
-        settings = json.loads(cached(SETTINGS).read_text(encoding="utf-8"))
-        config = BertConfig(**{name: value for name, value in settings.items() if name in _SIZES})
+        config = BertConfig.from_dict(json.loads(cached(SETTINGS).read_text(encoding="utf-8")))
         return load_weights(BertForMaskedLM(config), cached(WEIGHTS), ignore=_OTHER_HEADS)
 
     def example(self, batch: int, length: int) -> dict[str, Tensor]:
@@ -63,19 +62,6 @@ class HiddenResidues(Task):
 
     def validate(self, forward: Forward) -> Evaluation:
         return score(forward, antibodies().validated)
-
-
-_SIZES = (
-    "hidden_size",
-    "intermediate_size",
-    "layer_norm_eps",
-    "max_position_embeddings",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "pad_token_id",
-    "type_vocab_size",
-    "vocab_size",
-)
 
 
 def score(forward: Any, chains: Sequence[str]) -> Evaluation:

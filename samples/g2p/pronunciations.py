@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import sys
 from collections import defaultdict
@@ -19,6 +18,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from edits import edit_distance
 from packages import fetched
+from splits import Split, drawn
 
 CACHE = Path(__file__).parent / "cache"
 WEIGHTS = "checkpoint20.npz"
@@ -56,15 +56,6 @@ class Entry:
     pronunciations: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True)
-class Split:
-    """The dictionary's words, each in one part only."""
-
-    scored: list[Entry]
-    validated: list[Entry]
-    learnt: list[Entry]
-
-
 def cached(name: str) -> Path:
     """A file that `fetch.py` gets; raises `TaskError` if it has not run."""
     return fetched(CACHE / name, "g2p", "the grapheme-to-phoneme data", "4 MB with pip")
@@ -80,15 +71,13 @@ def parse(text: str) -> list[Entry]:
     return [Entry(word, tuple(pronunciations)) for word, pronunciations in found.items()]
 
 
-def split(entries: list[Entry], scored: int = SCORED_WORDS, validated: int = VALIDATION_WORDS) -> Split:
-    """Draw the scored and the validated words at random, always the same ones; the rest is learnt from."""
-    drawn = sorted(entries, key=lambda entry: entry.word)
-    random.Random(0).shuffle(drawn)
-    return Split(drawn[:scored], drawn[scored : scored + validated], drawn[scored + validated :])
+def split(entries: list[Entry], scored: int = SCORED_WORDS, validated: int = VALIDATION_WORDS) -> Split[Entry]:
+    """Draw the scored and the validated words at random, whatever their order; the rest is learnt from."""
+    return drawn(sorted(entries, key=lambda entry: entry.word), scored, validated)
 
 
 @cache
-def words() -> Split:
+def words() -> Split[Entry]:
     """The split of the fetched dictionary."""
     return split(parse(cached(DICTIONARY).read_text(encoding="utf-8")))
 

@@ -6,7 +6,6 @@ vaderSentiment ships the means in its source archive.
 
 from __future__ import annotations
 
-import random
 import sys
 import tarfile
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from wordpiece import END, PAD, START, UNKNOWN, WordPiece
 sys.path.append(str(Path(__file__).parents[1]))
 
 from packages import fetched
+from splits import Split, drawn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,15 +50,6 @@ class Sentence:
     rating: float
 
 
-@dataclass(frozen=True)
-class Split:
-    """The sentences, no wording in two parts."""
-
-    scored: list[Sentence]
-    validated: list[Sentence]
-    learnt: list[Sentence]
-
-
 def cached(name: str) -> Path:
     """A file that `fetch.py` makes; raises `TaskError` if it has not run."""
     return fetched(CACHE / name, "minilm", "the sentence encoder's data", "86 MB with pip")
@@ -70,7 +61,7 @@ def parse(text: str) -> list[Sentence]:
     return [Sentence(unescape(sentence).replace("''", '"').strip(), float(rating)) for _, rating, sentence in rows]
 
 
-def split(sentences: Sequence[Sentence], scored: int = SCORED, validated: int = VALIDATED) -> Split:
+def split(sentences: Sequence[Sentence], scored: int = SCORED, validated: int = VALIDATED) -> Split[Sentence]:
     """Draw the wordings that are scored and validated at random, always the same ones; the rest is learnt from.
 
     Sentences that are neither good nor bad are left out. Which review a sentence comes from the data do not say.
@@ -80,13 +71,11 @@ def split(sentences: Sequence[Sentence], scored: int = SCORED, validated: int = 
         if abs(sentence.rating) >= NEUTRAL:
             key = "".join(sign for sign in sentence.text.lower() if sign.isalnum())
             wordings.setdefault(key, sentence)
-    drawn = [wordings[key] for key in sorted(wordings)]
-    random.Random(0).shuffle(drawn)
-    return Split(drawn[:scored], drawn[scored : scored + validated], drawn[scored + validated :])
+    return drawn((wordings[key] for key in sorted(wordings)), scored, validated)
 
 
 @cache
-def reviews() -> Split:
+def reviews() -> Split[Sentence]:
     """The split of the fetched sentences."""
     with tarfile.open(cached(ARCHIVE)) as archive:
         content = archive.extractfile(_MEMBER)

