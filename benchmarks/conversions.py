@@ -63,8 +63,6 @@ FILES: dict[str, dict[str, Any]] = {"float": {}, "int8": {"precision": "int8"}}
 ALLOWED = 0.01
 CLOSER = 0.03
 """Error of rounding that is allowed where a file with the usual 0.1 is refused."""
-BESIDE = "## In other runtimes\n"
-"""From here on the page is not written here."""
 CPU = torch.device("cpu")
 HEADER = """# Conversions: at half of a GRU's bytes
 
@@ -187,8 +185,7 @@ def write_page(folder: Path, seeds: Sequence[int]) -> None:
         rows = {target: _read(folder, name, target, seeds) for target in CONVERSIONS}
         if rows[ORIGINAL]:
             lines += [f"## {title}", "", *table({target: found for target, found in rows.items() if found}), ""]
-    _, beside, kept = PAGE.read_text(encoding="utf-8").partition(BESIDE)
-    write_whole(PAGE, ("\n".join(lines) + "\n" + beside + kept).encode())
+    write_whole(PAGE, "\n".join(lines).encode())
 
 
 def _read(folder: Path, name: str, target: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
