@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _YAML_1_1_BOOLS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 _MOST_NAMES = 12
+_SURE = 0.8
+"""How alike a word is to the one that is meant, if nothing else says that it stands for it."""
 _UNITS = {"%": 0.01, "x": 1, "ms": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 """Unit -> what a recipe's own unit is to it."""
@@ -150,11 +152,14 @@ def _as_key(path: Path, document: Document) -> str | None:
     """How an entry is written whose word was taken for a key, as other tools do: `tie_layers: {groups: 2}`."""
     word, choices = LISTS[str(path[0])]
     entry = value_at(path, document.value)
-    for name, options in entry.items():
-        if name in choices():
+    for key, options in entry.items():
+        near = difflib.get_close_matches(
+            str(key), list(choices()), n=1, cutoff=_SURE if isinstance(options, dict) else 1.0
+        )
+        if near:
             inside = options if isinstance(options, dict) else {}
-            beside = {key: value for key, value in entry.items() if key != name}
-            return f"write `- {_flow({word: name, **inside, **beside})}`"
+            beside = {name: value for name, value in entry.items() if name != key}
+            return f"write `- {_flow({word: near[0], **inside, **beside})}`"
     return None
 
 
@@ -231,10 +236,10 @@ def _hint(value: Any, here: Schema, wanted: str) -> str | None:
         and value.lower() in _YAML_1_1_BOOLS
     ):
         return f"write `{_YAML_1_1_BOOLS[value.lower()]}`: in YAML 1.2 `{value}` is text"
-    return _number_hint(value) if "number" in wanted else None
+    return _number_hint(value, here) if "number" in wanted else None
 
 
-def _number_hint(text: str) -> str | None:
+def _number_hint(text: str, here: Schema) -> str | None:
     """How a number with a unit, or one in quotes, is written in a recipe."""
     if _is_number(text):
         return "write the number without quotes, underscores or spaces"
@@ -242,7 +247,18 @@ def _number_hint(text: str) -> str | None:
     if parts is None:
         return None
     number, unit = float(parts[1]), parts[2].lower()
-    return f"write `{number * _UNITS[unit]:.12g}`{_MEANT.get(unit, ', without a unit')}"
+    meant = number * _UNITS[unit]
+    if not any(_is_in_range(meant, option) for option in (here, *alternatives(here))):
+        return None
+    return f"write `{meant:.12g}`{_MEANT.get(unit, ', without a unit')}"
+
+
+def _is_in_range(number: float, here: Schema) -> bool:
+    infinity = math.inf
+    return here.get("type") in ("number", "integer") and (
+        here.get("minimum", -infinity) <= number <= here.get("maximum", infinity)
+        and here.get("exclusiveMinimum", -infinity) < number < here.get("exclusiveMaximum", infinity)
+    )
 
 
 def _is_number(text: str) -> bool:
@@ -254,7 +270,9 @@ def _is_number(text: str) -> bool:
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    near = difflib.get_close_matches(word, list(known), n=1)
+    names = list(known)
+    short = "".join(part[:1] for part in word.split("_"))  # learning_rate is `lr`
+    near = [short] if "_" in word and short in names else difflib.get_close_matches(word, names, n=1)
     return f"did you mean `{near[0]}`?" if near else None
 
 

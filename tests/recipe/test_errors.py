@@ -240,6 +240,21 @@ def test_integers_that_were_trained_are_those_of_the_file(write, refused, precis
         assert f"round them again in blocks of {block}" in refused(path)
 
 
+def test_an_option_by_its_long_name_is_meant_by_its_initials(with_steps, refused):
+    assert "hint: did you mean `lr`?" in refused(with_steps("- method: retrain\n  learning_rate: 0.001"))
+
+
+@pytest.mark.parametrize("ratio", ["130%", "0%", "1.3x"])
+def test_a_number_that_would_be_refused_too_is_not_proposed(with_steps, refused, ratio):
+    text = refused(with_steps(f"- method: magnitude\n  prune: units\n  ratio: {ratio}"))
+    assert "expected a number above 0 and below 1" in text
+    assert "hint" not in text
+
+
+def test_a_word_that_is_a_little_like_a_method_is_not_taken_for_one(with_steps, refused):
+    assert "hint: methods: " in refused(with_steps("- ratio: 0.5"))
+
+
 def test_an_unknown_method_names_the_nearest_one(with_steps, refused):
     assert refused(with_steps("- method: magnitud")) == (
         "error: unknown method `magnitud`\n"
@@ -326,6 +341,7 @@ def test_a_step_without_a_method(with_steps, refused):
         ("- retrain:\n    epochs: 3", "- {method: retrain, epochs: 3}"),
         ("- retrain:", "- {method: retrain}"),
         ("- heads: 4\n  ratio: 0.5", "- {method: heads, ratio: 0.5}"),
+        ("- tie_layer: {groups: 2}", "- {method: tie_layers, groups: 2}"),
     ],
 )
 def test_a_step_whose_method_is_a_key(with_steps, step, meant):
