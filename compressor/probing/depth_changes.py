@@ -18,7 +18,7 @@ from compressor.surgery.attention.sites import attention_sites
 from compressor.surgery.depth.stacks import CONTAINERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from torch import Tensor, nn
 
@@ -60,13 +60,13 @@ def depth_changes(before: nn.Module, after: nn.Module) -> tuple[tuple[Conversion
     A stack is a list of layers or a recurrent module of several layers, and known by its name.
     """
     conversions, skips = [], []
-    known, heads = dict(after.named_modules()), _heads(before)
+    known = dict(after.named_modules())
     for name, old in before.named_modules():
         first, second = _stack(old), _stack(known.get(name))
         if first is None or second is None or first.pattern == second.pattern:
             continue
         kind = Counter(first.kinds).most_common(1)[0][0]
-        one = _one(old, kind, heads)
+        one = _one(old, kind, before)
         if isinstance(one, str):
             skips.append(Skip(name=name or "(model)", reason=one))
             continue
@@ -117,8 +117,9 @@ def _heads(model: nn.Module) -> dict[int, int]:
     return heads | {id(module): module.num_heads for module in model.modules() if isinstance(module, AarenAttention)}
 
 
-def _one(stack: nn.Module, kind: type[nn.Module], heads: Mapping[int, int]) -> Encoder | Recurrent | str:
-    """One layer of a stack as a probe builds it, or why there is none."""
+def _one(stack: nn.Module, kind: type[nn.Module], model: nn.Module) -> Encoder | Recurrent | str:
+    """One layer of a stack of the model as a probe builds it, or why there is none."""
+    heads = _heads(model)
     layer = stack if is_layer(stack) else next(layer for layer in _inside(stack) if type(layer) is kind)
     for module in layer.modules():
         if id(module) in heads:
