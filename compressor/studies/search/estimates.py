@@ -94,10 +94,8 @@ def estimates(
         graphs: What files hold beside weights.
         trains: Whether a point is retrained: what it loses otherwise, no training gives back.
     """
-    trained = [trail for trail in points if trains(trail.point)]
-    known = {trail.number for trail in trained}
-    factors = {rung: factor(trained, rung) for rung in _PRIOR}
-    known = {trail.number for trail in trained}
+    trained = {trail.number: trail for trail in points if trains(trail.point)}
+    factors = {rung: factor(list(trained.values()), rung) for rung in _PRIOR}
     smoothing = Smoothing.of([record.outcome for trail in points for record in trail.records if record.outcome])
     found = []
     for trail in points:
@@ -117,7 +115,7 @@ def estimates(
         if goals.times_files:
             latency = outcome.latency_ms or graphs.latency(outcome.layers_ms or 0.0, trail.precision)
         flash, ram = (0.0, 0.0) if graphs.board is None else graphs.board.taken(outcome, float(size))
-        given, likely = factors[rung] if trail.number in known else 1.0, smoothing.likely(outcome)
+        given, likely = factors[rung] if trail.number in trained else 1.0, smoothing.likely(outcome)
         found.append(
             Estimate(
                 trail.number,

@@ -12,7 +12,7 @@ from compressor.measure import size
 from compressor.onnx_graphs import targets
 from compressor.progress import Progress, Silent
 from compressor.studies.search import files
-from compressor.studies.search.hypervolume import LOSSES
+from compressor.studies.search.hypervolume import most_loss
 from compressor.studies.search.latency_table import LatencyTable
 from compressor.studies.search.outcomes import Outcome
 from compressor.studies.search.stored import round_in_place, stored_forms, weight_bytes
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from compressor.studies.search.subject import Subject
 
 _SILENT: Final = Silent()
-_LEAST_ALLOWED: Final = 0.002
-"""Of a loss of 0, files with a little are shown too."""
 
 
 class Evaluator:
@@ -97,8 +95,8 @@ class Evaluator:
 
     def _is_near(self, examined: Examined) -> bool:
         """Whether a file loses so little that it can be chosen, or be a point of the frontier: others are done with."""
-        allowed = self.space.goals.max_drop
-        return allowed is None or self.subject.drop(examined).value <= LOSSES * max(allowed, _LEAST_ALLOWED)
+        most = most_loss(self.space.goals.max_drop)
+        return most is None or self.subject.drop(examined).value <= most
 
     def _layers(self, state: State) -> float | None:
         """By the table, if latency counts."""

@@ -14,6 +14,11 @@ _QUANTILES: Final = (-1.28, -0.52, 0.0, 0.52, 1.28)
 """Of the normal distribution at 0.1, 0.3, 0.5, 0.7, 0.9, which stand for it."""
 
 
+def most_loss(allowed: float | None) -> float | None:
+    """The largest loss that counts; None if the goals give no scale for it: no allowed loss, or one of 0."""
+    return LOSSES * allowed if allowed else None
+
+
 def hypervolume(values: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
     """Area that points dominate up to the reference (Zitzler and Thiele, 1998), for two objectives, both minimised."""
     inside = sorted(value for value in values if value[0] < reference[0] and value[1] < reference[1])

@@ -1,6 +1,9 @@
 r"""Points beside those that were tried in full: the same model stored otherwise, and small changes of the frontier.
 
-A model that was retrained is worth more than one file: stored in another precision it costs an export, not a training.
+A model that was retrained is worth more than one file: stored in another precision it costs an export, and a training
+only if the model was forgotten meanwhile or another process had it. Which file is next does not depend on that, so that
+a search that was stopped goes on as it would have.
+
 What its loss is then, is taken from the parent's: to first order rounding to :math:`b` bits moves the outputs by a
 squared error that falls as :math:`4^{-b}`, so
 
@@ -19,12 +22,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from compressor.studies.search.estimates import dominates, frontier
-from compressor.studies.search.hypervolume import LOSSES, expected_gain, hypervolume
+from compressor.studies.search.hypervolume import expected_gain, hypervolume, most_loss
 from compressor.studies.search.knobs import number
-from compressor.studies.search.stored import bits_of_weight
+from compressor.studies.search.stored import MIDDLE, bits_of_weight
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from compressor.studies.search.estimates import Estimate
     from compressor.studies.search.knobs import Knob, Point
@@ -66,12 +69,12 @@ class Plane:
 
         Args:
             found: All estimates.
-            space: With the goals: losses count up to `LOSSES` times the allowed one, or up to the largest so far.
+            space: With the goals: losses count up to `most_loss`, or up to the largest so far if that is none.
             original: Bytes of the original's file.
         """
         files = [(one.smoothed().drop, math.log(one.bytes)) for one in found if one.rung == 2 and not one.failed]
-        allowed = space.goals.max_drop
-        worst = max((loss for loss, _ in files), default=0.0) if allowed is None else LOSSES * allowed
+        most = most_loss(space.goals.max_drop)
+        worst = _largest([loss for loss, _ in files]) if most is None else most
         front = [own for own in files if not any(dominates(other, own) for other in files)]
         return cls(tuple(dict.fromkeys(front)), (worst, math.log(original)))
 
@@ -100,7 +103,7 @@ def sibling(
     plane = Plane.of(found, space, original)
     tried = [trail.point for trail in points]
     families = _families(space, points)
-    cost = _cost_of_rounding(space, points, found)
+    cost = _cost_of_rounding(space, families, found)
     best, most = None, _WORTH * plane.area
     for parent in found:
         trail = next(trail for trail in points if trail.number == parent.number)
@@ -130,14 +133,11 @@ def changed(space: Space, found: Sequence[Estimate], points: Sequence[Trail], se
         seed: Decides what is changed, and how.
     """
     files = [one.smoothed() for one in found if one.rung == 2 and not one.failed]
-    allowed = space.goals.max_drop
-    front = [one for one in frontier(files, space.goals) if allowed is None or one.drop < LOSSES * allowed] or frontier(
-        files, space.goals
-    )
+    front, most = frontier(files, space.goals), most_loss(space.goals.max_drop)
     if not front:
         return None
     draws = random.Random(seed)
-    parent = draws.choice(front)
+    parent = draws.choice([one for one in front if most is None or one.drop < most] or front)
     point = dict(next(trail.point for trail in points if trail.number == parent.number))
     idle = space.idle(point)
     knobs = [knob for knob in space.knobs if knob.name not in idle]
@@ -167,7 +167,7 @@ def _stored_otherwise(space: Space, point: Point) -> list[Point]:
     points = [space.canonical(point | {"precision": word}) for word in space.precisions]
     bits = next((knob for knob in space.knobs if knob.name == "bits"), None)
     if bits is not None:
-        middle = number(point, "bits") if space.precision(point) == "mixed" else _PRIOR_BITS
+        middle = number(point, "bits") if space.precision(point) == "mixed" else MIDDLE
         points += [
             space.canonical(point | {"precision": "mixed", "bits": bits.nearest(middle + apart)})
             for apart in _BITS_APART
@@ -201,15 +201,20 @@ def _bytes(space: Space, parent: Trail, point: Point, graphs: Graphs) -> float:
     return weights + graphs.bytes(stored.word)
 
 
-def _cost_of_rounding(space: Space, points: Sequence[Trail], found: Sequence[Estimate]) -> float:
+def _largest(losses: Sequence[float]) -> float:
+    """The scale of losses if the goals give none; any does as long as nothing was lost."""
+    largest = max(losses, default=0.0)
+    return largest if largest > 0.0 else 1.0
+
+
+def _cost_of_rounding(space: Space, families: Mapping[str, Sequence[Trail]], found: Sequence[Estimate]) -> float:
     """The factor k, by least squares over pairs of files of one model, and a prior."""
-    allowed = space.goals.max_drop
     losses = [abs(one.smoothed().drop) for one in found if one.rung == 2 and not one.failed]
-    scale = allowed or max(losses, default=0.0) or 1.0
+    scale = space.goals.max_drop or _largest(losses)
     noise = math.pow(4.0, -_PRIOR_BITS)
     above, below = _PRIOR_WEIGHT * noise * scale / 2, _PRIOR_WEIGHT * noise**2
     known = {one.number: one for one in found if one.rung == 2 and not one.failed}
-    for family in _families(space, points).values():
+    for family in families.values():
         files = [trail for trail in family if trail.number in known]
         for trail in files[1:]:
             x = _noise(space, trail.point) - _noise(space, files[0].point)

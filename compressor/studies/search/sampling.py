@@ -60,8 +60,9 @@ def draw(
         for point in space.seeds():
             if point not in tried:
                 return Draw(point, "seed")
+    turn = sum(trail.origin in _WAYS for trail in points)  # not `index`: other trials come between, in a rhythm
     for attempt in range(_ATTEMPTS):
-        way = _WAYS[index % len(_WAYS)] if guided and attempt <= _ATTEMPTS // 2 else "random"
+        way = _WAYS[turn % len(_WAYS)] if guided and attempt <= _ATTEMPTS // 2 else "random"
         seed = _seed(space.goals.seed, index, attempt, worker)
         near = changed(space, found, points, seed) if way == "changed" else None
         if near is None:

@@ -10,7 +10,7 @@ from compressor.recipe.model import Recipe
 from compressor.render.format import plural
 from compressor.studies.search.knobs import Knob, Point, number
 from compressor.studies.search.parts import MOST, ROUNDED_IN_TRAINING, Removal, Retraining, joined
-from compressor.studies.search.stored import Precision
+from compressor.studies.search.stored import MIDDLE, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ _BITS: Final = "bits"
 """The knob of `precision: mixed`."""
 _MIXED: Final = Knob(_BITS, 2.75, 7.25, step=0.25, keeps=True)
 """Bits of a weight on average, scales included."""
-_BITS_AT_FIRST: Final = (4.5, 3.5)
+_BITS_AT_FIRST: Final = (MIDDLE, 3.5)
 _LEVELS: Final = (0.5, 0.75, 0.25, 0.85, 0.65, 0.9)
 """Of what can be removed, in the points that are tried first."""
 

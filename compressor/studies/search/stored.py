@@ -32,8 +32,8 @@ _BITS: Final = (32, 16, 8, 6, 5, 4, 3, 2)
 """What `precision: mixed` may give a matrix, from the most exact."""
 _PROBED: Final = 4
 """Bits at which the importance of a matrix is measured."""
-_MIDDLE: Final = 4.5
-"""Bits on average that stand for a budget in bytes, which only the exporter can share out."""
+MIDDLE: Final = 4.5
+"""Bits on average of `mixed` if none are known: of a budget in bytes, which only the exporter can share out."""
 _SCALE: Final = 2
 """Bytes of a scale."""
 _SMALLEST: Final = 256
@@ -58,7 +58,7 @@ class Precision:
 def bits_of_weight(precision: Precision) -> float:
     """Bits of a weight of a large matrix, about, scales included."""
     if precision.word == "mixed":
-        return _MIDDLE if precision.bits is None else precision.bits
+        return MIDDLE if precision.bits is None else precision.bits
     return {"float16": 16.0, "int8": 8.0, "int4": 4.0 + 8.0 * _SCALE / BLOCK}.get(str(precision.word), 32.0)
 
 
@@ -85,7 +85,7 @@ def stored_forms(model: nn.Module, precision: Precision, importance: Mapping[str
         return {}
     found = _matrices(model)
     if precision.word == "mixed":
-        average = _MIDDLE if precision.bits is None else precision.bits
+        average = MIDDLE if precision.bits is None else precision.bits
         return _shared_out({name: one.parameter for name, one in found.items()}, average, importance)
     fewer = 4 if precision.word == "int4" else 8
     return {name: Matrix(one.parameter, fewer if one.use == "product" else 8) for name, one in found.items()}

@@ -10,7 +10,7 @@ from compressor.onnx_graphs import targets
 from compressor.onnx_graphs.partition import OPEN_SIZE
 from compressor.studies.search import files
 from compressor.studies.search.parts import HeadRemoval, Removal
-from compressor.studies.search.stored import ROUNDED, Precision
+from compressor.studies.search.stored import MIDDLE, ROUNDED, Precision
 from compressor.studies.search.study_facts import Reach
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _WAYS: Final = ("anywhere", "npu", "cpu")
 """Of `rounding.quantize_for`, in the order in which they are tried: plain ONNX first, except for ONNX Runtime's CPU."""
 _WAYS_ON_CPU: Final = ("cpu",)
-_BITS: Final = 4.5
-"""At which `mixed` is tried."""
 
 
 def within(space: Space, subject: Subject, known: Reach | None) -> tuple[Space, Reach]:
@@ -120,7 +118,7 @@ def _best_way(
 def _export(space: Space, word: str, options: Mapping[str, str]) -> ExportOptions:
     """The goals' export in a precision, with these options of `rounding`."""
     own = {word: {**space.rounding.get(word, {}), **options}}
-    return replace(space, rounding=own).exported_as(Precision(word, _BITS if word == "mixed" else None))
+    return replace(space, rounding=own).exported_as(Precision(word, MIDDLE if word == "mixed" else None))
 
 
 def _refuse_hopeless(found: Mapping[str, tuple[str, ...]], target: targets.Target, left_out: list[str]) -> None:

@@ -39,6 +39,8 @@ class View:
     records: list[Record]
     points: list[Trail]
     estimates: list[Estimate]
+    graphs: Graphs
+    """What its files hold beside weights."""
 
     def estimate(self, number: int) -> Estimate:
         """Of a point."""
@@ -80,7 +82,7 @@ class Worker:
         records = self.store.records()
         points = trails(records)
         graphs = self.graphs.with_files(records)
-        return View(records, points, estimates(points, self.space.goals, graphs, self.space.trains))
+        return View(records, points, estimates(points, self.space.goals, graphs, self.space.trains), graphs)
 
     def work(self) -> View:
         """Go on until the limits of the goals are reached, or everything was tried.
@@ -136,11 +138,10 @@ class Worker:
         return None if chosen is None else _promoted(chosen.trail, chosen.rung)
 
     def _stored_otherwise(self, view: View) -> Job | None:
-        """Another file of a model that was tried in full, at once in full: it takes no training."""
+        """Another file of a model that was tried in full, at once in full: no training if the model is kept."""
         if self.space.goals.sampler != "guided" or self._are_enough(view):
             return None
-        graphs = self.graphs.with_files(view.records)
-        point = sibling(self.space, view.points, view.estimates, graphs, float(self.original.bytes))
+        point = sibling(self.space, view.points, view.estimates, view.graphs, float(self.original.bytes))
         return None if point is None else Job(point, 2, "sibling")
 
     def _are_enough(self, view: View) -> bool:

@@ -41,6 +41,10 @@ def test_what_was_kept_gives_the_same_numbers_as_what_is_made_anew(workers):
     assert all(torch.equal(first[name], second[name]) for name in second)
 
 
+def test_a_model_is_in_evaluation_mode_after_every_step(workers):
+    assert not any(workers[0].evaluator.compressed(half(workers[0]), rung).state.model.training for rung in (0, 1, 2))
+
+
 def test_points_that_are_only_stored_otherwise_share_a_model(workers):
     model = workers[0].evaluator.compressed(half(workers[0], precision="float16"), 2)
     assert workers[0].evaluator.compressed(half(workers[0], precision="int8"), 2) is model

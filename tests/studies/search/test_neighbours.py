@@ -1,11 +1,13 @@
 """Points beside those that were tried in full: other files of the same model, and small changes of the frontier."""
 
+from dataclasses import replace
+
 import pytest
 
 from compressor.report import Drop
-from compressor.studies.search.estimates import estimates
+from compressor.studies.search.estimates import Estimate, estimates
 from compressor.studies.search.goals import Goals
-from compressor.studies.search.neighbours import SIBLINGS, changed, sibling
+from compressor.studies.search.neighbours import SIBLINGS, changed, most_promising, sibling
 from compressor.studies.search.outcomes import Outcome
 from compressor.studies.search.parts import Removal, Retraining
 from compressor.studies.search.prediction import Graphs
@@ -28,10 +30,10 @@ def done(number, point, drop, size, origin="seed"):
     return Record(number, number, 2, point, "done", outcome, SPACE.precision(point), origin)
 
 
-def beside(*records):
+def beside(*records, space=SPACE):
     points = trails(list(records))
     graphs = Graphs(2000).with_files(list(records))
-    return sibling(SPACE, points, estimates(points, SPACE.goals, graphs, SPACE.trains), graphs, ORIGINAL)
+    return sibling(space, points, estimates(points, space.goals, graphs, space.trains), graphs, ORIGINAL)
 
 
 def test_a_model_that_lost_nothing_is_stored_in_fewer_bits():
@@ -48,18 +50,23 @@ def test_a_model_that_lost_by_its_few_bits_is_stored_in_more():
 
 
 def test_a_model_that_lost_far_too_much_is_left_alone():
-    assert beside(done(0, HALF, 0.0, 5_000), done(1, HALF | {"units": 0.9}, 0.5, 4_900)) != HALF | {"units": 0.9}
-    assert beside(done(0, HALF | {"units": 0.9}, 0.5, 4_900)) is None
+    lossy = done(1, HALF | {"units": 0.9}, 0.5, 4_900)
+    assert SPACE.steps(beside(done(0, HALF, 0.0, 20_000), lossy), 2) == SPACE.steps(HALF, 2)
+    assert beside(lossy) is None
 
 
 def test_a_model_has_no_more_than_so_many_files():
     records = [done(0, HALF, 0.0, 20_000)]
-    for number in range(1, 10):
-        point = beside(*records)
-        if point is None:
-            break
-        records.append(done(number, point, 0.0, 20_000 - 10 * number, "sibling"))
-    assert 1 <= len(records) - 1 <= SIBLINGS
+    while point := beside(*records):
+        records.append(done(len(records), point, 0.0, 20_000 // 2 ** len(records), "sibling"))
+    assert len(records) - 1 == SIBLINGS
+
+
+@pytest.mark.parametrize("allowed", [0.0, None])
+def test_goals_without_a_scale_of_losses_have_further_files_too(allowed):
+    goals = Goals(max_drop=allowed, max_bytes=50_000, minimize="bytes" if allowed == 0.0 else "drop")
+    point = beside(done(0, HALF, 0.0, 20_000), space=replace(SPACE, goals=goals))
+    assert SPACE.steps(point, 2) == SPACE.steps(HALF, 2)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -73,3 +80,9 @@ def test_a_small_change_is_a_point_of_the_space_near_the_frontier(seed):
 
 def test_nothing_is_changed_before_anything_was_tried_in_full():
     assert changed(SPACE, [], [], 0) is None
+
+
+def test_with_an_allowed_loss_of_0_the_file_that_adds_most_is_still_known():
+    space = replace(SPACE, goals=Goals(max_drop=0.0))
+    full, *waiting = (Estimate(number, 2 - (number > 0), 0.0, size, 0.0) for number, size in enumerate([9e4, 8e4, 1e4]))
+    assert most_promising(waiting, [full, *waiting], space, ORIGINAL).number == 2

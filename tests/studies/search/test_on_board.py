@@ -49,8 +49,8 @@ def test_what_was_not_run_is_expected_from_the_original_and_then_from_what_was_r
 def test_a_verdict_says_what_a_program_takes():
     known = {"bytes": 1500, "weight_bytes": 900, "parameters": 81, "flash_bytes": 4500, "ram_bytes": 540}
     points = trails([record(1, 2, **known)])
-    found = estimates(points, GOALS, Graphs(1000, board=OnBoard.of(ORIGINAL)))
-    said = verdict(View([], points, found), points[0], GOALS, chosen=None)
+    graphs = Graphs(1000, board=OnBoard.of(ORIGINAL))
+    said = verdict(View([], points, estimates(points, GOALS, graphs), graphs), points[0], GOALS, chosen=None)
     assert "4.50 KB of flash and takes 540 B of RAM" in said
 
 
