@@ -1,6 +1,6 @@
-"""What 8 and 4 bits do to recurrent layers in ONNX Runtime: file sizes, and times of all files taken in turns.
+"""What 8 and 4 bits do to recurrent layers and convolutions in ONNX Runtime: sizes and times, files interleaved.
 
-    python benchmarks/precision.py [--cells lstm gru rnn] [--layers 2] [--hidden 512] [--step] [--any-size]
+    python benchmarks/precision.py [--cells lstm gru rnn conv] [--layers 2] [--hidden 512] [--step] [--any-size]
 
 For each cell: the float file, `precision: int8` and `int4` for the CPU and for anywhere, half of the units, and half of
 the units in 8 bits. With `--step` their step files. With `--any-size` a Scan is written for layers that are too
@@ -56,10 +56,28 @@ class Net(nn.Module):
         return self.head(self.rnn(features)[0])
 
 
+class Convolutions(nn.Module):
+    """Causal convolutions over three steps, and a Linear on every step."""
+
+    def __init__(self, channels: int, layers: int) -> None:
+        """Random weights."""
+        super().__init__()
+        widths = [INPUT] + [channels] * layers
+        self.layers = nn.ModuleList(nn.Conv1d(widths[at], widths[at + 1], 3) for at in range(layers))
+        self.head = nn.Linear(channels, CLASSES)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, T, INPUT) -> (B, T, CLASSES)."""
+        heard = features.transpose(1, 2)
+        for convolution in self.layers:
+            heard = torch.relu(convolution(nn.functional.pad(heard, (2, 0))))
+        return self.head(heard.transpose(1, 2))
+
+
 def main() -> None:
     """Export, time, print one line a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
+    parser.add_argument("--cells", nargs="+", choices=[*CELLS, "conv"], default=list(CELLS))
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--step", action="store_true")
@@ -80,14 +98,18 @@ def compare(cell: str, options: argparse.Namespace) -> None:
     """All files of one cell."""
     torch.manual_seed(0)
     task = RandomTask({"features": TIMED}, {"scores": TIMED}, normal(INPUT), length=STEPS, max_length=2 * STEPS)
-    model = Net(cell, options.hidden, options.layers).eval()
-    smaller = prune(model, {}, [task.example(2, 3)], names=["rnn"], amount=Amount(ratio=0.5)).model
+    if cell == "conv":
+        model: nn.Module = Convolutions(options.hidden, options.layers).eval()
+        names = [f"layers.{at}" for at in range(options.layers)]
+    else:
+        model, names = Net(cell, options.hidden, options.layers).eval(), ["rnn"]
+    smaller = prune(model, {}, [task.example(2, 3)], names=names, amount=Amount(ratio=0.5)).model
     with tempfile.TemporaryDirectory() as folder:
         artifacts, paths = [], []
-        for number, (name, given) in enumerate(FORMS.items()):
+        for number, (name, words) in enumerate(FORMS.items()):
             path = Path(folder) / f"{number}.onnx"
             net = smaller if name.startswith("half") else model
-            whole = onnx.export(Job(net, task, path, onnx.Options(format="onnx", stream=options.step, **given)))
+            whole = onnx.export(Job(net, task, path, onnx.Options(format="onnx", stream=options.step, **words)))
             artifacts.append(whole.step if options.step and whole.step else whole)
             paths.append(step_path(path) if options.step else path)
         inputs = [list(task.example(1, 1 if options.step else STEPS))] * len(paths)
@@ -105,8 +127,8 @@ def compare(cell: str, options: argparse.Namespace) -> None:
     for index, (name, artifact, timed) in enumerate(zip(FORMS, artifacts, times, strict=True)):
         ratio = f"{1:.2f}"
         if index:
-            found = ratios[index - 1]
-            ratio = f"{found.ratio:.2f} [{found.interval.low:.2f}, {found.interval.high:.2f}]"
+            faster = ratios[index - 1]
+            ratio = f"{faster.ratio:.2f} [{faster.interval.low:.2f}, {faster.interval.high:.2f}]"
         error = f"{artifact.quantization.error:.1e}" if artifact.quantization else ""
         smaller_by = artifacts[0].bytes / artifact.bytes
         print(f"     {name:24} {artifact.bytes:10,} {smaller_by:7.2f}x {timed.p50:8.3f} {ratio:>22}  {error}")
