@@ -87,7 +87,7 @@ def export(
 
 def _options(formats: str, precision: str, settings: list[str]) -> "list[ExportOptions]":
     """Options of each format; raises `UsageError` if a format does not have one."""
-    from compressor.formats import options_of
+    from compressor.recipe.exports import options_of
 
     given: dict[str, Any] = {"precision": precision} if precision != "float32" else {}
     for text in settings:

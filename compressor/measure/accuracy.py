@@ -16,7 +16,7 @@ from compressor.measure.statistics import bootstrap_mean
 from compressor.report import Drop, Score
 from compressor.task.contract import Evaluation
 from compressor.task.fixed_axes import dynamic
-from compressor.task.submodules import SubmoduleTask, together
+from compressor.task.submodule_tasks import SubmoduleTask, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -6,7 +6,6 @@ Sources: arXiv 2407.20601 and section 2.3 of the thesis behind it; for the score
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -14,19 +13,18 @@ from pydantic import Field, field_validator, model_validator
 from compressor.methods.base import Context, State, StepResult, loop_examples
 from compressor.methods.milder import RemovalMethod
 from compressor.methods.patterns import Pattern, Patterns, Selection
-from compressor.methods.pruning import changes_of_masks, masked, refuse_idle, remove_units, with_whole_masks
+from compressor.methods.pruning import changes_of_masks, refuse_idle, remove_units, with_whole_masks
 from compressor.methods.retrain import Retrain
 from compressor.methods.scoring import UnitScore, unit_scorer
 from compressor.methods.targets import layer_ratios, refuse_non_finite, select_layers, select_weights
+from compressor.methods.weight_pruning import in_rounds, to_pattern
 from compressor.report import Skip
-from compressor.training.snapshots import NoSnapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import nn
 
-    from compressor.nn.weight_groups import WeightGroup
     from compressor.surgery.units.own_cells import OwnCell
     from compressor.task.contract import Task
 
@@ -253,49 +251,16 @@ class Magnitude(RemovalMethod):
         selection = select_weights(state.model, self.targets, self.ignore, self.matrices)
         current = with_whole_masks(state, selection.names)
         if self.pattern is not None:
-            current, skipped = self._by_pattern(current, selection.names)
+            current, skipped = to_pattern(current, selection.names, self.pattern)
             return StepResult(current, changes_of_masks(state, current), (*selection.skipped, *skipped))
         assert self.sparsity is not None
         groups, idle = weight_groups(current.masks, selection.names, self.sparsity, by_layer=self.scope == "layer")
         skipped = [Skip(name=name, reason=reason) for name, reason in idle.items()]
         refuse_idle(skipped, len(selection.names), "raise `sparsity`")
-        current, history, notes = self._in_rounds(current, groups, context)
+        current, history, notes = in_rounds(
+            current, groups, context, rounds=self.rounds or 1, schedule=self.schedule, retrain=self.retrain
+        )
         changes = changes_of_masks(state, current)
         if self.retrain is not None:
             changes += trained_changes(state.model, current.model, current.masks)[0]
         return StepResult(current, changes, (*selection.skipped, *skipped), history, notes)
-
-    def _by_pattern(self, state: State, names: Sequence[str]) -> tuple[State, list[Skip]]:
-        from compressor.nn.masks import n_of_m
-
-        n, m = (int(part) for part in (self.pattern or "").split(":"))
-        masks = {name: n_of_m(state.model.get_parameter(name), state.masks[name], n, m) for name in names}
-        idle = [name for name in names if masks[name].equal(state.masks[name])]
-        skipped = [Skip(name=name, reason=f"no {m} consecutive weights have more than {n} left") for name in idle]
-        refuse_idle(skipped, len(names), "take this step out of the recipe")
-        return masked(state, masks), skipped
-
-    def _in_rounds(
-        self, state: State, groups: Sequence[WeightGroup], context: Context
-    ) -> tuple[State, tuple[dict[str, float], ...], tuple[str, ...]]:
-        """Prune to the goal in one or more rounds, with retraining between; gives the history and notes of that."""
-        from compressor.nn.weight_groups import round_masks, sparsity_of
-
-        rounds = self.rounds or 1
-        history: list[dict[str, float]] = []
-        notes: dict[str, None] = {}
-        for done in range(1, rounds + 1):
-            state = masked(state, round_masks(state.model, state.masks, groups, done / rounds, self.schedule))
-            if self.retrain is None:
-                continue
-            row = {"round": float(done), "sparsity": sparsity_of(state.masks, groups)}
-            if done == rounds:
-                history.append(row)
-                continue
-            context.progress.say(f"round {done} of {rounds}: sparsity {row['sparsity']:.3f}, then retraining")
-            # Each round is a training of its own: what one keeps for a kill is not where the next one begins.
-            trained = self.retrain.apply(state, replace(context, snapshots=NoSnapshots()))
-            state = trained.state
-            history += [row | epoch for epoch in trained.history]
-            notes |= dict.fromkeys(trained.notes)
-        return state, tuple(history), tuple(notes)

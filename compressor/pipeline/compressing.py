@@ -20,7 +20,8 @@ from compressor.methods.placing import carried_out, controlled
 from compressor.nn.halting import forget_steps, step_facts
 from compressor.pipeline.backtracking import carry_out
 from compressor.pipeline.forms import StepForm
-from compressor.pipeline.journal import STEP, Facts
+from compressor.pipeline.journal import STEP
+from compressor.pipeline.parts import Facts
 from compressor.probing import comparison
 from compressor.probing.conversions import between
 from compressor.probing.plans import PLANS

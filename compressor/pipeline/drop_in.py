@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from compressor.errors import UsageError
-from compressor.formats import EXPORTERS, Job, options_of
+from compressor.formats import EXPORTERS, Job
 from compressor.formats import export as write_file
 from compressor.nn.converted.lssl import set_rate_scale
 from compressor.pipeline import programs
 from compressor.pipeline.trial.model import refuse_changing
 from compressor.progress import Progress, Silent
+from compressor.recipe.exports import options_of
 from compressor.task.fixed_axes import fixed
 from compressor.task.forwards import TorchForward
 from compressor.task.guard import GuardedTask

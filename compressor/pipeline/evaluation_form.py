@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressor.measure.accuracy import Examined
-from compressor.pipeline.journal import Kept
+from compressor.pipeline.parts import Kept
 from compressor.report import Score
 
 if TYPE_CHECKING:

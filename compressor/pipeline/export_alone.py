@@ -22,7 +22,7 @@ from compressor.runtimes.resources import check_threads
 from compressor.task.fixed_axes import fixed
 from compressor.task.forwards import TorchForward
 from compressor.task.samples import given
-from compressor.task.submodules import stem_of, tasks_of_files
+from compressor.task.submodule_tasks import stem_of, tasks_of_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,12 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import ExportError, UsageError
-from compressor.formats import Job, export, name_of_two_files, originals
-from compressor.pipeline.journal import Facts
+from compressor.formats import Job, export
+from compressor.pipeline.parts import Facts
+from compressor.recipe.exports import name_of_two_files, originals
 from compressor.report import Artifact, Skip
 from compressor.task.fixed_axes import fixed
 from compressor.task.samples import given
-from compressor.task.submodules import stem_of, tasks_of_files
+from compressor.task.submodule_tasks import stem_of, tasks_of_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from compressor import checkpoint
 from compressor.errors import UsageError
 from compressor.task.signature import flatten_calls
-from compressor.task.submodules import SubmoduleTask, paths_of
+from compressor.task.submodule_tasks import SubmoduleTask
+from compressor.task.submodules import paths_of
 
 if TYPE_CHECKING:
     from pathlib import Path

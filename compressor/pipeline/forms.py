@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from compressor import checkpoint
 from compressor.methods.base import State
-from compressor.pipeline.journal import Kept
+from compressor.pipeline.parts import Kept
 from compressor.report import StepReport
 
 if TYPE_CHECKING:

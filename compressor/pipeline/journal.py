@@ -1,25 +1,21 @@
 """The journal of a run: every finished part is kept, so that the same command goes on after a kill.
 
 A part is one safetensors file with JSON in its header, written whole or not at all: what the part gave, the names and
-hashes of the files that it wrote, and the state of the random generators after it. Nothing else is ever read, so a
-journal from elsewhere can be wrong, but it runs no code. A run that goes on ends as if it had never been killed,
-because the parts follow each other in one order and begin from the same random numbers.
+hashes of the files that it wrote, and the state of the random generators after it. A run that goes on ends as if it had
+never been killed, because the parts follow each other in one order and begin from the same random numbers.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
-
-from pydantic import TypeAdapter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from compressor.errors import OutputError
-from compressor.files import json_object, sha256, write_whole, writing
-from compressor.files.staged import plain_names, remove_all
-from compressor.task.random_state import random_state, set_random_state
+from compressor.files import sha256, writing
+from compressor.files.staged import remove_all
+from compressor.pipeline.parts import Kept, read_part, write_part
+from compressor.task.random_state import random_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,46 +24,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from compressor.pipeline.parts import Form, Part
+
 T = TypeVar("T")
+_ENDING = ".safetensors"
 FOLDER = "journal"
 STEP = "step "
 """What the names of parts begin with that belong to a step of the recipe."""
-_ENDING = ".safetensors"
-_RANDOM = "random."
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What is kept of a part: facts that JSON can hold, and tensors."""
-
-    facts: Any = None
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-class Form(Protocol[T]):
-    """How the result of a part is kept."""
-
-    def write(self, value: T) -> Kept:
-        """What is kept of the result."""
-
-    def read(self, kept: Kept) -> T:
-        """The result again; raises `ValueError` or `KeyError` if it is not one."""
-
-
-class Facts(Generic[T]):
-    """The form of results that are made of facts of a report, numbers and lists of them."""
-
-    def __init__(self, kind: Any) -> None:
-        """`kind` is the type of the result."""
-        self._adapter: TypeAdapter[T] = TypeAdapter(kind)
-
-    def write(self, value: T) -> Kept:
-        """As JSON."""
-        return Kept(json.loads(self._adapter.dump_json(value)))
-
-    def read(self, kept: Kept) -> T:
-        """From JSON."""
-        return self._adapter.validate_json(json.dumps(kept.facts))
 
 
 def _no_files(_: Any) -> tuple[str, ...]:
@@ -141,7 +104,7 @@ class Journal:
             name: Under which it is kept here.
             path: Where it lies. It took no time of this run.
         """
-        known = _read_part(path)
+        known = read_part(path)
         if known is None:
             return False
         with writing(self._staging):
@@ -150,7 +113,7 @@ class Journal:
                 if not source.is_file() or source.is_symlink() or sha256(source) != content:
                     return False
                 shutil.copyfile(source, self._staging / file)
-        self._write_part(name, {**known.head, "seconds": [0.0, 0.0]}, known.tensors)
+        write_part(self._path(name), {**known.head, "seconds": [0.0, 0.0]}, known.tensors)
         return True
 
     def snapshots(self, name: str) -> Snapshots:
@@ -203,64 +166,11 @@ class Journal:
         tensors, others = random_state(self._device)
         own = {key: value.detach().cpu().contiguous().clone() for key, value in kept.tensors.items()}
         head = {"facts": kept.facts, "files": dict(files), "seconds": seconds, "random": others}
-        self._write_part(name, head, {**own, **tensors})
+        write_part(self._path(name), head, {**own, **tensors})
 
-    def _write_part(self, name: str, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        from safetensors.torch import save
-
-        path = self._path(name)
-        with writing(path):
-            path.parent.mkdir(exist_ok=True)
-        write_whole(path, save(dict(tensors), {"part": json.dumps(head)}))
-
-    def _read(self, name: str) -> _Known | None:
+    def _read(self, name: str) -> Part | None:
         """A part that is whole; None if there is none."""
-        return _read_part(self._path(name))
-
-
-def _read_part(path: Path) -> _Known | None:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as content:
-            head = json_object(content.metadata()["part"])
-            tensors = {key: content.get_tensor(key).clone() for key in content.keys()}  # noqa: SIM118  # no mapping
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-        return None
-    return _Known(head, tensors) if head is not None and _is_head(head) else None
-
-
-def _is_head(head: dict[str, Any]) -> bool:
-    """Whether a header has the form of a part; what its facts are is asked later."""
-    if set(head) != {"facts", "files", "seconds", "random"}:
-        return False
-    files, seconds = head["files"], head["seconds"]
-    hashes = isinstance(files, dict) and all(isinstance(content, str) for content in files.values())
-    times = isinstance(seconds, list) and len(seconds) == 2 and all(isinstance(time, float) for time in seconds)
-    return hashes and times and len(plain_names(list(files))) == len(files)
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A part as it was read."""
-
-    head: dict[str, Any]
-    tensors: dict[str, Tensor]
-
-    @property
-    def kept(self) -> Kept:
-        own = {name: value for name, value in self.tensors.items() if not name.startswith(_RANDOM)}
-        return Kept(self.head["facts"], own)
-
-    def restore(self, device: torch.device) -> None:
-        try:
-            set_random_state(self.tensors, self.head["random"], device)
-        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-            raise OutputError(
-                f"the journal of the run is damaged: {error}", hint="begin anew with --restart"
-            ) from error
+        return read_part(self._path(name))
 
 
 class Snapshots:

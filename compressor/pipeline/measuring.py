@@ -9,7 +9,7 @@ from compressor.errors import ExportError, OutputError
 from compressor.files import sha256
 from compressor.measure import accuracy, by_layer, latency, macs, memory, size
 from compressor.pipeline.evaluation_form import EvaluationForm
-from compressor.pipeline.journal import Facts
+from compressor.pipeline.parts import Facts
 from compressor.report import Latency, LayerCost, LayerSparsity, Measurement, SpeedUp, StepMeasurement
 from compressor.runtimes.forward import Fixed, open_forward
 from compressor.runtimes.steps import Steps

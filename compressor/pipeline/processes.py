@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compressor.methods.base import Helpers, Method, State
-    from compressor.pipeline.journal import Kept
+    from compressor.pipeline.parts import Kept
     from compressor.task.guard import GuardedTask
 
 T = TypeVar("T")

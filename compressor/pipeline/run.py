@@ -23,10 +23,10 @@ from compressor.pipeline.dry_run import try_out
 from compressor.pipeline.environment import environment, find_device
 from compressor.pipeline.exporting import export_compressed, export_originals, refuse_same_names
 from compressor.pipeline.folder import RunFolder
-from compressor.pipeline.journal import Facts
 from compressor.pipeline.kept_originals import KeptOriginals
 from compressor.pipeline.limits import check_limits, judged
 from compressor.pipeline.measuring import ensure_unchanged, measure
+from compressor.pipeline.parts import Facts
 from compressor.pipeline.setting import Setting
 from compressor.progress import Logged, Progress, Silent
 from compressor.report import Report, Score, StepReport

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from compressor.formats import ExportOptions, name_of_two_files
+from compressor.formats import ExportOptions
 from compressor.methods.base import Method
 from compressor.recipe.choice import ChosenBy, formats, methods
+from compressor.recipe.exports import name_of_two_files
 
 MAX_STEPS: Final = 100
 MAX_EXPORTS: Final = 20

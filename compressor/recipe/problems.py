@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import RecipeError
 from compressor.plain_yaml import dump
+from compressor.recipe.hints import did_you_mean, hint_for, quoted
 from compressor.recipe.lookup import (
     LISTS,
     called,
@@ -22,7 +23,7 @@ from compressor.recipe.lookup import (
     value_at,
 )
 from compressor.recipe.overrides import SET
-from compressor.recipe.words import Schema, alternatives, expected, found
+from compressor.recipe.words import Schema, expected, found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,15 +33,9 @@ if TYPE_CHECKING:
 
     from compressor.recipe.yaml12 import Document, Path
 
-_YAML_1_1_BOOLS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 _MOST_NAMES = 12
 _SURE = 0.8
 """How alike a word is to the one that is meant, if nothing else says that it stands for it."""
-_UNITS = {"%": 0.01, "x": 1, "ms": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-_UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
-"""Unit -> what a recipe's own unit is to it."""
-_MEANT = {"%": ": a fraction of 1"} | dict.fromkeys(("b", "kb", "mb", "gb", "kib", "mib", "gib"), ": bytes")
-_WITH_UNIT = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_UNITS)})", re.IGNORECASE)
 
 
 def translate(error: ValidationError, document: Document) -> tuple[RecipeError, ...]:
@@ -107,7 +102,7 @@ def _unknown_key(path: Path, document: Document) -> RecipeError:
     known = list(options_at(owner, document))
     name = owner_of(owner, document)
     message = f"{name} has no {'option' if is_in_entry(owner) else 'key'} `{key}`"
-    hint = _did_you_mean(key, known) or (f"it has {_names(known)}" if len(known) <= _MOST_NAMES else None)
+    hint = did_you_mean(key, known) or (f"it has {quoted(known)}" if len(known) <= _MOST_NAMES else None)
     if hint is None and owner[0] == "steps":
         hint = f"{name.replace('`', '')} has many options: `compressor methods show {name.strip('`')}` lists them"
     return RecipeError(message, place=document.keys.get(path), hint=hint)
@@ -171,11 +166,11 @@ def _unknown_word(path: Path, document: Document) -> RecipeError:
     if not isinstance(value, str):
         return RecipeError(f"`{word}` is {found(value)}, expected a name", place=place, hint=listing)
     message = f"unknown {word} `{value}`"
-    return RecipeError(message, place=place, hint=_did_you_mean(value, choices()) or listing)
+    return RecipeError(message, place=place, hint=did_you_mean(value, choices()) or listing)
 
 
 def _listing(word: str, choices: Callable[[], Iterable[str]]) -> str:
-    return f"{word}s: {_names(choices())}"
+    return f"{word}s: {quoted(choices())}"
 
 
 def _not_an_entry(path: Path, document: Document) -> RecipeError:
@@ -202,7 +197,7 @@ def _wrong_value(path: Path, document: Document) -> RecipeError:
     here = schema_at(path, document)
     wanted = expected(here, document.schema["$defs"])
     message = f"{called(path, document)} is {_found(value, here)}, expected {wanted}"
-    return RecipeError(message, place=place_of(document, path), hint=_hint(value, here, wanted))
+    return RecipeError(message, place=place_of(document, path), hint=hint_for(value, here, wanted))
 
 
 _NO_MAPPING = ("model_attributes_type", "model_type", "dict_type")
@@ -220,61 +215,3 @@ def _found(value: Any, here: Schema) -> str:
     if isinstance(value, str) and "maxLength" in here:
         return f"text of {len(value)} characters" if value else "empty text"
     return found(value)
-
-
-def _hint(value: Any, here: Schema, wanted: str) -> str | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 5 <= value < 100 and "below 1" in wanted:
-        return f"write a fraction: {value:g} % is `{value / 100:.12g}`"
-    if not isinstance(value, str):
-        return None
-    if "enum" in here or "const" in here:
-        return _did_you_mean(value, [str(word) for word in here.get("enum", [here.get("const")])])
-    if here.get("type") == "array":
-        return f"write `[{value}]`"
-    if (
-        any(option.get("type") == "boolean" for option in (here, *alternatives(here)))
-        and value.lower() in _YAML_1_1_BOOLS
-    ):
-        return f"write `{_YAML_1_1_BOOLS[value.lower()]}`: in YAML 1.2 `{value}` is text"
-    return _number_hint(value, here) if "number" in wanted else None
-
-
-def _number_hint(text: str, here: Schema) -> str | None:
-    """How a number with a unit, or one in quotes, is written in a recipe."""
-    if _is_number(text):
-        return "write the number without quotes, underscores or spaces"
-    parts = _WITH_UNIT.fullmatch(text)
-    if parts is None:
-        return None
-    number, unit = float(parts[1]), parts[2].lower()
-    meant = number * _UNITS[unit]
-    if not any(_is_in_range(meant, option) for option in (here, *alternatives(here))):
-        return None
-    return f"write `{meant:.12g}`{_MEANT.get(unit, ', without a unit')}"
-
-
-def _is_in_range(number: float, here: Schema) -> bool:
-    infinity = math.inf
-    return here.get("type") in ("number", "integer") and (
-        here.get("minimum", -infinity) <= number <= here.get("maximum", infinity)
-        and here.get("exclusiveMinimum", -infinity) < number < here.get("exclusiveMaximum", infinity)
-    )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    names = list(known)
-    short = "".join(part[:1] for part in word.split("_"))  # learning_rate is `lr`
-    near = [short] if "_" in word and short in names else difflib.get_close_matches(word, names, n=1)
-    return f"did you mean `{near[0]}`?" if near else None
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)

@@ -18,7 +18,7 @@ from torch import nn
 
 from compressor.errors import CompressorError, Place, TaskError, UsageError, first_line
 from compressor.files import json_object, read_text
-from compressor.task.guard import place_in
+from compressor.task.places import place_in
 from compressor.task.unlabelled import seeded
 
 if TYPE_CHECKING:

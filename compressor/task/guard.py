@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import linecache
 import warnings
 from contextlib import contextmanager
-from pathlib import Path
-from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -21,6 +18,7 @@ from compressor.task.calls import Calls, Declared, Trials, learn_calls
 from compressor.task.closures import bind_closures
 from compressor.task.forwards import AdaptedForward, ModelForward, TorchForward
 from compressor.task.model_checks import check_model
+from compressor.task.places import place_in, place_of, raised_in
 from compressor.task.signature import Call, as_call, flatten_calls, structured
 from compressor.task.sizes import check_ranges, first_sizes, further_sizes, other_sizes
 from compressor.task.submodules import learn_submodules, paths_of
@@ -28,7 +26,6 @@ from compressor.task.view import TaskView, ViewedBatches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from types import FrameType, TracebackType
 
     import torch
     from torch import nn
@@ -247,7 +244,7 @@ class GuardedTask(TaskView):
         except CompressorError:
             raise
         except (Exception, SystemExit) as error:
-            if isinstance(error, NotImplementedError) and _raised_in(error) == function:
+            if isinstance(error, NotImplementedError) and raised_in(error) == function:
                 raise TaskError(
                     f"{self.name} has no `{function}`{f': {error}' if str(error) else ''}",
                     hint=f"define `{function}`, or leave out the step that needs it",
@@ -262,28 +259,3 @@ class GuardedTask(TaskView):
 
 def _takes_limit(function: Callable[..., Any]) -> bool:
     return "limit" in inspect.signature(function).parameters
-
-
-def _raised_in(error: BaseException) -> str:
-    """The name of the function whose own line raised an error."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    return "" if last is None else last.tb_frame.f_code.co_name
-
-
-def place_of(file: str, frame: FrameType | None) -> Place:
-    """Where a generator of the user's file is; the file alone if it is none."""
-    if frame is None or Path(frame.f_code.co_filename).resolve() != Path(file).resolve():
-        return Place(file)
-    return Place(file, frame.f_lineno, None, linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip())
-
-
-def place_in(file: str, traceback: TracebackType | None) -> Place:
-    """The innermost line of the user's file that the error passed through."""
-    target = str(Path(file).resolve())
-    frames = [f for f in extract_tb(traceback) if str(Path(f.filename).resolve()) == target]
-    if not frames:
-        return Place(file)
-    frame = frames[-1]
-    return Place(file, frame.lineno, None, frame.line)

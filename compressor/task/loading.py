@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from compressor.errors import CompressorError, Place, TaskError
 from compressor.task.contract import Task
 from compressor.task.files_read import noting_files
-from compressor.task.guard import GuardedTask, place_in
+from compressor.task.guard import GuardedTask
+from compressor.task.places import place_in
 from compressor.task.spec import split_spec
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A task whose model becomes several files: how each module is called, and each module as a task of its own.
+"""A task whose model becomes several files: which modules these are, and how the model calls each of them.
 
 The model's own `forward` says how its modules work together. It is run with the task's example, and what enters and
 leaves each module is seen; so units that one module hands to another are followed like all others.
@@ -6,40 +6,23 @@ leaves each module is seen; so units that one module hands to another are follow
 
 from __future__ import annotations
 
-import copy
 import difflib
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
 from compressor.errors import TaskError
-from compressor.nn.seams import seam_of, unmark
-from compressor.task.axes import BATCH, TIME, Observed, Sized
-from compressor.task.calls import Calls, run
+from compressor.task.axes import Observed, Sized
+from compressor.task.calls import Calls
 from compressor.task.fidelity import tensors_of
-from compressor.task.forwards import TorchForward
-from compressor.task.signature import Call, Signature, flatten_calls, structured
-from compressor.task.sizes import example_at
-from compressor.task.view import TaskView, ViewedBatches, adapted
+from compressor.task.module_calls import Seen, watched, with_stand_ins
+from compressor.task.signature import Call, Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from torch import Tensor
+    from torch import nn
 
     from compressor.task.calls import Sizes, Trials
-    from compressor.task.contract import Evaluation, Forward, Inputs, Task
     from compressor.task.sizes import Ranges
-    from compressor.task.view import Batch
-
-    Seen = dict[str, list[tuple[Call, Any]]]
-
-_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -112,143 +95,8 @@ def learn_submodules(
     return found
 
 
-class SubmoduleTask(TaskView):
-    """One module of a model as a task of its own: its inputs are those that the model hands it."""
-
-    def __init__(self, task: Task, model: nn.Module, name: str, submodule: Submodule) -> None:
-        """Show one module.
-
-        Args:
-            task: Of the whole model.
-            model: The whole model, in evaluation mode, on the CPU; it is run and not changed.
-            name: Of the module in the task.
-            submodule: What is known of it.
-        """
-        super().__init__(task)
-        self.name, self._whole, self._path = name, model, submodule.path
-        self._signature = submodule.calls.signature
-        self.inputs, self.outputs = submodule.calls.inputs, submodule.calls.outputs
-        self.ranges = submodule.calls.ranges
-
-    def adapt(self, inputs: Inputs) -> Inputs:
-        """What the module is given in its last call, for inputs of the user's task."""
-        whole = TorchForward(self._whole, _CPU)
-        return self._given(partial(whole, *adapted(self.task, inputs)))[-1]
-
-    def model(self) -> nn.Module:
-        """A copy of the module that takes and gives flat tensors."""
-        module = copy.deepcopy(self._whole.get_submodule(self._path))
-        unmark(module)
-        return flatten_calls(module, self._signature)
-
-    def example(self, batch: int, length: int, **further: int) -> Inputs:
-        """What the module is given in its last call for the task's example."""
-        call = Call(*example_at(self.task, batch, length, further))
-        sizes = {BATCH: batch, TIME: length, **further}
-        return self._given(lambda: run(self._whole, call, sizes))[-1]
-
-    def batches(self, generator: torch.Generator) -> Iterable[Batch]:
-        """What the module is given in every call for the task's batches."""
-        return ViewedBatches(self.task.batches(generator), self._of_batches)
-
-    def evaluate(self, forward: Forward) -> float | Tensor | Evaluation:
-        """The task's metric with `forward` in place of this module, all others in PyTorch."""
-        return self.task.evaluate(together({self: forward}))
-
-    def validate(self, forward: Forward) -> float | Tensor | Evaluation:
-        """The task's `validate`, in the same way."""
-        return self.task.validate(together({self: forward}))
-
-    def in_place(self, forward: Forward) -> tuple[nn.Module, str, Callable[..., Any]]:
-        """The whole model, the module's name in it, and `forward` called as that module is."""
-        seam = seam_of(self._whole.get_submodule(self._path))
-        signature = self._signature
-
-        def narrowed(*tensors: Tensor) -> Any:
-            return forward(*(tensors if seam is None else seam.narrow(tensors)))
-
-        return self._whole, self._path, structured(signature, narrowed)
-
-    def _of_batches(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        whole = TorchForward(self._whole, _CPU)
-        for inputs, target in batches:
-            for tensors in self._given(partial(whole, *inputs)):
-                yield tensors, target
-
-    def _given(self, run_whole: Callable[[], Any]) -> list[Inputs]:
-        """The tensors of every call of the module while the whole model runs."""
-        with _watched(self._whole, {self.name: self._path}) as seen:
-            run_whole()
-        return [self._signature.flatten(call) for call, _ in seen[self.name]]
-
-
-def stem_of(name: str, module: str) -> str:
-    """Name of a file without its ending: `model`, or `model.encoder`."""
-    return f"{name}.{module}" if module else name
-
-
-def tasks_of_files(
-    task: Task, model: nn.Module, submodules: Mapping[str, Submodule]
-) -> list[tuple[str, nn.Module, Task]]:
-    """What becomes a file: the whole model, or each of its modules; with its name and its task.
-
-    Args:
-        task: Of the whole model.
-        model: In evaluation mode, on the CPU.
-        submodules: The modules that become files; none: the model is one file.
-    """
-    tasks = [SubmoduleTask(task, model, name, submodule) for name, submodule in submodules.items()]
-    return [(own.name, own.model(), own) for own in tasks] or [("", model, task)]
-
-
-def together(forwards: Mapping[SubmoduleTask, Forward]) -> TorchForward:
-    """The model with files, or anything that is called like them, in place of some of its modules."""
-    stand_ins = {}
-    whole: nn.Module | None = None
-    for task, forward in forwards.items():
-        whole, path, call = task.in_place(forward)
-        stand_ins[path] = call
-    assert whole is not None
-    return TorchForward(_with(whole, stand_ins), _CPU)
-
-
-class _StandIn(nn.Module):
-    """A function in place of a module: it can be called, and nothing else."""
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        super().__init__()
-        self.call = call
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.call(*args, **kwargs)
-
-
-def _with(model: nn.Module, calls: Mapping[str, Callable[..., Any]]) -> nn.Module:
-    """A copy of the model with functions in place of modules; what they replace is not copied."""
-    memo: dict[int, Any] = {id(model.get_submodule(path)): _StandIn(call) for path, call in calls.items()}
-    return copy.deepcopy(model, memo)
-
-
-@contextmanager
-def _watched(model: nn.Module, paths: Mapping[str, str]) -> Iterator[Seen]:
-    """Name -> every call of that module and its result, within the block."""
-    seen: Seen = {name: [] for name in paths}
-
-    def watch(name: str) -> Callable[..., None]:
-        return lambda module, args, kwargs, result: seen[name].append((Call(*args, **kwargs), result))
-
-    handles = [
-        model.get_submodule(path).register_forward_hook(watch(name), with_kwargs=True) for name, path in paths.items()
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _seen(trials: Trials, model: nn.Module, paths: Mapping[str, str], sizes: Sizes) -> Seen:
-    with _watched(model, paths) as seen:
+    with watched(model, paths) as seen:
         trials.run(model, sizes)
     for name, calls in seen.items():
         if not calls:
@@ -301,14 +149,14 @@ def _refuse_parameters_outside(model: nn.Module, paths: Mapping[str, str]) -> No
 
 def _refuse_other_uses(trials: Trials, model: nn.Module, paths: Mapping[str, str], sizes: Sizes) -> None:
     """Refuse a model that reaches into its modules: from a file one gets what its `forward` gives."""
-    tried = _with(model, {path: model.get_submodule(path) for path in paths.values()})
+    tried = with_stand_ins(model, {path: model.get_submodule(path) for path in paths.values()})
     try:
         trials.run(tried, sizes)
     except TaskError as error:
         if isinstance(error.__cause__, AttributeError):
             raise TaskError(
                 "the model uses something of its modules other than their call: "
-                f"{str(error.__cause__).replace('_StandIn', 'file')}",
+                f"{str(error.__cause__).replace('StandIn', 'file')}",
                 hint="a file has its `forward` only; do it inside of one of the modules",
             ) from error
         raise

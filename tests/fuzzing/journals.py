@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from compressor.files.staged import UNFINISHED
-from compressor.pipeline.journal import FOLDER, Facts, Journal
+from compressor.pipeline.journal import FOLDER, Journal
+from compressor.pipeline.parts import Facts
 from compressor.report import Score
 from tests.fuzzing.bytes import damaged
 from tests.fuzzing.values import ESCAPE, STRANGE, spoilt

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.formats import options_of
+from compressor.recipe.exports import options_of
 from compressor.report import Drop, Environment, GoalCost, Interval, Score, SearchPoint, SearchReport
 from compressor.studies.search import known
 from compressor.studies.search.estimates import estimates

@@ -11,7 +11,7 @@ from compressor import recipe
 from compressor.errors import MethodError, OutputError
 from compressor.files.staged import REPORT_FILE, UNFINISHED
 from compressor.pipeline.folder import RunFolder
-from compressor.pipeline.journal import Kept
+from compressor.pipeline.parts import Kept
 
 RECIPE = recipe.load("int8")
 

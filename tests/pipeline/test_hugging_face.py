@@ -8,9 +8,10 @@ from torch import nn
 
 from compressor import Task
 from compressor.errors import TaskError
-from compressor.formats import Job, export, options_of
+from compressor.formats import Job, export
 from compressor.pipeline.run import run
 from compressor.recipe import load
+from compressor.recipe.exports import options_of
 from compressor.task.guard import GuardedTask
 from compressor.testing import check_file
 

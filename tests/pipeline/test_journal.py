@@ -17,7 +17,8 @@ from compressor import recipe
 from compressor.errors import OutputError
 from compressor.files.staged import UNFINISHED
 from compressor.pipeline.comparing import facts_that_differ, files_that_differ
-from compressor.pipeline.journal import Facts, Journal
+from compressor.pipeline.journal import Journal
+from compressor.pipeline.parts import Facts
 from compressor.pipeline.run import run
 from compressor.report import Score
 from compressor.task import loading as tasks

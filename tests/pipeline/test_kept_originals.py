@@ -14,7 +14,8 @@ import torch
 from compressor import recipe
 from compressor.pipeline import kept_originals
 from compressor.pipeline.comparing import facts_that_differ, files_that_differ
-from compressor.pipeline.journal import Facts, Journal
+from compressor.pipeline.journal import Journal
+from compressor.pipeline.parts import Facts
 from compressor.pipeline.run import run
 from compressor.progress import Silent
 from compressor.report import Conditions, Fingerprints, Score

@@ -8,11 +8,11 @@ from torch import nn
 import compressor
 from compressor import Task, recipe
 from compressor.errors import ExportError, UsageError
-from compressor.formats import options_of
 from compressor.pipeline.export_alone import export_alone
 from compressor.pipeline.file_task import task_of_file
 from compressor.pipeline.limits import check_limits
 from compressor.pipeline.run import run
+from compressor.recipe.exports import options_of
 from compressor.recipe.model import Limits
 from compressor.task.guard import GuardedTask
 

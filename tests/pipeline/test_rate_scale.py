@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 import compressor
-from compressor.formats import options_of
 from compressor.methods.base import State
 from compressor.methods.convert import Convert
 from compressor.methods.retrain import Retrain
 from compressor.nn.converted.lssl import LsslLayer, set_rate_scale
 from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.pipeline.export_alone import export_alone
+from compressor.recipe.exports import options_of
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.task.guard import GuardedTask
 from compressor.testing import RandomTask, normal

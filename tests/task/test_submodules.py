@@ -11,7 +11,7 @@ from compressor.errors import TaskError, UsageError
 from compressor.task.fixed_axes import fixed
 from compressor.task.forwards import TorchForward
 from compressor.task.guard import GuardedTask
-from compressor.task.submodules import SubmoduleTask, together
+from compressor.task.submodule_tasks import SubmoduleTask, together
 
 FEATURES, HIDDEN, SYMBOLS = 3, 4, 6
 CPU = torch.device("cpu")

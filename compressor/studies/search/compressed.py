@@ -19,7 +19,7 @@ from compressor.methods import METHODS
 from compressor.methods.placing import carried_out
 from compressor.task.narrowed_states import NarrowedStates
 from compressor.task.random_state import random_state, set_random_state
-from compressor.task.submodules import tasks_of_files
+from compressor.task.submodule_tasks import tasks_of_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

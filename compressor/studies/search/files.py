@@ -15,7 +15,7 @@ from compressor.pipeline import measuring
 from compressor.runtimes import loading
 from compressor.task.fixed_axes import fixed
 from compressor.task.samples import given
-from compressor.task.submodules import stem_of
+from compressor.task.submodule_tasks import stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from compressor.errors import SurgeryError
-from compressor.nn.seams import changed_call, mark
+from compressor.nn.seams import mark
 from compressor.nn.structure import replace_record
 from compressor.nn.wide_norms import WIDE_NORMS, WideNorm
 from compressor.report import Change, Skip
@@ -23,17 +20,15 @@ from compressor.surgery.units.failures import FailedRemoval, failing, without_fa
 from compressor.surgery.units.planning import Plan, Scorer, lost_features, make_plan
 from compressor.surgery.units.resize import check_resizable, resized_copy, select, tensor_of
 from compressor.surgery.units.scores import magnitude
+from compressor.surgery.units.silencing import forward_silenced, silenced
 from compressor.surgery.units.sizes import Size, fit_sizes, sizes_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from compressor.progress import Progress
-    from compressor.surgery.trace.edges import Edges
     from compressor.surgery.units.choice import Amount
 
 
@@ -134,8 +129,8 @@ def _carry_out(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> tuple[Plan, 
     """The smaller model, compared with the original in which what is removed is silent."""
     with failing():
         _refuse_unresizable(plan.model, {name for name, _ in plan.kept})
-        with _silenced(plan):
-            expected = [_forward_silenced(plan, example) for example in inputs]
+        with silenced(plan):
+            expected = [forward_silenced(plan, example) for example in inputs]
             constants = find_constants(plan, [plan.edges.silence(example) for example in inputs])
         smaller = resized_copy(plan.model, plan.kept)
         _narrow_seams(smaller, plan)
@@ -211,63 +206,6 @@ def _compensated(
         for fit in done.refits
     )
     return replace(result, skipped=(*result.skipped, *done.skipped), notes=(*result.notes, *notes))
-
-
-@contextmanager
-def _silenced(plan: Plan) -> Iterator[None]:
-    """The removed units are 0 at every step while this lasts: the rows that make them are 0, all else as before.
-
-    With zero rows and biases, an RNN gives tanh(0) = relu(0) = 0; a GRU n = 0, so h = z * h' stays 0; an LSTM g = 0, so
-    c = f * c' stays 0 and h = o * tanh(0) = 0. That uses nothing of what the trace found out about consumers, so it
-    tells when that was wrong. What a function between makes of 0 reaches them: see `constants`. Only behind a layer
-    normalisation, which makes something of 0 that depends on all other units, the units are 0 once more.
-    """
-    saved = []
-    hooks = [
-        plan.model.get_submodule(name).register_forward_hook(_zeroed_at(removed, norm.axis))
-        for name, norm in plan.trace.norms.items()
-        if (removed := lost_features(plan.trace, name, plan.choice.removed)).any()
-    ]
-    hooks += [
-        plan.model.get_submodule(edges.module).register_forward_pre_hook(_silenced_call(edges), with_kwargs=True)
-        for edges in plan.seams
-    ]
-    try:
-        for (name, axis), mask in plan.kept.items():
-            if plan.trace.atoms.roles[name, axis] != "in":
-                tensor, rows = tensor_of(plan.model, name).detach(), (~mask).nonzero().flatten()
-                saved.append((tensor, axis, rows, tensor.index_select(axis, rows)))
-                tensor.index_fill_(axis, rows, 0.0)
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        # In reverse order: an element may be covered twice, by rows and by columns.
-        for tensor, axis, rows, values in reversed(saved):
-            tensor.index_copy_(axis, rows, values)
-
-
-def _zeroed_at(positions: NDArray[np.bool_], axis: int) -> Callable[..., Tensor]:
-    """A forward hook: 0 at these positions of an axis."""
-    removed = torch.from_numpy(positions.nonzero()[0])
-
-    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        return output.index_fill(axis, removed, 0.0)
-
-    return hook
-
-
-def _silenced_call(edges: Edges) -> Callable[..., Any]:
-    """A forward pre-hook: the removed units of the states that a module is given are 0."""
-    return lambda module, args, kwargs: changed_call(module, args, kwargs, edges.silence)
-
-
-def _forward_silenced(plan: Plan, example: tuple[Tensor, ...]) -> list[Tensor]:
-    """Outputs at states whose removed units are 0, the kept units of outgoing states only."""
-    outputs = forward(plan.model, plan.edges.silence(example), "silenced")
-    for cut in plan.edges.outputs:
-        outputs[cut.index] = cut(outputs[cut.index])
-    return outputs
 
 
 def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideNorm], sizes: Sequence[Size]) -> UnitSurgery:

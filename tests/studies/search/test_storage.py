@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from compressor.errors import UsageError
-from compressor.formats import options_of
+from compressor.recipe.exports import options_of
 from compressor.report import Drop
 from compressor.studies.search.connection import StorageGoneError, shown
 from compressor.studies.search.goals import Goals

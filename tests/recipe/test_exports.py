@@ -1,4 +1,4 @@
-from compressor.pipeline.exporting import originals
+from compressor.recipe.exports import originals
 from exporters import litert, mnn
 from exporters.onnx import Options
 
