@@ -62,17 +62,6 @@ START, END = "<!-- runtimes: start -->", "<!-- runtimes: end -->"
 TIMED, LAST = {0: "batch", 1: "time"}, {0: "batch"}
 
 
-CONVERSIONS: dict[str, Callable[[], nn.Module]] = {
-    "fsmn": test_converted.Frames,
-    "lssl": test_converted.Oscillators,
-    "para_rnn, gru": partial(test_converted.Diagonal, "gru"),
-    "para_rnn, lstm": partial(test_converted.Diagonal, "lstm"),
-    "additive": partial(test_converted.Averages, forget=True),
-    "additive, nothing forgotten": partial(test_converted.Averages, forget=False),
-}
-"""Two layers of what `convert` makes, and a head."""
-
-
 @dataclass(frozen=True)
 class Topology:
     """A model and its task."""
@@ -199,7 +188,10 @@ def every_topology() -> list[Topology]:
         attention("Packed LSTM, uneven GRU, two outputs", step_tests.Tagger, lambda: step_tests.TAGGER),
         attention("GRU cell from a learned state", step_tests.Cells, _features(5, {"y": TIMED})),
         *(attention(f"Loop: {form.__name__}", form, partial(_loop, form)) for form in forms.FORMS),
-        *(attention(f"Converted: {name}", model, _features(5, {"y": TIMED})) for name, model in CONVERSIONS.items()),
+        *(
+            attention(f"Converted: {name}", model, _features(5, {"y": TIMED}))
+            for name, model in test_converted.MODELS.items()
+        ),
     ]
 
 

@@ -10,6 +10,7 @@ from compressor.cli import completion
 from compressor.cli.arguments import JsonOption, SetOption, announce, optional_task, refuse_folder
 from compressor.cli.output import emit_json, emit_rich, say
 from compressor.errors import UsageError
+from compressor.nn.converted.target import WORDS as CONVERSIONS
 
 if TYPE_CHECKING:
     from compressor.probing.architecture import Conversion
@@ -36,8 +37,8 @@ def probe(
         typer.Option(
             "--architectures",
             metavar="A,B",
-            help="Compare two without a task: attention, aaren, rnn_tanh, rnn_relu, gru, lstm, fsmn, lssl, para_rnn, "
-            "additive.",
+            help="Compare two without a task: attention, aaren, rnn_tanh, rnn_relu, gru, lstm, "
+            f"{', '.join(CONVERSIONS)}.",
             show_default=False,
         ),
     ] = None,

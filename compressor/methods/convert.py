@@ -13,6 +13,7 @@ from compressor.errors import MethodError
 from compressor.methods.base import Context, Method, State, StepResult
 from compressor.methods.order import order_hint
 from compressor.methods.patterns import Candidate, Patterns, refuse_unmatched, select
+from compressor.nn.converted.target import Target
 from compressor.nn.names import with_holders
 from compressor.report import Skip
 
@@ -69,7 +70,7 @@ class Convert(Method):
     method: Literal["convert"] = "convert"
     """The recipe word."""
 
-    to: Literal["fsmn", "lssl", "para_rnn", "additive"]
+    to: Target
     """What replaces the layers: `fsmn`, feedforward sequential memory; `lssl`, a linear state-space layer; `para_rnn`,
     a diagonal GRU or LSTM; or `additive`, running softmax averages over time."""
 
@@ -189,8 +190,9 @@ class Convert(Method):
         changes, facts = [], dict[str, float]()
         for name, own in seen.items():
             old = layers[name]
-            made = convert(old, own.calls, builder(self, old), partial(self._teach, context, name))
-            replaced = replace_in_copy(model, masks, name, made.module, note=note(self, old))
+            build = builder(self.to, self.model_dump(), old)
+            made = convert(old, own.calls, build, partial(self._teach, context, name))
+            replaced = replace_in_copy(model, masks, name, made.module, note=note(old, made.module))
             model, masks = replaced.model, replaced.masks
             structure.append(replaced.record)
             changes.append(replaced.change)

@@ -23,17 +23,12 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from compressor.nn.converted.target import Target
     from compressor.nn.graphs.layered import LayeredGraph
     from compressor.nn.recurrent.graph_layout import CellWord, Skips
     from compressor.probing.layers import Mixer
 
 _MIXERS: dict[str, str] = {"attention": "causal attention", "aaren": "Aaren"}
-_TARGETS: dict[str, str] = {
-    "fsmn": "FSMN",
-    "lssl": "state-space layer",
-    "para_rnn": "diagonal RNN",
-    "additive": "additive recurrence",
-}
 _CELLS: dict[str, str] = {
     "rnn_tanh": "tanh RNN",
     "rnn_relu": "ReLU RNN",
@@ -41,7 +36,7 @@ _CELLS: dict[str, str] = {
     "lstm": "LSTM",
     "layer_norm_lstm": "LayerNorm LSTM",
 }
-WORDS: Final = (*_MIXERS, *_CELLS, *_TARGETS)
+WORDS: Final = (*_MIXERS, *_CELLS, *TARGETS)
 """Architectures that can be named without a model."""
 
 MOST_LAYERS: Final = 2
@@ -193,21 +188,21 @@ class GraphStack(Architecture):
 class Converted(Architecture):
     """A stack of layers that `convert` makes; see `compressor.nn.converted`."""
 
-    target: str
+    target: Target
     """The word after `to`."""
     structure: str
     """The record of a layer, as JSON."""
     layers: int = 1
 
     @classmethod
-    def of(cls, target: str, record: Mapping[str, Any], layers: int) -> Converted:
+    def of(cls, target: Target, record: Mapping[str, Any], layers: int) -> Converted:
         """Layers of that record."""
         return cls(target, json.dumps(dict(record), sort_keys=True), layers)
 
     @property
     def label(self) -> str:
         """`FSMN`."""
-        return _TARGETS[self.target]
+        return TARGETS[self.target].label
 
     @property
     def size(self) -> str:
@@ -252,8 +247,9 @@ def named(word: str, *, layers: int = MOST_LAYERS, heads: int = 4) -> Architectu
     """
     if word in _CELLS:
         return Recurrent(word, layers)
-    if word in _TARGETS:
-        return Converted.of(word, TARGETS[word].usual(_USUAL_WIDTH), layers)
+    for target, kind in TARGETS.items():
+        if word == target:
+            return Converted.of(target, kind.usual(_USUAL_WIDTH), layers)
     if word in _MIXERS:
         return Encoder((word,) * layers, heads)  # type: ignore[arg-type]
     raise UsageError(f"unknown architecture `{word}`", hint=f"architectures: {', '.join(WORDS)}")

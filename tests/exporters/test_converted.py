@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import onnx
 import pytest
 import torch
@@ -13,7 +15,7 @@ from compressor.nn.converted.additive import AdditiveLayer
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.lssl import LsslLayer
 from compressor.nn.converted.para_rnn import ParaLayer
-from compressor.nn.converted.recurrent import ConvertedRecurrent
+from compressor.nn.converted.recurrent import TARGETS, ConvertedRecurrent
 from compressor.nn.structure import replace_module
 from compressor.onnx_graphs import targets
 from compressor.onnx_graphs.partition import survey
@@ -112,15 +114,13 @@ def test_a_step_file_gives_what_the_whole_file_gives_at_ten_times_the_traced_len
         torch.testing.assert_close(step(x, lengths), model(x, lengths), **EXPORTED_FLOAT32)
 
 
-class Frames(nn.Module):
-    """Two layers and a head, frame by frame."""
+class Two(nn.Module):
+    """Two layers of a target, the second as wide as the first gives, and a head."""
 
-    def __init__(self, width=48):
+    def __init__(self, kind, *sizes, width=7):
         super().__init__()
-        layers = [
-            FsmnLayer(INPUT, width, projection=width, hidden=2 * width, order=9, dilations=(1,)),
-            FsmnLayer(width, width, projection=width, hidden=2 * width, order=9, dilations=(1, 2)),
-        ]
+        first, second = sizes if len(sizes) > 1 else sizes * 2
+        layers = [kind(INPUT, width, **first), kind(width, width, **second)]
         self.rnn = ConvertedRecurrent(layers, batch_first=True, bidirectional=False, has_cell_state=True, dropout=0.0)
         self.head = nn.Linear(width, CLASSES)
 
@@ -128,28 +128,57 @@ class Frames(nn.Module):
         return self.head(self.rnn(x)[0])
 
 
-@pytest.fixture(scope="module")
-def frames():
+def frames(width=48):
+    """FSMN layers."""
+    sizes = {"projection": width, "hidden": 2 * width, "order": 9}
+    return Two(FsmnLayer, {**sizes, "dilations": (1,)}, {**sizes, "dilations": (1, 2)}, width=width)
+
+
+def diagonal(cell):
+    """Units that see their own state only."""
+    return Two(ParaLayer, {"hidden": 6, "cell": cell}, {"hidden": 5, "cell": cell})
+
+
+def oscillators():
+    """State-space layers."""
+    return Two(LsslLayer, {"projection": 6, "hidden": 9, "oscillators": 4})
+
+
+def averages(*, forget):
+    """Additive recurrences."""
+    return Two(AdditiveLayer, {"heads": 2, "keys": 3, "values": 4, "hidden": 9, "forget": forget})
+
+
+MODELS = {
+    "fsmn": frames,
+    "lssl": oscillators,
+    "para_rnn, gru": partial(diagonal, "gru"),
+    "para_rnn, lstm": partial(diagonal, "lstm"),
+    "additive": partial(averages, forget=True),
+    "additive, nothing forgotten": partial(averages, forget=False),
+}
+"""Of every target. The C exporter's tests and `benchmarks/runtimes.py` have them too."""
+
+
+def built(name):
+    """A model of random weights and its task."""
     torch.manual_seed(0)
-    model = Frames().eval()
+    model = MODELS[name]().eval()
     task = RandomTask({"x": TIMED}, {"y": TIMED}, lambda batch, length: (torch.randn(batch, length, INPUT),), model)
     return model, task
 
 
 @pytest.mark.parametrize("target", ["qnn", "nnapi", "coreml"])
-def test_accelerators_take_every_node_of_the_float_file(tmp_path, frames, target):
-    model, task = frames
+def test_accelerators_take_every_node_of_the_float_file(tmp_path, target):
+    model, task = built("fsmn")
     export(Job(model, task, tmp_path / "model.onnx", Options(shapes={"batch": 1, "time": 11})))
-    taken = survey(onnx.load(tmp_path / "model.onnx"), targets.get(target))
-    assert (taken.taken, taken.partitions) == (taken.nodes, 1)
+    taken(tmp_path / "model.onnx", target)
 
 
 @pytest.mark.parametrize("form", ["whole", "step"])
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_a_calibrated_file_of_integers_is_taken_whole_and_nearly_a_quarter_of_the_size(
-    tmp_path, frames, form, per_channel
-):
-    model, task = frames
+def test_a_calibrated_file_of_integers_is_taken_whole_and_nearly_a_quarter_of_the_size(tmp_path, form, per_channel):
+    model, task = built("fsmn")
     sizes = {"stream": True} if form == "step" else {"shapes": {"batch": 1, "time": 11}}
     rounding = {"quantize_for": "npu", "calibration_samples": 12, "per_channel": per_channel}
     rounded, plain = tmp_path / "rounded.onnx", tmp_path / "plain.onnx"
@@ -162,111 +191,54 @@ def test_a_calibrated_file_of_integers_is_taken_whole_and_nearly_a_quarter_of_th
     # Nodes, and a scale for each column if `per_channel`, weigh in a file this small: 2.83 to 3.3.
     assert floats.bytes / artifact.bytes > 2.8
     for target in ("qnn", "nnapi"):
-        taken = survey(onnx.load(rounded), targets.get(target))
-        assert (taken.taken, taken.partitions) == (taken.nodes, 1), taken.refusals
+        taken(rounded, target)
 
 
-class Diagonal(nn.Module):
-    """Two layers of units that see their own state only, and a head."""
+def agrees(tmp_path, name):
+    """Export whole and as a step, and compare both at ten times the longest traced length: the artifact."""
+    model, task = built(name)
+    artifact = export(Job(model, task, tmp_path / "model.onnx", Options(stream=True)))
+    x = torch.randn(1, 290, INPUT)
+    with torch.no_grad():
+        torch.testing.assert_close(OnnxFile(tmp_path / "model.onnx")(x), model(x), atol=1e-5, rtol=0)
+        torch.testing.assert_close(Steps(tmp_path / "model.step.onnx")(x), model(x), atol=1e-5, rtol=0)
+    return artifact
 
-    def __init__(self, cell):
-        super().__init__()
-        layers = [ParaLayer(INPUT, 7, hidden=6, cell=cell), ParaLayer(7, 7, hidden=5, cell=cell)]
-        self.rnn = ConvertedRecurrent(
-            layers, batch_first=True, bidirectional=False, has_cell_state=cell == "lstm", dropout=0.0
-        )
-        self.head = nn.Linear(7, CLASSES)
 
-    def forward(self, x):
-        return self.head(self.rnn(x)[0])
+def taken(path, target):
+    """Assert that an accelerator takes all of a file."""
+    nodes = survey(onnx.load(path), targets.get(target))
+    assert (nodes.taken, nodes.partitions) == (nodes.nodes, 1), nodes.refusals
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_a_diagonal_layer_is_a_scan_and_its_step_is_plain_and_taken_by_accelerators(tmp_path, cell):
-    torch.manual_seed(0)
-    model, path = Diagonal(cell).eval(), tmp_path / "model.onnx"
-    task = RandomTask({"x": TIMED}, {"y": TIMED}, lambda batch, length: (torch.randn(batch, length, INPUT),), model)
-    artifact = export(Job(model, task, path, Options(stream=True)))
+    artifact = agrees(tmp_path, f"para_rnn, {cell}")
     assert artifact.operators["Scan"] == 2
     assert not LOOPS & set(artifact.step.operators)
-    x = torch.randn(1, 290, INPUT)
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(path)(x), model(x), atol=1e-5, rtol=0)
-        torch.testing.assert_close(Steps(tmp_path / "model.step.onnx")(x), model(x), atol=1e-5, rtol=0)
     for target in ("qnn", "nnapi"):
-        taken = survey(onnx.load(tmp_path / "model.step.onnx"), targets.get(target))
-        assert (taken.taken, taken.partitions) == (taken.nodes, 1), taken.refusals
-
-
-class Averages(nn.Module):
-    """Two additive recurrences and a head."""
-
-    def __init__(self, *, forget):
-        super().__init__()
-        sizes = {"heads": 2, "keys": 3, "values": 4, "hidden": 9, "forget": forget}
-        self.rnn = ConvertedRecurrent(
-            [AdditiveLayer(INPUT, 7, **sizes), AdditiveLayer(7, 7, **sizes)],
-            batch_first=True,
-            bidirectional=False,
-            has_cell_state=False,
-            dropout=0.0,
-        )
-        self.head = nn.Linear(7, CLASSES)
-
-    def forward(self, x):
-        return self.head(self.rnn(x)[0])
+        taken(tmp_path / "model.step.onnx", target)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("forget", [True, False])
-def test_an_additive_recurrence_is_sums_at_once_whole_and_a_recurrence_step_by_step(tmp_path, forget):
-    torch.manual_seed(0)
-    model, path, fixed = Averages(forget=forget).eval(), tmp_path / "model.onnx", tmp_path / "fixed.onnx"
-    task = RandomTask({"x": TIMED}, {"y": TIMED}, lambda batch, length: (torch.randn(batch, length, INPUT),), model)
-    artifact = export(Job(model, task, path, Options(stream=True)))
+@pytest.mark.parametrize("name", ["additive", "additive, nothing forgotten"])
+def test_an_additive_recurrence_is_sums_at_once_whole_and_a_recurrence_step_by_step(tmp_path, name):
+    artifact = agrees(tmp_path, name)
     assert not LOOPS & {*artifact.operators, *artifact.step.operators}
-    x = torch.randn(1, 290, INPUT)
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(path)(x), model(x), atol=1e-5, rtol=0)
-        torch.testing.assert_close(Steps(tmp_path / "model.step.onnx")(x), model(x), atol=1e-5, rtol=0)
-    export(Job(model, task, fixed, Options(shapes={"batch": 1, "time": 11})))
-    for file in (fixed, tmp_path / "model.step.onnx"):
-        taken = survey(onnx.load(file), targets.get("qnn"))
-        assert (taken.taken, taken.partitions) == (taken.nodes, 1), taken.refusals
-
-
-class Oscillators(nn.Module):
-    """Two state-space layers and a head."""
-
-    def __init__(self):
-        super().__init__()
-        sizes = {"projection": 6, "hidden": 9, "oscillators": 4}
-        self.rnn = ConvertedRecurrent(
-            [LsslLayer(INPUT, 7, **sizes), LsslLayer(7, 7, **sizes)],
-            batch_first=True,
-            bidirectional=False,
-            has_cell_state=True,
-            dropout=0.0,
-        )
-        self.head = nn.Linear(7, CLASSES)
-
-    def forward(self, x):
-        return self.head(self.rnn(x)[0])
+    export(Job(*built(name), tmp_path / "fixed.onnx", Options(shapes={"batch": 1, "time": 11})))
+    for file in ("fixed.onnx", "model.step.onnx"):
+        taken(tmp_path / file, "qnn")
 
 
 @pytest.mark.slow
 def test_a_state_space_layer_is_a_convolution_whole_and_a_recurrence_step_by_step(tmp_path):
-    torch.manual_seed(0)
-    model, path, fixed = Oscillators().eval(), tmp_path / "model.onnx", tmp_path / "fixed.onnx"
-    task = RandomTask({"x": TIMED}, {"y": TIMED}, lambda batch, length: (torch.randn(batch, length, INPUT),), model)
-    artifact = export(Job(model, task, path, Options(stream=True)))
+    artifact = agrees(tmp_path, "lssl")
     assert not (LOOPS | {"DFT"}) & {*artifact.operators, *artifact.step.operators}
-    x = torch.randn(1, 290, INPUT)
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(path)(x), model(x), atol=1e-5, rtol=0)
-        torch.testing.assert_close(Steps(tmp_path / "model.step.onnx")(x), model(x), atol=1e-5, rtol=0)
-    export(Job(model, task, fixed, Options(shapes={"batch": 1, "time": 11})))
-    for target, file in (("qnn", fixed), ("nnapi", fixed), ("qnn", tmp_path / "model.step.onnx")):
-        taken = survey(onnx.load(file), targets.get(target))
-        assert (taken.taken, taken.partitions) == (taken.nodes, 1), taken.refusals
+    export(Job(*built("lssl"), tmp_path / "fixed.onnx", Options(shapes={"batch": 1, "time": 11})))
+    for target, file in (("qnn", "fixed.onnx"), ("nnapi", "fixed.onnx"), ("qnn", "model.step.onnx")):
+        taken(tmp_path / file, target)
+
+
+def test_every_target_of_convert_has_a_model_here():
+    assert {name.partition(",")[0] for name in MODELS} == set(TARGETS)

@@ -11,10 +11,12 @@ from torch import nn
 
 from compressor.errors import MethodError
 from compressor.methods.base import State
-from compressor.methods.convert import Convert
+from compressor.methods.convert import OWN_OPTIONS, Convert
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
+from compressor.nn.converted import recurrent
 from compressor.nn.converted.recurrent import ConvertedRecurrent
+from compressor.nn.converted.target import WORDS
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.surgery.rebuild import rebuild
 from compressor.task.contract import Task
@@ -25,7 +27,7 @@ from tests.surgery.topologies import CELLS, INPUT
 
 QUICK = {"distill_steps": 0, "order": 3}
 UNTRAINED = {"distill_steps": 0}
-TARGETS = {"fsmn": QUICK, "lssl": UNTRAINED, "para_rnn": UNTRAINED, "additive": UNTRAINED}
+TARGETS = {**dict.fromkeys(WORDS, UNTRAINED), "fsmn": QUICK}
 
 
 class Sequences(Task):
@@ -310,6 +312,15 @@ def test_the_same_seed_gives_the_same_layer_and_a_rehearsal_is_short():
     assert same(weights(first), weights(second))
     context = make_context(model, Sequences(), quick=True)
     assert Convert(to="fsmn", distill_steps=1_000_000).apply(State(model), context).changes
+
+
+def test_each_option_belongs_to_the_targets_whose_record_names_it():
+    assert tuple(recurrent.TARGETS) == WORDS
+    for option, owners in OWN_OPTIONS.items():
+        names = {option, "values"} if option == "projection" else {option}  # values are the projection by the heads
+        assert owners == tuple(
+            to for to, kind in recurrent.TARGETS.items() if names & set(kind.record_type.model_fields)
+        )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from compressor.formats import Job
 from compressor.methods import METHODS
 from compressor.methods.base import State
 from compressor.methods.order import order_hint, refuse_order
+from compressor.nn.converted.target import WORDS
 from compressor.surgery.rebuild import rebuild
 from compressor.testing import RandomTask, check_file, normal
 from exporters.onnx import Options, export
@@ -76,10 +77,8 @@ STEPS = {
     "all low rank": METHODS["low_rank_attention"](rank=2, targets=("*",), recurrent="smaller"),
     "lama": METHODS["lama"](target="pool", heads=2),
     "aaren": METHODS["aaren"](),
+    **{word: METHODS["convert"](to=word) for word in WORDS},
     "fsmn": METHODS["convert"](to="fsmn", order=3),
-    "lssl": METHODS["convert"](to="lssl"),
-    "para rnn": METHODS["convert"](to="para_rnn"),
-    "additive": METHODS["convert"](to="additive"),
     "lattice": METHODS["lattice"](prune="units", ratio=0.25),
     "lattice weights": METHODS["lattice"](prune="weights", sparsity=0.3),
     "depth": METHODS["depth_search"](layers=1),

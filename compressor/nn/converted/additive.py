@@ -54,6 +54,7 @@ class AdditiveRecord(LayerRecord):
 class AdditiveLayer(SequenceLayer):
     """`project` to scores, queries and values, the sums, `expand` to relu units, `readout`."""
 
+    label = "additive recurrence"
     record_type = AdditiveRecord
     inner_widths = ("values", "hidden")
 

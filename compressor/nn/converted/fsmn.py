@@ -52,6 +52,7 @@ class FsmnRecord(LayerRecord):
 class FsmnLayer(SequenceLayer):
     """One FSMN layer: `project` -> (`memories` -> `expand` -> relu -> `back`)* -> `readout`."""
 
+    label = "FSMN"
     record_type = FsmnRecord
 
     def __init__(

@@ -20,6 +20,8 @@ class SequenceLayer(RecordedLayer, ABC):
     The readout is what least squares solve for when the layer starts from the outputs of another one.
     """
 
+    label: ClassVar[str]
+    """What it is, in a report."""
     lookahead: int = 0
     """Later positions that an output depends on."""
     inner_widths: ClassVar[tuple[str, ...]] = ("projection", "hidden")

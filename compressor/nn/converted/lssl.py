@@ -54,6 +54,7 @@ class LsslRecord(LayerRecord):
 class LsslLayer(SequenceLayer):
     """`project` to channels, the oscillators of each, `expand` to relu units, `readout`."""
 
+    label = "state-space layer"
     record_type = LsslRecord
 
     def __init__(

@@ -56,6 +56,7 @@ class ParaRecord(LayerRecord):
 class ParaLayer(SequenceLayer):
     """`project` to three gates, the diagonal recurrence, `readout`."""
 
+    label = "diagonal RNN"
     record_type = ParaRecord
     inner_widths = ("hidden",)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
@@ -14,6 +14,7 @@ from compressor.nn.converted.additive import AdditiveLayer
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.lssl import LsslLayer
 from compressor.nn.converted.para_rnn import ParaLayer
+from compressor.nn.converted.target import Target
 from compressor.nn.record import LayerRecord, Probability, RecordedLayer, parse
 from compressor.nn.recurrent.compact import is_batch
 from compressor.nn.recurrent.packed import packed_like
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from compressor.nn.converted.layer import SequenceLayer
 
-TARGETS: dict[str, type[SequenceLayer]] = {
+TARGETS: dict[Target, type[SequenceLayer]] = {
     "fsmn": FsmnLayer,
     "lssl": LsslLayer,
     "para_rnn": ParaLayer,
@@ -48,7 +49,7 @@ class NoCellState(NoStates):
 class ConvertedRecord(LayerRecord):
     """What a `ConvertedRecurrent` is built from."""
 
-    target: Literal["fsmn", "lssl", "para_rnn", "additive"]
+    target: Target
     layers: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1024)]
     """Of each layer."""
     batch_first: bool
@@ -128,7 +129,7 @@ class ConvertedRecurrent(RecordedLayer):
         return list(self.layers)  # type: ignore[arg-type]
 
     @property
-    def target(self) -> str:
+    def target(self) -> Target:
         """The word of what the layers are."""
         return next(word for word, kind in TARGETS.items() if isinstance(self.layers[0], kind))
 

@@ -11,8 +11,9 @@ from compressor.nn.attention.aaren import AarenAttention
 from compressor.runtimes.forward import open_forward
 from compressor.testing import RandomTask, normal
 from tests.boards import needs_board
+from tests.exporters import test_converted
 from tests.exporters.c_code.test_operators import needs_compiler
-from tests.exporters.test_converted import CLASSES, INPUT, TIMED, Averages, Diagonal, Frames, Oscillators
+from tests.exporters.test_converted import CLASSES, INPUT, TIMED
 
 pytestmark = [needs_compiler, pytest.mark.slow]
 SHARED: dict[tuple[object, ...], object] = {}
@@ -33,15 +34,7 @@ class Gathering(nn.Module):
         return self.head(self.attention(x, x, x)[0])
 
 
-MODELS = {
-    "aaren": Gathering,
-    "fsmn": Frames,
-    "lssl": Oscillators,
-    "diagonal gru": lambda: Diagonal("gru"),
-    "diagonal lstm": lambda: Diagonal("lstm"),
-    "additive": lambda: Averages(forget=True),
-    "additive, nothing forgotten": lambda: Averages(forget=False),
-}
+MODELS = {"aaren": Gathering, **test_converted.MODELS}
 BUILT: dict[str, tuple[nn.Module, RandomTask]] = {}
 
 
