@@ -1,4 +1,4 @@
-"""Do size and time of a network on a random graph follow its edges? Beside its masked form, all files timed in turns.
+"""Do size and time of a network on a random graph follow its edges? Beside its masked form, all files interleaved.
 
     python benchmarks/graph_density.py [--cell gru] [--nodes 30] [--units 8] [--neighbours 2 4 8 16]
 

@@ -41,7 +41,7 @@ _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put pages in the place of `FOLDER/*`."""
+    """Replace `FOLDER/*` by pages."""
     assert config.nav is not None
     config.nav = _with_pages(config.nav, set(_entries(config.nav)))
     return config

@@ -106,7 +106,7 @@ def _open_sizes(graph: fx.Graph) -> dict[str, fx.Node | tuple[fx.Node, int]]:
 
 
 def _simple(node: fx.Node, sizes: Collection[str]) -> Call | None:
-    """What `_simplify` puts in the place of an operator, if that and all sizes in it are known."""
+    """What `_simplify` replaces an operator by, if that and all sizes in it are known."""
     call = written(node)
     if call is None:
         return None

@@ -35,7 +35,7 @@ class Calls:
     name: str
     spec: pytree.TreeSpec | None = None
     constants: list[Any] = field(default_factory=list)
-    """The leaves of the further arguments; None in the place of tensors."""
+    """The leaves of the further arguments; None instead of tensors."""
     tensors: list[bool] = field(default_factory=list)
     """Which of these leaves are tensors."""
     shapes: list[tuple[int, ...]] = field(default_factory=list)

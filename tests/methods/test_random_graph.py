@@ -1,4 +1,4 @@
-"""`random_graph` puts a stack on a random graph in the place of a recurrent layer, and refuses where it cannot."""
+"""`random_graph` replaces a recurrent layer by a stack on a random graph, and refuses where it cannot."""
 
 from __future__ import annotations
 

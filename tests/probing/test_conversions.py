@@ -1,4 +1,4 @@
-"""What a step put in the place of what is seen by comparing the models."""
+"""What a step replaced is seen by comparing the models."""
 
 import copy
 
