@@ -1,5 +1,6 @@
 """Arguments that several commands share."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,29 +12,14 @@ from compressor.errors import UsageError
 from compressor.render.trackers import Tracker
 from compressor.task.spec import split_spec
 
-RecipeArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE",
-        help="Name of a shipped recipe or path of a YAML file.",
-        autocompletion=completion.recipe_names,
-        show_default=False,
-    ),
-]
-TaskOption = Annotated[
-    str,
-    typer.Option(
-        "--task",
-        metavar="FILE.py[:NAME]",
-        help="Python file with a `compressor.Task`; NAME if it has several.",
-        autocompletion=completion.python_files,
-        show_default=False,
-    ),
-]
+
+def argument(metavar: str, help_text: str, complete: Callable[..., list[str]]) -> Any:
+    """An argument that has no default to show; `complete` gives the shell the words that may stand there."""
+    return typer.Argument(metavar=metavar, help=help_text, autocompletion=complete, show_default=False)
 
 
-def optional_task(help_text: str) -> Any:
-    """The option `--task` of commands that can do without one."""
+def task_option(help_text: str) -> Any:
+    """The option `--task`."""
     return typer.Option(
         "--task",
         metavar="FILE.py[:NAME]",
@@ -43,6 +29,16 @@ def optional_task(help_text: str) -> Any:
     )
 
 
+def shape_option(help_text: str) -> Any:
+    """The option `--shape`, which may be repeated; see `axis_sizes`."""
+    return typer.Option("--shape", metavar="AXIS=SIZE", help=f"{help_text} Repeatable.")
+
+
+RecipeArgument = Annotated[
+    str, argument("RECIPE", "Name of a shipped recipe or path of a YAML file.", completion.recipe_names)
+]
+RunArgument = Annotated[str, typer.Argument(metavar="DIR", help="Folder of a finished run.", show_default=False)]
+TaskOption = Annotated[str, task_option("Python file with a `compressor.Task`; NAME if it has several.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

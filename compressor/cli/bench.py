@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from compressor.cli import completion
-from compressor.cli.arguments import JsonOption, ThreadsOption, optional_task
+from compressor.cli.arguments import JsonOption, ThreadsOption, argument, task_option
 from compressor.cli.bench_phone import COOL_DOWN, PhoneOptions, Repeats, time_on_phone
 from compressor.cli.output import columns, emit_json, emit_rich, say
 from compressor.errors import UsageError
@@ -29,11 +29,10 @@ _PHONE_ROUNDS: Final = 15
 def bench(
     files: Annotated[
         list[str],
-        typer.Argument(
-            metavar="FILE...",
-            help="Exported files of any format that take the same inputs; the first is the baseline.",
-            autocompletion=completion.onnx_files,
-            show_default=False,
+        argument(
+            "FILE...",
+            "Exported files of any format that take the same inputs; the first is the baseline.",
+            completion.onnx_files,
         ),
     ],
     batch: Annotated[int, typer.Option("--batch", min=1, help="Batch size.")] = 1,
@@ -51,7 +50,7 @@ def bench(
         ),
     ] = None,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs of each file in a round.")] = 10,
-    task: Annotated[str | None, optional_task("Task that gives the inputs. [default: random inputs]")] = None,
+    task: Annotated[str | None, task_option("Task that gives the inputs. [default: random inputs]")] = None,
     adb: Annotated[
         str | None,
         typer.Option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressor.cli import completion
-from compressor.cli.arguments import JsonOption, axis_sizes, refuse_folder
+from compressor.cli.arguments import JsonOption, argument, axis_sizes, refuse_folder, shape_option
 from compressor.cli.output import columns, emit, emit_json, emit_rich, say, tell
 from compressor.errors import ExportError, OutputError, UsageError
 
@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 def check(
     file: Annotated[
         str,
-        typer.Argument(
-            metavar="FILE.onnx",
-            help="An ONNX file, of whatever origin.",
-            autocompletion=completion.onnx_files,
-            show_default=False,
-        ),
+        argument("FILE.onnx", "An ONNX file, of whatever origin.", completion.onnx_files),
     ],
     target: Annotated[
         str,
@@ -43,7 +38,7 @@ def check(
     ] = None,
     shape: Annotated[
         list[str] | None,
-        typer.Option("--shape", metavar="AXIS=SIZE", help="Size of an open axis in the changed file. Repeatable."),
+        shape_option("Size of an open axis in the changed file."),
     ] = None,
     json: JsonOption = False,
 ) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compressor.cli.arguments import RunArgument
 from compressor.cli.output import emit, say
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def demo(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a finished run.", show_default=False)],
+    folder: RunArgument,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; 127.0.0.1 for this computer alone.")
     ] = "0.0.0.0",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compressor.cli import completion
-from compressor.cli.arguments import JsonOption, SetOption, announce, optional_task, refuse_folder
+from compressor.cli.arguments import JsonOption, SetOption, announce, refuse_folder, task_option
 from compressor.cli.output import emit_json, emit_rich, say
 from compressor.errors import UsageError
 from compressor.nn.converted.target import WORDS as CONVERSIONS
@@ -31,7 +31,7 @@ def probe(
             show_default=False,
         ),
     ] = None,
-    task: Annotated[str | None, optional_task("With --recipe: the task whose model is converted.")] = None,
+    task: Annotated[str | None, task_option("With --recipe: the task whose model is converted.")] = None,
     architectures: Annotated[
         str | None,
         typer.Option(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from compressor.cli import completion
-from compressor.cli.arguments import JsonOption
+from compressor.cli.arguments import JsonOption, argument
 from compressor.cli.output import columns, emit, emit_json, emit_rich, say
 from compressor.errors import OutputError
 
@@ -17,12 +17,7 @@ app = typer.Typer(help="List, show and copy the shipped recipes.")
 
 NameArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="NAME",
-        help="Name of a shipped recipe.",
-        autocompletion=completion.shipped_names,
-        show_default=False,
-    ),
+    argument("NAME", "Name of a shipped recipe.", completion.shipped_names),
 ]
 
 

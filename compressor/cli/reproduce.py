@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compressor.cli.arguments import JsonOption, TaskOption, announce
+from compressor.cli.arguments import JsonOption, RunArgument, TaskOption, announce
 from compressor.cli.output import columns, emit, emit_json, emit_rich
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _WORDS = {"same": "the same", "within": "within the interval", "other": "OTHER"}
 
 
 def reproduce(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a finished run.", show_default=False)],
+    folder: RunArgument,
     task: TaskOption,
     out: Annotated[
         str | None,

@@ -5,7 +5,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from compressor.cli.arguments import DeviceOption, JsonOption, TaskOption, ThreadsOption, announce, axis_sizes
+from compressor.cli.arguments import (
+    DeviceOption,
+    JsonOption,
+    TaskOption,
+    ThreadsOption,
+    announce,
+    axis_sizes,
+    shape_option,
+)
 from compressor.cli.output import emit_json_text, emit_rich, say
 
 
@@ -57,7 +65,7 @@ def search(
     ] = None,
     shape: Annotated[
         list[str] | None,
-        typer.Option("--shape", metavar="AXIS=SIZE", help="Fix an axis of the file, as accelerators want. Repeatable."),
+        shape_option("Fix an axis of the file, as accelerators want."),
     ] = None,
     target: Annotated[
         str | None,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from compressor.cli import completion
-from compressor.cli.arguments import JsonOption, SetOption
+from compressor.cli.arguments import JsonOption, SetOption, argument
 from compressor.cli.output import complain, emit, emit_json, say
 from compressor.errors import CompressorError, RecipeError, RecipeErrors
 
@@ -13,12 +13,7 @@ from compressor.errors import CompressorError, RecipeError, RecipeErrors
 def validate(
     recipes: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RECIPE...",
-            help="Names of shipped recipes or paths of YAML files.",
-            autocompletion=completion.recipe_names,
-            show_default=False,
-        ),
+        argument("RECIPE...", "Names of shipped recipes or paths of YAML files.", completion.recipe_names),
     ],
     overrides: SetOption = None,
     json: JsonOption = False,

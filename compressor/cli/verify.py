@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from compressor.cli import completion
-from compressor.cli.arguments import JsonOption, optional_task
+from compressor.cli.arguments import JsonOption, argument, task_option
 from compressor.cli.output import columns, emit_json, emit_rich, say
 from compressor.errors import UsageError
 
@@ -32,9 +32,7 @@ _ROUNDING_ERROR: Final = 2e-2
 def verify(
     files: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="FILE...", help="Exported files.", autocompletion=completion.onnx_files, show_default=False
-        ),
+        argument("FILE...", "Exported files.", completion.onnx_files),
     ] = None,
     arch: Annotated[
         Literal["aarch64", "cortex-m4", "cortex-m7"] | None,
@@ -49,7 +47,7 @@ def verify(
     ] = None,
     task: Annotated[
         str | None,
-        optional_task("Take inputs, at several batch sizes and lengths, from this task. [default: random inputs]"),
+        task_option("Take inputs, at several batch sizes and lengths, from this task. [default: random inputs]"),
     ] = None,
     length: Annotated[int, typer.Option("--length", min=1, help="Length of random inputs.")] = _DEFAULT_LENGTH,
     atol: Annotated[

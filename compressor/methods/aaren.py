@@ -104,7 +104,6 @@ class Aaren(Method):
         from compressor.surgery.attention.causality import Evidence
         from compressor.surgery.attention.conversion_to_aaren import carried_masks, convert_declared, convert_multihead
         from compressor.surgery.changes import change, size_of
-        from compressor.surgery.trial import run_once
 
         selection = select_attention(state.model, context.task.attention, self.targets, self.ignore)
         model = copy.deepcopy(state.model).to(context.device)
@@ -133,10 +132,8 @@ class Aaren(Method):
             if dropout and called:
                 notes.append(f"`{name}` dropped attention weights with probability {dropout:g} in training; no longer.")
         model.eval()
-        run_once(
+        context.run_once(
             model,
-            context.task.example(2, context.task.length),
-            context.device,
             problem="the attention of the model cannot become an Aaren",
             hint="it has to call the layer as `output, _ = layer(x, x, x, ...)` and leave its weights and attention "
             "weights alone; name the layer under `ignore` otherwise",

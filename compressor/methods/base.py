@@ -118,6 +118,23 @@ class Context:
             raise MethodError("the task's `batches` gave none, and this step measures on training batches", hint=hint)
         return batches
 
+    def run_once(self, model: nn.Module, *, problem: str, hint: str, device: torch.device | None = None) -> Any:
+        """The outputs of a copy of a changed model on the task's example at the typical length.
+
+        Args:
+            model: Left as it is.
+            problem: What cannot be done if it does not run, such as "`rnn` cannot be replaced".
+            hint: What the user can do about it.
+            device: Where it runs; the context's by default.
+
+        Raises:
+            MethodError: It does not run; the message starts with `problem`.
+        """
+        from compressor.surgery.trial import run_once
+
+        inputs = self.task.example(2, self.task.length)
+        return run_once(model, inputs, device or self.device, problem=problem, hint=hint)
+
     def trace_examples(self) -> list[tuple[Tensor, ...]]:
         """Inputs to trace, and to compare at the typical length too."""
         return [trace_example(self.task), self.task.example(3, self.task.length)]

@@ -130,7 +130,6 @@ class DepthSearch(Method):
         from compressor.surgery.changes import change, size_of
         from compressor.surgery.depth.beam import Rules, Trials, evenly_spaced
         from compressor.surgery.depth.chains import arrange, masks_by_parameter, masks_of
-        from compressor.surgery.trial import run_once
 
         model = copy.deepcopy(state.model).to(context.device).eval()
         site, skipped = self._site(model, context.task)
@@ -154,10 +153,8 @@ class DepthSearch(Method):
         if self.pooling != "last":
             records.append(self._pool(model, state.model, site, len(chain), context))
             facts[f"error of the outputs with `pooling: {self.pooling}`"] = measured.of(model)
-        run_once(
+        context.run_once(
             model,
-            context.task.example(2, context.task.length),
-            context.device,
             problem=f"the layers of `{site.name}` cannot run as {_spoken(chain)}",
             hint="`forward` has to go through the layers that are there: `for layer in self.layers`",
         )

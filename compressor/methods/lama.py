@@ -192,16 +192,13 @@ class Lama(Method):
         facts: Mapping[str, float],
     ) -> StepResult:
         from compressor.surgery.replacing import replace_in_copy
-        from compressor.surgery.trial import run_once
 
         weight = next(state.model.parameters(), None)
         new = new.to(None if weight is None else weight.device)
         note = f"{new.pool.extra_repr()}; readout: {new.kind}"
         replaced = replace_in_copy(state.model, state.masks, name, new, note=note)
-        run_once(
+        context.run_once(
             replaced.model,
-            context.task.example(2, context.task.length),
-            context.device,
             problem=f"`{name}` cannot be replaced",
             hint="the model may call the module, but must leave its weights and attributes alone",
         )

@@ -197,7 +197,6 @@ class LowRankAttention(RemovalMethod):
 
     def _carry_out(self, state: State, context: Context, chosen: _Chosen) -> StepResult:
         from compressor.surgery.low_rank.replacement import converted, cut_change, put_factors, site_size
-        from compressor.surgery.trial import run_once
 
         factored = converted(state.model, state.masks, chosen.sites)
         before = [site_size(factored.model, cut.site) for cut, _ in chosen.cuts]
@@ -207,10 +206,9 @@ class LowRankAttention(RemovalMethod):
             cut_change(cut, rank, *sizes, whitened=chosen.whitened)
             for (cut, rank), *sizes in zip(chosen.cuts, before, after, strict=True)
         )
-        run_once(
+        context.run_once(
             factored.model,
-            context.task.example(2, context.task.length),
-            next(factored.model.parameters()).device,
+            device=next(factored.model.parameters()).device,
             problem="the chosen matrices cannot be factored",
             hint="the model has to call the layer as PyTorch's and leave its weights alone; name it under `ignore`",
         )

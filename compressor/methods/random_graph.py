@@ -233,12 +233,9 @@ class RandomGraph(Method):
 def _try_out(model: nn.Module, name: str, context: Context) -> None:
     """Run the model once on the task's example; refuses one that needs states of the layer called `name`."""
     from compressor.surgery.graph_replacement import gives_out_states
-    from compressor.surgery.trial import run_once
 
-    outputs = run_once(
+    outputs = context.run_once(
         model,
-        context.task.example(2, context.task.length),
-        context.device,
         problem=f"`{name}` cannot be replaced",
         hint="the model has to call the layer as `output, _ = layer(x)` and leave its weights and states alone",
     )

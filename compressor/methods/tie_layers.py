@@ -116,7 +116,6 @@ class TieLayers(Method):
         """Share weights in a copy of the model."""
         from compressor.surgery.changes import change, size_of
         from compressor.surgery.depth import ties
-        from compressor.surgery.trial import run_once
 
         groups, skipped = self._groups(state.model)
         model = copy.deepcopy(state.model).to(context.device)
@@ -135,10 +134,8 @@ class TieLayers(Method):
         if self.exit is not None:
             model, masks, records = self._looped(model, groups, masks, context)
         model.eval()
-        run_once(
+        context.run_once(
             model,
-            context.task.example(2, context.task.length),
-            context.device,
             problem="the layers cannot share weights",
             hint="name the stack under `ignore`",
         )

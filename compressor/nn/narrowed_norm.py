@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 from torch import Tensor, nn
 
 from compressor.nn.record import LayerRecord, RecordedLayer, Size
@@ -22,6 +22,16 @@ class NarrowedNormRecord(LayerRecord):
         if eps is not None and not 0.0 <= eps < 1.0:
             raise ValueError("eps has to lie in 0..1")
         return eps
+
+
+class NarrowedAxisRecord(NarrowedNormRecord):
+    """Of one whose features are normalised together."""
+
+    @model_validator(mode="after")
+    def _are_left(self) -> NarrowedAxisRecord:
+        if self.features > self.width:
+            raise ValueError(f"{self.features} features cannot be left of {self.width}")
+        return self
 
 
 class NarrowedNorm(RecordedLayer):

@@ -9,13 +9,13 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.narrowed_norm import NarrowedNorm, NarrowedNormRecord
+from compressor.nn.narrowed_norm import NarrowedAxisRecord, NarrowedNorm
 
 if TYPE_CHECKING:
     from compressor.nn.record import LayerRecord
 
 
-class WideLayerNormRecord(NarrowedNormRecord):
+class WideLayerNormRecord(NarrowedAxisRecord):
     """What a `WideLayerNorm` is built from."""
 
     eps: float
@@ -24,8 +24,6 @@ class WideLayerNormRecord(NarrowedNormRecord):
 
     @model_validator(mode="after")
     def _consistent(self) -> WideLayerNormRecord:
-        if self.features > self.width:
-            raise ValueError(f"{self.features} features cannot be left of {self.width}")
         if self.bias and not self.elementwise_affine:
             raise ValueError("a bias needs elementwise_affine")
         return self

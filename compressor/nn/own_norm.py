@@ -12,7 +12,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from compressor.nn.narrowed_norm import NarrowedNorm, NarrowedNormRecord
+from compressor.nn.narrowed_norm import NarrowedAxisRecord, NarrowedNorm
 from compressor.nn.own_code import is_own
 from compressor.nn.record import LayerRecord, copy_parameter
 
@@ -59,7 +59,7 @@ class NormForm:
         return centred / (variance.sqrt() + self.eps if self.outside else (variance + self.eps).sqrt())
 
 
-class WideOwnNormRecord(NarrowedNormRecord):
+class WideOwnNormRecord(NarrowedAxisRecord):
     """What a `WideOwnNorm` is built from."""
 
     eps: float
@@ -73,8 +73,6 @@ class WideOwnNormRecord(NarrowedNormRecord):
 
     @model_validator(mode="after")
     def _consistent(self) -> WideOwnNormRecord:
-        if self.features > self.width:
-            raise ValueError(f"{self.features} features cannot be left of {self.width}")
         if self.axis not in (-1, 1) or self.correction not in (0, 1) or self.offset not in (0.0, 1.0):
             raise ValueError("axis is -1 or 1, correction and offset are 0 or 1")
         if self.width <= self.correction:

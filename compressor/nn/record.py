@@ -76,7 +76,10 @@ def copy_parameter(target: Tensor, source: Tensor) -> None:
 
 
 class RecordedLayer(nn.Module, ABC):
-    """A layer whose structure is a record. The fields of `record_type` are the arguments of `__init__`."""
+    """A layer whose structure is a record.
+
+    The fields of `record_type` are the arguments of `__init__`; a class of which that is not so has its own `_built`.
+    """
 
     record_type: ClassVar[type[LayerRecord]]
 
@@ -89,8 +92,12 @@ class RecordedLayer(nn.Module, ABC):
         Raises:
             CheckpointError: The record is not valid.
         """
-        fields = parse(cls.record_type, record).model_dump()
-        return allocate(cls(**fields, device="meta", dtype=dtype), device)
+        return cls._built(parse(cls.record_type, record), device, dtype)
+
+    @classmethod
+    def _built(cls, fields: Any, device: torch.device | str | None, dtype: torch.dtype | None) -> Self:
+        """The layer of a record that is valid."""
+        return allocate(cls(**fields.model_dump(), device="meta", dtype=dtype), device)
 
     @abstractmethod
     def record(self) -> dict[str, Any]:

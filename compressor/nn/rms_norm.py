@@ -5,24 +5,17 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.narrowed_norm import NarrowedNorm, NarrowedNormRecord
+from compressor.nn.narrowed_norm import NarrowedAxisRecord, NarrowedNorm
 from compressor.nn.record import LayerRecord, copy_parameter
 
 
-class WideRMSNormRecord(NarrowedNormRecord):
+class WideRMSNormRecord(NarrowedAxisRecord):
     """What a `WideRMSNorm` is built from."""
 
     elementwise_affine: bool
-
-    @model_validator(mode="after")
-    def _consistent(self) -> WideRMSNormRecord:
-        if self.features > self.width:
-            raise ValueError(f"{self.features} features cannot be left of {self.width}")
-        return self
 
 
 class WideRMSNorm(NarrowedNorm):

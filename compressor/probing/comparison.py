@@ -140,12 +140,7 @@ def _result(task: ProbeTask, original: Sequence[Trained], converted: Sequence[Tr
             )
         )
     return ProbeResult(
-        task=task.name,
-        difficulty=task.difficulty,
-        needs=task.needs,
-        ability=task.ability,
-        meaning=task.meaning,
-        patience=task.patience,
+        **task.described(),
         trained=lengths[0],
         longer=lengths[1],
         steps_original=tuple(run.steps for run in original),

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from compressor.errors import UsageError
-from compressor.probing.tasks import IGNORED, ProbeTask
+from compressor.probing.tasks import IGNORED, OfSymbols, ProbeTask
 
 
 @dataclass(frozen=True)
-class InContextLanguage(ProbeTask):
+class InContextLanguage(OfSymbols, ProbeTask):
     """Strings of one random automaton with a separator between; asked at every position is a symbol that may follow.
 
     Each sequence has an automaton of its own: from every state `1..edges` symbols lead to as many different other
@@ -55,16 +55,6 @@ class InContextLanguage(ProbeTask):
         """`4 states, 6 symbols`."""
         return f"{self.states} states, {self.symbols} symbols"
 
-    @property
-    def tokens(self) -> int:
-        """Symbols and the separator."""
-        return self.symbols + 1
-
-    @property
-    def classes(self) -> int:
-        """Symbols."""
-        return self.symbols
-
     def chance(self, length: int) -> float:
         """Any symbol: the mean number that may follow over the number of symbols."""
         return (1 + self.edges) / 2 / self.symbols
@@ -101,28 +91,3 @@ class InContextLanguage(ProbeTask):
         ends = (torch.arange(self.states)[:, None] + others) % self.states  # never the state itself
         ends = torch.where(torch.arange(self.edges) < degrees[..., None], ends, -1)
         return torch.full((*shape, self.symbols), -1).scatter(-1, labels, ends)
-
-    def by_counting(self, tokens: Tensor, last: int) -> Tensor:
-        """The n-gram baseline (B, T): what followed most often on the same `last` symbols, else on fewer.
-
-        Args:
-            tokens: (B, T), as `draw` gives them.
-            last: n - 1 >= 0, symbols that are compared; what lies before a separator counts as any other symbol.
-        """
-        guesses = torch.zeros_like(tokens)
-        for row, sequence in enumerate(tokens.tolist()):
-            for position in range(len(sequence)):
-                guesses[row, position] = self._most_often(sequence[: position + 1], last)
-        return guesses
-
-    def _most_often(self, seen: list[int], last: int) -> int:
-        for order in range(min(last, len(seen)), -1, -1):
-            context = seen[len(seen) - order :]
-            counts = [0] * self.symbols
-            for start in range(len(seen) - order):
-                follows = seen[start + order]
-                if seen[start : start + order] == context and follows != self.symbols:
-                    counts[follows] += 1
-            if any(counts):
-                return counts.index(max(counts))
-        return 0

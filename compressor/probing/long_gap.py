@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from compressor.errors import UsageError
-from compressor.probing.tasks import IGNORED, ProbeTask
+from compressor.probing.tasks import IGNORED, OfSymbols, ProbeTask
 
 
 @dataclass(frozen=True)
-class LongGap(ProbeTask):
+class LongGap(OfSymbols, ProbeTask):
     """The first token is to be remembered: whenever the query token comes, and at the end, it is asked for.
 
     Between them lie distractors from the same symbols. Queries come with probability `queries` at each position, so
@@ -38,16 +38,6 @@ class LongGap(ProbeTask):
     def difficulty(self) -> str:
         """`8 symbols`."""
         return f"{self.symbols} symbols"
-
-    @property
-    def tokens(self) -> int:
-        """Symbols and the query."""
-        return self.symbols + 1
-
-    @property
-    def classes(self) -> int:
-        """Symbols."""
-        return self.symbols
 
     def draw(self, generator: torch.Generator, batch: int, length: int) -> tuple[Tensor, Tensor]:
         """Symbols 0..symbols - 1 and the query `symbols`; the target of a query is the first token."""

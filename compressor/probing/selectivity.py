@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from compressor.errors import UsageError
-from compressor.probing.tasks import ProbeTask
+from compressor.probing.tasks import OfSymbols, ProbeTask
 
 Regime = Literal["clean", "gaps", "distractors"]
 _TRIES = 1000
 
 
 @dataclass(frozen=True)
-class Selectivity(ProbeTask):
+class Selectivity(OfSymbols, ProbeTask):
     """A walk through a random grammar; asked at every position is the hidden state that it is in.
 
     Each symbol stands for `depth` hidden states. From a state a symbol is allowed with probability `density`, and then
@@ -60,11 +60,6 @@ class Selectivity(ProbeTask):
     def difficulty(self) -> str:
         """`4 symbols of 3 states, distractors`."""
         return f"{self.symbols} symbols of {self.depth} states, {self.regime}"
-
-    @property
-    def tokens(self) -> int:
-        """Symbols and silence."""
-        return self.symbols + 1
 
     @property
     def classes(self) -> int:

@@ -80,9 +80,30 @@ class ProbeTask(ABC):
         """A form of the task for networks that cannot learn this one; None if none still means it."""
         return None
 
+    def described(self) -> dict[str, Any]:
+        """What a result says of the task, by the names of `ProbeResult`."""
+        words = {"needs": self.needs, "ability": self.ability, "meaning": self.meaning}
+        return {"task": self.name, "difficulty": self.difficulty, "patience": self.patience, **words}
+
     def facts(self) -> dict[str, Any]:
         """The task and its parameters as JSON values."""
         return {"task": self.name, **asdict(self)}
+
+
+class OfSymbols:
+    """A task whose inputs are symbols and one sign more, and whose targets are symbols."""
+
+    symbols: int
+
+    @property
+    def tokens(self) -> int:
+        """Symbols and the sign."""
+        return self.symbols + 1
+
+    @property
+    def classes(self) -> int:
+        """Symbols."""
+        return self.symbols
 
 
 def scored(targets: Tensor) -> Tensor:

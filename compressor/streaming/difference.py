@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from compressor.nn.hooks import hooked
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -45,12 +47,8 @@ def _recording(model: nn.Module) -> Iterator[list[_Seen]]:
 
         return keep
 
-    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name]
-    try:
+    with hooked(module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def first_difference(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Surgery:
+    """A smaller model, and what was done to it."""
+
+    model: nn.Module
+    masks: dict[str, Tensor]
+    structure: tuple[dict[str, Any], ...]
+    changes: tuple[Change, ...]
+    skipped: tuple[Skip, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressor.errors import CompressorError, Place, TaskError
+from compressor.errors import Place, TaskError
 from compressor.task.contract import Task
 from compressor.task.files_read import noting_files
 from compressor.task.guard import GuardedTask
-from compressor.task.places import place_in
+from compressor.task.places import blamed
 from compressor.task.spec import split_spec
 
 if TYPE_CHECKING:
@@ -58,16 +58,8 @@ def _loaded(spec: str) -> GuardedTask:
             hint="a task needs `model`, `example`, `batches`, `loss` and `evaluate`",
             place=Place(file, inspect.getsourcelines(chosen)[1]),
         )
-    try:
+    with blamed(f"`{chosen.__name__}()`", file):
         return GuardedTask(chosen(), file)
-    except CompressorError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise TaskError(
-            f"`{chosen.__name__}()` raised {type(error).__name__}: {error}",
-            hint="fix the task file",
-            place=place_in(file, error.__traceback__),
-        ) from error
 
 
 def _import(file: str) -> ModuleType:
@@ -85,17 +77,10 @@ def _import(file: str) -> ModuleType:
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    try:
-        specification.loader.exec_module(module)
-    except SyntaxError as error:
-        where = Place(file, error.lineno, error.offset, (error.text or "").rstrip("\n"))
-        raise TaskError(f"task file is not valid Python: {error.msg}", place=where) from error
-    except CompressorError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise TaskError(
-            f"task file raised {type(error).__name__}: {error}",
-            hint="fix the task file",
-            place=place_in(file, error.__traceback__),
-        ) from error
+    with blamed("task file", file):
+        try:
+            specification.loader.exec_module(module)
+        except SyntaxError as error:
+            where = Place(file, error.lineno, error.offset, (error.text or "").rstrip("\n"))
+            raise TaskError(f"task file is not valid Python: {error.msg}", place=where) from error
     return module

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from compressor.nn.hooks import hooked
 from compressor.task.signature import Call
 
 if TYPE_CHECKING:
@@ -44,11 +45,8 @@ def watched(model: nn.Module, paths: Mapping[str, str]) -> Iterator[Seen]:
     def watch(name: str) -> Callable[..., None]:
         return lambda module, args, kwargs, result: seen[name].append((Call(*args, **kwargs), result))
 
-    handles = [
+    handles = (
         model.get_submodule(path).register_forward_hook(watch(name), with_kwargs=True) for name, path in paths.items()
-    ]
-    try:
+    )
+    with hooked(handles):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()

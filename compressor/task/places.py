@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import linecache
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import extract_tb
 from typing import TYPE_CHECKING
 
-from compressor.errors import Place
+from compressor.errors import CompressorError, Place, TaskError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType, TracebackType
 
 
@@ -36,3 +38,23 @@ def raised_in(error: BaseException) -> str:
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     return "" if last is None else last.tb_frame.f_code.co_name
+
+
+@contextmanager
+def blamed(what: str, file: str) -> Iterator[None]:
+    """Whatever is raised within the block, other than our own errors, is a `TaskError` at its line of the file.
+
+    Args:
+        what: What raises, at the start of the message.
+        file: The user's.
+    """
+    try:
+        yield
+    except CompressorError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise TaskError(
+            f"{what} raised {type(error).__name__}: {error}",
+            hint="fix the task file",
+            place=place_in(file, error.__traceback__),
+        ) from error

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import ExportError
 from compressor.nn.attention.plain import plain_attention
+from compressor.nn.hooks import hooked
 from compressor.nn.recurrent.cells import CELLS, Cell
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.layers import RECURRENT, directions, is_step_module
@@ -79,13 +80,9 @@ def recurrent_cells(model: nn.Module, inputs: Sequence[Tensor]) -> int:
             cells += steps * module.num_layers * directions(module)
 
     classes: tuple[type[nn.Module], ...] = (*RECURRENT, LowRankRecurrent)
-    handles = [part.register_forward_hook(count) for part in model.modules() if isinstance(part, classes)]
-    try:
-        with torch.no_grad(), plain_attention():
-            model(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    handles = (part.register_forward_hook(count) for part in model.modules() if isinstance(part, classes))
+    with hooked(handles), torch.no_grad(), plain_attention():
+        model(*inputs)
     return cells
 
 

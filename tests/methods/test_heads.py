@@ -16,7 +16,7 @@ from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.surgery.attention.sites import attention_sites
 from tests.methods.conftest import CHANNELS, SignTask, Tagger, make_context, same, weights
-from tests.surgery.attentions import HEADS, WIDTH, Encoder, Nested, Packed, Stack, declared, randomized
+from tests.surgery.attentions import HEADS, WIDTH, Encoder, Nested, Packed, Stack, bias_by_head, declared, randomized
 
 SCORES = ["weight", "activation", "sensitivity", "taylor", "random"]
 
@@ -76,7 +76,7 @@ def test_a_head_that_gives_nothing_is_the_first_to_go(kind, score):
     for site in attention_sites(state.model, task.attention).attentions:
         for part in site.projections:
             part.by_head(state.model)[1] = 0.0
-        site.value.bias_by_head(state.model)[1] = 0.0
+        bias_by_head(site.value, state.model)[1] = 0.0
     result = _apply(state, task, keep=3, score=score)
     assert {change.note.partition("kept ")[2] for change in result.changes} == {"0, 2, 3"}
 

@@ -178,15 +178,23 @@ class Plain(nn.Module):
         return self.attention(x, x, x, **self.calls)
 
 
+def bias_by_head(part, model):
+    """A projection's bias, detached: (h, d) for queries, keys and values, (E_o,) for the output; None without one."""
+    if part.bias is None:
+        return None
+    bias = model.get_parameter(part.bias).detach()
+    return bias if part.axis == 1 else bias.narrow(0, part.bias_start, part.heads * part.width).view(-1, part.width)
+
+
 def written_out(site, model, query, key, value, heads=range(HEADS)):
     """Attention written out head by head, from nothing but what the site says."""
     total = 0.0
     for head in heads:
         projected = []
         for part, given in zip(site.projections[:3], (query, key, value), strict=True):
-            bias = part.bias_by_head(model)
+            bias = bias_by_head(part, model)
             projected.append(given @ part.by_head(model)[head].T + (0.0 if bias is None else bias[head]))
         q, k, v = projected
         total = total + ((q @ k.mT) / site.head_width**0.5).softmax(-1) @ v @ site.output.by_head(model)[head].T
-    bias = site.output.bias_by_head(model)
+    bias = bias_by_head(site.output, model)
     return total if bias is None else total + bias

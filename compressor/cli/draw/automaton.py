@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli.arguments import TaskOption, announce
+from compressor.cli.arguments import RunArgument, TaskOption, announce
 from compressor.cli.output import say
 from compressor.errors import UsageError
 
 
 def automaton(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a finished run.", show_default=False)],
+    folder: RunArgument,
     task: TaskOption,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the three files.")],
 ) -> None:

@@ -8,7 +8,7 @@ sums (a, c, m) of the earlier ones, for which the record says where keys, values
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -18,7 +18,7 @@ from compressor.errors import ExportError
 from compressor.nn.attention import prefix
 from compressor.nn.attention.folded_scores import projected_query, score_weights
 from compressor.nn.attention.multihead import HeadsRecord
-from compressor.nn.record import LayerRecord, RecordedLayer, Size, allocate, copy_parameter, parse
+from compressor.nn.record import LayerRecord, RecordedLayer, Size, allocate, copy_parameter
 
 Path = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=1000)]
 """Name of a module in the whole model."""
@@ -71,15 +71,8 @@ class LearnedQuery(RecordedLayer):
         return new.train(layer.training)
 
     @classmethod
-    def from_record(
-        cls, record: Any, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> LearnedQuery:
-        """The layer that a record describes; its weights are undefined.
-
-        Raises:
-            CheckpointError: The record is not valid.
-        """
-        return allocate(cls(parse(LearnedQueryRecord, record), dtype=dtype), device)
+    def _built(cls, fields: LearnedQueryRecord, device: torch.device | str | None, dtype: torch.dtype | None) -> Self:
+        return allocate(cls(fields, dtype=dtype), device)
 
     def record(self) -> dict[str, Any]:
         """JSON from which `from_record` builds a layer of this structure."""

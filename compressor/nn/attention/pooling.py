@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from compressor.errors import MethodError
 from compressor.nn.attention.lama import LamaAttention, LamaRecord, mean_of_steps, without_padding
 from compressor.nn.attention.pooling_call import PoolingCall, PoolingCallRecord
-from compressor.nn.record import LayerRecord, RecordedLayer, Size, allocate, parse
+from compressor.nn.record import LayerRecord, RecordedLayer, Size, allocate
 
 Readout = Literal["mix", "linear", "rows"]
 
@@ -136,15 +136,7 @@ class PoolingReplacement(RecordedLayer):
             self.readout = nn.Linear(pool.rows * pool.width, output_size, **options)
 
     @classmethod
-    def from_record(
-        cls, record: Any, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> PoolingReplacement:
-        """The pooling that a record describes; its weights are undefined.
-
-        Raises:
-            CheckpointError: The record is not valid.
-        """
-        fields = parse(PoolingRecord, record)
+    def _built(cls, fields: PoolingRecord, device: torch.device | str | None, dtype: torch.dtype | None) -> Self:
         pool: LamaAttention | MeanPooling = MeanPooling(fields.width)
         if fields.lama is not None:
             pool = LamaAttention.from_record(fields.lama.model_dump(), device=device, dtype=dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import MethodError
 from compressor.gates import Mode
-from compressor.nn.record import LayerRecord, Probability, Size, allocate, parse
+from compressor.nn.record import LayerRecord, Probability, Size, allocate
 from compressor.nn.recurrent.compact import CompactRecurrent, PerPart, is_batch
 from compressor.nn.recurrent.factored_part import LowRankPart, PartRanks, Ranks, fill, rank_of
 from compressor.nn.recurrent.layers import directions, parts
@@ -125,13 +125,12 @@ class LowRankRecurrent(CompactRecurrent):
         return smaller.train(module.training)
 
     @classmethod
-    def from_record(
-        cls, record: Any, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> LowRankRecurrent:
-        """See `RecordedLayer.from_record`; in a record the ranks have names."""
-        fields = parse(LowRankRecurrentRecord, record).model_dump()
-        fields["ranks"] = [[(part["input"], part["hidden"]) for part in layer] for layer in fields["ranks"]]
-        return allocate(cls(**fields, device="meta", dtype=dtype), device)
+    def _built(
+        cls, fields: LowRankRecurrentRecord, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> Self:
+        arguments = fields.model_dump()
+        arguments["ranks"] = [[(part.input, part.hidden) for part in layer] for layer in fields.ranks]  # without names
+        return allocate(cls(**arguments, device="meta", dtype=dtype), device)
 
     def record(self) -> dict[str, Any]:
         """JSON from which `from_record` builds a layer of this structure."""

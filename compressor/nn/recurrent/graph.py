@@ -8,7 +8,7 @@ set to zero once, and held there by training.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compressor.errors import UsageError
 from compressor.nn.graphs.layered import LayeredGraph
 from compressor.nn.masks import prune_
-from compressor.nn.record import allocate, parse
+from compressor.nn.record import LayerRecord, RecordedLayer, allocate
 from compressor.nn.recurrent.cells import CELLS
 from compressor.nn.recurrent.graph_layer import GraphLayer
 from compressor.nn.recurrent.graph_layout import CellWord, GraphRecurrentRecord, Skips, check_arguments, connections
@@ -28,7 +28,7 @@ State = list[Tensor] | tuple[list[Tensor], list[Tensor]]
 """h, or (h, c) for an LSTM: one (1, B, H_i) for each recurrent layer, the layers first and then the skips."""
 
 
-class GraphRecurrent(nn.Module):
+class GraphRecurrent(RecordedLayer):
     """A recurrent stack with the structure of a graph, called as a one-way recurrent layer of PyTorch's.
 
     Each node stands for k units and each edge for a dense k x k block of `weight_ih`. Layer 0 reads the input densely,
@@ -58,6 +58,8 @@ class GraphRecurrent(nn.Module):
     what that layer itself ended with. So the state of the last layer, `h[len(layers) - 1]`, is its last output only
     if no skip ends there: a model that classifies by the last hidden state should take the last output instead.
     """
+
+    record_type: ClassVar[type[LayerRecord]] = GraphRecurrentRecord
 
     bidirectional = False
     """It runs forward in time only."""
@@ -111,15 +113,8 @@ class GraphRecurrent(nn.Module):
             apply_masks(self)  # from a stranger must not ask for more than there is
 
     @classmethod
-    def from_record(
-        cls, record: Any, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> GraphRecurrent:
-        """The stack that a record describes; its weights are undefined.
-
-        Raises:
-            CheckpointError: The record is not valid.
-        """
-        arguments = parse(GraphRecurrentRecord, record).model_dump()
+    def _built(cls, fields: GraphRecurrentRecord, device: torch.device | str | None, dtype: torch.dtype | None) -> Self:
+        arguments = fields.model_dump()
         graph = LayeredGraph.from_record(arguments.pop("graph"))
         module = allocate(cls(**arguments, graph=graph, device="meta", dtype=dtype), device)
         for layer in module.all_layers:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NoReturn, Self
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import MethodError
-from compressor.nn.record import LayerRecord, Size, allocate, parse
+from compressor.nn.record import LayerRecord, RecordedLayer, Size, allocate
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 
@@ -95,13 +95,14 @@ class RecurrentStackRecord(LayerRecord):
     output_size: Size
 
 
-class RecurrentStack(nn.Module):
+class RecurrentStack(RecordedLayer):
     """A stack and a linear readout of its outputs to the size that consumers expect; none if the sizes are equal.
 
     It is called as the one-way layer of PyTorch's that it replaces, with a batch of sequences and no
     initial state. The second result is `NoStates`. Weights are called `stack.layers.0...`, `readout.weight`.
     """
 
+    record_type: ClassVar[type[LayerRecord]] = RecurrentStackRecord
     bidirectional = False
     """It runs forward in time only."""
 
@@ -128,15 +129,7 @@ class RecurrentStack(nn.Module):
         self.hidden_size = output_size
 
     @classmethod
-    def from_record(
-        cls, record: Any, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> RecurrentStack:
-        """The stack that a record describes; its weights are undefined.
-
-        Raises:
-            CheckpointError: The record is not valid.
-        """
-        fields = parse(RecurrentStackRecord, record)
+    def _built(cls, fields: RecurrentStackRecord, device: torch.device | str | None, dtype: torch.dtype | None) -> Self:
         stack = _STACKS[fields.stack].from_record(fields.record, device=device, dtype=dtype)
         module = cls(stack, fields.output_size, device="meta", dtype=dtype)
         if module.readout is not None:

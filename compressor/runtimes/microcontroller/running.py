@@ -25,7 +25,6 @@ _SHIFT: Final = 6
 """Of QEMU's instruction counter: an instruction takes 2**6 = 64 ns of the board's time."""
 _TICKS: Final = 1.6
 """Of the board's timer of 25 MHz, in the time of one instruction."""
-_FAULT: Final = 0xFFFFFFFF
 _PAINTED: Final = 64 * 1024
 """Bytes of stack that the test paints."""
 _SECONDS: Final = 600.0

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compressor.errors import CompressorError, MethodError, first_line
 from compressor.nn.attention.plain import plain_attention
+from compressor.nn.hooks import hooked
 from compressor.streaming.step import StepModel
 from compressor.streaming.survey import survey
 
@@ -148,15 +149,11 @@ def _symbols(model: nn.Module, example: tuple[Tensor, ...]) -> int:
     """How many symbols the model knows: those of the table that it looks them up in, else those of the example."""
     seen: list[int] = []
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    handles = [
+    handles = (
         module.register_forward_pre_hook(lambda each, _args: seen.append(each.num_embeddings)) for module in embeddings
-    ]
-    try:
-        with torch.no_grad(), plain_attention():
-            model(*example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    )
+    with hooked(handles), torch.no_grad(), plain_attention():
+        model(*example)
     count = max(seen) if seen else int(example[0].max()) + 1
     if count > MOST_SYMBOLS:
         raise MethodError(

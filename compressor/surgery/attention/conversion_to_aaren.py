@@ -137,11 +137,8 @@ def _output(module: nn.Module, path: str) -> Iterator[list[Tensor]]:
     def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         outputs.append(output)
 
-    handle = module.get_submodule(path).register_forward_hook(keep)
-    try:
+    with module.get_submodule(path).register_forward_hook(keep):
         yield outputs
-    finally:
-        handle.remove()
 
 
 def carried_masks(name: str, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ What comes out is what the original gives when the removed heads add nothing to 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from compressor.surgery.attention.head_records import heads_record
 from compressor.surgery.attention.head_silencing import silenced
 from compressor.surgery.attention.removable_heads import flexible, narrowed
 from compressor.surgery.attention.sites import attention_sites
-from compressor.surgery.changes import change, size_of
+from compressor.surgery.changes import Surgery, change, size_of
 from compressor.surgery.equivalence import check_agreement, evaluating_on_cpu, forward
 from compressor.surgery.refit.compensation import refit
 from compressor.surgery.units.choice import Layer
@@ -39,16 +39,10 @@ if TYPE_CHECKING:
 _HINT = "are the heads one behind the other in the layers, as `attention` of the task says?"
 
 
-@dataclass(frozen=True)
-class HeadSurgery:
+@dataclass(frozen=True, kw_only=True)
+class HeadSurgery(Surgery):
     """A model with fewer heads, and what was done to it."""
 
-    model: nn.Module
-    masks: dict[str, Tensor]
-    structure: tuple[dict[str, Any], ...]
-    changes: tuple[Change, ...]
-    skipped: tuple[Skip, ...]
-    notes: tuple[str, ...]
     before: int
     """Heads of the whole model."""
     after: int
@@ -152,9 +146,8 @@ def _result(cut: HeadCut, smaller: nn.Module, skipped: tuple[Skip, ...], before:
         tuple(heads_record(smaller, cut.sites[name], int(stays.sum())) for name, stays in cut.heads.items()),
         tuple(_change(cut, smaller, name) for name in cut.sites),
         skipped,
-        (),
-        before,
-        before - lost,
+        before=before,
+        after=before - lost,
     )
 
 

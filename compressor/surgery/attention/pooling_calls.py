@@ -44,16 +44,12 @@ def seen_calls(model: nn.Module, name: str, inputs: tuple[Tensor, ...]) -> list[
     def after(_module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
         seen.append(SeenCall(waiting.pop(), tree_map_only(Tensor, torch.clone, output)))
 
-    handles = [
+    parameter = next(model.parameters(), None)
+    with (
         module.register_forward_pre_hook(before, with_kwargs=True),
         module.register_forward_hook(after, with_kwargs=True),
-    ]
-    parameter = next(model.parameters(), None)
-    try:
+    ):
         model(*(inputs if parameter is None else (part.to(parameter.device) for part in inputs)))
-    finally:
-        for handle in handles:
-            handle.remove()
     return seen
 
 

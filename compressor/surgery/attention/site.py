@@ -62,15 +62,6 @@ class Projection:
             return part.view(self.heads, self.width, -1)
         return part.view(len(part), self.heads, self.width).movedim(1, 0)
 
-    def bias_by_head(self, model: nn.Module) -> Tensor | None:
-        """The bias, detached: (h, d) for queries, keys and values, (E_o,) for the output; None without one."""
-        if self.bias is None:
-            return None
-        bias = model.get_parameter(self.bias).detach()
-        if self.axis == 1:
-            return bias
-        return bias.narrow(0, self.bias_start, self.heads * self.width).view(self.heads, self.width)
-
     def axes(self) -> Iterator[tuple[str, int, int]]:
         """(parameter name, axis, first position) of everything along which this projection's heads lie."""
         yield self.weight, self.axis, self.start

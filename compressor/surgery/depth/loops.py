@@ -123,13 +123,9 @@ def batch_axis(
     def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
         shapes.append(tuple(args[0].shape) if args and isinstance(args[0], torch.Tensor) else ())
 
-    handle = layer.register_forward_pre_hook(hook)
-    try:
-        with evaluating(model), plain_attention():
-            for example in examples:
-                model(*(part.to(device) for part in example))
-    finally:
-        handle.remove()
+    with layer.register_forward_pre_hook(hook), evaluating(model), plain_attention():
+        for example in examples:
+            model(*(part.to(device) for part in example))
     moving = [axis for axis, pair in enumerate(zip(*shapes, strict=False)) if pair == (2, 3)]
     if len(shapes) != 2 or len(moving) != 1:
         raise MethodError(

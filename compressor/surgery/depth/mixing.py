@@ -98,8 +98,7 @@ def fit(
     place = mix.mix.weight.device
     halves = (Moments(mix.mix.in_features, width, place), Moments(mix.mix.in_features, width, place))
     heard: list[Tensor] = []
-    handle = mix.mix.register_forward_pre_hook(lambda _module, args: heard.append(args[0]))
-    try:
+    with mix.mix.register_forward_pre_hook(lambda _module, args: heard.append(args[0])):
         for number, inputs in enumerate(batches):
             goal = _leaving(original, _last(original, site), inputs)
             heard.clear()
@@ -111,8 +110,6 @@ def fit(
             else:
                 for half in range(2):
                     halves[half].add(z[half::2], r[half::2])
-    finally:
-        handle.remove()
     problem = Problem(torch.arange(mix.mix.in_features, device=place), slice(0, width), constant=True)
     ridge = choose_ridge(halves, problem, _RIDGES)
     solution = (halves[0] + halves[1]).solve(problem, ridge)
@@ -134,11 +131,8 @@ def _leaving(model: nn.Module, layer: nn.Module, inputs: tuple[Tensor, ...]) -> 
         tensor = result[0] if isinstance(result, tuple) else result
         seen.append(tensor.clone())
 
-    handle = layer.register_forward_hook(hook)
-    try:
+    with layer.register_forward_hook(hook):
         _run(model, inputs)
-    finally:
-        handle.remove()
     return seen[0]  # a site's layers are called once
 
 

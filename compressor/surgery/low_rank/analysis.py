@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compressor.nn.attention.head_factorisation import HeadWeights, query_key_pairs, value_output_pairs
 from compressor.nn.attention.plain import plain_attention
 from compressor.nn.factorisation import HeadPairs, Inputs, Spectrum, largest_saving_rank
+from compressor.nn.hooks import hooked
 from compressor.nn.least_squares import Moments
 from compressor.surgery.low_rank.matrices import HEAD_KINDS
 from compressor.surgery.refit.calibration import Call, consumed, evaluating, produced
@@ -154,14 +155,9 @@ def _collect(
         return model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
 
     device = next(model.parameters()).device
-    handles = [watch(name) for name in wanted]
-    try:
-        with evaluating(model), plain_attention():
-            for batch in batches:
-                model(*(part.to(device) for part in batch))
-                if bar is not None:
-                    bar.advance(note="calibration")
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(watch(name) for name in wanted), evaluating(model), plain_attention():
+        for batch in batches:
+            model(*(part.to(device) for part in batch))
+            if bar is not None:
+                bar.advance(note="calibration")
     return moments

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from compressor.nn.hooks import hooked
 from compressor.nn.recurrent.layers import RECURRENT, cell_of, has_own_forward, is_layer, is_step_module
 from compressor.nn.recurrent.replay import unroll
 
@@ -87,13 +88,10 @@ def watching(model: nn.Module, names: Sequence[str], record: Callable[[str, Call
         return module.register_forward_pre_hook(hook, with_kwargs=True)
 
     subclassed = {name for name in names if has_own_forward(model.get_submodule(name))}
-    handles = [watch(name, model.get_submodule(name)) for name in names if name not in subclassed]
-    try:
-        with _watched_classes({id(model.get_submodule(name)): name for name in subclassed}, record):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    handles = (watch(name, model.get_submodule(name)) for name in names if name not in subclassed)
+    classes = {id(model.get_submodule(name)): name for name in subclassed}
+    with hooked(handles), _watched_classes(classes, record):
+        yield
 
 
 @contextmanager

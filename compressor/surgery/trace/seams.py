@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from compressor.nn.hooks import hooked
 from compressor.nn.seams import marked, tensors_of_call
 from compressor.surgery.trace.labels import varies
 from compressor.surgery.trace.state import Crossing
@@ -32,11 +33,8 @@ def watched_seams(trace: Trace) -> Iterator[None]:
     for name, module in marked(trace.model).items():
         handles.append(module.register_forward_pre_hook(partial(_enter, trace), with_kwargs=True))
         handles.append(module.register_forward_hook(partial(_leave, trace, name), with_kwargs=True))
-    try:
+    with hooked(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _enter(trace: Trace, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compressor.errors import SurgeryError
 from compressor.nn.seams import mark
 from compressor.nn.structure import replace_record
 from compressor.nn.wide_norms import WIDE_NORMS, WideNorm
-from compressor.report import Change, Skip
+from compressor.report import Change
+from compressor.surgery.changes import Surgery
 from compressor.surgery.equivalence import check_agreement, check_training, evaluating_on_cpu, forward
 from compressor.surgery.rebuild import resize_record
 from compressor.surgery.refit.compensation import refit
@@ -36,18 +37,6 @@ _CONVERTED = 1e-4
 """Of a conversion, in any type: some normalisations compute in float32 whatever they are given."""
 
 
-@dataclass(frozen=True)
-class UnitSurgery:
-    """A model with fewer units, and what was done to it."""
-
-    model: nn.Module
-    masks: dict[str, Tensor]
-    structure: tuple[dict[str, Any], ...]
-    changes: tuple[Change, ...]
-    skipped: tuple[Skip, ...]
-    notes: tuple[str, ...] = ()
-
-
 def prune(
     model: nn.Module,
     masks: Mapping[str, Tensor],
@@ -59,7 +48,7 @@ def prune(
     required: Sequence[str] | None = None,
     calibration: Sequence[tuple[Tensor, ...]] = (),
     progress: Progress | None = None,
-) -> UnitSurgery:
+) -> Surgery:
     """Remove the units with the lowest score from the named modules; of equal ones that with the lower index.
 
     Units that are tied (a shared initial state, a residual) go together. A recurrent module whose layers or directions
@@ -88,7 +77,7 @@ def prune(
     required = names if required is None else required
     with evaluating_on_cpu(model) as original:
 
-        def attempt(chosen: Sequence[str]) -> tuple[Plan, UnitSurgery]:
+        def attempt(chosen: Sequence[str]) -> tuple[Plan, Surgery]:
             wanted = [name for name in required if name in chosen]
             plan = partial(make_plan, original, masks, inputs[0], chosen, amount, scorer, wanted)
             done = _carry_out_either(plan, inputs)
@@ -103,7 +92,7 @@ def prune(
     return result
 
 
-def _carry_out_either(make: Callable[..., Plan], inputs: Sequence[tuple[Tensor, ...]]) -> tuple[Plan, UnitSurgery]:
+def _carry_out_either(make: Callable[..., Plan], inputs: Sequence[tuple[Tensor, ...]]) -> tuple[Plan, Surgery]:
     """What is planned; with whole blocks of what views take apart if that fails, or leaves fewer layers as they are."""
     plan = make()
     try:
@@ -125,7 +114,7 @@ def _carry_out_either(make: Callable[..., Plan], inputs: Sequence[tuple[Tensor, 
     return other if len(other[1].skipped) < len(done[1].skipped) else done
 
 
-def _carry_out(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> tuple[Plan, UnitSurgery]:
+def _carry_out(plan: Plan, inputs: Sequence[tuple[Tensor, ...]]) -> tuple[Plan, Surgery]:
     """The smaller model, compared with the original in which what is removed is silent."""
     with failing():
         _refuse_unresizable(plan.model, {name for name, _ in plan.kept})
@@ -194,8 +183,8 @@ def _refuse_unresizable(model: nn.Module, names: set[str]) -> None:
 
 
 def _compensated(
-    plan: Plan, result: UnitSurgery, calibration: Sequence[tuple[Tensor, ...]], progress: Progress | None
-) -> UnitSurgery:
+    plan: Plan, result: Surgery, calibration: Sequence[tuple[Tensor, ...]], progress: Progress | None
+) -> Surgery:
     """The consumers of removed units refitted, on the CPU; what was refitted and what not goes into the result."""
     batches = [tuple(part.cpu() for part in batch) for batch in calibration]
     roles = plan.trace.atoms.roles
@@ -208,7 +197,7 @@ def _compensated(
     return replace(result, skipped=(*result.skipped, *done.skipped), notes=(*result.notes, *notes))
 
 
-def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideNorm], sizes: Sequence[Size]) -> UnitSurgery:
+def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideNorm], sizes: Sequence[Size]) -> Surgery:
     axes: dict[str, dict[int, Tensor]] = {}
     for (name, axis), mask in plan.kept.items():
         axes.setdefault(name, {})[axis] = mask
@@ -246,4 +235,4 @@ def _result(plan: Plan, after: nn.Module, norms: Mapping[str, WideNorm], sizes: 
             for cut in plan.edges.starting
         ),
     )
-    return UnitSurgery(after, masks, records, tuple(changes), plan.choice.skipped, notes)
+    return Surgery(after, masks, records, tuple(changes), plan.choice.skipped, notes)

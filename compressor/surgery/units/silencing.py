@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from compressor.nn.hooks import hooked
 from compressor.nn.seams import changed_call
 from compressor.surgery.equivalence import forward
 from compressor.surgery.units.planning import Plan, lost_features
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
 
     from compressor.surgery.trace.edges import Edges
 
@@ -32,7 +34,7 @@ def silenced(plan: Plan) -> Iterator[None]:
     normalisation, which makes something of 0 that depends on all other units, the units are 0 once more.
     """
     saved = []
-    hooks = [
+    hooks: list[RemovableHandle] = [
         plan.model.get_submodule(name).register_forward_hook(_zeroed_at(removed, norm.axis))
         for name, norm in plan.trace.norms.items()
         if (removed := lost_features(plan.trace, name, plan.choice.removed)).any()
@@ -41,19 +43,18 @@ def silenced(plan: Plan) -> Iterator[None]:
         plan.model.get_submodule(edges.module).register_forward_pre_hook(_silenced_call(edges), with_kwargs=True)
         for edges in plan.seams
     ]
-    try:
-        for (name, axis), mask in plan.kept.items():
-            if plan.trace.atoms.roles[name, axis] != "in":
-                tensor, rows = tensor_of(plan.model, name).detach(), (~mask).nonzero().flatten()
-                saved.append((tensor, axis, rows, tensor.index_select(axis, rows)))
-                tensor.index_fill_(axis, rows, 0.0)
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        # In reverse order: an element may be covered twice, by rows and by columns.
-        for tensor, axis, rows, values in reversed(saved):
-            tensor.index_copy_(axis, rows, values)
+    with hooked(hooks):
+        try:
+            for (name, axis), mask in plan.kept.items():
+                if plan.trace.atoms.roles[name, axis] != "in":
+                    tensor, rows = tensor_of(plan.model, name).detach(), (~mask).nonzero().flatten()
+                    saved.append((tensor, axis, rows, tensor.index_select(axis, rows)))
+                    tensor.index_fill_(axis, rows, 0.0)
+            yield
+        finally:
+            # In reverse order: an element may be covered twice, by rows and by columns.
+            for tensor, axis, rows, values in reversed(saved):
+                tensor.index_copy_(axis, rows, values)
 
 
 def forward_silenced(plan: Plan, example: tuple[Tensor, ...]) -> list[Tensor]:

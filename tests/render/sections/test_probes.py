@@ -27,12 +27,7 @@ def at(length, chance, original, converted, verdict):
 
 def result(task, trained, longer):
     return ProbeResult(
-        task=task.name,
-        difficulty=task.difficulty,
-        needs=task.needs,
-        ability=task.ability,
-        meaning=task.meaning,
-        patience=task.patience,
+        **task.described(),
         trained=at(task.length, task.chance(task.length), *trained),
         longer=at(2 * task.length, task.chance(2 * task.length), *longer),
         steps_original=(150, 200, 150),

@@ -30,6 +30,7 @@ from tests.surgery.attentions import (
     Plain,
     Stack,
     Widths,
+    bias_by_head,
     declared,
     randomized,
     written_out,
@@ -75,7 +76,7 @@ def _kill(model, parts, head, what):
         else:
             site.value.by_head(model)[head] = 0.0
             if site.value.bias is not None:
-                site.value.bias_by_head(model)[head] = 0.0
+                bias_by_head(site.value, model)[head] = 0.0
 
 
 def _outputs(model, example):
