@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -29,6 +30,9 @@ from compressor.surgery.units.removal import prune  # noqa: E402
 from compressor.testing import RandomTask  # noqa: E402
 from tests.exporters.pruned import TOPOLOGIES, UNSEEN_BATCHES, check_exported, pruned, without_time  # noqa: E402
 from tests.surgery.topologies import CELL_KINDS, CELLS, INPUT, REFUSED, SUPPORTED, CellLoop  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SHAPES = ((2, 3), (5, 7), (1, 1), (3, 11))
 HEADER = """# Supported topologies
@@ -74,9 +78,16 @@ def exported(topology: type[torch.nn.Module], cell: str, seed: int, *, fixed_len
     """`pass`, why the exporter refuses, or how far off the file is."""
     model, task = pruned(topology, cell, seed)
     options = (without_time(task), UNSEEN_BATCHES) if fixed_length else (task,)
+    return verdict(lambda path: check_exported(model, options[0], path, *options[1:]))
+
+
+def verdict(check: Callable[[Path], object]) -> str:
+    """`pass`, why a method or the exporter refuses, or how far off the file is that `check` writes."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            check_exported(model, options[0], Path(folder) / "model.onnx", *options[1:])
+            check(Path(folder) / "model.onnx")
+        except MethodError as error:
+            return f"refused: {error.message}"
         except ParityError as error:
             return f"{WRONG}: {' '.join(str(error).split())}"
         except ExportError as error:
@@ -127,16 +138,7 @@ def converted(topology: type[torch.nn.Module]) -> str:
     ahead = 2 if any(layer.bidirectional for layer in recurrent_modules(model).values()) else 0
     step = Convert(to="fsmn", order=3, distill_steps=0, lookahead=ahead)
     context = Context(task, model, torch.device("cpu"), torch.Generator().manual_seed(0), Silent(), quick=True)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            check_exported(step.apply(State(model), context).state.model, task, Path(folder) / "model.onnx")
-        except MethodError as error:
-            return f"refused: {error.message}"
-        except ParityError as error:
-            return f"{WRONG}: {' '.join(str(error).split())}"
-        except ExportError as error:
-            return f"no: {error.message}"
-    return "pass"
+    return verdict(lambda path: check_exported(step.apply(State(model), context).state.model, task, path))
 
 
 def converted_rows() -> list[str]:

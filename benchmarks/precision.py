@@ -11,6 +11,7 @@ them, and the error is that of an untrained layer.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.recurrent_net import CELLS, Net
 from compressor.formats import Job
 from compressor.measure import latency
 from compressor.runtimes.steps import Steps
@@ -30,7 +34,6 @@ from exporters.quantization import matrices
 
 TIMED = {0: "batch", 1: "time"}
 INPUT, CLASSES, STEPS = 40, 10, 100
-CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 FORMS: dict[str, dict[str, Any]] = {
     "float": {},
     "int8, cpu": {"precision": "int8", "rounding": {"max_error": 0.5}},
@@ -40,20 +43,6 @@ FORMS: dict[str, dict[str, Any]] = {
     "half of the units": {},
     "half of the units, int8": {"precision": "int8", "rounding": {"max_error": 0.5}},
 }
-
-
-class Net(nn.Module):
-    """Recurrent layers and a Linear on every step."""
-
-    def __init__(self, cell: str, hidden: int, layers: int) -> None:
-        """Random weights."""
-        super().__init__()
-        self.rnn = CELLS[cell](INPUT, hidden, layers, batch_first=True)
-        self.head = nn.Linear(hidden, CLASSES)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, T, INPUT) -> (B, T, CLASSES)."""
-        return self.head(self.rnn(features)[0])
 
 
 class Convolutions(nn.Module):
@@ -102,7 +91,7 @@ def compare(cell: str, options: argparse.Namespace) -> None:
         model: nn.Module = Convolutions(options.hidden, options.layers).eval()
         names = [f"layers.{at}" for at in range(options.layers)]
     else:
-        model, names = Net(cell, options.hidden, options.layers).eval(), ["rnn"]
+        model, names = Net(cell, INPUT, options.hidden, options.layers, CLASSES).eval(), ["rnn"]
     smaller = prune(model, {}, [task.example(2, 3)], names=names, amount=Amount(ratio=0.5)).model
     with tempfile.TemporaryDirectory() as folder:
         artifacts, paths = [], []

@@ -8,12 +8,15 @@ Prints the MACs of both exported files, the measured ratio with its interval, an
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.recurrent_net import CELLS, Net
 from compressor.formats import Job
 from compressor.measure import latency, macs
 from compressor.surgery.units.choice import Amount
@@ -23,21 +26,6 @@ from exporters import onnx
 
 TIMED = {0: "batch", 1: "time"}
 INPUT, CLASSES, STEPS = 64, 10, 100
-CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-
-
-class Net(nn.Module):
-    """`INPUT` features -> recurrent layers -> a Linear on the last step."""
-
-    def __init__(self, cell: str, hidden: int, layers: int) -> None:
-        """Random weights: speed does not depend on them."""
-        super().__init__()
-        self.rnn = CELLS[cell](INPUT, hidden, layers, batch_first=True)
-        self.head = nn.Linear(hidden, CLASSES)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, T, INPUT) -> (B, CLASSES)."""
-        return self.head(self.rnn(features)[0][:, -1])
 
 
 def main() -> None:
@@ -51,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     task = RandomTask({"features": TIMED}, {"output": {0: "batch"}}, normal(INPUT), length=STEPS, max_length=2 * STEPS)
-    model = Net(options.cell, options.hidden, options.layers).eval()
+    model = Net(options.cell, INPUT, options.hidden, options.layers, CLASSES, last=True).eval()
     smaller = prune(model, {}, [task.example(2, 3)], names=["rnn"], amount=Amount(ratio=options.ratio)).model
     inputs = task.example(1, STEPS)
     with tempfile.TemporaryDirectory() as folder:

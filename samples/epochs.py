@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    import torch
+    from argparse import ArgumentParser, Namespace
 
     from compressor import Task
+
+
+def options_of(parser: ArgumentParser, out: Path | None = None) -> Namespace:
+    """What the command line says, with `--seed` and `--out` too; PyTorch then takes one thread.
+
+    Args:
+        parser: Knows all other options.
+        out: Default of `--out`; None: this folder's own place of the checkpoint.
+    """
+    parser.add_argument("--seed", type=int, default=0)
+    usual = "this folder" if out is not None else "the checkpoint's place in this folder"
+    parser.add_argument("--out", type=Path, default=out, help=f"by default, {usual}")
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # the order of the sums, and so the checkpoint, does not depend on the number of cores
+    return options
+
+
+def train_by_cosine(task: Task, net: nn.Module, rate: float, epochs: int, generator: torch.Generator) -> nn.Module:
+    """`train_epochs` with Adam, whose learning rate falls from `rate` along a half cosine."""
+    optimizer = torch.optim.Adam(net.parameters(), rate)
+    batches = epochs * sum(1 for _ in task.batches(torch.Generator()))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches)
+    return train_epochs(task, net, optimizer, schedule, epochs=epochs, generator=generator)
 
 
 def train_epochs(

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 
 from compressor.errors import ParityError, TaskError
 from compressor.formats import Job
@@ -12,24 +11,15 @@ from compressor.methods.base import Context, State
 from compressor.progress import Silent
 from compressor.testing import RandomTask, check_file, check_lossless, normal, silence_units, unseen_sizes
 from exporters.onnx import Options, export
+from tests.nets import Scores
 
 TIMED = {0: "batch", 1: "time"}
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.rnn = nn.GRU(5, 11, batch_first=True)
-        self.head = nn.Linear(11, 3)
-
-    def forward(self, x):
-        return self.head(self.rnn(x)[0])
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return Net().eval()
+    return Scores(5, 11, 3).eval()
 
 
 def task_of(model=None, **options):
@@ -79,7 +69,7 @@ def test_a_file_is_compared_with_its_model_and_another_model_is_found_out(model,
     assert len(check_file(path, model, task_of()).points) == 3
     torch.manual_seed(1)
     with pytest.raises(ParityError, match=r"(?s)disagrees with PyTorch:.*max abs.*too large"):
-        check_file(path, Net().eval(), task_of(), sizes=[(2, 3)])
+        check_file(path, Scores(5, 11, 3).eval(), task_of(), sizes=[(2, 3)])
 
 
 def test_silent_units_give_0_at_every_position(model):

@@ -14,7 +14,7 @@ from torch import nn
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from epochs import train_epochs
+from epochs import options_of, train_epochs
 
 EPOCHS = 8
 WEIGHT_DECAY = 0.1
@@ -38,10 +38,7 @@ def main() -> None:
     """Train it and write it."""
     parser = argparse.ArgumentParser(description="train the checkpoint of this folder")
     parser.add_argument("--network", choices=NETWORKS, default="gru")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="by default, the checkpoint's place in this folder")
-    options = parser.parse_args()
-    torch.set_num_threads(1)  # the order of the sums, and so the checkpoint, does not depend on the number of cores
+    options = options_of(parser)
     kind, network, peak = NETWORKS[options.network]
     task = kind()
     torch.manual_seed(options.seed)

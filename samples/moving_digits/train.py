@@ -14,7 +14,7 @@ from torch import nn
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from epochs import train_epochs
+from epochs import options_of, train_by_cosine
 
 LEARNING_RATE = 3e-3
 EPOCHS = 16
@@ -22,20 +22,13 @@ EPOCHS = 16
 
 def train(net: nn.Module, epochs: int, seed: int) -> nn.Module:
     """A trained network; neither the validation nor the scored digits are looked at."""
-    task, generator = MovingDigits(), torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE)
-    batches = epochs * sum(1 for _ in task.batches(torch.Generator()))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches)
-    return train_epochs(task, net, optimizer, schedule, epochs=epochs, generator=generator)
+    return train_by_cosine(MovingDigits(), net, LEARNING_RATE, epochs, torch.Generator().manual_seed(seed))
 
 
 def main() -> None:
     """Train both, and write the one with the LSTM."""
     parser = argparse.ArgumentParser(description="train the checkpoint of this folder")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    options = parser.parse_args()
-    torch.set_num_threads(1)  # the order of the sums, and so the checkpoint, does not depend on the number of cores
+    options = options_of(parser, Path(__file__).parent)
     task = MovingDigits()
     for kind in (FrameReader, SingleFrames):
         torch.manual_seed(options.seed)

@@ -14,7 +14,7 @@ from torch import nn
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from epochs import train_epochs
+from epochs import options_of, train_by_cosine
 
 LEARNING_RATE = 1e-3
 EPOCHS = {"fashion": 6, "mnist": 20, "digits": 40}
@@ -24,21 +24,14 @@ def train(task: Fashion, epochs: int, seed: int) -> nn.Module:
     """A trained network; neither the validation nor the scored pictures are looked at."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    net = RowReader()
-    optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE)
-    batches = epochs * sum(1 for _ in task.batches(torch.Generator()))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches)
-    return train_epochs(task, net, optimizer, schedule, epochs=epochs, generator=generator)
+    return train_by_cosine(task, RowReader(), LEARNING_RATE, epochs, generator)
 
 
 def main() -> None:
     """Train all, or the one asked for, and write them."""
     parser = argparse.ArgumentParser(description="train the checkpoints of this folder")
     parser.add_argument("--only", choices=sorted(EPOCHS), help="train this one alone")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    options = parser.parse_args()
-    torch.set_num_threads(1)  # the order of the sums, and so the checkpoint, does not depend on the number of cores
+    options = options_of(parser, Path(__file__).parent)
     for name, task in (("fashion", Fashion()), ("mnist", Mnist()), ("digits", Digits())):
         if options.only not in (None, name):
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,10 @@ import torch
 from safetensors.torch import save_file
 from task import TASKS, Series
 from torch import nn
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from epochs import options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,10 +57,7 @@ def main() -> None:
     """Train all, or those asked for, and write them."""
     parser = argparse.ArgumentParser(description="train the checkpoints of this folder")
     parser.add_argument("names", nargs="*", help="all of them where none is named")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    options = parser.parse_args()
-    torch.set_num_threads(1)  # the order of the sums, and so the checkpoint, does not depend on the number of cores
+    options = options_of(parser, Path(__file__).parent)
     for name in options.names or TASKS:
         task = TASKS[name]()
         net = train(task, options.seed)

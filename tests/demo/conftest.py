@@ -5,30 +5,18 @@ import threading
 
 import pytest
 
-from compressor import recipe
 from compressor.demo.contents import RUNTIME, contents
 from compressor.demo.server import DemoServer
-from compressor.pipeline.run import run
 from compressor.runtimes import environments
-from compressor.task import loading as tasks
-from tests.pipeline.test_run import TASK
+from tests.folders import BLOBS, carried_out, recipe_of, write_folder
 
-RECIPE = """
-schema_version: 1
-name: shown
-steps:
-  - {method: magnitude, prune: units, ratio: 0.5}
-exports:
-  - {format: onnx, stream: true}
-"""
+RECIPE = recipe_of("{method: magnitude, prune: units, ratio: 0.5}", exports=["{format: onnx, stream: true}"])
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo")
-    (folder / "task.py").write_text(TASK)
-    (folder / "recipe.yaml").write_text(RECIPE)
-    run(recipe.load(str(folder / "recipe.yaml")), tasks.load(str(folder / "task.py")), folder / "run", device="cpu")
+    folder = write_folder(tmp_path_factory.mktemp("demo"), BLOBS, RECIPE)
+    carried_out(folder, "run")
     return folder / "run"
 
 

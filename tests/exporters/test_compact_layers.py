@@ -6,7 +6,6 @@ import onnx
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.formats import Job
 from compressor.nn.attention.compact import CompactMultiheadAttention
@@ -19,6 +18,7 @@ from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
 from tests.exporters.conftest import features_task
+from tests.exporters.packed import exported_packed
 from tests.tolerances import EXPORTED_FLOAT32
 
 INPUT = 5
@@ -95,32 +95,11 @@ def test_weights_of_uneven_layers_are_plain_initializers_and_nothing_is_stored_t
     assert stored <= sum(parameter.numel() for parameter in model.parameters()) + 50
 
 
-class PackedUneven(nn.Module):
-    def __init__(self, mode):
-        super().__init__()
-        self.rnn = UnevenRecurrent(mode, INPUT, [[7, 3], [3, 2]], batch_first=True)
-        self.pair = mode == "LSTM"
-
-    def forward(self, features, lengths):
-        packed, last = self.rnn(pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False))
-        output, _ = pad_packed_sequence(packed, batch_first=True)
-        last = last[1] if self.pair else last
-        return output, torch.cat([last[-2], last[-1]], -1)
-
-
 @pytest.mark.parametrize("mode", ["GRU", "LSTM"])
 def test_packed_sequences_become_lengths_of_the_nodes(tmp_path, mode):
-    task = RandomTask(
-        {"features": TIMED, "lengths": LAST},
-        {"output": {0: "batch", 1: "longest"}, "last": LAST},
-        lambda batch, length: (torch.randn(batch, length, INPUT), random_lengths(batch, length)),
-    )
     torch.manual_seed(0)
-    model, path = PackedUneven(mode).eval(), tmp_path / "model.onnx"
-    assert export(Job(model, task, path, Options())).operators[mode] == 4
-    features, lengths = torch.randn(5, 17, INPUT), torch.tensor([3, 11, 1, 7, 2])
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(path)(features, lengths), model(features, lengths), **EXPORTED_FLOAT32)
+    layer = UnevenRecurrent(mode, INPUT, [[7, 3], [3, 2]], batch_first=True)
+    assert exported_packed(layer, INPUT, tmp_path / "model.onnx").operators[mode] == 4
 
 
 class Attention(nn.Module):

@@ -6,7 +6,6 @@ import onnx
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.formats import Job
 from compressor.measure import macs
@@ -14,9 +13,11 @@ from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.factorisation import Spectrum
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.runtimes.onnx_runtime import OnnxFile
-from compressor.testing import RandomTask, random_lengths
+from compressor.testing import RandomTask
 from exporters.onnx import Options, export
 from tests.exporters.conftest import features_task
+from tests.exporters.packed import exported_packed
+from tests.nets import Outputs
 from tests.nn.recurrent.modes import MODES
 from tests.tolerances import EXPORTED_FLOAT32
 
@@ -110,41 +111,10 @@ def test_the_products_of_a_scan_are_counted_for_every_step(tmp_path, mode, hidde
     assert macs.count(path, [torch.randn(2, 11, INPUT)]) == 2 * 11 * (rows * INPUT + RANK * (hidden + rows))
 
 
-class Outputs(nn.Module):
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, features):
-        return self.layer(features)[0]
-
-
-class Packed(nn.Module):
-    def __init__(self, mode):
-        super().__init__()
-        self.rnn = factored(mode, ("weight_hh",), num_layers=2, bidirectional=True, batch_first=True)
-        self.pair = mode == "LSTM"
-
-    def forward(self, features, lengths):
-        packed, last = self.rnn(pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False))
-        output, _ = pad_packed_sequence(packed, batch_first=True)
-        last = torch.cat(last, -1) if self.pair else last
-        return output, torch.cat([last[-2], last[-1]], -1)
-
-
 @pytest.mark.parametrize("mode", ["GRU", "LSTM"])
 def test_packed_sequences_end_at_their_lengths(tmp_path, mode):
-    task = RandomTask(
-        {"features": TIMED, "lengths": LAST},
-        {"output": {0: "batch", 1: "longest"}, "last": LAST},
-        lambda batch, length: (torch.randn(batch, length, INPUT), random_lengths(batch, length)),
-    )
-    torch.manual_seed(0)
-    model, path = Packed(mode).eval(), tmp_path / "model.onnx"
-    assert export(Job(model, task, path, Options())).operators["Scan"] == 4
-    features, lengths = torch.randn(5, 17, INPUT), torch.tensor([3, 11, 1, 7, 2])
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(path)(features, lengths), model(features, lengths), **EXPORTED_FLOAT32)
+    layer = factored(mode, ("weight_hh",), num_layers=2, bidirectional=True, batch_first=True)
+    assert exported_packed(layer, INPUT, tmp_path / "model.onnx").operators["Scan"] == 4
 
 
 def test_a_linear_layer_of_factors_is_two_products(tmp_path):

@@ -12,24 +12,20 @@ from compressor.task.samples import Sample
 from exporters import onnx
 from tests.exporters.conftest import features_task
 from tests.measure.test_float_noise import Sharp
+from tests.nets import Scores
 
 TIMED = {0: "batch", 1: "time"}
 
 
-class Trained(nn.Module):
+class Trained(Scores):
     """A recurrent layer with weights as large as training makes them, whose outputs are in the tens."""
 
     def __init__(self):
-        super().__init__()
-        self.rnn = nn.GRU(5, 32, batch_first=True)
-        self.head = nn.Linear(32, 3)
+        super().__init__(5, 32, 3)
         with torch.no_grad():
             for parameter in self.rnn.parameters():
                 parameter.mul_(3)
             self.head.weight.mul_(100)
-
-    def forward(self, features):
-        return self.head(self.rnn(features)[0])
 
 
 def test_attention_with_scores_in_the_hundreds_agrees_to_the_noise_of_float32(tmp_path):

@@ -21,10 +21,9 @@ from compressor.methods.retrain import Retrain
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.recurrent.factored import LowRankRecurrent
-from compressor.pipeline.run import run
-from compressor.recipe import load
 from compressor.surgery.rebuild import rebuild
 from compressor.task import loading as tasks
+from tests.folders import carried_out, recipe_of, write_folder
 from tests.methods.conftest import BATCH, CHANNELS, LENGTH, SignTask, make_context, same, weights
 from tests.methods.signs import signs
 from tests.surgery.attentions import Nested, Packed, Stack, randomized
@@ -540,25 +539,18 @@ NET = """
         def forward(self, x):
             return self.head(self.rnn(self.encoder(self.enter(x)))[0][:, -1])
 """
-RECIPE = """
-schema_version: 1
-name: low
-seed: 3
-steps:
-  - {method: low_rank_attention, mode: products, parameters: 0.5, compare: true}
-  - {method: low_rank_attention, rank: 3, targets: ['*.linear1', 'rnn*'], recurrent: smaller}
-  - {method: retrain, epochs: 1, lr: 1e-2, distill: true}
-exports: [{format: onnx}]
-"""
+RECIPE = recipe_of(
+    "{method: low_rank_attention, mode: products, parameters: 0.5, compare: true}",
+    "{method: low_rank_attention, rank: 3, targets: ['*.linear1', 'rnn*'], recurrent: smaller}",
+    "{method: retrain, epochs: 1, lr: 1e-2, distill: true}",
+    seed=3,
+)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("low_rank")
-    (folder / "task.py").write_text(signs(NET))
-    (folder / "low.yaml").write_text(RECIPE)
-    task = tasks.load(str(folder / "task.py"))
-    return folder / "run", task, run(load(str(folder / "low.yaml")), task, folder / "run", quick=True, device="cpu")
+    folder = write_folder(tmp_path_factory.mktemp("low_rank"), signs(NET), RECIPE)
+    return folder / "run", tasks.load(str(folder / "task.py")), carried_out(folder, "run", quick=True)
 
 
 def test_a_run_exports_factors_that_agree_and_counts_their_macs(done):

@@ -25,6 +25,7 @@ from compressor.report import Report
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.surgery.rebuild import rebuild
 from compressor.task import loading as tasks
+from tests.folders import carried_out, recipe_of, write_folder
 from tests.methods.conftest import CHANNELS, CLASSES, HIDDEN, LENGTH, SignTask, Tagger, make_context, same, weights
 from tests.methods.signs import signs
 from tests.tolerances import EXPORTED_FLOAT32
@@ -284,24 +285,17 @@ NET = """
         def forward(self, x):
             return self.head(self.rnn(x)[0][:, -1])
 """
-RECIPE = """
-schema_version: 1
-name: graph
-seed: 3
-steps:
-  - {method: random_graph, graph: barabasi_albert, nodes: 7, attachments: 2, units_per_node: 3}
-  - {method: retrain, epochs: 2, lr: 1e-2, distill: true}
-exports: [{format: onnx}]
-"""
+RECIPE = recipe_of(
+    "{method: random_graph, graph: barabasi_albert, nodes: 7, attachments: 2, units_per_node: 3}",
+    "{method: retrain, epochs: 2, lr: 1e-2, distill: true}",
+    seed=3,
+)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("random_graph")
-    (folder / "task.py").write_text(signs(NET))
-    (folder / "graph.yaml").write_text(RECIPE)
-    task = tasks.load(str(folder / "task.py"))
-    return folder / "run", task, run(load(str(folder / "graph.yaml")), task, folder / "run", quick=True, device="cpu")
+    folder = write_folder(tmp_path_factory.mktemp("random_graph"), signs(NET), RECIPE)
+    return folder / "run", tasks.load(str(folder / "task.py")), carried_out(folder, "run", quick=True)
 
 
 def test_the_exported_file_agrees_with_the_loaded_model_at_an_unseen_batch_and_length(done):
@@ -347,7 +341,7 @@ def test_the_report_has_a_probe_of_what_the_step_converts(done):
 
 def test_a_run_that_is_not_to_probe_says_which_layer_was_converted(done, tmp_path):
     _, task, _ = done
-    recipe = load(str(done[0].parent / "graph.yaml"), ["steps.0.compare=false"])
+    recipe = load(str(done[0].parent / "recipe.yaml"), ["steps.0.compare=false"])
     report = run(recipe, task, tmp_path / "run", quick=True, device="cpu", probes=False)
     assert report.steps[0].probes == ()
     assert [(skip.name, skip.reason) for skip in report.steps[0].unprobed] == [("rnn", "skipped by `--no-probe`")]

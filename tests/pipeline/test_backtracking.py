@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 
 from compressor.methods.base import Context, State
 from compressor.methods.heads import Heads
@@ -11,16 +10,7 @@ from compressor.methods.magnitude import Magnitude
 from compressor.pipeline.backtracking import carry_out
 from compressor.progress import Silent
 from compressor.task.contract import Task
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.rnn = nn.GRU(3, 16, batch_first=True)
-        self.out = nn.Linear(16, 2)
-
-    def forward(self, x):
-        return self.out(self.rnn(x)[0])
+from tests.nets import Scores
 
 
 class Units(Task):
@@ -31,7 +21,7 @@ class Units(Task):
     length, max_length = 5, 9
 
     def model(self):
-        return Net().eval()
+        return Scores(3, 16, 2).eval()
 
     def example(self, batch, length):
         return (torch.randn(batch, length, 3, generator=torch.Generator().manual_seed(0)),)

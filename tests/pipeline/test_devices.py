@@ -3,43 +3,32 @@
 import pytest
 import torch
 
-from compressor import recipe
 from compressor.errors import UsageError
 from compressor.methods.magnitude import Magnitude
 from compressor.nn.accelerators import device_name, has_float64
 from compressor.pipeline.environment import find_device
-from compressor.pipeline.run import run
 from compressor.report import Report
 from compressor.studies.sensitivity import Prober
 from compressor.task import loading as tasks
-from tests.pipeline.test_run import TASK
+from tests.folders import BLOBS, carried_out, recipe_of, write_folder
 
-RECIPE = """
-schema_version: 1
-name: everywhere
-seed: 3
-steps:
-  - {method: magnitude, prune: units, ratio: 0.25, score: taylor}
-  - {method: lattice, prune: units, ratio: 0.25}
-  - {method: low_rank_attention, rank: 3, targets: ["*"], recurrent: smaller}
-  - {method: retrain, epochs: 2, lr: 1e-2, distill: true, bf16: true, noise_eta: 0.001, keep_best: true}
-exports:
-  - format: onnx
-  - {format: onnx, precision: int4, name: rounded}
-"""
+RECIPE = recipe_of(
+    "{method: magnitude, prune: units, ratio: 0.25, score: taylor}",
+    "{method: lattice, prune: units, ratio: 0.25}",
+    '{method: low_rank_attention, rank: 3, targets: ["*"], recurrent: smaller}',
+    "{method: retrain, epochs: 2, lr: 1e-2, distill: true, bf16: true, noise_eta: 0.001, keep_best: true}",
+    exports=("{format: onnx}", "{format: onnx, precision: int4, name: rounded}"),
+    seed=3,
+)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("devices")
-    (path / "task.py").write_text(TASK)
-    (path / "recipe.yaml").write_text(RECIPE)
-    return path
+    return write_folder(tmp_path_factory.mktemp("devices"), BLOBS, RECIPE)
 
 
 def _run(folder, name, device):
-    loaded = tasks.load(str(folder / "task.py"))
-    return run(recipe.load(str(folder / "recipe.yaml")), loaded, folder / name, device=device, quick=True)
+    return carried_out(folder, name, device=device, quick=True)
 
 
 @pytest.fixture(scope="module")

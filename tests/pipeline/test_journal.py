@@ -13,30 +13,23 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from compressor import recipe
 from compressor.errors import OutputError
 from compressor.files.staged import UNFINISHED
 from compressor.pipeline.comparing import facts_that_differ, files_that_differ
 from compressor.pipeline.journal import Journal
 from compressor.pipeline.parts import Facts
-from compressor.pipeline.run import run
 from compressor.report import Score
-from compressor.task import loading as tasks
-from tests.pipeline.test_run import TASK
+from tests import folders
+from tests.folders import BLOBS, recipe_of, write_folder
 
-RECIPE = """
-schema_version: 1
-name: all-kinds
-seed: 3
-steps:
-  - {method: magnitude, prune: weights, sparsity: 0.3}
-  - {method: magnitude, prune: units, ratio: 0.5}
-  - {method: retrain, epochs: 3, lr: 1e-2, schedule: cosine, distill: true, keep_best: true, noise_eta: 0.01}
-exports:
-  - {format: onnx, stream: true}
-  - {format: onnx, name: small, precision: int8}
-"""
-DRAWING = TASK.replace("import torch\n", "import random\nimport numpy as np\nimport torch\n", 1).replace(
+RECIPE = recipe_of(
+    "{method: magnitude, prune: weights, sparsity: 0.3}",
+    "{method: magnitude, prune: units, ratio: 0.5}",
+    "{method: retrain, epochs: 3, lr: 1e-2, schedule: cosine, distill: true, keep_best: true, noise_eta: 0.01}",
+    exports=("{format: onnx, stream: true}", "{format: onnx, name: small, precision: int8}"),
+    seed=3,
+)
+DRAWING = BLOBS.replace("import torch\n", "import random\nimport numpy as np\nimport torch\n", 1).replace(
     "            yield tuple(",
     "            if random.random() < 0.2 or np.random.rand() < 0.2 or torch.rand(()) < 0.2: continue\n"
     "            yield tuple(",
@@ -64,17 +57,14 @@ class Killer(Journal):
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr("compressor.pipeline.folder.Journal", Killer)
     monkeypatch.setattr("compressor.pipeline.journal._SPARSELY", 0.0)  # a snapshot after every epoch
-    (tmp_path / "task.py").write_text(DRAWING)
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    return tmp_path
+    return write_folder(tmp_path, DRAWING, RECIPE)
 
 
 def carried_out(folder, out, *, kill_after=10**6, overrides=(), **options):
     Killer.left = kill_after
     random.seed(1)
     np.random.seed(1)
-    chosen = recipe.load(str(folder / "recipe.yaml"), overrides)
-    return run(chosen, tasks.load(str(folder / "task.py")), folder / out, device="cpu", **options)
+    return folders.carried_out(folder, out, overrides=overrides, **options)
 
 
 def same(folder, one, other):

@@ -11,26 +11,13 @@ import sys
 import pytest
 import torch
 
-from compressor import recipe
 from compressor.pipeline import kept_originals
 from compressor.pipeline.comparing import facts_that_differ, files_that_differ
 from compressor.pipeline.journal import Journal
 from compressor.pipeline.parts import Facts
-from compressor.pipeline.run import run
 from compressor.progress import Silent
 from compressor.report import Conditions, Fingerprints, Score
-from compressor.task import loading as tasks
-from tests.pipeline.test_run import TASK
-
-RECIPE = """
-schema_version: 1
-name: kept
-seed: 3
-steps:
-  - {method: magnitude, prune: units, ratio: RATIO}
-exports:
-  - {format: onnx}
-"""
+from tests.folders import BLOBS, carried_out, recipe_of
 
 
 class Told(Silent):
@@ -46,7 +33,7 @@ class Told(Silent):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "task.py").write_text(TASK)
+    (tmp_path / "task.py").write_text(BLOBS)
     return tmp_path
 
 
@@ -57,10 +44,9 @@ def entries(folder):
 
 def done(folder, out, *, ratio=0.5, cache=True, **options):
     """A finished run, and whether it took an original that was kept."""
-    (folder / "recipe.yaml").write_text(RECIPE.replace("RATIO", str(ratio)))
+    (folder / "recipe.yaml").write_text(recipe_of(f"{{method: magnitude, prune: units, ratio: {ratio}}}", seed=3))
     told, overrides = Told(), [f"{key}={value}" for key, value in options.items()]
-    chosen, task = recipe.load(str(folder / "recipe.yaml"), overrides), tasks.load(str(folder / "task.py"))
-    report = run(chosen, task, folder / out, device="cpu", cache=cache, probes=False, progress=told)
+    report = carried_out(folder, out, overrides=overrides, cache=cache, probes=False, progress=told)
     return report, any("is that of an earlier run" in line for line in told.lines)
 
 
@@ -77,11 +63,11 @@ def test_another_recipe_takes_the_original_and_ends_with_the_bytes_of_a_run_that
 
 
 def _other_weights(folder):
-    (folder / "task.py").write_text(TASK.replace("manual_seed(", "manual_seed(1 + "))
+    (folder / "task.py").write_text(BLOBS.replace("manual_seed(", "manual_seed(1 + "))
 
 
 def _other_code(folder):
-    (folder / "task.py").write_text(TASK + "\n    # another comment\n")
+    (folder / "task.py").write_text(BLOBS + "\n    # another comment\n")
 
 
 @pytest.mark.slow

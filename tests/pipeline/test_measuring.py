@@ -9,15 +9,13 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from compressor import recipe
 from compressor.errors import OutputError
 from compressor.files import sha256
 from compressor.pipeline import measuring
 from compressor.pipeline import run as pipeline
 from compressor.pipeline.measuring import ensure_unchanged
 from compressor.report import Measurement, Part, StepMeasurement
-from compressor.task import loading
-from tests.pipeline.test_run import RECIPE, TASK
+from tests.folders import BLOBS, HALF, carried_out, write_folder
 from tests.report.sample import sample
 
 
@@ -100,9 +98,7 @@ FILES = ("original.onnx", "model.step.onnx", "model.onnx", "original.step.onnx")
 @pytest.fixture(scope="module")
 def remeasured(tmp_path_factory):
     """Measurements of one run: as it is, with two of its files spoilt before they are measured, and with the others."""
-    folder = tmp_path_factory.mktemp("remeasured")
-    (folder / "task.py").write_text(TASK)
-    (folder / "half.yaml").write_text(RECIPE)
+    folder = write_folder(tmp_path_factory.mktemp("remeasured"), BLOBS, HALF)
     found = {}
 
     def measure(setting, exported):
@@ -122,8 +118,7 @@ def remeasured(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "measure", measure)
-        chosen = recipe.load(str(folder / "half.yaml"), ["exports.0.stream=true"])
-        pipeline.run(chosen, loading.load(str(folder / "task.py")), folder / "out", quick=True, device="cpu")
+        carried_out(folder, "out", overrides=["exports.0.stream=true"], quick=True)
     return found
 
 

@@ -15,17 +15,11 @@ from compressor.pipeline.run import run
 from compressor.recipe.exports import options_of
 from compressor.recipe.model import Limits
 from compressor.task.guard import GuardedTask
+from tests.folders import recipe_of
 
 pytestmark = pytest.mark.slow
 HIDDEN, SYMBOLS, START, STEPS = 8, 7, 0, 5
-RECIPE = """
-schema_version: 1
-name: half
-steps:
-  - {method: magnitude, prune: units, ratio: 0.5}
-exports:
-  - format: onnx
-"""
+RECIPE = recipe_of("{method: magnitude, prune: units, ratio: 0.5}")
 
 
 class Encoder(nn.Module):

@@ -18,34 +18,28 @@ from compressor.report import Report
 from compressor.runtimes import environments
 from compressor.runtimes.workers import chromium
 from compressor.task import loading as tasks
+from tests.folders import BLOBS, carried_out, recipe_of, write_folder
 from tests.pipeline import compiled
-from tests.pipeline.test_run import TASK
 from tests.runtimes import headers
 
-RECIPE = """
-schema_version: 1
-name: programs
-steps:
-  - {method: magnitude, prune: units, ratio: 0.5}
-exports:
-  - {format: onnx, stream: true}
-  - {format: onnx, name: rounded, precision: int8}
-  - {format: onnx, name: alone, programs: false}
-"""
+RECIPE = recipe_of(
+    "{method: magnitude, prune: units, ratio: 0.5}",
+    exports=(
+        "{format: onnx, stream: true}",
+        "{format: onnx, name: rounded, precision: int8}",
+        "{format: onnx, name: alone, programs: false}",
+    ),
+)
 STEMS = ("model", "model.step", "rounded")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("programs")
-    (path / "task.py").write_text(TASK)
-    (path / "recipe.yaml").write_text(RECIPE)
-    return path
+    return write_folder(tmp_path_factory.mktemp("programs"), BLOBS, RECIPE)
 
 
 def _run(folder, name, **options):
-    chosen = recipe.load(str(folder / "recipe.yaml"))
-    run(chosen, tasks.load(str(folder / "task.py")), folder / name, device="cpu", **options)
+    carried_out(folder, name, **options)
     return folder / name
 
 

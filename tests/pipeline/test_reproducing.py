@@ -11,19 +11,15 @@ from compressor import recipe
 from compressor.errors import ReportError
 from compressor.pipeline.comparing import facts_that_differ
 from compressor.pipeline.reproducing import read, reproduce
-from compressor.pipeline.run import run
 from compressor.task import loading as tasks
 from tests.cli.conftest import call
-from tests.pipeline.test_run import RECIPE, TASK
+from tests.folders import BLOBS, HALF, carried_out, write_folder
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reproducing")
-    (folder / "task.py").write_text(TASK)
-    (folder / "half.yaml").write_text(RECIPE)
-    chosen = recipe.load(str(folder / "half.yaml"))
-    run(chosen, tasks.load(str(folder / "task.py")), folder / "run", quick=True, device="cpu")
+    folder = write_folder(tmp_path_factory.mktemp("reproducing"), BLOBS, HALF)
+    carried_out(folder, "run", quick=True)
     return folder
 
 
@@ -37,7 +33,7 @@ def test_a_run_is_reproduced_and_a_file_that_was_changed_is_not(done, tmp_path):
     assert {file["name"] for file in facts["files"] if not file["same"]} == {"model.onnx"}
     assert (result.code, facts["reproduced"], facts["environment"], facts["differing"]) == (1, False, [], [])
     assert [(one["name"], one["outcome"]) for one in facts["numbers"]][:2] == [("metric", "same")] * 2
-    changed = TASK.replace("manual_seed(1)", "manual_seed(2)")
+    changed = BLOBS.replace("manual_seed(1)", "manual_seed(2)")
     (done / "other.py").write_text(changed)
     told = reproduce(done / "run", recipe.load(str(done / "run" / "recipe.yaml")), tasks.load(str(done / "other.py")),
                      tmp_path / "other")  # fmt: skip
@@ -52,7 +48,7 @@ def test_a_folder_that_says_too_little_or_has_another_recipe_is_refused(done, tm
     (tmp_path / "report.json").write_text(json.dumps({**facts, "conditions": None}))
     with pytest.raises(ReportError, match="does not say what its run was given"):
         read(tmp_path)
-    other = recipe.load(str(done / "half.yaml"), ["seed=7"])
+    other = recipe.load(str(done / "recipe.yaml"), ["seed=7"])
     with pytest.raises(ReportError, match="is not the recipe of the report: seed is 3 there and 7 now"):
         reproduce(done / "run", other, tasks.load(str(done / "task.py")), tmp_path / "out")
 

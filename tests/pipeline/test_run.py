@@ -19,85 +19,22 @@ from compressor.pipeline.limits import check_limits
 from compressor.pipeline.run import run
 from compressor.report import Report
 from compressor.task import loading as tasks
+from tests.folders import BLOBS, HALF, carried_out, write_folder
 
-TASK = """
-import torch
-from torch import nn
-from compressor import Task
-
-CENTRES = torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
-
-def data(seed, count):
-    random = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(2, 12, (count,), generator=random)
-    labels = torch.randint(0, 3, (count,), generator=random)
-    features = CENTRES[labels][:, None] + torch.randn(count, 11, 7, generator=random)
-    return (features, lengths), labels
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.rnn = nn.GRU(7, 23, batch_first=True)
-        self.head = nn.Linear(23, 3)
-
-    def forward(self, features, lengths):
-        steps = self.rnn(features)[0]
-        return self.head(steps[torch.arange(steps.shape[0]), lengths - 1])
-
-class Blobs(Task):
-    inputs = {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
-    outputs = {"logits": {0: "batch"}}
-    length, max_length = 11, 40
-
-    def model(self):
-        torch.manual_seed(1)
-        return Net()
-
-    def example(self, batch, length):
-        return torch.randn(batch, length, 7), torch.full((batch,), length)
-
-    def batches(self, generator):
-        inputs, labels = data(1, 160)
-        for chosen in torch.randperm(160, generator=generator).split(32):
-            yield tuple(part[chosen] for part in inputs), labels[chosen]
-
-    def loss(self, outputs, target):
-        return nn.functional.cross_entropy(outputs, target)
-
-    def evaluate(self, forward):
-        inputs, labels = data(2, 101)
-        return (forward(*inputs).argmax(1) == labels).float()
-"""
-WITHOUT_LOSS = TASK.replace(
+WITHOUT_LOSS = BLOBS.replace(
     "return nn.functional.cross_entropy(outputs, target)", 'raise NotImplementedError("no labels")'
 )
-RECIPE = """
-schema_version: 1
-name: half
-seed: 3
-steps:
-  - {method: magnitude, prune: weights, sparsity: 0.3}
-  - {method: magnitude, prune: units, ratio: 0.5}
-  - {method: retrain, epochs: 2, lr: 1e-2}
-exports:
-  - format: onnx
-limits:
-  metric_drop: 0.5
-"""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pipeline")
-    (path / "task.py").write_text(TASK)
-    (path / "half.yaml").write_text(RECIPE)
-    return path
+    return write_folder(tmp_path_factory.mktemp("pipeline"), BLOBS, HALF)
 
 
-def _run(folder, out, *, task=TASK, overrides=(), **options):
+def _run(folder, out, *, task=BLOBS, overrides=(), **options):
     file = folder / f"task_{abs(hash(task))}.py"
     file.write_text(task)
-    chosen = recipe.load(str(folder / "half.yaml"), overrides)
+    chosen = recipe.load(str(folder / "recipe.yaml"), overrides)
     return run(chosen, tasks.load(str(file)), out, quick=True, device="cpu", **options)
 
 
@@ -186,7 +123,7 @@ def test_the_report_says_where_the_time_went(done):
 def test_a_run_that_fails_leaves_the_older_one_and_what_it_has_finished(done, folder, tmp_path):
     out, _ = done
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    broken = TASK.replace(  # not in the first batch, which the dry run would refuse
+    broken = BLOBS.replace(  # not in the first batch, which the dry run would refuse
         "        return nn.functional.cross_entropy(outputs, target)",
         "        self.calls = getattr(self, 'calls', 0) + 1\n"
         "        return nn.functional.cross_entropy(outputs, target) * (1.0 if self.calls == 1 else float('nan'))",
@@ -261,7 +198,7 @@ def test_a_step_that_would_do_nothing_or_too_much_is_an_error(folder, tmp_path, 
 )
 def test_a_task_that_is_wrong_is_refused_before_any_work(folder, tmp_path, old, new, message):
     with pytest.raises(TaskError) as caught:
-        _run(folder, tmp_path / "out", task=TASK.replace(old, new))
+        _run(folder, tmp_path / "out", task=BLOBS.replace(old, new))
     assert message in caught.value.message
     assert not (tmp_path / "out").exists()
 
@@ -317,7 +254,7 @@ def limited(folder, out, largest, *, at_the_page=False):
             html.page = page
         else:
             fill()
-        sys.argv = ["compressor", "run", {str(folder / "half.yaml")!r}, "--task", {str(folder / "task.py")!r},
+        sys.argv = ["compressor", "run", {str(folder / "recipe.yaml")!r}, "--task", {str(folder / "task.py")!r},
                     "--out", {str(out)!r}, "--quick", "--device", "cpu"]
         main()
     """)
@@ -341,9 +278,7 @@ def test_a_disk_that_is_full_at_the_last_file_loses_nothing_that_was_made(done, 
     result = limited(folder, out, 10_000, at_the_page=True)
     assert "report.html: File too large" in result.stderr, result.stderr
     assert f"what is finished is kept in {out / 'unfinished'}" in result.stderr
-    again = run(
-        recipe.load(str(folder / "half.yaml")), tasks.load(str(folder / "task.py")), out, quick=True, device="cpu"
-    )
+    again = carried_out(folder, out, quick=True)
     assert (out / "run.log").read_text().count("step 1 of 3") == 1
     assert sorted(path.name for path in out.iterdir()) == sorted(again.files)
     assert (out / "model.onnx").read_bytes() == (done[0] / "model.onnx").read_bytes()
@@ -432,7 +367,7 @@ def test_a_second_export_may_stream_while_the_first_does_not(folder, tmp_path):
 
 
 def test_a_model_that_cannot_stream_is_refused_before_any_step(folder, tmp_path):
-    both = TASK.replace("nn.GRU(7, 23,", "nn.GRU(7, 23, bidirectional=True,").replace("Linear(23", "Linear(46")
+    both = BLOBS.replace("nn.GRU(7, 23,", "nn.GRU(7, 23, bidirectional=True,").replace("Linear(23", "Linear(46")
     with pytest.raises(ExportError, match="`rnn` is bidirectional"):
         _run(folder, tmp_path / "out", task=both, overrides=["exports.0.stream=true"])
     assert not (tmp_path / "out").exists()

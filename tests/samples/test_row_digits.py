@@ -13,6 +13,7 @@ from torch import nn
 
 from compressor.errors import TaskError
 from compressor.task.loading import load
+from tests.samples.fetching import check_missing
 
 FOLDER = Path(__file__).parents[2] / "samples" / "row_digits"
 sys.path.insert(0, str(FOLDER))
@@ -161,11 +162,8 @@ def test_pictures_are_scored_one_by_one_in_their_order(monkeypatch):
 
 
 def test_task_without_fetched_data_says_how_to_fetch_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(pictures, "CACHE", tmp_path)
     for unread in (pictures.fashion.__wrapped__, pictures.mnist.__wrapped__, pictures.digits.__wrapped__):
-        with pytest.raises(TaskError, match="is missing") as caught:
-            unread()
-        assert "python samples/row_digits/fetch.py" in caught.value.hint
+        check_missing(monkeypatch, pictures, tmp_path, "row_digits", unread)
 
 
 @needs_data

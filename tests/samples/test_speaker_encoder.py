@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from compressor.errors import TaskError, UsageError
 from compressor.task.loading import load
+from tests.samples.fetching import check_missing
 
 FOLDER = Path(__file__).parents[2] / "samples" / "speaker_encoder"
 sys.path.insert(0, str(FOLDER))
@@ -230,10 +231,9 @@ def test_broken_recording_is_named(tmp_path):
 
 
 def test_task_without_fetched_data_says_how_to_fetch_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(voices, "CACHE", tmp_path)
-    with pytest.raises(TaskError, match=r"pretrained\.pt is missing") as caught:
-        load(str(FOLDER / "task.py")).model()
-    assert "python samples/speaker_encoder/fetch.py" in caught.value.hint
+    check_missing(
+        monkeypatch, voices, tmp_path, "speaker_encoder", load(str(FOLDER / "task.py")).model, "pretrained.pt"
+    )
 
 
 # --- the model -------------------------------------------------------------------------------------------------------

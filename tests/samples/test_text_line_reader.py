@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import ImageFont
 
-from compressor.errors import TaskError
 from compressor.task.loading import load
+from tests.samples.fetching import check_missing
 
 FOLDER = Path(__file__).parents[2] / "samples" / "text_line_reader"
 sys.path.insert(0, str(FOLDER))
@@ -106,10 +106,7 @@ def test_the_loss_of_logits_that_spell_the_text_is_near_zero():
 
 
 def test_task_without_fetched_data_says_how_to_fetch_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(lines, "CACHE", tmp_path)
-    with pytest.raises(TaskError, match=r"model\.pt is missing") as caught:
-        load(str(FOLDER / "task.py")).model()
-    assert "python samples/text_line_reader/fetch.py" in caught.value.hint
+    check_missing(monkeypatch, lines, tmp_path, "text_line_reader", load(str(FOLDER / "task.py")).model, "model.pt")
 
 
 @needs_data

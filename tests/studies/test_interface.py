@@ -14,22 +14,19 @@ from compressor.progress import Silent
 from compressor.report import Report
 from compressor.task.guard import GuardedTask
 from tests.cli.conftest import call
-from tests.pipeline.test_run import RECIPE, TASK
+from tests.folders import BLOBS, HALF, write_folder
 
 SILENT = Silent()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("interface")
-    (path / "task.py").write_text(TASK)
-    (path / "half.yaml").write_text(RECIPE)
-    return path
+    return write_folder(tmp_path_factory.mktemp("interface"), BLOBS, HALF)
 
 
 @pytest.fixture(scope="module")
 def report(folder):
-    return compressor.run(folder / "half.yaml", folder / "task.py", folder / "out", quick=True, progress=SILENT)
+    return compressor.run(folder / "recipe.yaml", folder / "task.py", folder / "out", quick=True, progress=SILENT)
 
 
 def test_importing_the_package_loads_nothing_and_every_name_is_there():
@@ -44,7 +41,7 @@ def test_a_run_gives_the_report_that_it_writes(folder, report):
 
 
 def test_recipes_and_tasks_are_taken_in_every_form(folder, report):
-    chosen = compressor.load_recipe(str(folder / "half.yaml"))
+    chosen = compressor.load_recipe(str(folder / "recipe.yaml"))
     kind = type(compressor.load_task(str(folder / "task.py")).task)
     for number, task in enumerate(
         (f"{folder / 'task.py'}:Blobs", kind, kind(), GuardedTask(kind(), str(folder / "task.py")))
@@ -55,19 +52,19 @@ def test_recipes_and_tasks_are_taken_in_every_form(folder, report):
 
 
 def test_overrides_change_a_recipe_by_name_and_are_refused_with_an_object(folder):
-    changed = compressor.load_recipe(str(folder / "half.yaml"), ["steps.1.ratio=0.25"])
+    changed = compressor.load_recipe(str(folder / "recipe.yaml"), ["steps.1.ratio=0.25"])
     assert changed.steps[1].ratio == 0.25
     with pytest.raises(UsageError, match="`overrides` are for a recipe by name or path"):
         compressor.run(changed, folder / "task.py", folder / "o", overrides=["seed=1"])
     with pytest.raises(RecipeErrors, match="no option `sparsty`"):
-        compressor.run(folder / "half.yaml", folder / "task.py", folder / "o", overrides=["steps.0.sparsty=0.1"])
+        compressor.run(folder / "recipe.yaml", folder / "task.py", folder / "o", overrides=["steps.0.sparsty=0.1"])
 
 
 def test_a_task_that_is_in_no_file_is_refused_with_the_way_to_write_one(folder):
     space = {"__name__": "a_notebook"}
-    exec(TASK, space)
+    exec(BLOBS, space)
     with pytest.raises(TaskError, match="the class `Blobs` is in no file") as caught:
-        compressor.run(folder / "half.yaml", space["Blobs"], folder / "o")
+        compressor.run(folder / "recipe.yaml", space["Blobs"], folder / "o")
     assert "%%writefile task.py" in caught.value.hint
 
 
@@ -95,5 +92,5 @@ def test_a_report_shows_itself_in_a_notebook_as_its_page(report):
 
 def test_progress_is_printed_as_lines(folder, capsys):
     compressor.inspect(folder / "task.py")
-    compressor.run(folder / "half.yaml", folder / "task.py", folder / "printed", quick=True)
+    compressor.run(folder / "recipe.yaml", folder / "task.py", folder / "printed", quick=True)
     assert "step 2 of 3: magnitude" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from torch import nn
 from compressor.formats import EXPORTERS, Job
 from compressor.testing import RandomTask, normal
 from tests.exporters.c_code.test_operators import needs_compiler
+from tests.nets import Outputs
 
 pytestmark = [needs_compiler, pytest.mark.slow]
 CASES = int(os.environ.get("FUZZ_CASES", "3"))
@@ -43,17 +44,6 @@ class CausalConvolution(nn.Module):
         return self.conv(nn.functional.pad(x.transpose(1, 2), (self.reach, 0))).transpose(1, 2)
 
 
-class Recurrent(nn.Module):
-    """A layer without its states."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x):
-        return self.layer(x)[0]
-
-
 class Residual(nn.Module):
     """Added to its input."""
 
@@ -74,7 +64,7 @@ def layers(draw, width):
     size, bias = draw(SIZES), draw(st.booleans())
     if kind == "recurrent":
         cell, count = draw(st.sampled_from(sorted(RECURRENT))), draw(st.integers(1, 2))
-        return Recurrent(RECURRENT[cell](width, size, count, bias=bias, batch_first=True)), size
+        return Outputs(RECURRENT[cell](width, size, count, bias=bias, batch_first=True)), size
     if kind == "linear":
         return nn.Linear(width, size, bias=bias), size
     if kind in ("conv", "depthwise"):
@@ -93,7 +83,7 @@ def layers(draw, width):
 def models(draw):
     """A stack of layers, and the width of its input."""
     first = width = draw(SIZES)
-    stack = [Recurrent(nn.GRU(width, (width := draw(SIZES)), batch_first=True))]
+    stack = [Outputs(nn.GRU(width, (width := draw(SIZES)), batch_first=True))]
     for _ in range(draw(st.integers(0, 4))):
         layer, width = draw(layers(width))
         stack.append(layer)

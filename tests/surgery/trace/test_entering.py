@@ -83,23 +83,24 @@ def test_an_input_that_only_starts_a_state_keeps_its_size():
     assert task.example(2, 3)[1].shape == (1, 2, HIDDEN)
 
 
+def check_rebuilt(model, structure, smaller):
+    fresh = rebuild(model.eval(), structure)
+    fresh.load_state_dict(smaller.state_dict())
+    inputs = example(2, 4)
+    torch.testing.assert_close(fresh(*inputs), smaller(*inputs), rtol=0, atol=0)
+
+
 def test_a_rebuilt_model_takes_it_too():
     model = Started()
     done = removed(copy.deepcopy(model))
-    fresh = rebuild(model.eval(), done.structure)
-    fresh.load_state_dict(done.model.state_dict())
-    inputs = example(2, 4)
-    torch.testing.assert_close(fresh(*inputs), done.model(*inputs), rtol=0, atol=0)
+    check_rebuilt(model, done.structure, done.model)
 
 
 def test_units_go_twice():
     first = removed(Started())
     second = removed(first.model, count=2)
     assert second.model.rnn.hidden_size == HIDDEN - 5
-    fresh = rebuild(Started().eval(), (*first.structure, *second.structure))
-    fresh.load_state_dict(second.model.state_dict())
-    inputs = example(2, 4)
-    torch.testing.assert_close(fresh(*inputs), second.model(*inputs), rtol=0, atol=0)
+    check_rebuilt(Started(), (*first.structure, *second.structure), second.model)
 
 
 def test_a_state_that_is_carried_on_shrinks_twice():
