@@ -1,7 +1,7 @@
-"""Writes `docs/reference/` and the picture of the architecture from the code.
+"""Writes `docs/reference/`, the picture of the architecture and the JSON Schema of recipes from the code.
 
-    python docs/generate.py            # write the pages
-    python docs/generate.py --check    # exit with 1 if a page is not what the code says; what the checks run
+    python docs/generate.py            # write the files
+    python docs/generate.py --check    # exit with 1 if a file is not what the code says; what the checks run
 
 Commands and options come from the Typer application, recipe words and options from the models that read a recipe.
 """
@@ -31,21 +31,27 @@ from compressor.studies.search import known
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-DOCS = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 _WRITTEN = "<!-- Written by `python docs/generate.py`; change the code, then run it again. -->"
 
 
 def main() -> None:
-    """Write the pages, or compare them with the code."""
-    parser = argparse.ArgumentParser(description="Write docs/reference/ from the code.")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a page differs, and write nothing")
+    """Write the files, or compare them with the code."""
+    parser = argparse.ArgumentParser(description="Write docs/reference/ and what else is made of the code.")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a file differs, and write nothing")
     check = parser.parse_args().check
-    stale = {name: text for name, text in pages().items() if _differs(DOCS / name, text)}
+    stale = {name: text for name, text in written().items() if _differs(ROOT / name, text)}
     if check and stale:
         sys.exit(f"not what the code says: {', '.join(stale)}; run `python docs/generate.py`")
     for name, text in stale.items():
-        (DOCS / name).write_text(text, encoding="utf-8")
-        print(f"written: docs/{name}")
+        (ROOT / name).write_text(text, encoding="utf-8")
+        print(f"written: {name}")
+
+
+def written() -> Mapping[str, str]:
+    """Path -> the file as the code has it now."""
+    schema_of_recipes = json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+    return {**{f"docs/{name}": text for name, text in pages().items()}, "recipes/recipe.schema.json": schema_of_recipes}
 
 
 def pages() -> Mapping[str, str]:
