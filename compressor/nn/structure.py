@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from compressor.errors import CheckpointError
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.learned_query import LearnedQuery
@@ -19,6 +18,7 @@ from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.group_norm import INSTANCE_NORMS, WideGroupNorm
 from compressor.nn.norm import WideLayerNorm
 from compressor.nn.own_norm import WideOwnNorm
+from compressor.nn.record import of_another_task, of_another_version
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.layers import LAYERS as RECURRENT_LAYERS
 from compressor.nn.recurrent.stack import RecurrentStack
@@ -84,17 +84,13 @@ def apply_record(model: nn.Module, record: Mapping[str, Any]) -> None:
         CheckpointError: The record is not valid or does not fit the model.
     """
     if set(record) != _KEYS or record["kind"] != REPLACE:
-        raise CheckpointError(
-            f"a record of a replaced layer has the keys {sorted(map(str, record))}, not {sorted(_KEYS)}",
-            hint="load it with the version that wrote it",
+        raise of_another_version(
+            f"a record of a replaced layer has the keys {sorted(map(str, record))}, not {sorted(_KEYS)}"
         )
     name, word = record["module"], record["with"]
     entry = LAYERS.get(word) if isinstance(word, str) else None
     if entry is None:
-        raise CheckpointError(
-            f"the record replaces a module by {word!r}, which this version does not know",
-            hint="load it with the version that wrote it",
-        )
+        raise of_another_version(f"the record replaces a module by {word!r}, which this version does not know")
     cls, replaced = entry
     old = _find(model, name, cls, replaced)
     tensor = next(old.parameters(), next(model.parameters(), None))
@@ -137,8 +133,5 @@ def _find(model: nn.Module, name: Any, cls: type[Layer], replaced: _Kinds) -> nn
     old = modules.get(name) if isinstance(name, str) and name else None
     if old is None or not isinstance(old, (cls, *replaced)):
         kind = "no module" if old is None else f"a `{type(old).__name__}`"
-        raise CheckpointError(
-            f"the record replaces `{name}` by a `{cls.__name__}`, and that is {kind} in this model",
-            hint="load it with the task that it was made from",
-        )
+        raise of_another_task(f"the record replaces `{name}` by a `{cls.__name__}`, and that is {kind} in this model")
     return old

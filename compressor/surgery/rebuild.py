@@ -9,6 +9,7 @@ from torch import nn
 
 from compressor.errors import CheckpointError, first_line
 from compressor.nn.automaton import Automaton
+from compressor.nn.record import of_another_task, of_another_version
 from compressor.nn.seams import mark
 from compressor.nn.structure import REPLACE, apply_record
 from compressor.surgery.attention.head_records import KIND as HEADS
@@ -103,10 +104,7 @@ def _apply(model: nn.Module, record: Mapping[str, Any], attention: Mapping[str, 
         LAYER_MIX: apply_mix_record,
     }.get(str(kind))
     if apply is None:
-        raise CheckpointError(
-            f"the record holds a structure of kind {kind!r}, which this version does not know",
-            hint="load it with the version that wrote it",
-        )
+        raise of_another_version(f"the record holds a structure of kind {kind!r}, which this version does not know")
     apply(model, record)
 
 
@@ -124,10 +122,7 @@ def _apply_shapes(model: nn.Module, record: Mapping[str, Any]) -> None:
     known = {name for name, _ in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]}
     for name, shape in record["shapes"].items():
         if name not in known or not _is_shape(shape) or len(shape) != tensor_of(model, name).dim():
-            raise CheckpointError(
-                f"the record resizes `{name}` to {shape}, which does not fit the model",
-                hint="load it with the task that it was made from",
-            )
+            raise of_another_task(f"the record resizes `{name}` to {shape}, which does not fit the model")
         old = tensor_of(model, name)
         replacements[id(old)] = torch.empty(tuple(shape), dtype=old.dtype, device=old.device)
     replace(model, replacements)
@@ -137,10 +132,7 @@ def _apply_shapes(model: nn.Module, record: Mapping[str, Any]) -> None:
 def _submodule(model: nn.Module, record: Mapping[str, Any]) -> nn.Module:
     modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     if record["module"] not in modules:
-        raise CheckpointError(
-            f"the record cuts the inputs of `{record['module']}`, which the model does not have",
-            hint="load it with the task that it was made from",
-        )
+        raise of_another_task(f"the record cuts the inputs of `{record['module']}`, which the model does not have")
     return modules[record["module"]]
 
 

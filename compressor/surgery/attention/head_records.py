@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from compressor.errors import CheckpointError
 from compressor.nn.attention.compact import CompactMultiheadAttention
-from compressor.nn.record import LayerRecord, Size, parse
+from compressor.nn.record import LayerRecord, Size, of_another_task, parse
 from compressor.nn.structure import replace_record
 from compressor.surgery.attention.declared_sites import set_heads
 from compressor.surgery.attention.known import with_known
@@ -56,10 +55,9 @@ def apply_heads_record(model: nn.Module, record: Mapping[str, Any], declared: Ma
     site = next((site for site in every if site.name == fields.module), None)
     if fields.kind != KIND or site is None or site.kind != "declared" or site.reason or fields.heads > site.heads:
         has = "is none" if site is None or site.kind != "declared" else f"has {site.heads} heads"
-        raise CheckpointError(
+        raise of_another_task(
             f"the record leaves {fields.heads} heads of the attention `{fields.module}`, which {has} by the task's "
-            "`attention`",
-            hint="load it with the task that it was made from",
+            "`attention`"
         )
     replacements: dict[int, Tensor] = {}
     for (name, axis), stays in site.kept(model, torch.arange(site.heads) < fields.heads).items():

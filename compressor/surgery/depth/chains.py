@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressor.errors import CheckpointError
-from compressor.nn.record import LayerRecord, parse
+from compressor.nn.record import LayerRecord, of_another_task, parse
 from compressor.nn.recurrent.layers import cell_of, directions, is_layer, parts
 from compressor.nn.structure import replace_module
 from compressor.surgery.depth.stacks import CONTAINERS
@@ -122,16 +121,10 @@ def apply_chain_record(model: nn.Module, record: Mapping[str, Any]) -> None:
     length = stack.num_layers if is_layer(stack) else len(stack._modules) if isinstance(stack, CONTAINERS) else 0
     chain = tuple(fields.chain)
     if stack is None or fields.first + fields.count > length or len(chain) > fields.count:
-        raise CheckpointError(
-            f"the record chooses layers of `{fields.module}` that this model does not have",
-            hint="load it with the task that it was made from",
-        )
+        raise of_another_task(f"the record chooses layers of `{fields.module}` that this model does not have")
     site = Site(fields.module, fields.first, fields.count, pinned=is_layer(stack) and not _alike(stack))
     if max(chain) >= fields.count or not site.allows(chain):
-        raise CheckpointError(
-            f"the record puts layers of `{fields.module}` in an order in which they do not fit",
-            hint="load it with the task that it was made from",
-        )
+        raise of_another_task(f"the record puts layers of `{fields.module}` in an order in which they do not fit")
     arrange(model, site, chain)
 
 

@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from compressor.errors import CheckpointError, MethodError
+from compressor.errors import MethodError
 from compressor.nn.attention.plain import plain_attention
 from compressor.nn.halting import HaltingLayer
-from compressor.nn.record import LayerRecord, parse
+from compressor.nn.record import LayerRecord, of_another_task, parse
 from compressor.surgery.depth.chains import number_layers
 from compressor.surgery.depth.stacks import CONTAINERS
 from compressor.surgery.refit.calibration import evaluating
@@ -88,10 +88,7 @@ def apply_loop_record(model: nn.Module, record: Mapping[str, Any]) -> None:
         or places[-1] >= len(stack._modules)
         or len(fields.steps) != len(fields.groups)
     ):
-        raise CheckpointError(
-            f"the record puts layers of `{fields.module}` into loops that this model does not have",
-            hint="load it with the task that it was made from",
-        )
+        raise of_another_task(f"the record puts layers of `{fields.module}` into loops that this model does not have")
     layers = list(stack._modules.items())
     for group, steps in zip(fields.groups, fields.steps, strict=True):
         name, layer = layers[group[0]]

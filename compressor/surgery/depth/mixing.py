@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 from pydantic import Field
 
-from compressor.errors import CheckpointError
 from compressor.nn.attention.plain import plain_attention
 from compressor.nn.layer_mix import LayerMix
 from compressor.nn.least_squares import Moments, Problem, choose_ridge
-from compressor.nn.record import LayerRecord, Size, parse
+from compressor.nn.record import LayerRecord, Size, of_another_task, parse
 from compressor.surgery.depth.chains import number_layers
 from compressor.surgery.depth.stacks import CONTAINERS
 from compressor.surgery.refit.calibration import evaluating
@@ -64,10 +63,7 @@ def apply_mix_record(model: nn.Module, record: Mapping[str, Any]) -> LayerMix:
     chosen = [layer for _, layer in before[fields.first : end] if layer is not None]
     like = next((weight for layer in reversed(chosen) for weight in layer.parameters()), None)
     if stack is None or end > len(before) or like is None:
-        raise CheckpointError(
-            f"the record mixes layers of `{fields.module}` that this model does not have",
-            hint="load it with the task that it was made from",
-        )
+        raise of_another_task(f"the record mixes layers of `{fields.module}` that this model does not have")
     mix = LayerMix(chosen, fields.width, hears_all=fields.hears_all, device=like.device, dtype=like.dtype)
     mix.train(chosen[-1].training)
     number_layers(model, stack, [*before[: fields.first], (before[fields.first][0], mix), *before[end:]])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from compressor.errors import CheckpointError, MethodError
+from compressor.errors import MethodError
+from compressor.nn.record import of_another_task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -157,10 +158,7 @@ def apply_tie_record(model: nn.Module, record: Mapping[str, Any]) -> None:
     known = dict(model.named_parameters(remove_duplicate=False))
     groups = record.get("groups")
     if not isinstance(groups, list) or not all(_is_group(names, known) for names in groups):
-        raise CheckpointError(
-            "the record shares weights between layers that this model does not have",
-            hint="load it with the task that it was made from",
-        )
+        raise of_another_task("the record shares weights between layers that this model does not have")
     share(model, groups)
 
 

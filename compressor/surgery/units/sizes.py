@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import combinations, islice, product
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from compressor.errors import CheckpointError, SurgeryError
+from compressor.errors import SurgeryError
 from compressor.nn.names import full_name
 from compressor.nn.own_code import is_own
+from compressor.nn.record import of_another_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -149,8 +150,5 @@ def apply_sizes_record(model: nn.Module, record: Mapping[str, Any]) -> None:
         owner, _, attribute = str(name).rpartition(".")
         old = vars(modules[owner]).get(attribute) if owner in modules else None
         if type(old) is not int or type(value) is not int or not 0 < value <= old:
-            raise CheckpointError(
-                f"the record sets `{name}` to {value!r}, which does not fit the model",
-                hint="load it with the task that it was made from",
-            )
+            raise of_another_task(f"the record sets `{name}` to {value!r}, which does not fit the model")
         setattr(modules[owner], attribute, value)
