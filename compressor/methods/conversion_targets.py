@@ -51,6 +51,8 @@ def _fields(to: Target, options: Mapping[str, Any], old: Any, outputs: int) -> d
         "projection": channels,
         "values": max(1, channels // options["heads"]),
         "cell": options["cell"] or _cell(old),
+        "oscillators": None if options["state"] == "dense" else options["oscillators"],
+        "state_size": options["state_size"] if options["state"] == "dense" else None,
     }
     return {name: known[name] for name in TARGETS[to].record_type.model_fields if name in known}
 

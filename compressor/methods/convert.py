@@ -45,7 +45,7 @@ _FSMN = ("fsmn",)
 OWN_OPTIONS = {
     "projection": ("fsmn", "lssl", "additive"),
     **dict.fromkeys(("order", "dilations", "lookahead"), _FSMN),
-    "oscillators": ("lssl",),
+    **dict.fromkeys(("state", "oscillators", "state_size"), ("lssl",)),
     **dict.fromkeys(("heads", "keys", "forget"), ("additive",)),
     **dict.fromkeys(("cell", "clip"), ("para_rnn",)),
 }
@@ -57,7 +57,7 @@ class Convert(Method):
 
     `fsmn` (feedforward sequential memory) is projections and a depthwise convolution over time: no loop, all of it
     taken by accelerators, a fixed memory of `(order - 1) * sum(dilations)` positions. What has to be remembered longer
-    is lost. `lssl` passes channels through damped oscillators: a long memory, a convolution over the whole sequence or
+    is lost. `lssl` passes channels through linear systems: a long memory, a convolution over the whole sequence or
     a small state, and another sampling rate without training. `para_rnn` is a GRU or LSTM whose units see their own
     state only: no recurrent matrix, and training over all positions at once. `additive` keeps running averages of
     values, weighted by what each position says of itself, and the input chooses among them: no loop, and a memory that
@@ -98,8 +98,15 @@ class Convert(Method):
     """With `to: fsmn`: later positions that each memory filters too. Such a file cannot be streamed; bidirectional
     layers need it."""
 
+    state: Literal["diagonal", "dense"] = "diagonal"
+    """With `to: lssl`: `diagonal`, damped oscillators; or `dense`, a full matrix that starts from HiPPO-LegS, the
+    history of a channel in Legendre polynomials, and costs more bytes and time."""
+
     oscillators: Annotated[int, Field(ge=1, le=4096)] = 4
-    """With `to: lssl`: damped oscillators of each channel, two numbers of state each."""
+    """With `state: diagonal`: damped oscillators of each channel, two numbers of state each."""
+
+    state_size: Annotated[int, Field(ge=2, le=256)] = 8
+    """With `state: dense`: numbers of state of each channel."""
 
     heads: Annotated[int, Field(ge=1, le=1024)] = 4
     """With `to: additive`: groups of channels, each with keys of its own; they divide `projection` up."""
@@ -133,6 +140,8 @@ class Convert(Method):
         for name, owners in OWN_OPTIONS.items():
             if self.to not in owners:
                 self.refuse_options(name, why=f"belongs to `to: {_listed(owners)}`, not to `to: {self.to}`")
+        other = "oscillators" if self.state == "dense" else "state_size"
+        self.refuse_options(other, why=f"has no effect with `state: {self.state}`")
         if not self.distill_steps:
             self.refuse_options("distill_lr", why="has no effect with `distill_steps: 0`")
         return self

@@ -139,9 +139,9 @@ def diagonal(cell):
     return Two(ParaLayer, {"hidden": 6, "cell": cell}, {"hidden": 5, "cell": cell})
 
 
-def oscillators():
+def state_space(**state):
     """State-space layers."""
-    return Two(LsslLayer, {"projection": 6, "hidden": 9, "oscillators": 4})
+    return Two(LsslLayer, {"projection": 6, "hidden": 9, **state})
 
 
 def averages(*, forget):
@@ -151,7 +151,8 @@ def averages(*, forget):
 
 MODELS = {
     "fsmn": frames,
-    "lssl": oscillators,
+    "lssl": partial(state_space, oscillators=4),
+    "lssl, dense": partial(state_space, state_size=5),
     "para_rnn, gru": partial(diagonal, "gru"),
     "para_rnn, lstm": partial(diagonal, "lstm"),
     "additive": partial(averages, forget=True),
@@ -232,10 +233,11 @@ def test_an_additive_recurrence_is_sums_at_once_whole_and_a_recurrence_step_by_s
 
 
 @pytest.mark.slow
-def test_a_state_space_layer_is_a_convolution_whole_and_a_recurrence_step_by_step(tmp_path):
-    artifact = agrees(tmp_path, "lssl")
+@pytest.mark.parametrize("name", ["lssl", "lssl, dense"])
+def test_a_state_space_layer_is_a_convolution_whole_and_a_recurrence_step_by_step(tmp_path, name):
+    artifact = agrees(tmp_path, name)
     assert not (LOOPS | {"DFT"}) & {*artifact.operators, *artifact.step.operators}
-    export(Job(*built("lssl"), tmp_path / "fixed.onnx", Options(shapes={"batch": 1, "time": 11})))
+    export(Job(*built(name), tmp_path / "fixed.onnx", Options(shapes={"batch": 1, "time": 11})))
     for target, file in (("qnn", "fixed.onnx"), ("nnapi", "fixed.onnx"), ("qnn", "model.step.onnx")):
         taken(tmp_path / file, target)
 

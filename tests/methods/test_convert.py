@@ -316,8 +316,9 @@ def test_the_same_seed_gives_the_same_layer_and_a_rehearsal_is_short():
 
 def test_each_option_belongs_to_the_targets_whose_record_names_it():
     assert tuple(recurrent.TARGETS) == WORDS
+    others = {"projection": {"projection", "values"}, "state": {"state_size"}}  # values are the projection by the heads
     for option, owners in OWN_OPTIONS.items():
-        names = {option, "values"} if option == "projection" else {option}  # values are the projection by the heads
+        names = others.get(option, {option})
         assert owners == tuple(
             to for to, kind in recurrent.TARGETS.items() if names & set(kind.record_type.model_fields)
         )
@@ -328,6 +329,9 @@ def test_each_option_belongs_to_the_targets_whose_record_names_it():
     [
         ({"to": "gru"}, "Input should be 'fsmn'"),
         ({"to": "lssl", "dilations": [2]}, "`dilations` belongs to `to: fsmn`"),
+        ({"to": "fsmn", "state": "dense"}, "`state` belongs to `to: lssl`, not to `to: fsmn`"),
+        ({"to": "lssl", "state": "dense", "oscillators": 2}, "`oscillators` has no effect with `state: dense`"),
+        ({"to": "lssl", "state_size": 3}, "`state_size` has no effect with `state: diagonal`"),
         ({"to": "para_rnn", "projection": 3}, "`projection` belongs to `to: fsmn, lssl and additive`"),
         ({"to": "para_rnn", "order": 3}, "`order` belongs to `to: fsmn`"),
         ({"to": "fsmn", "clip": 0.9}, "`clip` belongs to `to: para_rnn`"),

@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compressor.nn.attention import prefix
-from compressor.nn.converted.layer import SequenceLayer
+from compressor.nn.converted.layer import SequenceLayer, is_traced
 from compressor.nn.converted.starts import start_channels, start_units
 from compressor.nn.record import LayerRecord, Size
 
@@ -124,8 +124,7 @@ class AdditiveLayer(SequenceLayer):
     def features(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """See `SequenceLayer`: chunk by chunk, or at once while a model is traced or exported."""
         scores, queries, values = self._split(x)
-        tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if tracing or x.shape[1] <= CHUNK:
+        if is_traced() or x.shape[1] <= CHUNK:
             return self._units(self._mixed(prefix.whole(scores, values, self._fade(scores)), queries), x)
         return self._units(self._mixed(self.by_chunks(scores, values), queries), x)
 

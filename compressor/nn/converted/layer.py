@@ -5,13 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import torch
+
 from compressor.nn.record import RecordedLayer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import torch
     from torch import Tensor, nn
+
+
+def is_traced() -> bool:
+    """Whether a model is traced or exported, and only plain operations may be used."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 class SequenceLayer(RecordedLayer, ABC):

@@ -28,7 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compressor.nn.converted.diagonal_cells import gru, lstm
-from compressor.nn.converted.layer import SequenceLayer
+from compressor.nn.converted.layer import SequenceLayer, is_traced
 from compressor.nn.converted.parallel import MOST_ITERATIONS, Solved, shifted, solve, with_gradients
 from compressor.nn.record import LayerRecord, Size
 
@@ -124,9 +124,8 @@ class ParaLayer(SequenceLayer):
 
     def features(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """See `SequenceLayer`: all positions at once if there are gradients to compute, else one after the other."""
-        tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         gates = self.project(x)
-        if torch.is_grad_enabled() and not tracing:
+        if torch.is_grad_enabled() and not is_traced():
             return self.in_parallel(gates)
         return self.in_order(gates, self.zeros(x.shape[0]))[0]
 

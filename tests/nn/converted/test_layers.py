@@ -10,14 +10,16 @@ from torch import nn
 
 from compressor.nn.converted.additive import AdditiveLayer
 from compressor.nn.converted.fsmn import FsmnLayer
-from compressor.nn.converted.lssl import _LONGEST_STEP, _SHORTEST, LsslLayer, set_rate_scale
+from compressor.nn.converted.lssl import LsslLayer, set_rate_scale
 from compressor.nn.converted.para_rnn import ParaLayer
 from compressor.nn.converted.starts import start_channels, start_units
+from compressor.nn.converted.state_system import LONGEST_STEP, SHORTEST_STEP
 
 SIZES = {"input_size": 3, "output_size": 5}
 RECORDS = {
     "fsmn": (FsmnLayer, {"projection": 6, "hidden": 9, "order": 4, "dilations": [1, 3], "lookahead": 2}),
-    "lssl": (LsslLayer, {"projection": 6, "hidden": 9, "oscillators": 2, "rate_scale": 0.5}),
+    "lssl": (LsslLayer, {"projection": 6, "hidden": 9, "oscillators": 2, "state_size": None, "rate_scale": 0.5}),
+    "dense lssl": (LsslLayer, {"projection": 6, "hidden": 9, "oscillators": None, "state_size": 4, "rate_scale": 0.5}),
     "para gru": (ParaLayer, {"hidden": 9, "cell": "gru", "clip": 0.75}),
     "para lstm": (ParaLayer, {"hidden": 9, "cell": "lstm", "clip": 0.25}),
     "additive": (AdditiveLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "forget": True}),
@@ -70,7 +72,7 @@ def test_the_usual_layer_of_a_width_has_it_at_both_ends_and_as_many_units(kind, 
     ("kind", "more"),
     [
         (FsmnLayer, {"order": 20, "dilations": [1], "lookahead": 0}),
-        (LsslLayer, {"oscillators": 4, "rate_scale": 1.0}),
+        (LsslLayer, {"oscillators": 4, "state_size": None, "rate_scale": 1.0}),
         (ParaLayer, {"cell": "gru", "clip": 0.5}),
         (AdditiveLayer, {"heads": 4, "keys": 8, "forget": True}),
     ],
@@ -159,14 +161,14 @@ def test_oscillators_start_with_channels_from_fast_to_slow_each_time_all_directi
     own.start(inputs(), torch.randn(4, 3, generator=seeded(1)), seeded())
     spread = min(3, max(1, channels // 2))
     turns = [channel // spread for channel in range(channels)]
-    steps = [_LONGEST_STEP * (_SHORTEST / _LONGEST_STEP) ** (turn / max(1, turns[-1])) for turn in turns]
-    assert own.log_step.exp().tolist() == pytest.approx(steps)
-    assert float(own.mix.detach().std()) == pytest.approx(1 / 20, rel=0.15)
+    steps = [LONGEST_STEP * (SHORTEST_STEP / LONGEST_STEP) ** (turn / max(1, turns[-1])) for turn in turns]
+    assert own.system.log_step.exp().tolist() == pytest.approx(steps)
+    assert float(own.system.mix.detach().std()) == pytest.approx(1 / 20, rel=0.15)
     torch.testing.assert_close(own.project(inputs()).std(0, unbiased=False), torch.ones(channels, dtype=torch.float64))
     assert bool((own.expand.weight.norm(dim=1) - 1).abs().max() < 1e-9)
     fresh = LsslLayer(3, 5, projection=channels, hidden=9, oscillators=400, dtype=torch.float64)
-    assert float(fresh.mix.detach().std()) == pytest.approx(1 / 20, rel=0.15)
-    assert fresh.skip.tolist() == [1.0] * channels
+    assert float(fresh.system.mix.detach().std()) == pytest.approx(1 / 20, rel=0.15)
+    assert fresh.system.skip.tolist() == [1.0] * channels
 
 
 @pytest.mark.parametrize("scale", [-1.0, 0.0, math.inf, math.nan])
@@ -234,6 +236,7 @@ def test_additive_sums_start_with_all_spans_in_every_head_and_random_scores_of_t
     [
         ("fsmn", "order 4, dilations 1, 3"),
         ("lssl", "2 oscillators a channel"),
+        ("dense lssl", "a dense state of 4 numbers a channel"),
         ("para gru", "diagonal GRU, clip 0.75"),
         ("para lstm", "diagonal LSTM, clip 0.25"),
         ("additive", "2 heads of 4 key channels"),
