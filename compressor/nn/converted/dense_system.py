@@ -14,8 +14,8 @@ A is trained as :math:`W - W^T - \tfrac12 (\mathrm{diag}(e^\alpha) + q q^T)`. Hi
 below the diagonal), alpha and q are, so no state ever grows, and :math:`I - \tfrac{dt}{2} A` can always be inverted,
 without pivots.
 
-Source: LSSL, arXiv 2110.13985, sections 3 and 4; HiPPO, arXiv 2008.07669, theorem 2. One A for all channels, and the form
-that it keeps in training, are ours; that HiPPO-LegS has this form is in S4, arXiv 2111.00396, appendix C.
+Source: LSSL, arXiv 2110.13985, sections 3 and 4; HiPPO, arXiv 2008.07669, theorem 2. That HiPPO-LegS has the form is in
+S4, arXiv 2111.00396, appendix C; one A for all channels, and to keep the form in training, are ours.
 """
 
 from __future__ import annotations
