@@ -291,6 +291,20 @@ def test_a_diagonal_layer_has_the_cell_of_the_old_one(cell, own):
     assert result.facts["rnn: error at the start (least squares)"] < 0.7
 
 
+def test_a_dense_state_is_fitted_and_rebuilt():
+    model = topology("Stacked")
+    result = convert(model, to="lssl", state="dense", state_size=3)
+    layers = result.state.model.rnn.layers
+    assert [(layer.oscillators, layer.state_size) for layer in layers] == [(None, 3)] * len(layers)
+    assert "a dense state of 3 numbers a channel" in result.changes[0].note
+    assert result.facts["rnn: layers.0: error at the start (least squares)"] < 0.7
+    rebuilt = topology("Stacked")
+    rebuild(rebuilt, json.loads(json.dumps(result.state.structure)))
+    rebuilt.load_state_dict(result.state.model.state_dict())
+    x, lengths = torch.randn(2, 9, INPUT), torch.tensor([9, 4])
+    assert torch.equal(rebuilt(x, lengths), result.state.model(x, lengths))
+
+
 def test_units_of_a_diagonal_layer_are_removed_and_rebuilt():
     torch.manual_seed(0)
     model, task = Tagger().eval(), Sequences(lengths=False, size=CHANNELS)
