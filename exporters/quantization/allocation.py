@@ -14,6 +14,7 @@ A matrix that is integers times scales already, as training with rounding leaves
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -157,6 +158,16 @@ def _bits_at_hand(weights: Weights, name: str) -> int | None:
     )
 
 
+def _bytes_in_training(weights: Weights, name: str, bits: int) -> int:
+    """What training in few bits counts a matrix as, with scales in float16; a form of the file may hold larger ones.
+
+    Otherwise an export with the average that the training kept would be refused.
+    """
+    rows = weights.rows(name, bits)
+    count, columns = rows.values.shape
+    return int(count * math.ceil(columns * bits / 8) + 2 * rows.scale.size)
+
+
 def _own_errors(weights: Weights, name: str) -> dict[int, float]:
     def squared(bits: int) -> float:
         error = (weights.restored(name, stored_in("weights", bits)) - weights.arrays[name]).reshape(-1)
@@ -181,7 +192,9 @@ def _within(
         for matrix in matrices
     }
     points = {
-        name: [
+        name: [Point(_bytes_in_training(weights, name, given[name]), 0.0)]
+        if name in given
+        else [
             Point(weights.stored_bytes(name, form), losses[name][bits])
             for bits, form in zip(options[name], forms[name], strict=True)
         ]

@@ -59,8 +59,9 @@ def build(goals: Goals, subject: Subject, decided: Decisions) -> Space:
     precisions = _precisions(goals)
     retraining = None
     if "retrain" in goals.use:
-        rounds = "int4" in precisions[1:] and bool(rounded_parameters(subject.model, "int4"))
-        retraining = retraining_of(goals, subject, left_out, decided, rounds=rounds)
+        few = tuple(word for word in ("int4", "mixed") if word in precisions[1:])
+        rounds = few if rounded_parameters(subject.model, "int4") else ()
+        retraining = retraining_of(goals, subject, left_out, decided, rounds)
     space = Space(
         goals, tuple(parts), retraining, precisions, tuple(left_out), _judged_by_the_metric(goals, precisions)
     )

@@ -15,7 +15,7 @@ from compressor.studies.search import files
 from compressor.studies.search.hypervolume import most_loss
 from compressor.studies.search.latency_table import LatencyTable
 from compressor.studies.search.outcomes import Outcome
-from compressor.studies.search.stored import round_in_place, stored_forms, weight_bytes
+from compressor.studies.search.stored import bits_at_hand, round_in_place, stored_forms, weight_bytes
 from compressor.studies.search.within_target import refuse_more
 from compressor.task.forwards import TorchForward
 from compressor.task.narrowed_states import NarrowedStates
@@ -74,7 +74,7 @@ class Evaluator:
     def _of_torch(self, point: Point, rung: Rung) -> Outcome:
         """The PyTorch model with its weights rounded as the file's are; the size is computed."""
         state = self.compressed(point, rung).state
-        model, taken = self._as_stored(state, point)
+        model, taken = self._as_stored(state, point, rung)
         outputs_error = self.subject.outputs_error(model, state.structure)
         examined = self.subject.examine(TorchForward(model, self.subject.device), sliced=True)
         return Outcome(
@@ -86,10 +86,12 @@ class Evaluator:
             parameters=size.count(state.model)[0],
         )
 
-    def _as_stored(self, state: State, point: Point) -> tuple[nn.Module, int]:
+    def _as_stored(self, state: State, point: Point, rung: Rung) -> tuple[nn.Module, int]:
         """A copy of the model with its weights rounded to the nearest, and the bytes that they take of a file."""
         model, stored = copy.deepcopy(state.model), self.space.stored(point)
-        forms = stored_forms(model, stored, self.subject.importances if stored.word == "mixed" else {})
+        importance = self.subject.importances if stored.word == "mixed" else {}
+        trained = rung > 0 and self.space.rounds_in_training(point)
+        forms = stored_forms(model, stored, importance, bits_at_hand(model) if trained else {})
         round_in_place(forms)
         return model, weight_bytes(model, forms, stored.word)
 
@@ -109,7 +111,7 @@ class Evaluator:
         model = self.compressed(point, 2)
         state, timed = model.state, self.space.goals.times_files
         options = self.space.export(point)
-        rounded, taken = self._as_stored(state, point)  # as in the rungs before, so that all results can be compared
+        rounded, taken = self._as_stored(state, point, 2)  # as in the rungs before, so that all results can be compared
         written = files.write(self.subject, model, options, timed=timed, target=self.target, worth_more=self._is_near)
         if self.largest is not None and written.bytes > self.largest and not options.may_be_larger:
             return Outcome(  # with its bytes, from which others of this precision are predicted

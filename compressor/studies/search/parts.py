@@ -28,6 +28,8 @@ _WHOLE_RANK: Final = 0.95
 """Above it matrices are not cut."""
 ROUNDED_IN_TRAINING: Final = "quantize"
 """The knob of rounding as a part of the retraining."""
+BITS: Final = "bits"
+"""The knob of `precision: mixed`: bits of a weight on average, scales included."""
 _SCORES: Final = ("l2", "sensitivity")
 
 
@@ -193,8 +195,8 @@ class Retraining:
     """Distance of the outputs in distillation."""
     weights: tuple[str, ...]
     """Shares of distillation in the loss; 1 alone if there are no labels."""
-    rounds: bool = False
-    """Whether weights may be rounded while they are trained, for files of 4 bits: 8 bits cost too little for that."""
+    rounds: tuple[str, ...] = ()
+    """Precisions in whose few bits weights may be trained: `int4`, `mixed`. 8 bits cost too little for that."""
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
@@ -224,12 +226,18 @@ class Retraining:
             "distill": True,
             "distill_loss": self.loss,
             "distill_weight": float(point.get("distill", self.weights[0])),
-            **({"quantize": "int4"} if self.quantizes(point) else {}),
+            **self._rounding(point),
         }
 
+    def _rounding(self, point: Point) -> dict[str, Any]:
+        if not self.quantizes(point):
+            return {}
+        word = str(point["precision"])
+        return {"quantize": word, "learn_steps": True, **({BITS: number(point, BITS)} if word == "mixed" else {})}
+
     def quantizes(self, point: Point) -> bool:
-        """Whether a point's weights are rounded to 4 bits while they are trained."""
-        return self.rounds and point.get("precision") == "int4" and point[ROUNDED_IN_TRAINING] == "yes"
+        """Whether a point's weights are rounded, as its file has them, while they are trained."""
+        return point.get("precision") in self.rounds and point[ROUNDED_IN_TRAINING] == "yes"
 
 
 def joined(parts: Sequence[Part]) -> tuple[Knob, ...]:

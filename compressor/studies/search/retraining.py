@@ -23,9 +23,9 @@ _MOST_COUNTED: Final = 2000
 
 
 def retraining_of(
-    goals: Goals, subject: Subject, left_out: list[str], decided: Decisions, *, rounds: bool
+    goals: Goals, subject: Subject, left_out: list[str], decided: Decisions, rounds: tuple[str, ...]
 ) -> Retraining | None:
-    """How long retraining may be, and what it learns from."""
+    """How long retraining may be, and what it learns from; `rounds` are the precisions that it may learn in."""
     if not any(parameter.requires_grad for parameter in subject.model.parameters()):
         left_out.append("retraining: no parameter of the model takes a gradient")
         return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from compressor.recipe.model import Recipe
 from compressor.render.format import plural
 from compressor.studies.search.knobs import Knob, Point, number
-from compressor.studies.search.parts import MOST, ROUNDED_IN_TRAINING, Removal, Retraining, joined
+from compressor.studies.search.parts import BITS, MOST, ROUNDED_IN_TRAINING, Removal, Retraining, joined
 from compressor.studies.search.stored import MIDDLE, Precision
 
 if TYPE_CHECKING:
@@ -23,11 +23,13 @@ Rung = Literal[0, 1, 2]
 RUNGS: Final[dict[Rung, str]] = {0: "without training", 1: "short training", 2: "in full"}
 SHORT: Final = 1 / 8
 """Length of the retraining of rung 1, in parts of the whole."""
-_BITS: Final = "bits"
-"""The knob of `precision: mixed`."""
-_MIXED: Final = Knob(_BITS, 2.75, 7.25, step=0.25, keeps=True)
-"""Bits of a weight on average, scales included."""
+_MIXED: Final = Knob(BITS, 2.75, 7.25, step=0.25, keeps=True)
 _BITS_AT_FIRST: Final = (MIDDLE, 3.5)
+_GENTLE: Final = 0.25
+"""Place of the learning rate, from the lowest to the highest, if nothing was removed: 3e-4 of 1e-4 to 1e-2. Weights
+that only have to fit into few bits are near a minimum, which ten times as much leaves."""
+_BOLDER: Final = 0.5
+"""By so much further if all that can go is gone: what is left has a longer way."""
 _LEVELS: Final = (0.5, 0.75, 0.25, 0.85, 0.65, 0.9)
 """Of what can be removed, in the points that are tried first."""
 
@@ -62,6 +64,11 @@ class Space:
     def _mixes(self) -> bool:
         """Whether the bits of matrices are searched for."""
         return "mixed" in self.precisions and not self._is_given
+
+    @property
+    def _few(self) -> tuple[str, ...]:
+        """Precisions of fewer than 8 bits on average; other precisions of a model come with its further files."""
+        return tuple(word for word in self.precisions[1:] if word in ("int4", "mixed"))
 
     @property
     def _is_given(self) -> bool:
@@ -105,7 +112,7 @@ class Space:
         word = str(point["precision"]) if len(self.precisions) > 1 else self.precisions[0]
         if word != "mixed":
             return Precision(word)
-        return Precision(word, number(point, _BITS, _BITS_AT_FIRST[0]) if self._mixes else self.goals.mixed_bits)
+        return Precision(word, number(point, BITS, _BITS_AT_FIRST[0]) if self._mixes else self.goals.mixed_bits)
 
     def canonical(self, point: Point) -> Point:
         """The same recipe as a point whose knobs that do nothing are where they always are then."""
@@ -115,17 +122,20 @@ class Space:
 
     def idle(self, point: Point) -> list[str]:
         """Knobs that do nothing, whatever they are at, as long as the others stay: not those that remove nothing."""
-        idle = [_BITS] if self._mixes and self.precision(point) != "mixed" else []
+        idle = [BITS] if self._mixes and self.precision(point) != "mixed" else []
         if self.retraining and not self.trains(point):
             idle += [knob.name for knob in self.retraining.knobs if knob.name != ROUNDED_IN_TRAINING]
-        if self.retraining and self.retraining.rounds and self.precision(point) != "int4":
+        if self.retraining and self.retraining.rounds and self.precision(point) not in self.retraining.rounds:
             idle.append(ROUNDED_IN_TRAINING)
         return idle
 
     def trains(self, point: Point) -> bool:
-        """Whether a point has something to retrain: what steps took away, or what rounding to 4 bits costs."""
-        retraining = self.retraining
-        return retraining is not None and (bool(self.steps(point, 0)) or retraining.quantizes(point))
+        """Whether a point has something to retrain: what steps took away, or what rounding to few bits costs."""
+        return self.retraining is not None and (bool(self.steps(point, 0)) or self.rounds_in_training(point))
+
+    def rounds_in_training(self, point: Point) -> bool:
+        """Whether a point's weights are trained in the few bits of its file."""
+        return self.retraining is not None and self.retraining.quantizes(point)
 
     def steps(self, point: Point, rung: Rung) -> list[dict[str, Any]]:
         """The recipe's steps at a rung."""
@@ -155,7 +165,7 @@ class Space:
     def smallest(self) -> Point:
         """The point that leaves least: everything that can go goes, in the fewest bits."""
         point = self._at(level=1.0, follows=0.0, precision=self.precisions[-1] if self.precisions else "")
-        return point | {knob.name: knob.low for knob in self.knobs if knob.name in ("rank", _BITS)}
+        return point | {knob.name: knob.low for knob in self.knobs if knob.name in ("rank", BITS)}
 
     def seeds(self) -> list[Point]:
         """The points that are tried first: rising amounts, by the sensitivity map and evenly, in each precision."""
@@ -163,11 +173,12 @@ class Space:
         eight = ["int8"] if "int8" in stored else stored[:1]
         points = [self._at(0.0, 0.0, word) for word in stored]
         points += [self._at(level, 1.0, word) for word in eight for level in _LEVELS]
-        points += [self._at(level, 0.0, word) for word in stored for level in _LEVELS[:2]]
+        points += [self._at(level, 0.0, word) for word in (*eight, *self._few) for level in _LEVELS[:2]]
         if self._mixes:
-            points += [self._at(level, 1.0, "mixed") | {_BITS: _BITS_AT_FIRST[1]} for level in (0.0, _LEVELS[0])]
-        if self.retraining and self.retraining.rounds:
-            points += [self._at(level, 1.0, "int4") | {ROUNDED_IN_TRAINING: "yes"} for level in (0.0, _LEVELS[0])]
+            points += [self._at(level, 1.0, "mixed") | {BITS: _BITS_AT_FIRST[1]} for level in (0.0, _LEVELS[0])]
+        for word in self.retraining.rounds if self.retraining else ():
+            rounded = {ROUNDED_IN_TRAINING: "yes", **({BITS: _BITS_AT_FIRST[1]} if word == "mixed" else {})}
+            points += [self._at(level, 1.0, word) | rounded for level in (0.0, _LEVELS[0])]
         unique: list[Point] = []
         for point in [*self.first, *map(self.canonical, points)]:
             if point not in unique and self.is_something(point):
@@ -196,9 +207,9 @@ class Space:
         if len(self.precisions) > 1:
             values["precision"] = precision
         if self._mixes:
-            values[_BITS] = _BITS_AT_FIRST[0]
+            values[BITS] = _BITS_AT_FIRST[0]
         for knob in self.retraining.knobs if self.retraining else ():
-            values[knob.name] = knob.at(0.75 if knob.name in ("batches", "lr") else 0.5)
+            values[knob.name] = knob.at({"batches": 0.75, "lr": _GENTLE + _BOLDER * level}.get(knob.name, 0.5))
             if knob.name == ROUNDED_IN_TRAINING:
                 values[knob.name] = knob.words[0]
         return values
@@ -217,6 +228,7 @@ class Space:
         if self.precisions:
             lines.append(f"precision: {', '.join(self.precisions)}")
         if self.retraining:
-            rounded = ", in 4 bits also with rounding as a part of it" if self.retraining.rounds else ""
+            words = " and ".join(self.retraining.rounds)
+            rounded = f"; with {words} also in the bits of the file" if words else ""
             lines.append(f"retraining of {self.retraining.least} to {self.retraining.most} batches{rounded}")
         return lines

@@ -8,13 +8,15 @@ exporter does it: each matrix costs the outputs what its squared error times its
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import torch
 
 from compressor.errors import MethodError, UsageError
 from compressor.nn.budget import Point, allocate
-from compressor.nn.integers import BLOCK
+from compressor.nn.integers import BLOCK, rows_to_nearest
 from compressor.nn.weight_matrices import weight_matrices
 from compressor.training.distillation import first_tensor
 from compressor.training.rounding import rounded_to_bits
@@ -36,6 +38,9 @@ MIDDLE: Final = 4.5
 """Bits on average of `mixed` if none are known: of a budget in bytes, which only the exporter can share out."""
 _SCALE: Final = 2
 """Bytes of a scale."""
+_ROWS: Final = 8
+"""Bits with one scale a row; fewer have one for each block of it."""
+_NONE: Final[Mapping[str, int]] = MappingProxyType({})
 _SMALLEST: Final = 256
 """Numbers below which the exporter leaves a matrix in float."""
 
@@ -68,15 +73,20 @@ class Matrix:
 
     parameter: nn.Parameter
     bits: int
+    is_rounded: bool = False
+    """Its weights are integers times scales already."""
 
 
-def stored_forms(model: nn.Module, precision: Precision, importance: Mapping[str, float]) -> dict[str, Matrix]:
+def stored_forms(
+    model: nn.Module, precision: Precision, importance: Mapping[str, float], at_hand: Mapping[str, int] = _NONE
+) -> dict[str, Matrix]:
     """Matrices that a file holds in other bits than the rest: name -> the parameter and its bits.
 
     Args:
         model: With its weights.
         precision: Of the file.
         importance: Of matrices, from `importances`; used for `mixed`. An unknown matrix counts as the middle one.
+        at_hand: Bits of matrices that training has rounded, from `bits_at_hand`: the file keeps them as they are.
 
     Raises:
         MethodError: The average is less than the fewest bits of all matrices.
@@ -86,9 +96,25 @@ def stored_forms(model: nn.Module, precision: Precision, importance: Mapping[str
     found = _matrices(model)
     if precision.word == "mixed":
         average = MIDDLE if precision.bits is None else precision.bits
-        return _shared_out({name: one.parameter for name, one in found.items()}, average, importance)
-    fewer = 4 if precision.word == "int4" else 8
-    return {name: Matrix(one.parameter, fewer if one.use == "product" else 8) for name, one in found.items()}
+        return _shared_out({name: one.parameter for name, one in found.items()}, average, importance, at_hand)
+    usual = {name: 4 if precision.word == "int4" and one.use == "product" else 8 for name, one in found.items()}
+    return {
+        name: Matrix(one.parameter, usual[name], at_hand.get(name, _BITS[0]) <= usual[name])
+        for name, one in found.items()
+    }
+
+
+def bits_at_hand(model: nn.Module) -> dict[str, int]:
+    """The fewest bits in which matrices are integers times scales already, as training in few bits leaves them."""
+    known = {}
+    for name, one in _matrices(model).items():
+        rows = one.parameter.detach().flatten(1).cpu().numpy()
+        for bits in reversed([bits for bits in _BITS if bits <= _ROWS]):
+            block = rows.shape[1] if bits == _ROWS else BLOCK
+            if np.array_equal(rows_to_nearest(rows, bits, block).weight, rows):
+                known[name] = bits
+                break
+    return known
 
 
 def fewest_forms(model: nn.Module, word: str | None) -> dict[str, Matrix]:
@@ -106,7 +132,7 @@ def _matrices(model: nn.Module) -> dict[str, WeightMatrix]:
 @torch.no_grad()
 def round_in_place(forms: Mapping[str, Matrix]) -> None:
     """Round the weights of a model to what a file would hold, each to the nearest."""
-    for matrix in forms.values():
+    for matrix in (one for one in forms.values() if not one.is_rounded):
         matrix.parameter.copy_(_rounded(matrix.parameter, matrix.bits))
 
 
@@ -127,7 +153,7 @@ def matrix_bytes(parameter: Tensor, bits: int) -> int:
         return parameter.numel() * bits // 8
     rows = parameter.shape[0]
     width = parameter.numel() // rows
-    scales = rows if bits == 8 else rows * -(-width // BLOCK)
+    scales = rows if bits == _ROWS else rows * -(-width // BLOCK)
     return -(-parameter.numel() * bits // 8) + _SCALE * scales
 
 
@@ -163,15 +189,19 @@ def importances(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, float]:
 
 
 def _shared_out(
-    parameters: Mapping[str, nn.Parameter], average: float, importance: Mapping[str, float]
+    parameters: Mapping[str, nn.Parameter],
+    average: float,
+    importance: Mapping[str, float],
+    at_hand: Mapping[str, int],
 ) -> dict[str, Matrix]:
     """Bits of each matrix within the average of all their numbers, scales included."""
     known = sorted(importance.values())
     middle = known[len(known) // 2] if known else 1.0
+    choices = {name: (at_hand[name],) if name in at_hand else _BITS for name in parameters}
     points = {
         name: [
             Point(matrix_bytes(parameter, bits), importance.get(name, middle) * _error(parameter.detach(), bits))
-            for bits in _BITS
+            for bits in choices[name]
         ]
         for name, parameter in parameters.items()
     }
@@ -182,7 +212,7 @@ def _shared_out(
         raise MethodError(
             f"matrices this small cannot have {average:g} bits on average, scales included: {error.message}"
         ) from error
-    return {name: Matrix(parameters[name], _BITS[place]) for name, place in chosen.items()}
+    return {name: Matrix(parameters[name], choices[name][place], name in at_hand) for name, place in chosen.items()}
 
 
 def _error(weight: Tensor, bits: int) -> float:
@@ -195,4 +225,4 @@ def _rounded(weight: Tensor, bits: int) -> Tensor:
     if bits == 16:
         return weight.half().to(weight.dtype)
     rows = weight.flatten(1)
-    return rounded_to_bits(rows, bits, rows.shape[1] if bits == 8 else BLOCK).view_as(weight)
+    return rounded_to_bits(rows, bits, rows.shape[1] if bits == _ROWS else BLOCK).view_as(weight)

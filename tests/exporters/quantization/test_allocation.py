@@ -15,6 +15,7 @@ from compressor.formats import Job
 from compressor.nn.bit_losses import losses_by_bits
 from compressor.nn.integers import rows_to_nearest
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.surgery.second_order.bits import stored_bytes
 from compressor.testing import RandomTask
 from exporters.onnx import Options, export
 from exporters.quantization.forms import bits
@@ -133,6 +134,15 @@ def test_matrices_that_were_rounded_in_training_keep_their_bits_and_integers(tmp
         without = net(words)
     off = (OnnxFile(path)(words) - wanted).norm()
     assert off < 0.1 * (wanted - without).norm() + 1e-5 * wanted.norm()
+
+
+def test_the_average_that_training_kept_is_enough_for_the_export(tmp_path):
+    names = [name for name, item in Net().named_parameters() if item.dim() == 2]
+    net = rounded_before(dict.fromkeys(names, 8))
+    weights = [net.get_parameter(name) for name in names]
+    held = sum(stored_bytes(weight, 8, 32) for weight in weights)
+    average = 8 * held / sum(weight.numel() for weight in weights)
+    assert set(chosen(exported(net, tmp_path / "model.onnx", bits=average + 1e-6)).values()) == {8}
 
 
 def test_a_budget_below_what_was_rounded_in_training_is_refused(tmp_path):

@@ -55,17 +55,32 @@ def test_a_model_that_lost_far_too_much_is_left_alone():
     assert beside(lossy) is None
 
 
+def lossy_models(count):
+    """Files that are of no use."""
+    return [done(number, HALF | {"units": 0.9, "lr": 1e-3 + number * 1e-4}, 0.5, 4_900) for number in range(count)]
+
+
 def test_a_model_has_no_more_than_so_many_files():
-    records = [done(0, HALF, 0.0, 20_000)]
+    first = len(lossy_models(40))
+    records = [*lossy_models(first), done(first, HALF, 0.0, 20_000)]
     while point := beside(*records):
-        records.append(done(len(records), point, 0.0, 20_000 // 2 ** len(records), "sibling"))
-    assert len(records) - 1 == SIBLINGS
+        records.append(done(len(records), point, 0.0, 20_000 // 2 ** (len(records) - first), "sibling"))
+    assert len(records) - 1 - first == SIBLINGS
+
+
+def test_a_small_gain_has_to_wait_until_files_give_less_on_average():
+    four = HALF | {"precision": "int4"}
+    records = [done(0, four, 0.0, 20_000), done(1, HALF, 0.0, 40_000, "sibling")]
+    assert beside(*records) is None
+    lossy = [replace(record, number=record.number + 2, point_number=record.number + 2) for record in lossy_models(40)]
+    assert SPACE.stored(beside(*records, *lossy)).word == "mixed"
 
 
 @pytest.mark.parametrize("allowed", [0.0, None])
 def test_goals_without_a_scale_of_losses_have_further_files_too(allowed):
     goals = Goals(max_drop=allowed, max_bytes=50_000, minimize="bytes" if allowed == 0.0 else "drop")
-    point = beside(done(0, HALF, 0.0, 20_000), space=replace(SPACE, goals=goals))
+    half = done(40, HALF, 0.0, 20_000)
+    point = beside(*lossy_models(40), half, space=replace(SPACE, goals=goals))
     assert SPACE.steps(point, 2) == SPACE.steps(HALF, 2)
 
 

@@ -59,8 +59,8 @@ def test_targets_that_have_no_table_for_the_file_are_refused(options, said):
     assert said in caught.value.render()
 
 
-def test_rounding_in_training_is_for_4_bits_alone_and_is_a_retraining_of_its_own():
-    rounds = Retraining(16, 160, 4, "kl", ("1.0",), rounds=True)
+def test_rounding_in_training_is_for_few_bits_alone_and_is_a_retraining_of_its_own():
+    rounds = Retraining(16, 160, 4, "kl", ("1.0",), rounds=("int4",))
     own = Space(Goals(max_drop=0.01), PARTS, rounds, ("float32", "int8", "int4"), ())
     rest = own.at_rest | {"quantize": "yes"}
     assert own.recipe(own.canonical(rest | {"precision": "int8"}), 1).steps == ()
@@ -70,3 +70,19 @@ def test_rounding_in_training_is_for_4_bits_alone_and_is_a_retraining_of_its_own
     assert any(seed["quantize"] == "yes" for seed in own.seeds())
     plain = own.canonical(own.at_rest | {"precision": "int4"})
     assert own.steps(plain, 2) == []
+
+
+def test_the_less_is_removed_the_lower_is_the_first_learning_rate():
+    rates = {seed["units"]: seed["lr"] for seed in space().seeds() if space().trains(seed)}
+    assert [rates[level] for level in sorted(rates)] == sorted(set(rates.values()))
+
+
+def test_a_model_is_trained_in_the_bits_on_average_that_its_file_gets():
+    rounds = Retraining(16, 160, 4, "kl", ("1.0",), rounds=("int4", "mixed"))
+    own = Space(Goals(max_drop=0.01), PARTS, rounds, ("float32", "int8", "int4", "mixed"), ())
+    point = own.canonical(own.at_rest | {"quantize": "yes", "precision": "mixed", "bits": 3.25})
+    (step,) = own.recipe(point, 1).steps
+    assert (step.quantize, step.bits, step.learn_steps) == ("mixed", 3.25, True)
+    assert own.export(point).rounding.bits == 3.25
+    trained = {seed["precision"] for seed in own.seeds() if own.rounds_in_training(seed)}
+    assert trained == {"int4", "mixed"}

@@ -9,6 +9,7 @@ from torch import nn
 from compressor.errors import MethodError
 from compressor.studies.search.stored import (
     Precision,
+    bits_at_hand,
     fewest_forms,
     importances,
     matrix_bytes,
@@ -16,6 +17,7 @@ from compressor.studies.search.stored import (
     stored_forms,
     weight_bytes,
 )
+from compressor.training.rounding import Rounding
 
 
 class Net(nn.Module):
@@ -68,6 +70,21 @@ def test_what_matters_more_gets_more_bits():
     first = bits(net, Precision("mixed", 4.5), even)
     second = bits(net, Precision("mixed", 4.5), even | {"out.weight": 1e4})
     assert second["out.weight"] > first["out.weight"]
+
+
+def test_what_training_has_rounded_keeps_its_bits_and_its_weights_though_its_steps_clip():
+    net = Net()
+    trained = Rounding(
+        net, "mixed", learn_steps=True, bits={"rnn.weight_hh_l0": 3, "out.weight": 5, "table.weight": 16}
+    )
+    trained.finish()
+    at_hand = bits_at_hand(net)
+    assert at_hand == {"rnn.weight_ih_l0": 8, "rnn.weight_hh_l0": 3, "out.weight": 5}
+    before = {name: item.detach().clone() for name, item in net.named_parameters()}
+    forms = stored_forms(net, Precision("mixed", 9.0), {}, at_hand)
+    assert {name: forms[name].bits for name in at_hand} == at_hand
+    round_in_place(forms)
+    assert all(torch.equal(item, before[name]) for name, item in net.named_parameters())
 
 
 def test_an_average_below_the_fewest_bits_is_refused_before_anything_is_trained():
