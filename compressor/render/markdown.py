@@ -15,6 +15,7 @@ from compressor.render.blocks import (
     Heading,
     Items,
     Links,
+    Statement,
     Statements,
     Table,
     Text,
@@ -52,7 +53,7 @@ def draw(blocks: Iterable[Block], level: int) -> Iterator[str]:
             case Text():
                 yield _text(block.text)
             case Statements():
-                yield _list(f"{MARKS[item.tone]} {_text(item.text)}" for item in block.items)
+                yield _list(_marked(item) for item in block.items)
             case Cards():
                 yield _list(_text(f"{card.title}: {card.before} → {card.after}, {card.change}") for card in block.items)
             case Table():
@@ -79,6 +80,12 @@ def _table(table: Table) -> str:
 
 def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(_text(cell) for cell in cells) + " |"
+
+
+def _marked(statement: Statement) -> str:
+    """With its mark, unless that is a bullet, which every line of a list has."""
+    mark = "" if statement.tone == "plain" else f"{MARKS[statement.tone]} "
+    return f"{mark}{_text(statement.text)}"
 
 
 def _list(items: Iterable[str]) -> str:

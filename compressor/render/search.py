@@ -60,7 +60,7 @@ def _sentence(report: SearchReport) -> str:
         times = form.significant(report.original_bytes / report.best_bytes)
         return (
             f"{form.decimal_size(report.best_bytes)} instead of {original} ({times}x smaller): point {report.chosen}, "
-            f"in best/ as a run with its recipe. {report.original.metric} changes by {_loss(report.best_drop)}."
+            f"in best/ as a run with its recipe. Change of {report.original.metric}: {_loss(report.best_drop)}."
         )
     if not report.frontier and not report.interrupted and not any(point.rung == 2 for point in report.points):
         return (
@@ -92,36 +92,37 @@ def _picture(report: SearchReport) -> Iterator[Block]:
 def _frontier(report: SearchReport) -> Iterator[Block]:
     if not report.frontier:
         return
-    rows = [_row(point) for point in report.frontier]
+    rows = [_row(report, point) for point in report.frontier]
     yield Table(
         (
             "point",
             "bytes",
-            "loss",
+            "loss by evaluate",
             "95 % interval",
-            "loss on unseen data",
+            "by validate",
             "latency",
             "flash",
             "RAM",
             "parameters",
             "precision",
             "steps",
-            "",
+            "verdict",
         ),
         tuple(rows),
     ).without_empty_columns()
 
 
-def _row(point: SearchPoint) -> tuple[str, ...]:
-    drop = point.drop
+def _row(report: SearchReport, point: SearchPoint) -> tuple[str, ...]:
+    drop = report.final_loss(point)
+    seen = point.drop if report.function == "validate" else None
     interval = "" if drop is None or drop.interval is None else f"{drop.interval.low:.4f} to {drop.interval.high:.4f}"
     return (
         str(point.number),
         form.count(point.bytes or 0),
         "" if drop is None else f"{drop.value:.4f}",
         interval,
-        "" if point.unseen is None else f"{point.unseen.value:.4f}",
-        "" if point.latency_ms is None else form.milliseconds(point.latency_ms),
+        "" if seen is None else f"{seen.value:.4f}",
+        _latency(point),
         "" if point.flash_bytes is None else form.count(point.flash_bytes),
         "" if point.ram_bytes is None else form.count(point.ram_bytes),
         "" if point.parameters is None else form.count(point.parameters),
@@ -129,6 +130,13 @@ def _row(point: SearchPoint) -> tuple[str, ...]:
         "; ".join(map(step_words, point.steps)),
         point.verdict,
     )
+
+
+def _latency(point: SearchPoint) -> str:
+    if point.latency_ms is not None:
+        return form.milliseconds(point.latency_ms)
+    expected = point.expected_latency_ms
+    return "" if expected is None else f"{form.milliseconds(expected)} predicted"
 
 
 def step_words(step: dict[str, object]) -> str:
@@ -144,7 +152,8 @@ def step_words(step: dict[str, object]) -> str:
             return f"rank to {form.short(step.get('parameters'))}"
         case "retrain":
             length = f"{step.get('epochs')} epochs" if "max_batches" not in step else f"{step['max_batches']} batches"
-            return f"{length}, lr {form.short(step.get('lr'))}"
+            rounded = f", in {step['quantize']}" if step.get("quantize") else ""
+            return f"{length}, lr {form.short(step.get('lr'))}{rounded}"
     return str(step["method"])
 
 
@@ -161,10 +170,12 @@ def _cost(report: SearchReport, cost: GoalCost) -> str:
     others = [f"{GOALS[other.name].thing} of at most {GOALS[other.name].amount(other.goal)}" for other in report.costs]
     others = [text for text, other in zip(others, report.costs, strict=True) if other.name != cost.name]
     within = f"with {' and '.join(others)}" if others else "of all points"
+    predicted = cost.number is not None and report.point(cost.number).latency_ms is None
+    by_table = " of predicted latency" if predicted and any(one.name == "latency" for one in report.costs) else ""
     if cost.reached is None:
         return f"max_{cost.name} {goal}: no point meets the other goals, so this is not what stands in the way"
     reached = words.amount(cost.reached)
-    return f"max_{cost.name} {goal}: {within} the {words.least} found is {reached} (point {cost.number})"
+    return f"max_{cost.name} {goal}: {within} the {words.least} found is {reached} (point {cost.number}{by_table})"
 
 
 def _how_sure(report: SearchReport) -> Iterator[Block]:
@@ -177,7 +188,8 @@ def _certainty(report: SearchReport) -> Iterator[Statement]:
     if report.function == "validate":
         yield Statement(
             "plain",
-            "The search looked at `validate` alone; `evaluate` was computed, and decided nothing before the end.",
+            "The search looked at `validate` alone. Frontier and picture are by `evaluate`, which decided nothing "
+            "before the end.",
         )
     if report.chosen is not None and report.function == "validate":
         seen = report.point(report.chosen).drop
@@ -214,16 +226,18 @@ def _tried(report: SearchReport) -> Iterator[Block]:
             _RUNGS[point.rung],
             "" if point.bytes is None else form.count(point.bytes),
             "" if point.drop is None else f"{point.drop.value:.4f}",
+            _latency(point),
             point.precision or "",
             "; ".join(map(step_words, point.steps)),
             point.verdict,
         )
         for point in points
     )
-    header = ("point", "came to", "bytes", "loss", "precision", "steps", "verdict")
-    yield Table(header, rows[:_LOST_SHOWN])
+    header = ("point", "came to", "bytes", f"loss by {report.function}", "latency", "precision", "steps", "verdict")
+    yield Table(header, rows[:_LOST_SHOWN]).without_empty_columns()
     if len(rows) > _LOST_SHOWN:
-        yield Details(f"The other {len(rows) - _LOST_SHOWN}", (Table(header, rows[_LOST_SHOWN:]),))
+        rest = Table(header, rows[_LOST_SHOWN:]).without_empty_columns()
+        yield Details(f"The other {len(rows) - _LOST_SHOWN}", (rest,))
 
 
 def _files(report: SearchReport) -> tuple[str, ...]:

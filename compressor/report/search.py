@@ -30,6 +30,9 @@ class SearchPoint(Fact):
     bytes: Size | None = None
     """Of the file; computed below rung 2."""
     latency_ms: float | None = None
+    """Of the file; None if it was not timed."""
+    expected_latency_ms: float | None = None
+    """The same, or else what is predicted, if latency counts."""
     flash_bytes: Size | None = None
     """On an emulated board, if the file is exported for one."""
     ram_bytes: Size | None = None
@@ -41,6 +44,7 @@ class SearchPoint(Fact):
     """Of the recipe in full."""
     precision: str | None = None
     on_frontier: bool = False
+    """No other beats it by `evaluate`, in bytes and in latency if that counts; or it was chosen."""
     verdict: str = ""
     """Why it was chosen, or why not."""
 
@@ -108,9 +112,13 @@ class SearchReport(Document):
             raise ValueError("`chosen`, `passed_over` and `costs` must name numbers of `points`")
         return self
 
+    def final_loss(self, point: SearchPoint) -> Drop | None:
+        """By `evaluate`; None if it was not measured by it."""
+        return point.drop if self.function == "evaluate" and point.rung == 2 else point.unseen
+
     @property
     def frontier(self) -> tuple[SearchPoint, ...]:
-        """The points that no other beats, the smallest file first."""
+        """The points that no other beats, and the chosen one, the smallest file first."""
         return tuple(sorted((point for point in self.points if point.on_frontier), key=lambda point: point.bytes or 0))
 
     def point(self, number: int) -> SearchPoint:

@@ -24,21 +24,29 @@ def figure(report: SearchReport) -> Figure | None:
     tried = [point for point in report.points if point.rung == 2 and point.drop is not None and point.bytes]
     if not tried:
         return None
-    shown = [point for point in tried if _loss(point) <= _largest(report, tried)]
+    losses = _losses(report, tried)
+    function = "evaluate" if any(report.final_loss(point) for point in tried) else report.function
+    shown = [point for point in tried if losses.get(point.number, math.inf) <= _largest(report, losses)]
     left_out = len(tried) - len(shown)
     more = f" {left_out} with a much larger loss are left out." if left_out else ""
     return Figure(
-        f"Loss of {report.original.metric} against bytes, by {report.function}",
+        f"Loss of {report.original.metric} by {function} against bytes",
         f"Dots: {len(shown)} recipes tried in full; line: those that no other beats; grey: the original; ring: "
         f"the chosen one; dashes: the goals.{more}",
-        _drawn(report, shown),
+        _drawn(report, shown, losses),
     )
 
 
-def _drawn(report: SearchReport, shown: list[SearchPoint]) -> str:
+def _losses(report: SearchReport, tried: list[SearchPoint]) -> dict[int, float]:
+    """Point -> its loss by `evaluate`, without those that were not measured by it; by `validate` if none was."""
+    final = {point.number: drop.value for point in tried if (drop := report.final_loss(point)) is not None}
+    return final or {point.number: point.drop.value for point in tried if point.drop is not None}
+
+
+def _drawn(report: SearchReport, shown: list[SearchPoint], loss: dict[int, float]) -> str:
     max_bytes, max_drop = _goal(report, "max_bytes"), _goal(report, "max_drop")
     canvas = Drawing(_HEIGHT)
-    losses = [0.0, *map(_loss, shown), *([] if max_drop is None else [max_drop])]
+    losses = [0.0, *(loss[point.number] for point in shown), *([] if max_drop is None else [max_drop])]
     sizes = [report.original_bytes, *(point.bytes or 1 for point in shown)]
     up = value_axis(canvas, *around(losses), bottom=_HEIGHT - BOTTOM)
     across = Scale(*around([math.log10(size) for size in sizes], 0.08), LEFT + 8, WIDTH - 14)
@@ -54,15 +62,15 @@ def _drawn(report: SearchReport, shown: list[SearchPoint]) -> str:
         title = f"max_bytes {form.decimal_size(max_bytes)}"
         _dashes(canvas, (x(max_bytes), 4), (x(max_bytes), _HEIGHT - BOTTOM), title)
     front = [point for point in report.frontier if point in shown]
-    canvas.line([(x(point.bytes or 1), up(_loss(point))) for point in front], COMPRESSED, width=2)
+    canvas.line([(x(point.bytes or 1), up(loss[point.number])) for point in front], COMPRESSED, width=2)
     for point in shown:
         colour = COMPRESSED if point.on_frontier else ZERO
-        canvas.dot(x(point.bytes or 1), up(_loss(point)), 4, colour, title=_told(point))
+        canvas.dot(x(point.bytes or 1), up(loss[point.number]), 4, colour, title=_told(point, loss))
     original = f"original: {form.decimal_size(report.original_bytes)}"
     canvas.dot(x(report.original_bytes), up(0.0), 5, ORIGINAL, title=original)
-    if report.chosen is not None:
+    if report.chosen in loss:
         best = report.point(report.chosen)
-        canvas.dot(x(best.bytes or 1), up(_loss(best)), 8, INK, title=f"chosen: {_told(best)}", hollow=True)
+        canvas.dot(x(best.bytes or 1), up(loss[best.number]), 8, INK, title=f"chosen: {_told(best, loss)}", hollow=True)
     return canvas.on_page()
 
 
@@ -76,17 +84,13 @@ def _dashes(canvas: Drawing, start: tuple[float, float], end: tuple[float, float
         canvas.line([(point[0], point[1]) for point in points], MUTED, title=title)
 
 
-def _told(point: SearchPoint) -> str:
-    return f"{point.number}: {form.decimal_size(point.bytes or 0)}, loss {_loss(point):.4f}; {point.verdict}"
+def _told(point: SearchPoint, loss: dict[int, float]) -> str:
+    return f"{point.number}: {form.decimal_size(point.bytes or 0)}, loss {loss[point.number]:.4f}; {point.verdict}"
 
 
-def _loss(point: SearchPoint) -> float:
-    return 0.0 if point.drop is None else point.drop.value
-
-
-def _largest(report: SearchReport, tried: list[SearchPoint]) -> float:
+def _largest(report: SearchReport, losses: dict[int, float]) -> float:
     goal = _goal(report, "max_drop")
-    return math.inf if not goal else max(_GOALS_SHOWN * goal, min(map(_loss, tried)))
+    return math.inf if not goal else max(_GOALS_SHOWN * goal, min(losses.values()))
 
 
 def _goal(report: SearchReport, name: str) -> float | None:

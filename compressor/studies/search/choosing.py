@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from compressor.report import GoalCost
 from compressor.studies.search.estimates import frontier
 from compressor.studies.search.goal_kinds import asked_for
+from compressor.studies.search.hypervolume import counts
 from compressor.studies.search.schedule import rank
 
 if TYPE_CHECKING:
@@ -57,16 +58,40 @@ def in_full(view: View) -> list[Estimate]:
 
 
 def best_known(view: View, goals: Goals) -> list[Estimate]:
-    """What no other beats, among the points that were tried in full."""
+    """What no other beats, among the points that were tried in full, by what the search looks at."""
     return frontier(in_full(view), goals)
 
 
+def by_evaluate(view: View, goals: Goals) -> list[Estimate]:
+    """The points of the last rung with their loss by `evaluate`, without those that lose too much to be of any use.
+
+    All of their numbers were measured.
+    """
+    return [
+        replace(estimate, drop=losses[-1])
+        for estimate, losses in _with_losses(view)
+        if counts(losses[0], goals.max_drop)
+    ]
+
+
+def _with_losses(view: View) -> list[tuple[Estimate, list[float]]]:
+    """The points of the last rung, each with its loss by what the search looks at, and that by `evaluate` after it."""
+    outcomes = {trail.number: trail.outcome(2) for trail in view.points}
+    pairs = []
+    for estimate in in_full(view):
+        outcome = outcomes[estimate.number]
+        drops = [] if outcome is None else [outcome.drop, outcome.unseen]
+        pairs.append((estimate, [drop.value for drop in drops if drop is not None]))
+    return pairs
+
+
 def costs(view: View, goals: Goals) -> tuple[GoalCost, ...]:
-    """For each goal the best value in it among the points that meet all others."""
+    """For each goal the best value in it among the points that meet all others, by both functions of the task."""
     found: list[GoalCost] = []
+    judged = [replace(estimate, drop=max(losses)) for estimate, losses in _with_losses(view)]
     for kind, wanted in asked_for(goals):
         relaxed = goals.model_copy(update={f"max_{kind.name}": None})
-        able = [(kind.reached(estimate), estimate.number) for estimate in in_full(view) if estimate.meets(relaxed)]
+        able = [(kind.reached(estimate), estimate.number) for estimate in judged if estimate.meets(relaxed)]
         reached, number = min(able, default=(None, None))
         found.append(
             GoalCost(

@@ -12,7 +12,7 @@ from compressor.measure import size
 from compressor.onnx_graphs import targets
 from compressor.progress import Progress, Silent
 from compressor.studies.search import files
-from compressor.studies.search.hypervolume import most_loss
+from compressor.studies.search.hypervolume import counts
 from compressor.studies.search.latency_table import LatencyTable
 from compressor.studies.search.outcomes import Outcome
 from compressor.studies.search.stored import bits_at_hand, round_in_place, stored_forms, weight_bytes
@@ -96,9 +96,8 @@ class Evaluator:
         return model, weight_bytes(model, forms, stored.word)
 
     def _is_near(self, examined: Examined) -> bool:
-        """Whether a file loses so little that it can be chosen, or be a point of the frontier: others are done with."""
-        most = most_loss(self.space.goals.max_drop)
-        return most is None or self.subject.drop(examined).value <= most
+        """Whether a file is worth its latency, and `evaluate`; others are done with."""
+        return counts(self.subject.drop(examined).value, self.space.goals.max_drop)
 
     def _layers(self, state: State) -> float | None:
         """By the table, if latency counts."""

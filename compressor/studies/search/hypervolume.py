@@ -19,6 +19,12 @@ def most_loss(allowed: float | None) -> float | None:
     return LOSSES * allowed if allowed else None
 
 
+def counts(loss: float, allowed: float | None) -> bool:
+    """Whether a loss is so small that its file can be chosen, or be a point of the frontier."""
+    most = most_loss(allowed)
+    return most is None or loss <= most
+
+
 def hypervolume(values: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
     """Area that points dominate up to the reference (Zitzler and Thiele, 1998), for two objectives, both minimised."""
     inside = sorted(value for value in values if value[0] < reference[0] and value[1] < reference[1])

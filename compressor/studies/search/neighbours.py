@@ -123,7 +123,7 @@ def sibling(
                 continue
             size = _bytes(space, trail, point, graphs)
             moved = cost * (_noise(space, point) - _noise(space, trail.point))
-            error = math.hypot(parent.error, _DOUBT * moved)
+            error = abs(_DOUBT * moved)  # the parent's own error is that of its point of the frontier too
             gain = plane.gain(parent.smoothed().drop + moved, error, size)
             if gain > most:
                 best, most = point, gain

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compressor.files import write_whole, writing
@@ -17,7 +16,7 @@ from compressor.render.format import plural
 from compressor.report import KnownFrontier, KnownPoint, KnownRecipe, SearchPoint, SearchReport
 from compressor.runtimes import loading
 from compressor.studies.search import known
-from compressor.studies.search.choosing import best_known, candidates, costs, in_full
+from compressor.studies.search.choosing import by_evaluate, candidates, costs, in_full
 from compressor.studies.search.estimates import frontier
 from compressor.studies.search.final import limits
 from compressor.studies.search.folder import BEST, FRONTIER, REPORT
@@ -63,18 +62,13 @@ def frontier_of(worker: Worker, view: View) -> KnownFrontier:
     made_in = environment(subject.device)
     versions = ", ".join(f"{name} {made_in.versions[name]}" for name in _NAMED if name in made_in.versions)
     trails = {trail.number: trail for trail in view.points}
-    by_evaluate = [
-        replace(estimate, drop=_loss(trails[estimate.number]).value)
-        for estimate in in_full(view)
-        if not subject.validates or _outcome(trails[estimate.number]).unseen is not None
-    ]
     return KnownFrontier(
         name=subject.task.name,
         model=subject.task.remark,
         original=subject.original_unseen.score if subject.validates else subject.original.score,
         original_bytes=worker.original.bytes,
         parameters=size.count(subject.model)[0],
-        points=tuple(_known(space, trails[estimate.number]) for estimate in frontier(by_evaluate, goals)),
+        points=tuple(_known(space, trails[estimate.number]) for estimate in frontier(by_evaluate(view, goals), goals)),
         space=tuple(space.described()),
         batches=None if space.retraining is None else (space.retraining.least, space.retraining.most),
         max_drop=goals.max_drop,
@@ -123,7 +117,9 @@ def made(worker: Worker, view: View, place: Place, finals: Finals, *, interrupte
     chosen = finals.chosen
     goals, subject, space = worker.space.goals, worker.evaluator.subject, worker.space
     file = worker.original
-    front = {estimate.number for estimate in best_known(view, goals)}
+    front = {estimate.number for estimate in frontier(by_evaluate(view, goals) or in_full(view), goals)}
+    number = None if chosen is None else chosen.number
+    front |= set() if number is None else {number}
     found = candidates(view, goals)
     final = None if chosen is None else chosen.report.compressed[0]
     return SearchReport(
@@ -140,7 +136,7 @@ def made(worker: Worker, view: View, place: Place, finals: Finals, *, interrupte
         space=tuple(space.described()),
         left_out=space.left_out,
         points=tuple(_point(worker, view, trail, chosen, on_frontier=trail.number in front) for trail in view.points),
-        chosen=None if chosen is None else chosen.number,
+        chosen=number,
         best_bytes=None if chosen is None else sum(part.artifact.bytes for part in chosen.report.compressed),
         best_drop=None if final is None else final.drop,
         passed_over=tuple(estimate.number for estimate in found.passed_over),
@@ -166,6 +162,7 @@ def _point(worker: Worker, view: View, trail: Trail, chosen: Final | None, *, on
         expected_drop=estimate.drop if known and estimate is not None else None,
         bytes=round(estimate.bytes) if known and estimate is not None else None,
         latency_ms=None if outcome is None else outcome.latency_ms,
+        expected_latency_ms=estimate.latency if known and estimate is not None and estimate.latency else None,
         flash_bytes=None if outcome is None else outcome.flash_bytes,
         ram_bytes=None if outcome is None else outcome.ram_bytes,
         parameters=None if outcome is None else outcome.parameters,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from compressor.render.format import decimal_size, duration
+from compressor.progress import SilentBar
+from compressor.render.format import decimal_size, duration, plural
 from compressor.studies.search.choosing import best_known
 from compressor.studies.search.schedule import rank
+from compressor.studies.search.space import RUNGS
 
 if TYPE_CHECKING:
-    from compressor.progress import Progress
+    from collections.abc import Iterator
+
+    from compressor.progress import Bar, Progress
     from compressor.studies.search.clock import Clock
     from compressor.studies.search.estimates import Estimate
     from compressor.studies.search.goals import Goals
@@ -26,22 +31,36 @@ class Teller:
     goals: Goals
     clock: Clock
     progress: Progress
-    _said: str = field(default="")
+    _said: str = ""
+    _bar: Bar = field(default_factory=SilentBar)
+    _done: int = 0
+
+    @contextmanager
+    def bar(self) -> Iterator[None]:
+        """Show within the block that the search goes on: a bar, which every trial moves."""
+        with self.progress.bar("trials", None) as self._bar:
+            yield
 
     def told(self, view: View, job: Job | None) -> None:
-        """One line whenever the frontier of files changed."""
+        """Where the search is; one line that stays whenever the frontier of files changed."""
         front = best_known(view, self.goals)
+        done = _done(view)
+        now = "" if job is None else f", now one {RUNGS[job.rung]}"
+        self._bar.advance(done - self._done, f"of {plural(len(view.points), 'point')}{self._left()}{now}")
+        self._done = done
         line = frontier_line(front, self.goals)
         if line == self._said or not front:
             return
         self._said = line
-        self.progress.say(f"{self._state(view)}; {line}")
+        self.progress.say(f"{done} trials of {plural(len(view.points), 'point')}{self._left()}; {line}")
 
-    def _state(self, view: View) -> str:
-        done = sum(record.state == "done" for record in view.records)
+    def _left(self) -> str:
         left = self.clock.left()
-        time = "" if left is None else f", {duration(max(0.0, left))} left"
-        return f"{done} trials of {len(view.points)} points{time}"
+        return "" if left is None else f", {duration(max(0.0, left))} left"
+
+
+def _done(view: View) -> int:
+    return sum(record.state == "done" for record in view.records)
 
 
 def frontier_line(front: list[Estimate], goals: Goals) -> str:

@@ -1,0 +1,39 @@
+"""The report of a search: which numbers are measured, and by which function of the task."""
+
+from compressor.render import html, markdown
+from compressor.report import Drop, SearchReport
+from tests.fuzzing.searches import report
+
+
+def changed(**facts):
+    return SearchReport.from_json(report()).model_copy(update=facts)
+
+
+def with_point(number, **facts):
+    known = changed()
+    points = [one.model_copy(update=facts) if one.number == number else one for one in known.points]
+    return changed(points=tuple(points))
+
+
+def row(page, number):
+    return next(line for line in page.split("## Frontier")[1].splitlines() if line.startswith(f"| {number} |"))
+
+
+def test_the_loss_of_a_frontier_is_that_by_evaluate_and_that_by_validate_stands_beside():
+    line = row(markdown.page(with_point(5, unseen=Drop(value=0.0125))), 5)
+    assert "| 0.0125 |" in line
+    assert "| 0.0050 |" in line
+    assert "Loss of accuracy by evaluate against bytes" in html.page(with_point(5, unseen=Drop(value=0.0125)))
+
+
+def test_a_latency_that_was_not_measured_is_said_to_be_predicted():
+    assert "| 3.00 ms predicted |" in row(markdown.page(with_point(5, expected_latency_ms=3.0)), 5)
+    assert "| 4.00 ms |" in row(markdown.page(with_point(5, latency_ms=4.0, expected_latency_ms=3.0)), 5)
+
+
+def test_a_plain_statement_in_markdown_has_one_bullet():
+    assert "\n- The search looked at" in markdown.page(changed())
+
+
+def test_a_picture_without_any_loss_by_evaluate_shows_that_by_validate():
+    assert "Loss of accuracy by validate against bytes" in html.page(changed())
