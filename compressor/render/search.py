@@ -61,6 +61,7 @@ def _sentence(report: SearchReport) -> str:
         return (
             f"{form.decimal_size(report.best_bytes)} instead of {original} ({times}x smaller): point {report.chosen}, "
             f"in best/ as a run with its recipe. Change of {report.original.metric}: {_loss(report.best_drop)}."
+            f"{_faster(report)}"
         )
     if not report.frontier and not report.interrupted and not any(point.rung == 2 for point in report.points):
         return (
@@ -72,6 +73,14 @@ def _sentence(report: SearchReport) -> str:
         reason = next((f": point {one.number} is {one.verdict}" for one in report.points if one.rung == 2), "")
         return f"No recipe could be carried out in full{reason}; the original has {original}."
     return f"The frontier below is what comes nearest; the original has {original}. Recipes are in frontier/."
+
+
+def _faster(report: SearchReport) -> str:
+    """What a call of the chosen file took when it was tried, if latency counts."""
+    taken = None if report.chosen is None else report.point(report.chosen).latency_ms
+    if taken is None or report.original_latency_ms is None:
+        return ""
+    return f" A call took {form.milliseconds(taken)} instead of {form.milliseconds(report.original_latency_ms)}."
 
 
 def _loss(drop: Drop | None) -> str:

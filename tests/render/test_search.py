@@ -31,6 +31,12 @@ def test_a_latency_that_was_not_measured_is_said_to_be_predicted():
     assert "| 4.00 ms |" in row(markdown.page(with_point(5, latency_ms=4.0, expected_latency_ms=3.0)), 5)
 
 
+def test_the_answer_names_the_latency_of_both_files_if_it_counts():
+    timed = with_point(5, latency_ms=4.0).model_copy(update={"original_latency_ms": 9.0})
+    assert "A call took 4.00 ms instead of 9.00 ms." in markdown.page(timed)
+    assert "A call took" not in markdown.page(changed(original_latency_ms=9.0))
+
+
 def test_a_plain_statement_in_markdown_has_one_bullet():
     assert "\n- The search looked at" in markdown.page(changed())
 

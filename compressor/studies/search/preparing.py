@@ -95,7 +95,8 @@ def prepare(
     _refuse_other_points(space, records)
     spent = sum(record.outcome.seconds for record in records if record.outcome)
     clock = Clock(goals.seconds, spent=spent / place.jobs, final=2 * known.seconds, now=now, started=started)
-    return Worker(store, space, evaluator, clock, graphs, known, Teller(goals, clock, progress), name)
+    teller = Teller(goals, clock, progress)
+    return Worker(store, space, evaluator, clock, graphs, known, name=name, told=teller.told, telling=teller.bar)
 
 
 def _original(goals: Goals, subject: Subject) -> OriginalFile:

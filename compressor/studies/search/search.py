@@ -46,7 +46,7 @@ def search(goals: Goals, place: Place, *, progress: Progress = _SILENT) -> Searc
         finals = Finals(None)
         interrupted = False
         try:
-            with _noting_interrupts(worker), worker.teller.bar():
+            with _noting_interrupts(worker), worker.telling():
                 _work(worker, goals, place, progress)
             finals = final_run(worker, worker.view(), place, progress)
         except KeyboardInterrupt:

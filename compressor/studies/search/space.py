@@ -177,7 +177,7 @@ class Space:
         if self._mixes:
             points += [self._at(level, 1.0, "mixed") | {BITS: _BITS_AT_FIRST[1]} for level in (0.0, _LEVELS[0])]
         for word in self.retraining.rounds if self.retraining else ():
-            rounded = {ROUNDED_IN_TRAINING: "yes", **({BITS: _BITS_AT_FIRST[1]} if word == "mixed" else {})}
+            rounded: Point = {ROUNDED_IN_TRAINING: "yes", **({BITS: _BITS_AT_FIRST[1]} if word == "mixed" else {})}
             points += [self._at(level, 1.0, word) | rounded for level in (0.0, _LEVELS[0])]
         unique: list[Point] = []
         for point in [*self.first, *map(self.canonical, points)]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from compressor.studies.search.estimates import estimates
@@ -13,6 +14,9 @@ from compressor.studies.search.sampling import draw, lost_points
 from compressor.studies.search.schedule import promotion, rank
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from compressor.studies.search.clock import Clock
     from compressor.studies.search.estimates import Estimate
     from compressor.studies.search.evaluation import Evaluator
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
     from compressor.studies.search.space import Rung, Space
     from compressor.studies.search.storage import Store
     from compressor.studies.search.study_facts import OriginalFile
-    from compressor.studies.search.telling import Teller
 
 
 _SPARES: Final = 4
@@ -69,12 +72,14 @@ class Worker:
     graphs: Graphs
     """Of the original."""
     original: OriginalFile
-    teller: Teller
-    """Told before each trial and at the end."""
     name: str = ""
     """Of several workers; they draw different points."""
     interrupted: bool = False
     """Whether somebody asked for an end."""
+    told: Callable[[View, Job | None], None] = field(default=lambda view, job: None)
+    """Told before each trial and at the end."""
+    telling: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Within the block what is told is shown."""
 
     def view(self) -> View:
         """The study as it is now."""
@@ -95,7 +100,7 @@ class Worker:
             self.store.give_up_stale()
             view = self.view()
             job = self.next(view)
-            self.teller.told(view, job)
+            self.told(view, job)
             if job is None and self._others_work(view):
                 time.sleep(_PAUSE)
                 continue

@@ -63,7 +63,7 @@ def _watch(worker: Worker, processes: Sequence[BaseProcess]) -> None:
     """Tell what is found until no process is left."""
     while any(process.is_alive() for process in processes):
         time.sleep(_POLL)
-        worker.teller.told(worker.view(), None)
+        worker.told(worker.view(), None)
 
 
 def _worker(goals: Goals, place: Place, name: str, failures: Any) -> None:
@@ -93,7 +93,7 @@ def work_on_ray(worker: Worker, goals: Goals, place: Place, progress: Progress) 
         waiting = [remote.remote(goals, there, f"ray {number}") for number in range(place.jobs)]
         while waiting:
             done, waiting = ray.wait(waiting, timeout=_POLL)
-            worker.teller.told(worker.view(), None)
+            worker.told(worker.view(), None)
             for failure in ray.get(done):
                 if failure is not None:
                     raise CompressorError(failure[0], hint=failure[1])
