@@ -39,12 +39,11 @@ SIBLINGS: Final = 3
 """Files of one retrained model at most, beside the first."""
 OF_THE_ORIGINAL: Final = 12
 """The same of a model that is not retrained, such as the original, whose files are all that many searches need."""
-_WORTH: Final = 0.25
-"""Of what the files so far added to the area on average, that one in another precision must be expected to add.
+_WORTH: Final = 0.5
+"""Of what a trial so far added to the area on average, that a file in another precision must be expected to add.
 
-A patch is left if it gives less than the mean of all (Charnov, 1976, the marginal value theorem); a quarter, since
-later models add less than the first ones did: if the area grows as the logarithm of the number of files, the next adds
-1 / log(number) of the mean, and a search has 10 to 100 of them.
+A patch is left if it gives less than the mean of all (Charnov, 1976, the marginal value theorem); half, since later
+trials add less than the first ones did.
 """
 _BITS_APART: Final = (-1.0, -0.5, 0.5, 1.0)
 _PRIOR_BITS: Final = 4.5
@@ -67,8 +66,6 @@ class Plane:
 
     front: tuple[tuple[float, float], ...]
     reference: tuple[float, float]
-    files: int
-    """All of them."""
 
     @classmethod
     def of(cls, found: Sequence[Estimate], space: Space, original: float) -> Plane:
@@ -83,7 +80,7 @@ class Plane:
         most = most_loss(space.goals.max_drop)
         worst = _largest([loss for loss, _ in files]) if most is None else most
         front = [own for own in files if not any(dominates(other, own) for other in files)]
-        return cls(tuple(dict.fromkeys(front)), (worst, math.log(original)), len(files))
+        return cls(tuple(dict.fromkeys(front)), (worst, math.log(original)))
 
     def gain(self, loss: float, error: float, size: float) -> float:
         """Area that a file is expected to add."""
@@ -111,7 +108,7 @@ def sibling(
     tried = [trail.point for trail in points]
     families = _families(space, points)
     cost = _cost_of_rounding(space, families, found)
-    best, most = None, _WORTH * plane.area / max(1, plane.files)
+    best, most = None, _WORTH * plane.area / max(1, sum(len(trail.records) for trail in points))
     for parent in found:
         trail = next(trail for trail in points if trail.number == parent.number)
         family = families[_model(space, trail.point)]

@@ -30,9 +30,15 @@ def done(number, point, drop, size, origin="seed"):
     return Record(number, number, 2, point, "done", outcome, SPACE.precision(point), origin)
 
 
-def beside(*records, space=SPACE):
-    points = trails(list(records))
-    graphs = Graphs(2000).with_files(list(records))
+def beside(*tried, space=SPACE, after=40):
+    """A further file after so many others that are of no use."""
+    lossy = [
+        done(number, HALF | {"units": 0.9, "lr": 1e-3 + number * 1e-5}, 0.5, 4_900)
+        for number in range(900, 900 + after)
+    ]
+    records = [*tried, *lossy]
+    points = trails(records)
+    graphs = Graphs(2000).with_files(records)
     return sibling(space, points, estimates(points, space.goals, graphs, space.trains), graphs, ORIGINAL)
 
 
@@ -55,32 +61,23 @@ def test_a_model_that_lost_far_too_much_is_left_alone():
     assert beside(lossy) is None
 
 
-def lossy_models(count):
-    """Files that are of no use."""
-    return [done(number, HALF | {"units": 0.9, "lr": 1e-3 + number * 1e-4}, 0.5, 4_900) for number in range(count)]
-
-
 def test_a_model_has_no_more_than_so_many_files():
-    first = len(lossy_models(40))
-    records = [*lossy_models(first), done(first, HALF, 0.0, 20_000)]
+    records = [done(0, HALF, 0.0, 20_000)]
     while point := beside(*records):
-        records.append(done(len(records), point, 0.0, 20_000 // 2 ** (len(records) - first), "sibling"))
-    assert len(records) - 1 - first == SIBLINGS
+        records.append(done(len(records), point, 0.0, 20_000 // 2 ** len(records), "sibling"))
+    assert len(records) - 1 == SIBLINGS
 
 
-def test_a_small_gain_has_to_wait_until_files_give_less_on_average():
-    four = HALF | {"precision": "int4"}
-    records = [done(0, four, 0.0, 20_000), done(1, HALF, 0.0, 40_000, "sibling")]
-    assert beside(*records) is None
-    lossy = [replace(record, number=record.number + 2, point_number=record.number + 2) for record in lossy_models(40)]
-    assert SPACE.stored(beside(*records, *lossy)).word == "mixed"
+def test_a_small_gain_has_to_wait_until_trials_give_less_on_average():
+    records = [done(0, HALF | {"precision": "int4"}, 0.0, 20_000), done(1, HALF, 0.0, 40_000, "sibling")]
+    assert beside(*records, after=0) is None
+    assert SPACE.stored(beside(*records)).word == "mixed"
 
 
 @pytest.mark.parametrize("allowed", [0.0, None])
 def test_goals_without_a_scale_of_losses_have_further_files_too(allowed):
     goals = Goals(max_drop=allowed, max_bytes=50_000, minimize="bytes" if allowed == 0.0 else "drop")
-    half = done(40, HALF, 0.0, 20_000)
-    point = beside(*lossy_models(40), half, space=replace(SPACE, goals=goals))
+    point = beside(done(0, HALF, 0.0, 20_000), space=replace(SPACE, goals=goals))
     assert SPACE.steps(point, 2) == SPACE.steps(HALF, 2)
 
 
