@@ -219,9 +219,10 @@ class Space:
         lines = []
         for part in self.parts:
             if isinstance(part, Removal):
-                units = sum(sum(sizes) for sizes in part.sizes)
+                units, layers = sum(map(sum, part.sizes)), sum(map(len, part.groups))
+                tied = "" if layers == len(part.groups) else ", some of them only together"
                 lines.append(
-                    f"{part.name} of {plural(len(part.groups), 'layer')} ({units} in all), up to {100 * MOST:.0f} %"
+                    f"{part.name} of {plural(layers, 'layer')} ({units} in all){tied}, up to {100 * MOST:.0f} %"
                 )
             else:
                 lines.append(part.knobs[0].name)
