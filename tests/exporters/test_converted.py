@@ -15,6 +15,7 @@ from compressor.nn.converted.additive import AdditiveLayer
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.lssl import LsslLayer
 from compressor.nn.converted.para_rnn import ParaLayer
+from compressor.nn.converted.plstm import PlstmLayer
 from compressor.nn.converted.recurrent import TARGETS, ConvertedRecurrent
 from compressor.nn.structure import replace_module
 from compressor.onnx_graphs import targets
@@ -149,6 +150,11 @@ def averages(*, forget):
     return Two(AdditiveLayer, {"heads": 2, "keys": 3, "values": 4, "hidden": 9, "forget": forget})
 
 
+def products(*, constant):
+    """Source-transition-mark networks."""
+    return Two(PlstmLayer, {"heads": 2, "keys": 3, "values": 4, "hidden": 9, "constant_gates": constant})
+
+
 MODELS = {
     "fsmn": frames,
     "lssl": partial(state_space, oscillators=4),
@@ -157,6 +163,8 @@ MODELS = {
     "para_rnn, lstm": partial(diagonal, "lstm"),
     "additive": partial(averages, forget=True),
     "additive, nothing forgotten": partial(averages, forget=False),
+    "plstm": partial(products, constant=False),
+    "plstm, constant gates": partial(products, constant=True),
 }
 """Of every target. The C exporter's tests and `benchmarks/runtimes.py` have them too."""
 
@@ -225,6 +233,16 @@ def test_a_diagonal_layer_is_a_scan_and_its_step_is_plain_and_taken_by_accelerat
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["additive", "additive, nothing forgotten"])
 def test_an_additive_recurrence_is_sums_at_once_whole_and_a_recurrence_step_by_step(tmp_path, name):
+    artifact = agrees(tmp_path, name)
+    assert not LOOPS & {*artifact.operators, *artifact.step.operators}
+    export(Job(*built(name), tmp_path / "fixed.onnx", Options(shapes={"batch": 1, "time": 11})))
+    for file in ("fixed.onnx", "model.step.onnx"):
+        taken(tmp_path / file, "qnn")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plstm", "plstm, constant gates"])
+def test_a_source_transition_mark_network_is_a_matrix_whole_and_a_memory_step_by_step(tmp_path, name):
     artifact = agrees(tmp_path, name)
     assert not LOOPS & {*artifact.operators, *artifact.step.operators}
     export(Job(*built(name), tmp_path / "fixed.onnx", Options(shapes={"batch": 1, "time": 11})))

@@ -14,6 +14,7 @@ from compressor.nn.converted.additive import AdditiveLayer
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.lssl import LsslLayer
 from compressor.nn.converted.para_rnn import ParaLayer
+from compressor.nn.converted.plstm import PlstmLayer
 from compressor.nn.converted.target import Target
 from compressor.nn.record import LayerRecord, Probability, RecordedLayer, parse
 from compressor.nn.recurrent.compact import is_batch
@@ -31,6 +32,7 @@ TARGETS: dict[Target, type[SequenceLayer]] = {
     "lssl": LsslLayer,
     "para_rnn": ParaLayer,
     "additive": AdditiveLayer,
+    "plstm": PlstmLayer,
 }
 """The word after `to` -> the layer that it stands for."""
 

@@ -2,6 +2,6 @@
 
 from typing import Final, Literal, get_args
 
-Target = Literal["fsmn", "lssl", "para_rnn", "additive"]
+Target = Literal["fsmn", "lssl", "para_rnn", "additive", "plstm"]
 """The word after `to`."""
 WORDS: Final[tuple[Target, ...]] = get_args(Target)

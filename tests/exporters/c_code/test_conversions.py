@@ -73,7 +73,7 @@ def test_in_8_bits_with_whole_numbers_and_short_functions_it_stays_close(tmp_pat
 
 
 @needs_board
-@pytest.mark.parametrize("name", ["lssl", "additive", "aaren"])
+@pytest.mark.parametrize("name", ["lssl", "additive", "plstm", "aaren"])
 def test_an_emulated_cortex_m4_computes_the_same(tmp_path, name):
     artifact, _ = export(name, tmp_path, target="cortex-m4")
     assert artifact.parity.passed

@@ -12,6 +12,8 @@ from compressor.nn.converted.additive import AdditiveLayer
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.lssl import LsslLayer, set_rate_scale
 from compressor.nn.converted.para_rnn import ParaLayer
+from compressor.nn.converted.plstm import PlstmLayer
+from compressor.nn.converted.recurrent import TARGETS
 from compressor.nn.converted.starts import start_channels, start_units
 from compressor.nn.converted.state_system import LONGEST_STEP, SHORTEST_STEP
 
@@ -23,6 +25,8 @@ RECORDS = {
     "para gru": (ParaLayer, {"hidden": 9, "cell": "gru", "clip": 0.75}),
     "para lstm": (ParaLayer, {"hidden": 9, "cell": "lstm", "clip": 0.25}),
     "additive": (AdditiveLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "forget": True}),
+    "plstm": (PlstmLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "constant_gates": False}),
+    "plstm, constant": (PlstmLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "constant_gates": True}),
     "additive, no fading": (AdditiveLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "forget": False}),
 }
 each = pytest.mark.parametrize(("kind", "fields"), RECORDS.values(), ids=list(RECORDS))
@@ -55,7 +59,7 @@ def test_a_record_gives_the_structure_again_and_its_weights_the_outputs(kind, fi
     assert again.extra_repr() == own.extra_repr() != ""
 
 
-@pytest.mark.parametrize("kind", [FsmnLayer, LsslLayer, ParaLayer, AdditiveLayer])
+@pytest.mark.parametrize("kind", TARGETS.values())
 @pytest.mark.parametrize("width", [1, 2, 15, 64])
 def test_the_usual_layer_of_a_width_has_it_at_both_ends_and_as_many_units(kind, width):
     usual = kind.usual(width)
@@ -75,6 +79,7 @@ def test_the_usual_layer_of_a_width_has_it_at_both_ends_and_as_many_units(kind, 
         (LsslLayer, {"oscillators": 4, "state_size": None, "rate_scale": 1.0}),
         (ParaLayer, {"cell": "gru", "clip": 0.5}),
         (AdditiveLayer, {"heads": 4, "keys": 8, "forget": True}),
+        (PlstmLayer, {"heads": 4, "keys": 8, "constant_gates": False}),
     ],
 )
 def test_the_usual_structure_is_that_of_the_options_of_convert(kind, more):
@@ -241,6 +246,8 @@ def test_additive_sums_start_with_all_spans_in_every_head_and_random_scores_of_t
         ("para lstm", "diagonal LSTM, clip 0.25"),
         ("additive", "2 heads of 4 key channels"),
         ("additive, no fading", "2 heads of 4 key channels, nothing forgotten"),
+        ("plstm", "2 heads of 4 key channels"),
+        ("plstm, constant", "2 heads of 4 key channels, constant gates"),
     ],
 )
 def test_a_structure_is_described_without_its_sizes(name, text):
