@@ -79,7 +79,7 @@ def main() -> None:
                 score = accuracy.score(task, Fixed(OnnxFile(path), dynamic(task)))
                 cells = [f"{path.stat().st_size:,}", f"{size.gzip_bytes(path):,}", f"{score.value:.4f}", error]
             except Exception as error:  # of other people's tools, which raise whatever they meet
-                cells = ["", "", f"not made: {type(error).__name__}: {str(error).splitlines()[0][:120]}", ""]
+                cells = ["", "", f"not made: {type(error).__name__}: {str(error).partition(chr(10))[0][:120]}", ""]
             print("|", " | ".join([way, *cells, f"{time.process_time() - begun:.0f}"]), "|", flush=True)
 
 

@@ -5,7 +5,9 @@
 
 One training gives all rows: the weights that it starts from (nothing learned), the last ones and their mean after each
 epoch, and the ones that the batches which are held back choose. Beside each stand the validation metric and the one of
-the task, which decides nothing. With `--file-bytes` the chosen model is exported in mixed bits, and its file measured.
+the task, which decides nothing. With `--file-bytes` the chosen model is exported in mixed bits, a file for each size
+and each of `--quantize-for`, and the files are measured. With `--epochs 0` nothing is trained: units go, the rest is
+refitted and rounded by second order.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import compressor
+from compressor.errors import CompressorError
 from compressor.formats import Job
 from compressor.measure import accuracy
 from compressor.methods.base import Context, State
@@ -59,12 +62,15 @@ def main() -> None:
         state = Magnitude(prune="units", ratio=options.ratio, round_to=options.round_to).apply(state, context).state
         told("units removed and refitted")
         task.validate(TorchForward(state.model, context.device))
-    result = training(options).apply(state, context)
-    for row in result.history:
-        told(", ".join(f"{name} {value:.5f}" for name, value in row.items()))
-    told("; ".join(result.notes))
-    if options.file_bytes:
-        exported(result.state.model, task, options)
+    if options.epochs:
+        result = training(options).apply(state, context)
+        state = result.state
+        for row in result.history:
+            told(", ".join(f"{name} {value:.5f}" for name, value in row.items()))
+        told("; ".join(result.notes))
+    for target in options.quantize_for:
+        for size in options.file_bytes:
+            exported(state.model, task, options, target, size)
 
 
 def arguments() -> argparse.Namespace:
@@ -77,7 +83,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--bits", type=float)
     parser.add_argument("--start", default="second_order")
     parser.add_argument("--keep", nargs="*", default=[], help="globs of parameters that stay float")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--block", type=int, default=32, help="of the file: weights of a row with a common scale")
+    parser.add_argument("--epochs", type=int, default=2, help="0: nothing is trained")
     parser.add_argument("--max-batches", type=int)
     parser.add_argument("--hold-back", type=int, default=6)
     parser.add_argument("--average-last", type=float, default=0.5)
@@ -86,7 +93,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--distill-weight", type=float, default=1.0)
     parser.add_argument("--hidden", nargs="*", default=[])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--file-bytes", type=int)
+    parser.add_argument("--file-bytes", type=int, nargs="*", default=[])
+    parser.add_argument("--quantize-for", nargs="+", default=["cpu"])
+    parser.add_argument("--samples", type=int, default=64, help="calibration sequences of the export")
     return parser.parse_args()
 
 
@@ -112,15 +121,26 @@ def training(options: argparse.Namespace) -> Retrain:
     )
 
 
-def exported(model: nn.Module, task: Told, options: argparse.Namespace) -> None:
-    """Write the file, and measure it."""
-    rounding = {"file_bytes": options.file_bytes, "max_error": 1.0, "keep_float": options.keep}
+def exported(model: nn.Module, task: Told, options: argparse.Namespace, target: str, file_bytes: int) -> None:
+    """Write a file of at most so many bytes, and measure it."""
+    rounding = {
+        "file_bytes": file_bytes,
+        "max_error": 1.0,
+        "keep_float": options.keep,
+        "block": options.block,
+        "quantize_for": target,
+        "calibration_samples": options.samples,
+    }
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "model.onnx"
-    artifact = export(Job(model, task, path, Options(precision="mixed", rounding=rounding)))
+    path = options.out / f"{target}-{file_bytes}.onnx"
+    try:
+        artifact = export(Job(model, task, path, Options(precision="mixed", rounding=rounding)))
+    except CompressorError as error:
+        return told(f"{target}, {file_bytes:,} bytes: {error}")
     value = accuracy.score(task, Fixed(OnnxFile(path), task)).value
     bits = ", ".join(f"{matrix.name} {matrix.form}" for matrix in artifact.quantization.matrices)
-    told(f"file: {artifact.bytes:,} bytes, task {value:.5f}; {bits}")
+    told(f"{target}: {artifact.bytes:,} bytes, task {value:.5f}; {bits}")
+    return None
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ Packed sequences use the nodes' `sequence_lens` input: try such a file in the ta
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compressor.files import write_all, writing
+from compressor.memory import give_back
 from exporters.onnx_files.options import Options
-from exporters.prepare import private_copy, workshop
+from exporters.prepare import KeptFolder, private_copy, workshop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "export"]
 
+_WEIGHTS = "float.data"
+"""The file of a draft's weights."""
 _FOR_STEPS_ONLY = "float32: a file of whole sequences has open shapes, and the step file is the one for accelerators"
 
 
@@ -70,7 +74,20 @@ class _Graph:
 
     reference: nn.Module
     proto: ModelProto
+    """A draft: its large weights lie in a file in `folder`."""
+    folder: KeptFolder
     settings: str
+
+    def whole(self) -> ModelProto:
+        """The graph with its weights."""
+        from exporters.passes import external_data
+
+        return external_data.whole(self.proto, self.folder.path)
+
+    def draft_in(self, folder: Path) -> ModelProto:
+        """The draft with its file of weights in another folder too."""
+        shutil.copyfile(self.folder.path / _WEIGHTS, folder / _WEIGHTS)
+        return copy.deepcopy(self.proto)
 
 
 def _graph(job: Job[Options], given: Task, bar: Bar) -> _Graph:
@@ -79,6 +96,7 @@ def _graph(job: Job[Options], given: Task, bar: Bar) -> _Graph:
     `given` is the task before sizes were fixed.
     """
     from exporters.onnx_files import sequence
+    from exporters.passes import external_data
 
     options, is_new = job.options, False
     later = {"format", "name", "atol", "rtol", "may_be_larger", "external_data", "stream", "rounding", "check_in"}
@@ -86,16 +104,19 @@ def _graph(job: Job[Options], given: Task, bar: Bar) -> _Graph:
     form = options.model_copy(update={} if options.computes_in == "float16" else {"precision": "float32"})
     settings = form.model_dump_json(exclude=later)
 
-    def made() -> tuple[nn.Module, ModelProto]:
+    def made() -> tuple[nn.Module, ModelProto, KeptFolder]:
         nonlocal is_new
         is_new = True
-        reference = private_copy(job.model)
-        return reference, sequence.graph(reference, job.task, options, bar)
+        reference = private_copy(job.model, same_parameters=True)
+        proto = sequence.graph(reference, job.task, options, bar)
+        folder = KeptFolder()
+        return reference, external_data.draft(proto, folder.path / _WEIGHTS), folder
 
-    reference, proto = job.once("graph", given, (settings,), made)
+    reference, proto, folder = job.once("graph", given, (settings,), made)
     if not is_new:
         bar.advance(2)
-    return _Graph(reference, proto if job.shared is None else copy.deepcopy(proto), settings)
+    give_back()  # of tracing and translating
+    return _Graph(reference, proto, folder, settings)
 
 
 def _checked(job: Job[Options], given: Task, candidate: Path, bar: Bar) -> tuple[Artifact, dict[Path, bytes]]:
@@ -106,12 +127,13 @@ def _checked(job: Job[Options], given: Task, candidate: Path, bar: Bar) -> tuple
     options = job.options
     rounds = options.rounding is not None and not (options.rounding.for_npu and options.streams)
     graph = _graph(job, given, bar)
-    reference, proto = graph.reference, graph.proto
-    files = facts.contents(proto, job.path, options)
+    reference = graph.reference
+    files = facts.contents(graph.whole(), job.path, options)
     bar.advance(note="compare with PyTorch")
     facts.write_beside(candidate, files)
     if rounds:
         files = {}  # as much memory as the model takes
+        give_back()
     settings = graph.settings, *options.tolerances, options.strict, options.external_data, options.check_in
     parity, others = job.once(
         "agreement",
@@ -130,7 +152,8 @@ def _checked(job: Job[Options], given: Task, candidate: Path, bar: Bar) -> tuple
     def once(what: str, own: tuple[Any, ...], find_out: Callable[[], Found]) -> Found:
         return job.once(what, given, (graph.settings, *own), find_out)
 
-    table = rounded.table(proto, candidate.parent, reference, job, bar, once)
+    draft = graph.draft_in(candidate.parent)
+    table = rounded.table(draft, candidate.parent, reference, job, bar, once)
     if options.step is not None:
         bar.advance(note="step by step")
         beside, more = step.checked(private_copy(job.model), candidate, job, options.step, bar, table)
@@ -138,7 +161,7 @@ def _checked(job: Job[Options], given: Task, candidate: Path, bar: Bar) -> tuple
         artifact = artifact.model_copy(update={"notes": (_FOR_STEPS_ONLY,)})
     elif options.rounding is not None:
         bar.advance(0, note="quantize")
-        artifact, files = rounded.checked(proto, candidate, reference, job, options.rounding, parity, bar, table)
+        artifact, files = rounded.checked(draft, candidate, reference, job, options.rounding, parity, bar, table)
     if beside is not None:
         beside = step.beside_shipped(beside, candidate, job)
     return artifact.model_copy(update={"step": beside}), {**files, **more}

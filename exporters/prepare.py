@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +31,20 @@ def workshop(path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def private_copy(model: nn.Module) -> nn.Module:
-    """A copy on the CPU in evaluation mode; raises `ExportError` if `model` cannot be copied or is not float32."""
+class KeptFolder:
+    """A temporary folder that is gone when nothing holds this object any more."""
+
+    def __init__(self) -> None:
+        """An empty one."""
+        self.path = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def private_copy(model: nn.Module, *, same_parameters: bool = False) -> nn.Module:
+    """A copy on the CPU in evaluation mode; raises `ExportError` if `model` cannot be copied or is not float32.
+
+    `same_parameters`: parameters that are on the CPU are the model's own, for what reads them only.
+    """
     import torch
 
     for name, tensor in model.state_dict().items():
@@ -40,7 +54,8 @@ def private_copy(model: nn.Module) -> nn.Module:
                 hint="call `.float()` on the model in the task's `model`",
             )
     try:
-        return copy.deepcopy(model).cpu().eval()
+        kept = [part for part in model.parameters() if same_parameters and part.device.type == "cpu"]
+        return copy.deepcopy(model, {id(part): part for part in kept}).cpu().eval()
     except Exception as error:
         raise ExportError(
             f"the model cannot be copied: {type(error).__name__}: {error}",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
@@ -17,6 +19,8 @@ BLOCK = 32
 _ZERO_OF_4_BITS = 8
 _FEW = 6
 """Weights of a block that are looked at first."""
+_PIECE = 1 << 20
+"""Weights whose temporary arrays are in memory together: a table may be half of a model."""
 
 
 def largest(bits: int) -> int:
@@ -98,6 +102,21 @@ class Rows:
         """What the integers stand for (N, K)."""
         return self.values.astype(np.float64) * self.scale_of_each
 
+    def in_float32(self) -> Floats:
+        """The same in float32 (N, K), made piece by piece."""
+        whole = np.empty(self.values.shape, np.float32)
+        for place in pieces(*self.values.shape):
+            part = Rows(self.values[place], self.scale[place], self.block)
+            np.multiply(part.values, part.scale_of_each, out=whole[place], dtype=np.float32)
+        return whole
+
+
+def pieces(count: int, columns: int) -> Iterator[slice]:
+    """Slices of the rows (N, K) of a matrix, each of about as many weights as may be in memory in several copies."""
+    step = max(1, _PIECE // max(1, columns))
+    for start in range(0, max(count, 1), step):
+        yield slice(start, min(start + step, count))
+
 
 def rows_to_nearest(weight: NDArray[Any], bits: int, block: int) -> Rows:
     """Round each weight of (N, K) on its own: in 8 bits with one scale a row, as `to_8_bits` does.
@@ -110,6 +129,13 @@ def rows_to_nearest(weight: NDArray[Any], bits: int, block: int) -> Rows:
         bits: 8 or fewer.
         block: Weights of a row with a common scale; K for one scale a row.
     """
+    parts = [_to_nearest(weight[place], bits, block) for place in pieces(*weight.shape)]
+    if len(parts) == 1:
+        return parts[0]
+    return Rows(np.concatenate([part.values for part in parts]), np.concatenate([part.scale for part in parts]), block)
+
+
+def _to_nearest(weight: NDArray[Any], bits: int, block: int) -> Rows:
     count, columns = weight.shape
     padded = np.pad(weight.astype(np.float32), ((0, 0), (0, -columns % block))).reshape(count, -1, block)
     scale = _exact_scale(padded, usable_scale(np.abs(padded).max(2), bits), bits)

@@ -133,14 +133,16 @@ class ModelFile(ABC):
 class OnnxFile(ModelFile):
     """A file of ONNX Runtime (`.onnx`, `.ort`) in a session of this process on the CPU."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 1, *, fold: bool = True) -> None:
         """Load `path` to run on `threads` threads that sleep rather than spin while they wait.
+
+        `fold`: see `open_session`; without it less memory is taken, and more time.
 
         Raises:
             ExportError: the file is missing, is not a model, or cannot run on the CPU.
         """
-        self._threads = threads
-        self._session = _open(Path(path), threads)
+        self._threads, self._fold = threads, fold
+        self._session = _open(Path(path), threads, fold)
         super().__init__(
             Path(path),
             tuple(_info(item) for item in self._session.get_inputs()),
@@ -152,7 +154,7 @@ class OnnxFile(ModelFile):
     def reload(self) -> None:
         """A new session, in place of the old one."""
         self._session = None  # freed first
-        self._session = _open(self.path, self._threads)
+        self._session = _open(self.path, self._threads, self._fold)
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """One bare run on arrays, what the clock measures; raises `ExportError` if the file fails."""
@@ -191,11 +193,11 @@ def _info(declared: Any) -> TensorInfo:
     )
 
 
-def _open(path: Path, threads: int) -> Any:
+def _open(path: Path, threads: int, fold: bool) -> Any:
     check_threads(threads)
     loading.ensure(path)
     try:
-        session = open_session(path, threads=threads, calibrated_in_float=saturate())
+        session = open_session(path, threads=threads, calibrated_in_float=saturate(), fold=fold)
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise ExportError(
             f"ONNX Runtime cannot load {path}: {first_line(error)}",

@@ -27,6 +27,7 @@ def open_session(
     optimized: Path | None = None,
     profile: Path | None = None,
     calibrated_in_float: bool = False,
+    fold: bool = True,
 ) -> Any:
     """An `onnxruntime.InferenceSession` on the CPU.
 
@@ -40,6 +41,8 @@ def open_session(
         profile: Time each node; `end_profiling()` then writes a file whose path begins so, and returns that path.
         calibrated_in_float: Operators between `DequantizeLinear` and `QuantizeLinear` compute in float, as the graph is
             written, instead of in integers.
+        fold: Constants are computed at load. ONNX Runtime then holds all numbers on the way to them until the last is
+            known: of weights that are unpacked, several times the model. Without it every run computes them.
 
     Raises:
         Exception: ONNX Runtime cannot load the model; its exceptions have no common base.
@@ -60,7 +63,10 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     return onnxruntime.InferenceSession(
-        model if isinstance(model, bytes) else str(model), options, providers=[PROVIDER]
+        model if isinstance(model, bytes) else str(model),
+        options,
+        providers=[PROVIDER],
+        disabled_optimizers=[] if fold else ["ConstantFolding"],
     )
 
 

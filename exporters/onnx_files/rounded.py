@@ -45,7 +45,7 @@ def table(
     One for all files of an export, so that their integers are the same.
 
     Args:
-        proto: The float graph of whole sequences.
+        proto: The float graph of whole sequences; a draft of it in `folder`.
         folder: For temporary files.
         reference: The PyTorch model.
         job: The export.
@@ -108,7 +108,7 @@ def checked(
     """The graph in fewer bits.
 
     Args:
-        proto: The float graph.
+        proto: The float graph; a draft of it in the folder of `candidate`.
         candidate: Its file, which that of the rounded graph replaces.
         reference: The PyTorch model.
         job: The export.
@@ -125,7 +125,7 @@ def checked(
     from compressor.runtimes.forward import Fixed
     from compressor.runtimes.steps import Steps
     from compressor.task.fixed_axes import dynamic
-    from exporters.passes import validity
+    from exporters.passes import external_data, validity
     from exporters.quantization import quantize
     from exporters.quantization.products import DOMAIN
     from exporters.quantization.whole_file import NothingSaved
@@ -156,7 +156,7 @@ def checked(
             by_row=by_row,
         )
     except NothingSaved as error:
-        kept = facts.contents(proto, job.path, options)
+        kept = facts.contents(external_data.whole(proto, candidate.parent), job.path, options)
         note = f"`precision: {options.precision}` was left out: {error.message}"
         return facts.artifact(candidate, kept, parity, job.seconds).model_copy(update={"notes": (note,)}), kept
     validity.check(rounded, options.opset, {DOMAIN: 1} if rounding.quantize_for == "cpu" else {})

@@ -17,7 +17,7 @@ from exporters.capture import native_recurrent
 from exporters.capture import program as torch_capture
 from exporters.onnx_files import facts, rounded
 from exporters.onnx_files.precision import finish
-from exporters.passes import naming, tidy
+from exporters.passes import external_data, naming, tidy
 from exporters.passes.weight_names import name_by_parameters
 from exporters.quantization.proof import DEVIATION
 from exporters.stepping import chained
@@ -66,7 +66,8 @@ def checked(
     rounding = job.options.rounding
     if rounding is not None:
         bar.advance(0, note="quantize the step")
-        artifact, files = rounded.checked(proto, candidate, model, job, rounding, parity, bar, table, info)
+        light = external_data.draft(proto, candidate.parent / "step.data")
+        artifact, files = rounded.checked(light, candidate, model, job, rounding, parity, bar, table, info)
     return artifact.model_copy(update={"stream": info, "chained": beside_file}), files
 
 

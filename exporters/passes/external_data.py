@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import onnx
     from google.protobuf.message import Message
@@ -18,6 +22,8 @@ MAX_MESSAGE_BYTES = 2**31 - 1
 """Protobuf's limit for one message, and so for a model in one file."""
 _LEAST_BYTES = 1024
 """Smaller tensors stay in the graph: sizes and axes, which whoever reads the graph wants to know."""
+_HOLLOW_FROM_BYTES = 1 << 24
+"""Of weights; copies of fewer do not matter."""
 _ALIGNMENT = 64
 """Each tensor starts at a multiple of it, so that a runtime may map the file into memory."""
 
@@ -54,7 +60,11 @@ def split(proto: onnx.ModelProto, location: str) -> bytes:
 
 
 def draft(
-    proto: onnx.ModelProto, path: Path, value: Callable[[onnx.TensorProto], NDArray[Any] | None] = lambda _: None
+    proto: onnx.ModelProto,
+    path: Path,
+    value: Callable[[onnx.TensorProto], NDArray[Any] | None] = lambda _: None,
+    *,
+    zeros: bool = False,
 ) -> onnx.ModelProto:
     """The same graph with all but small weights in a file, which any number of graphs made of it may share.
 
@@ -65,6 +75,7 @@ def draft(
         proto: The model.
         path: Gets the weights; the graph belongs beside it.
         value: What another weight gets instead, of its shape and type; None for its own.
+        zeros: The file has zeros in place of weights, which take no room.
     """
     import onnx
     from onnx import numpy_helper
@@ -82,9 +93,70 @@ def draft(
             copied = light.graph.initializer.add()
             _copy(tensor, copied, but="raw_data")
             file.write(bytes(-file.tell() % _ALIGNMENT))
-            _point(copied, path.name, file.tell(), file.write(data))
+            _point(copied, path.name, file.tell(), len(data))
+            file.truncate(file.seek(len(data), os.SEEK_CUR)) if zeros else file.write(data)
             copied.data_location = onnx.TensorProto.EXTERNAL
     return light
+
+
+def whole(light: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """The graph of which `light` is a draft in a folder: with all weights in it; `light` is not changed."""
+    import onnx
+
+    proto = onnx.ModelProto()
+    _copy(light, proto, but="graph")
+    _copy(light.graph, proto.graph, but="initializer")
+    for tensor in light.graph.initializer:
+        copied = proto.graph.initializer.add()
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            copied.CopyFrom(tensor)
+            continue
+        _copy(tensor, copied, but="external_data")
+        copied.ClearField("data_location")
+        copied.raw_data = _mapped(tensor, folder).tobytes()
+    return proto
+
+
+class Values(Mapping[str, "NDArray[Any]"]):
+    """Weights by their names; one that lies in a file is in memory only as long as someone holds it."""
+
+    def __init__(self, tensors: Iterable[onnx.TensorProto], folder: Path | None) -> None:
+        """Of a graph, or of a draft in a folder."""
+        import onnx
+
+        self._folder = folder
+        self._in_files = {t.name: t for t in tensors if t.data_location == onnx.TensorProto.EXTERNAL}
+        self._in_graph = {t.name: onnx.numpy_helper.to_array(t) for t in tensors if t.name not in self._in_files}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """The values, mapped from the file anew."""
+        if name in self._in_graph:
+            return self._in_graph[name]
+        assert self._folder is not None
+        return _mapped(self._in_files[name], self._folder)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names."""
+        yield from self._in_graph
+        yield from self._in_files
+
+    def __len__(self) -> int:
+        """How many weights there are."""
+        return len(self._in_graph) + len(self._in_files)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a weight, which is not read."""
+        return tuple(self._in_files[name].dims) if name in self._in_files else self._in_graph[name].shape
+
+
+def _mapped(tensor: onnx.TensorProto, folder: Path) -> NDArray[Any]:
+    """The values of a tensor that lie in a file, read as they are used."""
+    import onnx
+
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    mapped = np.memmap(folder / place["location"], dtype, "r", int(place["offset"]), tuple(tensor.dims))
+    return mapped.view(np.ndarray)
 
 
 def _copy(source: Message, target: Message, *, but: str) -> None:
@@ -104,6 +176,21 @@ def _point(tensor: onnx.TensorProto, location: str, offset: int, length: int) ->
     del tensor.external_data[:]
     for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
         tensor.external_data.add(key=key, value=value)
+
+
+@contextlib.contextmanager
+def hollow(proto: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, Path | None]]:
+    """Within the block, the same graph without its weights, so that a checker does not copy these several times.
+
+    Gives it and its path, beside a file of as many zeros (which takes no room); a small model itself, and no path.
+    """
+    if weight_bytes(proto) <= _HOLLOW_FROM_BYTES:
+        yield proto, None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        light, path = draft(proto, Path(folder, "weights"), zeros=True), Path(folder, "model.onnx")
+        path.write_bytes(light.SerializeToString())
+        yield light, path
 
 
 @contextlib.contextmanager

@@ -31,9 +31,9 @@ def check(proto: onnx.ModelProto, opset: int, domains: Mapping[str, int] | None 
             hint="try another opset, such as 18",
         )
     try:
-        with external_data.small(proto) as path:
-            onnx.checker.check_model(proto if path is None else str(path), full_check=True)
-            onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+        with external_data.hollow(proto) as (checked, path):
+            onnx.checker.check_model(checked if path is None else str(path), full_check=True)
+            onnx.shape_inference.infer_shapes(checked, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         first = next(iter(str(error).splitlines()), "")
         raise ExportError(

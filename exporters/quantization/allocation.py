@@ -22,10 +22,12 @@ import numpy as np
 from compressor.errors import ExportError, UsageError
 from compressor.nn.bit_losses import ANCHORS, BITS, losses_by_bits
 from compressor.nn.budget import Point, allocate
+from compressor.nn.integers import pieces
 from compressor.runtimes.forward import Fixed
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.surgery.second_order.table import RowTable, fill
 from compressor.task.fixed_axes import dynamic
+from exporters.quantization.calibration import is_large
 from exporters.quantization.forms import in_float, stored_in
 from exporters.quantization.matrices import find
 from exporters.quantization.trials import Trials
@@ -48,8 +50,6 @@ if TYPE_CHECKING:
     Measured = tuple[RowTable | None, dict[str, dict[int, float]]]
     """Rows in the bits that are measured, and what each matrix loses by its bits."""
 
-_PIECE = 1 << 20
-"""Numbers of a table that are in memory as float64 at a time."""
 _ATTEMPTS = 6
 """Corrections of the budget by what the file holds beside its matrices."""
 
@@ -84,6 +84,9 @@ def table(
     """
     matrices = [matrix for matrix in find(proto, rounding.keep_float) if not matrix.refused]
 
+    def weights_of(rows: RowTable | None) -> Weights:
+        return Weights(proto, matrices, rounding.block, rows, folder)
+
     def told(name: str) -> None:
         bar.advance(0, note=f"round {name}")
 
@@ -91,7 +94,7 @@ def table(
         return Trials(
             Rewriter(proto, weights, folder),
             folder,
-            lambda path: Fixed(OnnxFile(path), dynamic(task)),
+            lambda path: Fixed(OnnxFile(path, fold=not is_large(weights.numbers)), dynamic(task)),
             data.seen,
             data.of_single_matrices(weights.numbers),
         )
@@ -100,7 +103,7 @@ def table(
         tried = None
         if second_order:
             tried = fill(reference, data.seen, bits=lambda *_: ANCHORS, block=rounding.block, told=told)
-        weights = Weights(proto, matrices, rounding.block, tried)
+        weights = weights_of(tried)
         trials, losses = trials_of(weights), {}
         for matrix in matrices:
             if _bits_at_hand(weights, matrix.name):
@@ -114,10 +117,11 @@ def table(
                 },
                 _own_errors(weights, matrix.name),
             )
+            weights.forget(matrix.name)
         return tried, losses
 
     tried, losses = once(measured)
-    weights = Weights(proto, matrices, rounding.block, tried)
+    weights = weights_of(tried)
     given = {matrix.name: bits for matrix in matrices if (bits := _bits_at_hand(weights, matrix.name))}
     chosen = _within(rounding, matrices, weights, trials_of(weights), losses, given)
     result = RowTable()
@@ -169,10 +173,13 @@ def _bytes_in_training(weights: Weights, name: str, bits: int) -> int:
 
 
 def _own_errors(weights: Weights, name: str) -> dict[int, float]:
+    exact = weights.arrays[name]
+    exact = exact.reshape(len(exact), -1)
+
     def squared(bits: int) -> float:
-        error = (weights.restored(name, stored_in("weights", bits)) - weights.arrays[name]).reshape(-1)
-        pieces = (error[start : start + _PIECE].astype(np.float64) for start in range(0, len(error), _PIECE))
-        return sum(float(piece @ piece) for piece in pieces)
+        rounded = weights.restored(name, stored_in("weights", bits)).reshape(exact.shape)
+        errors = ((rounded[place] - exact[place]).astype(np.float64).ravel() for place in pieces(*exact.shape))
+        return sum(float(error @ error) for error in errors)
 
     return {bits: squared(bits) for bits in BITS}
 
@@ -191,15 +198,14 @@ def _within(
         matrix.name: [_form(matrix, bits, rounding.quantize_for) for bits in options[matrix.name]]
         for matrix in matrices
     }
-    points = {
-        name: [Point(_bytes_in_training(weights, name, given[name]), 0.0)]
-        if name in given
-        else [
-            Point(weights.stored_bytes(name, form), losses[name][bits])
-            for bits, form in zip(options[name], forms[name], strict=True)
-        ]
-        for name in forms
-    }
+    points = {}
+    for name, wanted in forms.items():
+        if name in given:
+            points[name] = [Point(_bytes_in_training(weights, name, given[name]), 0.0)]
+        else:
+            pairs = zip(options[name], wanted, strict=True)
+            points[name] = [Point(weights.stored_bytes(name, form), losses[name][bits]) for bits, form in pairs]
+        weights.forget(name)
 
     def chosen(budget: int) -> dict[str, int]:
         try:
@@ -212,8 +218,7 @@ def _within(
 
     if rounding.file_bytes is None:
         assert rounding.bits is not None
-        numbers = sum(weights.arrays[name].size for name in forms)
-        places = chosen(int(rounding.bits * numbers / 8))
+        places = chosen(int(rounding.bits * weights.numbers / 8))
         return {name: options[name][place] for name, place in places.items()}
     beside = 0
     for _ in range(_ATTEMPTS):

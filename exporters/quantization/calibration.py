@@ -46,7 +46,12 @@ class Data:
 
     def of_single_matrices(self, numbers: int) -> list[tuple[Tensor, ...]]:
         """What the error of a matrix alone is measured on, in a model whose matrices have so many numbers."""
-        return self.few if numbers > _LARGE else self.seen
+        return self.few if is_large(numbers) else self.seen
+
+
+def is_large(numbers: int) -> bool:
+    """Whether a model whose matrices have so many numbers is measured with less time and memory."""
+    return numbers > _LARGE
 
 
 def calibration(task: Task, samples: int, seed: int, *, real: bool) -> Data:

@@ -11,6 +11,7 @@ batch and length at which a file is checked:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +22,7 @@ from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.task import samples
 from compressor.task.random_state import seeded_everywhere
 from compressor.task.view import has_validation_data
+from exporters.passes import external_data
 from exporters.quantization import allocation, calibration, facts, proof
 from exporters.quantization.choice import choose
 from exporters.quantization.forms import ladder
@@ -73,7 +75,7 @@ def quantize(
     """The graph with its matrices in fewer bits, and what was measured.
 
     Args:
-        proto: The float graph, known to agree with `reference`.
+        proto: The float graph, known to agree with `reference`; a draft of it in `folder`.
         folder: For temporary files.
         task: Gives calibration data, and the lengths at which the file is checked.
         reference: The PyTorch model.
@@ -96,10 +98,11 @@ def quantize(
     """
     npu = rounding.for_npu
     if npu:
+        proto = external_data.whole(proto, folder)
         proto = prepare.prepared(proto, "give `batch: 1`; NPUs cannot run a state that grows" if stream else "")
     matrices = find(proto, rounding.keep_float, 1 if npu else SMALLEST)
     _refuse_nothing(matrices)
-    weights = Weights(proto, matrices, rounding.block, table)
+    weights = Weights(proto, matrices, rounding.block, table, folder)
     data = calibration.calibration(task, rounding.calibration_samples, seed, real=npu)
     writer: Writer = Rewriter(proto, weights, folder, by_row=by_row)
     if npu:
@@ -111,7 +114,8 @@ def quantize(
         writer = NpuWriter(proto, matrices, weights, how, feeds, folder, same)
     _refuse_unused(rounding.keep_float, matrices)
     few = data.of_single_matrices(weights.numbers)
-    trials = Trials(writer, folder, lambda path: behind(OnnxFile(path)), data.seen, few)
+    fold = not calibration.is_large(weights.numbers)
+    trials = Trials(writer, folder, lambda path: behind(OnnxFile(path, fold=fold)), data.seen, few)
     if metric is not None:
         trials.metric = metric(trials.forward({}))
     if precision == "mixed":
@@ -127,7 +131,8 @@ def quantize(
     stored = {} if npu else facts.stored_bytes(matrices, rounded)
     structure = proof.structure(trials, chosen.forms, shapes or task, atol=atol, rtol=rtol, seed=seed)
     compared = _unseen(task, data) if npu else _examples(shapes or task, seed)
-    deviation = proof.deviation(trials.opened(rounded), reference, compared, rounding.max_error)
+    shipped = replace(trials, open=lambda path: behind(OnnxFile(path))).opened(rounded)
+    deviation = proof.deviation(shipped, reference, compared, rounding.max_error)
     for_cpu = rounding.quantize_for == "cpu"
     return rounded, Quantization(
         precision=precision,

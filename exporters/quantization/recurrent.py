@@ -56,7 +56,7 @@ def _dynamic_lstm(do: Builder, node: ir.Node, products: Products) -> list[ir.Val
         value = inputs[place]
         assert value is not None
         inputs[place], scale = products.lstm_integers(str(value.name))
-        scales += [scale, products.zeros(products.weights.arrays[str(value.name)].shape[:2])]
+        scales += [scale, products.zeros(products.weights.arrays.shape(str(value.name))[:2])]
     count = len(node.outputs)
     return [*do.several("DynamicQuantizeLSTM", [*inputs, *scales], count, domain=DOMAIN, attributes=node.attributes)]
 

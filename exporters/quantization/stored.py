@@ -124,7 +124,7 @@ class Stored:
 
     def turned(self, name: str, rows: ir.Value, direction: int) -> ir.Value:
         """One direction of a matrix (R, K) as (K, N)."""
-        shape, do = self.weights.arrays[name].shape, self.do
+        shape, do = self.weights.arrays.shape(name), self.do
         if len(shape) == 3 and shape[0] > 1:
             start, stop = direction * shape[1], (direction + 1) * shape[1]
             rows = do("Slice", [rows, do.integers(start), do.integers(stop), do.integers(0)])
@@ -160,13 +160,13 @@ class Stored:
         return self.do("Mul", [values, self.of_each(self.do, self.scale(rows.scale, name), rows)])
 
     def _in_own_shape(self, name: str) -> ir.Value:
-        do, array, channels = self.do, self.weights.arrays[name], self.weights.matrices[name].channels
+        do, shape, channels = self.do, self.weights.arrays.shape(name), self.weights.matrices[name].channels
         if self._chosen[name] == "half":
-            return do("Cast", [self.half(array, name)], to=_FLOAT)
+            return do("Cast", [self.half(self.weights.arrays[name], name)], to=_FLOAT)
         rows = self.floats(name)
-        if array.ndim == 2:
+        if len(shape) == 2:
             return do("Transpose", [rows], perm=[1, 0]) if channels == (1,) else rows
-        return do("Reshape", [rows, do.integers(*array.shape)])  # the channels come first
+        return do("Reshape", [rows, do.integers(*shape)])  # the channels come first
 
     def _once(self, name: str, what: str, build: Any) -> ir.Value:
         if (name, what) not in self._computed:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 from compressor.files import writing
+from compressor.memory import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,11 +51,20 @@ class Trials:
         return self.opened(self.writer.draft(forms, exact=exact))
 
     def opened(self, proto: onnx.ModelProto) -> Forward:
-        """The file of a graph."""
-        path = self.folder / "trial.onnx"
-        with writing(path):
-            path.write_bytes(proto.SerializeToString())
-        return self.open(path)
+        """The file of a graph, which is written and loaded when it is called first: one is in memory at a time."""
+        forward: Forward | None = None
+
+        def called(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+            nonlocal forward
+            if forward is None:
+                path = self.folder / "trial.onnx"
+                with writing(path):
+                    path.write_bytes(proto.SerializeToString())
+                give_back()  # what the last file left behind
+                forward = self.open(path)
+            return forward(*inputs)
+
+        return called
 
     def error(self, forward: Forward) -> float:
         """Relative error of a file's outputs on the calibration data; see `relative_error`."""
@@ -66,9 +76,14 @@ class Trials:
 
     def _error(self, forward: Forward, batches: Sequence[tuple[Tensor, ...]]) -> float:
         if id(batches) not in self._wanted:
-            exact = self.forward({})
-            self._wanted[id(batches)] = [as_tuple(exact(*inputs)) for inputs in batches]
-        return relative_error(self._wanted[id(batches)], [as_tuple(forward(*inputs)) for inputs in batches])
+            self._wanted[id(batches)] = _outputs(
+                self.forward({}), batches
+            )  # that file is gone before the next is loaded
+        return relative_error(self._wanted[id(batches)], _outputs(forward, batches))
+
+
+def _outputs(forward: Forward, batches: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+    return [as_tuple(forward(*inputs)) for inputs in batches]
 
 
 def relative_error(wanted: Sequence[tuple[Tensor, ...]], actual: Sequence[tuple[Tensor, ...]]) -> float:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from compressor.nn.integers import Rounded, Rows, as_stored, in_blocks, rows_to_nearest, to_8_bits
+from exporters.passes import external_data
 from exporters.quantization import forms, packing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
+    import onnx
     from numpy.typing import NDArray
 
     from compressor.surgery.second_order.table import RowTable
@@ -20,10 +23,15 @@ if TYPE_CHECKING:
 
 
 class Weights:
-    """The matrices of a graph, rounded as their forms want it; nothing is rounded twice."""
+    """The matrices of a graph, rounded as their forms want it; nothing that is remembered is rounded twice."""
 
     def __init__(
-        self, proto: onnx.ModelProto, matrices: Sequence[Matrix], block: int, table: RowTable | None = None
+        self,
+        proto: onnx.ModelProto,
+        matrices: Sequence[Matrix],
+        block: int,
+        table: RowTable | None = None,
+        folder: Path | None = None,
     ) -> None:
         """Find their values.
 
@@ -32,13 +40,12 @@ class Weights:
             matrices: Those of it that may be rounded.
             block: Weights of a row with a common scale in fewer than 8 bits.
             table: Rows that are rounded already; others are rounded to the nearest.
+            folder: Of the file of weights that do not lie in the graph itself.
         """
         self.matrices = {matrix.name: matrix for matrix in matrices}
-        self.arrays: dict[str, NDArray[Any]] = {
-            tensor.name: onnx.numpy_helper.to_array(tensor)
-            for tensor in proto.graph.initializer
-            if tensor.name in self.matrices
-        }
+        self.arrays = external_data.Values(
+            [tensor for tensor in proto.graph.initializer if tensor.name in self.matrices], folder
+        )
         self._block, self._table = block, table
         self._listed: dict[tuple[str, int], float] = {}
         self._low: dict[tuple[str, int], Rounded] = {}
@@ -47,7 +54,7 @@ class Weights:
     @property
     def numbers(self) -> int:
         """Of all matrices together."""
-        return sum(array.size for array in self.arrays.values())
+        return sum(math.prod(self.arrays.shape(name)) for name in self.arrays)
 
     def as_rows(self, name: str) -> NDArray[Any]:
         """A matrix with one row for each output (R, K)."""
@@ -57,7 +64,7 @@ class Weights:
 
     def of_rows(self, name: str, rows: NDArray[Any]) -> NDArray[Any]:
         """Rows (R, K) or scales (R, 1) of a matrix, in the matrix' own order of axes."""
-        shape, channels = self.arrays[name].shape, self.matrices[name].channels
+        shape, channels = self.arrays.shape(name), self.matrices[name].channels
         others = [size if rows.shape[1] > 1 else 1 for axis, size in enumerate(shape) if axis not in channels]
         whole = rows.reshape([*(shape[axis] for axis in channels), *others])
         return np.moveaxis(whole, range(len(channels)), channels)
@@ -69,6 +76,12 @@ class Weights:
             plain = rows_to_nearest(exact, bits, exact.shape[1] if bits == 8 else self._block)
             self._rows[name, bits] = self._by_table(name, exact, plain, bits)
         return self._rows[name, bits]
+
+    def forget(self, name: str) -> None:
+        """Give back the memory of what is known of a matrix; it is rounded again if it is asked for."""
+        for known in (self._rows, self._low):
+            for key in [key for key in known if key[0] == name]:
+                del known[key]
 
     def assigned(self, name: str) -> int:
         """The bits that the rows of a matrix were given; 8 if the table knows nothing of them."""
@@ -109,13 +122,12 @@ class Weights:
         return Rows(values, scale, plain.block)
 
     def _in_blocks(self, name: str, bits: int) -> NDArray[Any]:
-        rows = self.rows(name, bits)
         # As exact as in float64, since a product is rounded once, and half of the memory: a table may be the model.
-        return self.of_rows(name, rows.values.astype(np.float32) * rows.scale_of_each)
+        return self.of_rows(name, self.rows(name, bits).in_float32())
 
     def transposed(self, name: str) -> bool:
         """The matrix is stored as (N, K)."""
-        return self.matrices[name].channels[-1] == self.arrays[name].ndim - 2
+        return self.matrices[name].channels[-1] == len(self.arrays.shape(name)) - 2
 
     def multiplied(self, name: str, array: NDArray[Any], direction: int) -> NDArray[Any]:
         """What multiplies from the right (K, N): `array`, in the shape of a matrix or its scale, turned if need be."""
@@ -123,9 +135,8 @@ class Weights:
 
     def stored_bytes(self, name: str, form: Form) -> int:
         """Bytes of a matrix in the file, scales included."""
-        array = self.arrays[name]
         if form in ("float", "half"):
-            return int(array.nbytes) // (2 if form == "half" else 1)
+            return math.prod(self.arrays.shape(name)) * (2 if form == "half" else 4)
         rows = self.rows(name, forms.bits(form))
         scales = as_stored(rows.scale).nbytes
         if form == "int4":

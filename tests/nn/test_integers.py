@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compressor.nn import integers
 from compressor.nn.integers import (
     as_stored,
     in_blocks,
@@ -129,3 +130,15 @@ def test_two_values_share_a_byte_the_first_in_its_low_half(columns, block):
         byte = int(found[row, column // block, column % block // 2])
         half = byte >> 4 if column % 2 else byte & 15
         assert half - 8 == (rows.values[row, column] if column < columns else 0)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_rows_rounded_piece_by_piece_are_those_of_the_whole(monkeypatch, bits):
+    weight = np.random.default_rng(0).normal(size=(23, 71)).astype(np.float32)
+    block = 71 if bits == 8 else 32
+    whole = rows_to_nearest(weight, bits, block)
+    monkeypatch.setattr(integers, "_PIECE", 5 * 71)
+    parts = rows_to_nearest(weight, bits, block)
+    np.testing.assert_array_equal(parts.values, whole.values)
+    np.testing.assert_array_equal(parts.scale, whole.scale)
+    np.testing.assert_array_equal(parts.in_float32(), whole.weight.astype(np.float32))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import pytest
 import torch
+from onnx import helper
 
 from compressor.runtimes.session import PROVIDER, first_line, open_session
+from tests.onnx_graphs.graphs import model
 
 
 def test_a_session_has_one_cpu_provider_and_threads_that_sleep(linear):
@@ -30,3 +33,13 @@ def test_the_optimized_graph_is_written(linear, tmp_path):
 
 def test_an_error_is_told_in_one_line():
     assert first_line(ValueError("\nno kernel\nat node 3")) == "no kernel"
+
+
+@pytest.mark.parametrize(("fold", "operators"), [(True, ["Add"]), (False, ["Exp", "Add"])])
+def test_constants_are_computed_at_load_unless_that_is_switched_off(tmp_path, fold, operators):
+    nodes = [helper.make_node("Exp", ["w"], ["e"]), helper.make_node("Add", ["x", "e"], ["y"])]
+    proto = model(nodes, {"x": [3]}, {"y": 1}, {"w": np.arange(3, dtype=np.float32)})
+    path = tmp_path / "optimized.onnx"
+    session = open_session(proto.SerializeToString(), fold=fold, optimized=path)
+    assert [node.op_type for node in onnx.load(path).graph.node] == operators
+    np.testing.assert_allclose(session.run(None, {"x": np.zeros(3, np.float32)})[0], np.exp([0, 1, 2]), rtol=1e-6)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from compressor.memory import give_back
 from compressor.surgery.second_order.observe import Observed, Operand
 from compressor.surgery.second_order.solver import second_order
 
@@ -133,7 +134,7 @@ def one_by_one(
         moments = observed.moments(batches, set(stage))
         for operand in stage:
             weight = operand.of(model.get_parameter(operand.parameter)).detach().numpy()
-            moment = moments[operand].second_moment(centred=False).numpy()
+            moment = moments.pop(operand).second_moment(centred=False).numpy()
             if not np.isfinite(moment).all():  # such as the logarithm of a 0 among the inputs
                 continue
             rows = rounded(operand, weight, moment)
@@ -141,6 +142,7 @@ def one_by_one(
                 continue
             with torch.no_grad():
                 operand.of(copied.get_parameter(operand.parameter)).copy_(torch.from_numpy(rows.weight))
+        give_back()
     return copied
 
 

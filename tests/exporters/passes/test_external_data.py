@@ -7,8 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from compressor.errors import ExportError
 from compressor.runtimes.session import open_session
-from exporters.passes import external_data
+from exporters.passes import external_data, validity
 
 
 def a_graph():
@@ -63,3 +64,34 @@ def test_every_weight_of_a_draft_begins_at_an_aligned_place(tmp_path, number):
     ]
     assert len(places) == 1 + number
     assert all(place % 64 == 0 for place in places)
+
+
+def test_the_graph_of_a_draft_is_whole_again(tmp_path):
+    proto = a_graph()
+    light = external_data.draft(proto, tmp_path / "weights")
+    before = light.SerializeToString(deterministic=True)
+    assert external_data.whole(light, tmp_path) == proto
+    assert light.SerializeToString(deterministic=True) == before
+
+
+def test_values_of_a_draft_are_those_of_the_graph_and_shapes_need_no_file(tmp_path):
+    proto = a_graph()
+    light = external_data.draft(proto, tmp_path / "weights")
+    values = external_data.Values(light.graph.initializer, tmp_path)
+    assert {name: values.shape(name) for name in values} == {"w": (7, 53), "b": (53,)}
+    for tensor in proto.graph.initializer:
+        np.testing.assert_array_equal(values[tensor.name], numpy_helper.to_array(tensor))
+    (tmp_path / "weights").unlink()
+    assert values.shape("w") == (7, 53)
+
+
+def test_a_checker_gets_a_large_graph_without_its_weights_and_finds_what_is_wrong(monkeypatch):
+    monkeypatch.setattr(external_data, "_HOLLOW_FROM_BYTES", 1024)
+    proto = a_graph()
+    validity.check(proto, 17)
+    with external_data.hollow(proto) as (checked, path):
+        assert checked.ByteSize() < 7 * 53 * 4 < path.with_name("weights").stat().st_size + 1
+        assert not any(path.with_name("weights").read_bytes())
+    proto.graph.node[0].op_type = "MatMult"
+    with pytest.raises(ExportError, match="not valid ONNX"):
+        validity.check(proto, 17)

@@ -86,3 +86,25 @@ def test_a_file_may_be_three_times_as_far_off_at_one_size_as_over_all(off, passe
         with pytest.raises(ParityError, match=r"further from PyTorch than 3 x max_error = 0\.3") as caught:
             deviation(rounded, reference, compared, 0.1)
         assert "batch 1, length 3: 0.303" in str(caught.value)
+
+
+def test_a_file_is_loaded_when_it_is_called_so_that_the_float_file_comes_first_and_is_gone(tmp_path):
+    told = []
+
+    class File:
+        def __init__(self, path):
+            self.name = path.read_text()
+            told.append(f"load {self.name}")
+
+        def __call__(self, x):
+            return x
+
+        def __del__(self):
+            told.append(f"free {self.name}")
+
+    def draft(forms, exact):
+        return SimpleNamespace(SerializeToString=("rounded" if forms else "float").encode)
+
+    trials = Trials(SimpleNamespace(draft=draft), tmp_path, File, [(torch.ones(2),)], [])
+    assert trials.error(trials.forward({"a": "int4"})) == 0.0
+    assert told == ["load float", "free float", "load rounded", "free rounded"]
