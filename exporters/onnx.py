@@ -152,8 +152,10 @@ def _checked(job: Job[Options], given: Task, candidate: Path, bar: Bar) -> tuple
     def once(what: str, own: tuple[Any, ...], find_out: Callable[[], Found]) -> Found:
         return job.once(what, given, (graph.settings, *own), find_out)
 
-    draft = graph.draft_in(candidate.parent)
-    table = rounded.table(draft, candidate.parent, reference, job, bar, once)
+    table = None
+    if options.rounding is not None:
+        draft = graph.draft_in(candidate.parent)
+        table = rounded.table(draft, candidate.parent, reference, job, bar, once)
     if options.step is not None:
         bar.advance(note="step by step")
         beside, more = step.checked(private_copy(job.model), candidate, job, options.step, bar, table)
