@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compressor.files import write_all, writing
-from compressor.memory import give_back
+from compressor.runtimes.freed_memory import give_back
 from exporters.onnx_files.options import Options
 from exporters.prepare import KeptFolder, private_copy, workshop
 

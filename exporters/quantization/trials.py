@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 from compressor.files import writing
-from compressor.memory import give_back
+from compressor.runtimes.freed_memory import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from compressor.memory import give_back
+from compressor.runtimes.freed_memory import give_back
 from compressor.surgery.second_order.observe import Observed, Operand
 from compressor.surgery.second_order.solver import second_order
 

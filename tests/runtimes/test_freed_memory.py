@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.memory import give_back
+from compressor.runtimes.freed_memory import give_back
 
 
 def resident():
