@@ -43,10 +43,10 @@ _REMEDY = "a converted layer starts from zeros and gives no `c_n`: name the laye
 
 _FSMN = ("fsmn",)
 OWN_OPTIONS = {
-    "projection": ("fsmn", "lssl", "additive", "plstm"),
+    "projection": ("fsmn", "lssl", "additive", "plstm", "m2rnn"),
     **dict.fromkeys(("order", "dilations", "lookahead"), _FSMN),
     **dict.fromkeys(("state", "oscillators", "state_size"), ("lssl",)),
-    **dict.fromkeys(("heads", "keys"), ("additive", "plstm")),
+    **dict.fromkeys(("heads", "keys"), ("additive", "plstm", "m2rnn")),
     "forget": ("additive",),
     "constant_gates": ("plstm",),
     **dict.fromkeys(("cell", "clip"), ("para_rnn",)),
@@ -64,8 +64,9 @@ class Convert(Method):
     state only: no recurrent matrix, and training over all positions at once. `additive` keeps running averages of
     values, weighted by what each position says of itself, and the input chooses among them: no loop, and a memory that
     fades as slowly as it learns to. `plstm` keeps sums of products of keys and values that fade as gates say, which the
-    input chooses; no loop over time either. The start is solved for by least squares, then each layer learns by itself
-    from the old one; a `retrain` step has to follow.
+    input chooses; no loop over time either. `m2rnn` is a loop: heads whose state is a matrix that every position mixes
+    and squashes, so that it can track a state. The start is solved for by least squares, then each layer learns by
+    itself from the old one; a `retrain` step has to follow.
     """
 
     summary: ClassVar[str] = "replace recurrent layers by others that accelerators run, to be trained by `retrain`"
@@ -75,7 +76,8 @@ class Convert(Method):
 
     to: Target
     """What replaces the layers: `fsmn`, feedforward sequential memory; `lssl`, a linear state-space layer; `para_rnn`,
-    a diagonal GRU or LSTM; `additive`, running softmax averages over time; or `plstm`, gated sums of products."""
+    a diagonal GRU or LSTM; `additive`, running softmax averages over time; `plstm`, gated sums of products; or
+    `m2rnn`, matrices as states."""
 
     targets: Patterns | None = None
     """Globs (or `re:` and a regular expression) on names of recurrent layers or of modules that hold them; all of them
@@ -89,8 +91,8 @@ class Convert(Method):
     out."""
 
     projection: Annotated[int, Field(ge=1, le=65536)] | None = None
-    """With `to: fsmn`, `lssl`, `additive` and `plstm`: channels that have a memory; half of the layer's
-    outputs if left out."""
+    """With `to: fsmn`, `lssl`, `additive`, `plstm` and `m2rnn`: channels that have a memory; half of the
+    layer's outputs if left out."""
 
     order: Annotated[int, Field(ge=2, le=1024)] = 20
     """With `to: fsmn`: positions that a memory filters, the current one among them."""
@@ -113,10 +115,11 @@ class Convert(Method):
     """With `state: dense`: numbers of state of each channel."""
 
     heads: Annotated[int, Field(ge=1, le=1024)] = 4
-    """With `to: additive` and `plstm`: groups of channels, each with keys of its own; they divide `projection` up."""
+    """With `to: additive`, `plstm` and `m2rnn`: groups of channels, each with keys of its own; they divide `projection`
+    up."""
 
     keys: Annotated[int, Field(ge=1, le=1024)] = 8
-    """With `to: additive` and `plstm`: running averages or sums of each head, which the input mixes."""
+    """With `to: additive`, `plstm` and `m2rnn`: running averages, sums or rows of each head, which the input mixes."""
 
     forget: bool = True
     """With `to: additive`: what came long ago fades. `false` weighs all of a sequence alike, so that an endless stream

@@ -14,6 +14,7 @@ from compressor.formats import Job
 from compressor.nn.converted.additive import AdditiveLayer
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.lssl import LsslLayer
+from compressor.nn.converted.m2rnn import M2rnnLayer
 from compressor.nn.converted.para_rnn import ParaLayer
 from compressor.nn.converted.plstm import PlstmLayer
 from compressor.nn.converted.recurrent import TARGETS, ConvertedRecurrent
@@ -155,6 +156,11 @@ def products(*, constant):
     return Two(PlstmLayer, {"heads": 2, "keys": 3, "values": 4, "hidden": 9, "constant_gates": constant})
 
 
+def matrices():
+    """Matrix-to-matrix recurrences."""
+    return Two(M2rnnLayer, {"heads": 2, "keys": 3, "values": 4, "hidden": 9})
+
+
 MODELS = {
     "fsmn": frames,
     "lssl": partial(state_space, oscillators=4),
@@ -165,6 +171,7 @@ MODELS = {
     "additive, nothing forgotten": partial(averages, forget=False),
     "plstm": partial(products, constant=False),
     "plstm, constant gates": partial(products, constant=True),
+    "m2rnn": matrices,
 }
 """Of every target. The C exporter's tests and `benchmarks/runtimes.py` have them too."""
 
@@ -248,6 +255,14 @@ def test_a_source_transition_mark_network_is_a_matrix_whole_and_a_memory_step_by
     export(Job(*built(name), tmp_path / "fixed.onnx", Options(shapes={"batch": 1, "time": 11})))
     for file in ("fixed.onnx", "model.step.onnx"):
         taken(tmp_path / file, "qnn")
+
+
+@pytest.mark.slow
+def test_a_matrix_recurrence_is_a_scan_and_its_step_is_plain_and_taken_by_accelerators(tmp_path):
+    artifact = agrees(tmp_path, "m2rnn")
+    assert artifact.operators["Scan"] == 2
+    assert not LOOPS & set(artifact.step.operators)
+    taken(tmp_path / "model.step.onnx", "qnn")
 
 
 @pytest.mark.slow

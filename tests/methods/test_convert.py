@@ -346,7 +346,7 @@ def test_each_option_belongs_to_the_targets_whose_record_names_it():
         ({"to": "fsmn", "state": "dense"}, "`state` belongs to `to: lssl`, not to `to: fsmn`"),
         ({"to": "lssl", "state": "dense", "oscillators": 2}, "`oscillators` has no effect with `state: dense`"),
         ({"to": "lssl", "state_size": 3}, "`state_size` has no effect with `state: diagonal`"),
-        ({"to": "para_rnn", "projection": 3}, "`projection` belongs to `to: fsmn, lssl, additive and plstm`"),
+        ({"to": "para_rnn", "projection": 3}, "`projection` belongs to `to: fsmn, lssl, additive, plstm and m2rnn`"),
         ({"to": "additive", "constant_gates": True}, "`constant_gates` belongs to `to: plstm`"),
         ({"to": "para_rnn", "order": 3}, "`order` belongs to `to: fsmn`"),
         ({"to": "fsmn", "clip": 0.9}, "`clip` belongs to `to: para_rnn`"),

@@ -13,6 +13,7 @@ from compressor.errors import MethodError
 from compressor.nn.converted.additive import AdditiveLayer
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.lssl import LsslLayer
+from compressor.nn.converted.m2rnn import M2rnnLayer
 from compressor.nn.converted.para_rnn import ParaLayer
 from compressor.nn.converted.plstm import PlstmLayer
 from compressor.nn.converted.target import Target
@@ -33,6 +34,7 @@ TARGETS: dict[Target, type[SequenceLayer]] = {
     "para_rnn": ParaLayer,
     "additive": AdditiveLayer,
     "plstm": PlstmLayer,
+    "m2rnn": M2rnnLayer,
 }
 """The word after `to` -> the layer that it stands for."""
 

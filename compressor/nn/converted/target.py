@@ -2,6 +2,6 @@
 
 from typing import Final, Literal, get_args
 
-Target = Literal["fsmn", "lssl", "para_rnn", "additive", "plstm"]
+Target = Literal["fsmn", "lssl", "para_rnn", "additive", "plstm", "m2rnn"]
 """The word after `to`."""
 WORDS: Final[tuple[Target, ...]] = get_args(Target)

@@ -11,6 +11,7 @@ from torch import nn
 from compressor.nn.converted.additive import AdditiveLayer
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.lssl import LsslLayer, set_rate_scale
+from compressor.nn.converted.m2rnn import M2rnnLayer
 from compressor.nn.converted.para_rnn import ParaLayer
 from compressor.nn.converted.plstm import PlstmLayer
 from compressor.nn.converted.recurrent import TARGETS
@@ -25,6 +26,7 @@ RECORDS = {
     "para gru": (ParaLayer, {"hidden": 9, "cell": "gru", "clip": 0.75}),
     "para lstm": (ParaLayer, {"hidden": 9, "cell": "lstm", "clip": 0.25}),
     "additive": (AdditiveLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "forget": True}),
+    "m2rnn": (M2rnnLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9}),
     "plstm": (PlstmLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "constant_gates": False}),
     "plstm, constant": (PlstmLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "constant_gates": True}),
     "additive, no fading": (AdditiveLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "forget": False}),
@@ -80,6 +82,7 @@ def test_the_usual_layer_of_a_width_has_it_at_both_ends_and_as_many_units(kind, 
         (ParaLayer, {"cell": "gru", "clip": 0.5}),
         (AdditiveLayer, {"heads": 4, "keys": 8, "forget": True}),
         (PlstmLayer, {"heads": 4, "keys": 8, "constant_gates": False}),
+        (M2rnnLayer, {"heads": 4, "keys": 8}),
     ],
 )
 def test_the_usual_structure_is_that_of_the_options_of_convert(kind, more):
@@ -247,6 +250,7 @@ def test_additive_sums_start_with_all_spans_in_every_head_and_random_scores_of_t
         ("additive", "2 heads of 4 key channels"),
         ("additive, no fading", "2 heads of 4 key channels, nothing forgotten"),
         ("plstm", "2 heads of 4 key channels"),
+        ("m2rnn", "2 heads, matrices of 4 rows"),
         ("plstm, constant", "2 heads of 4 key channels, constant gates"),
     ],
 )
