@@ -31,11 +31,13 @@ class Fused:
 def fused_products(graph: ir.Graph) -> dict[ir.Node, Fused]:
     """For each product with a constant matrix what it can add."""
     order = {node: index for index, node in enumerate(graph)}
-    return {
-        node: _fused(node, order)
-        for node in graph
-        if node.op_type == "MatMul" and node.inputs[1] is not None and constant(node.inputs[1]) is not None
-    }
+    return {node: _fused(node, order) for node in graph if node.op_type == "MatMul" and _is_matrix(node.inputs[1])}
+
+
+def _is_matrix(value: ir.Value | None) -> bool:
+    """Constant and of two axes: a stack of matrices is multiplied as if it were computed, and adds nothing."""
+    array = None if value is None else constant(value)
+    return array is not None and array.ndim == 2
 
 
 def _fused(node: ir.Node, order: Mapping[ir.Node, int]) -> Fused:

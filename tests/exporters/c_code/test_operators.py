@@ -261,6 +261,14 @@ def test_what_a_product_adds_is_its_bias_and_an_earlier_value(outside, tmp_path)
 
 
 @needs_compiler
+@pytest.mark.parametrize("other", ["b", "x"])
+def test_what_is_added_to_a_product_with_a_stack_of_matrices_is_added(other, tmp_path):
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("Add", ["p", other], ["y"])]
+    model = graph(nodes, [("x", [2, 3, 5])], [("y", [2, 3, 5])], {"w": normal(2, 5, 5), "b": normal(5)})
+    assert is_right(model, {"x": normal(2, 3, 5)}, tmp_path, atol=1e-5)
+
+
+@needs_compiler
 def test_a_product_does_not_write_over_what_it_still_reads(tmp_path):
     nodes = [
         helper.make_node("Neg", ["x"], ["a"]),
