@@ -51,7 +51,7 @@ def curve(name: str, seed: int, steps: int) -> None:
         outputs = network(tokens)
         loss = nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), CLIP)
         optimizer.step()
         if step % EVERY == 0 and float((outputs.argmax(-1) == targets)[:, -1].float().mean()) >= RIGHT:
