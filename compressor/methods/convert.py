@@ -49,6 +49,7 @@ OWN_OPTIONS = {
     **dict.fromkeys(("heads", "keys"), ("additive", "plstm", "m2rnn")),
     "forget": ("additive",),
     "constant_gates": ("plstm",),
+    **dict.fromkeys(("memory_cache", "cache_segment"), ("additive",)),
     **dict.fromkeys(("cell", "clip"), ("para_rnn",)),
 }
 """Option -> the only targets that have it."""
@@ -129,6 +130,13 @@ class Convert(Method):
     """With `to: plstm`: how fast a head forgets is a number instead of a function of the input: a fixed kernel over
     time, which is cheaper and does not select."""
 
+    memory_cache: Annotated[int, Field(ge=0, le=256)] = 0
+    """With `to: additive`: slots that hold the averages of so many segments apart, and a gate that reads them by what
+    the input asks for; what is older is averaged together. 0 for none. Each slot has the size of the state without."""
+
+    cache_segment: Annotated[int, Field(ge=1, le=4096)] = 16
+    """With `memory_cache`: positions of a segment."""
+
     cell: Literal["gru", "lstm"] | None = None
     """With `to: para_rnn`: which cell; that of the layer if left out, and `gru` instead of an RNN."""
 
@@ -153,6 +161,8 @@ class Convert(Method):
                 self.refuse_options(name, why=f"belongs to `to: {_listed(owners)}`, not to `to: {self.to}`")
         other = "oscillators" if self.state == "dense" else "state_size"
         self.refuse_options(other, why=f"has no effect with `state: {self.state}`")
+        if not self.memory_cache:
+            self.refuse_options("cache_segment", why="has no effect without `memory_cache`")
         if not self.distill_steps:
             self.refuse_options("distill_lr", why="has no effect with `distill_steps: 0`")
         return self

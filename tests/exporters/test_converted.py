@@ -146,9 +146,18 @@ def state_space(**state):
     return Two(LsslLayer, {"projection": 6, "hidden": 9, **state})
 
 
-def averages(*, forget):
+def averages(*, forget, **cache):
     """Additive recurrences."""
-    return Two(AdditiveLayer, {"heads": 2, "keys": 3, "values": 4, "hidden": 9, "forget": forget})
+    return Two(AdditiveLayer, {"heads": 2, "keys": 3, "values": 4, "hidden": 9, "forget": forget, **cache})
+
+
+def asking(**cache):
+    """The same with a memory cache whose gates are random."""
+    model = averages(forget=True, **cache)
+    for name, weight in model.named_parameters():
+        if ".cache.ask." in name:
+            nn.init.normal_(weight)
+    return model
 
 
 def products(*, constant):
@@ -172,6 +181,7 @@ MODELS = {
     "plstm": partial(products, constant=False),
     "plstm, constant gates": partial(products, constant=True),
     "m2rnn": matrices,
+    "additive, memory cache": partial(asking, memory_cache=2, cache_segment=3),
 }
 """Of every target. The C exporter's tests and `benchmarks/runtimes.py` have them too."""
 
@@ -238,7 +248,7 @@ def test_a_diagonal_layer_is_a_scan_and_its_step_is_plain_and_taken_by_accelerat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["additive", "additive, nothing forgotten"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("additive")])
 def test_an_additive_recurrence_is_sums_at_once_whole_and_a_recurrence_step_by_step(tmp_path, name):
     artifact = agrees(tmp_path, name)
     assert not LOOPS & {*artifact.operators, *artifact.step.operators}

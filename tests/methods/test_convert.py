@@ -305,6 +305,18 @@ def test_a_dense_state_is_fitted_and_rebuilt():
     assert torch.equal(rebuilt(x, lengths), result.state.model(x, lengths))
 
 
+def test_a_memory_cache_is_fitted_and_rebuilt():
+    model = topology("Stacked")
+    result = convert(model, to="additive", memory_cache=2, cache_segment=3, distill_steps=60)
+    assert "2 slots of 3" in result.changes[0].note
+    assert any(bool(layer.cache.ask.weight.any()) for layer in result.state.model.rnn.layers)
+    rebuilt = topology("Stacked")
+    rebuild(rebuilt, json.loads(json.dumps(result.state.structure)))
+    rebuilt.load_state_dict(result.state.model.state_dict())
+    x, lengths = torch.randn(2, 9, INPUT), torch.tensor([9, 4])
+    assert torch.equal(rebuilt(x, lengths), result.state.model(x, lengths))
+
+
 def test_units_of_a_diagonal_layer_are_removed_and_rebuilt():
     torch.manual_seed(0)
     model, task = Tagger().eval(), Sequences(lengths=False, size=CHANNELS)
@@ -345,6 +357,8 @@ def test_each_option_belongs_to_the_targets_whose_record_names_it():
         ({"to": "lssl", "dilations": [2]}, "`dilations` belongs to `to: fsmn`"),
         ({"to": "fsmn", "state": "dense"}, "`state` belongs to `to: lssl`, not to `to: fsmn`"),
         ({"to": "lssl", "state": "dense", "oscillators": 2}, "`oscillators` has no effect with `state: dense`"),
+        ({"to": "lssl", "memory_cache": 3}, "`memory_cache` belongs to `to: additive`"),
+        ({"to": "additive", "cache_segment": 3}, "`cache_segment` has no effect without `memory_cache`"),
         ({"to": "lssl", "state_size": 3}, "`state_size` has no effect with `state: diagonal`"),
         ({"to": "para_rnn", "projection": 3}, "`projection` belongs to `to: fsmn, lssl, additive, plstm and m2rnn`"),
         ({"to": "additive", "constant_gates": True}, "`constant_gates` belongs to `to: plstm`"),

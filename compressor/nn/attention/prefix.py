@@ -67,13 +67,13 @@ def naive(scores: Tensor, values: Tensor, fade: Tensor | None = None) -> Tensor:
     a, c, m = initial_state(tuple(scores.shape[:-1]), values.shape[-1], dtype=scores.dtype, device=scores.device)
     outputs = []
     for position in range(scores.shape[-1]):
-        a, c, m = _next_state(scores[..., position], values[..., position, :], (a, c, m), fade)
+        a, c, m = next_state(scores[..., position], values[..., position, :], (a, c, m), fade)
         outputs.append(a / c.clamp(min=1.0)[..., None])  # c >= 1 as soon as there is something
     return torch.stack(outputs, -2)
 
 
-def _next_state(score: Tensor, value: Tensor, state: State, fade: Tensor | None) -> State:
-    """One position more: s (...) and v (..., d)."""
+def next_state(score: Tensor, value: Tensor, state: State, fade: Tensor | None) -> State:
+    """The state after one position more: s (...) and v (..., d)."""
     a, c, m = state
     if fade is not None:
         m = m - fade
@@ -82,18 +82,29 @@ def _next_state(score: Tensor, value: Tensor, state: State, fade: Tensor | None)
     return a * old[..., None] + value * new[..., None], c * old + new, m_new
 
 
-def whole(scores: Tensor, values: Tensor, fade: Tensor | None = None) -> Tensor:
+def merged(first: State, second: State) -> State:
+    """The state of all positions that two states sum up."""
+    (a, c, m), (a_too, c_too, m_too) = first, second
+    largest = torch.maximum(m, m_too)
+    one, other = (m - largest).exp(), (m_too - largest).exp()
+    return a * one[..., None] + a_too * other[..., None], c * one + c_too * other, largest
+
+
+def whole(scores: Tensor, values: Tensor, fade: Tensor | None = None, gates: Tensor | None = None) -> Tensor:
     """The same with all N x N weights at once, of plain operations: the form of whole-sequence files.
 
     Args:
         scores: s (..., N).
         values: v (..., N, d).
         fade: As in `naive`.
+        gates: None or what is added to the score of each position (column) in each output (row), (..., N, N).
 
     Returns:
         o (..., N, d).
     """
     spread = _spread(scores, fade)  # (..., N, N)
+    if gates is not None:
+        spread = spread + gates
     maxima = spread.amax(-1).clamp(min=start(scores.dtype))  # (..., N)
     weights = (spread - maxima[..., None]).exp()
     return (weights @ values) / weights.sum(-1).clamp(min=1.0)[..., None]
@@ -111,7 +122,7 @@ def advance_one(score: Tensor, value: Tensor, state: State, fade: Tensor | None 
     Returns:
         o (..., d), and (a, c, m) after this position.
     """
-    a, c, m = _next_state(score, value, state, fade)
+    a, c, m = next_state(score, value, state, fade)
     return a / c[..., None], (a, c, m)
 
 
@@ -127,6 +138,12 @@ def advance(scores: Tensor, values: Tensor, state: State, fade: Tensor | None = 
     Returns:
         o (..., T, d), and (a, c, m) after the last of these positions.
     """
+    sums, totals, maxima = trajectory(scores, values, state, fade)
+    return sums / totals[..., None], (sums[..., -1, :], totals[..., -1], maxima[..., -1])
+
+
+def trajectory(scores: Tensor, values: Tensor, state: State, fade: Tensor | None = None) -> State:
+    """The states after each of T positions: (..., T, d), (..., T) and (..., T); arguments as in `advance`."""
     a, c, m = state
     spread = _spread(scores, fade)  # (..., T, T)
     before = m[..., None] if fade is None else m[..., None] - fade[..., None] * _ages(scores, after=1)  # (..., T)
@@ -134,7 +151,7 @@ def advance(scores: Tensor, values: Tensor, state: State, fade: Tensor | None = 
     weights, old = (spread - maxima[..., None]).exp(), (before - maxima).exp()
     sums = weights @ values + old[..., None] * a[..., None, :]  # (..., T, d)
     totals = weights.sum(-1) + old * c[..., None]  # (..., T)
-    return sums / totals[..., None], (sums[..., -1, :], totals[..., -1], maxima[..., -1])
+    return sums, totals, maxima
 
 
 def _spread(scores: Tensor, fade: Tensor | None) -> Tensor:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from compressor.nn.attention import prefix
 from compressor.nn.converted.layer import SequenceLayer, is_traced
 from compressor.nn.converted.starts import start_channels, start_units
+from compressor.nn.memory_cache import MemoryCache
 from compressor.nn.record import LayerRecord, Size
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class AdditiveRecord(LayerRecord):
     values: Size
     hidden: Size
     forget: bool
+    memory_cache: Annotated[int, Field(ge=0, le=256)] = 0
+    cache_segment: Annotated[int, Field(ge=1, le=4096)] = 16
 
 
 class AdditiveLayer(SequenceLayer):
@@ -68,6 +71,8 @@ class AdditiveLayer(SequenceLayer):
         values: int,
         hidden: int,
         forget: bool = True,
+        memory_cache: int = 0,
+        cache_segment: int = 16,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -81,6 +86,8 @@ class AdditiveLayer(SequenceLayer):
             values: d, values of each head.
             hidden: Units behind the heads.
             forget: Weights fade with time.
+            memory_cache: Slots of a `MemoryCache`; 0 for none.
+            cache_segment: Positions of each of them.
             device: Where the weights lie.
             dtype: Their type.
         """
@@ -89,6 +96,8 @@ class AdditiveLayer(SequenceLayer):
         self.heads, self.keys, self.values = heads, keys, values
         self.project = nn.Linear(input_size, heads * (2 * keys + values), **where)
         self.log_fade = nn.Parameter(_fades(heads, keys).to(**where)) if forget else None
+        cache = MemoryCache(input_size, heads, memory_cache, cache_segment, where) if memory_cache else None
+        self.cache, self.cache_segment = cache, cache_segment
         self.expand = nn.Linear(heads * values, hidden, **where)
         self.readout = nn.Linear(hidden, output_size, **where)
 
@@ -102,19 +111,23 @@ class AdditiveLayer(SequenceLayer):
             values=self.values,
             hidden=self.readout.in_features,
             forget=self.log_fade is not None,
+            memory_cache=0 if self.cache is None else self.cache.slots,
+            cache_segment=self.cache_segment,
         ).model_dump()
 
     @classmethod
     def usual(cls, width: int) -> dict[str, Any]:
         """See `SequenceLayer`."""
         sizes = {"heads": 4, "keys": 8, "values": max(1, width // 8), "hidden": width}
-        return {"input_size": width, "output_size": width, **sizes, "forget": True}
+        structure = {"forget": True, "memory_cache": 0, "cache_segment": 16}
+        return {"input_size": width, "output_size": width, **sizes, **structure}
 
     @classmethod
     def described(cls, record: Mapping[str, Any]) -> str:
         """See `SequenceLayer`."""
         forgetting = "" if record["forget"] else ", nothing forgotten"
-        return f"{record['heads']} heads of {record['keys']} key channels{forgetting}"
+        cached = f", {record['memory_cache']} slots of {record['cache_segment']}" if record["memory_cache"] else ""
+        return f"{record['heads']} heads of {record['keys']} key channels{forgetting}{cached}"
 
     @property
     def memory(self) -> None:
@@ -124,6 +137,9 @@ class AdditiveLayer(SequenceLayer):
     def features(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """See `SequenceLayer`: chunk by chunk, or at once while a model is traced or exported."""
         scores, queries, values = self._split(x)
+        if self.cache is not None:
+            sums = (self.cache.whole if is_traced() else self.cache.by_segments)(x, scores, values, self._fade(scores))
+            return self._units(self._mixed(sums, queries), x)
         if is_traced() or x.shape[1] <= CHUNK:
             return self._units(self._mixed(prefix.whole(scores, values, self._fade(scores)), queries), x)
         return self._units(self._mixed(self.by_chunks(scores, values), queries), x)
@@ -138,13 +154,18 @@ class AdditiveLayer(SequenceLayer):
         return torch.cat(parts, -2)
 
     def initial_states(self) -> list[tuple[str, Tensor]]:
-        """Weighted values (1, h, k, d), sums of weights (1, h, k) and the largest score so far (1, h, k)."""
+        """Weighted values (1, h, k, d), sums of weights (1, h, k), largest score (1, h, k); or those of the cache."""
         a, c, m = self._start_of(self.readout.weight.detach(), 1)
+        if self.cache is not None:
+            return self.cache.initial_states(c.unsqueeze(-1), a)
         return [("sums", a), ("weights", c), ("largest", m)]
 
     def step_features(self, x: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """See `SequenceLayer`."""
         scores, queries, values = self._split(x)
+        if self.cache is not None:
+            sums, new = self.cache.step(x, scores, values, states, self._fade(scores))
+            return self._units(self._mixed(sums, queries), x), new
         a, c, m = states
         if x.shape[1] == 1:
             sums, state = prefix.advance_one(scores[..., 0], values[..., 0, :], (a, c, m), self._fade(scores))
@@ -195,6 +216,8 @@ class AdditiveLayer(SequenceLayer):
             self.project.bias.copy_(torch.cat(biases, 1).flatten())
             if self.log_fade is not None:
                 self.log_fade.copy_(_fades(self.heads, self.keys))
+        if self.cache is not None:
+            self.cache.start(x, generator)
 
     def extra_repr(self) -> str:
         """The structure in one line."""

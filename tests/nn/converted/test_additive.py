@@ -130,3 +130,18 @@ def test_what_is_longer_than_a_chunk_is_trained_chunk_by_chunk(length, by_chunks
     monkeypatch.setattr(own, "by_chunks", lambda *parts: called.append(1) or chunks(*parts))
     own(torch.randn(1, length, own.input_size, dtype=own.readout.weight.dtype))
     assert bool(called) == by_chunks
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_memory_cache_with_no_gate_changes_nothing_and_steps_are_the_whole(dtype):
+    own, plain = layer(dtype, memory_cache=2, cache_segment=3), layer(dtype)
+    plain.load_state_dict({name: weight for name, weight in own.state_dict().items() if "cache." not in name})
+    x = torch.randn(2, 31, INPUT, dtype=dtype)
+    torch.testing.assert_close(own(x), plain(x), atol=TYPES[dtype], rtol=TYPES[dtype])
+    nn.init.normal_(own.cache.ask.weight)
+    assert float((own(x) - plain(x)).detach().abs().max()) > 1e-3
+    states, outputs = [value.repeat(2, *[1] * (value.dim() - 1)) for _, value in own.initial_states()], []
+    for part in x.split(2, 1):
+        y, states = own.step(part, states)
+        outputs.append(y)
+    torch.testing.assert_close(torch.cat(outputs, 1), own(x), atol=TYPES[dtype], rtol=TYPES[dtype])

@@ -19,17 +19,23 @@ from compressor.nn.converted.starts import start_channels, start_units
 from compressor.nn.converted.state_system import LONGEST_STEP, SHORTEST_STEP
 
 SIZES = {"input_size": 3, "output_size": 5}
+NO_CACHE = {"memory_cache": 0, "cache_segment": 16}
+CACHE = {"memory_cache": 2, "cache_segment": 3}
 RECORDS = {
     "fsmn": (FsmnLayer, {"projection": 6, "hidden": 9, "order": 4, "dilations": [1, 3], "lookahead": 2}),
     "lssl": (LsslLayer, {"projection": 6, "hidden": 9, "oscillators": 2, "state_size": None, "rate_scale": 0.5}),
     "dense lssl": (LsslLayer, {"projection": 6, "hidden": 9, "oscillators": None, "state_size": 4, "rate_scale": 0.5}),
     "para gru": (ParaLayer, {"hidden": 9, "cell": "gru", "clip": 0.75}),
     "para lstm": (ParaLayer, {"hidden": 9, "cell": "lstm", "clip": 0.25}),
-    "additive": (AdditiveLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "forget": True}),
     "m2rnn": (M2rnnLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9}),
     "plstm": (PlstmLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "constant_gates": False}),
     "plstm, constant": (PlstmLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "constant_gates": True}),
-    "additive, no fading": (AdditiveLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "forget": False}),
+    "additive": (AdditiveLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "forget": True} | NO_CACHE),
+    "additive, no fading": (
+        AdditiveLayer,
+        {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "forget": False} | NO_CACHE,
+    ),
+    "additive, cached": (AdditiveLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "forget": True} | CACHE),
 }
 each = pytest.mark.parametrize(("kind", "fields"), RECORDS.values(), ids=list(RECORDS))
 
@@ -252,6 +258,7 @@ def test_additive_sums_start_with_all_spans_in_every_head_and_random_scores_of_t
         ("plstm", "2 heads of 4 key channels"),
         ("m2rnn", "2 heads, matrices of 4 rows"),
         ("plstm, constant", "2 heads of 4 key channels, constant gates"),
+        ("additive, cached", "2 heads of 4 key channels, 2 slots of 3"),
     ],
 )
 def test_a_structure_is_described_without_its_sizes(name, text):
