@@ -153,7 +153,9 @@ class MemoryCache(nn.Module):
         means = so_far / (count.unsqueeze(-1) + ages[:, None])
         running = (asked * means.unsqueeze(1)).sum(-1).unsqueeze(2)  # (B, h, 1, n)
         slots = asked @ (described[:, :-1] / self.segment).transpose(1, 2).unsqueeze(1)  # (B, h, n, S)
-        gates = nn.functional.pad(slots, (1, 0)).transpose(2, 3).unsqueeze(2)  # (B, h, 1, S + 1, n)
+        gates = (
+            torch.cat([torch.zeros_like(slots[..., :1]), slots], -1).transpose(2, 3).unsqueeze(2)
+        )  # (B, h, 1, S + 1, n)
         lost = m.new_zeros(()) if fade is None else fade[..., None, None] * ages
         earlier = (a[..., :-1, :], c[..., :-1], m[..., :-1].unsqueeze(-1) - lost + gates)
         output = _read(earlier, (after[0], after[1], after[2] + running))

@@ -45,24 +45,24 @@ static void k_rows_NAME(PARAMETERS, const float *b,
     for (int i = 0; i < m; ++i) {
         const float *const in = x + i * n;
 BEFORE        for (int j = 0; j < r; LOOP
-                sum += (b != NULL) ? b[ROW] : 0.0f;
-                sum += (a != NULL) ? a[i * r + ROW] : 0.0f;
-                y[i * r + ROW] = sum;
-            }
         }
     }
 }
 """
+_RESULT = """\
+y[i * r + ROW] = RESULT + ((b != NULL) ? b[ROW] : 0.0f)
+                + ((a != NULL) ? a[i * r + ROW] : 0.0f);"""
 _PAIRS = """j += 2) {
             const int next = (j + 1 < r) ? 1 : 0; /* of an odd number, the last row is its own neighbour */
             KIND s[2];
             k_pair_NAME(s, w + j * n, w + (j + next) * n, SOURCE, n);
-            for (int k = 0; k <= next; ++k) {
-                float sum = RESULT;"""
+            FIRST
+            if (next != 0) { /* no loop of two: gcc 12 -O3 runs past its end */
+                SECOND
+            }"""
 _ONE_BY_ONE = """++j) {
-            {
-                const uint8_t *const row = w + j * ((n + 7) / 8 * 4);
-                float sum = RESULT;"""
+            const uint8_t *const row = w + j * ((n + 7) / 8 * 4);
+            ALONE"""
 _ENDS: Final[Mapping[Activations, str]] = {"float32": "", "int16": "_x16", "int8": "_x8"}
 _SCALED: Final = {
     32: "",
@@ -98,6 +98,11 @@ def room(columns: int, bits: int) -> int:
     return 2 * row_bytes(columns) if bits == 4 else columns
 
 
+def _result(row: str, product: str) -> str:
+    """The statement that stores one output."""
+    return _RESULT.replace("ROW", row).replace("RESULT", product)
+
+
 def _rows(bits: int, activations: Activations) -> str:
     whole, name = held(bits, activations), rows_function(bits, activations).removeprefix("rows")
     sums = "int32_t *z, " if bits == 4 and whole else ""
@@ -105,15 +110,14 @@ def _rows(bits: int, activations: Activations) -> str:
     unit = "unit * " if whole else ""
     if bits == 4:
         end, inputs = ("_whole", "q, z") if whole else ("", "in")
-        loop, row = _ONE_BY_ONE, "j"
-        result = f"{unit}k_row_int4{end}(row, scale + j * ((n + BLOCK - 1) / BLOCK), {inputs}, n)"
+        sum_ = f"{unit}k_row_int4{end}(row, scale + j * ((n + BLOCK - 1) / BLOCK), {inputs}, n)"
+        loop = _ONE_BY_ONE.replace("ALONE", _result("j", sum_))
     else:
-        loop, row = (
-            _PAIRS.replace("KIND", "int32_t" if whole else "float").replace("SOURCE", "q" if whole else "in"),
-            "j + k",
-        )
-        result = f"{'scale[j + k] * ' if bits == 8 else ''}{unit}{'(float)' if whole else ''}s[k]"
-    text = _ROWS.replace("LOOP", loop).replace("RESULT", result).replace("ROW", row)
+        loop = _PAIRS.replace("KIND", "int32_t" if whole else "float").replace("SOURCE", "q" if whole else "in")
+        for place, row, index in (("FIRST", "j", 0), ("SECOND", "j + 1", 1)):
+            scale = f"scale[{row}] * " if bits == 8 else ""
+            loop = loop.replace(place, _result(row, f"{scale}{unit}{'(float)' if whole else ''}s[{index}]"))
+    text = _ROWS.replace("LOOP", loop)
     text = text.replace("PARAMETERS", parameters).replace("BEFORE", _before(bits, activations))
     return text.replace("SCALED", _SCALED[bits]).replace("_NAME", name).replace("BLOCK", str(BLOCK))
 

@@ -59,12 +59,12 @@ def graph(nodes, inputs, outputs, constants=None):
     return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
 
 
-def computed(model, feeds, folder, *, rounding=None, calls=1, fast_math=False):
+def computed(model, feeds, folder, *, rounding=None, calls=1, fast_math=False, level="-O1"):
     """What the compiled C of a graph gives."""
     written = write(ir.from_proto(model), "net", None, rounding=rounding, facts=["a test"], fast_math=fast_math)
     for name, text in (("net.h", written.header), ("net.c", written.code)):
         (folder / name).write_text(text)
-    strict = [*STRICT, "-O1", "-shared", "-fPIC"]
+    strict = [*STRICT, level, "-shared", "-fPIC"]
     library_name = f"net{len(list(folder.glob('*.so')))}.so"  # one that is loaded stays as it is
     done = subprocess.run(
         [CC, *strict, "-o", library_name, "net.c", "-lm"], cwd=folder, capture_output=True, text=True, check=False

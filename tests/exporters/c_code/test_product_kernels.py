@@ -61,6 +61,24 @@ def test_a_product_is_that_of_what_the_whole_numbers_stand_for(size, bits, activ
 
 
 @needs_compiler
+@pytest.mark.parametrize("activations", ["float32", "int16", "int8"])
+def test_odd_numbers_of_rows_are_right_when_everything_is_optimised(activations, tmp_path):
+    nodes, weights, width = [], {}, 8
+    widths = (20, 5, 9, 7, 14, 7, 9, 7, 3)
+    for index, rows in enumerate(widths):
+        weights |= {f"w{index}": normal(width, rows), f"b{index}": normal(rows)}
+        nodes += [
+            helper.make_node("MatMul", [f"x{index}", f"w{index}"], [f"p{index}"]),
+            helper.make_node("Add", [f"p{index}", f"b{index}"], [f"x{index + 1}"]),
+        ]
+        width = rows
+    model, x = graph(nodes, [("x0", [1, 8])], [(f"x{len(widths)}", [1, 3])], weights), normal(1, 8)
+    rounding = Rounding(None, 8, activations)
+    plain, fast = (computed(model, {"x0": x}, tmp_path, rounding=rounding, level=level)[0] for level in ("-O1", "-O3"))
+    np.testing.assert_allclose(fast, plain, rtol=1e-6, atol=1e-6)
+
+
+@needs_compiler
 @pytest.mark.parametrize("activations", ["int16", "int8"])
 def test_the_largest_numbers_do_not_overflow(activations, tmp_path):
     model, weights, bias = product(1, 3001, 2)
