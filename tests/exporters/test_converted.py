@@ -198,7 +198,7 @@ def built(name):
 def test_accelerators_take_every_node_of_the_float_file(tmp_path, target):
     model, task = built("fsmn")
     export(Job(model, task, tmp_path / "model.onnx", Options(shapes={"batch": 1, "time": 11})))
-    taken(tmp_path / "model.onnx", target)
+    assert left_out(tmp_path / "model.onnx", target) == []
 
 
 @pytest.mark.parametrize("form", ["whole", "step"])
@@ -217,7 +217,7 @@ def test_a_calibrated_file_of_integers_is_taken_whole_and_nearly_a_quarter_of_th
     # Nodes, and a scale for each column if `per_channel`, weigh in a file this small: 2.83 to 3.3.
     assert floats.bytes / artifact.bytes > 2.8
     for target in ("qnn", "nnapi"):
-        taken(rounded, target)
+        assert left_out(rounded, target) == []
 
 
 def agrees(tmp_path, name):
@@ -231,10 +231,10 @@ def agrees(tmp_path, name):
     return artifact
 
 
-def taken(path, target):
-    """Assert that an accelerator takes all of a file."""
+def left_out(path, target):
+    """The reasons for which an accelerator leaves nodes of a file alone; more than one partition is a reason too."""
     nodes = survey(onnx.load(path), targets.get(target))
-    assert (nodes.taken, nodes.partitions) == (nodes.nodes, 1), nodes.refusals
+    return [*nodes.refusals, *(f"{nodes.partitions} partitions" for _ in range(nodes.partitions != 1))]
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_a_diagonal_layer_is_a_scan_and_its_step_is_plain_and_taken_by_accelerat
     assert artifact.operators["Scan"] == 2
     assert not LOOPS & set(artifact.step.operators)
     for target in ("qnn", "nnapi"):
-        taken(tmp_path / "model.step.onnx", target)
+        assert left_out(tmp_path / "model.step.onnx", target) == []
 
 
 @pytest.mark.slow
@@ -254,7 +254,7 @@ def test_an_additive_recurrence_is_sums_at_once_whole_and_a_recurrence_step_by_s
     assert not LOOPS & {*artifact.operators, *artifact.step.operators}
     export(Job(*built(name), tmp_path / "fixed.onnx", Options(shapes={"batch": 1, "time": 11})))
     for file in ("fixed.onnx", "model.step.onnx"):
-        taken(tmp_path / file, "qnn")
+        assert left_out(tmp_path / file, "qnn") == []
 
 
 @pytest.mark.slow
@@ -264,7 +264,7 @@ def test_a_source_transition_mark_network_is_a_matrix_whole_and_a_memory_step_by
     assert not LOOPS & {*artifact.operators, *artifact.step.operators}
     export(Job(*built(name), tmp_path / "fixed.onnx", Options(shapes={"batch": 1, "time": 11})))
     for file in ("fixed.onnx", "model.step.onnx"):
-        taken(tmp_path / file, "qnn")
+        assert left_out(tmp_path / file, "qnn") == []
 
 
 @pytest.mark.slow
@@ -272,7 +272,7 @@ def test_a_matrix_recurrence_is_a_scan_and_its_step_is_plain_and_taken_by_accele
     artifact = agrees(tmp_path, "m2rnn")
     assert artifact.operators["Scan"] == 2
     assert not LOOPS & set(artifact.step.operators)
-    taken(tmp_path / "model.step.onnx", "qnn")
+    assert left_out(tmp_path / "model.step.onnx", "qnn") == []
 
 
 @pytest.mark.slow
@@ -282,7 +282,7 @@ def test_a_state_space_layer_is_a_convolution_whole_and_a_recurrence_step_by_ste
     assert not (LOOPS | {"DFT"}) & {*artifact.operators, *artifact.step.operators}
     export(Job(*built(name), tmp_path / "fixed.onnx", Options(shapes={"batch": 1, "time": 11})))
     for target, file in (("qnn", "fixed.onnx"), ("nnapi", "fixed.onnx"), ("qnn", "model.step.onnx")):
-        taken(tmp_path / file, target)
+        assert left_out(tmp_path / file, target) == []
 
 
 def test_every_target_of_convert_has_a_model_here():

@@ -18,17 +18,17 @@ its low-rank gate are left out: the units do what they would.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from compressor.nn.attention import prefix
-from compressor.nn.converted.layer import SequenceLayer, is_traced
+from compressor.nn.converted.heads import HeadedLayer, HeadedRecord
+from compressor.nn.converted.layer import is_traced
 from compressor.nn.converted.starts import start_channels, start_units
 from compressor.nn.memory_cache import MemoryCache
-from compressor.nn.record import LayerRecord, Size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,26 +40,20 @@ _FASTEST, _SLOWEST = 0.3, 300.0
 _MIXING = 0.5
 
 
-class AdditiveRecord(LayerRecord):
+class AdditiveRecord(HeadedRecord):
     """What an `AdditiveLayer` is built from."""
 
-    input_size: Size
-    output_size: Size
-    heads: Annotated[int, Field(ge=1, le=1024)]
-    keys: Annotated[int, Field(ge=1, le=1024)]
-    values: Size
-    hidden: Size
     forget: bool
     memory_cache: Annotated[int, Field(ge=0, le=256)] = 0
     cache_segment: Annotated[int, Field(ge=1, le=4096)] = 16
 
 
-class AdditiveLayer(SequenceLayer):
+class AdditiveLayer(HeadedLayer):
     """`project` to scores, queries and values, the sums, `expand` to relu units, `readout`."""
 
     label = "additive recurrence"
     record_type = AdditiveRecord
-    inner_widths = ("values", "hidden")
+    own_usual: ClassVar[Mapping[str, Any]] = {"forget": True, "memory_cache": 0, "cache_segment": 16}
 
     def __init__(
         self,
@@ -101,26 +95,13 @@ class AdditiveLayer(SequenceLayer):
         self.expand = nn.Linear(heads * values, hidden, **where)
         self.readout = nn.Linear(hidden, output_size, **where)
 
-    def record(self) -> dict[str, Any]:
-        """See `RecordedLayer`."""
-        return AdditiveRecord(
-            input_size=self.input_size,
-            output_size=self.output_size,
-            heads=self.heads,
-            keys=self.keys,
-            values=self.values,
-            hidden=self.readout.in_features,
-            forget=self.log_fade is not None,
-            memory_cache=0 if self.cache is None else self.cache.slots,
-            cache_segment=self.cache_segment,
-        ).model_dump()
-
-    @classmethod
-    def usual(cls, width: int) -> dict[str, Any]:
-        """See `SequenceLayer`."""
-        sizes = {"heads": 4, "keys": 8, "values": max(1, width // 8), "hidden": width}
-        structure = {"forget": True, "memory_cache": 0, "cache_segment": 16}
-        return {"input_size": width, "output_size": width, **sizes, **structure}
+    def own_fields(self) -> dict[str, Any]:
+        """See `HeadedLayer`."""
+        return {
+            "forget": self.log_fade is not None,
+            "memory_cache": 0 if self.cache is None else self.cache.slots,
+            "cache_segment": self.cache_segment,
+        }
 
     @classmethod
     def described(cls, record: Mapping[str, Any]) -> str:
@@ -128,11 +109,6 @@ class AdditiveLayer(SequenceLayer):
         forgetting = "" if record["forget"] else ", nothing forgotten"
         cached = f", {record['memory_cache']} slots of {record['cache_segment']}" if record["memory_cache"] else ""
         return f"{record['heads']} heads of {record['keys']} key channels{forgetting}{cached}"
-
-    @property
-    def memory(self) -> None:
-        """See `SequenceLayer`."""
-        return
 
     def features(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """See `SequenceLayer`: chunk by chunk, or at once while a model is traced or exported."""

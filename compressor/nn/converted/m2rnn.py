@@ -20,17 +20,14 @@ outputs and its clipping of the state's gradient are left out.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from compressor.nn.attention.prefix import working_type
-from compressor.nn.converted.layer import SequenceLayer
+from compressor.nn.converted.heads import HeadedLayer, HeadedRecord, fading
 from compressor.nn.converted.starts import start_heads, start_units
-from compressor.nn.record import LayerRecord, Size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,23 +36,15 @@ _SHORTEST, _LONGEST = 0.3, 100.0
 """Positions after which a head has forgotten all but 1/e at the start."""
 
 
-class M2rnnRecord(LayerRecord):
+class M2rnnRecord(HeadedRecord):
     """What an `M2rnnLayer` is built from."""
 
-    input_size: Size
-    output_size: Size
-    heads: Annotated[int, Field(ge=1, le=1024)]
-    keys: Annotated[int, Field(ge=1, le=1024)]
-    values: Size
-    hidden: Size
 
-
-class M2rnnLayer(SequenceLayer):
+class M2rnnLayer(HeadedLayer):
     """`project` to queries, keys, values and gates, the matrices, `expand` to relu units, `readout`."""
 
     label = "M2RNN"
     record_type = M2rnnRecord
-    inner_widths = ("values", "hidden")
 
     def __init__(
         self,
@@ -94,32 +83,10 @@ class M2rnnLayer(SequenceLayer):
         with torch.no_grad():
             self.project.bias.unflatten(0, (heads, -1))[:, -1:] = _biases(heads).to(self.project.bias)
 
-    def record(self) -> dict[str, Any]:
-        """See `RecordedLayer`."""
-        return M2rnnRecord(
-            input_size=self.input_size,
-            output_size=self.output_size,
-            heads=self.heads,
-            keys=self.keys,
-            values=self.values,
-            hidden=self.readout.in_features,
-        ).model_dump()
-
-    @classmethod
-    def usual(cls, width: int) -> dict[str, Any]:
-        """See `SequenceLayer`."""
-        sizes = {"heads": 4, "keys": 8, "values": max(1, width // 8), "hidden": width}
-        return {"input_size": width, "output_size": width, **sizes}
-
     @classmethod
     def described(cls, record: Mapping[str, Any]) -> str:
         """See `SequenceLayer`."""
         return f"{record['heads']} heads, matrices of {record['keys']} rows"
-
-    @property
-    def memory(self) -> None:
-        """See `SequenceLayer`."""
-        return
 
     def features(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """See `SequenceLayer`."""
@@ -148,7 +115,14 @@ class M2rnnLayer(SequenceLayer):
 
     def start(self, x: Tensor, drive: Tensor, generator: torch.Generator) -> None:
         """Values along the directions that drive the old layer; queries, keys and gates read random mixtures."""
-        start_heads(self.project, x, drive, generator, values=self.values, gates=_biases(self.heads))
+        start_heads(
+            self.project,
+            x,
+            drive,
+            generator,
+            values=self.values,
+            gates=_biases(self.heads),
+        )
         start_units(self.expand, generator)
         random = torch.randn(*self.mix.shape, generator=generator, dtype=torch.float64)
         with torch.no_grad():
@@ -162,6 +136,4 @@ class M2rnnLayer(SequenceLayer):
 
 def _biases(heads: int) -> Tensor:
     """The gates (h, 1) before the sigmoid: heads forget from fast to slow."""
-    spans = torch.logspace(math.log10(_SHORTEST), math.log10(_LONGEST), heads, dtype=torch.float64)
-    biases: Tensor = torch.special.logit(torch.exp(-1.0 / spans))
-    return biases.unsqueeze(-1)
+    return fading(heads, _SHORTEST, _LONGEST).unsqueeze(-1)

@@ -16,18 +16,16 @@ units do what the norm would.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from compressor.nn.attention.prefix import working_type
-from compressor.nn.converted.layer import SequenceLayer
+from compressor.nn.converted.heads import HeadedLayer, HeadedRecord, fading
+from compressor.nn.converted.layer import is_traced
 from compressor.nn.converted.source_mark import Gates, advance, advance_one, whole
 from compressor.nn.converted.starts import start_heads, start_units
-from compressor.nn.record import LayerRecord, Size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,24 +41,18 @@ _LEAST = 1e-4
 """No transition is smaller: its logarithm is finite, in half precision too."""
 
 
-class PlstmRecord(LayerRecord):
+class PlstmRecord(HeadedRecord):
     """What a `PlstmLayer` is built from."""
 
-    input_size: Size
-    output_size: Size
-    heads: Annotated[int, Field(ge=1, le=1024)]
-    keys: Annotated[int, Field(ge=1, le=1024)]
-    values: Size
-    hidden: Size
     constant_gates: bool
 
 
-class PlstmLayer(SequenceLayer):
+class PlstmLayer(HeadedLayer):
     """`project` to queries, keys, values and gates, the memories, `expand` to relu units, `readout`."""
 
     label = "pLSTM"
     record_type = PlstmRecord
-    inner_widths = ("values", "hidden")
+    own_usual: ClassVar[Mapping[str, Any]] = {"constant_gates": False}
 
     def __init__(
         self,
@@ -100,23 +92,9 @@ class PlstmLayer(SequenceLayer):
         with torch.no_grad():
             raw.copy_(_biases(heads))
 
-    def record(self) -> dict[str, Any]:
-        """See `RecordedLayer`."""
-        return PlstmRecord(
-            input_size=self.input_size,
-            output_size=self.output_size,
-            heads=self.heads,
-            keys=self.keys,
-            values=self.values,
-            hidden=self.readout.in_features,
-            constant_gates=self.gates is not None,
-        ).model_dump()
-
-    @classmethod
-    def usual(cls, width: int) -> dict[str, Any]:
-        """See `SequenceLayer`."""
-        sizes = {"heads": 4, "keys": 8, "values": max(1, width // 8), "hidden": width}
-        return {"input_size": width, "output_size": width, **sizes, "constant_gates": False}
+    def own_fields(self) -> dict[str, Any]:
+        """See `HeadedLayer`."""
+        return {"constant_gates": self.gates is not None}
 
     @classmethod
     def described(cls, record: Mapping[str, Any]) -> str:
@@ -124,16 +102,10 @@ class PlstmLayer(SequenceLayer):
         gates = ", constant gates" if record["constant_gates"] else ""
         return f"{record['heads']} heads of {record['keys']} key channels{gates}"
 
-    @property
-    def memory(self) -> None:
-        """See `SequenceLayer`."""
-        return
-
     def features(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """See `SequenceLayer`: chunk by chunk, or at once while a model is traced or exported."""
         parts = self._split(x)
-        tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if tracing or x.shape[1] <= CHUNK:
+        if is_traced() or x.shape[1] <= CHUNK:
             return self._units(whole(*parts), x)
         return self._units(self.by_chunks(*parts), x)
 
@@ -201,7 +173,6 @@ class PlstmLayer(SequenceLayer):
 
 def _biases(heads: int) -> Tensor:
     """The gates (h, 4) before the sigmoid: heads fade from fast to slow."""
-    spans = torch.logspace(math.log10(_SHORTEST), math.log10(_LONGEST), heads, dtype=torch.float64)
-    transition = torch.special.logit(torch.exp(-1.0 / spans))
+    transition = fading(heads, _SHORTEST, _LONGEST)
     still = torch.full_like(transition, _OPEN)
     return torch.stack([transition, -transition, still, still], -1)  # sigmoid(-t) = 1 - sigmoid(t)
