@@ -41,5 +41,12 @@ def test_a_plain_statement_in_markdown_has_one_bullet():
     assert "\n- The search looked at" in markdown.page(changed())
 
 
+def test_a_picture_leaves_out_what_was_not_measured_by_evaluate_though_no_loss_is_too_large():
+    measured = with_point(5, unseen=Drop(value=0.0125)).model_copy(update={"goals": {"max_bytes": 60_000}})
+    page = html.page(measured)
+    assert "Dots: 1 recipes tried in full" in page
+    assert "2 with a much larger loss, or none by" in page
+
+
 def test_a_picture_without_any_loss_by_evaluate_shows_that_by_validate():
     assert "Loss of accuracy by validate against bytes" in html.page(changed())

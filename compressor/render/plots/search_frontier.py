@@ -26,9 +26,10 @@ def figure(report: SearchReport) -> Figure | None:
         return None
     losses = _losses(report, tried)
     function = "evaluate" if any(report.final_loss(point) for point in tried) else report.function
-    shown = [point for point in tried if losses.get(point.number, math.inf) <= _largest(report, losses)]
+    largest = _largest(report, losses)
+    shown = [point for point in tried if point.number in losses and losses[point.number] <= largest]
     left_out = len(tried) - len(shown)
-    more = f" {left_out} with a much larger loss are left out." if left_out else ""
+    more = f" {left_out} with a much larger loss, or none by `{function}`, are left out." if left_out else ""
     return Figure(
         f"Loss of {report.original.metric} by {function} against bytes",
         f"Dots: {len(shown)} recipes tried in full; line: those that no other beats; grey: the original; ring: "
