@@ -14,6 +14,7 @@ from compressor.studies.search.parts import Conversion, HeadRemoval, RankCut
 from compressor.studies.search.removals import removals
 from compressor.studies.search.retraining import retraining_of
 from compressor.studies.search.space import Space
+from compressor.studies.search.stored import FEW
 from compressor.studies.search.within_target import within
 from compressor.surgery.attention.known import with_known
 from compressor.surgery.attention.sites import attention_sites
@@ -59,7 +60,7 @@ def build(goals: Goals, subject: Subject, decided: Decisions) -> Space:
     precisions = _precisions(goals)
     retraining = None
     if "retrain" in goals.use:
-        few = tuple(word for word in ("int4", "mixed") if word in precisions[1:])
+        few = tuple(word for word in precisions[1:] if word in FEW)
         rounds = few if rounded_parameters(subject.model, "int4") else ()
         retraining = retraining_of(goals, subject, left_out, decided, rounds)
     space = Space(
@@ -121,5 +122,5 @@ def _judged_by_the_metric(goals: Goals, precisions: tuple[str, ...]) -> dict[str
     whether the file is good enough is what the metric of the file tells.
     """
     field = type(goals.exports[0]).model_fields.get("rounding")
-    fewer = [word for word in precisions if word in ("int4", "mixed")]
+    fewer = [word for word in precisions if word in FEW]
     return {} if field is None or len(precisions) == 1 else {word: {"max_error": 1.0} for word in fewer}

@@ -67,28 +67,23 @@ def by_evaluate(view: View, goals: Goals) -> list[Estimate]:
 
     All of their numbers were measured.
     """
-    return [
-        replace(estimate, drop=losses[-1])
-        for estimate, losses in _with_losses(view)
-        if counts(losses[0], goals.max_drop)
-    ]
+    final = _final_losses(view)
+    kept = [estimate for estimate in in_full(view) if counts(estimate.drop, goals.max_drop)]
+    return [replace(estimate, drop=final[estimate.number]) for estimate in kept]
 
 
-def _with_losses(view: View) -> list[tuple[Estimate, list[float]]]:
-    """The points of the last rung, each with its loss by what the search looks at, and that by `evaluate` after it."""
+def _final_losses(view: View) -> dict[int, float]:
+    """Point -> its loss by `evaluate`, of those that were tried in full."""
     outcomes = {trail.number: trail.outcome(2) for trail in view.points}
-    pairs = []
-    for estimate in in_full(view):
-        outcome = outcomes[estimate.number]
-        drops = [] if outcome is None else [outcome.drop, outcome.unseen]
-        pairs.append((estimate, [drop.value for drop in drops if drop is not None]))
-    return pairs
+    drops = {number: outcome.final_drop for number, outcome in outcomes.items() if outcome is not None}
+    return {number: drop.value for number, drop in drops.items() if drop is not None}
 
 
 def costs(view: View, goals: Goals) -> tuple[GoalCost, ...]:
     """For each goal the best value in it among the points that meet all others, by both functions of the task."""
     found: list[GoalCost] = []
-    judged = [replace(estimate, drop=max(losses)) for estimate, losses in _with_losses(view)]
+    final = _final_losses(view)
+    judged = [replace(estimate, drop=max(estimate.drop, final[estimate.number])) for estimate in in_full(view)]
     for kind, wanted in asked_for(goals):
         relaxed = goals.model_copy(update={f"max_{kind.name}": None})
         able = [(kind.reached(estimate), estimate.number) for estimate in judged if estimate.meets(relaxed)]

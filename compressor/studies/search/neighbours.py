@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from compressor.studies.search.estimates import dominates, frontier
 from compressor.studies.search.hypervolume import expected_gain, hypervolume, most_loss
 from compressor.studies.search.knobs import number
+from compressor.studies.search.parts import BITS
 from compressor.studies.search.stored import MIDDLE, bits_of_weight
 
 if TYPE_CHECKING:
@@ -169,12 +170,11 @@ def _stored_otherwise(space: Space, point: Point) -> list[Point]:
     if len(space.precisions) < 2:
         return []
     points = [space.canonical(point | {"precision": word}) for word in space.precisions]
-    bits = next((knob for knob in space.knobs if knob.name == "bits"), None)
+    bits = next((knob for knob in space.knobs if knob.name == BITS), None)
     if bits is not None:
-        middle = number(point, "bits") if space.precision(point) == "mixed" else MIDDLE
+        middle = number(point, BITS) if space.precision(point) == "mixed" else MIDDLE
         points += [
-            space.canonical(point | {"precision": "mixed", "bits": bits.nearest(middle + apart)})
-            for apart in _BITS_APART
+            space.canonical(point | {"precision": "mixed", BITS: bits.nearest(middle + apart)}) for apart in _BITS_APART
         ]
     return [other for other in points if other != point and space.steps(other, 2) == space.steps(point, 2)]
 

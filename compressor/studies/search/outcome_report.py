@@ -25,9 +25,7 @@ from compressor.studies.search.verdicts import verdict
 from compressor.studies.search.within_target import kinds
 
 if TYPE_CHECKING:
-    from compressor.report import Drop
     from compressor.studies.search.final import Final, Finals
-    from compressor.studies.search.outcomes import Outcome
     from compressor.studies.search.place import Place
     from compressor.studies.search.records import Trail
     from compressor.studies.search.space import Space
@@ -78,26 +76,15 @@ def frontier_of(worker: Worker, view: View) -> KnownFrontier:
     )
 
 
-def _loss(trail: Trail) -> Drop:
-    """By `evaluate`, of a point that was tried in full."""
-    outcome = _outcome(trail)
-    assert outcome.drop is not None
-    return outcome.unseen or outcome.drop
-
-
-def _outcome(trail: Trail) -> Outcome:
+def _known(space: Space, trail: Trail) -> KnownPoint:
     outcome = trail.outcome(2)
     assert outcome is not None
-    return outcome
-
-
-def _known(space: Space, trail: Trail) -> KnownPoint:
-    outcome = _outcome(trail)
     assert outcome.bytes is not None
+    assert outcome.final_drop is not None
     return KnownPoint(
         number=trail.number,
         bytes=outcome.bytes,
-        drop=_loss(trail),
+        drop=outcome.final_drop,
         latency_ms=outcome.latency_ms,
         parameters=outcome.parameters,
         recipe=KnownRecipe(steps=tuple(space.steps(trail.point, 2)), exports=(space.entry(trail.point),)),
@@ -152,17 +139,16 @@ def made(worker: Worker, view: View, place: Place, finals: Finals, *, interrupte
 
 def _point(worker: Worker, view: View, trail: Trail, chosen: Final | None, *, on_frontier: bool) -> SearchPoint:
     outcome = trail.last
-    estimate = None if outcome is None else view.estimate(trail.number)
-    known = estimate is not None and not estimate.failed
+    estimate = None if outcome is None or outcome.failed else view.estimate(trail.number)
     return SearchPoint(
         number=trail.number,
         rung=trail.rung or 0,
         origin=trail.origin,
         drop=None if outcome is None else outcome.drop,
-        expected_drop=estimate.drop if known and estimate is not None else None,
-        bytes=round(estimate.bytes) if known and estimate is not None else None,
+        expected_drop=None if estimate is None else estimate.drop,
+        bytes=None if estimate is None else round(estimate.bytes),
         latency_ms=None if outcome is None else outcome.latency_ms,
-        expected_latency_ms=estimate.latency if known and estimate is not None and estimate.latency else None,
+        expected_latency_ms=None if estimate is None else estimate.latency or None,
         flash_bytes=None if outcome is None else outcome.flash_bytes,
         ram_bytes=None if outcome is None else outcome.ram_bytes,
         parameters=None if outcome is None else outcome.parameters,

@@ -42,6 +42,11 @@ class Outcome(Fact):
         """Whether there is nothing to compare."""
         return self.drop is None or not math.isfinite(self.drop.value)
 
+    @property
+    def final_drop(self) -> Drop | None:
+        """By `evaluate`, if the point was tried in full; what the search looks at if that is all there is."""
+        return self.unseen or self.drop
+
     def stored(self) -> dict[str, Any]:
         """As JSON."""
         return self.model_dump(mode="json", exclude_none=True)

@@ -10,7 +10,7 @@ from compressor.recipe.model import Recipe
 from compressor.render.format import plural
 from compressor.studies.search.knobs import Knob, Point, number
 from compressor.studies.search.parts import BITS, MOST, ROUNDED_IN_TRAINING, Removal, Retraining, joined
-from compressor.studies.search.stored import MIDDLE, Precision
+from compressor.studies.search.stored import FEW, MIDDLE, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,7 +68,7 @@ class Space:
     @property
     def _few(self) -> tuple[str, ...]:
         """Precisions of fewer than 8 bits on average; other precisions of a model come with its further files."""
-        return tuple(word for word in self.precisions[1:] if word in ("int4", "mixed"))
+        return tuple(word for word in self.precisions[1:] if word in FEW)
 
     @property
     def _is_given(self) -> bool:

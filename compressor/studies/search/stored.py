@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 ROUNDED: Final = ("int8", "int4", "mixed")
 """Precisions in which matrices have other bits than the rest."""
+FEW: Final = ("int4", "mixed")
+"""Those of fewer than 8 bits on average."""
 _BITS: Final = (32, 16, 8, 6, 5, 4, 3, 2)
 """What `precision: mixed` may give a matrix, from the most exact."""
 _PROBED: Final = 4
