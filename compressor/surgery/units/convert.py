@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,8 +37,19 @@ class Converted:
     """Module name -> the names of the modules that took its place, where these are several."""
 
 
-def convert(model: nn.Module, masks: Mapping[str, Tensor], names: Iterable[str]) -> Converted:
+def convert(
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    names: Iterable[str],
+    reasons: Mapping[str, str] = MappingProxyType({}),
+) -> Converted:
     """Convert the named modules in a copy of `model`; masks move along to the new parameters.
+
+    Args:
+        model: Stays as it is.
+        masks: By parameter.
+        names: The modules.
+        reasons: Module name -> why a layer of it keeps its units, if one does; errors tell it.
 
     Raises:
         SurgeryError: A module has a feature that the new layer lacks, or is the model itself.
@@ -53,10 +65,11 @@ def convert(model: nn.Module, masks: Mapping[str, Tensor], names: Iterable[str])
             )
         old = model.get_submodule(name)
         if has_own_forward(old):
+            reason = reasons.get(name)
             raise SurgeryError(
                 f"`{name}` is a `{type(old).__name__}` with a `forward` of its own, which layers of different sizes "
-                "lack",
-                hint="with `scope: layer` and one `ratio` or `count` it keeps one size",
+                f"lack{'' if reason is None else f', and one of its layers keeps its units: {reason}'}",
+                hint="with `scope: layer` and one `ratio` or `count` it keeps one size" if reason is None else None,
             )
         new = _converter(old)(old)
         old_masks = {

@@ -87,7 +87,7 @@ def make_plan(
                 masks_of_edges = {key: mask for key, mask in everything.items() if is_edge(key[0])}
                 edges = Edges.from_masks(masks_of_edges, seen.carried, seen.read_of_inputs)
                 return Plan(model, masks, records, seen, choice, kept, edges, _seams(seen, choice.removed))
-            converted = convert(model, masks, to_convert)
+            converted = convert(model, masks, to_convert, {skip.name: skip.reason for skip in choice.skipped})
         model, masks, records = converted.model, converted.masks, records + converted.records
         names = [new for name in names for new in converted.renamed.get(name, (name,))]
         required = [new for name in required for new in converted.renamed.get(name, (name,))]

@@ -170,3 +170,34 @@ def test_the_model_itself_has_no_name_to_ignore():
     with pytest.raises(SurgeryError, match="units of the model itself cannot be removed: the smaller") as error:
         prune(InTheModelItself().eval(), {}, examples, names=[""], amount=Amount(ratio=0.5))
     assert "ignore" not in error.value.hint
+
+
+class Doubled(nn.GRU):
+    """A GRU that another code adds something to."""
+
+    def forward(self, x):
+        states, last = super().forward(2.0 * x)
+        return states, last[-1]
+
+
+class Given(nn.Module):
+    """The last layer's state is an output, if it is asked for."""
+
+    def __init__(self, *, state):
+        super().__init__()
+        self.core, self.head, self.state = Doubled(INPUTS, HIDDEN, 2, batch_first=True), nn.Linear(HIDDEN, 2), state
+
+    def forward(self, x):
+        states, last = self.core(x)
+        return (self.head(states), last) if self.state else self.head(states)
+
+
+def test_a_subclass_of_which_one_layer_has_to_stay_says_why_that_stays():
+    x = torch.randn(2, 5, INPUTS, dtype=torch.float64)
+    half = Amount(ratio=0.5)
+    assert (
+        prune(Given(state=False).double().eval(), {}, [(x,)], names=["core"], amount=half).model.core.hidden_size == 6
+    )
+    with pytest.raises(SurgeryError, match="keeps its units: it is part of the model's output 1") as caught:
+        prune(Given(state=True).double().eval(), {}, [(x,)], names=["core"], amount=half, required=())
+    assert "scope" not in caught.value.hint
