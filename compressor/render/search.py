@@ -88,8 +88,8 @@ def _loss(drop: Drop | None) -> str:
     if drop is None:
         return "an unknown amount"
     interval = drop.interval
-    change = f"{-drop.value + 0.0:+.4f}"
-    return change if interval is None else f"{change} (95 % interval {-interval.high:+.4f} to {-interval.low:+.4f})"
+    change = f"{-drop.value:+z.4f}"
+    return change if interval is None else f"{change} (95 % interval {-interval.high:+z.4f} to {-interval.low:+z.4f})"
 
 
 def _picture(report: SearchReport) -> Iterator[Block]:
@@ -124,13 +124,13 @@ def _frontier(report: SearchReport) -> Iterator[Block]:
 def _row(report: SearchReport, point: SearchPoint) -> tuple[str, ...]:
     drop = report.final_loss(point)
     seen = point.drop if report.function == "validate" else None
-    interval = "" if drop is None or drop.interval is None else f"{drop.interval.low:.4f} to {drop.interval.high:.4f}"
+    interval = "" if drop is None or drop.interval is None else f"{drop.interval.low:z.4f} to {drop.interval.high:z.4f}"
     return (
         str(point.number),
         form.count(point.bytes or 0),
-        "" if drop is None else f"{drop.value:.4f}",
+        "" if drop is None else f"{drop.value:z.4f}",
         interval,
-        "" if seen is None else f"{seen.value:.4f}",
+        "" if seen is None else f"{seen.value:z.4f}",
         _latency(point),
         "" if point.flash_bytes is None else form.count(point.flash_bytes),
         "" if point.ram_bytes is None else form.count(point.ram_bytes),
@@ -222,8 +222,8 @@ def _interval(drop: Drop | None) -> str:
     if drop is None:
         return "unknown"
     if drop.interval is None:
-        return f"{drop.value:.4f}"
-    return f"{drop.value:.4f} (95 % interval {drop.interval.low:.4f} to {drop.interval.high:.4f})"
+        return f"{drop.value:z.4f}"
+    return f"{drop.value:z.4f} (95 % interval {drop.interval.low:z.4f} to {drop.interval.high:z.4f})"
 
 
 def _tried(report: SearchReport) -> Iterator[Block]:
@@ -234,7 +234,7 @@ def _tried(report: SearchReport) -> Iterator[Block]:
             str(point.number),
             _RUNGS[point.rung],
             "" if point.bytes is None else form.count(point.bytes),
-            "" if point.drop is None else f"{point.drop.value:.4f}",
+            "" if point.drop is None else f"{point.drop.value:z.4f}",
             _latency(point),
             point.precision or "",
             "; ".join(map(step_words, point.steps)),

@@ -1,7 +1,10 @@
 """The report of a search: which numbers are measured, and by which function of the task."""
 
+import re
+
 from compressor.render import html, markdown
-from compressor.report import Drop, SearchReport
+from compressor.render.svg import TEXT, WIDTH
+from compressor.report import Drop, Interval, SearchReport
 from tests.fuzzing.searches import report
 
 
@@ -35,6 +38,20 @@ def test_the_answer_names_the_latency_of_both_files_if_it_counts():
     timed = with_point(5, latency_ms=4.0).model_copy(update={"original_latency_ms": 9.0})
     assert "A call took 4.00 ms instead of 9.00 ms." in markdown.page(timed)
     assert "A call took" not in markdown.page(changed(original_latency_ms=9.0))
+
+
+def test_a_zero_has_no_minus():
+    drop = Drop(value=1e-9, interval=Interval(low=-1e-9, high=1e-9))
+    page = markdown.page(with_point(5, unseen=drop).model_copy(update={"best_drop": drop}))
+    assert "Change of accuracy: +0.0000 (95 % interval +0.0000 to +0.0000)" in page
+    assert "-0.0000" not in page
+
+
+def test_no_size_is_written_beyond_the_edge_of_a_picture():
+    page = html.page(changed(original_bytes=281_000))
+    places = [float(place) for place in re.findall(r'<text x="([\d.]+)"[^>]*>300 KB', page)]
+    assert len(places) == 1
+    assert places[0] + 3 * TEXT < WIDTH  # a letter is less wide than high
 
 
 def test_a_plain_statement_in_markdown_has_one_bullet():

@@ -6,16 +6,14 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from compressor.render import format as form
-from compressor.render.plots.axes import BOTTOM, HEIGHT, LEFT, value_axis
-from compressor.render.svg import COMPRESSED, INK, ORIGINAL, WIDTH, Drawing, Scale, around
+from compressor.render.plots.axes import BOTTOM, HEIGHT, size_axis, value_axis
+from compressor.render.svg import COMPRESSED, INK, ORIGINAL, Drawing, around
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from compressor.report import RunFile, Runs
 
-_MOST_TICKS: Final = 4
-_FACTORS: Final = ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 6, 8))
 _HEIGHT: Final = HEIGHT + 40
 
 
@@ -36,23 +34,10 @@ def drawing(
     canvas = Drawing(_HEIGHT)
     up = value_axis(canvas, *around([file.metric for _, file, _ in points]), bottom=_HEIGHT - BOTTOM)
     logs = [math.log10(value) for *_, value in points]
-    across = Scale(*around(logs, 0.08), LEFT + 8, WIDTH - 14)
-    for value in size_ticks(10**across.low / unit, 10**across.high / unit):
-        x = min(max(across(math.log10(value * unit)), LEFT), WIDTH - 36.0)
-        canvas.text(x, _HEIGHT - 6, text(value * unit), anchor="middle")
+    across = size_axis(canvas, logs, text, unit=unit)
     for (index, file, value), log in zip(points, logs, strict=True):
         x, y, colour = across(log), up(file.metric), COMPRESSED if file.run else ORIGINAL
         title = f"{index}. {file.run or 'original'}, {file.file}: {form.metric(file.metric)}, {text(value)}"
         canvas.dot(x, y, 5, colour, title=title, hollow=not file.unbeaten)
         canvas.text(x + 7, y - 6, str(index), size=11, fill=INK)
     return canvas.on_page()
-
-
-def size_ticks(low: float, high: float) -> list[float]:
-    """Round values between, the most that have room."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    choices = (
-        [value for power in powers for factor in factors if low <= (value := factor * 10.0**power) <= high]
-        for factors in _FACTORS
-    )
-    return max((ticks for ticks in choices if len(ticks) <= _MOST_TICKS), key=len, default=[])

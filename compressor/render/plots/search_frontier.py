@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from compressor.render import format as form
 from compressor.render.blocks import Figure
-from compressor.render.plots.axes import BOTTOM, LEFT, value_axis
-from compressor.render.plots.scatter import size_ticks
-from compressor.render.svg import COMPRESSED, INK, MUTED, ORIGINAL, WIDTH, ZERO, Drawing, Scale, around
+from compressor.render.plots.axes import BOTTOM, LEFT, size_axis, value_axis
+from compressor.render.svg import COMPRESSED, INK, MUTED, ORIGINAL, WIDTH, ZERO, Drawing, around
 
 if TYPE_CHECKING:
     from compressor.report import SearchPoint, SearchReport
@@ -50,13 +49,11 @@ def _drawn(report: SearchReport, shown: list[SearchPoint], loss: dict[int, float
     losses = [0.0, *(loss[point.number] for point in shown), *([] if max_drop is None else [max_drop])]
     sizes = [report.original_bytes, *(point.bytes or 1 for point in shown)]
     up = value_axis(canvas, *around(losses), bottom=_HEIGHT - BOTTOM)
-    across = Scale(*around([math.log10(size) for size in sizes], 0.08), LEFT + 8, WIDTH - 14)
+    across = size_axis(canvas, [math.log10(size) for size in sizes], form.decimal_size)
 
     def x(count: float) -> float:
         return across(math.log10(count))
 
-    for count in size_ticks(10**across.low, 10**across.high):
-        canvas.text(x(count), _HEIGHT - 6, form.decimal_size(count), anchor="middle")
     if max_drop is not None:
         _dashes(canvas, (LEFT, up(max_drop)), (WIDTH - 4, up(max_drop)), f"max_drop {max_drop:g}")
     if max_bytes and across.low <= math.log10(max_bytes) <= across.high:
@@ -86,7 +83,7 @@ def _dashes(canvas: Drawing, start: tuple[float, float], end: tuple[float, float
 
 
 def _told(point: SearchPoint, loss: dict[int, float]) -> str:
-    return f"{point.number}: {form.decimal_size(point.bytes or 0)}, loss {loss[point.number]:.4f}; {point.verdict}"
+    return f"{point.number}: {form.decimal_size(point.bytes or 0)}, loss {loss[point.number]:z.4f}; {point.verdict}"
 
 
 def _largest(report: SearchReport, losses: dict[int, float]) -> float:

@@ -76,4 +76,4 @@ def frontier_line(front: list[Estimate], goals: Goals) -> str:
 
 def _short(estimate: Estimate) -> str:
     latency = f" {estimate.latency:.3g} ms" if estimate.latency else ""
-    return f"{decimal_size(estimate.bytes)} at {estimate.drop:+.4f}{latency}"
+    return f"{decimal_size(estimate.bytes)} at {estimate.drop:+z.4f}{latency}"
