@@ -14,7 +14,6 @@ A matrix that is integers times scales already, as training with rounding leaves
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +24,7 @@ from compressor.nn.budget import Point, allocate
 from compressor.nn.integers import pieces
 from compressor.runtimes.forward import Fixed
 from compressor.runtimes.onnx_runtime import OnnxFile
+from compressor.surgery.second_order.bits import stored_bytes
 from compressor.surgery.second_order.table import RowTable, fill
 from compressor.task.fixed_axes import dynamic
 from exporters.quantization.calibration import is_large
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from exporters.quantization.matrices import Form, Matrix
     from exporters.quantization.options import Rounding
 
-    Measured = tuple[RowTable | None, dict[str, dict[int, float]]]
-    """Rows in the bits that are measured, and what each matrix loses by its bits."""
+    Measured = tuple[RowTable | None, dict[str, int], dict[str, dict[int, float]]]
+    """Rows in the bits that are measured, bits of the matrices that have them already, what others lose by theirs."""
 
 _ATTEMPTS = 6
 """Corrections of the budget by what the file holds beside its matrices."""
@@ -104,25 +104,23 @@ def table(
         if second_order:
             tried = fill(reference, data.seen, bits=lambda *_: ANCHORS, block=rounding.block, told=told)
         weights = weights_of(tried)
-        trials, losses = trials_of(weights), {}
+        trials, given, losses = trials_of(weights), {}, {}
         for matrix in matrices:
-            if _bits_at_hand(weights, matrix.name):
-                losses[matrix.name] = dict.fromkeys(BITS, 0.0)
-                continue
-            bar.advance(0, note=f"measure {matrix.name}")
-            losses[matrix.name] = losses_by_bits(
-                {
-                    bits: trials.error_alone(trials.forward({matrix.name: stored_in("weights", bits)}))
-                    for bits in ANCHORS
-                },
-                _own_errors(weights, matrix.name),
-            )
-            weights.forget(matrix.name)
-        return tried, losses
+            name = matrix.name
+            at_hand = _bits_at_hand(weights, name)
+            if at_hand is not None:
+                given[name] = at_hand
+            else:
+                bar.advance(0, note=f"measure {name}")
+                alone = {
+                    bits: trials.error_alone(trials.forward({name: stored_in("weights", bits)})) for bits in ANCHORS
+                }
+                losses[name] = losses_by_bits(alone, _own_errors(weights, name))
+            weights.forget(name)
+        return tried, given, losses
 
-    tried, losses = once(measured)
+    tried, given, losses = once(measured)
     weights = weights_of(tried)
-    given = {matrix.name: bits for matrix in matrices if (bits := _bits_at_hand(weights, matrix.name))}
     chosen = _within(rounding, matrices, weights, trials_of(weights), losses, given)
     result = RowTable()
     for matrix in matrices:
@@ -162,16 +160,6 @@ def _bits_at_hand(weights: Weights, name: str) -> int | None:
     )
 
 
-def _bytes_in_training(weights: Weights, name: str, bits: int) -> int:
-    """What training in few bits counts a matrix as, with scales in float16; a form of the file may hold larger ones.
-
-    Otherwise an export with the average that the training kept would be refused.
-    """
-    rows = weights.rows(name, bits)
-    count, columns = rows.values.shape
-    return int(count * math.ceil(columns * bits / 8) + 2 * rows.scale.size)
-
-
 def _own_errors(weights: Weights, name: str) -> dict[int, float]:
     exact = weights.arrays[name]
     exact = exact.reshape(len(exact), -1)
@@ -201,7 +189,8 @@ def _within(
     points = {}
     for name, wanted in forms.items():
         if name in given:
-            points[name] = [Point(_bytes_in_training(weights, name, given[name]), 0.0)]
+            # As training counts it: a form of the file may hold larger scales, and that average would be refused.
+            points[name] = [Point(stored_bytes(weights.as_rows(name).shape, given[name], rounding.block), 0.0)]
         else:
             pairs = zip(options[name], wanted, strict=True)
             points[name] = [Point(weights.stored_bytes(name, form), losses[name][bits]) for bits, form in pairs]

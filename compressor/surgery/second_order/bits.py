@@ -52,7 +52,7 @@ def choose_bits(
         rows = _rows_of(name, parameter, tried, block)
         measured = {bits: _error_with(copied, name, rows(bits), batches, exact) for bits in ANCHORS}
         losses = losses_by_bits(measured, {bits: _own_error(parameter, rows, bits) for bits in CHOICES})
-        points[name] = [Point(stored_bytes(parameter, bits, block), losses[bits]) for bits in CHOICES]
+        points[name] = [Point(stored_bytes(parameter.shape, bits, block), losses[bits]) for bits in CHOICES]
     numbers = sum(copied.get_parameter(name).numel() for name in names)
     try:
         places = allocate(points, int(average * numbers / 8))
@@ -61,9 +61,9 @@ def choose_bits(
     return {name: CHOICES[place] for name, place in places.items()}
 
 
-def stored_bytes(weight: Tensor, bits: int, block: int) -> int:
-    """Of a matrix (N, K) in a file, with its scales in float16."""
-    count, columns = weight.shape
+def stored_bytes(shape: Sequence[int], bits: int, block: int) -> int:
+    """Of a matrix of this shape (N, K) in a file, with its scales in float16."""
+    count, columns = shape
     if bits == 8 * _HALF_BYTES:
         return count * columns * _HALF_BYTES
     scales = math.ceil(columns / block_of(bits, columns, block))

@@ -140,7 +140,7 @@ def test_the_average_that_training_kept_is_enough_for_the_export(tmp_path):
     names = [name for name, item in Net().named_parameters() if item.dim() == 2]
     net = rounded_before(dict.fromkeys(names, 8))
     weights = [net.get_parameter(name) for name in names]
-    held = sum(stored_bytes(weight, 8, 32) for weight in weights)
+    held = sum(stored_bytes(weight.shape, 8, 32) for weight in weights)
     average = 8 * held / sum(weight.numel() for weight in weights)
     assert set(chosen(exported(net, tmp_path / "model.onnx", bits=average + 1e-6)).values()) == {8}
 
