@@ -180,7 +180,7 @@ def _point(tensor: onnx.TensorProto, location: str, offset: int, length: int) ->
 
 @contextlib.contextmanager
 def hollow(proto: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, Path | None]]:
-    """Within the block, the same graph without its weights, so that a checker does not copy these several times.
+    """Within the block, the same graph without its weights, so that checkers and shape inference copy none.
 
     Gives it and its path, beside a file of as many zeros (which takes no room); a small model itself, and no path.
     """
@@ -191,33 +191,3 @@ def hollow(proto: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, Path | Non
         light, path = draft(proto, Path(folder, "weights"), zeros=True), Path(folder, "model.onnx")
         path.write_bytes(light.SerializeToString())
         yield light, path
-
-
-@contextlib.contextmanager
-def small(proto: onnx.ModelProto) -> Iterator[Path | None]:
-    """Within the block, a model over the limit has no weights, so that it can be checked; others stay as they are.
-
-    Gives the path of the model without weights, beside a file of as many zeros (which takes no room), or None.
-    """
-    import onnx
-
-    if weight_bytes(proto) <= MAX_MESSAGE_BYTES:
-        yield None
-        return
-    kept = [(tensor, tensor.raw_data) for tensor in proto.graph.initializer if len(tensor.raw_data) >= _LEAST_BYTES]
-    with tempfile.TemporaryDirectory() as folder:
-        with (Path(folder) / "weights").open("wb") as zeros:
-            zeros.truncate(max((len(data) for _, data in kept), default=0))
-        try:
-            for tensor, data in kept:
-                tensor.ClearField("raw_data")
-                tensor.data_location = onnx.TensorProto.EXTERNAL
-                _point(tensor, "weights", 0, len(data))
-            path = Path(folder) / "model.onnx"
-            path.write_bytes(proto.SerializeToString())
-            yield path
-        finally:
-            for tensor, data in kept:
-                del tensor.external_data[:]
-                tensor.ClearField("data_location")
-                tensor.raw_data = data

@@ -41,8 +41,8 @@ def convert(proto: onnx.ModelProto, *, float_io: bool) -> None:
     import onnx
 
     opset = walk.opset(proto)
-    with external_data.small(proto):
-        floats = _float_names(onnx.shape_inference.infer_shapes(proto, data_prop=True).graph)
+    with external_data.hollow(proto) as (light, _):
+        floats = _float_names(onnx.shape_inference.infer_shapes(light, data_prop=True).graph)
     _Conversion(opset, floats, float_io).graph(proto.graph, outermost=True)
 
 

@@ -12,6 +12,7 @@ from compressor.errors import ParityError
 from compressor.formats import Job
 from compressor.runtimes.onnx_runtime import OnnxFile
 from exporters.onnx import Options, export
+from exporters.passes import external_data
 from exporters.passes.half import as_half
 from tests.exporters import test_projected_lstm as projected
 from tests.exporters.conftest import features_task
@@ -51,6 +52,15 @@ def test_a_recurrent_model_is_half_as_large_and_agrees_at_unseen_sizes(tmp_path,
     features = torch.randn(7, 23, 5)
     with torch.no_grad():
         torch.testing.assert_close(OnnxFile(tmp_path / "half.onnx")(features), model(features), atol=5e-3, rtol=1e-2)
+
+
+def test_a_large_model_is_converted_alike_without_its_weights_in_sight(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model, (small, large) = Recurrent(nn.GRU).eval(), (tmp_path / name for name in ("small.onnx", "large.onnx"))
+    export(Job(model, features_task(OUT), small, HALF))
+    monkeypatch.setattr(external_data, "_HOLLOW_FROM_BYTES", 1024)
+    export(Job(model, features_task(OUT), large, HALF))
+    assert small.read_bytes() == large.read_bytes()
 
 
 def test_a_scan_and_a_step_file_are_half_precision_too(tmp_path):
