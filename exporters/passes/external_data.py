@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import onnx
     from google.protobuf.message import Message
@@ -104,23 +104,17 @@ def whole(light: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     import onnx
 
     proto = onnx.ModelProto()
-    _copy(light, proto, but="graph")
-    _copy(light.graph, proto.graph, but="initializer")
-    for tensor in light.graph.initializer:
-        copied = proto.graph.initializer.add()
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            copied.CopyFrom(tensor)
-            continue
-        _copy(tensor, copied, but="external_data")
-        copied.ClearField("data_location")
-        copied.raw_data = _mapped(tensor, folder).tobytes()
+    proto.CopyFrom(light)
+    onnx.external_data_helper.load_external_data_for_model(proto, str(folder))
+    for tensor in proto.graph.initializer:
+        tensor.ClearField("data_location")
     return proto
 
 
 class Values(Mapping[str, "NDArray[Any]"]):
     """Weights by their names; one that lies in a file is in memory only as long as someone holds it."""
 
-    def __init__(self, tensors: Iterable[onnx.TensorProto], folder: Path | None) -> None:
+    def __init__(self, tensors: Sequence[onnx.TensorProto], folder: Path | None) -> None:
         """Of a graph, or of a draft in a folder."""
         import onnx
 

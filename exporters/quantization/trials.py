@@ -76,9 +76,8 @@ class Trials:
 
     def _error(self, forward: Forward, batches: Sequence[tuple[Tensor, ...]]) -> float:
         if id(batches) not in self._wanted:
-            self._wanted[id(batches)] = _outputs(
-                self.forward({}), batches
-            )  # that file is gone before the next is loaded
+            # The float file is gone before the next is loaded.
+            self._wanted[id(batches)] = _outputs(self.forward({}), batches)
         return relative_error(self._wanted[id(batches)], _outputs(forward, batches))
 
 
