@@ -86,7 +86,8 @@ class _Graph:
 
     def draft_in(self, folder: Path) -> ModelProto:
         """The draft with its file of weights in another folder too."""
-        shutil.copyfile(self.folder.path / _WEIGHTS, folder / _WEIGHTS)
+        with writing(folder / _WEIGHTS):
+            shutil.copyfile(self.folder.path / _WEIGHTS, folder / _WEIGHTS)
         return copy.deepcopy(self.proto)
 
 

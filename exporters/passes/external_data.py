@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compressor.files import writing
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -76,6 +78,9 @@ def draft(
         path: Gets the weights; the graph belongs beside it.
         value: What another weight gets instead, of its shape and type; None for its own.
         zeros: The file has zeros in place of weights, which take no room.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     import onnx
     from onnx import numpy_helper
@@ -83,7 +88,7 @@ def draft(
     light = onnx.ModelProto()
     _copy(proto, light, but="graph")
     _copy(proto.graph, light.graph, but="initializer")
-    with path.open("wb") as file:
+    with writing(path), path.open("wb") as file:
         for tensor in proto.graph.initializer:
             other = value(tensor)
             data = tensor.raw_data if other is None else other.tobytes()

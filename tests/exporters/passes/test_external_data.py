@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor.errors import ExportError
+from compressor.errors import ExportError, OutputError
 from compressor.runtimes.session import open_session
 from exporters.passes import external_data, validity
 
@@ -54,6 +54,11 @@ def test_every_weight_of_a_draft_begins_at_an_aligned_place(tmp_path, number):
     ]
     assert len(places) == 1 + number
     assert all(place % 64 == 0 for place in places)
+
+
+def test_a_file_of_weights_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(OutputError, match=r"cannot write .*weights"):
+        external_data.draft(a_graph(), tmp_path / "gone" / "weights")
 
 
 def test_the_graph_of_a_draft_is_whole_again(tmp_path):
