@@ -118,6 +118,11 @@ def pieces(count: int, columns: int) -> Iterator[slice]:
         yield slice(start, min(start + step, count))
 
 
+def block_of(bits: int, columns: int, block: int = BLOCK) -> int:
+    """Weights of a row (K,) with a common scale: all of them in 8 bits."""
+    return columns if bits == 8 else block
+
+
 def rows_to_nearest(weight: NDArray[Any], bits: int, block: int) -> Rows:
     """Round each weight of (N, K) on its own: in 8 bits with one scale a row, as `to_8_bits` does.
 

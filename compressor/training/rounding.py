@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import MethodError
-from compressor.nn.integers import BLOCK
+from compressor.nn.integers import BLOCK, block_of
 from compressor.nn.weight_matrices import weight_matrices
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Steps:
     def __init__(self, weight: Tensor, bits: int, scale: Tensor | None = None) -> None:
         """Start from scales (N, groups), or else from the clipping with the least squared error of the weights."""
         self.largest = (1 << (bits - 1)) - 1
-        self.block = weight.shape[1] if bits == 8 else BLOCK
+        self.block = block_of(bits, weight.shape[1])
         blocks = self._blocks(weight.detach())
         self.start = _least_error(blocks, self.largest) if scale is None else scale.to(weight).unsqueeze(-1)
         """Steps at the start (N, G, 1)."""
@@ -247,7 +247,7 @@ class Rounding:
             return self.steps[name].of(weight)
         if bits == HALF:
             return _to_half(weight)
-        return rounded_to_bits(weight, bits, weight.shape[1] if bits == 8 else BLOCK)
+        return rounded_to_bits(weight, bits, block_of(bits, weight.shape[1]))
 
     def finish(self) -> None:
         """Round the weights for good, and take the steps out of the model."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressor.nn.integers import rows_to_nearest
+from compressor.nn.integers import block_of, rows_to_nearest
 from exporters.c_code.inner_products import BLOCK
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Rounding:
     def __call__(self, matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         """Of a matrix (N, K): its integers (N, K) and scales (N, G), G = 1 with 8 bits."""
         weight = np.ascontiguousarray(matrix, np.float32)
-        plain = rows_to_nearest(weight, self.bits, weight.shape[1] if self.bits == 8 else BLOCK)
+        plain = rows_to_nearest(weight, self.bits, block_of(self.bits, weight.shape[1], BLOCK))
         values, scales = plain.values.copy(), plain.scale.copy()
         for index, row in enumerate(weight):
             known = None if self._table is None else self._table.find(row, self.bits)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressor.nn.integers import Rounded, Rows, as_stored, in_blocks, rows_to_nearest, to_8_bits
+from compressor.nn.integers import Rounded, Rows, as_stored, block_of, in_blocks, rows_to_nearest, to_8_bits
 from exporters.passes import external_data
 from exporters.quantization import forms, packing
 
@@ -73,7 +73,7 @@ class Weights:
         """A matrix in 8 bits with a scale for each row, or in fewer with one for each block of it."""
         if (name, bits) not in self._rows:
             exact = self.as_rows(name)
-            plain = rows_to_nearest(exact, bits, exact.shape[1] if bits == 8 else self._block)
+            plain = rows_to_nearest(exact, bits, block_of(bits, exact.shape[1], self._block))
             self._rows[name, bits] = self._by_table(name, exact, plain, bits)
         return self._rows[name, bits]
 

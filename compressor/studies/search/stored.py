@@ -16,7 +16,7 @@ import torch
 
 from compressor.errors import MethodError, UsageError
 from compressor.nn.budget import Point, allocate
-from compressor.nn.integers import BLOCK, rows_to_nearest
+from compressor.nn.integers import BLOCK, block_of, rows_to_nearest
 from compressor.nn.weight_matrices import weight_matrices
 from compressor.training.distillation import first_tensor
 from compressor.training.rounding import rounded_to_bits
@@ -40,8 +40,8 @@ MIDDLE: Final = 4.5
 """Bits on average of `mixed` if none are known: of a budget in bytes, which only the exporter can share out."""
 _SCALE: Final = 2
 """Bytes of a scale."""
-_ROWS: Final = 8
-"""Bits with one scale a row; fewer have one for each block of it."""
+_MOST_INTEGER: Final = 8
+"""More bits are those of a float."""
 _NONE: Final[Mapping[str, int]] = MappingProxyType({})
 _SMALLEST: Final = 256
 """Numbers below which the exporter leaves a matrix in float."""
@@ -111,9 +111,8 @@ def bits_at_hand(model: nn.Module) -> dict[str, int]:
     known = {}
     for name, one in _matrices(model).items():
         rows = one.parameter.detach().flatten(1).cpu().numpy()
-        for bits in reversed([bits for bits in _BITS if bits <= _ROWS]):
-            block = rows.shape[1] if bits == _ROWS else BLOCK
-            if np.array_equal(rows_to_nearest(rows, bits, block).weight, rows):
+        for bits in reversed([bits for bits in _BITS if bits <= _MOST_INTEGER]):
+            if np.array_equal(rows_to_nearest(rows, bits, block_of(bits, rows.shape[1])).weight, rows):
                 known[name] = bits
                 break
     return known
@@ -151,11 +150,11 @@ def weight_bytes(model: nn.Module, forms: Mapping[str, Matrix], word: str | None
 
 def matrix_bytes(parameter: Tensor, bits: int) -> int:
     """Bytes of a matrix with its scales: one a row in 8 bits, one for every `BLOCK` weights of a row in fewer."""
-    if bits > 8:
+    if bits > _MOST_INTEGER:
         return parameter.numel() * bits // 8
     rows = parameter.shape[0]
     width = parameter.numel() // rows
-    scales = rows if bits == _ROWS else rows * -(-width // BLOCK)
+    scales = rows * -(-width // block_of(bits, width))
     return -(-parameter.numel() * bits // 8) + _SCALE * scales
 
 
@@ -227,4 +226,4 @@ def _rounded(weight: Tensor, bits: int) -> Tensor:
     if bits == 16:
         return weight.half().to(weight.dtype)
     rows = weight.flatten(1)
-    return rounded_to_bits(rows, bits, rows.shape[1] if bits == _ROWS else BLOCK).view_as(weight)
+    return rounded_to_bits(rows, bits, block_of(bits, rows.shape[1])).view_as(weight)

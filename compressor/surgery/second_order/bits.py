@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from compressor.errors import MethodError, UsageError
 from compressor.nn.bit_losses import ANCHORS, losses_by_bits
 from compressor.nn.budget import Point, allocate
-from compressor.surgery.second_order.by_name import RowsByName, block_of, nearest, rounded_by_name
+from compressor.nn.integers import block_of
+from compressor.surgery.second_order.by_name import RowsByName, nearest, rounded_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressor.nn.integers import Rows, rows_to_nearest
+from compressor.nn.integers import Rows, block_of, rows_to_nearest
 from compressor.surgery.second_order.solver import second_order
 from compressor.surgery.second_order.table import one_by_one
 
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
 RowsByName = dict[tuple[str, int], Rows]
 """Parameter and bits -> its rows."""
-
-
-def block_of(bits: int, columns: int, block: int) -> int:
-    """Weights of a row (K,) with a common scale: all of them in 8 bits."""
-    return columns if bits == 8 else block
 
 
 def nearest(weight: Tensor, bits: int, block: int) -> Rows:
