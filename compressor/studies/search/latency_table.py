@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.gates import BY_OPERATOR
+from compressor.nn.hooks import hooked
 from compressor.nn.recurrent.layers import is_layer, parts
 from compressor.runtimes.session import open_session
 
@@ -77,14 +78,10 @@ def layer_sizes(model: nn.Module, task: Task) -> list[LayerSize]:
 
     kinds = (nn.Linear, nn.MultiheadAttention)
     layers = [module for module in model.modules() if is_layer(module) or isinstance(module, kinds)]
-    handles = [module.register_forward_pre_hook(watch, with_kwargs=True) for module in layers]
+    handles = (module.register_forward_pre_hook(watch, with_kwargs=True) for module in layers)
     weight = next(model.parameters(), torch.empty(0))
-    try:
-        with torch.no_grad():
-            model(*(part.to(weight.device) for part in task.example(1, task.length)))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(handles), torch.no_grad():
+        model(*(part.to(weight.device) for part in task.example(1, task.length)))
     return seen
 
 
