@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from compressor.nn.record import LayerRecord, RecordedLayer, Size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from compressor.nn.factory import FactoryOptions
 
 
 class AutomatonRecord(LayerRecord):
@@ -56,8 +58,7 @@ class Automaton(RecordedLayer):
         outputs: int,
         *,
         each: bool,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         """Build it with empty tables.
 
@@ -67,13 +68,12 @@ class Automaton(RecordedLayer):
             states: S.
             outputs: C, numbers that come out.
             each: An output for each symbol (B, T, C), not for the whole string (B, C).
-            device: Where the tables lie.
-            dtype: Of the outputs.
+            **factory: See `FactoryOptions`.
         """
         super().__init__()
         self.each = each
-        self.step = AutomatonStep(symbols, classes, states, device)
-        self.outputs = nn.Parameter(torch.zeros(states, outputs, device=device, dtype=dtype), requires_grad=False)
+        self.step = AutomatonStep(symbols, classes, states, factory.get("device"))
+        self.outputs = nn.Parameter(torch.zeros(states, outputs, **factory), requires_grad=False)
 
     @classmethod
     def from_tables(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from compressor.nn.record import LayerRecord, RecordedLayer, Size, allocate
 
 if TYPE_CHECKING:
     from compressor.nn.factorisation import Factors
+    from compressor.nn.factory import FactoryOptions
 
 
 class LowRankLinearRecord(LayerRecord):
@@ -34,8 +35,7 @@ class LowRankLinear(RecordedLayer):
         rank: int,
         *,
         bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         """Build both layers, with the initial weights of `nn.Linear`.
 
@@ -44,13 +44,11 @@ class LowRankLinear(RecordedLayer):
             out_features: m.
             rank: r.
             bias: The second one has a bias.
-            device: Where the weights lie.
-            dtype: Their type.
+            **factory: See `FactoryOptions`.
         """
         super().__init__()
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.down = nn.Linear(in_features, rank, bias=False, **options)
-        self.up = nn.Linear(rank, out_features, bias=bias, **options)
+        self.down = nn.Linear(in_features, rank, bias=False, **factory)
+        self.up = nn.Linear(rank, out_features, bias=bias, **factory)
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, factors: Factors) -> LowRankLinear:

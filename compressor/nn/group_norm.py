@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 from pydantic import model_validator
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from compressor.nn.narrowed_norm import NarrowedNorm, NarrowedNormRecord
 from compressor.nn.record import LayerRecord, Size, copy_parameter
+
+if TYPE_CHECKING:
+    from compressor.nn.factory import FactoryOptions
 
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
@@ -50,8 +53,7 @@ class WideGroupNorm(NarrowedNorm):
         *,
         eps: float = 1e-5,
         affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         """Build the layer, with ones and zeros as weights.
 
@@ -61,16 +63,14 @@ class WideGroupNorm(NarrowedNorm):
             width: c, channels of a group before anything was removed.
             eps: Added to the variance.
             affine: There are a weight and a bias (features,).
-            device: Where they lie.
-            dtype: Their type.
+            **factory: See `FactoryOptions`.
         """
         super().__init__()
         self.width, self.eps, self.affine = width, eps, affine
         self._features, self._groups = features, groups
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
         self.bias: nn.Parameter | None
-        self.register_parameter("weight", nn.Parameter(torch.ones(features, **options)) if affine else None)
-        self.register_parameter("bias", nn.Parameter(torch.zeros(features, **options)) if affine else None)
+        self.register_parameter("weight", nn.Parameter(torch.ones(features, **factory)) if affine else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(features, **factory)) if affine else None)
 
     @classmethod
     def from_module(cls, module: Any) -> WideGroupNorm:

@@ -20,7 +20,7 @@ and the sum of what came earlier, are ours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ from compressor.nn.attention import prefix
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from compressor.nn.factory import FactoryOptions
+
 _WIDEST = 16
 NAMES = ("sums", "weights", "largest", "described", "count")
 """Of the states: (a, c, m) of what came earlier, the slots and the running segment; sums of kappa; positions of it."""
@@ -38,7 +40,7 @@ NAMES = ("sums", "weights", "largest", "described", "count")
 class MemoryCache(nn.Module):
     """Gates of h heads over S slots of C positions: `ask` gives u, `describe` gives kappa."""
 
-    def __init__(self, inputs: int, heads: int, slots: int, segment: int, where: dict[str, Any]) -> None:
+    def __init__(self, inputs: int, heads: int, slots: int, segment: int, factory: FactoryOptions) -> None:
         """A gate of 0.
 
         Args:
@@ -46,13 +48,13 @@ class MemoryCache(nn.Module):
             heads: h, each with a gate of its own.
             slots: S.
             segment: C.
-            where: Device and type of the weights.
+            factory: Device and type of the weights.
         """
         super().__init__()
         self.heads, self.slots, self.segment = heads, slots, segment
         self.width = min(inputs, _WIDEST)
-        self.ask = nn.Linear(inputs, heads * self.width, **where)
-        self.describe = nn.Linear(inputs, self.width, **where)
+        self.ask = nn.Linear(inputs, heads * self.width, **factory)
+        self.describe = nn.Linear(inputs, self.width, **factory)
         nn.init.zeros_(self.ask.weight)
         nn.init.zeros_(self.ask.bias)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 from pydantic import model_validator
@@ -12,6 +12,7 @@ from compressor.errors import SurgeryError
 from compressor.nn.narrowed_norm import NarrowedAxisRecord, NarrowedNorm
 
 if TYPE_CHECKING:
+    from compressor.nn.factory import FactoryOptions
     from compressor.nn.record import LayerRecord
 
 
@@ -52,8 +53,7 @@ class WideLayerNorm(NarrowedNorm):
         eps: float = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         """Build the layer, with ones and zeros as weights.
 
@@ -63,17 +63,15 @@ class WideLayerNorm(NarrowedNorm):
             eps: Added to the variance.
             elementwise_affine: There is a weight (n',).
             bias: There is a bias (n',) as well; without `elementwise_affine` there is none.
-            device: Where they lie.
-            dtype: Their type.
+            **factory: See `FactoryOptions`.
         """
         super().__init__()
         self.width = width
         self.eps = eps
         self.elementwise_affine = elementwise_affine
         self._features = features
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
-        weight = nn.Parameter(torch.ones(features, **options)) if elementwise_affine else None
-        shift = nn.Parameter(torch.zeros(features, **options)) if elementwise_affine and bias else None
+        weight = nn.Parameter(torch.ones(features, **factory)) if elementwise_affine else None
+        shift = nn.Parameter(torch.zeros(features, **factory)) if elementwise_affine and bias else None
         self.bias: nn.Parameter | None
         self.register_parameter("weight", weight)
         self.register_parameter("bias", shift)

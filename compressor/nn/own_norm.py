@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,6 +18,8 @@ from compressor.nn.record import LayerRecord, copy_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from compressor.nn.factory import FactoryOptions
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,7 @@ class WideOwnNorm(NarrowedNorm):
         offset: float,
         scale: bool,
         shift: bool,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         """Build the layer, with a weight that scales by 1 and a bias of 0.
 
@@ -117,17 +118,15 @@ class WideOwnNorm(NarrowedNorm):
             offset: 0 or 1.
             scale: There is a weight (n',).
             shift: There is a bias (n',).
-            device: Where they lie.
-            dtype: Their type.
+            **factory: See `FactoryOptions`.
         """
         super().__init__()
         self.width, self._features = width, features
         self.form = NormForm(width, axis, centred, correction, outside, offset, eps, None, None)
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
-        weight = nn.Parameter(torch.full((features,), 1.0 - offset, **options)) if scale else None
+        weight = nn.Parameter(torch.full((features,), 1.0 - offset, **factory)) if scale else None
         self.bias: nn.Parameter | None
         self.register_parameter("weight", weight)
-        self.register_parameter("bias", nn.Parameter(torch.zeros(features, **options)) if shift else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(features, **factory)) if shift else None)
 
     @classmethod
     def from_module(cls, module: nn.Module) -> WideOwnNorm:

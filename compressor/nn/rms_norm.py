@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from compressor.errors import SurgeryError
 from compressor.nn.narrowed_norm import NarrowedAxisRecord, NarrowedNorm
 from compressor.nn.record import LayerRecord, copy_parameter
+
+if TYPE_CHECKING:
+    from compressor.nn.factory import FactoryOptions
 
 
 class WideRMSNormRecord(NarrowedAxisRecord):
@@ -33,8 +36,7 @@ class WideRMSNorm(NarrowedNorm):
         *,
         eps: float | None = None,
         elementwise_affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         """Build the layer, with ones as weights.
 
@@ -43,12 +45,11 @@ class WideRMSNorm(NarrowedNorm):
             width: n, what that size was before anything was removed.
             eps: Added to the mean square; None: the smallest step of the type, as in PyTorch.
             elementwise_affine: There is a weight (n',).
-            device: Where it lies.
-            dtype: Its type.
+            **factory: See `FactoryOptions`.
         """
         super().__init__()
         self.width, self.eps, self.elementwise_affine, self._features = width, eps, elementwise_affine, features
-        weight = nn.Parameter(torch.ones(features, device=device, dtype=dtype)) if elementwise_affine else None
+        weight = nn.Parameter(torch.ones(features, **factory)) if elementwise_affine else None
         self.register_parameter("weight", weight)
 
     @classmethod

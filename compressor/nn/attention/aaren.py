@@ -6,7 +6,7 @@ another order of sums: that one's queries come from the tokens, so an Aaren has 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,9 @@ from compressor.nn.attention import prefix
 from compressor.nn.attention.causal_masks import is_causal_mask
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.folded_scores import projected_query, score_weights
-from compressor.nn.attention.multihead import MultiheadLayer, MultiheadRecord, refuse_nested
+from compressor.nn.attention.multihead import MultiheadLayer, MultiheadOptions, MultiheadRecord, refuse_nested
 from compressor.nn.attention.prefix_scan import parallel
+from compressor.nn.factory import factory_options
 from compressor.nn.record import LayerRecord, Size, allocate, copy_parameter
 
 if TYPE_CHECKING:
@@ -47,52 +48,17 @@ class AarenAttention(MultiheadLayer):
 
     record_type: ClassVar[type[LayerRecord]] = AarenRecord
 
-    def __init__(
-        self,
-        num_heads: int,
-        *,
-        query_width: int,
-        input_width: int,
-        head_width: int,
-        value_head_width: int,
-        output_width: int,
-        scale: float | None = None,
-        bias: bool = True,
-        batch_first: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        r"""Build the query, from a normal distribution, and the four layers, with the initial weights of `nn.Linear`.
+    def __init__(self, num_heads: int, *, input_width: int, **options: Unpack[MultiheadOptions]) -> None:
+        """Build the query, from a normal distribution, and the four layers, with the initial weights of `nn.Linear`.
 
         Args:
             num_heads: h.
-            query_width: E_q.
             input_width: E.
-            head_width: d.
-            value_head_width: d_v.
-            output_width: E_o.
-            scale: s; :math:`1/\sqrt{d}` by default.
-            bias: Each of the four layers has a bias.
-            batch_first: Batches are (B, T, E) instead of (T, B, E).
-            device: Where the weights lie.
-            dtype: Their type.
+            **options: See `MultiheadOptions`.
         """
         super().__init__()
-        self.query = nn.Parameter(torch.randn(query_width, device=device, dtype=dtype))
-        self._add_projections(
-            num_heads,
-            query_width=query_width,
-            key_width=input_width,
-            value_width=input_width,
-            head_width=head_width,
-            value_head_width=value_head_width,
-            output_width=output_width,
-            scale=scale,
-            bias=bias,
-            batch_first=batch_first,
-            device=device,
-            dtype=dtype,
-        )
+        self.query = nn.Parameter(torch.randn(options["query_width"], **factory_options(options)))
+        self._add_projections(num_heads, input_width, input_width, **options)
 
     @classmethod
     def from_attention(cls, attention: nn.MultiheadAttention | CompactMultiheadAttention) -> AarenAttention:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from compressor.errors import SurgeryError
-from compressor.nn.attention.multihead import MultiheadLayer, MultiheadRecord, refuse_nested
+from compressor.nn.attention.multihead import MultiheadLayer, MultiheadOptions, MultiheadRecord, refuse_nested
 from compressor.nn.record import LayerRecord, Probability, Size, allocate, copy_parameter
 
 
@@ -38,52 +38,23 @@ class CompactMultiheadAttention(MultiheadLayer):
         self,
         num_heads: int,
         *,
-        query_width: int,
         key_width: int,
         value_width: int,
-        head_width: int,
-        value_head_width: int,
-        output_width: int,
-        scale: float | None = None,
         dropout: float = 0.0,
-        bias: bool = True,
-        batch_first: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **options: Unpack[MultiheadOptions],
     ) -> None:
-        r"""Build the four layers, with the initial weights of `nn.Linear`.
+        """Build the four layers, with the initial weights of `nn.Linear`.
 
         Args:
             num_heads: h.
-            query_width: E_q.
             key_width: E_k.
             value_width: E_v.
-            head_width: d.
-            value_head_width: d_v.
-            output_width: E_o.
-            scale: s; :math:`1/\sqrt{d}` by default.
             dropout: Probability of dropping an attention weight in training.
-            bias: Each of the four layers has a bias.
-            batch_first: Batches are (B, T, E) instead of (T, B, E).
-            device: Where the weights lie.
-            dtype: Their type.
+            **options: See `MultiheadOptions`.
         """
         super().__init__()
         self.dropout = dropout
-        self._add_projections(
-            num_heads,
-            query_width=query_width,
-            key_width=key_width,
-            value_width=value_width,
-            head_width=head_width,
-            value_head_width=value_head_width,
-            output_width=output_width,
-            scale=scale,
-            bias=bias,
-            batch_first=batch_first,
-            device=device,
-            dtype=dtype,
-        )
+        self._add_projections(num_heads, key_width, value_width, **options)
 
     @classmethod
     def from_module(cls, module: nn.MultiheadAttention) -> CompactMultiheadAttention:

@@ -7,12 +7,15 @@ After Mehta, Rangwala and Ramakrishnan, "Low Rank Factorization for Compact Mult
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from compressor.nn.record import LayerRecord, RecordedLayer, Size
+
+if TYPE_CHECKING:
+    from compressor.nn.factory import FactoryOptions
 
 ContextKind = Literal["learned", "mean"]
 
@@ -73,8 +76,7 @@ class LamaAttention(RecordedLayer):
         *,
         context: ContextKind = "learned",
         mlp: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         r"""Build it: P, Q and the MLP from :math:`U(\pm 1/\sqrt{D})`, c from a standard normal distribution.
 
@@ -83,18 +85,16 @@ class LamaAttention(RecordedLayer):
             heads: m >= 1.
             context: Where c comes from.
             mlp: Put the MLP before the scores.
-            device: Where the weights lie.
-            dtype: Their type.
+            **factory: See `FactoryOptions`.
         """
         super().__init__()
         self.width = width
         self.heads = heads
         self.context = context
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.p = nn.Parameter(torch.empty(width, heads, **options))
-        self.q = nn.Parameter(torch.empty(width, heads, **options))
-        self.c = nn.Parameter(torch.empty(width, **options)) if context == "learned" else None
-        self.mlp = nn.Linear(width, width, **options) if mlp else None
+        self.p = nn.Parameter(torch.empty(width, heads, **factory))
+        self.q = nn.Parameter(torch.empty(width, heads, **factory))
+        self.c = nn.Parameter(torch.empty(width, **factory)) if context == "learned" else None
+        self.mlp = nn.Linear(width, width, **factory) if mlp else None
         self.reset_parameters()
 
     def record(self) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, Required, Unpack
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from compressor.nn.factory import FactoryOptions, factory_options
 from compressor.nn.record import LayerRecord, RecordedLayer, Size
 
 
@@ -50,6 +50,25 @@ class NoFusedKernel:
         raise TypeError("this attention has no in_proj_weight; use q_proj, k_proj and v_proj")
 
 
+class MultiheadOptions(FactoryOptions, total=False):
+    """Arguments that every `MultiheadLayer` is built from."""
+
+    query_width: Required[int]
+    """E_q."""
+    head_width: Required[int]
+    """d."""
+    value_head_width: Required[int]
+    """d_v."""
+    output_width: Required[int]
+    """E_o."""
+    scale: float | None
+    r"""s; :math:`1/\sqrt{d}` by default."""
+    bias: bool
+    """Each of the four layers has a bias; the default."""
+    batch_first: bool
+    """Batches are (B, T, E) instead of (T, B, E), which is the default."""
+
+
 class MultiheadLayer(RecordedLayer):
     """Base of layers with `q_proj`, `k_proj`, `v_proj` and `out_proj`, called as `nn.MultiheadAttention` is.
 
@@ -62,30 +81,26 @@ class MultiheadLayer(RecordedLayer):
     in_proj_bias = None
 
     def _add_projections(
-        self,
-        num_heads: int,
-        *,
-        query_width: int,
-        key_width: int,
-        value_width: int,
-        head_width: int,
-        value_head_width: int,
-        output_width: int,
-        scale: float | None,
-        bias: bool,
-        batch_first: bool,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
+        self, num_heads: int, key_width: int, value_width: int, **options: Unpack[MultiheadOptions]
     ) -> None:
-        """Build the four layers, with the initial weights of `nn.Linear`; see the subclasses for the arguments."""
+        """Build the four layers, with the initial weights of `nn.Linear`.
+
+        Args:
+            num_heads: h.
+            key_width: E_k.
+            value_width: E_v.
+            **options: See `MultiheadOptions`.
+        """
+        widths, scale = num_heads * options["head_width"], options.get("scale")
+        value_widths, bias = num_heads * options["value_head_width"], options.get("bias", True)
         self.num_heads = num_heads
-        self.scale = 1.0 / math.sqrt(head_width) if scale is None else scale
-        self.batch_first = batch_first
-        options: dict[str, Any] = {"bias": bias, "device": device, "dtype": dtype}
-        self.q_proj = nn.Linear(query_width, num_heads * head_width, **options)
-        self.k_proj = nn.Linear(key_width, num_heads * head_width, **options)
-        self.v_proj = nn.Linear(value_width, num_heads * value_head_width, **options)
-        self.out_proj = nn.Linear(num_heads * value_head_width, output_width, **options)
+        self.scale = 1.0 / math.sqrt(options["head_width"]) if scale is None else scale
+        self.batch_first = options.get("batch_first", False)
+        factory = factory_options(options)
+        self.q_proj = nn.Linear(options["query_width"], widths, bias, **factory)
+        self.k_proj = nn.Linear(key_width, widths, bias, **factory)
+        self.v_proj = nn.Linear(value_width, value_widths, bias, **factory)
+        self.out_proj = nn.Linear(value_widths, options["output_width"], bias, **factory)
 
     @property
     def head_dim(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack
 
 import torch
 from pydantic import model_validator
@@ -12,6 +12,9 @@ from compressor.errors import MethodError
 from compressor.nn.attention.lama import LamaAttention, LamaRecord, mean_of_steps, without_padding
 from compressor.nn.attention.pooling_call import PoolingCall, PoolingCallRecord
 from compressor.nn.record import LayerRecord, RecordedLayer, Size, allocate
+
+if TYPE_CHECKING:
+    from compressor.nn.factory import FactoryOptions
 
 Readout = Literal["mix", "linear", "rows"]
 
@@ -71,12 +74,10 @@ class MeanPooling(nn.Module):
 class RowMix(nn.Module):
     """Rows (B, m, D) to r weighted sums of them, one after the other (B, r * D); `weight` is (r, m)."""
 
-    def __init__(
-        self, rows: int, sums: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, rows: int, sums: int, **factory: Unpack[FactoryOptions]) -> None:
         """Build it; every sum is the mean of the rows at first."""
         super().__init__()
-        self.weight = nn.Parameter(torch.full((sums, rows), 1.0 / rows, device=device, dtype=dtype))
+        self.weight = nn.Parameter(torch.full((sums, rows), 1.0 / rows, **factory))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Mix."""
@@ -103,9 +104,7 @@ class PoolingReplacement(RecordedLayer):
         pool: LamaAttention | MeanPooling,
         output_size: int,
         readout: Readout,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         """Add the readout.
 
@@ -114,8 +113,7 @@ class PoolingReplacement(RecordedLayer):
             pool: What computes the rows.
             output_size: F.
             readout: Which readout.
-            device: Where the readout's weights lie.
-            dtype: Their type.
+            **factory: See `FactoryOptions`.
 
         Raises:
             MethodError: The sizes do not allow that readout.
@@ -128,12 +126,11 @@ class PoolingReplacement(RecordedLayer):
         self.pool = pool
         self.output_size = output_size
         self.kind = readout
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
         self.readout: RowMix | nn.Linear | None = None
         if readout == "mix":
-            self.readout = RowMix(pool.rows, output_size // pool.width, **options)
+            self.readout = RowMix(pool.rows, output_size // pool.width, **factory)
         elif readout == "linear":
-            self.readout = nn.Linear(pool.rows * pool.width, output_size, **options)
+            self.readout = nn.Linear(pool.rows * pool.width, output_size, **factory)
 
     @classmethod
     def _built(cls, fields: PoolingRecord, device: torch.device | str | None, dtype: torch.dtype | None) -> Self:

@@ -18,7 +18,7 @@ its low-rank gate are left out: the units do what they would.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import torch
 from pydantic import Field
@@ -28,10 +28,13 @@ from compressor.nn.attention import prefix
 from compressor.nn.converted.heads import HeadedLayer, HeadedRecord
 from compressor.nn.converted.layer import is_traced
 from compressor.nn.converted.starts import start_channels, start_units
+from compressor.nn.factory import factory_options
 from compressor.nn.memory_cache import MemoryCache
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from compressor.nn.converted.heads import HeadSizes
 
 CHUNK = 64
 """Positions at once in training: what lies before a chunk is summed up in its state."""
@@ -53,55 +56,48 @@ class AdditiveLayer(HeadedLayer):
 
     label = "additive recurrence"
     record_type = AdditiveRecord
-    own_usual: ClassVar[Mapping[str, Any]] = {"forget": True, "memory_cache": 0, "cache_segment": 16}
 
     def __init__(
         self,
         input_size: int,
         output_size: int,
         *,
-        heads: int,
-        keys: int,
-        values: int,
-        hidden: int,
         forget: bool = True,
         memory_cache: int = 0,
         cache_segment: int = 16,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **sizes: Unpack[HeadSizes],
     ) -> None:
         """With fading spread over the key channels, evenly in its logarithm.
 
         Args:
             input_size: I.
             output_size: O.
-            heads: h.
-            keys: k, key channels of each head.
-            values: d, values of each head.
-            hidden: Units behind the heads.
             forget: Weights fade with time.
             memory_cache: Slots of a `MemoryCache`; 0 for none.
             cache_segment: Positions of each of them.
-            device: Where the weights lie.
-            dtype: Their type.
+            **sizes: See `HeadSizes`.
         """
-        super().__init__()
-        where: Any = {"device": device, "dtype": dtype}
-        self.heads, self.keys, self.values = heads, keys, values
-        self.project = nn.Linear(input_size, heads * (2 * keys + values), **where)
-        self.log_fade = nn.Parameter(_fades(heads, keys).to(**where)) if forget else None
-        cache = MemoryCache(input_size, heads, memory_cache, cache_segment, where) if memory_cache else None
+        super().__init__(**sizes)
+        factory = factory_options(sizes)
+        self.project = nn.Linear(input_size, self.heads * (2 * self.keys + self.values), **factory)
+        self.log_fade = nn.Parameter(_fades(self.heads, self.keys).to(**factory)) if forget else None
+        cache = MemoryCache(input_size, self.heads, memory_cache, cache_segment, factory) if memory_cache else None
         self.cache, self.cache_segment = cache, cache_segment
-        self.expand = nn.Linear(heads * values, hidden, **where)
-        self.readout = nn.Linear(hidden, output_size, **where)
+        self._add_units(output_size, sizes["hidden"], factory)
 
     def own_fields(self) -> dict[str, Any]:
-        """See `HeadedLayer`."""
+        """See `SequenceLayer`."""
         return {
+            **super().own_fields(),
             "forget": self.log_fade is not None,
             "memory_cache": 0 if self.cache is None else self.cache.slots,
             "cache_segment": self.cache_segment,
         }
+
+    @classmethod
+    def own_usual(cls, width: int) -> dict[str, Any]:
+        """See `SequenceLayer`."""
+        return {**super().own_usual(width), "forget": True, "memory_cache": 0, "cache_segment": 16}
 
     @classmethod
     def described(cls, record: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ S4, arXiv 2111.00396, appendix C; one A for all channels, and to keep the form i
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ from compressor.nn.converted.state_system import StateSystem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from compressor.nn.factory import FactoryOptions
 
 BITS = 16
 """A file of open length computes the first 2**BITS numbers of the kernel; what came earlier counts nothing."""
@@ -47,14 +49,14 @@ def hippo_legs(size: int) -> tuple[Tensor, Tensor]:
 class DenseSystem(StateSystem):
     """`turn` (N (N - 1) / 2,) has W row by row; alpha, q and B are `log_decay`, `damp` and `enter` (N,), C is `mix`."""
 
-    def __init__(self, channels: int, size: int, where: dict[str, Any]) -> None:
+    def __init__(self, channels: int, size: int, factory: FactoryOptions) -> None:
         """N = `size`, from HiPPO-LegS on."""
-        super().__init__(channels, where)
-        self.mix = nn.Parameter(torch.randn(channels, size, **where) / math.sqrt(size))
+        super().__init__(channels, factory)
+        self.mix = nn.Parameter(torch.randn(channels, size, **factory) / math.sqrt(size))
         a, b = (part.to(self.mix) for part in hippo_legs(size))
         self.turn = nn.Parameter((a + 0.5 * torch.outer(b, b))[_below(size)])
         self._places = _places(size)
-        self.log_decay = nn.Parameter(torch.zeros(size, **where))
+        self.log_decay = nn.Parameter(torch.zeros(size, **factory))
         self.damp, self.enter = nn.Parameter(b), nn.Parameter(b.clone())
 
     def matrix(self) -> Tensor:

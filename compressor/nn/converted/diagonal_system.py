@@ -13,7 +13,7 @@ Source: from :math:`\lambda_k = -1/2 + i \pi k` on: S4D-Lin, arXiv 2206.11893, s
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -23,17 +23,19 @@ from compressor.nn.converted.state_system import StateSystem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from compressor.nn.factory import FactoryOptions
+
 
 class DiagonalSystem(StateSystem):
     """`log_decay` and `frequency` (P, K) are alpha and omega, `mix` (2, P, K) the parts of C."""
 
-    def __init__(self, channels: int, oscillators: int, where: dict[str, Any]) -> None:
+    def __init__(self, channels: int, oscillators: int, factory: FactoryOptions) -> None:
         """K = `oscillators`."""
-        super().__init__(channels, where)
-        self.log_decay = nn.Parameter(torch.full((channels, oscillators), math.log(0.5), **where))
+        super().__init__(channels, factory)
+        self.log_decay = nn.Parameter(torch.full((channels, oscillators), math.log(0.5), **factory))
         frequencies = math.pi * torch.arange(oscillators, dtype=torch.float32)
-        self.frequency = nn.Parameter(frequencies.to(**where).repeat(channels, 1))
-        self.mix = nn.Parameter(torch.randn(2, channels, oscillators, **where) / math.sqrt(oscillators))
+        self.frequency = nn.Parameter(frequencies.to(**factory).repeat(channels, 1))
+        self.mix = nn.Parameter(torch.randn(2, channels, oscillators, **factory) / math.sqrt(oscillators))
 
     def initial_states(self) -> list[tuple[str, Tensor]]:
         """Real and imaginary parts of s, (1, P, K) each."""

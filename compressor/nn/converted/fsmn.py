@@ -18,7 +18,7 @@ as its recurrent module. There is no normalisation over time, so a stream comput
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import torch
 from pydantic import Field
@@ -30,6 +30,8 @@ from compressor.nn.record import LayerRecord, Size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from compressor.nn.factory import FactoryOptions
 
 LONGEST_ORDER = 1024
 LARGEST_DILATION = 4096
@@ -65,8 +67,7 @@ class FsmnLayer(SequenceLayer):
         order: int,
         dilations: Sequence[int],
         lookahead: int = 0,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         """With PyTorch's initial weights.
 
@@ -78,13 +79,11 @@ class FsmnLayer(SequenceLayer):
             order: N, the positions that a memory filters, the current one among them; >= 2.
             dilations: Distance between these positions, for each memory.
             lookahead: L, later positions that each memory filters too.
-            device: Where the weights lie.
-            dtype: Their type.
+            **factory: See `FactoryOptions`.
         """
         super().__init__()
-        where: Any = {"device": device, "dtype": dtype}
         self.order, self.taps_ahead, self.dilations = order, lookahead, tuple(dilations)
-        self.project = nn.Linear(input_size, projection, **where)
+        self.project = nn.Linear(input_size, projection, **factory)
         self.memories = nn.ModuleList(
             nn.Conv2d(
                 projection,
@@ -93,38 +92,23 @@ class FsmnLayer(SequenceLayer):
                 dilation=(dilation, 1),
                 groups=projection,
                 bias=False,
-                **where,
+                **factory,
             )
             for dilation in dilations
         )
-        self.expand = nn.ModuleList(nn.Linear(projection, hidden, **where) for _ in dilations)
-        self.back = nn.ModuleList(nn.Linear(hidden, projection, bias=False, **where) for _ in dilations[1:])
-        self.readout = nn.Linear(hidden, output_size, **where)
+        self.expand = nn.ModuleList(nn.Linear(projection, hidden, **factory) for _ in dilations)
+        self.back = nn.ModuleList(nn.Linear(hidden, projection, bias=False, **factory) for _ in dilations[1:])
+        self.readout = nn.Linear(hidden, output_size, **factory)
 
-    def record(self) -> dict[str, Any]:
-        """See `RecordedLayer`."""
-        return FsmnRecord(
-            input_size=self.input_size,
-            output_size=self.output_size,
-            projection=self.project.out_features,
-            hidden=self.readout.in_features,
-            order=self.order,
-            dilations=list(self.dilations),
-            lookahead=self.taps_ahead,
-        ).model_dump()
+    def own_fields(self) -> dict[str, Any]:
+        """See `SequenceLayer`."""
+        taps = {"order": self.order, "dilations": list(self.dilations), "lookahead": self.taps_ahead}
+        return {"projection": self.project.out_features, **taps}
 
     @classmethod
-    def usual(cls, width: int) -> dict[str, Any]:
+    def own_usual(cls, width: int) -> dict[str, Any]:
         """See `SequenceLayer`."""
-        return {
-            "input_size": width,
-            "output_size": width,
-            "projection": max(1, width // 2),
-            "hidden": width,
-            "order": 20,
-            "dilations": [1],
-            "lookahead": 0,
-        }
+        return {"projection": max(1, width // 2), "order": 20, "dilations": [1], "lookahead": 0}
 
     @classmethod
     def described(cls, record: Mapping[str, Any]) -> str:

@@ -1,19 +1,19 @@
-"""What the targets with heads share: their record, and how fast their memories fade at the start."""
+"""What the targets with heads share: record, sizes, and how fast their memories fade at the start."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, Required, Unpack
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from compressor.nn.converted.layer import SequenceLayer
+from compressor.nn.factory import FactoryOptions
 from compressor.nn.record import LayerRecord, Size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
 
@@ -28,37 +28,43 @@ class HeadedRecord(LayerRecord):
     hidden: Size
 
 
+class HeadSizes(FactoryOptions, total=False):
+    """Arguments that every `HeadedLayer` is built from beside its input and output."""
+
+    heads: Required[int]
+    """h."""
+    keys: Required[int]
+    """k, key channels of each head."""
+    values: Required[int]
+    """d, values of each head."""
+    hidden: Required[int]
+    """Units behind the heads."""
+
+
 class HeadedLayer(SequenceLayer):
     """h heads of k key channels and d values, whose memory has no limit, and units behind them."""
 
     inner_widths = ("values", "hidden")
-    own_usual: ClassVar[Mapping[str, Any]] = {}
-    """Fields that its record has beside those of `HeadedRecord`, with what is usual."""
-    heads: int
-    keys: int
-    values: int
+    expand: nn.Linear
 
-    def record(self) -> dict[str, Any]:
-        """See `RecordedLayer`."""
-        fields = {
-            "input_size": self.input_size,
-            "output_size": self.output_size,
-            "heads": self.heads,
-            "keys": self.keys,
-            "values": self.values,
-            "hidden": self.readout.in_features,
-        }
-        return self.record_type(**fields, **self.own_fields()).model_dump()
+    def __init__(self, **sizes: Unpack[HeadSizes]) -> None:
+        """Without layers; a subclass adds `project` and what is its own, then calls `_add_units`."""
+        super().__init__()
+        self.heads, self.keys, self.values = sizes["heads"], sizes["keys"], sizes["values"]
+
+    def _add_units(self, output_size: int, hidden: int, factory: FactoryOptions) -> None:
+        """The units behind the heads, and the readout, with PyTorch's initial weights."""
+        self.expand = nn.Linear(self.heads * self.values, hidden, **factory)
+        self.readout = nn.Linear(hidden, output_size, **factory)
 
     def own_fields(self) -> dict[str, Any]:
-        """What the layer has of `own_usual`."""
-        return {}
+        """See `SequenceLayer`."""
+        return {"heads": self.heads, "keys": self.keys, "values": self.values}
 
     @classmethod
-    def usual(cls, width: int) -> dict[str, Any]:
+    def own_usual(cls, width: int) -> dict[str, Any]:
         """See `SequenceLayer`."""
-        sizes = {"heads": 4, "keys": 8, "values": max(1, width // 8), "hidden": width}
-        return {"input_size": width, "output_size": width, **sizes, **cls.own_usual}
+        return {"heads": 4, "keys": 8, "values": max(1, width // 8)}
 
     @property
     def memory(self) -> None:

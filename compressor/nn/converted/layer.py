@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 import torch
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
+
+    from compressor.nn.factory import FactoryOptions
 
 
 def is_traced() -> bool:
@@ -31,7 +33,7 @@ class SequenceLayer(RecordedLayer, ABC):
     lookahead: int = 0
     """Later positions that an output depends on."""
     inner_widths: ClassVar[tuple[str, ...]] = ("projection", "hidden")
-    """Entries of the record that grow with the width of the layer."""
+    """Entries of the record that grow with the width of the layer; `hidden` is what the readout reads."""
     project: nn.Linear
     readout: nn.Linear
 
@@ -50,10 +52,24 @@ class SequenceLayer(RecordedLayer, ABC):
     def memory(self) -> int | None:
         """Earlier positions that an output can depend on; None if there is no limit."""
 
-    @classmethod
+    def record(self) -> dict[str, Any]:
+        """See `RecordedLayer`."""
+        sizes = {"input_size": self.input_size, "output_size": self.output_size, "hidden": self.readout.in_features}
+        return self.record_type(**sizes, **self.own_fields()).model_dump()
+
     @abstractmethod
+    def own_fields(self) -> dict[str, Any]:
+        """What its record has beside `input_size`, `output_size` and `hidden`."""
+
+    @classmethod
     def usual(cls, width: int) -> dict[str, Any]:
         """The record of a layer of the usual structure with `width` inputs and outputs."""
+        return {"input_size": width, "output_size": width, "hidden": width, **cls.own_usual(width)}
+
+    @classmethod
+    @abstractmethod
+    def own_usual(cls, width: int) -> dict[str, Any]:
+        """What is usual of `own_fields`."""
 
     @classmethod
     @abstractmethod
@@ -64,12 +80,10 @@ class SequenceLayer(RecordedLayer, ABC):
     def from_fields(
         cls,
         fields: Mapping[str, Any],
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> Self:
         """A layer with initial weights, from what its record holds."""
-        return cls(**fields, device=device, dtype=dtype)
+        return cls(**fields, **factory)
 
     @classmethod
     def in_proportion(cls, record: Mapping[str, Any], width: int) -> dict[str, Any]:

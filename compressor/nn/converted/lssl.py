@@ -15,7 +15,7 @@ Source: LSSL, arXiv 2110.13985, sections 2 and 3.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import torch
 from pydantic import Field, model_validator
@@ -34,6 +34,8 @@ from compressor.nn.recurrent.stack import RecurrentStack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from compressor.nn.factory import FactoryOptions
 
 
 class LsslRecord(LayerRecord):
@@ -70,8 +72,7 @@ class LsslLayer(SequenceLayer):
         oscillators: int | None = None,
         state_size: int | None = None,
         rate_scale: float = 1.0,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         """With dt spread over the channels, evenly in its logarithm.
 
@@ -83,40 +84,30 @@ class LsslLayer(SequenceLayer):
             oscillators: K, of each channel, if A is diagonal.
             state_size: N, of each channel, if A is dense.
             rate_scale: Length of a step in steps of training: 2 for inputs at half the sampling rate.
-            device: Where the weights lie.
-            dtype: Their type.
+            **factory: See `FactoryOptions`.
         """
         super().__init__()
-        where: Any = {"device": device, "dtype": dtype}
         self.rate_scale = rate_scale
         self.oscillators, self.state_size = oscillators, state_size
-        self.project = nn.Linear(input_size, projection, **where)
+        self.project = nn.Linear(input_size, projection, **factory)
         self.system: DiagonalSystem | DenseSystem
         if oscillators is not None:
-            self.system = DiagonalSystem(projection, oscillators, where)
+            self.system = DiagonalSystem(projection, oscillators, factory)
         else:
             assert state_size is not None
-            self.system = DenseSystem(projection, state_size, where)
-        self.expand = nn.Linear(projection, hidden, **where)
-        self.readout = nn.Linear(hidden, output_size, **where)
+            self.system = DenseSystem(projection, state_size, factory)
+        self.expand = nn.Linear(projection, hidden, **factory)
+        self.readout = nn.Linear(hidden, output_size, **factory)
 
-    def record(self) -> dict[str, Any]:
-        """See `RecordedLayer`."""
-        return LsslRecord(
-            input_size=self.input_size,
-            output_size=self.output_size,
-            projection=self.project.out_features,
-            hidden=self.readout.in_features,
-            oscillators=self.oscillators,
-            state_size=self.state_size,
-            rate_scale=self.rate_scale,
-        ).model_dump()
+    def own_fields(self) -> dict[str, Any]:
+        """See `SequenceLayer`."""
+        state = {"oscillators": self.oscillators, "state_size": self.state_size}
+        return {"projection": self.project.out_features, **state, "rate_scale": self.rate_scale}
 
     @classmethod
-    def usual(cls, width: int) -> dict[str, Any]:
+    def own_usual(cls, width: int) -> dict[str, Any]:
         """See `SequenceLayer`."""
-        sizes = {"input_size": width, "output_size": width, "projection": max(1, width // 2), "hidden": width}
-        return {**sizes, "oscillators": 4, "state_size": None, "rate_scale": 1.0}
+        return {"projection": max(1, width // 2), "oscillators": 4, "state_size": None, "rate_scale": 1.0}
 
     @classmethod
     def described(cls, record: Mapping[str, Any]) -> str:

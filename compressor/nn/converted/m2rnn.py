@@ -20,7 +20,7 @@ outputs and its clipping of the state's gradient are left out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,12 @@ from torch import Tensor, nn
 from compressor.nn.attention.prefix import working_type
 from compressor.nn.converted.heads import HeadedLayer, HeadedRecord, fading
 from compressor.nn.converted.starts import start_heads, start_units
+from compressor.nn.factory import factory_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from compressor.nn.converted.heads import HeadSizes
 
 _SHORTEST, _LONGEST = 0.3, 100.0
 """Positions after which a head has forgotten all but 1/e at the start."""
@@ -46,38 +49,20 @@ class M2rnnLayer(HeadedLayer):
     label = "M2RNN"
     record_type = M2rnnRecord
 
-    def __init__(
-        self,
-        input_size: int,
-        output_size: int,
-        *,
-        heads: int,
-        keys: int,
-        values: int,
-        hidden: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, input_size: int, output_size: int, **sizes: Unpack[HeadSizes]) -> None:
         """With random rotations W, and forgetting spread over the heads, evenly in its logarithm.
 
         Args:
             input_size: I.
             output_size: O.
-            heads: h.
-            keys: k, rows of each head's matrix.
-            values: d, columns of each head's matrix.
-            hidden: Units behind the heads.
-            device: Where the weights lie.
-            dtype: Their type.
+            **sizes: See `HeadSizes`; the matrix of a head has a row for each key and a column for each value.
         """
-        super().__init__()
-        where: Any = {"device": device, "dtype": dtype}
-        self.heads, self.keys, self.values = heads, keys, values
-        self.project = nn.Linear(input_size, heads * (2 * keys + values + 1), **where)
-        self.mix = nn.Parameter(torch.empty(heads, values, values, **where))  # W
-        self.skip = nn.Parameter(torch.ones(heads, values, **where))  # w
-        self.expand = nn.Linear(heads * values, hidden, **where)
-        self.readout = nn.Linear(hidden, output_size, **where)
+        super().__init__(**sizes)
+        factory, heads, keys, values = factory_options(sizes), self.heads, self.keys, self.values
+        self.project = nn.Linear(input_size, heads * (2 * keys + values + 1), **factory)
+        self.mix = nn.Parameter(torch.empty(heads, values, values, **factory))  # W
+        self.skip = nn.Parameter(torch.ones(heads, values, **factory))  # w
+        self._add_units(output_size, sizes["hidden"], factory)
         for matrix in self.mix.detach():
             nn.init.orthogonal_(matrix)
         with torch.no_grad():

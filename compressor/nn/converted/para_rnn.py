@@ -21,7 +21,7 @@ norm of a; B is dense here, not in blocks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
 import torch
 from pydantic import Field
@@ -34,6 +34,8 @@ from compressor.nn.record import LayerRecord, Size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from compressor.nn.factory import FactoryOptions
 
 Cell = Literal["gru", "lstm"]
 _GATES, _DIAGONALS, _STATES = 3, {"gru": 3, "lstm": 5}, {"gru": 1, "lstm": 2}
@@ -68,8 +70,7 @@ class ParaLayer(SequenceLayer):
         hidden: int,
         cell: Cell = "gru",
         clip: float = 0.5,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         """With small random diagonals, and units that average over 1 to 100 positions.
 
@@ -79,33 +80,25 @@ class ParaLayer(SequenceLayer):
             hidden: N, the units.
             cell: Which.
             clip: Largest magnitude of the diagonals.
-            device: Where the weights lie.
-            dtype: Their type.
+            **factory: See `FactoryOptions`.
         """
         super().__init__()
-        where: Any = {"device": device, "dtype": dtype}
         self.cell, self.clip = cell, clip
-        self.project = nn.Linear(input_size, _GATES * hidden, **where)
+        self.project = nn.Linear(input_size, _GATES * hidden, **factory)
         for index in range(_DIAGONALS[cell]):
-            self.register_parameter(f"diagonal_{index}", nn.Parameter(torch.empty(hidden, **where).normal_(std=0.1)))
-        self.readout = nn.Linear(hidden, output_size, **where)
+            self.register_parameter(f"diagonal_{index}", nn.Parameter(torch.empty(hidden, **factory).normal_(std=0.1)))
+        self.readout = nn.Linear(hidden, output_size, **factory)
         with torch.no_grad():
             self.project.bias[:hidden] = self._leak(hidden).to(self.project.bias)
 
-    def record(self) -> dict[str, Any]:
-        """See `RecordedLayer`."""
-        return ParaRecord(
-            input_size=self.input_size,
-            output_size=self.output_size,
-            hidden=self.readout.in_features,
-            cell=self.cell,
-            clip=self.clip,
-        ).model_dump()
+    def own_fields(self) -> dict[str, Any]:
+        """See `SequenceLayer`."""
+        return {"cell": self.cell, "clip": self.clip}
 
     @classmethod
-    def usual(cls, width: int) -> dict[str, Any]:
+    def own_usual(cls, width: int) -> dict[str, Any]:
         """See `SequenceLayer`."""
-        return {"input_size": width, "output_size": width, "hidden": width, "cell": "gru", "clip": 0.5}
+        return {"cell": "gru", "clip": 0.5}
 
     @classmethod
     def described(cls, record: Mapping[str, Any]) -> str:

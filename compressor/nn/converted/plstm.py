@@ -16,7 +16,7 @@ units do what the norm would.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,12 @@ from compressor.nn.converted.heads import HeadedLayer, HeadedRecord, fading
 from compressor.nn.converted.layer import is_traced
 from compressor.nn.converted.source_mark import Gates, advance, advance_one, whole
 from compressor.nn.converted.starts import start_heads, start_units
+from compressor.nn.factory import factory_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from compressor.nn.converted.heads import HeadSizes
 
 CHUNK = 64
 """Positions at once in training: what lies before a chunk is summed up in its memory."""
@@ -52,49 +55,36 @@ class PlstmLayer(HeadedLayer):
 
     label = "pLSTM"
     record_type = PlstmRecord
-    own_usual: ClassVar[Mapping[str, Any]] = {"constant_gates": False}
 
     def __init__(
-        self,
-        input_size: int,
-        output_size: int,
-        *,
-        heads: int,
-        keys: int,
-        values: int,
-        hidden: int,
-        constant_gates: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        self, input_size: int, output_size: int, *, constant_gates: bool = False, **sizes: Unpack[HeadSizes]
     ) -> None:
         """With fading spread over the heads, evenly in its logarithm.
 
         Args:
             input_size: I.
             output_size: O.
-            heads: h.
-            keys: k, key channels of each head.
-            values: d, values of each head.
-            hidden: Units behind the heads.
             constant_gates: The gates are numbers of each head instead of functions of the input.
-            device: Where the weights lie.
-            dtype: Their type.
+            **sizes: See `HeadSizes`.
         """
-        super().__init__()
-        where: Any = {"device": device, "dtype": dtype}
-        self.heads, self.keys, self.values = heads, keys, values
-        rows = 2 * keys + values + (0 if constant_gates else _GATES)
-        self.project = nn.Linear(input_size, heads * rows, **where)
-        self.gates = nn.Parameter(torch.empty(heads, _GATES, **where)) if constant_gates else None
-        self.expand = nn.Linear(heads * values, hidden, **where)
-        self.readout = nn.Linear(hidden, output_size, **where)
+        super().__init__(**sizes)
+        factory, heads = factory_options(sizes), self.heads
+        rows = 2 * self.keys + self.values + (0 if constant_gates else _GATES)
+        self.project = nn.Linear(input_size, heads * rows, **factory)
+        self.gates = nn.Parameter(torch.empty(heads, _GATES, **factory)) if constant_gates else None
+        self._add_units(output_size, sizes["hidden"], factory)
         raw = self.project.bias.unflatten(0, (heads, rows))[:, -_GATES:] if self.gates is None else self.gates
         with torch.no_grad():
             raw.copy_(_biases(heads))
 
     def own_fields(self) -> dict[str, Any]:
-        """See `HeadedLayer`."""
-        return {"constant_gates": self.gates is not None}
+        """See `SequenceLayer`."""
+        return {**super().own_fields(), "constant_gates": self.gates is not None}
+
+    @classmethod
+    def own_usual(cls, width: int) -> dict[str, Any]:
+        """See `SequenceLayer`."""
+        return {**super().own_usual(width), "constant_gates": False}
 
     @classmethod
     def described(cls, record: Mapping[str, Any]) -> str:

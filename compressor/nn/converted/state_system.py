@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from compressor.nn.factory import FactoryOptions
 
 SHORTEST_STEP, LONGEST_STEP = 0.01, 1.0
 """dt at the start, from slow channels to fast ones: what came in fades to 1/e within about 2 / dt positions."""
@@ -23,12 +25,12 @@ class StateSystem(nn.Module, ABC):
     steps of training.
     """
 
-    def __init__(self, channels: int, where: dict[str, Any]) -> None:
+    def __init__(self, channels: int, factory: FactoryOptions) -> None:
         """With dt spread over the channels, evenly in its logarithm, and D = 1."""
         super().__init__()
         steps = torch.linspace(math.log(SHORTEST_STEP), math.log(LONGEST_STEP), channels)
-        self.log_step = nn.Parameter(steps.to(**where))
-        self.skip = nn.Parameter(torch.ones(channels, **where))
+        self.log_step = nn.Parameter(steps.to(**factory))
+        self.skip = nn.Parameter(torch.ones(channels, **factory))
 
     @abstractmethod
     def initial_states(self) -> list[tuple[str, Tensor]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from pydantic import AfterValidator, Field
 from torch import nn
 
+from compressor.nn.factory import FactoryOptions
 from compressor.nn.record import RecordedLayer
 from compressor.nn.recurrent.cells import CELLS, Cell
 
@@ -31,6 +32,17 @@ PerPart = Annotated[
 """In a record: something for each layer and direction, layer by layer, the forward direction first."""
 
 
+class CompactOptions(FactoryOptions, total=False):
+    """Arguments that every `CompactRecurrent` is built from."""
+
+    bias: bool
+    """Each part has both biases, which is the default, or none."""
+    batch_first: bool
+    """Batches are (B, T, F) instead of (T, B, F), which is the default."""
+    dropout: float
+    """Probability, in training, of dropping an output of any layer but the last; 0 by default."""
+
+
 class CompactRecurrent(RecordedLayer):
     """A recurrent layer of our own: `layers.0`, `layers.1`, and `reverse_layers.0` ... for the backward direction."""
 
@@ -38,17 +50,16 @@ class CompactRecurrent(RecordedLayer):
     """There are no projections."""
     input_size: int
 
-    def __init__(self, mode: str, *, bias: bool, batch_first: bool, dropout: float) -> None:
+    def __init__(self, mode: str, options: CompactOptions) -> None:
         """No layers yet.
 
         Args:
             mode: `RNN_TANH`, `RNN_RELU`, `GRU` or `LSTM`.
-            bias: Each part has both biases, or none.
-            batch_first: Batches are (B, T, F) instead of (T, B, F).
-            dropout: Probability, in training, of dropping an output of any layer but the last.
+            options: Those that all of these layers have.
         """
         super().__init__()
-        self.mode, self.bias, self.batch_first, self.dropout = mode, bias, batch_first, dropout
+        self.mode, self.bias = mode, options.get("bias", True)
+        self.batch_first, self.dropout = options.get("batch_first", False), options.get("dropout", 0.0)
         self.layers = nn.ModuleList()
         self.reverse_layers = nn.ModuleList()
 

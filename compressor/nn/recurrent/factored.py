@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import torch
 from torch import Tensor
@@ -10,8 +10,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from compressor.errors import MethodError
 from compressor.gates import Mode
+from compressor.nn.factory import factory_options
 from compressor.nn.record import LayerRecord, Probability, Size, allocate
-from compressor.nn.recurrent.compact import CompactRecurrent, PerPart, is_batch
+from compressor.nn.recurrent.compact import CompactOptions, CompactRecurrent, PerPart, is_batch
 from compressor.nn.recurrent.factored_part import LowRankPart, PartRanks, Ranks, fill, rank_of
 from compressor.nn.recurrent.layers import directions, parts
 from compressor.nn.recurrent.packed import Steps, with_features
@@ -54,12 +55,7 @@ class LowRankRecurrent(CompactRecurrent):
         input_size: int,
         hidden_size: int,
         ranks: Sequence[Sequence[Ranks]],
-        *,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **options: Unpack[CompactOptions],
     ) -> None:
         """Build the parts, with the initial weights of `nn.Linear`.
 
@@ -68,19 +64,15 @@ class LowRankRecurrent(CompactRecurrent):
             input_size: Number of input features.
             hidden_size: H.
             ranks: For each layer, the ranks forward and, if it is bidirectional, backward.
-            bias: See `CompactRecurrent`.
-            batch_first: Likewise.
-            dropout: Likewise.
-            device: Where the weights lie.
-            dtype: Their type.
+            **options: See `CompactOptions`.
         """
-        super().__init__(mode, bias=bias, batch_first=batch_first, dropout=dropout)
+        super().__init__(mode, options)
         self.input_size, self.hidden_size = input_size, hidden_size
-        options = {"bias": bias, "device": device, "dtype": dtype}
+        parts: dict[str, Any] = {"bias": self.bias, **factory_options(options)}
         width = input_size
         for layer in ranks:
             for group, pair in zip((self.layers, self.reverse_layers), layer, strict=False):
-                group.append(LowRankPart(width, hidden_size, self.cell.gates.count, pair, options))
+                group.append(LowRankPart(width, hidden_size, self.cell.gates.count, pair, parts))
             width = len(layer) * hidden_size
 
     @classmethod

@@ -8,7 +8,7 @@ set to zero once, and held there by training.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from compressor.nn.recurrent.graph_layout import CellWord, GraphRecurrentRecord,
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from compressor.nn.factory import FactoryOptions
 
 State = list[Tensor] | tuple[list[Tensor], list[Tensor]]
 """h, or (h, c) for an LSTM: one (1, B, H_i) for each recurrent layer, the layers first and then the skips."""
@@ -74,8 +76,7 @@ class GraphRecurrent(RecordedLayer):
         batch_first: bool = False,
         skips: Skips = "inputs",
         repeated_rows: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         """Build the layers, with PyTorch's initial weights and zeros outside the masks.
 
@@ -87,8 +88,7 @@ class GraphRecurrent(RecordedLayer):
             batch_first: Batches are (B, T, F) instead of (T, B, F).
             skips: What becomes of edges over a layer.
             repeated_rows: Masks of a GRU or LSTM are expanded as in the paper's code.
-            device: Where the weights lie.
-            dtype: Their type.
+            **factory: See `FactoryOptions`.
 
         Raises:
             UsageError: An argument is out of range.
@@ -107,9 +107,11 @@ class GraphRecurrent(RecordedLayer):
         for connection in connections(graph, skips=skips):
             source_width = sum(len(graph.layers[source]) for source in connection.sources)
             widths = (source_width, len(graph.layers[connection.target]))
-            layer = GraphLayer(cell, connection, input_size, units_per_node, widths, {"device": device, "dtype": dtype})
+            layer = GraphLayer(cell, connection, input_size, units_per_node, widths, factory)
             (self.skips if connection.extra else self.layers).append(layer)
-        if torch.device(device or torch.get_default_device()).type != "meta":  # masks take memory, of which a record
+        if (
+            torch.device(factory.get("device") or torch.get_default_device()).type != "meta"
+        ):  # masks take memory, of which a record
             apply_masks(self)  # from a stranger must not ask for more than there is
 
     @classmethod

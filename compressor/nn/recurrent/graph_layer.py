@@ -12,6 +12,7 @@ from compressor.nn.recurrent.cells import CELLS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from compressor.nn.factory import FactoryOptions
     from compressor.nn.recurrent.graph_layout import CellWord, Connection
 
 
@@ -33,7 +34,7 @@ class GraphLayer(nn.Module):
         input_size: int,
         units_per_node: int,
         widths: tuple[int, int],
-        options: dict[str, Any],
+        factory: FactoryOptions,
     ) -> None:
         """Build it with PyTorch's initial weights.
 
@@ -43,15 +44,15 @@ class GraphLayer(nn.Module):
             input_size: Features of the stack's input, which a connection without a source layer reads.
             units_per_node: Units of a node.
             widths: Nodes of all source layers together (0 if there is none) and of the target layer.
-            options: `device` and `dtype` of the weights.
+            factory: See `FactoryOptions`.
         """
         super().__init__()
         self.connection = connection
         self._units_per_node = units_per_node
         self._widths = widths
         inputs = units_per_node * len(connection.reads) if connection.sources else input_size
-        self.recurrent = CELLS[cell.upper()].layer(inputs, units_per_node * len(connection.targets), **options)
-        self.place_indices(options["device"])
+        self.recurrent = CELLS[cell.upper()].layer(inputs, units_per_node * len(connection.targets), **factory)
+        self.place_indices(factory.get("device"))
 
     def place_indices(self, device: torch.device | str | None) -> None:
         """Compute the buffers `columns` and `places`, which are no part of the state dict, on a device."""

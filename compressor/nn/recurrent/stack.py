@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NoReturn, Self, Unpack
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
+
+    from compressor.nn.factory import FactoryOptions
 
 _STACKS: dict[str, type[GraphRecurrent | UnevenRecurrent]] = {
     "graph_recurrent": GraphRecurrent,
@@ -110,22 +112,19 @@ class RecurrentStack(RecordedLayer):
         self,
         stack: GraphRecurrent | UnevenRecurrent,
         output_size: int,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         """Add the readout, with PyTorch's initial weights.
 
         Args:
             stack: What computes.
             output_size: Features of the output.
-            device: Where the readout's weights lie.
-            dtype: Their type.
+            **factory: See `FactoryOptions`.
         """
         super().__init__()
         width = _width(stack)
         self.stack = stack
-        self.readout = None if width == output_size else nn.Linear(width, output_size, device=device, dtype=dtype)
+        self.readout = None if width == output_size else nn.Linear(width, output_size, **factory)
         self.hidden_size = output_size
 
     @classmethod

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from compressor.gates import Mode
+from compressor.nn.factory import factory_options
 from compressor.nn.record import LayerRecord, Probability, Size, allocate
-from compressor.nn.recurrent.compact import CompactRecurrent, PerPart, is_batch
+from compressor.nn.recurrent.compact import CompactOptions, CompactRecurrent, PerPart, is_batch
 from compressor.nn.recurrent.cutting import PartKey, complete_masks, copy_part, mask_of, refuse_projections
 from compressor.nn.recurrent.layers import is_layer, part_weights
 from compressor.nn.recurrent.packed import Steps, backward, features, reversing_order, with_features
@@ -52,12 +53,7 @@ class UnevenRecurrent(CompactRecurrent):
         mode: str,
         input_size: int,
         hidden_sizes: Sequence[Sequence[int]],
-        *,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **options: Unpack[CompactOptions],
     ) -> None:
         """Build the parts, with PyTorch's initial weights.
 
@@ -65,17 +61,13 @@ class UnevenRecurrent(CompactRecurrent):
             mode: See `CompactRecurrent`.
             input_size: Number of input features.
             hidden_sizes: For each layer, its size forward and, if it is bidirectional, backward.
-            bias: See `CompactRecurrent`.
-            batch_first: Likewise.
-            dropout: Likewise.
-            device: Where the weights lie.
-            dtype: Their type.
+            **options: See `CompactOptions`.
         """
-        super().__init__(mode, bias=bias, batch_first=batch_first, dropout=dropout)
+        super().__init__(mode, options)
         width = input_size
         for sizes in hidden_sizes:
             for parts, size in zip((self.layers, self.reverse_layers), sizes, strict=False):
-                parts.append(self.cell.layer(width, size, bias=bias, device=device, dtype=dtype))
+                parts.append(self.cell.layer(width, size, bias=self.bias, **factory_options(options)))
             width = sum(sizes)
 
     @classmethod
