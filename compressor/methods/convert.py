@@ -13,7 +13,7 @@ from compressor.errors import MethodError
 from compressor.methods.base import Context, Method, State, StepResult
 from compressor.methods.order import order_hint
 from compressor.methods.patterns import Candidate, Patterns, refuse_unmatched, select
-from compressor.nn.converted.target import Target
+from compressor.nn.converted.target import DESCRIPTIONS, OWN_OPTIONS, Target
 from compressor.nn.names import with_holders
 from compressor.report import Skip
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
     from torch import Tensor, nn
 
     from compressor.methods.patterns import Selection
@@ -41,33 +44,11 @@ _OF_ERRORS = (
 _REMEDY = "a converted layer starts from zeros and gives no `c_n`: name the layer under `ignore`, or use `magnitude`"
 
 
-_FSMN = ("fsmn",)
-OWN_OPTIONS = {
-    "projection": ("fsmn", "lssl", "additive", "plstm", "m2rnn"),
-    **dict.fromkeys(("order", "dilations", "lookahead"), _FSMN),
-    **dict.fromkeys(("state", "oscillators", "state_size"), ("lssl",)),
-    **dict.fromkeys(("heads", "keys"), ("additive", "plstm", "m2rnn")),
-    "forget": ("additive",),
-    "constant_gates": ("plstm",),
-    **dict.fromkeys(("memory_cache", "cache_segment"), ("additive",)),
-    **dict.fromkeys(("cell", "clip"), ("para_rnn",)),
-}
-"""Option -> the only targets that have it."""
-
-
 class Convert(Method):
     """Replace `nn.RNN`, `nn.GRU` and `nn.LSTM` by a layer of another kind, fitted to what the old layer gives.
 
-    `fsmn` (feedforward sequential memory) is projections and a depthwise convolution over time: no loop, all of it
-    taken by accelerators, a fixed memory of `(order - 1) * sum(dilations)` positions. What has to be remembered longer
-    is lost. `lssl` passes channels through linear systems: a long memory, a convolution over the whole sequence or
-    a small state, and another sampling rate without training. `para_rnn` is a GRU or LSTM whose units see their own
-    state only: no recurrent matrix, and training over all positions at once. `additive` keeps running averages of
-    values, weighted by what each position says of itself, and the input chooses among them: no loop, and a memory that
-    fades as slowly as it learns to. `plstm` keeps sums of products of keys and values that fade as gates say, which the
-    input chooses; no loop over time either. `m2rnn` is a loop: heads whose state is a matrix that every position mixes
-    and squashes, so that it can track a state. The start is solved for by least squares, then each layer learns by
-    itself from the old one; a `retrain` step has to follow.
+    The start is solved for by least squares, then each layer learns by itself from the old one; a `retrain` step has
+    to follow.
     """
 
     summary: ClassVar[str] = "replace recurrent layers by others that accelerators run, to be trained by `retrain`"
@@ -76,9 +57,7 @@ class Convert(Method):
     """The recipe word."""
 
     to: Target
-    """What replaces the layers: `fsmn`, feedforward sequential memory; `lssl`, a linear state-space layer; `para_rnn`,
-    a diagonal GRU or LSTM; `additive`, running softmax averages over time; `plstm`, gated sums of products; or
-    `m2rnn`, matrices as states."""
+    """What replaces the layers."""
 
     targets: Patterns | None = None
     """Globs (or `re:` and a regular expression) on names of recurrent layers or of modules that hold them; all of them
@@ -92,56 +71,53 @@ class Convert(Method):
     out."""
 
     projection: Annotated[int, Field(ge=1, le=65536)] | None = None
-    """With `to: fsmn`, `lssl`, `additive`, `plstm` and `m2rnn`: channels that have a memory; half of the
-    layer's outputs if left out."""
+    """Channels that have a memory; half of the layer's outputs if left out."""
 
     order: Annotated[int, Field(ge=2, le=1024)] = 20
-    """With `to: fsmn`: positions that a memory filters, the current one among them."""
+    """Positions that a memory filters, the current one among them."""
 
     dilations: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=64)] = (1,)
-    """With `to: fsmn`: one memory for each number, one on top of the other, which filters every so manieth position."""
+    """One memory for each number, one on top of the other, which filters every so manieth position."""
 
     lookahead: Annotated[int, Field(ge=0, le=1024)] = 0
-    """With `to: fsmn`: later positions that each memory filters too. Such a file cannot be streamed; bidirectional
-    layers need it."""
+    """Later positions that each memory filters too. Such a file cannot be streamed; bidirectional layers need it."""
 
     state: Literal["diagonal", "dense"] = "diagonal"
-    """With `to: lssl`: `diagonal`, damped oscillators; or `dense`, a full matrix that starts from HiPPO-LegS, the
+    """`diagonal`, damped oscillators; or `dense`, a full matrix that starts from HiPPO-LegS, the
     history of a channel in Legendre polynomials, and costs more bytes and time."""
 
     oscillators: Annotated[int, Field(ge=1, le=4096)] = 4
-    """With `state: diagonal`: damped oscillators of each channel, two numbers of state each."""
+    """Damped oscillators of each channel in a `diagonal` state, two numbers of state each."""
 
     state_size: Annotated[int, Field(ge=2, le=256)] = 8
-    """With `state: dense`: numbers of state of each channel."""
+    """Numbers of state of each channel in a `dense` state."""
 
     heads: Annotated[int, Field(ge=1, le=1024)] = 4
-    """With `to: additive`, `plstm` and `m2rnn`: groups of channels, each with keys of its own; they divide `projection`
-    up."""
+    """Groups of channels, each with keys of its own; they divide `projection` up."""
 
     keys: Annotated[int, Field(ge=1, le=1024)] = 8
-    """With `to: additive`, `plstm` and `m2rnn`: running averages, sums or rows of each head, which the input mixes."""
+    """Running averages, sums or rows of each head, which the input mixes."""
 
     forget: bool = True
-    """With `to: additive`: what came long ago fades. `false` weighs all of a sequence alike, so that an endless stream
+    """What came long ago fades. `false` weighs all of a sequence alike, so that an endless stream
     hardly changes any more."""
 
     constant_gates: bool = False
-    """With `to: plstm`: how fast a head forgets is a number instead of a function of the input: a fixed kernel over
+    """How fast a head forgets is a number instead of a function of the input: a fixed kernel over
     time, which is cheaper and does not select."""
 
     memory_cache: Annotated[int, Field(ge=0, le=256)] = 0
-    """With `to: additive`: slots that hold the averages of so many segments apart, and a gate that reads them by what
+    """Slots that hold the averages of so many segments apart, and a gate that reads them by what
     the input asks for; what is older is averaged together. 0 for none. Each slot has the size of the state without."""
 
     cache_segment: Annotated[int, Field(ge=1, le=4096)] = 16
-    """With `memory_cache`: positions of a segment."""
+    """Positions of a segment of `memory_cache`."""
 
     cell: Literal["gru", "lstm"] | None = None
-    """With `to: para_rnn`: which cell; that of the layer if left out, and `gru` instead of an RNN."""
+    """Which cell; that of the layer if left out, and `gru` instead of an RNN."""
 
     clip: Annotated[float, Field(gt=0.0, le=4.0, allow_inf_nan=False)] = 0.5
-    """With `to: para_rnn`: how strongly a unit may see its own last output. Up to 0.9 three to five iterations solve
+    """How strongly a unit may see its own last output. Up to 0.9 three to five iterations solve
     all positions at once; where eight don't, training goes through them one by one."""
 
     calibration_batches: Annotated[int, Field(ge=1, le=1000)] = 16
@@ -166,6 +142,18 @@ class Convert(Method):
         if not self.distill_steps:
             self.refuse_options("distill_lr", why="has no effect with `distill_steps: 0`")
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """What each target is, and which ones an option belongs to, from their one list."""
+        described = handler.resolve_ref_schema(handler(schema))
+        kinds = " ".join(f"`{word}` is {target.what}." for word, target in DESCRIPTIONS.items())
+        described["description"] = described["description"].replace("\n\n", f"\n\n{kinds} ", 1)
+        for name, owners in OWN_OPTIONS.items():
+            option = described["properties"][name]
+            text = option["description"]
+            option["description"] = f"With `to: {_listed(owners, '`, `', '` and `')}`: {text[0].lower()}{text[1:]}"
+        return described
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model without a recurrent layer that `targets` names, and one that cannot be converted."""
@@ -291,8 +279,8 @@ class Convert(Method):
         )
 
 
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join((", ".join(words[:-1]), words[-1])) if len(words) > 1 else words[0]
+def _listed(words: Sequence[str], comma: str = ", ", last: str = " and ") -> str:
+    return last.join((comma.join(words[:-1]), words[-1])) if len(words) > 1 else words[0]
 
 
 def _try_out(model: nn.Module, names: Sequence[str], context: Context) -> None:

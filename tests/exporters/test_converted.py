@@ -183,6 +183,11 @@ MODELS = {
     "m2rnn": matrices,
     "additive, memory cache": partial(asking, memory_cache=2, cache_segment=3),
 }
+MODELS |= {
+    word: partial(Two, kind, {name: value for name, value in kind.usual(9).items() if not name.endswith("put_size")})
+    for word, kind in TARGETS.items()
+    if word not in {name.partition(",")[0] for name in MODELS}
+}
 """Of every target. The C exporter's tests and `benchmarks/runtimes.py` have them too."""
 
 
@@ -248,18 +253,8 @@ def test_a_diagonal_layer_is_a_scan_and_its_step_is_plain_and_taken_by_accelerat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("additive")])
-def test_an_additive_recurrence_is_sums_at_once_whole_and_a_recurrence_step_by_step(tmp_path, name):
-    artifact = agrees(tmp_path, name)
-    assert not LOOPS & {*artifact.operators, *artifact.step.operators}
-    export(Job(*built(name), tmp_path / "fixed.onnx", Options(shapes={"batch": 1, "time": 11})))
-    for file in ("fixed.onnx", "model.step.onnx"):
-        assert left_out(tmp_path / file, "qnn") == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["plstm", "plstm, constant gates"])
-def test_a_source_transition_mark_network_is_a_matrix_whole_and_a_memory_step_by_step(tmp_path, name):
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith(("additive", "plstm"))])
+def test_sums_are_taken_at_once_whole_and_as_a_recurrence_step_by_step(tmp_path, name):
     artifact = agrees(tmp_path, name)
     assert not LOOPS & {*artifact.operators, *artifact.step.operators}
     export(Job(*built(name), tmp_path / "fixed.onnx", Options(shapes={"batch": 1, "time": 11})))
@@ -283,7 +278,3 @@ def test_a_state_space_layer_is_a_convolution_whole_and_a_recurrence_step_by_ste
     export(Job(*built(name), tmp_path / "fixed.onnx", Options(shapes={"batch": 1, "time": 11})))
     for target, file in (("qnn", "fixed.onnx"), ("nnapi", "fixed.onnx"), ("qnn", "model.step.onnx")):
         assert left_out(tmp_path / file, target) == []
-
-
-def test_every_target_of_convert_has_a_model_here():
-    assert {name.partition(",")[0] for name in MODELS} == set(TARGETS)

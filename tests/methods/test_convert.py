@@ -11,12 +11,12 @@ from torch import nn
 
 from compressor.errors import MethodError
 from compressor.methods.base import State
-from compressor.methods.convert import OWN_OPTIONS, Convert
+from compressor.methods.convert import Convert
 from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.nn.converted import recurrent
 from compressor.nn.converted.recurrent import ConvertedRecurrent
-from compressor.nn.converted.target import WORDS
+from compressor.nn.converted.target import DESCRIPTIONS, OWN_OPTIONS, WORDS
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.surgery.rebuild import rebuild
 from compressor.task.contract import Task
@@ -341,13 +341,23 @@ def test_the_same_seed_gives_the_same_layer_and_a_rehearsal_is_short():
 
 
 def test_each_option_belongs_to_the_targets_whose_record_names_it():
-    assert tuple(recurrent.TARGETS) == WORDS
+    assert tuple(recurrent.TARGETS) == WORDS == tuple(DESCRIPTIONS)
     others = {"projection": {"projection", "values"}, "state": {"state_size"}}  # values are the projection by the heads
     for option, owners in OWN_OPTIONS.items():
         names = others.get(option, {option})
         assert owners == tuple(
             to for to, kind in recurrent.TARGETS.items() if names & set(kind.record_type.model_fields)
         )
+
+
+def test_help_says_what_each_target_is_and_which_options_are_its_own():
+    described = Convert.model_json_schema()
+    for word, target in DESCRIPTIONS.items():
+        assert f"`{word}` is {target.what}." in described["description"]
+    for name, owners in OWN_OPTIONS.items():
+        text = described["properties"][name]["description"].replace("`to: ", "`")
+        assert [word for word in WORDS if f"`{word}`" in text] == list(owners)
+    assert described["properties"]["targets"]["description"] == Convert.model_fields["targets"].description
 
 
 @pytest.mark.parametrize(
@@ -360,7 +370,7 @@ def test_each_option_belongs_to_the_targets_whose_record_names_it():
         ({"to": "lssl", "memory_cache": 3}, "`memory_cache` belongs to `to: additive`"),
         ({"to": "additive", "cache_segment": 3}, "`cache_segment` has no effect without `memory_cache`"),
         ({"to": "lssl", "state_size": 3}, "`state_size` has no effect with `state: diagonal`"),
-        ({"to": "para_rnn", "projection": 3}, "`projection` belongs to `to: fsmn, lssl, additive, plstm and m2rnn`"),
+        ({"to": "fsmn", "keys": 3}, "`keys` belongs to `to: [a-z, ]+, plstm and [a-z0-9]+`, not to `to: fsmn`"),
         ({"to": "additive", "constant_gates": True}, "`constant_gates` belongs to `to: plstm`"),
         ({"to": "para_rnn", "order": 3}, "`order` belongs to `to: fsmn`"),
         ({"to": "fsmn", "clip": 0.9}, "`clip` belongs to `to: para_rnn`"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -10,12 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from compressor.errors import MethodError
-from compressor.nn.converted.additive import AdditiveLayer
-from compressor.nn.converted.fsmn import FsmnLayer
-from compressor.nn.converted.lssl import LsslLayer
-from compressor.nn.converted.m2rnn import M2rnnLayer
-from compressor.nn.converted.para_rnn import ParaLayer
-from compressor.nn.converted.plstm import PlstmLayer
+from compressor.nn.converted import target
+from compressor.nn.converted.layer import SequenceLayer
 from compressor.nn.converted.target import Target
 from compressor.nn.record import LayerRecord, Probability, RecordedLayer, parse
 from compressor.nn.recurrent.compact import is_batch
@@ -26,16 +23,14 @@ from compressor.nn.recurrent.states import stack_states
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compressor.nn.converted.layer import SequenceLayer
 
-TARGETS: dict[Target, type[SequenceLayer]] = {
-    "fsmn": FsmnLayer,
-    "lssl": LsslLayer,
-    "para_rnn": ParaLayer,
-    "additive": AdditiveLayer,
-    "plstm": PlstmLayer,
-    "m2rnn": M2rnnLayer,
-}
+def _layer(word: Target) -> type[SequenceLayer]:
+    module = importlib.import_module(f"compressor.nn.converted.{word}")
+    layer: type[SequenceLayer] = getattr(module, target.DESCRIPTIONS[word].layer)
+    return layer
+
+
+TARGETS: dict[Target, type[SequenceLayer]] = {word: _layer(word) for word in target.WORDS}
 """The word after `to` -> the layer that it stands for."""
 
 

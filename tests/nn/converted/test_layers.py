@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.methods.conversion_targets import builder
+from compressor.methods.convert import Convert
 from compressor.nn.converted.additive import AdditiveLayer
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.lssl import LsslLayer, set_rate_scale
@@ -22,6 +24,10 @@ SIZES = {"input_size": 3, "output_size": 5}
 NO_CACHE = {"memory_cache": 0, "cache_segment": 16}
 CACHE = {"memory_cache": 2, "cache_segment": 3}
 RECORDS = {
+    **{
+        word: (kind, {name: value for name, value in kind.usual(9).items() if name not in SIZES})
+        for word, kind in TARGETS.items()
+    },
     "fsmn": (FsmnLayer, {"projection": 6, "hidden": 9, "order": 4, "dilations": [1, 3], "lookahead": 2}),
     "lssl": (LsslLayer, {"projection": 6, "hidden": 9, "oscillators": 2, "state_size": None, "rate_scale": 0.5}),
     "dense lssl": (LsslLayer, {"projection": 6, "hidden": 9, "oscillators": None, "state_size": 4, "rate_scale": 0.5}),
@@ -80,19 +86,10 @@ def test_the_usual_layer_of_a_width_has_it_at_both_ends_and_as_many_units(kind, 
     assert own(torch.randn(1, 3, width)).shape == (1, 3, width)
 
 
-@pytest.mark.parametrize(
-    ("kind", "more"),
-    [
-        (FsmnLayer, {"order": 20, "dilations": [1], "lookahead": 0}),
-        (LsslLayer, {"oscillators": 4, "state_size": None, "rate_scale": 1.0}),
-        (ParaLayer, {"cell": "gru", "clip": 0.5}),
-        (AdditiveLayer, {"heads": 4, "keys": 8, "forget": True}),
-        (PlstmLayer, {"heads": 4, "keys": 8, "constant_gates": False}),
-        (M2rnnLayer, {"heads": 4, "keys": 8}),
-    ],
-)
-def test_the_usual_structure_is_that_of_the_options_of_convert(kind, more):
-    assert more.items() <= kind.usual(16).items()
+@pytest.mark.parametrize(("word", "kind"), TARGETS.items())
+def test_the_usual_structure_is_that_of_the_options_of_convert(word, kind):
+    build = builder(word, Convert(to=word).model_dump(), nn.GRU(16, 16))
+    assert build(16, 16, torch.zeros(())).record() == kind.usual(16)
 
 
 @each
