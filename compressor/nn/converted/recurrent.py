@@ -12,7 +12,6 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from compressor.errors import MethodError
 from compressor.nn.converted import target
-from compressor.nn.converted.layer import SequenceLayer
 from compressor.nn.converted.target import Target
 from compressor.nn.record import LayerRecord, Probability, RecordedLayer, parse
 from compressor.nn.recurrent.compact import is_batch
@@ -22,6 +21,8 @@ from compressor.nn.recurrent.states import stack_states
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from compressor.nn.converted.layer import SequenceLayer
 
 
 def _layer(word: Target) -> type[SequenceLayer]:
