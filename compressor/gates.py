@@ -29,6 +29,8 @@ class CellGates:
     """What PyTorch and ONNX have to agree on for one type of recurrent cell."""
 
     mode: Mode
+    label: str
+    """As tables and messages call it."""
     gates: tuple[Gate, ...]
     """In PyTorch's order."""
     states: tuple[str, ...]
@@ -60,9 +62,10 @@ class CellGates:
         return tuple(self.onnx_gates.index(gate.name) for gate in self.gates)
 
 
-def _rnn(mode: Mode, activation: str) -> CellGates:
+def _rnn(mode: Mode, label: str, activation: str) -> CellGates:
     return CellGates(
         mode=mode,
+        label=label,
         gates=(Gate("new", activation),),
         states=("h",),
         operator="RNN",
@@ -71,10 +74,11 @@ def _rnn(mode: Mode, activation: str) -> CellGates:
     )
 
 
-RNN_TANH = _rnn("RNN_TANH", "Tanh")
-RNN_RELU = _rnn("RNN_RELU", "Relu")
+RNN_TANH = _rnn("RNN_TANH", "tanh RNN", "Tanh")
+RNN_RELU = _rnn("RNN_RELU", "ReLU RNN", "Relu")
 GRU = CellGates(
     mode="GRU",
+    label="GRU",
     gates=(Gate("reset", "Sigmoid"), Gate("update", "Sigmoid"), Gate("new", "Tanh", state_scaled=True)),
     states=("h",),
     operator="GRU",
@@ -83,6 +87,7 @@ GRU = CellGates(
 )
 LSTM = CellGates(
     mode="LSTM",
+    label="LSTM",
     gates=(Gate("input", "Sigmoid"), Gate("forget", "Sigmoid"), Gate("cell", "Tanh"), Gate("output", "Sigmoid")),
     states=("h", "c"),
     operator="LSTM",
@@ -91,6 +96,7 @@ LSTM = CellGates(
 )
 LAYER_NORM_LSTM = CellGates(
     mode="LAYER_NORM_LSTM",
+    label="LayerNorm LSTM",
     gates=tuple(replace(gate, state_scaled=True) for gate in LSTM.gates),
     states=LSTM.states,
     operator="",

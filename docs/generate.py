@@ -1,9 +1,10 @@
-"""Writes `docs/reference/`, the picture of the architecture and the JSON Schema of recipes from the code.
+"""Writes from the code: `docs/reference/`, the picture of the architecture, schema and catalogue of recipes.
 
     python docs/generate.py            # write the files
     python docs/generate.py --check    # exit with 1 if a file is not what the code says; what the checks run
 
-Commands and options come from the Typer application, recipe words and options from the models that read a recipe.
+Commands and options come from the Typer application, recipe words and options from the models that read a recipe, the
+lists in READMEs from the files that they list (`catalogues`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import architecture
+import catalogues
 import typer
 from typer.main import get_command
 
@@ -51,7 +53,12 @@ def main() -> None:
 def written() -> Mapping[str, str]:
     """Path -> the file as the code has it now."""
     schema_of_recipes = json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
-    return {**{f"docs/{name}": text for name, text in pages().items()}, "recipes/recipe.schema.json": schema_of_recipes}
+    return {
+        **{f"docs/{name}": text for name, text in pages().items()},
+        "recipes/recipe.schema.json": schema_of_recipes,
+        "recipes/README.md": catalogues.recipes(),
+        "docs/README.md": catalogues.index(),
+    }
 
 
 def pages() -> Mapping[str, str]:

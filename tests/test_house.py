@@ -9,6 +9,12 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 from pathlib import Path
 
+import pytest
+
+from compressor.formats import EXPORTERS
+from compressor.methods import METHODS
+from compressor.nn.converted import target
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("compressor", "exporters")
 SCRIPTS = ("benchmarks", "samples", "docs")
@@ -129,3 +135,52 @@ def defined(module: ast.Module) -> set[str]:
         else:
             nodes += ast.iter_child_nodes(node)
     return found
+
+
+LISTS = {
+    "compressor.methods": "compressor.methods",
+    "compressor.render.sections": "compressor.render.sections",
+    "compressor.nn.converted": None,
+    "exporters": None,
+}
+"""Folder of parts that people add -> the one module that imports them; None if a map names them as text."""
+ALSO_USED = {
+    "compressor.methods.magnitude", "compressor.methods.retrain", "compressor.methods.random_graph",
+    "compressor.render.sections.time", "compressor.render.sections.probes", "compressor.nn.converted.lssl",
+    "exporters.onnx",
+}  # fmt: skip
+"""Parts that other features are made of: searches and studies prune and retrain, converters read ONNX."""
+
+
+def parts(folder: str) -> set[str]:
+    """Modules of a folder that one of its lists has."""
+    words = {
+        "compressor.methods": METHODS,
+        "compressor.nn.converted": target.WORDS,
+        "exporters": EXPORTERS,
+        "compressor.render.sections": {name.rpartition(".")[2] for name in modules() if name.startswith(f"{folder}.")},
+    }[folder]
+    return {f"{folder}.{word}" for word in words}
+
+
+@pytest.mark.parametrize(("folder", "home"), LISTS.items())
+def test_whoever_adds_a_part_lists_it_in_one_place(folder, home):
+    names = modules()
+    users: dict[str, set[str]] = {part: set() for part in parts(folder) - ALSO_USED}
+    assert users.keys() <= names.keys()
+    for name, path in names.items():
+        for part in imported(path, names) & users.keys() - {name}:
+            users[part].add(name)
+    beside = {part: found - {home, "compressor.render.sections.summary"} for part, found in users.items()}
+    assert {part: found for part, found in beside.items() if found} == {}
+    assert all(home in found for found in users.values()) == (home is not None)
+
+
+def test_the_word_of_a_conversion_target_stands_in_its_list_and_its_own_file():
+    own = {f"compressor.nn.converted.{word}" for word in target.WORDS}
+    quoted = re.compile(rf"[\"'`]({'|'.join(target.WORDS)})[\"'`]")
+    found = {name: set(quoted.findall(path.read_text(encoding="utf-8"))) for name, path in modules().items()}
+    elsewhere = {name: words for name, words in found.items() if words and name not in own}
+    assert elsewhere.pop("compressor.nn.converted.target") == set(target.WORDS)
+    assert elsewhere.pop("compressor.methods.convert") == {"fsmn"}  # the one that can look ahead
+    assert elsewhere == {}

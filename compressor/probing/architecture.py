@@ -29,13 +29,7 @@ if TYPE_CHECKING:
     from compressor.probing.layers import Mixer
 
 _MIXERS: dict[str, str] = {"attention": "causal attention", "aaren": "Aaren"}
-_CELLS: dict[str, str] = {
-    "rnn_tanh": "tanh RNN",
-    "rnn_relu": "ReLU RNN",
-    "gru": "GRU",
-    "lstm": "LSTM",
-    "layer_norm_lstm": "LayerNorm LSTM",
-}
+_CELLS: dict[str, str] = {mode.lower(): cell.gates.label for mode, cell in CELLS.items()}
 WORDS: Final = (*_MIXERS, *_CELLS, *TARGETS)
 """Architectures that can be named without a model."""
 

@@ -12,6 +12,7 @@ from tests.docs.pages import ROOT
 sys.path.insert(0, str(ROOT / "docs"))
 
 import architecture
+import catalogues
 import generate
 
 
@@ -66,3 +67,28 @@ def test_written_pages_pass_the_check(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", arguments)
         generate.main()
     assert capsys.readouterr().out.count("written: ") == len(generate.written())
+
+
+def test_a_recipe_that_no_catalogue_lists_comes_last_by_its_own_words(tmp_path):
+    listed, new = (
+        "| [one](one.yaml) | old words | no | no |\n",
+        "# smaller file: yes\n# faster: a little\ndescription: New.\n",
+    )
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/README.md").write_text(f"# Recipes\n\n{listed}\nThe end.\n")
+    for name in ("one", "another"):
+        (tmp_path / f"recipes/{name}.yaml").write_text(new)
+    rows = [f"| [{name}]({name}.yaml) | New | yes | a little |\n" for name in ("one", "another")]
+    assert catalogues.recipes(tmp_path) == f"# Recipes\n\n{''.join(rows)}\nThe end.\n"
+    (tmp_path / "recipes/another.yaml").write_text("description: New.\n")
+    with pytest.raises(ValueError, match=r"recipes/another.yaml: say `# smaller file"):
+        catalogues.recipes(tmp_path)
+
+
+def test_a_page_of_concepts_that_no_row_links_to_is_linked_by_its_title(tmp_path):
+    (tmp_path / "docs/concepts").mkdir(parents=True)
+    row = "| understand a method | [old](concepts/old.md)"
+    (tmp_path / "docs/README.md").write_text(f"{row} |\n| change the code | |\n")
+    for name in ("old", "new"):
+        (tmp_path / f"docs/concepts/{name}.md").write_text(f"# Of the {name}\n\nText.\n")
+    assert catalogues.index(tmp_path) == f"{row}, [Of the new](concepts/new.md) |\n| change the code | |\n"

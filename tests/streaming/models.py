@@ -10,9 +10,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.graphs.random_graphs import watts_strogatz
+from compressor.nn.recurrent.cells import CELLS
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.graph import GraphRecurrent
-from compressor.nn.recurrent.layer_norm import LayerNormLSTM
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.streaming.survey import survey
@@ -192,7 +192,11 @@ MODELS = {
     "uneven": lambda: Layer(UnevenRecurrent("LSTM", WIDTH, [[7], [3]], batch_first=True)),
     "low rank": lambda: Layer(LowRankRecurrent("LSTM", WIDTH, 7, [[(2, 3)], [(None, 2)]], batch_first=True)),
     "graph": lambda: Layer(_graph_stack()),
-    "layer norm": lambda: Layer(LayerNormLSTM(WIDTH, 7, 2, batch_first=True)),
+    **{
+        mode.lower(): lambda cell=cell: Layer(cell.layer(WIDTH, 7, num_layers=2, batch_first=True))
+        for mode, cell in CELLS.items()
+        if not cell.is_native
+    },
     "twice": Twice,
     "cells": Cells,
     "layer in a loop": LayerInLoop,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.nn.folding import fold
-from compressor.nn.recurrent.layer_norm import LayerNormLSTM
+from compressor.nn.recurrent.cells import CELLS
 from tests.surgery import own_cells
 
 INPUTS, CLASSES = 3, 2
@@ -129,7 +129,7 @@ class Looped(nn.Module):
 def _recurrent(draw: random.Random, width: int) -> nn.RNNBase | Looped:
     if draw.random() < 0.4:
         return Looped(draw.choice(own_cells.CELLS)(draw.randint(5, 9), width))
-    kind = draw.choice([nn.RNN, nn.GRU, nn.LSTM, LayerNormLSTM])
+    kind = draw.choice(list(dict.fromkeys(cell.layer_type for cell in CELLS.values())))
 
     class OnlyOutput(kind):  # type: ignore[misc, valid-type]
         def forward(self, x: Tensor) -> Tensor:
