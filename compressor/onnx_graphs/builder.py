@@ -113,7 +113,7 @@ class Builder(Tape):
 
     def constant(self, array: NDArray[Any], name: str = "") -> ir.Value:
         """Add an initializer; `name` gets a number if it is taken."""
-        stem = name or self._stem.removesuffix("{operator}").removesuffix(".") + ".constant"
+        stem = name or self._stem.removesuffix("{operator}").removesuffix(".") + ".constant" * self._node_names
         return self.initializer(ir.tensor(np.asarray(array, order="C")), self.names.new(stem))
 
     def integers(self, *numbers: int) -> ir.Value:

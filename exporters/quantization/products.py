@@ -9,7 +9,7 @@ import numpy as np
 from compressor.nn.integers import as_stored, in_blocks
 from compressor.onnx_graphs.builder import Builder, Names
 from compressor.runtimes.integer_products import saturate
-from exporters.quantization import forms, packing, rounded_rows
+from exporters.quantization import forms, rounded_rows
 from exporters.quantization.stored import Stored, unsigned
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ class Products:
         scale = scale if kept.dtype == np.float32 else do("Cast", [scale], to=_FLOAT)
         if forms.is_packed(form):
             planes = {bits: do("Gather", [plane, places]) for bits, plane in stored.planes(name).items()}
-            values = packing.unpack(do, planes, rows.values.shape[1], forms.bits(form), stored.number)
-            return do("Mul", [values, stored.of_each(do, scale, rows)])
+            found, layout = stored.unpacked(do, name, planes, scale, places), stored.layout(name)
+            return layout.flat(do, found, places) if layout.fits else found
         held = do("Gather", [stored.constant(stored.held(name, rows.values), f"{name}.int8"), places])
         return do("Mul", [stored.numbers(do, name, held), scale])
 
@@ -165,7 +165,8 @@ class Products:
         if form == "integer":
             integers = self._beside(do, self._stored.held(name, values), name, "int8")
         else:
-            stored = Stored(do, weights, self.forms, moved=self._moved) if alone else self._stored
+            top = self._stored
+            stored = Stored(do, weights, self.forms, moved=self._moved, outer=top) if alone else top
             integers = stored.turned(name, stored.integers(name), direction)
         if form != "integer" and alone:
             scale = do("Reshape", [stored.scale(weights.as_scales(name, forms.bits(form)), name), do.integers(-1)])

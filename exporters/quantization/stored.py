@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from exporters.quantization.matrices import Form
     from exporters.quantization.weights import Weights
 
-_FLOAT, _UINT8, _INT8 = 1, 2, 3
-"""Types, as Cast wants them."""
+_FLOAT = 1
+"""The type float32, as Cast wants it."""
 MIDDLE = 128
 """What unsigned bytes have in place of 0."""
 
@@ -39,7 +39,9 @@ class Stored:
     once, when it loads the file; ONNX Runtime folds those of a body too.
     """
 
-    def __init__(self, do: Builder, weights: Weights, chosen: Mapping[str, Form], *, moved: bool) -> None:
+    def __init__(
+        self, do: Builder, weights: Weights, chosen: Mapping[str, Form], *, moved: bool, outer: Stored | None = None
+    ) -> None:
         """Nothing is built yet.
 
         Args:
@@ -47,10 +49,15 @@ class Stored:
             weights: The values.
             chosen: Matrix -> form.
             moved: Matrices whose products are of integers are unsigned bytes around `MIDDLE`.
+            outer: In front of all nodes, where what several matrices read stands once.
         """
         self.do, self.weights, self._chosen, self._moved = do, weights, chosen, moved
+        self._outer = outer
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._computed: dict[tuple[str, str], ir.Value] = {}
+        self._zeros: dict[int, ir.Value] = {}
+        packed = [forms.bits(form) for form in chosen.values() if forms.is_packed(form)]
+        self.lists: packing.Lists = packing.Lists(do, self.number, packed) if outer is None else outer.lists
 
     def constant(self, array: NDArray[Any], name: str) -> ir.Value:
         """An initializer; the same one for the same numbers, however often they are used.
@@ -80,13 +87,27 @@ class Stored:
         """An array in float16."""
         return self.constant(array.astype(np.float16), f"{name}.float16")
 
+    def layout(self, name: str) -> packing.Layout:
+        """How a matrix in fewer than 8 bits stands in the file."""
+        bits = forms.bits(self._chosen[name])
+        rows = self.weights.rows(name, bits)
+        return packing.Layout(rows.values.shape[1], rows.block, bits)
+
     def planes(self, name: str) -> dict[int, ir.Value]:
         """The bytes of a matrix in fewer than 8 bits, by the bits of a value in them."""
         bits = forms.bits(self._chosen[name])
-        planes = packing.pack(self.weights.rows(name, bits).values, bits)
+        planes = self.layout(name).shaped(packing.pack(self.weights.rows(name, bits).values, bits))
         return {plane: self.constant(array, f"{name}.bits{plane}") for plane, array in planes.items()}
 
-    def of_each(self, do: Builder, scale: ir.Value, rows: Rows) -> ir.Value:
+    def unpacked(self, do: Builder, name: str, planes: Mapping[int, ir.Value], scale: ir.Value, lead: Any) -> ir.Value:
+        """Rows of a matrix in fewer than 8 bits, scaled: (..., K), or as they stand in the file if they fit."""
+        layout = self.layout(name)
+        values = layout.unpack(do, self.lists, planes, lead)
+        if layout.fits:
+            return do("Mul", [values, layout.scales(do, scale)])
+        return do("Mul", [values, self._of_each(do, scale, self.weights.rows(name, layout.bits))])
+
+    def _of_each(self, do: Builder, scale: ir.Value, rows: Rows) -> ir.Value:
         """Scales of blocks (..., G) as those of each weight (..., K), or (..., 1) if there is one block."""
         groups, columns = rows.scale.shape[1], rows.values.shape[1]
         if groups == 1:
@@ -130,43 +151,91 @@ class Stored:
             rows = do("Slice", [rows, do.integers(start), do.integers(stop), do.integers(0)])
         return do("Transpose", [rows], perm=[1, 0])
 
+    def zeros(self, count: int) -> ir.Value:
+        """Zero points of rows."""
+        if count not in self._zeros:
+            zero = self.constant(np.array(MIDDLE, np.uint8) if self._moved else np.array(0, np.int8), "q.zero")
+            self._zeros[count] = self.do("Expand", [zero, self.do.integers(count)])
+        return self._zeros[count]
+
     def _integers(self, name: str, bits: int) -> ir.Value:
-        scale = self.scale(self.weights.as_scales(name, bits), name)
-        rounded = self.do("Round", [self.do("Div", [self._unpacked(name, bits), scale])])
-        if self.is_moved(name):
-            return self.do("Cast", [self.do("Add", [rounded, self.number(MIDDLE)])], to=_UINT8)
-        return self.do("Cast", [rounded], to=_INT8)
+        """Bytes made of fewer bits: rounded by the scale of the row as `to_8_bits` does, to the nearest even one."""
+        rows, do = len(self.weights.as_rows(name)), self.do
+        zeros = (self._outer or self).zeros(rows)
+        scale = do("Reshape", [self.scale(self.weights.as_scales(name, bits), name), do.integers(-1)])
+        rounded = do("QuantizeLinear", [self._of_all_rows(name, bits), scale, zeros], axis=0)
+        return self._flat(name, rounded, rows)
 
     def _floats(self, name: str) -> ir.Value:
         form = self._chosen[name]
         bits = forms.bits(form)
         if bits < 8 and forms.arithmetic(form) != "integer":
-            return self._unpacked(name, bits)
-        return self.do(
-            "Mul",
-            [
-                self.numbers(self.do, name, self.integers(name)),
-                self.scale(self.weights.as_scales(name, bits), name),
-            ],
-        )
+            return self._flat(name, self._of_all_rows(name, bits), len(self.weights.as_rows(name)))
+        return self._scaled(name, self.integers(name), turned=False)
 
-    def _unpacked(self, name: str, bits: int) -> ir.Value:
-        """A matrix that the file holds in fewer than 8 bits (R, K)."""
-        return self._once(name, "unpacked", lambda: self._unpack(name, bits))
+    def _scaled(self, name: str, held: ir.Value, *, turned: bool) -> ir.Value:
+        """Bytes of a matrix (R, K), or (K, R) if they are turned, as what they stand for."""
+        scales = self.weights.as_scales(name, forms.bits(self._chosen[name]))
+        scale = self.scale(scales.T if turned else scales, name)
+        return self.do("Mul", [self.numbers(self.do, name, held), scale])
 
-    def _unpack(self, name: str, bits: int) -> ir.Value:
-        rows = self.weights.rows(name, bits)
-        values = packing.unpack(self.do, self.planes(name), rows.values.shape[1], bits, self.number)
-        return self.do("Mul", [values, self.of_each(self.do, self.scale(rows.scale, name), rows)])
+    def _of_all_rows(self, name: str, bits: int) -> ir.Value:
+        """A matrix that the file holds in fewer than 8 bits, see `unpacked`."""
+
+        def build() -> ir.Value:
+            rows = self.weights.rows(name, bits)
+            return self.unpacked(self.do, name, self.planes(name), self.scale(rows.scale, name), len(rows.values))
+
+        return self._once(name, "unpacked", build)
+
+    def _flat(self, name: str, value: ir.Value, rows: int) -> ir.Value:
+        layout = self.layout(name)
+        return layout.flat(self.do, value, rows) if layout.fits else value
 
     def _in_own_shape(self, name: str) -> ir.Value:
         do, shape, channels = self.do, self.weights.arrays.shape(name), self.weights.matrices[name].channels
         if self._chosen[name] == "half":
             return do("Cast", [self.half(self.weights.arrays[name], name)], to=_FLOAT)
+        if len(shape) == 2 and channels == (1,):
+            return self._as_columns(name)
         rows = self.floats(name)
-        if len(shape) == 2:
-            return do("Transpose", [rows], perm=[1, 0]) if channels == (1,) else rows
-        return do("Reshape", [rows, do.integers(*shape)])  # the channels come first
+        return rows if len(shape) == 2 else do("Reshape", [rows, do.integers(*shape)])  # the channels come first
+
+    def _as_columns(self, name: str) -> ir.Value:
+        """A matrix (K, N) whose outputs are its columns: bytes are turned, of which there are fewer than numbers."""
+        if forms.bits(self._chosen[name]) == 8:
+            return self._scaled(name, self.do("Transpose", [self.integers(name)], perm=[1, 0]), turned=True)
+        if not self._is_by_columns(name):
+            return self.do("Transpose", [self.floats(name)], perm=[1, 0])
+        layout = self.layout(name)
+        rows, do = self.weights.rows(name, layout.bits), self.do
+        (count, columns), groups = rows.values.shape, rows.scale.shape[1]
+        turned = packing.Layout(count, count, layout.bits)  # a row for each input: N numbers, of N scales
+        planes = {
+            plane: self.constant(array.reshape(groups, -1, *array.shape[2:]), f"{name}.bits{plane}")
+            for plane, array in turned.shaped(packing.pack(rows.values.T, layout.bits)).items()
+        }
+        values = turned.unpack(do, self.lists, planes, columns)
+        scale = do("Transpose", [self.scale(rows.scale, name)], perm=[1, 0])
+        scale = do("Reshape", [scale, do.integers(groups, 1, *turned.in_bytes)])
+        return do("Reshape", [do("Mul", [values, scale]), do.integers(columns, count)])
+
+    def _is_by_columns(self, name: str) -> bool:
+        """Whether a matrix of few bits stands in the file as its columns: not if something else reads its rows too."""
+        layout, weights = self.layout(name), self.weights
+        rows = weights.rows(name, layout.bits)
+        if not layout.fits or not packing.Layout(len(rows.values), len(rows.values), layout.bits).fits:
+            return False
+        if any(use.operator not in ("MatMul", "Gemm") for use in weights.matrices[name].uses):
+            return False
+        others = (
+            weights.rows(other, layout.bits).values
+            for other, form in self._chosen.items()
+            if (forms.is_packed(form), forms.bits(form)) == (True, layout.bits)
+            and weights.matrices[other].channels != (1,)
+            and len(weights.as_rows(other)) == len(rows.values)
+        )
+        return not any(np.array_equal(values, rows.values) for values in others)
 
     def _once(self, name: str, what: str, build: Any) -> ir.Value:
         if (name, what) not in self._computed:
