@@ -57,6 +57,7 @@ CONVERSIONS: dict[str, dict[str, Any]] = {
     "lssl_dense": {"to": "lssl", "state": "dense", "hidden": 84},
     "additive": {"to": "additive", "hidden": 120},
     "plstm": {"to": "plstm", "hidden": 120},
+    "m2rnn": {"to": "m2rnn", "hidden": 112},
 }
 """Row -> options of its `convert`: at most half of the GRU's bytes in a float file."""
 RETRAIN = Retrain(epochs=10, lr=1e-3, schedule="cosine", distill=True)
@@ -71,16 +72,16 @@ HEADER = """# Conversions: at half of a GRU's bytes
 Made by `python benchmarks/conversions.py runs/conversions`. A trained GRU layer of 128 units hears the Japanese vowels
 ([sample](../../samples/japanese_vowels)); each row converts it, lets it learn 500 steps from the GRU's outputs, and
 retrains it for ten epochs with the GRU as teacher (`recipes/fsmn.yaml` with another `to:`). Options that are not the
-defaults: `hidden: 120` of `fsmn`, `lssl`, `additive` and `plstm`, so that the float file is at most half of the GRU's;
-`lssl_dense` is `lssl` with `state: dense` and `hidden: 84`. Every accuracy is that of an exported file in ONNX
-Runtime, of seeds {seeds} of the conversion; the GRU is the same one. *Within a point*: the mean over the seeds loses at
-most 0.01, in both files. (†): the 8-bit file was refused with the usual `max_error` of 0.1, since it was too far from
-PyTorch on the task's examples; it has `max_error: 0.03`. *Refused*: that was refused too. A row with fewer numbers has
-the first seeds only.
+defaults: `hidden: 120` of `fsmn`, `lssl`, `additive` and `plstm`, 112 of `m2rnn`, so that the float file is at most
+half of the GRU's; `lssl_dense` is `lssl` with `state: dense` and `hidden: 84`. Every accuracy is that of an exported
+file in ONNX Runtime, of seeds {seeds} of the conversion; the GRU is the same one. *Within a point*: the mean over the
+seeds loses at most 0.01, in both files. (†): the 8-bit file was refused with the usual `max_error` of 0.1, since it was
+too far from PyTorch on the task's examples; it has `max_error: 0.03`. *Refused*: that was refused too. A row with fewer
+numbers has the first seeds only.
 
 Nodes: those that the tables of `compressor check` take, of the float file at a batch of 1 and {lengths} steps, and of
-the step file. Of the GRU's own file the GRU is the node that none takes; of `para_rnn` the loop is unrolled at a fixed
-length. Nothing was run on an accelerator.
+the step file. Of the GRU's own file the GRU is the node that none takes; of `para_rnn` and `m2rnn` the loop is unrolled
+at a fixed length. Nothing was run on an accelerator.
 """
 
 
