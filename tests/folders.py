@@ -87,3 +87,9 @@ def carried_out(folder, out, *, overrides=(), device="cpu", **options):
     """The report of a run of the folder's recipe on its task, into another folder in it."""
     chosen = recipe.load(str(folder / "recipe.yaml"), overrides)
     return run(chosen, tasks.load(str(folder / "task.py")), folder / out, device=device, **options)
+
+
+def rehearsed(folder, task, text):
+    """The folder of a quick run of a recipe on a task, the task, and the report."""
+    write_folder(folder, task, text)
+    return folder / "run", tasks.load(str(folder / "task.py")), carried_out(folder, "run", quick=True)

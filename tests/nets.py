@@ -24,3 +24,10 @@ class Outputs(nn.Module):
 
     def forward(self, x):
         return self.layer(x)[0]
+
+
+class First(nn.Module):
+    """The first of several outputs."""
+
+    def forward(self, outputs):
+        return outputs[0]

@@ -5,10 +5,9 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.formats import Job
-from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
-from tests.tolerances import EXPORTED_FLOAT32
+from tests.exporters.agreement import assert_agrees
 
 TIMED, LAST = {0: "batch", 1: "time"}, {0: "batch"}
 
@@ -37,6 +36,5 @@ def exported_packed(rnn, inputs, path):
     model = Packed(rnn).eval()
     artifact = export(Job(model, task, path, Options()))
     features, lengths = torch.randn(5, 17, inputs), torch.tensor([3, 11, 1, 7, 2])
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(path)(features, lengths), model(features, lengths), **EXPORTED_FLOAT32)
+    assert_agrees(path, model, features, lengths)
     return artifact

@@ -15,6 +15,7 @@ from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
+from tests.exporters.agreement import assert_agrees
 from tests.methods.conftest import make_context
 from tests.surgery.attentions import HEAD, VALUE, WIDTH, Nested, Packed, Stack, declared, randomized
 from tests.surgery.attentions import HEADS as OWN_HEADS
@@ -82,8 +83,7 @@ def test_the_whole_sequence_agrees_with_pytorch_far_beyond_the_traced_length(seq
     model, _, path, artifact = sequence
     assert artifact.parity.passed
     inputs = torch.randn(7, 290, INPUT), random_lengths(7, 290)
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+    assert_agrees(path, model, *inputs)
 
 
 def test_only_plain_operators_are_written_and_keys_are_folded_away(sequence):

@@ -17,6 +17,7 @@ from compressor.nn.recurrent.uneven import UnevenRecurrent
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
+from tests.exporters.agreement import assert_agrees
 from tests.exporters.conftest import features_task
 from tests.exporters.packed import exported_packed
 from tests.tolerances import EXPORTED_FLOAT32
@@ -70,8 +71,7 @@ def recurrent(request, tmp_path_factory):
 def test_uneven_layers_agree_with_pytorch_at_an_unseen_size(recurrent):
     model, task, path, artifact, _ = recurrent
     inputs = task.example(7, 23)
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+    assert_agrees(path, model, *inputs)
     assert artifact.parity.passed
 
 
@@ -132,8 +132,7 @@ def test_attention_agrees_with_pytorch_at_an_unseen_size(tmp_path):
     model, path = Attention().eval(), tmp_path / "model.onnx"
     assert export(Job(model, task, path, Options())).parity.passed
     inputs = task.example(7, 23)
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+    assert_agrees(path, model, *inputs)
 
 
 @pytest.mark.parametrize("features", [INPUT, 4])
@@ -147,8 +146,7 @@ def test_normalisation_becomes_plain_operators(tmp_path, features):
     artifact = export(Job(model, features_task({"y": TIMED}), path, Options()))
     assert set(artifact.operators) <= {"Add", "Div", "Gemm", "MatMul", "Mul", "ReduceSum", "Sqrt", "Sub", "Pow"}
     x = torch.randn(7, 23, INPUT)
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(path)(x), model(x), **EXPORTED_FLOAT32)
+    assert_agrees(path, model, x)
 
 
 def test_exported_normalisation_is_accurate_in_float32_where_the_mean_is_large(tmp_path):

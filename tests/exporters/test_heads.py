@@ -7,15 +7,14 @@ import torch
 
 from compressor.formats import Job
 from compressor.measure.macs import survey
-from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.surgery.attention import head_scores
 from compressor.surgery.attention.head_removal import prune
 from compressor.surgery.attention.sites import attention_sites
 from compressor.surgery.units.choice import Amount
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
+from tests.exporters.agreement import assert_agrees
 from tests.surgery.attentions import WIDTH, Decoder, Encoder, Nested, Packed, Stack, declared, randomized
-from tests.tolerances import EXPORTED_FLOAT32
 
 CASES = {
     "encoder": (Encoder, {}),
@@ -47,8 +46,7 @@ def test_fewer_heads_are_exported_and_agree_at_unseen_sizes(tmp_path, name):
     smaller, path = _fewer(randomized(build()), parts), tmp_path / "model.onnx"
     assert export(Job(smaller, _task(), path, Options())).parity.passed
     inputs = _example(7, 23)
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(path)(*inputs), smaller(*inputs), **EXPORTED_FLOAT32)
+    assert_agrees(path, smaller, *inputs)
 
 
 def test_the_file_is_smaller_and_has_less_to_compute_by_three_quarters_of_the_attention(tmp_path):

@@ -15,6 +15,7 @@ from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask
 from exporters.onnx import Options, export
+from tests.exporters.agreement import assert_agrees
 from tests.exporters.conftest import features_task
 from tests.exporters.packed import exported_packed
 from tests.nets import Outputs
@@ -75,8 +76,7 @@ def recurrent(request, tmp_path_factory):
 def test_factored_layers_agree_with_pytorch_at_an_unseen_size(recurrent):
     model, task, path, artifact, _ = recurrent
     inputs = task.example(7, 23)
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+    assert_agrees(path, model, *inputs)
     assert artifact.parity.passed
 
 

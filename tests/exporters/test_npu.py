@@ -24,6 +24,7 @@ from exporters.onnx import Options, export
 from exporters.onnx_files.step import step_path
 from exporters.quantization.calibration import calibration
 from tests.exporters.conftest import KINDS
+from tests.nets import First
 
 INPUT, HIDDEN, TIME = 5, 7, 4
 SHAPES = {"batch": 1, "time": TIME}
@@ -234,11 +235,6 @@ def test_a_state_has_one_scale_and_its_layer_one_set_of_biases(tmp_path):
     graph = onnx.load(path).graph
     whole = [to_array(tensor) for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT32]
     assert [array.shape for array in whole if array.any()] == [(4 * HIDDEN,)]
-
-
-class First(nn.Module):
-    def forward(self, outputs):
-        return outputs[0]
 
 
 class Constant(nn.Module):

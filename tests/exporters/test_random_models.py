@@ -9,11 +9,10 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compressor.formats import Job
-from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
+from tests.exporters.agreement import assert_agrees
 from tests.exporters.conftest import FEW_EXPORTS
-from tests.tolerances import EXPORTED_FLOAT32
 
 INPUT, WIDTH = 5, 8
 TIMED, LAST = {0: "batch", 1: "time"}, {0: "batch"}
@@ -109,5 +108,4 @@ def test_a_random_model_agrees_at_unseen_sizes(tmp_path, blocks, opset):
     artifact = export(Job(model, TASK, tmp_path / "model.onnx", Options(opset=opset)))
     assert artifact.opset == opset
     inputs = TASK.example(7, 37)
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(tmp_path / "model.onnx")(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+    assert_agrees(tmp_path / "model.onnx", model, *inputs)

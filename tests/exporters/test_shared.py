@@ -11,17 +11,9 @@ from compressor.testing import RandomTask, normal
 from exporters import onnx
 from exporters.quantization import allocation
 from tests.exporters.conftest import features_task
+from tests.nets import Scores
 
 FILES = (("onnx", {}), ("onnx", {"precision": "int8"}), ("ort", {}), ("onnx", {"opset": 17}))
-
-
-class Tagger(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.rnn, self.out = nn.LSTM(5, 8, batch_first=True), nn.Linear(8, 3)
-
-    def forward(self, features):
-        return self.out(self.rnn(features)[0])
 
 
 @pytest.fixture
@@ -35,7 +27,7 @@ def traces(monkeypatch):
 
 def test_formats_of_one_model_are_traced_once_and_are_the_files_that_they_are_alone(tmp_path, traces):
     torch.manual_seed(0)
-    model, task = Tagger().eval(), features_task({"scores": {0: "batch", 1: "time"}})
+    model, task = Scores(5, 16, 3).eval(), features_task({"scores": {0: "batch", 1: "time"}})
     counts, contents = {}, {}
     for shared in (None, {}):
         counts[shared is None], contents[shared is None] = [], []
@@ -64,8 +56,8 @@ class Trained(RandomTask):
 @pytest.mark.slow
 def test_second_order_statistics_are_shared_by_files_of_all_budgets_and_change_no_byte(tmp_path, monkeypatch):
     torch.manual_seed(0)
-    network = Tagger()
-    network.rnn, network.out = nn.LSTM(5, 24, batch_first=True), nn.Linear(24, 16)
+    network = Scores(5, 24, 16)
+    network.rnn = nn.LSTM(5, 24, batch_first=True)
     model, task = (
         network.eval(),
         Trained({"features": {0: "batch", 1: "time"}}, {"scores": {0: "batch", 1: "time"}}, normal(5)),

@@ -19,8 +19,8 @@ from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.structure import apply_record, replace_module
 from compressor.surgery.attention.causality import evidence
 from compressor.surgery.attention.conversion_to_aaren import carried_masks
-from compressor.surgery.rebuild import rebuild
 from tests.methods.conftest import CHANNELS, CLASSES, SignTask, make_context, same, weights
+from tests.surgery.rebuilding import rebuilt_from
 
 WIDTH, HEADS, LENGTH, BATCH = 12, 3, 7, 5
 
@@ -325,9 +325,7 @@ def test_widths_around_an_aaren_can_be_pruned_afterwards_and_are_rebuilt():
     result = step.apply(converted.state, context)
     attention = result.state.model.encoder.layers[0].self_attn
     assert (attention.embed_dim, attention.head_dim, attention.out_proj.out_features) == (6, 6, 6)
-    rebuilt = Encoder(1)
-    rebuild(rebuilt, json.loads(json.dumps(result.state.structure)))
-    rebuilt.load_state_dict(result.state.model.state_dict())
+    rebuilt = rebuilt_from(result.state, Encoder(1))
     x = torch.randn(3, LENGTH, CHANNELS)
     torch.testing.assert_close(rebuilt.eval()(x), result.state.model(x))
 

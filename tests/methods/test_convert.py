@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from pydantic import ValidationError
@@ -18,11 +16,11 @@ from compressor.nn.converted import recurrent
 from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.converted.target import DESCRIPTIONS, OWN_OPTIONS, WORDS
 from compressor.nn.recurrent.uneven import UnevenRecurrent
-from compressor.surgery.rebuild import rebuild
 from compressor.task.contract import Task
 from compressor.testing import random_lengths
 from tests.methods.conftest import BATCH, CHANNELS, HIDDEN, Tagger, make_context, same, weights
 from tests.surgery import topologies
+from tests.surgery.rebuilding import rebuilt_from
 from tests.surgery.topologies import CELLS, INPUT
 
 QUICK = {"distill_steps": 0, "order": 3}
@@ -87,9 +85,7 @@ def test_a_converted_model_runs_at_any_size_and_is_rebuilt_from_its_record(name,
     result = convert(model, to=to)
     assert same(weights(model), before)
     assert isinstance(result.state.model.rnn, ConvertedRecurrent)
-    rebuilt = topology(name, cell)
-    rebuild(rebuilt, json.loads(json.dumps(result.state.structure)))
-    rebuilt.load_state_dict(result.state.model.state_dict())
+    rebuilt = rebuilt_from(result.state, topology(name, cell))
     for batch, length in ((1, 1), (3, 2), (2, 31)):
         x, lengths = torch.randn(batch, length, INPUT), random_lengths(batch, length).clamp(min=1)
         lengths[0] = length
@@ -171,9 +167,7 @@ def test_pruned_before_and_after_and_rebuilt():
     first = after.state.model.rnn.layers[0]
     assert (first.project.out_features, first.readout.in_features) == (3, 5)
     assert first.memories[0].groups == 3
-    rebuilt = Tagger(hidden=12)
-    rebuild(rebuilt, json.loads(json.dumps(after.state.structure)))
-    rebuilt.load_state_dict(after.state.model.state_dict())
+    rebuilt = rebuilt_from(after.state, Tagger(hidden=12))
     x = torch.randn(3, 9, CHANNELS)
     torch.testing.assert_close(rebuilt.eval()(x), after.state.model(x))
 
@@ -298,9 +292,7 @@ def test_a_dense_state_is_fitted_and_rebuilt():
     assert [(layer.oscillators, layer.state_size) for layer in layers] == [(None, 3)] * len(layers)
     assert "a dense state of 3 numbers a channel" in result.changes[0].note
     assert result.facts["rnn: layers.0: error at the start (least squares)"] < 0.7
-    rebuilt = topology("Stacked")
-    rebuild(rebuilt, json.loads(json.dumps(result.state.structure)))
-    rebuilt.load_state_dict(result.state.model.state_dict())
+    rebuilt = rebuilt_from(result.state, topology("Stacked"))
     x, lengths = torch.randn(2, 9, INPUT), torch.tensor([9, 4])
     assert torch.equal(rebuilt(x, lengths), result.state.model(x, lengths))
 
@@ -310,9 +302,7 @@ def test_a_memory_cache_is_fitted_and_rebuilt():
     result = convert(model, to="additive", memory_cache=2, cache_segment=3, distill_steps=60)
     assert "2 slots of 3" in result.changes[0].note
     assert any(bool(layer.cache.ask.weight.any()) for layer in result.state.model.rnn.layers)
-    rebuilt = topology("Stacked")
-    rebuild(rebuilt, json.loads(json.dumps(result.state.structure)))
-    rebuilt.load_state_dict(result.state.model.state_dict())
+    rebuilt = rebuilt_from(result.state, topology("Stacked"))
     x, lengths = torch.randn(2, 9, INPUT), torch.tensor([9, 4])
     assert torch.equal(rebuilt(x, lengths), result.state.model(x, lengths))
 
@@ -325,9 +315,7 @@ def test_units_of_a_diagonal_layer_are_removed_and_rebuilt():
     after = step.apply(converted.state, make_context(model, task))
     layer = after.state.model.rnn.layers[1]
     assert (layer.project.out_features, layer.readout.in_features, layer.diagonals[0].numel()) == (12, 4, 4)
-    rebuilt = Tagger()
-    rebuild(rebuilt, json.loads(json.dumps(after.state.structure)))
-    rebuilt.load_state_dict(after.state.model.state_dict())
+    rebuilt = rebuilt_from(after.state, Tagger())
     x = torch.randn(3, 9, CHANNELS)
     torch.testing.assert_close(rebuilt.eval()(x), after.state.model(x))
 

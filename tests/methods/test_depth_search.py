@@ -26,6 +26,7 @@ from compressor.testing import RandomTask, check_file, normal
 from exporters.onnx import Options, export
 from tests.methods.conftest import CHANNELS, CLASSES, SignTask, make_context, same, weights
 from tests.methods.test_tie_layers import SEQUENCES, WIDTH, Bert, Encoding, Stacked
+from tests.surgery.rebuilding import rebuilt_from
 
 
 class Block(nn.Module):
@@ -268,8 +269,7 @@ def test_after_units_were_pruned_and_before_layers_are_tied():
     pruned = units.apply(state, context).state
     fewer = _apply(pruned, layers=3).state
     tied = TieLayers().apply(fewer, context).state
-    rebuilt = rebuild(Encoding(), tied.structure)
-    rebuilt.load_state_dict(tied.model.state_dict())
+    rebuilt = rebuilt_from(tied, Encoding())
     assert rebuilt.eval()(_inputs()).equal(tied.model(_inputs()))
     assert _distinct(rebuilt) == _distinct(tied.model) < _distinct(fewer.model)
 

@@ -15,7 +15,6 @@ from compressor.methods.magnitude import Magnitude
 from compressor.methods.retrain import Retrain
 from compressor.nn.attention.lama import LamaAttention
 from compressor.nn.attention.pooling import MeanPooling, PoolingReplacement
-from compressor.surgery.rebuild import rebuild
 from tests.methods.conftest import make_context, same, weights
 from tests.surgery.poolings import (
     CALLS,
@@ -28,6 +27,7 @@ from tests.surgery.poolings import (
     Model,
     model_of,
 )
+from tests.surgery.rebuilding import rebuilt_from
 
 
 def replace(model, task=None, seed=0, **options):
@@ -101,8 +101,7 @@ def test_the_weights_come_of_the_seed():
 @pytest.mark.parametrize("kind", ["Numbers", "Query", "Zeros"])
 def test_the_record_gives_the_users_own_class_the_same_structure(kind):
     after = replace(model_of(kind)).state
-    rebuilt = rebuild(Model(kind), after.structure).eval()
-    rebuilt.load_state_dict(after.model.state_dict())
+    rebuilt = rebuilt_from(after, Model(kind)).eval()
     inputs = Loudest().example(3, 7)
     assert torch.equal(rebuilt(*inputs), after.model(*inputs))
 
@@ -178,8 +177,7 @@ def test_units_are_removed_before_the_pooling_is_replaced():
     smaller = Magnitude(prune="units", ratio=0.5, targets=("rnn",)).apply(State(model), context).state
     after = Lama(target="pooling", fit_steps=0).apply(smaller, context).state
     assert after.model.pooling.pool.width == WIDTH // 2
-    rebuilt = rebuild(Model("Lengths"), after.structure).eval()
-    rebuilt.load_state_dict(after.model.state_dict())
+    rebuilt = rebuilt_from(after, Model("Lengths")).eval()
     assert torch.equal(rebuilt(*Loudest().example(3, 7)), after.model(*Loudest().example(3, 7)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import pytest
 import torch
@@ -21,12 +20,11 @@ from compressor.methods.retrain import Retrain
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.recurrent.factored import LowRankRecurrent
-from compressor.surgery.rebuild import rebuild
-from compressor.task import loading as tasks
-from tests.folders import carried_out, recipe_of, write_folder
+from tests.folders import recipe_of, rehearsed
 from tests.methods.conftest import BATCH, CHANNELS, LENGTH, SignTask, make_context, same, weights
 from tests.methods.signs import signs
 from tests.surgery.attentions import Nested, Packed, Stack, randomized
+from tests.surgery.rebuilding import rebuilt_from
 
 WIDTH, HEADS = 12, 3
 MODES = ["projections", "heads", "products"]
@@ -316,8 +314,7 @@ def test_heads_of_attention_that_the_task_names_become_narrower_whatever_its_sca
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
     lost = sum(change.parameters_before - change.parameters_after for change in result.changes)
     assert lost == counted(model) - counted(result.state.model)
-    rebuilt = rebuild(written(scale=scale)[0], json.loads(json.dumps(result.state.structure)))
-    rebuilt.load_state_dict(result.state.model.state_dict())
+    rebuilt = rebuilt_from(result.state, written(scale=scale)[0])
     assert torch.equal(rebuilt(x), result.state.model(x))
 
 
@@ -353,8 +350,7 @@ class StackTask(DoubleTask):
 @pytest.mark.parametrize("mode", MODES)
 def test_the_record_gives_the_users_own_class_the_same_structure(encoder, mode):
     after = cut(encoder, mode=mode, rank=2, targets=("*self_attn*", "*.linear1", "rnn*"), recurrent="smaller").state
-    rebuilt = rebuild(Encoder().double(), json.loads(json.dumps(after.structure))).eval()
-    rebuilt.load_state_dict(after.model.state_dict())
+    rebuilt = rebuilt_from(after, Encoder().double()).eval()
     assert torch.equal(outputs(rebuilt), outputs(after.model))
 
 
@@ -404,8 +400,7 @@ def test_units_in_front_of_a_factored_layer_can_go_and_the_features_between_fact
     step = Magnitude(prune="units", count=2, targets=("0", "2.down"), compensate=False)
     after = step.apply(state, make_context(state.model, DoubleTask())).state
     assert (after.model[2].in_features, after.model[2].rank, after.model[2].out_features) == (11, 1, 11)
-    rebuilt = rebuild(build(), after.structure)
-    rebuilt.load_state_dict(after.model.state_dict())
+    rebuilt = rebuilt_from(after, build())
     assert torch.equal(outputs(rebuilt), outputs(after.model))
 
 
@@ -421,8 +416,7 @@ def test_of_a_factored_recurrent_layer_ranks_can_go_and_hidden_units_are_refused
     assert in_front.model.enter.out_features == encoder.enter.out_features - 1
     fewer = Magnitude(**options, targets=("*.hidden.down",)).apply(state, context).state
     assert fewer.model.rnn.part(0, 0).ranks == (4, 3)
-    rebuilt = rebuild(Encoder().double(), fewer.structure)
-    rebuilt.load_state_dict(fewer.model.state_dict())
+    rebuilt = rebuilt_from(fewer, Encoder().double())
     assert torch.equal(outputs(rebuilt), outputs(fewer.model))
 
 
@@ -549,8 +543,7 @@ RECIPE = recipe_of(
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    folder = write_folder(tmp_path_factory.mktemp("low_rank"), signs(NET), RECIPE)
-    return folder / "run", tasks.load(str(folder / "task.py")), carried_out(folder, "run", quick=True)
+    return rehearsed(tmp_path_factory.mktemp("low_rank"), signs(NET), RECIPE)
 
 
 def test_a_run_exports_factors_that_agree_and_counts_their_macs(done):

@@ -12,10 +12,10 @@ from compressor.methods import METHODS
 from compressor.methods.base import State
 from compressor.methods.order import order_hint, refuse_order
 from compressor.nn.converted.target import WORDS
-from compressor.surgery.rebuild import rebuild
 from compressor.testing import RandomTask, check_file, normal
 from exporters.onnx import Options, export
 from tests.methods.conftest import CHANNELS, SignTask, make_context
+from tests.surgery.rebuilding import rebuilt_from
 
 WIDTH = 16
 
@@ -148,8 +148,7 @@ def check_pair(model, first, second, tmp_path):
 
 def check_result(model, second, done, tmp_path):
     """The structure is rebuilt to the same bits, masks hold, and the file of some pairs is right."""
-    again = rebuild(fresh(model), done.structure)
-    again.load_state_dict(done.model.state_dict())
+    again = rebuilt_from(done, fresh(model))
     x = torch.randn(3, 5, CHANNELS)
     torch.testing.assert_close(again.eval()(x), done.model.eval()(x))
     for name, mask in done.masks.items():

@@ -22,13 +22,11 @@ from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.pipeline.run import run
 from compressor.recipe import load
 from compressor.report import Report
-from compressor.runtimes.onnx_runtime import OnnxFile
-from compressor.surgery.rebuild import rebuild
-from compressor.task import loading as tasks
-from tests.folders import carried_out, recipe_of, write_folder
+from tests.exporters.agreement import assert_agrees
+from tests.folders import recipe_of, rehearsed
 from tests.methods.conftest import CHANNELS, CLASSES, HIDDEN, LENGTH, SignTask, Tagger, make_context, same, weights
 from tests.methods.signs import signs
-from tests.tolerances import EXPORTED_FLOAT32
+from tests.surgery.rebuilding import rebuilt_from
 
 SMALL_WORLD = {"graph": "watts_strogatz", "nodes": 11, "neighbours": 4, "units_per_node": 2}
 
@@ -129,8 +127,7 @@ def test_torchs_own_generator_is_left_as_it_was(state, context):
 
 def test_the_record_gives_the_users_own_class_the_same_structure(state, context):
     after = replace(state, context, skips="full_layers").state
-    rebuilt = rebuild(Tagger(), after.structure).eval()
-    rebuilt.load_state_dict(after.model.state_dict())
+    rebuilt = rebuilt_from(after, Tagger()).eval()
     x = torch.randn(3, 11, CHANNELS)
     assert torch.equal(rebuilt(x), after.model(x))
 
@@ -265,8 +262,7 @@ def test_the_control_is_a_dense_stack_of_the_same_cell_and_number_of_layers(stat
     wanted = counted(result.state.model.rnn)
     assert (stack.mode, stack.num_layers, control.state.masks) == ("GRU", 2, {})
     assert counted(control.state.model.rnn) == pytest.approx(wanted, rel=0.05)
-    rebuilt = rebuild(Tagger(), control.state.structure).eval()
-    rebuilt.load_state_dict(control.state.model.state_dict())
+    rebuilt = rebuilt_from(control.state, Tagger()).eval()
     x = torch.randn(3, 11, CHANNELS)
     assert torch.equal(rebuilt(x), control.state.model(x))
 
@@ -294,8 +290,7 @@ RECIPE = recipe_of(
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    folder = write_folder(tmp_path_factory.mktemp("random_graph"), signs(NET), RECIPE)
-    return folder / "run", tasks.load(str(folder / "task.py")), carried_out(folder, "run", quick=True)
+    return rehearsed(tmp_path_factory.mktemp("random_graph"), signs(NET), RECIPE)
 
 
 def test_the_exported_file_agrees_with_the_loaded_model_at_an_unseen_batch_and_length(done):
@@ -303,8 +298,7 @@ def test_the_exported_file_agrees_with_the_loaded_model_at_an_unseen_batch_and_l
     inputs = task.example(7, 23)
     loaded = compressor.load(out, task)
     assert isinstance(loaded.rnn.stack, GraphRecurrent)
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(out / "model.onnx")(*inputs), loaded(*inputs), **EXPORTED_FLOAT32)
+    assert_agrees(out / "model.onnx", loaded, *inputs)
     assert report.compressed[0].artifact.parity.passed
 
 

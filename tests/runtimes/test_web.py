@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from onnx import helper
-from torch import nn
 
 from compressor.errors import ExportError
 from compressor.formats import Job
@@ -18,6 +17,7 @@ from compressor.runtimes.forward import open_forward
 from compressor.runtimes.runtime_file import open_file
 from compressor.testing import RandomTask, normal
 from exporters.onnx import Options, export
+from tests.nets import Scores
 
 pytestmark = [
     pytest.mark.web,
@@ -25,19 +25,10 @@ pytestmark = [
 ]
 
 
-class Tagger(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.rnn, self.head = nn.GRU(5, 16, batch_first=True), nn.Linear(16, 3)
-
-    def forward(self, x):
-        return self.head(self.rnn(x)[0])
-
-
 @pytest.fixture(scope="module")
 def tagger():
     torch.manual_seed(0)
-    return Tagger().eval()
+    return Scores(5, 16, 3).eval()
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from compressor.nn.recurrent.layer_norm import LayerNormLSTM, LayerNormLSTMCell
-from compressor.surgery.rebuild import rebuild
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
 from compressor.testing import silence_units
+from tests.surgery.rebuilding import rebuilt_from
 from tests.surgery.test_random_networks import living
 from tests.surgery.topologies import (
     INPUT,
@@ -62,8 +62,7 @@ def names(model):
 def test_half_of_the_units_go_and_the_record_rebuilds_it(topology):
     model = model_of(topology)
     done = prune(model, {}, [inputs(*shape) for shape in SHAPES], names=names(model), amount=Amount(ratio=0.5))
-    fresh = rebuild(copy.deepcopy(model), done.structure)
-    fresh.load_state_dict(done.model.state_dict())
+    fresh = rebuilt_from(done, copy.deepcopy(model))
     torch.testing.assert_close(fresh(*inputs(3, 11)), done.model(*inputs(3, 11)))
     assert sum(p.numel() for p in fresh.parameters()) < 0.6 * sum(p.numel() for p in model.parameters())
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from compressor.surgery.rebuild import rebuild
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
 from tests.surgery.peers import PEERS, output_axis
+from tests.surgery.rebuilding import rebuilt_from
 
 
 def living(peer):
@@ -36,8 +36,7 @@ def test_dead_features_leave_without_a_trace(peer):
         old, new = model.get_submodule(name), done.model.get_submodule(name)
         lost = len(peer.dead[name]) * (old.groups if output_axis(old) and old.groups > 1 else 1)
         assert _outputs(new) == _outputs(old) - lost, name
-    rebuilt = rebuild(copy.deepcopy(before), done.structure)
-    rebuilt.load_state_dict(done.model.state_dict())
+    rebuilt = rebuilt_from(done, copy.deepcopy(before))
     x = peer.example(5, 2)
     with torch.no_grad():
         expected = before(*x)

@@ -9,7 +9,7 @@ from torch import nn
 
 from compressor.nn.factory import FactoryOptions
 from compressor.nn.record import RecordedLayer
-from compressor.nn.recurrent.cells import CELLS, Cell
+from compressor.nn.recurrent.cells import CELLS, Cell, RecurrentLayer
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +85,12 @@ class CompactRecurrent(RecordedLayer):
     def flags(self) -> str:
         """The options as `extra_repr` shows them."""
         return f"bias={self.bias}, batch_first={self.batch_first}, dropout={self.dropout}"
+
+
+def structure_options(module: RecurrentLayer | CompactRecurrent, like: torch.Tensor) -> CompactOptions:
+    """The options of a layer that has those of another one, and weights on no device of the type of a given one."""
+    options: CompactOptions = {"bias": module.bias, "batch_first": module.batch_first, "dropout": module.dropout}
+    return {**options, "device": "meta", "dtype": like.dtype}
 
 
 def is_batch(sequence: torch.Tensor) -> bool:

@@ -12,7 +12,7 @@ from compressor.errors import MethodError
 from compressor.gates import Mode
 from compressor.nn.factory import factory_options
 from compressor.nn.record import LayerRecord, Probability, Size, allocate
-from compressor.nn.recurrent.compact import CompactOptions, CompactRecurrent, PerPart, is_batch
+from compressor.nn.recurrent.compact import CompactOptions, CompactRecurrent, PerPart, is_batch, structure_options
 from compressor.nn.recurrent.factored_part import LowRankPart, PartRanks, Ranks, fill, rank_of
 from compressor.nn.recurrent.layers import directions, parts
 from compressor.nn.recurrent.packed import Steps, with_features
@@ -102,11 +102,7 @@ class LowRankRecurrent(CompactRecurrent):
             module.input_size,
             module.hidden_size,
             [pairs[start : start + count] for start in range(0, len(pairs), count)],
-            bias=module.bias,
-            batch_first=module.batch_first,
-            dropout=module.dropout,
-            device="meta",
-            dtype=first.dtype,
+            **structure_options(module, first),
         )
         allocate(smaller, first.device)
         for source in sources:

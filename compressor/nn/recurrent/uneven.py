@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from compressor.gates import Mode
 from compressor.nn.factory import factory_options
 from compressor.nn.record import LayerRecord, Probability, Size, allocate
-from compressor.nn.recurrent.compact import CompactOptions, CompactRecurrent, PerPart, is_batch
+from compressor.nn.recurrent.compact import CompactOptions, CompactRecurrent, PerPart, is_batch, structure_options
 from compressor.nn.recurrent.cutting import PartKey, complete_masks, copy_part, mask_of, refuse_projections
 from compressor.nn.recurrent.layers import is_layer, part_weights
 from compressor.nn.recurrent.packed import Steps, backward, features, reversing_order, with_features
@@ -96,11 +96,7 @@ class UnevenRecurrent(CompactRecurrent):
             module.mode,
             int(columns.sum()),
             [[int(mask.sum()) for mask in layer] for layer in masks],
-            bias=module.bias,
-            batch_first=module.batch_first,
-            dropout=module.dropout,
-            device="meta",
-            dtype=first.dtype,
+            **structure_options(module, first),
         )
         allocate(smaller, first.device)
         for layer, layer_masks in enumerate(masks):

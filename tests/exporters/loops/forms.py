@@ -7,9 +7,8 @@ import inspect
 import torch
 from torch import nn
 
-from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask, random_lengths
-from tests.tolerances import EXPORTED_FLOAT32
+from tests.exporters.agreement import assert_agrees
 
 INPUT, HIDDEN, WORDS, CLASSES = 5, 7, 11, 3
 TIMED = {0: "batch", 1: "time"}
@@ -402,5 +401,4 @@ def task_for(model, **attributes):
 def agrees(model, task, path, sizes=SIZES):
     for batch, length in sizes:
         inputs = task.example(batch, length)
-        with torch.no_grad():
-            torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+        assert_agrees(path, model, *inputs)

@@ -21,6 +21,7 @@ from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
 from tests.cli.conftest import call
 from tests.exporters.conftest import features_task
+from tests.nets import First
 from tests.tolerances import EXPORTED_FLOAT32
 
 TIMED, LAST = {0: "batch", 1: "time"}, {0: "batch"}
@@ -245,11 +246,6 @@ def test_causal_convolutions_remember_their_inputs_and_pad_nothing(tmp_path, opt
     assert [state.name for state in artifact.step.stream.states] == ["padded.x", "chomped.x", "rnn.h"]
     features = torch.randn(2 if options.get("batch") else 1, 50, INPUT)
     torch.testing.assert_close(steps(features), OnnxFile(path)(features), **EXPORTED_FLOAT32)
-
-
-class First(nn.Module):
-    def forward(self, both):
-        return both[0]
 
 
 class Cells(nn.Module):

@@ -9,6 +9,7 @@ from torch import nn
 from compressor.nn.attention import prefix
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.converted.additive import CHUNK, AdditiveLayer
+from tests.nn.converted.steps import in_steps
 
 INPUT, OUTPUT = 3, 5
 SIZES = {"heads": 2, "keys": 3, "values": 4, "hidden": 11}
@@ -68,11 +69,7 @@ def test_all_forms_are_the_equations_and_so_are_their_gradients(dtype, length, f
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 def test_steps_give_what_the_whole_sequence_gives(chunk, forget):
     own, x = layer(forget=forget), torch.randn(2, 3 * CHUNK, INPUT, dtype=torch.float64)
-    states, outputs = [value.expand(2, *value.shape[1:]) for _, value in own.initial_states()], []
-    for part in x.split(chunk, 1):
-        y, states = own.step(part, states)
-        outputs.append(y)
-    torch.testing.assert_close(torch.cat(outputs, 1), own(x), atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(in_steps(own, x, chunk), own(x), atol=1e-12, rtol=1e-12)
 
 
 def test_with_one_key_channel_and_a_query_of_one_it_is_an_aaren():
@@ -140,8 +137,4 @@ def test_a_memory_cache_with_no_gate_changes_nothing_and_steps_are_the_whole(dty
     torch.testing.assert_close(own(x), plain(x), atol=TYPES[dtype], rtol=TYPES[dtype])
     nn.init.normal_(own.cache.ask.weight)
     assert float((own(x) - plain(x)).detach().abs().max()) > 1e-3
-    states, outputs = [value.repeat(2, *[1] * (value.dim() - 1)) for _, value in own.initial_states()], []
-    for part in x.split(2, 1):
-        y, states = own.step(part, states)
-        outputs.append(y)
-    torch.testing.assert_close(torch.cat(outputs, 1), own(x), atol=TYPES[dtype], rtol=TYPES[dtype])
+    torch.testing.assert_close(in_steps(own, x, 2), own(x), atol=TYPES[dtype], rtol=TYPES[dtype])

@@ -9,6 +9,7 @@ import torch
 
 from compressor.errors import CheckpointError
 from compressor.nn.converted.fsmn import FsmnLayer
+from tests.nn.converted.steps import in_steps
 
 INPUT, OUTPUT, CHANNELS, UNITS = 3, 5, 7, 11
 SHAPES = (
@@ -58,12 +59,7 @@ def test_a_whole_sequence_is_the_formula_and_so_are_its_gradients(options, lengt
 @pytest.mark.parametrize("chunk", [1, 3, 19])
 def test_steps_of_any_size_give_what_the_whole_sequence_gives(options, chunk):
     own, x = layer(**options), torch.randn(2, 38, INPUT, dtype=torch.float64)
-    states = [value.expand(2, *value.shape[1:]) for _, value in own.initial_states()]
-    outputs = []
-    for part in x.split(chunk, 1):
-        y, states = own.step(part, states)
-        outputs.append(y)
-    torch.testing.assert_close(torch.cat(outputs, 1), own(x), atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(in_steps(own, x, chunk), own(x), atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize("options", SHAPES)

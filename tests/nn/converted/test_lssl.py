@@ -13,6 +13,7 @@ from compressor.errors import CheckpointError, UsageError
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.lssl import LsslLayer, set_rate_scale
 from compressor.nn.converted.state_system import LONGEST_STEP, SHORTEST_STEP
+from tests.nn.converted.steps import in_steps
 
 INPUT, OUTPUT, CHANNELS, UNITS, OSCILLATORS, NUMBERS = 3, 5, 7, 11, 4, 13
 TYPES = {torch.float64: 1e-11, torch.float32: 1e-5}
@@ -79,13 +80,9 @@ def test_recurrence_convolution_and_fft_are_one_and_so_are_their_gradients(state
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_steps_give_what_the_whole_sequence_gives(state, chunk):
     own, x = layer(state=state, rate_scale=0.7), torch.randn(2, 30, INPUT, dtype=torch.float64)
-    states, outputs = [value.repeat(2, *[1] * (value.dim() - 1)) for _, value in own.initial_states()], []
-    for part in x.split(chunk, 1):
-        y, states = own.step(part, states)
-        outputs.append(y)
     with torch.no_grad():
         by_convolution = own(x)
-    torch.testing.assert_close(torch.cat(outputs, 1), by_convolution, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(in_steps(own, x, chunk), by_convolution, atol=1e-12, rtol=1e-12)
     torch.testing.assert_close(own(x), by_convolution, atol=1e-12, rtol=1e-12)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from compressor.nn.converted.m2rnn import M2rnnLayer
+from tests.nn.converted.steps import in_steps
 from tests.tolerances import SAME_FLOAT64, SAME_GRADIENT
 
 INPUT, OUTPUT = 3, 5
@@ -58,11 +59,7 @@ def test_the_whole_sequence_is_the_equations_and_so_are_its_gradients(batch, len
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 def test_steps_give_what_the_whole_sequence_gives(chunk):
     own, x = layer(), torch.randn(2, 41, INPUT, dtype=torch.float64)
-    states, outputs = [value.expand(2, -1, -1, -1) for _, value in own.initial_states()], []
-    for part in x.split(chunk, 1):
-        y, states = own.step(part, states)
-        outputs.append(y)
-    torch.testing.assert_close(torch.cat(outputs, 1), own(x), **SAME_FLOAT64)
+    torch.testing.assert_close(in_steps(own, x, chunk), own(x), **SAME_FLOAT64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

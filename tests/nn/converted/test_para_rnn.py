@@ -9,6 +9,7 @@ from torch import nn
 from compressor.errors import CheckpointError
 from compressor.nn.converted.diagonal_cells import gru, lstm
 from compressor.nn.converted.para_rnn import ParaLayer
+from tests.nn.converted.steps import in_steps
 
 INPUT, OUTPUT, UNITS, BATCH = 3, 5, 7, 4
 CELLS = ("gru", "lstm")
@@ -109,11 +110,7 @@ def test_jacobians_are_those_of_finite_differences(cell):
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_steps_give_what_the_whole_sequence_gives(cell, chunk):
     own, x = layer(cell), torch.randn(BATCH, 12, INPUT, dtype=torch.float64)
-    states, outputs = own.zeros(BATCH), []
-    for part in x.split(chunk, 1):
-        y, states = own.step(part, states)
-        outputs.append(y)
-    torch.testing.assert_close(torch.cat(outputs, 1), own(x), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(in_steps(own, x, chunk), own(x), atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize("cell", CELLS)

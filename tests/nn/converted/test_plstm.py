@@ -7,6 +7,7 @@ import torch
 
 from compressor.nn.converted.plstm import CHUNK, PlstmLayer
 from compressor.nn.converted.source_mark import Gates, whole
+from tests.nn.converted.steps import in_steps
 from tests.tolerances import SAME_FLOAT64, SAME_GRADIENT
 
 INPUT, OUTPUT = 3, 5
@@ -61,12 +62,9 @@ def test_all_forms_are_the_equations_and_so_are_their_gradients(constant, batch,
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 def test_steps_give_what_the_whole_sequence_gives(constant, chunk):
     own, x = layer(constant_gates=constant), torch.randn(2, 3 * CHUNK, INPUT, dtype=torch.float64)
-    states, outputs = [value.expand(2, -1, -1, -1) for _, value in own.initial_states()], []
-    for part in x.split(chunk, 1):
-        y, states = own.step(part, states)
-        outputs.append(y)
-    torch.testing.assert_close(torch.cat(outputs, 1), own(x), **SAME_FLOAT64)
-    torch.testing.assert_close(torch.cat(outputs, 1), naive(own, x), **SAME_FLOAT64)
+    outputs = in_steps(own, x, chunk)
+    torch.testing.assert_close(outputs, own(x), **SAME_FLOAT64)
+    torch.testing.assert_close(outputs, naive(own, x), **SAME_FLOAT64)
 
 
 def test_the_gating_matrix_has_what_each_position_reads_of_each_earlier_one():

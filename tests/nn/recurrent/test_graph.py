@@ -23,12 +23,12 @@ from compressor.nn.graphs.layered import LayeredGraph
 from compressor.nn.graphs.random_graphs import barabasi_albert, erdos_renyi, watts_strogatz
 from compressor.nn.recurrent.graph import GraphRecurrent, apply_masks
 from compressor.nn.recurrent.graph_layout import parameter_count
-from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.testing import RandomTask
 from compressor.training.noise import noise_std
 from compressor.training.trainer import Noise, Trainer
 from exporters.onnx import Options, export
-from tests.tolerances import EXPORTED_FLOAT32, SAME_FLOAT64
+from tests.exporters.agreement import assert_agrees
+from tests.tolerances import SAME_FLOAT64
 
 INPUT, BATCH, LENGTH = 5, 3, 7
 CELLS = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4}
@@ -457,8 +457,7 @@ def test_an_exported_file_agrees_at_an_unseen_size_with_native_nodes_and_without
     )
     artifact = export(Job(model, task, path, Options()))
     inputs = task.example(7, 23)
-    with torch.no_grad():
-        torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+    assert_agrees(path, model, *inputs)
     assert artifact.operators[node] == len(model.stack.all_layers)
     assert set(artifact.operators) == {node, "Gather", "Squeeze", "Transpose"} | joins
     tensors = [onnx.numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer]

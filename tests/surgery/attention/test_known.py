@@ -13,9 +13,9 @@ from compressor.methods.heads import Heads
 from compressor.methods.low_rank_attention import LowRankAttention
 from compressor.methods.magnitude import Magnitude
 from compressor.surgery.attention.known import with_known
-from compressor.surgery.rebuild import rebuild
 from tests.methods.conftest import SignTask, make_context
 from tests.surgery.attentions import Nested, Stack
+from tests.surgery.rebuilding import rebuilt_from
 
 CHANNELS, HEADS, HEAD = 5, 4, 3
 WIDTH = HEADS * HEAD
@@ -121,8 +121,7 @@ def test_half_of_the_heads_go_and_the_structure_is_rebuilt(kind):
     step.check_task(state.model, context.task)
     done = step.apply(state, context)
     assert done.facts == {"heads before": 8.0, "heads after": 4.0}
-    again = rebuild(KINDS[kind]().double().eval(), done.state.structure)
-    again.load_state_dict(done.state.model.state_dict())
+    again = rebuilt_from(done.state, KINDS[kind]().double().eval())
     x = torch.randn(2, 7, CHANNELS, dtype=torch.float64)
     assert torch.equal(again(x), done.state.model(x))
 

@@ -8,12 +8,12 @@ from torch import nn
 from torch.nn import functional
 
 from compressor.errors import SurgeryError
-from compressor.surgery.rebuild import rebuild
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.own_cells import find_own_cells
 from compressor.surgery.units.removal import prune
 from tests.nn.test_own_norm import WIDTH, ChannelsFirst, Functional, OnePlus, OutsideUnbiased, TransposedAround
 from tests.surgery.own_cells import INPUT, Loop, OwnCell
+from tests.surgery.rebuilding import rebuilt_from
 from tests.tolerances import SAME_FLOAT64
 
 EXAMPLES = [(torch.randn(2, WIDTH, INPUT).double(),), (torch.randn(3, 7, INPUT).double(),)]
@@ -43,8 +43,7 @@ def test_all_layers_of_a_residual_stream_lose_the_same_features(norm):
     done = prune(model, {}, EXAMPLES, names=["enter"], amount=Amount(count=4))
     assert done.model.head.in_features == WIDTH - 4
     assert all(layer.features == WIDTH - 4 for layer in done.model.norms)
-    fresh = rebuild(copy.deepcopy(model), done.structure)
-    fresh.load_state_dict(done.model.state_dict())
+    fresh = rebuilt_from(done, copy.deepcopy(model))
     torch.testing.assert_close(fresh(EXAMPLES[1][0]), done.model(EXAMPLES[1][0]), **SAME_FLOAT64)
 
 

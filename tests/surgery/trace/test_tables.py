@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from compressor.surgery.rebuild import rebuild
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
+from tests.surgery.rebuilding import rebuilt_from
 from tests.tolerances import SAME_FLOAT64
 
 INPUT, WIDTH, PLACES = 5, 14, 3
@@ -99,8 +99,7 @@ def test_units_go_and_the_record_rebuilds_the_model(kind, name, ratio, sizes):
     for key, size in sizes.items():
         found = getattr(done.model, key)
         assert (tuple(getattr(found, "weight", found).shape) if isinstance(size, tuple) else found) == size
-    fresh = rebuild(copy.deepcopy(model), done.structure)
-    fresh.load_state_dict(done.model.state_dict())
+    fresh = rebuilt_from(done, copy.deepcopy(model))
     x = torch.randn(5, 6, INPUT).double()
     torch.testing.assert_close(fresh(x), done.model(x), **SAME_FLOAT64)
 

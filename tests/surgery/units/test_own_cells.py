@@ -8,13 +8,13 @@ from torch import nn
 
 from compressor.errors import MethodError, SurgeryError
 from compressor.methods.magnitude import Magnitude
-from compressor.surgery.rebuild import rebuild
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.own_cells import find_own_cells
 from compressor.surgery.units.removal import prune
 from compressor.task.guard import GuardedTask
 from compressor.testing import RandomTask, normal
 from tests.surgery.own_cells import CLASSES, HIDDEN, INPUT, Elman, Loop, MinGru, OwnCell, ScriptedLayer, models
+from tests.surgery.rebuilding import rebuilt_from
 from tests.surgery.topologies import CellLoop
 
 EXAMPLES = [(torch.randn(2, 3, INPUT).double(),), (torch.randn(3, 7, INPUT).double(),)]
@@ -39,8 +39,7 @@ def test_half_of_its_units_go_and_the_record_rebuilds_it(kind):
     model = model_of(kind)
     done = prune(model, {}, EXAMPLES, names=list(find_own_cells(model, EXAMPLES[0])), amount=Amount(ratio=0.5))
     assert done.model.head.in_features == HIDDEN - HIDDEN // 2
-    fresh = rebuild(copy.deepcopy(model), done.structure)
-    fresh.load_state_dict(done.model.state_dict())
+    fresh = rebuilt_from(done, copy.deepcopy(model))
     torch.testing.assert_close(fresh(UNSEEN), done.model(UNSEEN))
 
 

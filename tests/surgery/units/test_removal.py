@@ -8,13 +8,13 @@ from torch import nn
 
 from compressor.errors import SurgeryError
 from compressor.nn.recurrent.layers import recurrent_modules
-from compressor.surgery.rebuild import rebuild
 from compressor.surgery.units import removal
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
 from compressor.surgery.units.resize import resized_copy
 from compressor.surgery.units.scores import magnitude
 from compressor.testing import silence_units
+from tests.surgery.rebuilding import rebuilt_from
 from tests.surgery.topologies import (
     CELL_KINDS,
     CELLS,
@@ -73,8 +73,7 @@ def test_removed_units_leave_the_outputs_of_zeroed_ones(topology, cell):
     assert all(m.hidden_size == recurrent_modules(model)[n].hidden_size - DEAD
                for n, m in recurrent_modules(result.model).items())  # fmt: skip
     reference = copy.deepcopy(model)
-    rebuilt = rebuild(_model(topology, cell), result.structure)
-    rebuilt.load_state_dict(result.model.state_dict())
+    rebuilt = rebuilt_from(result, _model(topology, cell))
     assert sum(p.numel() for p in result.model.parameters()) < sum(p.numel() for p in reference.parameters())
     for inputs in _inputs((1, 1), (3, 11)):
         assert torch.equal(rebuilt(*inputs), result.model(*inputs))
@@ -276,8 +275,7 @@ def test_layers_and_directions_may_end_with_different_sizes(topology, cell):
     with torch.no_grad():
         model.rnn.weight_hh_l0 *= masks["rnn.weight_hh_l0"]
     result = prune(model, masks, _inputs((2, 3), (5, 7)), names=["rnn"], amount=amount)
-    rebuilt = rebuild(_model(topology, cell), result.structure)
-    rebuilt.load_state_dict(result.model.state_dict())
+    rebuilt = rebuilt_from(result, _model(topology, cell))
     for inputs in _inputs((1, 1), (3, 11)):
         assert torch.equal(rebuilt(*inputs), result.model(*inputs))
     for name, mask in result.masks.items():

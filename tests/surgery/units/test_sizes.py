@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from compressor.errors import CheckpointError, SurgeryError
-from compressor.surgery.rebuild import rebuild
 from compressor.surgery.units.choice import Amount
 from compressor.surgery.units.removal import prune
 from compressor.surgery.units.sizes import apply_sizes_record, fit_sizes
+from tests.surgery.rebuilding import rebuilt_from
 
 WIDTH = 7
 
@@ -52,8 +52,7 @@ def test_only_the_number_that_is_the_size_is_set():
 def test_the_record_sets_it_in_a_fresh_model():
     model = Numbered()
     done = removed(copy.deepcopy(model))
-    fresh = rebuild(model.double().eval(), done.structure)
-    fresh.load_state_dict(done.model.state_dict())
+    fresh = rebuilt_from(done, model.double().eval())
     torch.testing.assert_close(fresh(*examples()[0]).shape, done.model(*examples()[0]).shape)
 
 
