@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from compressor.nn.converted.recurrent import TARGETS
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def builder(to: Target, options: Mapping[str, Any], old: Any) -> Build:
-    """Makes the layers that replace those of `old`, with any weights.
+    """Makes the layers that replace those of `old`, with any weights: `depth` for each, `hidden` wide in between.
 
     Args:
         to: The target.
@@ -27,19 +28,27 @@ def builder(to: Target, options: Mapping[str, Any], old: Any) -> Build:
         old: The layer that is replaced.
     """
 
-    def build(inputs: int, outputs: int, like: Tensor) -> SequenceLayer:
-        fields = {"input_size": inputs, "output_size": outputs, **_fields(to, options, old, outputs)}
-        return TARGETS[to].from_fields(fields, device=like.device, dtype=like.dtype)
+    def build(inputs: int, outputs: int, like: Tensor) -> list[SequenceLayer]:
+        between = options["hidden"] or outputs
+        widths = [inputs, *[between] * (options["depth"] - 1), outputs]
+        own = _fields(to, options, old, outputs)
+        return [
+            TARGETS[to].from_fields(
+                {"input_size": read, "output_size": given, **own}, device=like.device, dtype=like.dtype
+            )
+            for read, given in pairwise(widths)
+        ]
 
     return build
 
 
 def note(old: Any, new: ConvertedRecurrent) -> str:
     """What became what, in one line."""
-    first = new.each[0]
+    first = new.each[-1]
+    several = f", {new.depth} layers for each" if new.depth > 1 else ""
     memory = "" if first.memory is None else f", a memory of {first.memory} positions a layer"
     ahead = f", {first.lookahead} ahead" if first.lookahead else ""
-    return f"{type(old).__name__} to {new.target}: {first.described(first.record())}{memory}{ahead}"
+    return f"{type(old).__name__} to {new.target}: {first.described(first.record())}{several}{memory}{ahead}"
 
 
 def _fields(to: Target, options: Mapping[str, Any], old: Any, outputs: int) -> dict[str, Any]:

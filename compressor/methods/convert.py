@@ -73,6 +73,10 @@ class Convert(Method):
     projection: Annotated[int, Field(ge=1, le=65536)] | None = None
     """Channels that have a memory; half of the layer's outputs if left out."""
 
+    depth: Annotated[int, Field(ge=1, le=8)] = 1
+    """So many new layers in place of each old one, `hidden` wide in between, fitted together: what units that do not
+    see each other cannot tell, those of a second layer can."""
+
     order: Annotated[int, Field(ge=2, le=1024)] = 20
     """Positions that a memory filters, the current one among them."""
 
@@ -262,12 +266,18 @@ class Convert(Method):
         return {name: own for name, own in seen.items() if own.reason is None}, [*selection.skipped, *skips]
 
     def _teach(
-        self, context: Context, name: str, label: str, layer: SequenceLayer, samples: Sequence[Sample], drive: Tensor
+        self,
+        context: Context,
+        name: str,
+        label: str,
+        layers: Sequence[SequenceLayer],
+        samples: Sequence[Sample],
+        drive: Tensor,
     ) -> dict[str, float]:
         from compressor.training.start_fitting import teach
 
         return teach(
-            layer,
+            layers,
             samples,
             drive,
             steps=self.distill_steps,

@@ -81,9 +81,9 @@ def between(before: nn.Module, after: nn.Module) -> tuple[tuple[Conversion, ...]
 
 
 def _of_converted(name: str, old: Any, new: ConvertedRecurrent) -> Conversion:
-    layers = min(new.num_layers, MOST_LAYERS)
+    before, after = (min(count, MOST_LAYERS) for count in (old.num_layers, len(new.each)))
     cell = cell_of(old).mode.lower()
-    return Conversion((name,), Recurrent(cell, layers), Converted.of(new.target, new.each[0].record(), layers))
+    return Conversion((name,), Recurrent(cell, before), Converted.of(new.target, new.each[-1].record(), after))
 
 
 def _of_graph(name: str, old: RecurrentLayer, stack: GraphRecurrent) -> Conversion:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
+from compressor.nn.converted.layer import in_turn
 from compressor.nn.least_squares import RIDGES, Moments, Problem, choose_ridge
 from compressor.training.layer_fitting import Stage, Student, error, run_stages, split
 
@@ -23,21 +26,36 @@ _MOST_INPUTS = 1 << 14
 """Positions that the statistics of the inputs are taken of."""
 
 
-def start(layer: SequenceLayer, samples: Sequence[Sample], drive: Tensor, generator: torch.Generator) -> None:
-    """Give a layer the values from which its training starts, in place.
+def start(
+    layers: Sequence[SequenceLayer], samples: Sequence[Sample], drive: Tensor, generator: torch.Generator
+) -> None:
+    """Give layers that stand for one the values from which their training starts, in place.
 
-    Its features come from the inputs and from how the old layer weighed them; its readout is the ridge regression of
-    what the old layer gave on these features, from sums over the samples.
+    The features of the first come from the inputs and from how the old layer weighed them. Each hands its features on
+    as they are, and the next mixes them at random. The readout of the last is the ridge regression of what the old
+    layer gave on its features, from sums over the samples.
 
     Args:
-        layer: The new layer.
+        layers: The new layers, one on top of the other; all but the last give as many outputs as they have features.
         samples: Calls of the old one.
         drive: See `SequenceLayer.start`.
         generator: On the CPU.
     """
-    rows = torch.cat([sample.x[sample.counts[..., 0] > 0] for sample in samples])  # (N, I)
-    layer.start(rows[:: -(-len(rows) // _MOST_INPUTS)], drive, generator)
-    solve_readout(layer, samples)
+    for index, layer in enumerate(layers):
+        if index:
+            samples = [_handed_on(layers[index - 1], sample) for sample in samples]
+            drive = torch.eye(layer.input_size)
+        rows = torch.cat([sample.x[sample.counts[..., 0] > 0] for sample in samples])  # (N, I)
+        layer.start(rows[:: -(-len(rows) // _MOST_INPUTS)], drive, generator)
+        if index < len(layers) - 1:
+            nn.init.eye_(layer.readout.weight)
+            nn.init.zeros_(layer.readout.bias)
+    solve_readout(layers[-1], samples)
+
+
+def _handed_on(layer: SequenceLayer, sample: Sample) -> Sample:
+    with torch.no_grad():
+        return replace(sample, x=layer(sample.x, sample.counts))
 
 
 def solve_readout(layer: SequenceLayer, samples: Sequence[Sample]) -> None:
@@ -63,7 +81,7 @@ def solve_readout(layer: SequenceLayer, samples: Sequence[Sample]) -> None:
 
 
 def teach(
-    layer: SequenceLayer,
+    layers: Sequence[SequenceLayer],
     samples: Sequence[Sample],
     drive: Tensor,
     *,
@@ -74,10 +92,10 @@ def teach(
     progress: Progress,
     label: str,
 ) -> dict[str, float]:
-    """Start a layer and train it by itself to give what the old one gave, in place.
+    """Start layers that stand for one and train them by themselves to give what the old one gave, in place.
 
     Args:
-        layer: In evaluation mode.
+        layers: In evaluation mode, one on top of the other.
         samples: Calls of the old layer; every fourth is held out to measure on.
         drive: See `SequenceLayer.start`.
         steps: Optimizer steps, one sample each; 0 leaves it at the start.
@@ -91,9 +109,10 @@ def teach(
         Stage -> error after it: squared distance to what the old layer gave, over its variance.
     """
     used, test = split(samples)
-    start(layer, used, drive, torch.Generator().manual_seed(seed))
-    names = tuple(name for name, _ in layer.named_parameters())
-    student = Student(layer, names, lambda sample: layer(sample.x, sample.counts) * sample.counts)
+    start(layers, used, drive, torch.Generator().manual_seed(seed))
+    module = nn.ModuleList(layers)
+    names = tuple(name for name, _ in module.named_parameters())
+    student = Student(module, names, lambda sample: in_turn(layers, sample.x, sample.counts) * sample.counts)
     errors = {"error at the start (least squares)": error(student, test)}
     stages = [Stage("error after distillation", names, steps, lr)] if steps else []
     return run_stages(

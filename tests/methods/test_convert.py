@@ -307,6 +307,21 @@ def test_a_memory_cache_is_fitted_and_rebuilt():
     assert torch.equal(rebuilt(x, lengths), result.state.model(x, lengths))
 
 
+@pytest.mark.parametrize("to", [word for word in TARGETS if word != "fsmn"])
+def test_several_new_layers_in_place_of_each_old_one_are_fitted_together_and_rebuilt(to):
+    model = topology("Stacked")
+    result = convert(model, to=to, depth=2, hidden=6, distill_steps=3)
+    rnn = result.state.model.rnn
+    layers = model.rnn.num_layers
+    assert (len(rnn.each), rnn.num_layers) == (2 * layers, layers)
+    assert [layer.output_size for layer in rnn.each] == [6, model.rnn.hidden_size] * layers
+    assert "2 layers for each" in result.changes[0].note
+    assert sum("at the start" in name for name in result.facts) == layers
+    again = rebuilt_from(result.state, topology("Stacked"))
+    x, lengths = Sequences().example(3, 9)
+    assert again(x, lengths).equal(result.state.model(x, lengths))
+
+
 def test_units_of_a_diagonal_layer_are_removed_and_rebuilt():
     torch.manual_seed(0)
     model, task = Tagger().eval(), Sequences(lengths=False, size=CHANNELS)
@@ -331,7 +346,9 @@ def test_the_same_seed_gives_the_same_layer_and_a_rehearsal_is_short():
 def test_each_option_belongs_to_the_targets_whose_record_names_it():
     assert tuple(recurrent.TARGETS) == WORDS == tuple(DESCRIPTIONS)
     others = {"projection": {"projection", "values"}, "state": {"state_size"}}  # values are the projection by the heads
-    for option, owners in OWN_OPTIONS.items():
+    own = {option: owners for option, owners in OWN_OPTIONS.items() if option != "depth"}
+    assert OWN_OPTIONS["depth"] == tuple(word for word in WORDS if word != "fsmn")  # whose record has `dilations`
+    for option, owners in own.items():
         names = others.get(option, {option})
         assert owners == tuple(
             to for to, kind in recurrent.TARGETS.items() if names & set(kind.record_type.model_fields)
@@ -362,6 +379,7 @@ def test_help_says_what_each_target_is_and_which_options_are_its_own():
         ({"to": "additive", "constant_gates": True}, "`constant_gates` belongs to `to: plstm`"),
         ({"to": "para_rnn", "order": 3}, "`order` belongs to `to: fsmn`"),
         ({"to": "fsmn", "clip": 0.9}, "`clip` belongs to `to: para_rnn`"),
+        ({"to": "fsmn", "depth": 2}, "`depth` belongs to `to: lssl, para_rnn, additive, plstm and m2rnn`"),
         ({"to": "fsmn", "order": 1}, "greater than or equal to 2"),
         ({"to": "fsmn", "dilations": []}, "at least 1 item"),
         ({"to": "fsmn", "distill_steps": 0, "distill_lr": 0.1}, "`distill_lr` has no effect"),

@@ -10,7 +10,7 @@ import torch
 from compressor.nn.record import RecordedLayer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -138,3 +138,10 @@ class SequenceLayer(RecordedLayer, ABC):
         """The next positions (B, n, I) to (B, n, O), and the new states."""
         features, new = self.step_features(x, states)
         return self.readout(features), new
+
+
+def in_turn(layers: Iterable[SequenceLayer], x: Tensor, valid: Tensor | None = None) -> Tensor:
+    """What the last of the layers gives of a whole sequence (B, T, I), each reading what the one before gives."""
+    for layer in layers:
+        x = layer(x, valid)
+    return x

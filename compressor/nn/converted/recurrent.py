@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
@@ -56,10 +56,17 @@ class ConvertedRecord(LayerRecord):
     bidirectional: bool
     has_cell_state: bool
     dropout: Probability
+    depth: Annotated[int, Field(ge=1, le=64)] = 1
+
+    @model_validator(mode="after")
+    def _layers_divide_up(self) -> ConvertedRecord:
+        if len(self.layers) % self.depth:
+            raise ValueError(f"{len(self.layers)} layers are not a multiple of `depth: {self.depth}`")
+        return self
 
 
 class ConvertedRecurrent(RecordedLayer):
-    """`layers`, one for each layer that is replaced; both directions of a bidirectional one are halves of its outputs.
+    """`layers`, `depth` for each that is replaced; both directions of a bidirectional one are halves of its outputs.
 
     It takes what PyTorch's layer takes: (T, B, F), (B, T, F) with `batch_first`, (T, F), or a packed sequence. `h_n` is
     read off the outputs, at the last position of the forward direction and at the first of the backward one, which is
@@ -77,6 +84,7 @@ class ConvertedRecurrent(RecordedLayer):
         bidirectional: bool,
         has_cell_state: bool,
         dropout: float,
+        depth: int = 1,
     ) -> None:
         """A stack.
 
@@ -85,12 +93,15 @@ class ConvertedRecurrent(RecordedLayer):
             batch_first: Batches are (B, T, F) instead of (T, B, F).
             bidirectional: The outputs' second halves are those of a backward direction.
             has_cell_state: Its states are a pair, as an LSTM's are.
-            dropout: Probability, in training, of dropping an output of any layer but the last.
+            dropout: Probability, in training, of dropping an output of any layer that is replaced but the last.
+            depth: So many of `layers`, one after the other, stand for one layer that is replaced; `h_n` has the last
+                of each.
         """
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.batch_first, self.bidirectional = batch_first, bidirectional
         self.has_cell_state, self.dropout = has_cell_state, dropout
+        self.depth = depth
 
     @classmethod
     def from_record(
@@ -110,6 +121,7 @@ class ConvertedRecurrent(RecordedLayer):
             bidirectional=fields.bidirectional,
             has_cell_state=fields.has_cell_state,
             dropout=fields.dropout,
+            depth=fields.depth,
         )
 
     def record(self) -> dict[str, Any]:
@@ -121,6 +133,7 @@ class ConvertedRecurrent(RecordedLayer):
             "bidirectional": self.bidirectional,
             "has_cell_state": self.has_cell_state,
             "dropout": self.dropout,
+            "depth": self.depth,
         }
 
     @property
@@ -145,8 +158,8 @@ class ConvertedRecurrent(RecordedLayer):
 
     @property
     def num_layers(self) -> int:
-        """Number of layers."""
-        return len(self.layers)
+        """Number of layers that are replaced, which is what `h_n` has."""
+        return len(self.layers) // self.depth
 
     @property
     def directions(self) -> int:
@@ -204,7 +217,7 @@ class ConvertedRecurrent(RecordedLayer):
             outputs.append(x[:, -1:].transpose(0, 1))
             new += after
         output = x if self.batch_first else x.transpose(0, 1)
-        return (output, self._states(outputs)), new
+        return (output, self._states(self._ends(outputs))), new
 
     def initial_states(self) -> list[tuple[str, Tensor]]:
         """Name and value (1, ...) before the first position, for every state of every layer."""
@@ -233,14 +246,18 @@ class ConvertedRecurrent(RecordedLayer):
         return packed_like(packed, output, lengths), states
 
     def _run(self, x: Tensor, valid: Tensor | None) -> list[Tensor]:
-        """The outputs (B, T, D * H) of every layer."""
+        """The outputs (B, T, D * H) of every layer that stands last for one that is replaced."""
         outputs: list[Tensor] = []
-        for layer in self.each:
-            if outputs:
+        for index, layer in enumerate(self.each):
+            if index and index % self.depth == 0:
                 x = nn.functional.dropout(x, self.dropout, self.training)
             x = layer(x, valid)
             outputs.append(x)
-        return outputs
+        return self._ends(outputs)
+
+    def _ends(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Of what every layer gives, what stands for the outputs of the layers that are replaced."""
+        return list(outputs[self.depth - 1 :: self.depth])
 
     def _parts(self, last: Sequence[Tensor], first: Sequence[Tensor]) -> list[Tensor]:
         """The parts (1, B, H) of h_n from the outputs (1, B, D * H) of every layer at their ends."""

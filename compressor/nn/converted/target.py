@@ -25,7 +25,7 @@ class Description:
     """Those options of `convert` that not all targets have."""
 
 
-_HEADS: Final = ("projection", "heads", "keys")
+_HEADS: Final = ("projection", "depth", "heads", "keys")
 
 DESCRIPTIONS: Final[Mapping[Target, Description]] = {
     "fsmn": Description(
@@ -39,13 +39,13 @@ DESCRIPTIONS: Final[Mapping[Target, Description]] = {
         "LsslLayer",
         "a linear state-space layer, in which channels pass through linear systems: a long memory, a convolution over "
         "the whole sequence or a small state, and another sampling rate without training",
-        ("projection", "state", "oscillators", "state_size"),
+        ("projection", "depth", "state", "oscillators", "state_size"),
     ),
     "para_rnn": Description(
         "ParaLayer",
         "a diagonal GRU or LSTM, whose units see their own state only: no recurrent matrix, and training over all "
         "positions at once",
-        ("cell", "clip"),
+        ("depth", "cell", "clip"),
     ),
     "additive": Description(
         "AdditiveLayer",

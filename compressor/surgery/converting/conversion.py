@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from compressor.nn.converted.layer import SequenceLayer
+from compressor.nn.converted.layer import SequenceLayer, in_turn
 from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.recurrent.layers import cell_of, directions
 from compressor.nn.recurrent.replay import unroll
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from compressor.nn.recurrent.replay import LayerRun
     from compressor.surgery.refit.calibration import Call
 
-Build = Callable[[int, int, Tensor], SequenceLayer]
-"""(input size, output size, a tensor whose device and type the new weights have) -> a layer with any weights."""
-Teach = Callable[[str, SequenceLayer, "list[Sample]", Tensor], dict[str, float]]
-"""(label, layer, samples, drive of the old layer) -> errors by stage; the layer is fitted in place."""
+Build = Callable[[int, int, Tensor], list[SequenceLayer]]
+"""(input size, output size, a tensor whose device and type the new weights have) -> layers with any weights, one on top
+of the other, that stand for one."""
+Teach = Callable[[str, list[SequenceLayer], "list[Sample]", Tensor], dict[str, float]]
+"""(label, layers that stand for one, samples, drive of the old layer) -> errors by stage; they are fitted in place."""
 
 
 @dataclass(frozen=True)
@@ -50,37 +51,38 @@ def convert(old: Any, seen: Sequence[Call], build: Build, teach: Teach) -> Conve
         build: Makes a layer.
         teach: Fits it.
     """
-    samples, drives = _samples(old, seen)
-    layers: list[SequenceLayer] = []
+    samples, drives = samples_of(old, seen)
+    groups: list[list[SequenceLayer]] = []
     errors: dict[str, float] = {}
     used: list[Sample] = []
     for index, drive in enumerate(drives):
         own = samples[index]
-        if layers:
-            own = [_moved_on(layers[-1], before, sample) for before, sample in zip(used, own, strict=True)]
-        layer = build(own[0].x.shape[-1], own[0].target.shape[-1], own[0].x)
+        if groups:
+            own = [_moved_on(groups[-1], before, sample) for before, sample in zip(used, own, strict=True)]
+        group = build(own[0].x.shape[-1], own[0].target.shape[-1], own[0].x)
         label = f"layers.{index}" if len(drives) > 1 else ""
         prefix = f"{label}: " if label else ""
-        errors |= {f"{prefix}{stage}": value for stage, value in teach(label, layer, own, drive).items()}
-        layers.append(layer)
+        errors |= {f"{prefix}{stage}": value for stage, value in teach(label, group, own, drive).items()}
+        groups.append(group)
         used = own
     module = ConvertedRecurrent(
-        layers,
+        [layer for group in groups for layer in group],
         batch_first=old.batch_first,
         bidirectional=old.bidirectional,
         has_cell_state=len(cell_of(old).states) > 1,
         dropout=old.dropout,
+        depth=len(groups[0]),
     )
     return Converted(module, errors)
 
 
-def _moved_on(layer: SequenceLayer, before: Sample, sample: Sample) -> Sample:
-    """The sample of the next layer, reading what the converted layer gives."""
+def _moved_on(group: Sequence[SequenceLayer], before: Sample, sample: Sample) -> Sample:
+    """The sample of the next layer, reading what the converted ones give."""
     with torch.no_grad():
-        return Sample(layer(before.x, before.counts), {}, sample.target, sample.counts)
+        return Sample(in_turn(group, before.x, before.counts), {}, sample.target, sample.counts)
 
 
-def _samples(old: Any, seen: Sequence[Call]) -> tuple[list[list[Sample]], list[Tensor]]:
+def samples_of(old: Any, seen: Sequence[Call]) -> tuple[list[list[Sample]], list[Tensor]]:
     """For every layer of `old` its calls, and how it weighs its inputs (G, I), the directions one above the other."""
     samples: dict[int, list[Sample]] = defaultdict(list)
     drives: dict[int, Tensor] = {}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from compressor.errors import MethodError
+from compressor.errors import CheckpointError, MethodError
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.recurrent import ConvertedRecurrent
 
@@ -106,6 +106,36 @@ def test_the_record_gives_the_same_stack_again():
     assert again.record() == own.record()
     x = batch().transpose(0, 1)
     torch.testing.assert_close(again.eval()(x)[0], own.eval()(x)[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("form", ["whole", "step", "packed"])
+def test_of_several_layers_for_each_old_one_only_the_last_gives_a_state(form):
+    own, x = stack(4, depth=2), batch()
+    assert own.num_layers == 2
+    second, fourth = (through(own, x)[place] for place in (1, 3))
+    if form == "step":
+        states = [value.expand(BATCH, *value.shape[1:]) for _, value in own.initial_states()]
+        (_, h_n), _ = own.step(x, states)
+        ends = torch.full((BATCH,), LENGTH)
+    else:
+        ends = LENGTHS if form == "packed" else torch.full((BATCH,), LENGTH)
+        given = pack_padded_sequence(x, LENGTHS, batch_first=True, enforce_sorted=False) if form == "packed" else x
+        _, h_n = own(given)
+    rows = torch.arange(BATCH)
+    torch.testing.assert_close(h_n, torch.stack([second[rows, ends - 1], fourth[rows, ends - 1]]))
+
+
+def test_the_number_of_layers_for_each_old_one_is_in_the_record_and_has_to_divide_them():
+    own = stack(4, depth=2)
+    again = ConvertedRecurrent.from_record(own.record(), dtype=torch.float64)
+    assert (again.depth, again.num_layers) == (2, 2)
+    with pytest.raises(CheckpointError, match="not a multiple of `depth: 3`"):
+        ConvertedRecurrent.from_record({**own.record(), "depth": 3})
+
+
+def test_dropout_is_between_layers_that_are_replaced_only():
+    own, x = stack(2, depth=2, dropout=0.9).train(), batch()
+    torch.testing.assert_close(own(x)[0], through(own, x)[-1], rtol=0, atol=0)
 
 
 def test_dropout_is_between_layers_and_in_training_only():
