@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from compressor.errors import CompressorError, ExportError
 from compressor.formats import EXPORTERS, Job, export
+from compressor.runtimes.catalogue import RUNTIMES
 from compressor.testing import RandomTask, random_lengths
 from exporters import ort, source
 from exporters.checks import agreement
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 FORMS = ("sequence", "step")
 CHECKED = {"openvino": "OpenVINO", "tract": "tract", "web": "web"}
 """Runtimes that take the ONNX file."""
-TITLES = {"ort": "ONNX Runtime, .ort", "mnn": "MNN", "ncnn": "ncnn", "litert": "LiteRT", "executorch": "ExecuTorch"}
+TITLES = {"ort": "ONNX Runtime, .ort"} | {name: it.title for name, it in RUNTIMES.items() if name in EXPORTERS}
 SEED = 977
 """Of the last comparison; exporters get 0."""
 UNSEEN = ((1, 4), (2, 23), (3, 9))
