@@ -4,10 +4,13 @@ import os
 from functools import cache
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Before anything imports PyTorch: on tensors this small threads only wait for each other, above all those of the other
 workers. Processes that tests start inherit it."""
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")  # on a busy machine drawing examples takes seconds, and no test is about that
 
 
 @pytest.hookimpl(tryfirst=True)

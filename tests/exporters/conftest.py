@@ -13,7 +13,7 @@ FEW_EXPORTS = settings(
     deadline=None,
     derandomize=_EXAMPLES == 3,
     phases=[Phase.explicit, Phase.generate],  # an export takes seconds, and shrinking hundreds of them
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 """Of tests that export a random model in each example; the variable `EXAMPLES` asks for more."""
 KINDS = {

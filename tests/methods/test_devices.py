@@ -89,7 +89,7 @@ def test_a_step_that_needs_float64_is_carried_out_on_the_cpu_if_the_device_has_n
 
 
 def test_every_method_is_in_the_matrix_but_the_one_that_reads_symbols():
-    assert {type(step) for step in STEPS.values()} == set(METHODS.values()) - {METHODS["automaton"]}
+    assert {type(step) for step in STEPS.values()} == set(METHODS.values()) - test_pairs.ALONE
 
 
 def automaton_on(device):

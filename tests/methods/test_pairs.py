@@ -87,6 +87,15 @@ STEPS = {
     "retrain": METHODS["retrain"](epochs=1),
     "rounding": METHODS["retrain"](epochs=1, quantize="int8"),
 }
+ALONE = {METHODS["automaton"]}
+"""What reads symbols, and leaves nothing for other steps."""
+STEPS |= {
+    word: method()
+    for word, method in METHODS.items()
+    if method not in {*ALONE, *map(type, STEPS.values())}
+    and not any(field.is_required() for field in method.model_fields.values())
+}
+"""Of every method; one with required options needs its own entry above."""
 IDLE = ("change nothing", "nothing is cut", "keeps every connection", "one is replaced", "are left to", "no stack")
 """Refusals of a step that has nothing left to do, whatever came before."""
 ON_FILE = {"all units", "heads", "low rank"}
