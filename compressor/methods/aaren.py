@@ -70,6 +70,14 @@ class Aaren(Method):
     """What the learned query starts from: `mean`, the mean of the trained queries; or `fitted`, from there on to the
     one query that comes nearest to the layer's outputs, with all other weights held."""
 
+    memory_cache: Annotated[int, Field(ge=0, le=256)] = 0
+    """Slots that hold the averages of so many segments apart, and a gate that reads them by what the input asks for;
+    what is older is averaged together. 0 for none. Each slot has the size of the state without. Not for attention that
+    the task names, which keeps its own code."""
+
+    cache_segment: Annotated[int, Field(ge=1, le=4096)] = 16
+    """With `memory_cache`: positions of a segment."""
+
     calibration_batches: Annotated[int, Field(ge=1, le=1000)] = 16
     """How many training batches the masks are looked at, and the layers fitted on; their inputs are kept in memory."""
 
@@ -82,6 +90,8 @@ class Aaren(Method):
 
     @model_validator(mode="after")
     def _options_belong_together(self) -> Aaren:
+        if not self.memory_cache:
+            self.refuse_options("cache_segment", why="has no effect without `memory_cache`")
         if not self.distill_steps:
             self.refuse_options("distill_lr", why="has no effect with `distill_steps: 0`")
         return self
@@ -109,6 +119,7 @@ class Aaren(Method):
         model = copy.deepcopy(state.model).to(context.device)
         sites, evidence, skipped = self._causal(model, selection, context)
         masks, structure = dict(state.masks), list(state.structure)
+        cache = {"memory_cache": self.memory_cache, "cache_segment": self.cache_segment}
         changes: list[Change] = []
         notes: list[str] = []
         facts: dict[str, float] = {}
@@ -116,7 +127,7 @@ class Aaren(Method):
             called = isinstance(seen, Evidence)
             before, dropout = size_of(model.get_submodule(name).parameters()), _dropout(model.get_submodule(name))
             converted: Conversion = (
-                convert_multihead(model, name, seen)
+                convert_multihead(model, name, seen, cache, context.restarted_generator())
                 if isinstance(seen, Evidence)
                 else convert_declared(model, sites[name], seen)
             )
@@ -155,7 +166,6 @@ class Aaren(Method):
         Raises:
             MethodError: One that `targets` names in full cannot be converted, or none can.
         """
-        from compressor.surgery.attention.causal_sites import unfit
         from compressor.surgery.attention.sites import attention_sites
 
         sites = {
@@ -163,7 +173,7 @@ class Aaren(Method):
             for site in attention_sites(model, context.task.attention).attentions
             if site.name in selection.names
         }
-        reasons = {name: unfit(model.get_submodule(name), site) for name, site in sites.items()}
+        reasons = {name: self._unfit(model.get_submodule(name), site) for name, site in sites.items()}
         watched = [site for name, site in sites.items() if reasons[name] is None]
         shown = self._watch(model, watched, context) if watched else {}
         reasons |= {name: seen.reason for name, seen in shown.items()}
@@ -177,6 +187,14 @@ class Aaren(Method):
         skips = [Skip(name=name, reason=reason) for name, reason in refused.items()]
         fit = {name: seen for name, seen in shown.items() if name not in refused}
         return sites, fit, [*selection.skipped, *skips]
+
+    def _unfit(self, module: nn.Module, site: AttentionSite) -> str | None:
+        """What speaks against an attention before it is run; None if nothing does."""
+        from compressor.surgery.attention.causal_sites import unfit
+
+        if self.memory_cache and site.kind == "declared":
+            return "its own code computes its averages and has no place for a memory cache: leave `memory_cache` out"
+        return unfit(module, site)
 
     def _watch(
         self, model: nn.Module, sites: Sequence[AttentionSite], context: Context

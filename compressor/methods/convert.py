@@ -111,8 +111,8 @@ class Convert(Method):
     time, which is cheaper and does not select."""
 
     memory_cache: Annotated[int, Field(ge=0, le=256)] = 0
-    """Slots that hold the averages of so many segments apart, and a gate that reads them by what
-    the input asks for; what is older is averaged together. 0 for none. Each slot has the size of the state without."""
+    """Slots that hold the memory of so many segments apart, and a gate that reads them by what the input asks for; what
+    is older is put together. 0 for none. Each slot has the size of the state without."""
 
     cache_segment: Annotated[int, Field(ge=1, le=4096)] = 16
     """Positions of a segment of `memory_cache`."""

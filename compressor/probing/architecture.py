@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from compressor.errors import UsageError
 from compressor.nn.converted.recurrent import TARGETS, ConvertedRecurrent
+from compressor.nn.memory_cache import NO_CACHE
+from compressor.nn.memory_cache import described as described_cache
 from compressor.nn.recurrent.cells import CELLS
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.stack import RecurrentStack
@@ -79,6 +81,10 @@ class Encoder(Architecture):
     mixers: tuple[Mixer, ...]
     """One a layer."""
     heads: int
+    memory_cache: int = 0
+    """Slots of each Aaren."""
+    cache_segment: int = NO_CACHE["cache_segment"]
+    """Positions of a slot."""
 
     @property
     def label(self) -> str:
@@ -88,8 +94,14 @@ class Encoder(Architecture):
 
     @property
     def size(self) -> str:
-        """`2 layers, 4 heads`."""
-        return f"{_counted(len(self.mixers), 'layer')}, {_counted(self.heads, 'head')}"
+        """`2 layers, 4 heads`, or `2 layers, 4 heads, 8 slots of 16`."""
+        sizes = f"{_counted(len(self.mixers), 'layer')}, {_counted(self.heads, 'head')}"
+        return sizes + described_cache(self.cache)
+
+    @property
+    def cache(self) -> dict[str, int]:
+        """Of each Aaren."""
+        return {"memory_cache": self.memory_cache, "cache_segment": self.cache_segment}
 
     @property
     def has_positions(self) -> bool:
@@ -110,7 +122,7 @@ class Encoder(Architecture):
 
     def build(self, width: int) -> nn.Module:
         """PyTorch's encoder layers, their attention replaced if the layer has another mixer."""
-        return EncoderStack(self.mixers, self.heads, width)
+        return EncoderStack(self.mixers, self.heads, width, cache=self.cache)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from compressor.nn.attention.learned_query import LearnedQuery
 from compressor.nn.attention.pooling import PoolingReplacement
 from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.factored_linear import LowRankLinear
+from compressor.nn.memory_cache import NO_CACHE
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.layers import cell_of, is_layer
@@ -29,7 +30,7 @@ from compressor.probing.depth_changes import depth_changes
 from compressor.report import Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from compressor.nn.recurrent.cells import RecurrentLayer
     from compressor.probing.layers import Mixer
@@ -77,7 +78,7 @@ def between(before: nn.Module, after: nn.Module) -> tuple[tuple[Conversion, ...]
         else:
             converted.append(_of_converted(name, layer, new))
     depths, unknown = depth_changes(before, after)
-    return (*graphs, *converted, *_encoders(before, aaren), *depths), (*poolings, *ahead, *unknown)
+    return (*graphs, *converted, *_encoders(before, after, aaren), *depths), (*poolings, *ahead, *unknown)
 
 
 def _of_converted(name: str, old: Any, new: ConvertedRecurrent) -> Conversion:
@@ -98,7 +99,7 @@ def _of_graph(name: str, old: RecurrentLayer, stack: GraphRecurrent) -> Conversi
     return Conversion((name,), Recurrent(stack.cell, min(old.num_layers, MOST_LAYERS)), new)
 
 
-def _encoders(model: nn.Module, converted: Mapping[str, int]) -> Iterator[Conversion]:
+def _encoders(model: nn.Module, after: nn.Module, converted: Mapping[str, int]) -> Iterator[Conversion]:
     """For every stack of attention layers of which some become Aaren (name -> heads), the stack before and after.
 
     Layers are of one stack if their names differ in numbers only. The heads are those of its first. If all are
@@ -118,8 +119,16 @@ def _encoders(model: nn.Module, converted: Mapping[str, int]) -> Iterator[Conver
         elif len(pairs) > _MOST_MIXED:
             pairs = [pair for i, pair in enumerate(pairs) if i == 0 or pair != pairs[i - 1]][:_MOST_MIXED]
         heads = int(getattr(model.get_submodule(names[0]), "num_heads", converted[own[0]]))
-        before, after = (tuple(side) for side in zip(*pairs, strict=True))
-        yield Conversion(own, Encoder(before, heads), Encoder(after, heads))
+        old, new = (tuple(side) for side in zip(*pairs, strict=True))
+        caches = [_cache(which, names) for which in (model, after)]
+        yield Conversion(own, Encoder(old, heads, **caches[0]), Encoder(new, heads, **caches[1]))
+
+
+def _cache(model: nn.Module, names: Sequence[str]) -> Mapping[str, int]:
+    """The memory cache of the first Aaren of these that has one."""
+    modules = (model.get_submodule(name) for name in names)
+    caches = (module.cache.fields() for module in modules if isinstance(module, AarenAttention) and module.cache)
+    return next(caches, NO_CACHE)
 
 
 def _mixers(module: nn.Module, *, converted: bool) -> tuple[Mixer, Mixer]:

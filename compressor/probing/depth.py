@@ -59,6 +59,7 @@ class Depth(Architecture):
                 self.one.mixers * len(self.places),
                 self.one.heads,
                 width,
+                cache=self.one.cache,
                 places=self.places,
                 own_vectors=self.own_vectors,
                 threshold=self.threshold,

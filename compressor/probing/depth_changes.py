@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.halting import HaltingLayer
 from compressor.nn.layer_mix import LayerMix
+from compressor.nn.memory_cache import NO_CACHE
 from compressor.nn.recurrent.layers import cell_of, directions, is_layer, parts
 from compressor.probing.architecture import Conversion, Encoder, Recurrent
 from compressor.probing.depth import pair
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from compressor.probing.layers import Mixer
 
 _UNKNOWN: Final = "its layers hold neither attention that is known nor a recurrent layer, which are what probes know"
 _LOOKS_AHEAD: Final = "its layers run in two directions, and the synthetic tasks are of what came before"
@@ -123,8 +123,10 @@ def _one(stack: nn.Module, kind: type[nn.Module], model: nn.Module) -> Encoder |
     layer = stack if is_layer(stack) else next(layer for layer in _inside(stack) if type(layer) is kind)
     for module in layer.modules():
         if id(module) in heads:
-            mixer: Mixer = "aaren" if isinstance(module, AarenAttention) else "attention"
-            return Encoder((mixer,), heads[id(module)])
+            if not isinstance(module, AarenAttention):
+                return Encoder(("attention",), heads[id(module)])
+            cache = NO_CACHE if module.cache is None else module.cache.fields()
+            return Encoder(("aaren",), heads[id(module)], **cache)
         if is_layer(module):
             return _LOOKS_AHEAD if directions(module) > 1 else Recurrent(cell_of(module).mode.lower())
     return _UNKNOWN

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.halting import HaltingLayer
+from compressor.nn.memory_cache import NO_CACHE
 from compressor.surgery.depth.ties import share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 Mixer = Literal["attention", "aaren"]
 """What mixes positions in a layer of a Transformer encoder."""
@@ -30,6 +31,7 @@ class EncoderStack(nn.Module):
         places: tuple[int, ...] = (),
         own_vectors: bool = False,
         threshold: float | None = None,
+        cache: Mapping[str, int] = NO_CACHE,
     ) -> None:
         """With random weights; norm first, feed-forward of twice the width, no dropout.
 
@@ -40,6 +42,7 @@ class EncoderStack(nn.Module):
             places: A number for each layer; those of one number share their weights. All differ if left out.
             own_vectors: They share matrices only.
             threshold: Neighbours of one number are a loop that ends at this relative change.
+            cache: Memory cache of `aaren`, as the fields of a `CacheRecord`.
         """
         super().__init__()
         self.blocks = nn.ModuleList()
@@ -48,7 +51,7 @@ class EncoderStack(nn.Module):
                 width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
             )
             if mixer == "aaren":
-                block.self_attn = _aaren(block.self_attn)  # type: ignore[assignment]
+                block.self_attn = _aaren(block.self_attn, cache)  # type: ignore[assignment]
             self.blocks.append(block)
         if len(set(places)) < len(places):
             share(self.blocks, _tied(self.blocks, places, 2 if own_vectors else 1))
@@ -100,8 +103,10 @@ def _looped(blocks: nn.ModuleList, places: tuple[int, ...], threshold: float) ->
         at += steps
 
 
-def _aaren(attention: nn.MultiheadAttention) -> AarenAttention:
+def _aaren(attention: nn.MultiheadAttention, cache: Mapping[str, int]) -> AarenAttention:
     """An Aaren with the initial weights of an attention, and a random query."""
-    aaren = AarenAttention.from_attention(attention)
+    aaren = AarenAttention.from_attention(attention, **cache)
+    if aaren.cache is not None:
+        aaren.cache.reset()
     nn.init.normal_(aaren.query)
     return aaren

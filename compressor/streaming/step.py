@@ -87,7 +87,7 @@ class _Holder:
     ) -> tuple[Any, list[Tensor]]:
         if isinstance(module, AarenAttention):
             x = batch_first(module, call.get(1, "key"))  # (B, n, E)
-            output, new = module.step(x, (states[0], states[1], states[2]))
+            output, new = module.step(x, states)
             return (batch_first(module, output), None), list(new)
         if isinstance(module, CACHED):
             return attend(module, call, states)

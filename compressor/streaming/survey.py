@@ -246,7 +246,7 @@ def _specs(base: str, name: str, module: nn.Module, calls: Sequence[Arguments]) 
     """The states of one slot, with their values before the first position."""
     prefix = f"{base}." if base else ""
     if isinstance(module, (AarenAttention, LearnedQuery)):
-        for kind, state in zip("acm", module.initial_state(1), strict=True):
+        for kind, state in zip(module.state_names, module.initial_state(1), strict=True):
             yield StateSpec(prefix + kind, state)
         return
     if isinstance(module, ConvertedRecurrent):

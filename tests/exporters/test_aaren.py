@@ -118,6 +118,37 @@ def test_a_step_carries_its_state_to_ten_times_the_traced_length(tmp_path, size)
         assert model.own._scores(x).abs().max() > 100
 
 
+class Asking(nn.Module):
+    """One layer with a memory cache whose gates are random, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        sizes = {"query_width": 7, "input_width": INPUT, "head_width": 4, "value_head_width": VALUES}
+        cache = {"memory_cache": 2, "cache_segment": 3}
+        self.own = AarenAttention(HEADS, **sizes, output_width=12, batch_first=True, **cache)
+        nn.init.normal_(self.own.cache.ask.weight)
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.head(self.own(x, x, x)[0])
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_a_memory_cache_streams_with_a_state_that_does_not_grow_and_gives_what_the_whole_file_gives(tmp_path, chunk):
+    torch.manual_seed(0)
+    model = Asking().eval()
+    task = RandomTask({"x": TIMED}, {"y": TIMED}, lambda batch, length: (torch.randn(batch, length, INPUT),), model)
+    artifact = export(Job(model, task, tmp_path / "model.onnx", Options(stream={"chunk": chunk})))
+    assert not {"CumSum", "Scan", "Loop", "If"} & {*artifact.operators, *artifact.step.operators}
+    whole, step = OnnxFile(tmp_path / "model.onnx"), Steps(tmp_path / "model.step.onnx")
+    names = [state.name.rpartition(".")[2] for state in step.info.states]
+    assert names == ["sums", "weights", "largest", "described", "count"]
+    x = torch.randn(2, 292, INPUT)  # ten times the longest traced length
+    with torch.no_grad():
+        torch.testing.assert_close(whole(x), model(x), **EXPORTED_FLOAT32)
+        torch.testing.assert_close(step(x), model(x), **EXPORTED_FLOAT32)
+
+
 def _some_state(layer, batch):
     with torch.no_grad():
         return layer.step(torch.randn(batch, 3, INPUT), layer.initial_state(batch))[1]

@@ -123,6 +123,29 @@ def test_the_mean_query_is_the_mean_of_the_trained_queries():
         torch.testing.assert_close(new.q_proj(new.query), queries.mean((0, 1)), atol=1e-6, rtol=1e-5)
 
 
+def test_a_memory_cache_is_fitted_counted_and_rebuilt():
+    model = _model()
+    result = _convert(model, memory_cache=2, cache_segment=3, distill_steps=30)
+    new = result.state.model.attention
+    assert "2 slots of 3" in result.changes[0].note
+    assert new.cache.ask.weight.any()
+    more = sum(weight.numel() for weight in new.cache.parameters()) + WIDTH
+    assert result.changes[0].parameters_after - result.changes[0].parameters_before == more
+    x = torch.randn(3, LENGTH, CHANNELS)
+    assert torch.equal(rebuilt_from(result.state, _model()).eval()(x), result.state.model(x))
+
+
+def test_a_cache_without_distillation_changes_nothing():
+    with_cache, without = (_convert(_model(), memory_cache=slots).state.model for slots in (2, 0))
+    x = torch.randn(3, LENGTH, CHANNELS)
+    torch.testing.assert_close(with_cache(x), without(x))
+
+
+def test_a_length_of_segments_needs_a_cache():
+    with pytest.raises(ValidationError, match="`cache_segment` has no effect without `memory_cache`"):
+        Aaren(cache_segment=3)
+
+
 class LongTask(Task):
     """Inputs with a long tail, of which the mean is no good summary."""
 

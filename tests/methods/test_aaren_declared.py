@@ -232,6 +232,11 @@ def test_any_scale_and_order_of_axes_is_found(scale, time_first):
     assert asked.batch_first is not time_first
 
 
+def test_attention_with_code_of_its_own_gets_no_memory_cache():
+    with pytest.raises(MethodError, match="no place for a memory cache"):
+        convert(stack(Packed), declared(Packed), memory_cache=2)
+
+
 def test_masks_of_pruned_weights_hold_and_frozen_weights_stay():
     model = stack(Packed)
     mask = torch.rand(3 * HEADS * 3, WIDTH) > 0.5

@@ -297,9 +297,10 @@ def test_a_dense_state_is_fitted_and_rebuilt():
     assert torch.equal(rebuilt(x, lengths), result.state.model(x, lengths))
 
 
-def test_a_memory_cache_is_fitted_and_rebuilt():
+@pytest.mark.parametrize("target", ["additive", "lssl"])
+def test_a_memory_cache_is_fitted_and_rebuilt(target):
     model = topology("Stacked")
-    result = convert(model, to="additive", memory_cache=2, cache_segment=3, distill_steps=60)
+    result = convert(model, to=target, memory_cache=2, cache_segment=3, distill_steps=60)
     assert "2 slots of 3" in result.changes[0].note
     assert any(bool(layer.cache.ask.weight.any()) for layer in result.state.model.rnn.layers)
     rebuilt = rebuilt_from(result.state, topology("Stacked"))
@@ -372,7 +373,7 @@ def test_help_says_what_each_target_is_and_which_options_are_its_own():
         ({"to": "lssl", "dilations": [2]}, "`dilations` belongs to `to: fsmn`"),
         ({"to": "fsmn", "state": "dense"}, "`state` belongs to `to: lssl`, not to `to: fsmn`"),
         ({"to": "lssl", "state": "dense", "oscillators": 2}, "`oscillators` has no effect with `state: dense`"),
-        ({"to": "lssl", "memory_cache": 3}, "`memory_cache` belongs to `to: additive`"),
+        ({"to": "plstm", "memory_cache": 3}, "`memory_cache` belongs to `to: lssl and additive`"),
         ({"to": "additive", "cache_segment": 3}, "`cache_segment` has no effect without `memory_cache`"),
         ({"to": "lssl", "state_size": 3}, "`state_size` has no effect with `state: diagonal`"),
         ({"to": "fsmn", "keys": 3}, "`keys` belongs to `to: additive, .+`, not to `to: fsmn`"),

@@ -126,6 +126,20 @@ def test_every_stack_is_a_conversion_of_its_own_and_an_earlier_one_stays_convert
     assert [conversion.converted for conversion in found] == [Encoder(letters("AA"), 3), Encoder(letters("AT"), 3)]
 
 
+def test_a_memory_cache_is_probed_with_the_aaren_that_has_it():
+    model, cache = Model(2), {"memory_cache": 3, "cache_segment": 2}
+    after = copy.deepcopy(model)
+    old = after.get_submodule("encoder.layers.0.self_attn")
+    replace_module(after, "encoder.layers.0.self_attn", AarenAttention.from_attention(old, **cache))
+    ((found,), _) = between(model, after)
+    assert (found.original, found.converted) == (Encoder(letters("TT"), 3), Encoder(letters("AT"), 3, **cache))
+    assert found.converted.size == "2 layers, 3 heads, 3 slots of 2"
+    built = found.converted.scaled(24).build(24)
+    assert built.blocks[0].self_attn.cache.fields() == cache
+    assert all(bool(weight.isfinite().all()) for weight in built.parameters())
+    assert not built.blocks[0].self_attn.cache.ask.weight.any()
+
+
 def test_attention_that_had_been_resized_counts_as_attention():
     model = Model(2)
     resized = convert(model, {}, ["encoder.layers.0.self_attn"]).model

@@ -13,19 +13,22 @@ from torch import Tensor, nn
 
 from compressor.errors import MethodError
 from compressor.nn.attention import prefix
+from compressor.nn.attention.cached_averages import STATES, CachedAverages
 from compressor.nn.attention.causal_masks import is_causal_mask
 from compressor.nn.attention.compact import CompactMultiheadAttention
 from compressor.nn.attention.folded_scores import projected_query, score_weights
 from compressor.nn.attention.multihead import MultiheadLayer, MultiheadOptions, MultiheadRecord, refuse_nested
 from compressor.nn.attention.prefix_scan import parallel
 from compressor.nn.factory import factory_options
+from compressor.nn.memory_cache import NO_CACHE, CacheRecord
+from compressor.nn.memory_cache import described as described_cache
 from compressor.nn.record import LayerRecord, Size, allocate, copy_parameter
 
 if TYPE_CHECKING:
-    from compressor.nn.attention.prefix import State
+    from collections.abc import Mapping, Sequence
 
 
-class AarenRecord(MultiheadRecord):
+class AarenRecord(MultiheadRecord, CacheRecord):
     """What an `AarenAttention` is built from."""
 
     input_width: Size
@@ -43,26 +46,49 @@ class AarenAttention(MultiheadLayer):
     Since the query is the same everywhere, `k_proj` is never applied to a sequence: a score is one inner product of
     the input with :math:`s\, W_k^T q`, E features for each head, which an exporter computes once and for all.
 
-    The state after any number of positions is (a, c, m): (B, h, d_v), (B, h) and (B, h).
+    The state after any number of positions is (a, c, m): (B, h, d_v), (B, h) and (B, h). With a memory cache there are
+    as many of them as places, (B, h, 1, S + 2, ...), and the two states of its gates; see `CachedAverages`.
     """
 
     record_type: ClassVar[type[LayerRecord]] = AarenRecord
 
-    def __init__(self, num_heads: int, *, input_width: int, **options: Unpack[MultiheadOptions]) -> None:
+    def __init__(
+        self,
+        num_heads: int,
+        *,
+        input_width: int,
+        memory_cache: int = 0,
+        cache_segment: int = 16,
+        **options: Unpack[MultiheadOptions],
+    ) -> None:
         """Build the query, from a normal distribution, and the four layers, with the initial weights of `nn.Linear`.
 
         Args:
             num_heads: h.
             input_width: E.
+            memory_cache: Slots of a `CachedAverages`; 0 for none.
+            cache_segment: Positions of each of them.
             **options: See `MultiheadOptions`.
         """
         super().__init__()
-        self.query = nn.Parameter(torch.randn(options["query_width"], **factory_options(options)))
+        factory = factory_options(options)
+        self.cache: CachedAverages | None = None
+        if memory_cache:
+            self.cache = CachedAverages(input_width, num_heads, memory_cache, cache_segment, factory)
+        self.query = nn.Parameter(torch.randn(options["query_width"], **factory))
         self._add_projections(num_heads, input_width, input_width, **options)
 
     @classmethod
-    def from_attention(cls, attention: nn.MultiheadAttention | CompactMultiheadAttention) -> AarenAttention:
+    def from_attention(
+        cls,
+        attention: nn.MultiheadAttention | CompactMultiheadAttention,
+        *,
+        memory_cache: int = 0,
+        cache_segment: int = 16,
+    ) -> AarenAttention:
         """An Aaren with copies of an attention's four layers, and a query of zeros; the attention is left as it is.
+
+        The weights of a cache are undefined: `cache.start` gives them values.
 
         Raises:
             SurgeryError: The attention has `add_bias_kv` or `add_zero_attn`.
@@ -76,7 +102,9 @@ class AarenAttention(MultiheadLayer):
                 hint="name it under `ignore`",
             )
         weight = attention.q_proj.weight
-        aaren = cls(**attention.heads_record(), input_width=attention.kdim, device="meta", dtype=weight.dtype)
+        cache = {"memory_cache": memory_cache, "cache_segment": cache_segment}
+        sizes = {**attention.heads_record(), "input_width": attention.kdim, **cache}
+        aaren = cls(**sizes, device="meta", dtype=weight.dtype)
         allocate(aaren, weight.device)
         nn.init.zeros_(aaren.query)
         for name, old in attention.named_parameters():
@@ -85,7 +113,8 @@ class AarenAttention(MultiheadLayer):
 
     def record(self) -> dict[str, Any]:
         """JSON from which `from_record` builds a layer of this structure."""
-        return AarenRecord(**self.heads_record(), input_width=self.embed_dim).model_dump()
+        cache: Mapping[str, Any] = NO_CACHE if self.cache is None else self.cache.fields()
+        return AarenRecord(**self.heads_record(), input_width=self.embed_dim, **cache).model_dump()
 
     @property
     def embed_dim(self) -> int:
@@ -110,7 +139,8 @@ class AarenAttention(MultiheadLayer):
             key: The sequence itself, of the same shape.
             value: The same.
             key_padding_mask: (B, N) or unbatched (N,); True or -inf: this position is passed over. Floats are added. An
-                output before which every position is passed over is that of a context of zeros.
+                output before which every position is passed over is that of a context of zeros. Segments of a memory
+                cache count all positions.
             need_weights: Has no effect; no weights are given.
             attn_mask: None or a causal mask, which changes nothing: (N, N) or (B * h, N, N).
             average_attn_weights: Has no effect.
@@ -138,20 +168,40 @@ class AarenAttention(MultiheadLayer):
         if key_padding_mask is not None:
             scores = _passed_over(scores, key_padding_mask if batched else key_padding_mask.unsqueeze(0))
         values = self._split_heads(self.v_proj(value))  # (B, h, N, d_v)
-        context = prefix.whole(scores, values.to(scores.dtype)).to(values.dtype) if plain else parallel(scores, values)
+        if self.cache is not None:
+            context = self._cached(self.cache, key, scores, values, is_padded=key_padding_mask is not None)
+        elif plain:
+            context = prefix.whole(scores, values.to(scores.dtype)).to(values.dtype)
+        else:
+            context = parallel(scores, values)
         return self._as_called(self._output(context), batched=batched), None
 
-    def initial_state(self, batch: int) -> State:
+    def _cached(self, cache: CachedAverages, x: Tensor, scores: Tensor, values: Tensor, *, is_padded: bool) -> Tensor:
+        """The context (B, h, N, d_v): each head has one average a segment."""
+        valid = (scores[:, :1] > prefix.start(scores.dtype)).transpose(1, 2) if is_padded else None  # (B, N, 1)
+        context: Tensor = cache(x, scores.unsqueeze(2), values.unsqueeze(2).to(scores.dtype), None, valid)
+        return context.squeeze(2).to(values.dtype)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Of the parts of the state."""
+        return ("a", "c", "m") if self.cache is None else STATES
+
+    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         """The state (a, c, m) before the first position: (B, h, d_v) and (B, h) of zeros, (B, h) of a large negative.
 
-        Half precision has its state in float32: c counts positions.
+        Half precision has its state in float32: c counts positions. With a memory cache, its states.
         """
         weight = self.v_proj.weight
         dtype = prefix.working_type(weight)
         shape = (batch, self.num_heads)
-        return prefix.initial_state(shape, self.value_head_dim, dtype=dtype, device=weight.device)
+        a, c, m = prefix.initial_state(shape, self.value_head_dim, dtype=dtype, device=weight.device)
+        if self.cache is None:
+            return a, c, m
+        named = self.cache.initial_states(c[..., None, None], a[..., None, None, :])
+        return tuple(value.repeat(batch, *[1] * (value.dim() - 1)) for _, value in named)
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The next T positions of a sequence, T >= 1; each of them takes part.
 
         Args:
@@ -161,18 +211,24 @@ class AarenAttention(MultiheadLayer):
         Returns:
             The output (B, T, E_o) and the state after these positions.
         """
-        if x.shape[1] == 1:
+        if x.shape[1] == 1 and self.cache is None:
             return self._single_step(x.squeeze(1), state)
         scores, values = self._scores(x), self._split_heads(self.v_proj(x))
-        context, state = prefix.advance(scores, values.to(scores.dtype), state)
-        return self._output(context.to(values.dtype)), state
+        wide = values.to(scores.dtype)
+        if self.cache is not None:
+            cached, new = self.cache.step(x, scores.unsqueeze(2), wide.unsqueeze(2), state, None)
+            return self._output(cached.squeeze(2).to(values.dtype)), tuple(new)
+        a, c, m = state
+        context, after = prefix.advance(scores, wide, (a, c, m))
+        return self._output(context.to(values.dtype)), after
 
-    def _single_step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def _single_step(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The step for one position, (B, E), with no axis of time to move about."""
         score = self._scores_behind(x)  # (B, h)
         value = self.v_proj(x).unflatten(-1, (self.num_heads, -1))  # (B, h, d_v)
-        context, state = prefix.advance_one(score, value.to(score.dtype), state)
-        return self.out_proj(context.to(value.dtype).flatten(1)).unsqueeze(1), state
+        a, c, m = state
+        context, after = prefix.advance_one(score, value.to(score.dtype), (a, c, m))
+        return self.out_proj(context.to(value.dtype).flatten(1)).unsqueeze(1), after
 
     def _scores(self, x: Tensor) -> Tensor:
         """(B, N, E) -> (B, h, N), in float32 or wider."""
@@ -192,7 +248,8 @@ class AarenAttention(MultiheadLayer):
 
     def extra_repr(self) -> str:
         """The structure in one line."""
-        return self._structure(f"scale={self.scale:.6g}, batch_first={self.batch_first}")
+        cache = described_cache(NO_CACHE if self.cache is None else self.cache.fields())
+        return self._structure(f"scale={self.scale:.6g}, batch_first={self.batch_first}{cache}")
 
 
 def _refuse_other_masks(mask: Tensor) -> None:

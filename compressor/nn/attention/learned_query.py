@@ -48,6 +48,8 @@ class LearnedQuery(RecordedLayer):
     """
 
     record_type: ClassVar[type[LayerRecord]] = LearnedQueryRecord
+    state_names = ("a", "c", "m")
+    """Of the parts of the state."""
 
     def __init__(self, record: LearnedQueryRecord, *, dtype: torch.dtype | None = None) -> None:
         """Build it on the device `meta`; see `from_layer` and `from_record`."""

@@ -18,18 +18,19 @@ its low-rank gate are left out: the units do what they would.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from compressor.nn.attention import prefix
+from compressor.nn.attention.cached_averages import CachedAverages
 from compressor.nn.converted.heads import HeadedLayer, HeadedRecord
 from compressor.nn.converted.layer import is_traced
 from compressor.nn.converted.starts import start_channels, start_units
 from compressor.nn.factory import factory_options
-from compressor.nn.memory_cache import MemoryCache
+from compressor.nn.memory_cache import NO_CACHE, CacheRecord
+from compressor.nn.memory_cache import described as described_cache
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,12 +44,10 @@ _FASTEST, _SLOWEST = 0.3, 300.0
 _MIXING = 0.5
 
 
-class AdditiveRecord(HeadedRecord):
+class AdditiveRecord(HeadedRecord, CacheRecord):
     """What an `AdditiveLayer` is built from."""
 
     forget: bool
-    memory_cache: Annotated[int, Field(ge=0, le=256)] = 0
-    cache_segment: Annotated[int, Field(ge=1, le=4096)] = 16
 
 
 class AdditiveLayer(HeadedLayer):
@@ -73,7 +72,7 @@ class AdditiveLayer(HeadedLayer):
             input_size: I.
             output_size: O.
             forget: Weights fade with time.
-            memory_cache: Slots of a `MemoryCache`; 0 for none.
+            memory_cache: Slots of a `CachedAverages`; 0 for none.
             cache_segment: Positions of each of them.
             **sizes: See `HeadSizes`.
         """
@@ -81,36 +80,32 @@ class AdditiveLayer(HeadedLayer):
         factory = factory_options(sizes)
         self.project = nn.Linear(input_size, self.heads * (2 * self.keys + self.values), **factory)
         self.log_fade = nn.Parameter(_fades(self.heads, self.keys).to(**factory)) if forget else None
-        cache = MemoryCache(input_size, self.heads, memory_cache, cache_segment, factory) if memory_cache else None
-        self.cache, self.cache_segment = cache, cache_segment
+        self.cache: CachedAverages | None = None
+        if memory_cache:
+            self.cache = CachedAverages(input_size, self.heads, memory_cache, cache_segment, factory)
         self._add_units(output_size, sizes["hidden"], factory)
 
     def own_fields(self) -> dict[str, Any]:
         """See `SequenceLayer`."""
-        return {
-            **super().own_fields(),
-            "forget": self.log_fade is not None,
-            "memory_cache": 0 if self.cache is None else self.cache.slots,
-            "cache_segment": self.cache_segment,
-        }
+        cache = NO_CACHE if self.cache is None else self.cache.fields()
+        return {**super().own_fields(), "forget": self.log_fade is not None, **cache}
 
     @classmethod
     def own_usual(cls, width: int) -> dict[str, Any]:
         """See `SequenceLayer`."""
-        return {**super().own_usual(width), "forget": True, "memory_cache": 0, "cache_segment": 16}
+        return {**super().own_usual(width), "forget": True, **NO_CACHE}
 
     @classmethod
     def described(cls, record: Mapping[str, Any]) -> str:
         """See `SequenceLayer`."""
         forgetting = "" if record["forget"] else ", nothing forgotten"
-        cached = f", {record['memory_cache']} slots of {record['cache_segment']}" if record["memory_cache"] else ""
-        return f"{record['heads']} heads of {record['keys']} key channels{forgetting}{cached}"
+        return f"{record['heads']} heads of {record['keys']} key channels{forgetting}{described_cache(record)}"
 
     def features(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """See `SequenceLayer`: chunk by chunk, or at once while a model is traced or exported."""
         scores, queries, values = self._split(x)
         if self.cache is not None:
-            sums = (self.cache.whole if is_traced() else self.cache.by_segments)(x, scores, values, self._fade(scores))
+            sums = self.cache(x, scores, values, self._fade(scores))
             return self._units(self._mixed(sums, queries), x)
         if is_traced() or x.shape[1] <= CHUNK:
             return self._units(self._mixed(prefix.whole(scores, values, self._fade(scores)), queries), x)

@@ -15,6 +15,7 @@ Source: LSSL, arXiv 2110.13985, sections 2 and 3.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import torch
@@ -22,12 +23,16 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from compressor.errors import UsageError
+from compressor.nn.converted.cached_system import CachedSystem
+from compressor.nn.converted.convolved import by_convolution, by_fft
 from compressor.nn.converted.dense_system import DenseSystem
 from compressor.nn.converted.diagonal_system import DiagonalSystem
 from compressor.nn.converted.layer import SequenceLayer, is_traced
 from compressor.nn.converted.starts import start_channels, start_units
 from compressor.nn.converted.state_system import LONGEST_STEP, SHORTEST_STEP
-from compressor.nn.record import LayerRecord, Size
+from compressor.nn.memory_cache import NO_CACHE, CacheRecord
+from compressor.nn.memory_cache import described as described_cache
+from compressor.nn.record import Size
 from compressor.nn.recurrent.compact import CompactRecurrent
 from compressor.nn.recurrent.layers import is_layer
 from compressor.nn.recurrent.stack import RecurrentStack
@@ -38,7 +43,7 @@ if TYPE_CHECKING:
     from compressor.nn.factory import FactoryOptions
 
 
-class LsslRecord(LayerRecord):
+class LsslRecord(CacheRecord):
     """What an `LsslLayer` is built from."""
 
     input_size: Size
@@ -72,6 +77,8 @@ class LsslLayer(SequenceLayer):
         oscillators: int | None = None,
         state_size: int | None = None,
         rate_scale: float = 1.0,
+        memory_cache: int = 0,
+        cache_segment: int = 16,
         **factory: Unpack[FactoryOptions],
     ) -> None:
         """With dt spread over the channels, evenly in its logarithm.
@@ -84,6 +91,8 @@ class LsslLayer(SequenceLayer):
             oscillators: K, of each channel, if A is diagonal.
             state_size: N, of each channel, if A is dense.
             rate_scale: Length of a step in steps of training: 2 for inputs at half the sampling rate.
+            memory_cache: Slots of a `CachedSystem`; 0 for none.
+            cache_segment: Positions of each of them.
             **factory: See `FactoryOptions`.
         """
         super().__init__()
@@ -96,25 +105,30 @@ class LsslLayer(SequenceLayer):
         else:
             assert state_size is not None
             self.system = DenseSystem(projection, state_size, factory)
+        self.cache: CachedSystem | None = None
+        if memory_cache:
+            self.cache = CachedSystem(input_size, 1, memory_cache, cache_segment, factory)
         self.expand = nn.Linear(projection, hidden, **factory)
         self.readout = nn.Linear(hidden, output_size, **factory)
 
     def own_fields(self) -> dict[str, Any]:
         """See `SequenceLayer`."""
         state = {"oscillators": self.oscillators, "state_size": self.state_size}
-        return {"projection": self.project.out_features, **state, "rate_scale": self.rate_scale}
+        cache = NO_CACHE if self.cache is None else self.cache.fields()
+        return {"projection": self.project.out_features, **state, "rate_scale": self.rate_scale, **cache}
 
     @classmethod
     def own_usual(cls, width: int) -> dict[str, Any]:
         """See `SequenceLayer`."""
-        return {"projection": max(1, width // 2), "oscillators": 4, "state_size": None, "rate_scale": 1.0}
+        sizes = {"projection": max(1, width // 2), "oscillators": 4, "state_size": None, "rate_scale": 1.0}
+        return {**sizes, **NO_CACHE}
 
     @classmethod
     def described(cls, record: Mapping[str, Any]) -> str:
         """See `SequenceLayer`."""
-        if record.get("state_size"):
-            return f"a dense state of {record['state_size']} numbers a channel"
-        return f"{record['oscillators']} oscillators a channel"
+        dense = record.get("state_size")
+        state = f"a dense state of {dense} numbers" if dense else f"{record['oscillators']} oscillators"
+        return f"{state} a channel{described_cache(record)}"
 
     @property
     def memory(self) -> None:
@@ -124,36 +138,33 @@ class LsslLayer(SequenceLayer):
     def features(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """See `SequenceLayer`: by FFT, or as a convolution while a model is traced or exported."""
         channels = self.project(x).transpose(1, 2)  # (B, P, T)
-        plain = is_traced() or not torch.is_grad_enabled()
-        filtered = (self.by_convolution if plain else self.by_fft)(channels)
+        if self.cache is not None:
+            return self._units(self._cached(self.cache, x, channels).transpose(1, 2))
+        form = by_convolution if is_traced() or not torch.is_grad_enabled() else by_fft
+        filtered = form(channels.unsqueeze(-1), self.kernel(x.shape[1])).squeeze(-1)
         return self._units(filtered.transpose(1, 2))
 
-    def by_fft(self, channels: Tensor) -> Tensor:
-        """What the systems make of channels (B, P, T), by FFT in O(T log T)."""
-        length = channels.shape[-1]
-        spectrum = torch.fft.rfft(channels, 2 * length) * torch.fft.rfft(self.kernel(length), 2 * length)
-        filtered: Tensor = torch.fft.irfft(spectrum, 2 * length)[..., :length]
-        return filtered
-
-    def by_convolution(self, channels: Tensor) -> Tensor:
-        """The same as a depthwise convolution."""
-        length = channels.shape[-1]
-        weight = self.kernel(length).flip(1)[:, None, :, None]  # (P, 1, T, 1), the oldest first
-        padded = nn.functional.pad(channels.unsqueeze(-1), (0, 0, length - 1, 0))
-        return nn.functional.conv2d(padded, weight, groups=channels.shape[1]).squeeze(-1)
+    def _cached(self, cache: CachedSystem, x: Tensor, channels: Tensor) -> Tensor:
+        """What systems with a cache make of channels (B, P, T); a convolution for each segment would take long."""
+        response = self.system.pulse_response(x.shape[1], self.rate_scale)
+        answer = partial(by_convolution if is_traced() else by_fft, kernel=response)
+        return cache.whole(x, channels, answer) + self.system.skip[:, None] * channels
 
     def kernel(self, length: int) -> Tensor:
         """The answer to a pulse (P, T), D included."""
         return self.system.kernel(length, self.rate_scale)
 
     def initial_states(self) -> list[tuple[str, Tensor]]:
-        """The parts of s, (1, P, ...) each."""
-        return self.system.initial_states()
+        """The parts of s, (1, P, ...) each; or those of the cache."""
+        return self.system.initial_states() if self.cache is None else self.cache.initial_states(self.system)
 
     def step_features(self, x: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """See `SequenceLayer`."""
         channels = self.project(x)  # (B, n, P)
         sampled, outputs = self.system.sampled(self.rate_scale), []
+        if self.cache is not None:
+            filtered, new = self.cache.step(x, channels, states, self.system, sampled)
+            return self._units(filtered), new
         for position in range(x.shape[1]):
             u = channels[:, position]
             answer, states = self.system.advance(u, states, sampled)
@@ -173,6 +184,8 @@ class LsslLayer(SequenceLayer):
         with torch.no_grad():
             self.system.log_step.copy_(math.log(LONGEST_STEP) + share * math.log(SHORTEST_STEP / LONGEST_STEP))
         self.system.restart(generator)
+        if self.cache is not None:
+            self.cache.start(x, generator)
 
     def extra_repr(self) -> str:
         """The structure in one line."""
@@ -204,7 +217,7 @@ def set_rate_scale(model: nn.Module, scale: float) -> int:
         listed = ", ".join(f"`{name}`" for name in others)
         raise UsageError(
             f"the model has recurrent layers that know no length of a step: {listed}",
-            hint="convert them with `to: lssl` too, or train at the new sampling rate",
+            hint="convert them with `to: lssl` and without `memory_cache`, or train at the new sampling rate",
         )
     for layer in layers:
         layer.rate_scale = scale
@@ -214,5 +227,5 @@ def set_rate_scale(model: nn.Module, scale: float) -> int:
 def _counts_positions(module: nn.Module) -> bool:
     """Whether a layer carries something from position to position, whatever time lies between them."""
     if isinstance(module, SequenceLayer):
-        return not isinstance(module, LsslLayer)
+        return not isinstance(module, LsslLayer) or module.cache is not None
     return is_layer(module) or isinstance(module, (CompactRecurrent, RecurrentStack, nn.RNNCellBase))

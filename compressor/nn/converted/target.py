@@ -26,6 +26,7 @@ class Description:
 
 
 _HEADS: Final = ("projection", "depth", "heads", "keys")
+_CACHE: Final = ("memory_cache", "cache_segment")
 
 DESCRIPTIONS: Final[Mapping[Target, Description]] = {
     "fsmn": Description(
@@ -39,7 +40,7 @@ DESCRIPTIONS: Final[Mapping[Target, Description]] = {
         "LsslLayer",
         "a linear state-space layer, in which channels pass through linear systems: a long memory, a convolution over "
         "the whole sequence or a small state, and another sampling rate without training",
-        ("projection", "depth", "state", "oscillators", "state_size"),
+        ("projection", "depth", "state", "oscillators", "state_size", *_CACHE),
     ),
     "para_rnn": Description(
         "ParaLayer",
@@ -51,7 +52,7 @@ DESCRIPTIONS: Final[Mapping[Target, Description]] = {
         "AdditiveLayer",
         "running averages of values, weighted by what each position says of itself, among which the input chooses: no "
         "loop, and a memory that fades as slowly as it learns to",
-        (*_HEADS, "forget", "memory_cache", "cache_segment"),
+        (*_HEADS, "forget", *_CACHE),
     ),
     "plstm": Description(
         "PlstmLayer",

@@ -42,17 +42,23 @@ class Conversion:
     """Of what is new."""
 
 
-def convert_multihead(model: nn.Module, name: str, seen: Evidence) -> Conversion:
+def convert_multihead(
+    model: nn.Module, name: str, seen: Evidence, cache: Mapping[str, int], generator: torch.Generator
+) -> Conversion:
     """Replace PyTorch's attention or this package's by an `AarenAttention`, in place.
 
     Args:
         model: The model.
         name: Of the attention.
         seen: Its calls.
+        cache: The memory cache that it gets, as the fields of a `CacheRecord`.
+        generator: Draws what the gates of the cache start from.
     """
     old: Any = model.get_submodule(name)
     samples = tuple(_samples(old, seen))
-    new = AarenAttention.from_attention(old)
+    new = AarenAttention.from_attention(old, **cache)
+    if new.cache is not None:
+        new.cache.start(torch.cat([sample.x[sample.counts[..., 0] > 0] for sample in samples]), generator)
     replace_module(model, name, new)
 
     def forward(sample: Sample) -> Tensor:

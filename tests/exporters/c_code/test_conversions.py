@@ -1,6 +1,7 @@
 """Layers that conversions make, as C: exact, in 8 bits with whole numbers as inputs, and on an emulated processor."""
 
 import contextlib
+from functools import partial
 
 import pytest
 import torch
@@ -23,18 +24,21 @@ SHARED: dict[tuple[object, ...], object] = {}
 class Gathering(nn.Module):
     """Running attention with learned queries, and a head."""
 
-    def __init__(self):
+    def __init__(self, **cache):
         super().__init__()
-        self.attention = AarenAttention(
-            3, query_width=7, input_width=INPUT, head_width=4, value_head_width=2, output_width=12, batch_first=True
-        )
-        self.head = nn.Linear(12, CLASSES)
+        sizes = {"query_width": 7, "input_width": INPUT, "head_width": 4, "value_head_width": 2, "output_width": 40}
+        self.attention = AarenAttention(3, **sizes, **cache, batch_first=True)
+        self.head = nn.Linear(40, CLASSES)
 
     def forward(self, x):
         return self.head(self.attention(x, x, x)[0])
 
 
-MODELS = {"aaren": Gathering, **test_converted.MODELS}
+MODELS = {
+    "aaren": Gathering,
+    "aaren, memory cache": partial(test_converted.asking, Gathering, **test_converted.CACHE),
+    **test_converted.MODELS,
+}
 BUILT: dict[str, tuple[nn.Module, RandomTask]] = {}
 
 

@@ -1,4 +1,4 @@
-"""A memory cache: its three forms are one, a gate of 0 changes nothing, and its state does not grow."""
+"""Averages with a memory cache: their three forms are one, a gate of 0 changes nothing, and no state grows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compressor.nn.attention import prefix
-from compressor.nn.memory_cache import MemoryCache
+from compressor.nn.attention.cached_averages import AT_ONCE, STATES, CachedAverages
 
 INPUT, HEADS, KEYS, VALUES = 5, 2, 3, 7
 TYPES = {torch.float64: 1e-11, torch.float32: 1e-5}
@@ -17,7 +17,7 @@ SIZES = [(1, 2, 9), (3, 2, 23), (5, 4, 7), (8, 1, 40), (4, 3, 8)]
 
 def cache(slots, segment, dtype=torch.float64):
     torch.manual_seed(0)
-    own = MemoryCache(INPUT, HEADS, slots, segment, {"dtype": dtype})
+    own = CachedAverages(INPUT, HEADS, slots, segment, {"dtype": dtype})
     for weight in own.ask.parameters():
         nn.init.normal_(weight)
     return own
@@ -31,9 +31,9 @@ def inputs(length, dtype=torch.float64):
     return [part.to(dtype).requires_grad_() for part in parts]
 
 
-def naive(own, x, scores, values, fade):
+def naive(own, x, scores, values, fade, valid=None):
     """Each output by itself: a softmax over the positions so far of score, fading and gate."""
-    asked, described = own._asked(x), own._described(x)
+    asked, described = own._asked(x), own._entering(x, valid)
     outputs = []
     for t in range(x.shape[1]):
         now, added = t // own.segment, []
@@ -45,13 +45,16 @@ def naive(own, x, scores, values, fade):
             mean = described[:, of * own.segment : min(t + 1, (of + 1) * own.segment)].mean(1)
             added.append((asked[:, :, t] * mean[:, None]).sum(-1))
         ages = t - torch.arange(t + 1)
-        total = scores[..., : t + 1] - fade[..., None] * ages + torch.stack(added, -1).unsqueeze(2)
+        lost = 0.0 if fade is None else fade[..., None] * ages
+        total = scores[..., : t + 1] - lost + torch.stack(added, -1).unsqueeze(2)
         outputs.append((total.softmax(-1).unsqueeze(-1) * values[..., : t + 1, :]).sum(-2))
     return torch.stack(outputs, -2)
 
 
 def stepped(own, x, scores, values, fade, chunk=1):
-    states = [value.repeat(2, *[1] * (value.dim() - 1)) for _, value in own.initial_states(scores, values)]
+    named = own.initial_states(scores, values)
+    assert tuple(name for name, _ in named) == STATES
+    states = [value.repeat(2, *[1] * (value.dim() - 1)) for _, value in named]
     shapes, outputs = [state.shape for state in states], []
     for start in range(0, x.shape[1], chunk):
         part = slice(start, start + chunk)
@@ -75,6 +78,22 @@ def test_all_forms_are_a_softmax_with_gates_and_so_are_their_gradients(segment, 
             torch.testing.assert_close(one, other, atol=50 * TYPES[dtype], rtol=50 * TYPES[dtype])
 
 
+def test_all_forms_are_the_same_if_nothing_fades():
+    own, (x, scores, values, _) = cache(2, 3), inputs(23)
+    expected = naive(own, x, scores, values, None)
+    for form in (own.whole, own.by_segments, lambda *parts: stepped(own, *parts)):
+        torch.testing.assert_close(form(x, scores, values, None), expected, atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.parametrize(("length", "at_once"), [(AT_ONCE, True), (AT_ONCE + 1, False)])
+def test_short_sequences_are_trained_at_once_and_long_ones_by_segments(length, at_once, monkeypatch):
+    own, (x, scores, values, fade), called = cache(2, 30), inputs(length), []
+    whole = own.whole
+    monkeypatch.setattr(own, "whole", lambda *parts: called.append(1) or whole(*parts))
+    torch.testing.assert_close(own(x, scores, values, fade), own.by_segments(x, scores, values, fade))
+    assert bool(called) == at_once
+
+
 @pytest.mark.parametrize("chunk", [2, 5])
 def test_steps_of_several_positions_are_single_steps(chunk):
     own, given = cache(2, 3), inputs(23)
@@ -82,9 +101,25 @@ def test_steps_of_several_positions_are_single_steps(chunk):
 
 
 def test_a_new_cache_has_a_gate_of_0_and_gives_what_is_given_without_one():
-    own, (x, scores, values, fade) = MemoryCache(INPUT, HEADS, 2, 3, {"dtype": torch.float64}), inputs(23)
+    own, (x, scores, values, fade) = CachedAverages(INPUT, HEADS, 2, 3, {"dtype": torch.float64}), inputs(23)
     plain = prefix.naive(scores, values.expand(-1, -1, KEYS, -1, -1), fade)
     torch.testing.assert_close(own.by_segments(x, scores, values, fade), plain, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["whole", "by_segments"])
+def test_what_is_passed_over_takes_no_part_in_averages_and_gates(form):
+    """Positions in front, in the middle and behind; what comes first of all is that of nothing."""
+    own, (x, scores, values, fade) = cache(2, 3), inputs(23)
+    valid = torch.ones(2, 23, 1, dtype=torch.float64)
+    for place in (0, 1, 9, 10, 11, 22):
+        valid[:, place] = 0.0
+    scores = torch.where(valid.squeeze(-1)[:, None, None] > 0, scores, prefix.nothing(scores.dtype))
+    output = getattr(own, form)(x, scores, values, fade, valid)
+    torch.testing.assert_close(output[..., 2:, :], naive(own, x, scores, values, fade, valid)[..., 2:, :])
+    assert not output[..., :2, :].any()
+    gradients = torch.autograd.grad(output.square().sum(), [x, values, *own.parameters()])
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+    assert not gradients[1][..., [0, 1, 9, 10, 11, 22], :].any()
 
 
 def test_the_start_gives_kappa_of_unit_variance_and_a_gate_of_0():
@@ -99,7 +134,7 @@ def test_the_start_gives_kappa_of_unit_variance_and_a_gate_of_0():
 def test_one_slot_a_position_is_attention_with_queries():
     """Segments of one position and slots for all of them: scores plus u k, a softmax."""
     own, (x, scores, values, _) = cache(9, 1), inputs(9)
-    logits = own._asked(x) @ own._described(x).unsqueeze(1).transpose(2, 3)  # (B, h, T, T)
+    logits = own._asked(x) @ own._entering(x, None).unsqueeze(1).transpose(2, 3)  # (B, h, T, T)
     later = torch.ones(9, 9).triu(1).bool()
     shares = (scores.unsqueeze(-2) + logits.unsqueeze(2)).masked_fill(later, -torch.inf).softmax(-1)
     torch.testing.assert_close(own.by_segments(x, scores, values, None), shares @ values, atol=1e-12, rtol=0)

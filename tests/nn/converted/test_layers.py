@@ -29,8 +29,22 @@ RECORDS = {
         for word, kind in TARGETS.items()
     },
     "fsmn": (FsmnLayer, {"projection": 6, "hidden": 9, "order": 4, "dilations": [1, 3], "lookahead": 2}),
-    "lssl": (LsslLayer, {"projection": 6, "hidden": 9, "oscillators": 2, "state_size": None, "rate_scale": 0.5}),
-    "dense lssl": (LsslLayer, {"projection": 6, "hidden": 9, "oscillators": None, "state_size": 4, "rate_scale": 0.5}),
+    "lssl": (
+        LsslLayer,
+        {"projection": 6, "hidden": 9, "oscillators": 2, "state_size": None, "rate_scale": 0.5} | NO_CACHE,
+    ),
+    "dense lssl": (
+        LsslLayer,
+        {"projection": 6, "hidden": 9, "oscillators": None, "state_size": 4, "rate_scale": 0.5} | NO_CACHE,
+    ),
+    "lssl, cached": (
+        LsslLayer,
+        {"projection": 6, "hidden": 9, "oscillators": 2, "state_size": None, "rate_scale": 0.5} | CACHE,
+    ),
+    "dense lssl, cached": (
+        LsslLayer,
+        {"projection": 6, "hidden": 9, "oscillators": None, "state_size": 4, "rate_scale": 0.5} | CACHE,
+    ),
     "para gru": (ParaLayer, {"hidden": 9, "cell": "gru", "clip": 0.75}),
     "para lstm": (ParaLayer, {"hidden": 9, "cell": "lstm", "clip": 0.25}),
     "m2rnn": (M2rnnLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9}),
@@ -89,7 +103,8 @@ def test_the_usual_layer_of_a_width_has_it_at_both_ends_and_as_many_units(kind, 
 @pytest.mark.parametrize(("word", "kind"), TARGETS.items())
 def test_the_usual_structure_is_that_of_the_options_of_convert(word, kind):
     build = builder(word, Convert(to=word).model_dump(), nn.GRU(16, 16))
-    assert build(16, 16, torch.zeros(())).record() == kind.usual(16)
+    [own] = build(16, 16, torch.zeros(()))
+    assert own.record() == kind.usual(16)
 
 
 @each

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from compressor.errors import CheckpointError, UsageError
+from compressor.nn.converted.convolved import by_convolution, by_fft
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.lssl import LsslLayer, set_rate_scale
 from compressor.nn.converted.state_system import LONGEST_STEP, SHORTEST_STEP
@@ -68,7 +69,8 @@ NAIVE = {"diagonal": naive_diagonal, "dense": naive_dense}
 def test_recurrence_convolution_and_fft_are_one_and_so_are_their_gradients(state, dtype, length):
     own, channels = layer(dtype, state=state), torch.randn(2, CHANNELS, length, dtype=dtype, requires_grad=True)
     weights = [channels, *own.system.parameters()]
-    forms = [own.by_fft(channels), own.by_convolution(channels), NAIVE[state](own, channels)]
+    forms = [form(channels.unsqueeze(-1), own.kernel(length)).squeeze(-1) for form in (by_fft, by_convolution)]
+    forms.append(NAIVE[state](own, channels))
     gradients = [torch.autograd.grad(form.square().mean(), weights, retain_graph=True) for form in forms]
     for form, found in zip(forms[:2], gradients[:2], strict=True):
         torch.testing.assert_close(form, forms[2], atol=TYPES[dtype], rtol=TYPES[dtype])
@@ -132,8 +134,13 @@ def test_a_rate_that_cannot_be_is_refused():
 
 @pytest.mark.parametrize(
     "other",
-    [nn.GRU(5, 2), nn.LSTMCell(5, 2), FsmnLayer(5, 2, projection=3, hidden=4, order=2, dilations=(1,))],
-    ids=["gru", "cell", "fsmn"],
+    [
+        nn.GRU(5, 2),
+        nn.LSTMCell(5, 2),
+        FsmnLayer(5, 2, projection=3, hidden=4, order=2, dilations=(1,)),
+        LsslLayer(5, 2, projection=3, hidden=4, oscillators=2, memory_cache=2),
+    ],
+    ids=["gru", "cell", "fsmn", "lssl with segments"],
 )
 def test_a_model_with_layers_that_count_positions_is_refused_and_keeps_its_rate(other):
     model = nn.ModuleDict({"slow": layer(), "other": other})
