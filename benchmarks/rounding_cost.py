@@ -6,8 +6,9 @@
 The float export comes first, in the same process, and leaves its graph; what is measured then begins at that graph: the
 comparison of the float file, rounding with all of its measurements, and the checks of the rounded file. A line for
 each stage, then one for the export. Seconds are those of the clock and of the processor, all processes together. Memory
-is by how much the process has grown at its peak, in parts of the model's parameters. With --keep the last file stays.
-Linux only.
+is by how much the process has grown at its peak, in parts of the model's parameters, and what its children hold of
+their own at that time (a file is loaded in one of them first). Nothing is counted of libraries: a small model is
+exported before. With --keep the last file stays. Linux only.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import cProfile
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -34,6 +36,7 @@ from compressor.formats import Job
 from compressor.measure import size
 from compressor.progress import Silent, SilentBar
 from compressor.recipe import overrides
+from compressor.testing import RandomTask, normal
 from exporters import onnx
 
 if TYPE_CHECKING:
@@ -55,14 +58,15 @@ def main() -> None:
     model = task.model().eval()
     megabytes = size.count(model)[0] * 4 / 1e6
     shared: dict[tuple[object, ...], object] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _Children() as children:
+        _export_a_small_model(Path(folder))
         for precision in ["float32", *options.precision]:
             path = Path(folder) / f"{precision}.onnx"
             chosen = onnx.Options(**_options(precision, options.set))
             before = _reset_peak()
             clock, processor = time.perf_counter(), _processor()
             profile = cProfile.Profile()
-            stages = _Stages(before, megabytes)
+            stages = _Stages(before, megabytes, children)
             try:
                 if options.profile:
                     profile.enable()
@@ -90,8 +94,9 @@ def main() -> None:
 class _Stages(Silent):
     """Processor time and peak memory of an export by the first word of what its bar is told."""
 
-    def __init__(self, before: int, megabytes: float) -> None:
-        self._before, self._megabytes = before, megabytes
+    def __init__(self, before: int, megabytes: float, children: _Children) -> None:
+        self._before, self._megabytes, self._children = before, megabytes, children
+        children.largest()
         self._word, self._since = "graph", _processor()
         self._found: dict[str, tuple[float, float]] = {}
 
@@ -104,7 +109,8 @@ class _Stages(Silent):
         """A stage ends, another begins."""
         now = _processor()
         seconds, peak = self._found.get(self._word, (0.0, 0.0))
-        self._found[self._word] = seconds + now - self._since, max(peak, (_status("VmHWM") - self._before) / 1e3)
+        highest = max(_status("VmHWM"), self._children.largest())
+        self._found[self._word] = seconds + now - self._since, max(peak, (highest - self._before) / 1e3)
         self._word, self._since = note.split(maxsplit=1)[0] if note else self._word, now
         _reset_peak()
 
@@ -114,6 +120,70 @@ class _Stages(Silent):
         for word, (seconds, peak) in self._found.items():
             print(f"    {word}: {seconds:.1f} s, {peak:.0f} MB, {peak / self._megabytes:.1f} times the model")
         return max(peak for _, peak in self._found.values())
+
+
+class _Children:
+    """The most that this process and its children held together.
+
+    Looked at in a process of its own, which no lock of this one stops.
+    """
+
+    process: ClassVar[subprocess.Popen[str]]
+
+    _LOOKS = """
+import pathlib, select, sys
+parent, own = sys.argv[1], str(pathlib.Path('/proc/self').resolve().name)
+def kilobytes(pid, *keys):
+    lines = pathlib.Path(f'/proc/{pid}/status').read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.split(':')[0] in keys)
+def children(pid):
+    for thread in pathlib.Path(f'/proc/{pid}/task').iterdir():
+        for child in (thread / 'children').read_text().split():
+            if child != own:
+                yield child
+                yield from children(child)
+largest = 0
+while True:
+    try:
+        total = kilobytes(parent, 'VmRSS') + sum(kilobytes(child, 'RssAnon') for child in children(parent))
+        largest = max(largest, total)
+    except OSError:
+        pass  # one has just ended
+    if select.select([sys.stdin], [], [], 0.005)[0]:
+        if not sys.stdin.readline():
+            break
+        print(largest, flush=True)
+        largest = 0
+"""
+
+    def __enter__(self) -> _Children:
+        _Children.process = subprocess.Popen(
+            [sys.executable, "-c", self._LOOKS, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.communicate()
+
+    def largest(self) -> int:
+        """KB since it was asked last."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+
+def _export_a_small_model(folder: Path) -> None:
+    """So that libraries are loaded, of exporting and of rounding."""
+    axes = {0: "batch", 1: "time"}
+    task = RandomTask({"x": axes}, {"y": axes}, normal(64))
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)).eval()
+    options = onnx.Options(precision="int4", rounding={"max_error": 1.0})
+    onnx.export(Job(model, task, folder / "small.onnx", options))
 
 
 def _options(precision: str, settings: list[str]) -> dict[str, object]:
@@ -145,7 +215,8 @@ def _processor() -> float:
     """Seconds of this process, of its children that ended and of those that run."""
     running = 0
     for thread in Path("/proc/self/task").iterdir():
-        for child in (thread / "children").read_text().split():
+        watching = str(_Children.process.pid)
+        for child in (child for child in (thread / "children").read_text().split() if child != watching):
             fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
             running += sum(int(field) for field in fields[11:15])  # its own, and those of its children
     return sum(os.times()[:4]) + running / os.sysconf("SC_CLK_TCK")

@@ -60,11 +60,13 @@ def agreement(
 
 def in_onnx_runtime(reference: nn.Module, candidate: Path, job: Job[ExportOptions]) -> Parity:
     """Agreement of the file with PyTorch; raises `ParityError` with every point if one is not."""
-    from compressor.runtimes.forward import Fixed
+    from compressor.runtimes.forward import Fixed, WhenCalled
     from compressor.runtimes.onnx_runtime import OnnxFile
     from compressor.task.fixed_axes import dynamic
 
-    compared = _compared(reference, Fixed(OnnxFile(candidate), dynamic(job.task)), job.task, job)
+    file = WhenCalled(lambda: Fixed(OnnxFile(candidate), dynamic(job.task)))
+    compared = _compared(reference, file, job.task, job, between=file.open)
+    file.close()
     if not compared.passed:
         raise Disagreement.of(compared, "the exported file disagrees with PyTorch")
     return of_file(compared, candidate)
@@ -93,8 +95,14 @@ def in_other_runtimes(
     return tuple(checks)
 
 
-def _compared(reference: nn.Module, forward: Callable[..., Any], task: Task, job: Job[ExportOptions]) -> Parity:
-    """Agreement with a file of whole sequences."""
+def _compared(
+    reference: nn.Module,
+    forward: Callable[..., Any],
+    task: Task,
+    job: Job[ExportOptions],
+    between: Callable[[], object] = lambda: None,
+) -> Parity:
+    """Agreement with a file of whole sequences; `between` as in `parity.check`."""
     import torch
 
     from compressor.measure import parity
@@ -112,4 +120,5 @@ def _compared(reference: nn.Module, forward: Callable[..., Any], task: Task, job
             generator=torch.Generator().manual_seed(job.seed),
             real=fitting(task, job.real),
             noise_on=noise_of(reference, job.options),
+            between=between,
         )

@@ -78,12 +78,6 @@ class _Graph:
     folder: KeptFolder
     settings: str
 
-    def whole(self) -> ModelProto:
-        """The graph with its weights."""
-        from exporters.passes import external_data
-
-        return external_data.whole(self.proto, self.folder.path)
-
     def draft_in(self, folder: Path) -> ModelProto:
         """The draft with its file of weights in another folder too."""
         with writing(folder / _WEIGHTS):
@@ -120,8 +114,8 @@ def _graph(job: Job[Options], given: Task, bar: Bar) -> _Graph:
     return _Graph(reference, proto, folder, settings)
 
 
-def _checked(job: Job[Options], given: Task, candidate: Path, bar: Bar) -> tuple[Artifact, dict[Path, bytes]]:
-    """The facts about all files of the export, which agree with PyTorch, and their contents."""
+def _checked(job: Job[Options], given: Task, candidate: Path, bar: Bar) -> tuple[Artifact, dict[Path, Path]]:
+    """The facts about all files of the export, which agree with PyTorch, and where each goes -> where it is."""
     from exporters import checks
     from exporters.onnx_files import facts, rounded, step
 
@@ -129,12 +123,9 @@ def _checked(job: Job[Options], given: Task, candidate: Path, bar: Bar) -> tuple
     rounds = options.rounding is not None and not (options.rounding.for_npu and options.streams)
     graph = _graph(job, given, bar)
     reference = graph.reference
-    files = facts.contents(graph.whole(), job.path, options)
+    draft = graph.draft_in(candidate.parent)
+    files = facts.write_files(draft, candidate.parent, job.path, options)
     bar.advance(note="compare with PyTorch")
-    facts.write_beside(candidate, files)
-    if rounds:
-        files = {}  # as much memory as the model takes
-        give_back()
     settings = graph.settings, *options.tolerances, options.strict, options.external_data, options.check_in
     parity, others = job.once(
         "agreement",
@@ -148,14 +139,13 @@ def _checked(job: Job[Options], given: Task, candidate: Path, bar: Bar) -> tuple
     if not rounds:
         artifact = facts.artifact(candidate, files, parity, job.seconds).model_copy(update={"checks": others})
     beside: Artifact | None = None
-    more: dict[Path, bytes] = {}
+    more: dict[Path, Path] = {}
 
     def once(what: str, own: tuple[Any, ...], find_out: Callable[[], Found]) -> Found:
         return job.once(what, given, (graph.settings, *own), find_out)
 
     table = None
     if options.rounding is not None:
-        draft = graph.draft_in(candidate.parent)
         table = rounded.table(draft, candidate.parent, reference, job, bar, once)
     if options.step is not None:
         bar.advance(note="step by step")

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -72,8 +73,10 @@ def write_whole(path: Path, content: bytes) -> None:
     write_all({path: content})
 
 
-def write_all(files: Mapping[Path, bytes]) -> None:
+def write_all(files: Mapping[Path, bytes | Path]) -> None:
     """Write files that belong together: all are whole on the disk before the first gets its name.
+
+    What a file gets is given, or copied from another one.
 
     Raises:
         OutputError: One cannot be written, or something else than a file has its name; then none of them is replaced.
@@ -85,7 +88,11 @@ def write_all(files: Mapping[Path, bytes]) -> None:
                 handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
                 written[path] = Path(temporary)
                 with os.fdopen(handle, "wb") as stream:
-                    stream.write(content)
+                    if isinstance(content, bytes):
+                        stream.write(content)
+                    else:
+                        with content.open("rb") as source:
+                            shutil.copyfileobj(source, stream)
                     stream.flush()
                     os.fsync(stream.fileno())
                 written[path].chmod(0o644)

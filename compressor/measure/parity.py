@@ -41,6 +41,7 @@ def check(
     extra: Sequence[tuple[int, int]] = (),
     real: Sequence[Sample] = (),
     noise_on: Callable[[Sequence[Inputs]], Noise | None] = lambda inputs: None,
+    between: Callable[[], object] = lambda: None,
 ) -> Parity:
     """Compare both at the `points` of the task, with inputs from `task.example`, and on `real` inputs.
 
@@ -60,6 +61,8 @@ def check(
         extra: more of them.
         real: inputs from the task's data.
         noise_on: how far the model itself is off on the inputs that are compared, see `float_noise.measure`.
+        between: called when PyTorch has given all outputs, before the file is called: only one of the two need be in
+            memory. PyTorch is called again where they disagree.
 
     Returns:
         One `ParityPoint` a point. Disagreement, and a file that fails at a point, are recorded, not raised.
@@ -75,7 +78,12 @@ def check(
         cases += [_given(task, sample) for sample in real]
         noise = noise_on([case.inputs for case in cases])
         tolerances = Tolerances(atol, rtol, noise)
-        found = tuple(_point(torch_forward, file_forward, case, tolerances) for case in cases)
+        expected = [_expected(torch_forward, case) for case in cases]
+        between()
+        found = tuple(
+            _point(torch_forward, file_forward, case, outputs, tolerances)
+            for case, outputs in zip(cases, expected, strict=True)
+        )
     return Parity(atol=atol, rtol=rtol, points=found, noise=noise)
 
 
@@ -155,11 +163,9 @@ def _given(task: Task, sample: Sample) -> _Case:
     return _Case(sample.inputs, batch, length, dict(zip(task.ranges, further, strict=True)), sample.origin)
 
 
-def _point(
-    torch_forward: Callable[..., Any], file_forward: Callable[..., Any], case: _Case, tolerances: Tolerances
-) -> ParityPoint:
+def _expected(torch_forward: Callable[..., Any], case: _Case) -> tuple[Tensor, ...]:
     try:
-        expected = _called(torch_forward, case.inputs)
+        return _called(torch_forward, case.inputs)
     except CompressorError:
         raise
     except Exception as error:
@@ -167,6 +173,15 @@ def _point(
             f"the model fails at {case}: {type(error).__name__}: {error}",
             hint="let the task's min_length, max_length and dynamic axes name only what the model takes",
         ) from error
+
+
+def _point(
+    torch_forward: Callable[..., Any],
+    file_forward: Callable[..., Any],
+    case: _Case,
+    expected: tuple[Tensor, ...],
+    tolerances: Tolerances,
+) -> ParityPoint:
     try:
         actual = _called(file_forward, case.inputs)
         point = compare(expected, actual, batch=case.batch, length=case.length, tolerances=tolerances)

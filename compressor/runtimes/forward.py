@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from compressor.errors import ExportError
+from compressor.runtimes.freed_memory import give_back
 from compressor.runtimes.runtime_file import open_file
 from compressor.runtimes.steps import Steps, read_info
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from compressor.runtimes.onnx_runtime import ModelFile
@@ -30,6 +31,30 @@ class NamedAxes(Protocol):
     @property
     def outputs(self) -> Axes:
         """Output name -> {axis: name of the dynamic axis}."""
+
+
+class WhenCalled:
+    """A file that is opened when it is called, and again after it was closed: so one can be in memory at a time."""
+
+    def __init__(self, open_file: Callable[[], Callable[..., Any]]) -> None:
+        """`open_file` loads it, and gives what is called."""
+        self._open_file, self._forward = open_file, cast("Callable[..., Any] | None", None)
+
+    def open(self) -> Callable[..., Any]:
+        """Load it, unless it is open; raises what the loading does."""
+        if self._forward is None:
+            give_back()  # what the last file left behind
+            self._forward = self._open_file()
+        return self._forward
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """The outputs of the file."""
+        return self.open()(*inputs)
+
+    def close(self) -> None:
+        """Give its memory back until it is called again."""
+        self._forward = None
+        give_back()
 
 
 def open_forward(path: Path, task: NamedAxes, threads: int = 1, *, runtime: str | None = None) -> Steps | Fixed:

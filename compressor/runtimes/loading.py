@@ -26,27 +26,29 @@ _ORT_SUFFIX = ".ort"
 
 
 _server: child.Server | None = None
-_loadable: set[str] = set()
-"""Digests of what has been loaded before."""
+_loadable: set[tuple[str, bool]] = set()
+"""Digests of what has been loaded before, and whether its constants were folded."""
 
 
-def ensure(path: Path) -> None:
+def ensure(path: Path, *, fold: bool = True) -> None:
     """Make sure that ONNX Runtime can load a file, in a process of its own; each content only once.
+
+    `fold`: see `compressor.runtimes.session.open_session`.
 
     Raises:
         ExportError: It cannot, or the loading process is ended by a signal, which is named; see also `read`.
     """
     files = parts(path)
-    digest = _digest(files)
-    if digest in _loadable:
+    known = _digest(files), fold
+    if known in _loadable:
         return
-    said = _ask(path)
+    said = _ask(path, fold)
     if said is not None:
         raise ExportError(
             f"ONNX Runtime cannot load {path}: {said.strip().splitlines()[0][:_SHOWN]}",
             hint="the file is damaged, or uses operators that this version lacks",
         )
-    _loadable.add(digest)
+    _loadable.add(known)
 
 
 def parts(path: Path) -> list[Path]:
@@ -54,7 +56,7 @@ def parts(path: Path) -> list[Path]:
     return [path] if path.suffix == _ORT_SUFFIX else [path, *_data_files(path, read(path))]
 
 
-def _ask(path: Path) -> str | None:
+def _ask(path: Path, fold: bool) -> str | None:
     """What ONNX Runtime says of a file that it cannot load; the process that loads is started again if it ended."""
     global _server  # noqa: PLW0603 one process for all files: starting one takes a while
     what = f"loading {path} in a process of its own"
@@ -63,7 +65,7 @@ def _ask(path: Path) -> str | None:
         _server = child.Server((sys.executable, "-P", str(_WORKER)), what=what)
     _server.what = what
     answer = _server.ask(
-        str(path.absolute()).encode(),
+        b"01"[fold : fold + 1] + str(path.absolute()).encode(),
         seconds=_SECONDS,
         hint="ONNX Runtime cannot be trusted with this file: leave out what is special about it (half precision, an "
         "opset or a rare operator), or try another version",

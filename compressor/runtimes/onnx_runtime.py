@@ -195,7 +195,7 @@ def _info(declared: Any) -> TensorInfo:
 
 def _open(path: Path, threads: int, fold: bool) -> Any:
     check_threads(threads)
-    loading.ensure(path)
+    loading.ensure(path, fold=fold)
     try:
         session = open_session(path, threads=threads, calibrated_in_float=saturate(), fold=fold)
     except Exception as error:  # ONNX Runtime's exceptions have no common base

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
-from compressor.files import writing
+from compressor.files import sha256, writing
 from compressor.onnx_graphs import walk
 from compressor.report import Artifact, Parity, Part, TensorInfo
 
@@ -21,8 +19,18 @@ if TYPE_CHECKING:
     from exporters.onnx_files.options import Options
 
 
-def contents(proto: onnx.ModelProto, path: Path, options: Options) -> dict[Path, bytes]:
-    """The files of a graph: the data file, if it has one, and the file itself at `path`."""
+def write_files(proto: onnx.ModelProto, folder: Path, path: Path, options: Options) -> dict[Path, Path]:
+    """Write the files of a graph into a folder.
+
+    Args:
+        proto: The graph, or a draft of it in the folder.
+        folder: Of the candidate.
+        path: Where the graph's file goes in the end.
+        options: Of the export.
+
+    Returns:
+        Where each file goes -> where it is: the file of weights, if there is one, and that of the graph.
+    """
     from exporters.passes import external_data
 
     weights = external_data.weight_bytes(proto)
@@ -32,39 +40,41 @@ def contents(proto: onnx.ModelProto, path: Path, options: Options) -> dict[Path,
             f"the model's weights take {weights} bytes, and one file holds at most {external_data.MAX_MESSAGE_BYTES}",
             hint="leave out `external_data: false`, or compress the model further",
         )
-    data = path.with_name(f"{path.name}.data")
-    files = {}
+    candidate, files = folder / path.name, {}
     if over or options.external_data is True:
-        proto = copy.deepcopy(proto)  # rounding goes on with the graph as it is
-        files[data] = external_data.split(proto, data.name)
-    return {**files, path: proto.SerializeToString(deterministic=True)}
-
-
-def write_beside(candidate: Path, files: Mapping[Path, bytes]) -> None:
-    """Write the files of a graph into the folder of its candidate."""
-    for path, content in files.items():
+        data = path.with_name(f"{path.name}.data")
+        proto = external_data.whole(proto, folder)  # rounding goes on with the graph as it is
+        content = external_data.split(proto, data.name)
+        files[data] = folder / data.name
+        with writing(data):
+            files[data].write_bytes(content)
         with writing(path):
-            (candidate.parent / path.name).write_bytes(content)
+            candidate.write_bytes(proto.SerializeToString(deterministic=True))
+    else:
+        external_data.one_file(proto, folder).write(candidate)
+    return {**files, path: candidate}
 
 
-def artifact(candidate: Path, files: Mapping[Path, bytes], parity: Parity, seconds: float) -> Artifact:
+def artifact(candidate: Path, files: Mapping[Path, Path], parity: Parity, seconds: float) -> Artifact:
     """The facts, read back from the file: nothing that was asked for is trusted."""
     from compressor.measure import size
     from compressor.runtimes import loading
     from compressor.runtimes.onnx_runtime import describe
     from exporters.passes import versions
 
-    *data, (_, content) = files.items()
+    *data, _ = files.values()
     proto = loading.read(candidate)
     opset = walk.opset(proto)
     operators = _operators(proto)
     return Artifact(
         format="onnx",
         path=candidate.name,
-        bytes=sum(len(content) for content in files.values()),
-        gzip_bytes=sum(size.gzip_bytes(candidate.parent / path.name) for path in files),
-        sha256=hashlib.sha256(content).hexdigest(),
-        parts=tuple(_part(path, weights) for path, weights in data),
+        bytes=sum(file.stat().st_size for file in files.values()),
+        gzip_bytes=sum(size.gzip_bytes(file) for file in files.values()),
+        sha256=sha256(candidate),
+        parts=tuple(
+            Part(path=file.name, bytes=file.stat().st_size, sha256=sha256(file), purpose="weights") for file in data
+        ),
         needs=versions.needs(opset, proto.ir_version, operators),
         opset=opset,
         ir_version=proto.ir_version,
@@ -75,10 +85,6 @@ def artifact(candidate: Path, files: Mapping[Path, bytes], parity: Parity, secon
         runtime=describe(),
         seconds=seconds,
     )
-
-
-def _part(path: Path, content: bytes) -> Part:
-    return Part(path=path.name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), purpose="weights")
 
 
 def _operators(proto: onnx.ModelProto) -> dict[str, int]:

@@ -104,7 +104,7 @@ def checked(
     bar: Bar,
     table: RowTable | None,
     stream: StreamInfo | None = None,
-) -> tuple[Artifact, dict[Path, bytes]]:
+) -> tuple[Artifact, dict[Path, Path]]:
     """The graph in fewer bits.
 
     Args:
@@ -119,13 +119,13 @@ def checked(
         stream: How a step file is run.
 
     Returns:
-        The facts about the file, and its contents.
+        The facts about the file, and where each of its files goes -> where it is.
     """
     from compressor.measure.agreement import Tolerances
     from compressor.runtimes.forward import Fixed
     from compressor.runtimes.steps import Steps
     from compressor.task.fixed_axes import dynamic
-    from exporters.passes import external_data, validity
+    from exporters.passes import validity
     from exporters.quantization import quantize
     from exporters.quantization.products import DOMAIN
     from exporters.quantization.whole_file import NothingSaved
@@ -156,12 +156,11 @@ def checked(
             by_row=by_row,
         )
     except NothingSaved as error:
-        kept = facts.contents(external_data.whole(proto, candidate.parent), job.path, options)
+        kept = facts.write_files(proto, candidate.parent, job.path, options)
         note = f"`precision: {options.precision}` was left out: {error.message}"
         return facts.artifact(candidate, kept, parity, job.seconds).model_copy(update={"notes": (note,)}), kept
     validity.check(rounded, options.opset, {DOMAIN: 1} if rounding.quantize_for == "cpu" else {})
-    files = facts.contents(rounded, job.path, options)
-    facts.write_beside(candidate, files)
+    files = facts.write_files(rounded, candidate.parent, job.path, options)
     artifact = facts.artifact(candidate, files, parity, job.seconds)
     notes = _taken(proto, candidate) if rounding.for_npu else ()
     if by_row and (options.precision, rounding.quantize_for) == ("int8", "cpu"):

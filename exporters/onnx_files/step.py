@@ -46,19 +46,18 @@ def step_path(path: Path) -> Path:
 
 def checked(
     model: nn.Module, whole: Path, job: Job[Options], stream: Stream, bar: Bar, table: RowTable | None = None
-) -> tuple[Artifact, dict[Path, bytes]]:
+) -> tuple[Artifact, dict[Path, Path]]:
     """The step file of `model`, which agrees with PyTorch and with the file `whole`.
 
     `table` has rows of its weights that are rounded already.
 
     Returns:
-        The facts about it, and its contents.
+        The facts about it, and where each of its files goes -> where it is.
     """
     job = replace(job, path=step_path(job.path), started=time.perf_counter())
     candidate = step_path(whole)
     proto, info = graph(model, job.task, job.options, stream)
-    files = facts.contents(proto, job.path, job.options)
-    facts.write_beside(candidate, files)
+    files = facts.write_files(proto, candidate.parent, job.path, job.options)
     bar.advance(note="compare chained steps")
     parity, beside_file = chained.agreement(model, whole, candidate, job)
     others = checks.in_other_runtimes(model, candidate, job, job.options.check_in)

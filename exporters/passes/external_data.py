@@ -31,8 +31,8 @@ _ALIGNMENT = 64
 
 
 def weight_bytes(proto: onnx.ModelProto) -> int:
-    """Bytes of all initializers in the graph itself."""
-    return sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    """Bytes of all initializers, in the graph itself or in files."""
+    return sum(len(tensor.raw_data) + _in_file(tensor).get("length", 0) for tensor in proto.graph.initializer)
 
 
 def split(proto: onnx.ModelProto, location: str) -> bytes:
@@ -86,8 +86,8 @@ def draft(
     from onnx import numpy_helper
 
     light = onnx.ModelProto()
-    _copy(proto, light, but="graph")
-    _copy(proto.graph, light.graph, but="initializer")
+    _copy(proto, light, but=["graph"])
+    _copy(proto.graph, light.graph, but=["initializer"])
     with writing(path), path.open("wb") as file:
         for tensor in proto.graph.initializer:
             other = value(tensor)
@@ -96,12 +96,59 @@ def draft(
                 light.graph.initializer.append(tensor if other is None else numpy_helper.from_array(other, tensor.name))
                 continue
             copied = light.graph.initializer.add()
-            _copy(tensor, copied, but="raw_data")
+            _copy(tensor, copied, but=["raw_data"])
             file.write(bytes(-file.tell() % _ALIGNMENT))
             _point(copied, path.name, file.tell(), len(data))
             file.truncate(file.seek(len(data), os.SEEK_CUR)) if zeros else file.write(data)
             copied.data_location = onnx.TensorProto.EXTERNAL
     return light
+
+
+def one_file(light: onnx.ModelProto, folder: Path) -> WholeFile:
+    """The file of the graph of which `light` is a draft in a folder; a weight is in memory only while it is written.
+
+    Byte for byte what `whole(light, folder).SerializeToString(deterministic=True)` gives, which takes twice the model.
+    """
+    head, tail = _around(light, "graph")
+    graph_head, graph_tail = _around(light.graph, "initializer")
+    pieces: list[bytes | onnx.TensorProto] = [graph_head]
+    for tensor in light.graph.initializer:
+        outside = _in_file(tensor).get("length")
+        if outside is None:
+            content = tensor.SerializeToString(deterministic=True)
+            pieces += [_field(light.graph, "initializer", len(content)), content]
+            continue
+        before, after = _around(tensor, "raw_data", but=("external_data", "data_location"))
+        data = _field(tensor, "raw_data", outside)
+        size = len(before) + len(data) + outside + len(after)
+        pieces += [_field(light.graph, "initializer", size), before, data, tensor, after]
+    pieces.append(graph_tail)
+    graph = sum(len(piece) if isinstance(piece, bytes) else _in_file(piece)["length"] for piece in pieces)
+    return WholeFile([head, _field(light, "graph", graph), *pieces, tail], folder)
+
+
+class WholeFile:
+    """A graph that is written as one file."""
+
+    def __init__(self, pieces: Sequence[bytes | onnx.TensorProto], folder: Path) -> None:
+        """Of bytes, and of weights that lie in a folder."""
+        self._pieces, self._folder = pieces, folder
+
+    @property
+    def bytes(self) -> int:
+        """Of the file."""
+        return sum(len(piece) if isinstance(piece, bytes) else _in_file(piece)["length"] for piece in self._pieces)
+
+    def write(self, path: Path) -> None:
+        """Write it; raises `OutputError` if it cannot be written."""
+        with writing(path), path.open("wb") as file:
+            for piece in self._pieces:
+                if isinstance(piece, bytes):
+                    file.write(piece)
+                    continue
+                place = _in_file(piece)
+                data = np.memmap(self._folder / _location(piece), np.uint8, "r", place["offset"], place["length"])
+                file.write(data.data)
 
 
 def whole(light: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
@@ -158,10 +205,10 @@ def _mapped(tensor: onnx.TensorProto, folder: Path) -> NDArray[Any]:
     return mapped.view(np.ndarray)
 
 
-def _copy(source: Message, target: Message, *, but: str) -> None:
-    """All fields but one."""
+def _copy(source: Message, target: Message, *, but: Sequence[str]) -> None:
+    """All fields but some."""
     for field, value in source.ListFields():
-        if field.name == but:
+        if field.name in but:
             continue
         if hasattr(value, "extend"):
             getattr(target, field.name).extend(value)
@@ -169,6 +216,40 @@ def _copy(source: Message, target: Message, *, but: str) -> None:
             getattr(target, field.name).CopyFrom(value)
         else:
             setattr(target, field.name, value)
+
+
+def _around(message: Message, name: str, but: Sequence[str] = ()) -> tuple[bytes, bytes]:
+    """What stands before and behind a field of a message when it is written; fields stand in the order of numbers."""
+    place = message.DESCRIPTOR.fields_by_name[name].number
+    parts = []
+    for is_before in (True, False):
+        part = type(message)()
+        others = [field.name for field, _ in message.ListFields() if (field.number < place) != is_before]
+        _copy(message, part, but=(name, *others, *but))
+        parts.append(part.SerializeToString(deterministic=True))
+    return parts[0], parts[1]
+
+
+def _field(message: Message, name: str, size: int) -> bytes:
+    """What stands in front of the content of a field of so many bytes."""
+    number = message.DESCRIPTOR.fields_by_name[name].number << 3 | 2
+    written = bytearray()
+    for value in (number, size):
+        left = value
+        while left >= 0x80:
+            written.append(left & 0x7F | 0x80)
+            left >>= 7
+        written.append(left)
+    return bytes(written)
+
+
+def _in_file(tensor: onnx.TensorProto) -> dict[str, int]:
+    """Offset and length of a tensor in another file; nothing if it is in none."""
+    return {entry.key: int(entry.value) for entry in tensor.external_data if entry.key in ("offset", "length")}
+
+
+def _location(tensor: onnx.TensorProto) -> str:
+    return str(next(entry.value for entry in tensor.external_data if entry.key == "location"))
 
 
 def _point(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
@@ -181,12 +262,18 @@ def _point(tensor: onnx.TensorProto, location: str, offset: int, length: int) ->
 def hollow(proto: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, Path | None]]:
     """Within the block, the same graph without its weights, so that checkers and shape inference copy none.
 
-    Gives it and its path, beside a file of as many zeros (which takes no room); a small model itself, and no path.
+    Gives it and its path, beside files of as many zeros (which take no room); a small model itself, and no path. A
+    draft, whose weights lie in files already, is never given itself.
     """
-    if weight_bytes(proto) <= _HOLLOW_FROM_BYTES:
+    if weight_bytes(proto) <= _HOLLOW_FROM_BYTES and not any(map(_in_file, proto.graph.initializer)):
         yield proto, None
         return
     with tempfile.TemporaryDirectory() as folder:
         light, path = draft(proto, Path(folder, "weights"), zeros=True), Path(folder, "model.onnx")
+        for tensor in proto.graph.initializer:
+            if place := _in_file(tensor):
+                beside = Path(folder, _location(tensor))
+                beside.touch()
+                os.truncate(beside, max(beside.stat().st_size, sum(place.values())))
         path.write_bytes(light.SerializeToString())
         yield light, path

@@ -212,7 +212,7 @@ def _within(
     beside = 0
     for _ in range(_ATTEMPTS):
         places = chosen(rounding.file_bytes - beside)
-        size = int(trials.writer.write({name: forms[name][place] for name, place in places.items()}).ByteSize())
+        size = trials.bytes({name: forms[name][place] for name, place in places.items()})
         if size <= rounding.file_bytes:
             return {name: options[name][place] for name, place in places.items()}
         beside = max(beside + 1, size - sum(points[name][place].cost for name, place in places.items()))

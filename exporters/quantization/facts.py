@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ def stored_bytes(matrices: Sequence[Matrix], rounded: onnx.ModelProto) -> dict[s
         for tensor in graph.initializer:
             name = tensor.name if tensor.name in sizes else _KIND.sub("", tensor.name)
             if name in sizes:
-                sizes[name] += int(onnx.numpy_helper.to_array(tensor).nbytes)
+                # Not the array: of a draft, float weights lie elsewhere.
+                sizes[name] += math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     return sizes
 
 

@@ -50,15 +50,15 @@ def structure(
     Raises:
         ParityError: They disagree.
     """
-    path = trials.folder / "restored.onnx"
-    path.write_bytes(trials.writer.restored(forms).SerializeToString())
+    wanted = trials.opened(trials.writer.restored(forms))
     agreement = parity.check(
-        trials.open(path),
+        wanted,
         trials.forward(forms, exact=True),
         task,
         atol=_SUMS * atol,
         rtol=_SUMS * rtol,
         generator=torch.Generator().manual_seed(seed),
+        between=wanted.close,
     )
     if not agreement.passed:
         raise Disagreement.of(

@@ -11,7 +11,6 @@ batch and length at which a file is checked:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
@@ -72,7 +71,7 @@ def quantize(
     bar: Bar,
     by_row: bool = False,
 ) -> tuple[onnx.ModelProto, Quantization]:
-    """The graph with its matrices in fewer bits, and what was measured.
+    """The graph with its matrices in fewer bits, a draft in `folder`, and what was measured.
 
     Args:
         proto: The float graph, known to agree with `reference`; a draft of it in `folder`.
@@ -126,12 +125,12 @@ def quantize(
     if not npu:
         chosen = no_larger(trials, matrices, chosen)
     bar.advance(0, note="compare the rounded file")
-    rounded = writer.write(chosen.forms)
+    rounded = writer.draft(chosen.forms)
     constants = facts.constants(matrices, rounded) if npu else {}
     stored = {} if npu else facts.stored_bytes(matrices, rounded)
     structure = proof.structure(trials, chosen.forms, shapes or task, atol=atol, rtol=rtol, seed=seed)
     compared = _unseen(task, data) if npu else _examples(shapes or task, seed)
-    shipped = replace(trials, open=lambda path: behind(OnnxFile(path))).opened(rounded)
+    shipped = trials.as_shipped(rounded, lambda path: behind(OnnxFile(path)))
     deviation = proof.deviation(shipped, reference, compared, rounding.max_error)
     for_cpu = rounding.quantize_for == "cpu"
     return rounded, Quantization(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 from compressor.files import writing
-from compressor.runtimes.freed_memory import give_back
+from compressor.runtimes.forward import WhenCalled
+from exporters.passes.external_data import one_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,25 +47,34 @@ class Trials:
     metric: Metric | None = None
     _wanted: dict[int, list[tuple[Tensor, ...]]] = field(default_factory=dict)
 
-    def forward(self, forms: Mapping[str, Form], *, exact: bool = False) -> Forward:
+    def forward(self, forms: Mapping[str, Form], *, exact: bool = False) -> WhenCalled:
         """A file with these forms."""
         return self.opened(self.writer.draft(forms, exact=exact))
 
-    def opened(self, proto: onnx.ModelProto) -> Forward:
+    def opened(self, proto: onnx.ModelProto) -> WhenCalled:
         """The file of a graph, which is written and loaded when it is called first: one is in memory at a time."""
-        forward: Forward | None = None
 
-        def called(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-            nonlocal forward
-            if forward is None:
-                path = self.folder / "trial.onnx"
-                with writing(path):
-                    path.write_bytes(proto.SerializeToString())
-                give_back()  # what the last file left behind
-                forward = self.open(path)
-            return forward(*inputs)
+        def open_file() -> Forward:
+            path = self.folder / "trial.onnx"
+            with writing(path):
+                path.write_bytes(proto.SerializeToString())
+            return self.open(path)
 
-        return called
+        return WhenCalled(open_file)
+
+    def as_shipped(self, proto: onnx.ModelProto, open_file: Callable[[Path], Forward]) -> WhenCalled:
+        """The same as one file that holds all of its weights, opened in another way."""
+
+        def opened() -> Forward:
+            path = self.folder / "shipped.onnx"
+            one_file(proto, self.folder).write(path)
+            return open_file(path)
+
+        return WhenCalled(opened)
+
+    def bytes(self, forms: Mapping[str, Form]) -> int:
+        """Of a file with these forms, all of its weights in it."""
+        return one_file(self.writer.draft(forms), self.folder).bytes
 
     def error(self, forward: Forward) -> float:
         """Relative error of a file's outputs on the calibration data; see `relative_error`."""

@@ -33,7 +33,7 @@ def no_larger(trials: Trials, matrices: Sequence[Matrix], chosen: Chosen) -> Cho
     Raises:
         NothingSaved: The file is no smaller than the float one in any form.
     """
-    sizes = {"float": _bytes(trials, {}), "chosen": _bytes(trials, chosen.forms)}
+    sizes = {"float": trials.bytes({}), "chosen": trials.bytes(chosen.forms)}
     for simpler, whatever_the_size in ((_in_8_bits, True), (in_float, False)):
         if not whatever_the_size and sizes["chosen"] < sizes["float"]:
             continue
@@ -41,7 +41,7 @@ def no_larger(trials: Trials, matrices: Sequence[Matrix], chosen: Chosen) -> Cho
         if changed == chosen.forms:
             continue
         changed = settled(changed, matrices)
-        size = _bytes(trials, changed)
+        size = trials.bytes(changed)
         if size < sizes["chosen"]:
             notes = {
                 name: _WHY.format(before=word(form), after=word(changed[name]), more=sizes["chosen"], less=size)
@@ -72,7 +72,3 @@ def _with(trials: Trials, chosen: Chosen, forms: Forms, notes: Mapping[str, str]
     return replace(
         chosen, forms=dict(forms), error=trials.error(forward), metric_drop=loss, notes={**chosen.notes, **notes}
     )
-
-
-def _bytes(trials: Trials, forms: Forms) -> int:
-    return int(trials.writer.write(forms).ByteSize())

@@ -28,11 +28,11 @@ _numbers = itertools.count()
 class Writer(Protocol):
     """Writes a graph with its matrices in their forms."""
 
-    def write(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
-        """The graph; what is not named stays float. `exact`: with activations left in float."""
-
     def draft(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
-        """The same, to be measured in the folder of trials only: its float weights may lie in a file there."""
+        """The graph, a draft in the folder of trials: its float weights may lie in a file there.
+
+        What is not named stays float. `exact`: with activations left in float.
+        """
 
     def restored(self, forms: Mapping[str, Form]) -> onnx.ModelProto:
         """The float graph with its matrices rounded in their values only; a draft."""
@@ -52,12 +52,6 @@ class Rewriter:
         self._proto, self._weights, self._folder, self._by_row = proto, weights, folder, by_row
         self._light = external_data.draft(proto, folder / f"float{next(_numbers)}.data")
         self.values, self.stored_bytes = weights.restored, weights.stored_bytes
-
-    def write(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
-        """See `rewrite`."""
-        proto = self.draft(forms, exact=exact)
-        onnx.external_data_helper.load_external_data_for_model(proto, str(self._folder))
-        return proto
 
     def draft(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
         """See `rewrite`; all float weights lie in one file, which is written once."""

@@ -174,3 +174,22 @@ def test_a_further_axis_never_has_the_size_of_the_length_or_of_another_axis():
         assert list(sizes) == ["width", "height"]
         assert len({length, *sizes.values()}) == 3
     assert sorted(parity.further_sizes(on, index)["width"] for index in range(4)) == [1, 83, 173, 256]
+
+
+def test_pytorch_has_given_all_outputs_before_the_file_is_called_for_the_first_time():
+    order = []
+
+    def called(name):
+        def forward(x):
+            order.append(name)
+            return x
+
+        return forward
+
+    generator = torch.Generator().manual_seed(0)
+    between = lambda: order.append("between")  # noqa: E731
+    found = parity.check(
+        called("torch"), called("file"), task(), atol=1e-5, rtol=1e-4, generator=generator, between=between
+    )
+    count = len(found.points)
+    assert order == ["torch"] * count + ["between"] + ["file"] * count

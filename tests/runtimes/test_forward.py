@@ -5,7 +5,7 @@ import torch
 from onnx import TensorProto, helper
 
 from compressor.errors import ExportError
-from compressor.runtimes.forward import open_forward
+from compressor.runtimes.forward import WhenCalled, open_forward
 from compressor.testing import RandomTask, normal
 
 TASK = RandomTask({"x": {0: "batch", 1: "time"}}, {"y": {0: "batch"}}, normal(2))
@@ -50,3 +50,19 @@ def test_a_file_of_float16_is_given_it_and_gives_float32(open_sum):
     assert forward(x).dtype == torch.float32
     torch.testing.assert_close(forward(x), x.sum(1), atol=1e-2, rtol=1e-2)
     assert [part.dtype for part in forward.one_call([x])] == [torch.float16]
+
+
+def test_a_file_that_is_opened_when_it_is_called_is_opened_again_after_it_was_closed():
+    opened = []
+
+    def open_file():
+        opened.append(len(opened))
+        return lambda x: x + 1
+
+    file = WhenCalled(open_file)
+    assert not opened
+    assert [file(1), file(2)] == [2, 3]
+    assert opened == [0]
+    file.close()
+    assert file(3) == 4
+    assert opened == [0, 1]

@@ -85,11 +85,9 @@ class NpuWriter:
         return self._scales.stored_bytes(name) if form == "static" else self._weights.stored_bytes(name, form)
 
     def draft(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
-        """The same as `write`: calibrated graphs are small."""
-        return self.write(forms, exact=exact)
+        """The graph with its matrices and operators in the given forms, whole: calibrated graphs are small.
 
-    def write(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
-        """The graph with its matrices and operators in the given forms; what is not named stays float.
+        What is not named stays float.
 
         Args:
             forms: Name of a matrix or of `operators.X` -> form.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.errors import ExportError, OutputError
 from compressor.runtimes.session import open_session
 from exporters.passes import external_data, validity
+from tests.onnx_graphs.graphs import model
 
 
 def a_graph():
@@ -90,3 +92,25 @@ def test_a_checker_gets_a_large_graph_without_its_weights_and_finds_what_is_wron
     proto.graph.node[0].op_type = "MatMult"
     with pytest.raises(ExportError, match="not valid ONNX"):
         validity.check(proto, 17)
+
+
+@pytest.mark.parametrize("size", [3, 300, 70_000])
+def test_a_file_that_is_written_weight_by_weight_is_byte_for_byte_that_of_the_whole_graph(tmp_path, size):
+    weights = {name: np.random.default_rng(0).normal(size=(2, size)).astype(np.float32) for name in ("a", "b")}
+    nodes = [helper.make_node("Add", ["x", "a"], ["z"]), helper.make_node("Add", ["z", "b"], ["y"])]
+    proto = model(nodes, {"x": ["n", size]}, {"y": 2}, weights)
+    proto.graph.doc_string, proto.producer_name = "behind the weights", "in front of the graph"
+    proto.metadata_props.add(key="behind", value="the graph")
+    light = external_data.draft(proto, tmp_path / "weights")
+    written = external_data.one_file(light, tmp_path)
+    written.write(tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == proto.SerializeToString(deterministic=True)
+    assert written.bytes == proto.ByteSize()
+
+
+def test_a_draft_is_checked_beside_files_of_zeros(tmp_path):
+    light = external_data.draft(a_graph(), tmp_path / "weights")
+    with external_data.hollow(light) as (checked, path):
+        assert checked == light
+        assert set(path.with_name("weights").read_bytes()) == {0}
+        onnx.checker.check_model(str(path), full_check=True)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from compressor.errors import ParityError
+from compressor.runtimes.forward import WhenCalled
 from compressor.testing import RandomTask, normal
 from exporters.quantization import proof
 from tests.onnx_graphs.graphs import recurrent
@@ -19,7 +20,7 @@ def structure(tmp_path, rewritten):
     trials = SimpleNamespace(
         folder=tmp_path,
         writer=SimpleNamespace(restored=lambda forms: recurrent("GRU")),
-        open=lambda path: torch.tanh,
+        opened=lambda proto: WhenCalled(lambda: torch.tanh),
         forward=lambda forms, *, exact: rewritten if exact else None,
     )
     return proof.structure(trials, {}, TASK, atol=1e-5, rtol=1e-4, seed=0)

@@ -15,11 +15,11 @@ MATRICES = [Matrix(name, (16, 17), (Use("MatMul", 1, name, plain=True, channels=
 
 def trials(**sizes):
     """Files have these sizes by the form of `a`, and errors that tell which was measured."""
-    form = SimpleNamespace(
-        write=lambda forms: SimpleNamespace(ByteSize=lambda: sizes[forms.get("a", "float")]), stored_bytes=None
-    )
     return SimpleNamespace(
-        writer=form, metric=None, forward=lambda forms: forms["a"], error={"integer": 2.0, "weights": 3.0}.get
+        bytes=lambda forms: sizes[forms.get("a", "float")],
+        metric=None,
+        forward=lambda forms: forms["a"],
+        error={"integer": 2.0, "weights": 3.0}.get,
     )
 
 
