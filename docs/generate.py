@@ -24,6 +24,8 @@ from typer.main import get_command
 from compressor.cli import EXIT_CODES
 from compressor.cli.app import app
 from compressor.methods import METHODS
+from compressor.nn.converted.recurrent import TARGETS
+from compressor.nn.converted.target import DESCRIPTIONS
 from compressor.onnx_graphs import targets
 from compressor.recipe import schema
 from compressor.recipe.words import alternatives, expected, resolve
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parents[1]
+_WIDTH = 64
 _WRITTEN = "<!-- Written by `python docs/generate.py`; change the code, then run it again. -->"
 
 
@@ -67,6 +70,7 @@ def pages() -> Mapping[str, str]:
         "reference/commands.md": _page("Commands", *_commands()),
         "reference/recipe.md": _page("Recipe words", *_recipe()),
         "reference/exports.md": _page("Export options", *_exports()),
+        "reference/conversions.md": _page("Targets of convert", *_conversions()),
         "reference/targets.md": _page("What fails in which runtime", *_targets()),
         "reference/frontiers.md": _page("What searches found", *_frontiers()),
         "reference/exit-codes.md": _page("Exit codes", *_exit_codes()),
@@ -87,6 +91,21 @@ def _frontiers() -> Iterator[str]:
         lines = "\n".join(f"| {' | '.join(row)} |" for row in table)
         told = "\n".join(f"- {line}" for line in frontiers.conditions(found))
         yield f"## {name}\n\n{found.model[0].upper()}{found.model[1:]}.\n\n{lines}\n\n{told}"
+
+
+def _conversions() -> Iterator[str]:
+    yield (
+        "What each target of [`convert`](recipe.md#method-convert) puts in for a recurrent layer, its options, and\n"
+        "the states that a [step file](../concepts/step-files.md) carries for one sample and one layer of the usual\n"
+        f"options with {_WIDTH} inputs and outputs. What is lost: [Which conversion](../guides/which-conversion.md)."
+    )
+    rows = []
+    for word, layer in TARGETS.items():
+        described = DESCRIPTIONS[word]
+        states = layer.from_fields(layer.usual(_WIDTH)).initial_states()
+        sizes = "; ".join(f"`{name}` {'×'.join(map(str, value.shape[1:]))}" for name, value in states)
+        rows.append((f"`{word}`", described.what, ", ".join(f"`{name}`" for name in described.options), sizes))
+    yield _table(("`to`", "what it is", "its own options", "states of a step"), rows)
 
 
 def _targets() -> Iterator[str]:

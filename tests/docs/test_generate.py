@@ -6,6 +6,8 @@ import pytest
 
 from compressor.cli import EXIT_CODES
 from compressor.methods import METHODS
+from compressor.nn.converted.recurrent import TARGETS
+from compressor.nn.converted.target import OWN_OPTIONS
 from compressor.recipe.choice import formats
 from tests.docs.pages import ROOT
 
@@ -92,3 +94,15 @@ def test_a_page_of_concepts_that_no_row_links_to_is_linked_by_its_title(tmp_path
     for name in ("old", "new"):
         (tmp_path / f"docs/concepts/{name}.md").write_text(f"# Of the {name}\n\nText.\n")
     assert catalogues.index(tmp_path) == f"{row}, [Of the new](concepts/new.md) |\n| change the code | |\n"
+
+
+def test_every_target_of_convert_is_on_the_page_with_its_options_and_states(pages):
+    rows = {
+        row.split("|")[1].strip(): row
+        for row in pages["reference/conversions.md"].splitlines()
+        if row.startswith("| `")
+    }
+    assert rows.keys() - {"`to`"} == {f"`{word}`" for word in TARGETS}
+    for option, owners in OWN_OPTIONS.items():
+        assert all(f"`{option}`" in rows[f"`{word}`"] for word in owners)
+    assert "`memory` 32×19" in rows["`fsmn`"]
