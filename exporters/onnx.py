@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compressor.files import write_all, writing
+from compressor.files.scratch import Scratch
 from compressor.runtimes.freed_memory import give_back
 from exporters.onnx_files.options import Options
-from exporters.prepare import KeptFolder, private_copy, workshop
+from exporters.prepare import private_copy, workshop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,7 @@ class _Graph:
     reference: nn.Module
     proto: ModelProto
     """A draft: its large weights lie in a file in `folder`."""
-    folder: KeptFolder
+    folder: Scratch
     settings: str
 
     def draft_in(self, folder: Path) -> ModelProto:
@@ -99,12 +100,12 @@ def _graph(job: Job[Options], given: Task, bar: Bar) -> _Graph:
     form = options.model_copy(update={} if options.computes_in == "float16" else {"precision": "float32"})
     settings = form.model_dump_json(exclude=later)
 
-    def made() -> tuple[nn.Module, ModelProto, KeptFolder]:
+    def made() -> tuple[nn.Module, ModelProto, Scratch]:
         nonlocal is_new
         is_new = True
         reference = private_copy(job.model, same_parameters=True)
         proto = sequence.graph(reference, job.task, options, bar)
-        folder = KeptFolder()
+        folder = Scratch()
         return reference, external_data.draft(proto, folder.path / _WEIGHTS), folder
 
     reference, proto, folder = job.once("graph", given, (settings,), made)

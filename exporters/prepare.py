@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import shutil
-import tempfile
-import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.errors import CompressorError, ExportError
 from compressor.files import writing
+from compressor.files.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from torch import Tensor, nn
 
@@ -26,18 +24,11 @@ def workshop(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, gone afterwards; entered first, so that an unwritable folder shows at once."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
-    with folder as name:
-        yield Path(name)
-
-
-class KeptFolder:
-    """A temporary folder that is gone when nothing holds this object any more."""
-
-    def __init__(self) -> None:
-        """An empty one."""
-        self.path = Path(tempfile.mkdtemp())
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        folder = Scratch(path.parent, f".{path.name}.")
+    try:
+        yield folder.path
+    finally:
+        folder.close()
 
 
 def private_copy(model: nn.Module, *, same_parameters: bool = False) -> nn.Module:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-
 import torch
 from torch import nn
 
-from exporters.prepare import KeptFolder, private_copy
+from exporters.prepare import private_copy
 
 
 def test_a_copy_with_the_same_parameters_holds_no_weight_twice_and_leaves_the_model_as_it_is():
@@ -19,12 +17,3 @@ def test_a_copy_with_the_same_parameters_holds_no_weight_twice_and_leaves_the_mo
     assert (model.training, model[0].training, copied[0].training) == (True, True, False)
     apart = private_copy(model)
     assert not any(ours is theirs for ours, theirs in zip(model.parameters(), apart.parameters(), strict=True))
-
-
-def test_a_kept_folder_is_gone_with_the_last_one_who_holds_it():
-    folder = KeptFolder()
-    path = folder.path
-    (path / "weights").write_bytes(b"1")
-    del folder
-    gc.collect()
-    assert not path.exists()
