@@ -11,6 +11,8 @@ from compressor.formats import Job
 from compressor.methods.aaren import Aaren
 from compressor.methods.base import State
 from compressor.nn.attention.aaren import AarenAttention
+from compressor.onnx_graphs import targets
+from compressor.onnx_graphs.partition import survey
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
 from compressor.testing import RandomTask, random_lengths
@@ -141,6 +143,7 @@ def test_a_memory_cache_streams_with_a_state_that_does_not_grow_and_gives_what_t
     artifact = export(Job(model, task, tmp_path / "model.onnx", Options(stream={"chunk": chunk})))
     assert not {"CumSum", "Scan", "Loop", "If"} & {*artifact.operators, *artifact.step.operators}
     whole, step = OnnxFile(tmp_path / "model.onnx"), Steps(tmp_path / "model.step.onnx")
+    assert not survey(onnx.load(step.file.path), targets.get("qnn")).refusals
     names = [state.name.rpartition(".")[2] for state in step.info.states]
     assert names == ["sums", "weights", "largest", "described", "count"]
     x = torch.randn(2, 292, INPUT)  # ten times the longest traced length
