@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_LOOK = 0.1
+"""Seconds in which memory is looked at several times."""
+
+
 def main() -> None:
     """Export, print one line for each precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -63,7 +67,7 @@ def main() -> None:
         for precision in ["float32", *options.precision]:
             path = Path(folder) / f"{precision}.onnx"
             chosen = onnx.Options(**_options(precision, options.set))
-            before = _reset_peak()
+            before = _reset_peak(children)
             clock, processor = time.perf_counter(), _processor()
             profile = cProfile.Profile()
             stages = _Stages(before, megabytes, children)
@@ -96,7 +100,6 @@ class _Stages(Silent):
 
     def __init__(self, before: int, megabytes: float, children: _Children) -> None:
         self._before, self._megabytes, self._children = before, megabytes, children
-        children.largest()
         self._word, self._since = "graph", _processor()
         self._found: dict[str, tuple[float, float]] = {}
 
@@ -112,7 +115,7 @@ class _Stages(Silent):
         highest = max(_status("VmHWM"), self._children.largest())
         self._found[self._word] = seconds + now - self._since, max(peak, (highest - self._before) / 1e3)
         self._word, self._since = note.split(maxsplit=1)[0] if note else self._word, now
-        _reset_peak()
+        _reset_peak(self._children)
 
     def show(self) -> float:
         """Print what was found; gives the largest peak in MB."""
@@ -199,10 +202,12 @@ def _options(precision: str, settings: list[str]) -> dict[str, object]:
     return {"precision": precision, "rounding": rounding}
 
 
-def _reset_peak() -> int:
-    """Resident KB now, from which the peak is counted anew."""
+def _reset_peak(children: _Children) -> int:
+    """KB that are held now, from which the peak is counted anew."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    children.largest()
+    time.sleep(_LOOK)
+    return children.largest()
 
 
 def _status(key: str) -> int:

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator, Sequence
 
 
 _LARGEST_HALF = 65504.0
@@ -20,21 +20,65 @@ _LARGEST_HALF = 65504.0
 
 
 def in_float64(model: nn.Module) -> Callable[..., Any]:
-    """The model in float64, whatever dtypes its code names; called with the model's own inputs."""
-    # In one step: a copy in float32 would take half as much again.
-    doubled = {id(part): nn.Parameter(part.detach().double(), part.requires_grad) for part in _singles(model)}
-    exact = copy.deepcopy(model, doubled).double()
+    """The model in float64, whatever dtypes its code names; called with the model's own inputs.
+
+    Rows of tables that nothing but `nn.Embedding` reads are looked up in float32 and then made double, which is exact:
+    a table may be half of a model. A model that fails so, since it multiplies a table too, is copied whole.
+    """
+    tables = bool(found := _tables(model))
+    exact = _doubled(model, found)
 
     def forward(*inputs: Tensor) -> Any:
+        nonlocal exact, tables
+        doubles = [part.double() if part.dtype == torch.float32 else part for part in inputs]
         with _default_float64(), _Float64():
-            return exact(*(part.double() if part.dtype == torch.float32 else part for part in inputs))
+            try:
+                return exact(*(part.clone() for part in doubles) if tables else doubles)
+            except Exception:
+                if not tables:
+                    raise
+                exact, tables = _doubled(model, []), False
+                return exact(*doubles)
 
     return forward
 
 
-def _singles(model: nn.Module) -> Iterator[nn.Parameter]:
+def _tables(model: nn.Module) -> list[nn.Parameter]:
+    """Parameters of float32 that only `nn.Embedding` modules hold; none if there are odd parameters."""
+    if any(type(part) is not nn.Parameter for part in model.parameters()):
+        return []
+    owners: dict[int, list[nn.Module]] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(module)
+    return [
+        part
+        for part in _singles(model)
+        if all(type(module) is nn.Embedding and module.max_norm is None for module in owners[id(part)])
+    ]
+
+
+def _doubled(model: nn.Module, tables: Sequence[nn.Parameter]) -> nn.Module:
+    """A copy in float64, its tables those of the model itself."""
+    kept = {id(part): part for part in tables}
+    # In one step: a copy in float32 would take half as much again.
+    made = {id(part): nn.Parameter(part.detach().double(), part.requires_grad) for part in _singles(model, but=kept)}
+    if not kept:
+        return copy.deepcopy(model, made).double()
+    exact = copy.deepcopy(model, {**kept, **made})
+    for module in exact.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.double() if buffer.is_floating_point() else buffer)
+        if type(module) is nn.Embedding and id(module.weight) in kept:
+            module.register_forward_hook(lambda module, inputs, rows: rows.double())
+    return exact
+
+
+def _singles(model: nn.Module, but: Container[int] = ()) -> Iterator[nn.Parameter]:
     """Parameters of float32 that are nothing but that."""
-    return (part for part in model.parameters() if type(part) is nn.Parameter and part.dtype == torch.float32)
+    for part in model.parameters():
+        if type(part) is nn.Parameter and part.dtype == torch.float32 and id(part) not in but:
+            yield part
 
 
 def in_float16(model: nn.Module) -> Callable[..., Any]:

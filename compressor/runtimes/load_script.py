@@ -20,6 +20,8 @@ def _load(path: str, fold: bool) -> str:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what fails is raised as well
+    if not fold:  # as `compressor.runtimes.session` does
+        options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         onnxruntime.InferenceSession(
             path,

@@ -42,7 +42,8 @@ def open_session(
         calibrated_in_float: Operators between `DequantizeLinear` and `QuantizeLinear` compute in float, as the graph is
             written, instead of in integers.
         fold: Constants are computed at load. ONNX Runtime then holds all numbers on the way to them until the last is
-            known: of weights that are unpacked, several times the model. Without it every run computes them.
+            known: of weights that are unpacked, several times the model. Without it every run computes them, and
+            weights are multiplied as they lie in the file.
 
     Raises:
         Exception: ONNX Runtime cannot load the model; its exceptions have no common base.
@@ -57,6 +58,8 @@ def open_session(
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     if calibrated_in_float:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if not fold:  # a second copy of each weight, in another order, pays in many runs
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     if profile is not None:

@@ -91,7 +91,7 @@ def draft(
     with writing(path), path.open("wb") as file:
         for tensor in proto.graph.initializer:
             other = value(tensor)
-            data = tensor.raw_data if other is None else other.tobytes()
+            data = tensor.raw_data if other is None else np.ascontiguousarray(other).reshape(-1).view(np.uint8).data
             if len(data) < _LEAST_BYTES:
                 light.graph.initializer.append(tensor if other is None else numpy_helper.from_array(other, tensor.name))
                 continue

@@ -129,6 +129,8 @@ def quantize(
     constants = facts.constants(matrices, rounded) if npu else {}
     stored = {} if npu else facts.stored_bytes(matrices, rounded)
     structure = proof.structure(trials, chosen.forms, shapes or task, atol=atol, rtol=rtol, seed=seed)
+    for matrix in matrices:  # the largest load comes next
+        weights.forget(matrix.name)
     compared = _unseen(task, data) if npu else _examples(shapes or task, seed)
     shipped = trials.as_shipped(rounded, lambda path: behind(OnnxFile(path)))
     deviation = proof.deviation(shipped, reference, compared, rounding.max_error)
