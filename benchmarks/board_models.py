@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.battery import BatteryTask, battery
+from compressor.methods.conversion_targets import builder
+from compressor.methods.convert import Convert
+from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.testing import RandomTask, normal
 
 if TYPE_CHECKING:
@@ -24,11 +27,36 @@ class Wake(nn.Module):
     def __init__(self) -> None:
         """Random weights."""
         super().__init__()
-        self.rnn, self.head = nn.GRU(40, 96, 2, batch_first=True), nn.Linear(96, 3)
+        self.rnn: Any = nn.GRU(40, 96, 2, batch_first=True)
+        self.head = nn.Linear(96, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, 40) -> (B, T, 3)."""
         return self.head(self.rnn(x)[0])
+
+
+CONVERSIONS: dict[str, dict[str, Any]] = {
+    "fsmn": {"to": "fsmn"},
+    "para_rnn": {"to": "para_rnn"},
+    "lssl": {"to": "lssl"},
+    "lssl, dense state": {"to": "lssl", "state": "dense"},
+    "additive": {"to": "additive"},
+    "additive, memory cache of 8": {"to": "additive", "memory_cache": 8},
+    "plstm": {"to": "plstm"},
+    "m2rnn": {"to": "m2rnn"},
+}
+"""Name -> options of `convert`, at their defaults."""
+
+
+def converted_wake(options: dict[str, Any]) -> Wake:
+    """The wake word with random layers of a target of `convert` in place of its GRU layers."""
+    model = Wake()
+    step = Convert.model_validate(options)
+    build = builder(step.to, step.model_dump(), model.rnn)
+    like = model.head.weight
+    layers = [*build(40, 96, like), *build(96, 96, like)]
+    model.rnn = ConvertedRecurrent(layers, batch_first=True, bidirectional=False, has_cell_state=False, dropout=0.0)
+    return model
 
 
 class Beat(nn.Module):

@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=64)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--random", action="store_true", help="from PyTorch's initial weights, not from least squares")
     parser.add_argument("--only", nargs="*", default=list(CANDIDATES), metavar="NAME", help="candidates")
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -96,7 +97,8 @@ def _row(
         convert = Convert(**fields)
         build = builder(convert.to, convert.model_dump(), old)
         group = build(samples[0].x.shape[-1], samples[0].target.shape[-1], samples[0].x)
-        start(group, used, drive, torch.Generator().manual_seed(0))
+        if not options.random:
+            start(group, used, drive, torch.Generator().manual_seed(0))
         module = nn.ModuleList(group)
         names = tuple(name for name, _ in module.named_parameters())
         student = Student(module, names, lambda s: in_turn(group, s.x, s.counts))

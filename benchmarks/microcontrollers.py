@@ -1,11 +1,11 @@
 """Models as C on emulated Cortex-M4 and M7: flash, RAM, instructions; writes docs/results/microcontrollers.md.
 
-    python benchmarks/microcontrollers.py [--battery soc_model_legacy.onnx] [--onnx2c PATH]
+    python benchmarks/microcontrollers.py [--battery soc_model_legacy.onnx] [--onnx2c PATH] [--only conversions]
 
 The battery model's weights are those of the file that is named: `soc_model_legacy.onnx` of the public repository
 aturevsk/SOC_model, of which you need a copy; without it the same layers are trained here to follow a filter. PATH is
-onnx2c's program (`benchmarks/onnx2c.py`). Needs gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm. Counts
-do not depend on how busy this machine is.
+onnx2c's program (`benchmarks/onnx2c.py`). `--only conversions` writes that section anew and leaves the others. Needs
+gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm. Counts do not depend on how busy this machine is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import onnx2c  # noqa: E402
 from benchmarks.battery import BatteryTask, battery, errors, smaller  # noqa: E402
-from benchmarks.board_models import TIMED, Beat, Wake, lstms  # noqa: E402
+from benchmarks.board_models import CONVERSIONS, TIMED, Beat, Wake, converted_wake, lstms  # noqa: E402
 from compressor.formats import EXPORTERS, Job  # noqa: E402
 from compressor.pipeline.run import run as run_recipe  # noqa: E402
 from compressor.recipe.loading import load as load_recipe  # noqa: E402
@@ -48,6 +48,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "int4": {"precision": "int4", "activations": "int16", "quantized_error": 0.9},
     "half the units, int8": {"precision": "int8", "activations": "int16", "quantized_error": 0.9},
 }
+CONVERTED, NEXT = "## Layers that `convert` makes", "## Beside onnx2c"
 PAGE = """# On emulated microcontrollers
 
 Made by `python benchmarks/microcontrollers.py{command}`. `format: c`, `math: fast`, compiled with {compiler}
@@ -65,6 +66,8 @@ boards what it gives on the machine that compared it with PyTorch.
 {rows}
 
 {products}
+
+{conversions}
 
 ## Beside onnx2c
 
@@ -85,24 +88,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--battery", type=Path, help="the public model's soc_model_legacy.onnx")
     parser.add_argument("--onnx2c", type=Path, help="onnx2c's program")
+    parser.add_argument("--only", choices=["conversions"], help="the section that is written anew")
     options = parser.parse_args()
+    page = ROOT / "docs" / "results" / "microcontrollers.md"
+    if options.only:
+        page.write_text(_with_section(page.read_text(encoding="utf-8"), conversions_section()), encoding="utf-8")
+        return
     weights = options.battery
     torch.manual_seed(0)
     models: dict[str, nn.Module] = {"wake word, GRU 40, 96, 96": Wake(), "beat tracker, conv, LSTM 2 x 150": Beat()}
     found = [sizes(name, model.eval()) for name, model in models.items()]
     rows = [row for some, _ in found for row in some]
     compiler, emulator = tools().describe()
-    page = PAGE.format(
+    text = PAGE.format(
         command=f"{' --battery soc_model_legacy.onnx' if weights else ''}{' --onnx2c PATH' if options.onnx2c else ''}",
         compiler=f"{compiler} {OPTIMISATION} and newlib",
         boards=f"{emulator}'s {' and '.join(board.machine for board in BOARDS.values())}",
         rows="\n".join(rows),
         products=_products(found[0][1]),
+        conversions=conversions_section(),
         onnx2c=onnx2c_section(options.onnx2c, weights),
         battery=battery_section(weights),
         vowels=vowels_section(),
     )
-    (ROOT / "docs" / "results" / "microcontrollers.md").write_text(page, encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
 
 
 def sizes(name: str, model: Any) -> tuple[list[str], dict[str, int]]:
@@ -127,6 +136,50 @@ def sizes(name: str, model: Any) -> tuple[list[str], dict[str, int]]:
         counts[form] = m4.instructions
         print(rows[-1], flush=True)
     return rows, counts
+
+
+def _with_section(page: str, section: str) -> str:
+    """The page with another section between two headings, in front of the next one if it has none yet."""
+    if CONVERTED not in page:
+        page = page.replace(NEXT, f"{CONVERTED}\n\n{NEXT}")
+    before, rest = page.split(CONVERTED)
+    return f"{before}{section}\n\n{NEXT}{rest.split(NEXT)[1]}"
+
+
+def conversions_section() -> str:
+    """The wake word with layers of every target of `convert`."""
+    rows: list[str] = []
+    for name, options in CONVERSIONS.items():
+        torch.manual_seed(0)
+        model = converted_wake(options).eval()
+        task = RandomTask({"x": TIMED}, {"y": TIMED}, normal(model.features), model)
+        carried = 4 * sum(value.numel() for _, value in model.rnn.initial_states())
+        shared: dict[Any, Any] = {}
+        for form in ("float", "int8"):
+            with tempfile.TemporaryDirectory() as place:
+                settings = {"math": "fast", "target": "cortex-m4", **FORMS[form]}
+                job = _job(model, task, Path(place), settings, shared)
+                m4 = EXPORTERS["c"].export(job).emulated
+                m7 = verify(*read(job.path), BOARDS["cortex-m7"], tools())
+            assert m4 is not None
+            assert m7.agrees
+            rows.append(f"| {name} | {form} | {carried:,} B | {_cells(m4)} | {m7.instructions:,} |")
+            print(rows[-1], flush=True)
+    compiler, emulator = tools().describe()
+    head = "| layers | form | state | flash | RAM | of it stack | instructions a step, M4 | M7 |"
+    return "\n".join(
+        [
+            CONVERTED,
+            "",
+            "The wake word of above with random layers of each target of `convert` at their default sizes in place of "
+            f"its GRU layers (`python benchmarks/microcontrollers.py --only conversions`; {compiler}, {emulator}). "
+            "*State* is what a step carries, in floats. Every row gives on both boards what it gives on this machine.",
+            "",
+            head,
+            "|---|---|---|---|---|---|---|---|",
+            *rows,
+        ]
+    )
 
 
 def _products(counts: dict[str, int]) -> str:

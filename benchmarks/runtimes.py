@@ -54,7 +54,10 @@ if TYPE_CHECKING:
 FORMS = ("sequence", "step")
 CHECKED = {"openvino": "OpenVINO", "tract": "tract", "web": "web"}
 """Runtimes that take the ONNX file."""
-TITLES = {"ort": "ONNX Runtime, .ort"} | {name: it.title for name, it in RUNTIMES.items() if name in EXPORTERS}
+TITLES = {"ort": "ONNX Runtime, .ort"} | {
+    name: it.title for name, it in RUNTIMES.items() if name in EXPORTERS and name != "c"
+}
+"""Formats with a runtime of their own; C has a benchmark of its own (`c_topologies.py`)."""
 SEED = 977
 """Of the last comparison; exporters get 0."""
 UNSEEN = ((1, 4), (2, 23), (3, 9))
@@ -202,7 +205,7 @@ def every_topology() -> list[Topology]:
 def examine(topology: Topology, known: list[dict[str, Any]], only: str = "") -> list[dict[str, Any]]:
     """All cells of one topology, or those of one runtime; what is known already as it is."""
     found = {(cell["form"], cell["runtime"]): cell for cell in known}
-    every = ("onnxruntime", *CHECKED, *(name for name in EXPORTERS if name != "onnx"))
+    every = ("onnxruntime", *CHECKED, *TITLES)
     runtimes = (only,) if only else every
     missing = [(form, runtime) for form in FORMS for runtime in runtimes if (form, runtime) not in found]
     built: tuple[nn.Module, Task] | None = None

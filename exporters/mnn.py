@@ -7,6 +7,7 @@ of tanh; an unrolled LSTM is wrong unless its optimizer is off. Hence the ways t
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compressor.runtimes import child, environments
@@ -67,7 +68,7 @@ def _convert(source: Path, target: Path, python: Path, arguments: Sequence[str],
     from compressor.runtimes.onnx_runtime import OnnxFile
     from compressor.runtimes.steps import METADATA_KEY
 
-    child.run(
+    said = child.run(
         [
             str(python),
             "-P",
@@ -88,14 +89,17 @@ def _convert(source: Path, target: Path, python: Path, arguments: Sequence[str],
         environment={"OMP_NUM_THREADS": "1"},
     )
     if not target.is_file():
-        raise _unwritten(target)
+        raise _unwritten(target, said)
     file = OnnxFile(source)
     kept = {key: value for key, value in file.metadata.items() if key == METADATA_KEY}
     beside = describe(target, "mnn", "mnn", file.inputs, file.outputs, metadata=kept)
     return Candidate(target, "mnn", extras={beside: "inputs, outputs and states"})
 
 
-def _unwritten(target: Path) -> Exception:
+def _unwritten(target: Path, said: str) -> Exception:
+    """The converter prints what it cannot take, writes nothing, and ends as if all were well."""
     from compressor.errors import ExportError
 
-    return ExportError(f"MNN's converter ended without an error and without {target.name}")
+    missing = re.findall(r"Not Support:\s*(.*\S)", said)
+    why = f": it does not take {', '.join(missing)} as it stands there" if missing else " and without an error"
+    return ExportError(f"MNN's converter ended without {target.name}{why}")

@@ -105,6 +105,26 @@ def test_files_of_several_runtimes_are_timed_in_turns_and_know_their_memory(lstm
     assert memory.peak(paths[1], inputs) > 0
 
 
+class ComputedKernel(nn.Module):
+    """A convolution along time whose kernel is as long as the sequence."""
+
+    def forward(self, x):
+        ages = torch.arange(x.shape[1], device=x.device).flip(0)
+        kernel = torch.exp(-ages.to(x.dtype))[None, None]
+        return nn.functional.conv1d(nn.functional.pad(x.transpose(1, 2)[:, :1], (x.shape[1] - 1, 0)), kernel)
+
+
+def test_what_the_converter_of_mnn_does_not_take_is_named(tmp_path):
+    task = RandomTask(
+        {"features": {0: "batch", 1: "time"}},
+        {"y": {0: "batch", 2: "time"}},
+        lambda batch, length: (torch.randn(batch, length, 4),),
+    )
+    job = Job(ComputedKernel(), task, tmp_path / "model.mnn", mnn.Options())
+    with pytest.raises(ExportError, match="does not take ONNX::Conv as it stands there"):
+        mnn.export(job)
+
+
 @pytest.mark.parametrize(("exporter", "title"), [(mnn, "MNN"), (ncnn, "ncnn")])
 def test_a_layer_of_relu_that_is_computed_as_tanh_is_refused_with_the_remedy(relu, exporter, title, tmp_path):
     with pytest.raises(ParityError, match="disagrees with PyTorch") as caught:
