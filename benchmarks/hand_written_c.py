@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.battery import FEATURES, STEPS, UNITS, BatteryTask, battery  # noqa: E402
 from compressor.formats import EXPORTERS, Job  # noqa: E402
 from compressor.measure.statistics import speed_up  # noqa: E402
-from exporters.c_code.compiling import compiler  # noqa: E402
+from compressor.runtimes import c_compiler  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,9 +119,9 @@ def compared(model: nn.Module, x: Any, folder: Path, flags: str, options: argpar
     assert abs(results[person] - wanted) < 1e-4, (results, wanted)
     assert all(abs(result - wanted) < 0.02 for result in results.values()), (results, wanted)
     times = timed(calls, x, options.rounds)
-    version = subprocess.run([compiler(), "-dumpfullversion"], check=True, capture_output=True, text=True).stdout
+    version = subprocess.run([c_compiler.find(), "-dumpfullversion"], check=True, capture_output=True, text=True).stdout
     microseconds = 1e6 * float(np.median(times[person]))
-    print(f"{Path(compiler()).name} {version.strip()} {flags}: {person} takes {microseconds:.1f} us a sequence")
+    print(f"{Path(c_compiler.find()).name} {version.strip()} {flags}: {person} takes {microseconds:.1f} us a sequence")
     for name in FORMS:
         found = speed_up(times[person], times[name])
         low, high = found.interval.low, found.interval.high
@@ -197,7 +197,7 @@ def generated(
 
 def _library(path: Path, flags: str, target: Path | None = None) -> ctypes.CDLL:
     target = target or path.with_suffix(".so")
-    command = [compiler(), "-std=c99", *flags.split(), "-shared", "-fPIC", "-o", str(target), str(path), "-lm"]
+    command = [c_compiler.find(), "-std=c99", *flags.split(), "-shared", "-fPIC", "-o", str(target), str(path), "-lm"]
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(target))
 

@@ -203,7 +203,7 @@ def every_topology() -> list[Topology]:
 
 
 def examine(topology: Topology, known: list[dict[str, Any]], only: str = "") -> list[dict[str, Any]]:
-    """All cells of one topology, or those of one runtime; what is known already as it is."""
+    """All cells of one topology, with what is known already as it is; `only` computes what one runtime misses."""
     found = {(cell["form"], cell["runtime"]): cell for cell in known}
     every = ("onnxruntime", *CHECKED, *TITLES)
     runtimes = (only,) if only else every
@@ -230,7 +230,7 @@ def examine(topology: Topology, known: list[dict[str, Any]], only: str = "") -> 
             **cell,
             "seconds": seconds,
         }
-    return [found[form, runtime] for form in FORMS for runtime in runtimes if (form, runtime) in found]
+    return [found[form, runtime] for form in FORMS for runtime in every if (form, runtime) in found]
 
 
 def _cell(

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from compressor.errors import ParityError
-from compressor.runtimes import generated_code
+from compressor.runtimes import c_compiler, generated_code
 from compressor.runtimes.microcontroller import boards
-from exporters.c_code.compiling import compiler, object_bytes, sanitize
+from exporters.c_code.compiling import object_bytes, sanitize
 from exporters.deliver import Candidate, describe
 from exporters.float_first import deliver_rounded
 from exporters.options import RoundedOptions
@@ -99,7 +99,7 @@ def export(job: Job[Options]) -> Artifact:
         ParityError: What the compiled code computes disagrees with PyTorch, or differs on the target.
         OutputError: The files cannot be written.
     """
-    compiler()
+    c_compiler.find()
     tools = boards.tools() if job.options.target else None
     with workshop(job.path) as folder:
         source, _ = onnx_file(job, folder, length=job.options.length)

@@ -26,6 +26,8 @@ class Runtime:
     best read by the version that saved it. Where its pins want another PyTorch, it gets that as its own."""
     npm: tuple[str, ...] = ()
     """Packages of npm, if it runs in a browser; this interpreter drives that."""
+    compiles: bool = False
+    """Whether it is this machine's C compiler, and no package."""
 
 
 _NUMPY = "numpy>=2,<3"
@@ -34,7 +36,7 @@ RUNTIMES = {
     runtime.name: runtime
     for runtime in (
         Runtime("onnxruntime", "ONNX Runtime", ("onnxruntime",), (), "`format: onnx` and `format: ort`"),
-        Runtime("c", "C", ("ctypes", "numpy"), (), "`format: c`, with this machine's C compiler"),
+        Runtime("c", "C", ("ctypes", "numpy"), (), "`format: c`, with this machine's C compiler", compiles=True),
         # Without its dependency `openvino-telemetry`, which reports use to its makers; it runs as well without.
         Runtime("openvino", "OpenVINO", ("openvino",), ("openvino==2026.4.1", _NUMPY), "checks ONNX files"),
         Runtime("web", "ONNX Runtime Web", (), (), "checks ONNX files in Chromium", npm=("onnxruntime-web@1.30.0",)),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from compressor.errors import ExportError, UsageError
 from compressor.files import cache_folder, json_object, read_text, writing
 from compressor.files.staged import locked
-from compressor.runtimes import child
+from compressor.runtimes import c_compiler, child
 from compressor.runtimes.catalogue import RUNTIMES, Runtime, known
 from compressor.runtimes.installing import install_npm, install_python
 from compressor.runtimes.workers import chromium
@@ -170,9 +170,15 @@ def _install(runtime: Runtime, made: Path) -> None:
 
 
 def versions(found: Found) -> str:
-    """The versions of a runtime's distributions, asked of the interpreter that has it; raises `ExportError`."""
+    """The versions of a runtime's distributions, asked of the interpreter that has it, or that of the C compiler.
+
+    Raises:
+        ExportError: It does not work: something is missing, or does not start.
+    """
     if found.packages is not None:
         return ", ".join(_npm_version(found.packages, package) for package in found.runtime.npm)
+    if found.runtime.compiles:
+        return c_compiler.version()
     names = [requirement.split("==")[0] for requirement in found.runtime.requirements if "==" in requirement]
     script = f"{_try(found.runtime.modules)}\nfrom importlib import metadata\n" + (
         f"print(', '.join(f'{{name}} {{metadata.version(name)}}' for name in {names or [found.runtime.name]!r}))"

@@ -1,37 +1,23 @@
-"""The C compiler of this machine: finds it, tries generated code under its sanitizers, and tells how large it is."""
+"""The C compiler on generated code: tries it under the sanitizers, and tells how large it is."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
-from compressor.runtimes import child
+from compressor.runtimes import c_compiler, child
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from exporters.c_code.sources import Sources
 
-_COMPILERS = ("cc", "gcc", "clang")
 _SECONDS = 300.0
 _SHADOW = 1 << 47
 """Bytes of address space that sanitizers reserve and hardly use."""
 _STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 _SANITIZED = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-
-
-def compiler() -> str:
-    """The C compiler: that of the variable `CC`, or the first of cc, gcc and clang; raises `ExportError` if none."""
-    named = os.environ.get("CC")
-    found = next((path for name in ([named] if named else _COMPILERS) if (path := shutil.which(name))), None)
-    if found is None:
-        raise ExportError(
-            f"there is no C compiler{f' `{named}`' if named else ''}, which `format: c` needs to check what it writes",
-            hint="install gcc or clang (Debian's package gcc), or name one in the variable CC",
-        )
-    return found
 
 
 def sanitize(code: Path, written: Sources, *, runs: bool) -> None:
@@ -44,7 +30,7 @@ def sanitize(code: Path, written: Sources, *, runs: bool) -> None:
     """
     program = code.with_name("try")
     (code.with_name("try_main.c")).write_text(written.trial(), encoding="ascii")
-    base = [compiler(), *_STRICT, "-o", str(program), str(code), str(code.with_name("try_main.c"))]
+    base = [c_compiler.find(), *_STRICT, "-o", str(program), str(code), str(code.with_name("try_main.c"))]
     what = f"the C compiler on {code.name}"
     child.run([*base, "-O2", "-lm"], seconds=_SECONDS, what=what)
     if not runs:
@@ -60,7 +46,7 @@ def sanitize(code: Path, written: Sources, *, runs: bool) -> None:
 def object_bytes(code: Path) -> int:
     """Bytes of code and constants in an object file that is compiled for size."""
     target, what = code.with_name("size.o"), f"the C compiler on {code.name}"
-    child.run([compiler(), "-std=c99", "-Os", "-c", "-o", str(target), str(code)], seconds=_SECONDS, what=what)
+    child.run([c_compiler.find(), "-std=c99", "-Os", "-c", "-o", str(target), str(code)], seconds=_SECONDS, what=what)
     listed = shutil.which("size")
     if listed is None:
         return target.stat().st_size

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from compressor.cli.runtimes import examine
 from compressor.errors import ExportError, OutputError, UsageError
 from compressor.runtimes import environments
 from tests.cli.conftest import call
@@ -75,6 +76,17 @@ def test_the_list_shows_what_is_there_and_what_is_not(tiny):
         "name": "tiny", "title": "", "purpose": "", "versions": "", "state": "not installed",
         "where": "compressor runtimes install tiny",
     }  # fmt: skip
+
+
+def test_c_is_as_good_as_this_machines_compiler(tmp_path, monkeypatch):
+    compiler = tmp_path / "mycc"
+    compiler.write_text("#!/bin/sh\necho mycc 3.5\necho more\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    assert [examine("c")[name] for name in ("state", "versions")] == ["ok", "mycc 3.5"]
+    monkeypatch.setenv("CC", str(tmp_path / "gone"))
+    assert examine("c")["state"] == "broken"
+    assert "there is no C compiler" in examine("c")["where"]
 
 
 def test_what_comes_with_the_package_or_does_not_exist_is_not_installed():
