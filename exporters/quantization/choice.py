@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     Forms = dict[str, Form]
 
 _INTEGERS = ("integer", "static")
+_PRODUCTS = ("integer", "int4")
+"""Arithmetics that round their inputs to 8 bits while they run."""
 _SPEED_IN_BYTES = 0.05
 """Leaving integer arithmetic saves no byte but costs time: as if this share of the float matrix were added, or of what
 operators without a matrix give."""
 _UNDONE = 12
 """How many of the chosen exceptions are tried again without."""
+_HARMFUL = 0.1
+"""Error of the outputs from which on products in integers are not the first choice, if those in float have half of it:
+then it is the inputs in 8 bits, and not the weights, that are lost. A `max_error` above it is meant for the weights."""
 _HARMLESS = 0.05
 """Share of `max_error` below which a matrix is not measured in forms of higher precision."""
 _METRICS = 8
@@ -72,7 +77,7 @@ def choose(
             bar.advance(0, note=f"measure {name}")
             alone[name] = _alone(trials, name, forms, max_error)
     search = _Search(trials, matrices, ladders, max_error, bar)
-    first: Forms = {name: forms[0] for name, forms in ladders.items()}
+    first: Forms = {name: _first(forms, alone.get(name, {})) for name, forms in ladders.items()}
     metric_alone = {} if search.fits(first) else _metric_alone(trials, ladders, alone, bar)
     chosen, exceptions = search.carry_out(first, _moves(trials, matrices, ladders, alone))
     npu = any("static" in forms for forms in ladders.values())
@@ -89,6 +94,10 @@ def choose(
     for name, form in final.items():
         if name in exceptions:
             notes[name] = f"with {word(ladders[name][0])} here too: {exceptions[name]}"
+        elif form == first[name] != ladders[name][0]:
+            notes[name] = (
+                f"its inputs in 8 bits would cost a relative output error of {alone[name][ladders[name][0]]:.3g}"
+            )
         elif form != ladders[name][0]:
             notes[name] = "the other matrix of its recurrent node is multiplied in float, so this one is as well"
     return Chosen(final, error, drop, alone, metric_alone, notes)
@@ -102,6 +111,15 @@ def _alone(trials: Trials, name: str, forms: tuple[Form, ...], max_error: float)
         if errors[form] < _HARMLESS * max_error:
             break
     return errors
+
+
+def _first(forms: tuple[Form, ...], errors: Mapping[Form, float]) -> Form:
+    """What is wanted, unless its arithmetic harms the inputs: then the first form with products in float."""
+    wanted = forms[0]
+    exact = next((form for form in errors if arithmetic(form) == "float"), wanted)
+    if arithmetic(wanted) not in _PRODUCTS or errors[wanted] <= _HARMFUL or errors[exact] > errors[wanted] / 2:
+        return wanted
+    return exact
 
 
 def _metric_alone(

@@ -26,8 +26,8 @@ class Rounded(Method):
     outputs alone; an export with `precision: mixed` finds the same bits and integers."""
 
     bits: Annotated[float, Field(ge=2.0, le=16.0, allow_inf_nan=False)] | None = None
-    """For `quantize: mixed`: bits of a weight on average over all matrices and tables but `keep_float`, scales
-    included."""
+    """For `quantize: mixed`: bits of a weight on average over all matrices, tables and convolutions but `keep_float`,
+    scales included; convolutions count 8."""
 
     learn_steps: bool = False
     """With `quantize`: learn the steps of the integers, and with them the clipping, together with the weights (LSQ,

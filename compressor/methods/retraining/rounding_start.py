@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def learned_rounding(
         model: What is trained; its matrices get the weights that the rounding starts with.
         precision: Of its matrices.
         keep_float: Globs of those that stay float.
-        bits: With `mixed`: of a weight on average.
+        bits: With `mixed`: of a weight on average; convolutions, which are not trained so, have 8.
         batches: Training inputs.
         from_second_order: Start from the second-order rounding, not from that with the least error of the weights.
 
@@ -41,6 +42,7 @@ def learned_rounding(
     import torch
 
     from compressor.nn.integers import BLOCK
+    from compressor.nn.weight_matrices import weight_matrices
     from compressor.surgery.second_order.bits import choose_bits
     from compressor.surgery.second_order.by_name import rounded_by_name
     from compressor.training.rounding import HALF, Rounding, Start
@@ -48,7 +50,13 @@ def learned_rounding(
     usual = {name: count for name, (_, count) in Rounding(model, precision, keep_float).parameters.items()}
     copied = copy.deepcopy(model).cpu().eval()
     inputs = [tuple(part.cpu() for part in batch) for batch in batches]
-    chosen = usual if bits is None else choose_bits(copied, inputs, list(usual), bits, BLOCK)
+    # What is not trained in fewer bits would have to make up for the average in the file, and lose all that is gained.
+    eight = [
+        name
+        for name, one in weight_matrices(model).items()
+        if one.use == "convolution" and not any(fnmatchcase(name, pattern) for pattern in keep_float)
+    ]
+    chosen = usual if bits is None else choose_bits(copied, inputs, list(usual), bits, BLOCK, eight=eight)
     starts = {}
     if from_second_order:
         rows = rounded_by_name(copied, inputs, {name: (count,) for name, count in chosen.items()}, BLOCK)

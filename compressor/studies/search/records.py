@@ -13,6 +13,8 @@ from compressor.studies.search.outcomes import Outcome
 from compressor.studies.search.study_facts import damaged_study
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from optuna.trial import FrozenTrial
 
     from compressor.studies.search.knobs import Point
@@ -38,7 +40,7 @@ class Record:
     origin: str = ""
     """Where the point came from: `seed`, `guided` or `random`."""
     is_double: bool = False
-    """Given up since another trial stands for the same."""
+    """Given up since another trial stands for the same, or other workers had begun enough."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ def trails(records: list[Record]) -> list[Trail]:
             )
         )
     return result
+
+
+def models_of(records: Iterable[Record]) -> set[int]:
+    """Numbers of the points that are no further file of a model that was tried."""
+    return {record.point_number for record in records if record.origin != "sibling"}
 
 
 class _Noted(Fact):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from compressor.studies.search.neighbours import changed
+from compressor.studies.search.opening import opening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,7 @@ class Draw:
 def draw(
     space: Space, points: Sequence[Trail], found: Sequence[Estimate], *, index: int, worker: str = ""
 ) -> Draw | None:
-    """The next point: first the seeds of the space, then what the sampler proposes; None if all are tried.
+    """The next point: first those of the opening, then what the sampler proposes; None if all are tried.
 
     Args:
         space: Of all points.
@@ -56,10 +57,9 @@ def draw(
     """
     tried = [trail.point for trail in points]
     guided = space.goals.sampler == "guided"
-    if guided:
-        for point in space.seeds():
-            if point not in tried:
-                return Draw(point, "seed")
+    if guided and (first := opening(space, points, found)) is not None:
+        point, rung = first
+        return Draw(point, "seed", rung)
     turn = sum(trail.origin in _WAYS for trail in points)  # not `index`: other trials come between, in a rhythm
     for attempt in range(_ATTEMPTS):
         way = _WAYS[turn % len(_WAYS)] if guided and attempt <= _ATTEMPTS // 2 else "random"
@@ -69,7 +69,7 @@ def draw(
             way = "random" if way == "random" else "guided"
         point = near or _propose(space, points, found, seed, at_random=way == "random")
         if point not in tried and space.is_something(point):
-            return Draw(point, way, 1 if way == "changed" and space.trains(point) else 0)
+            return Draw(point, way, 1 if way == "changed" and space.trains(point) else space.first_rung(point))
     return None
 
 

@@ -13,7 +13,7 @@ from compressor.studies.search.parts import BITS, MOST, ROUNDED_IN_TRAINING, Rem
 from compressor.studies.search.stored import FEW, MIDDLE, Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from compressor.formats import ExportOptions
     from compressor.studies.search.goals import Goals
@@ -30,8 +30,6 @@ _GENTLE: Final = 0.25
 that only have to fit into few bits are near a minimum, which ten times as much leaves."""
 _BOLDER: Final = 0.5
 """By so much further if all that can go is gone: what is left has a longer way."""
-_LEVELS: Final = (0.5, 0.75, 0.25, 0.85, 0.65, 0.9)
-"""Of what can be removed, in the points that are tried first."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +135,10 @@ class Space:
         """Whether a point's weights are trained in the few bits of its file."""
         return self.retraining is not None and self.retraining.quantizes(point)
 
+    def first_rung(self, point: Point) -> Rung:
+        """Where a point begins: what training in few bits gives, no rung without training tells."""
+        return 1 if self.rounds_in_training(point) else 0
+
     def steps(self, point: Point, rung: Rung) -> list[dict[str, Any]]:
         """The recipe's steps at a rung."""
         steps = [step for part in self.parts for step in part.steps(point)]
@@ -167,20 +169,33 @@ class Space:
         point = self._at(level=1.0, follows=0.0, precision=self.precisions[-1] if self.precisions else "")
         return point | {knob.name: knob.low for knob in self.knobs if knob.name in ("rank", BITS)}
 
-    def seeds(self) -> list[Point]:
-        """The points that are tried first: rising amounts, by the sensitivity map and evenly, in each precision."""
+    def with_nothing_removed(self) -> list[Point]:
+        """The model as it is in each precision, from the smallest on; points that were given come first."""
         stored = list(reversed(self.precisions)) or [""]
-        eight = ["int8"] if "int8" in stored else stored[:1]
-        points = [self._at(0.0, 0.0, word) for word in stored]
-        points += [self._at(level, 1.0, word) for word in eight for level in _LEVELS]
-        points += [self._at(level, 0.0, word) for word in (*eight, *self._few) for level in _LEVELS[:2]]
+        return self._worth_trying([*self.first, *(self.canonical(self._at(0.0, 0.0, word)) for word in stored)])
+
+    def removing(self, level: float) -> Point:
+        """So much of what can go, from 0 to 1, by the sensitivity map, in 8 bits if the format has them."""
+        return self.canonical(self._at(level, 1.0, self._usual))
+
+    def removing_otherwise(self, level: float) -> list[Point]:
+        """The same evenly, in fewer bits, and trained in those; also with nothing removed."""
+        points = [self._at(level, 0.0, word) for word in (self._usual, *self._few)]
         if self._mixes:
-            points += [self._at(level, 1.0, "mixed") | {BITS: _BITS_AT_FIRST[1]} for level in (0.0, _LEVELS[0])]
+            points += [self._at(each, 1.0, "mixed") | {BITS: _BITS_AT_FIRST[1]} for each in (0.0, level)]
         for word in self.retraining.rounds if self.retraining else ():
             rounded: Point = {ROUNDED_IN_TRAINING: "yes", **({BITS: _BITS_AT_FIRST[1]} if word == "mixed" else {})}
-            points += [self._at(level, 1.0, word) | rounded for level in (0.0, _LEVELS[0])]
+            points += [self._at(each, 1.0, word) | rounded for each in (0.0, level)]
+        return self._worth_trying(map(self.canonical, points))
+
+    @property
+    def _usual(self) -> str:
+        return "int8" if "int8" in self.precisions else (self.precisions or ("",))[-1]
+
+    def _worth_trying(self, points: Iterable[Point]) -> list[Point]:
+        """Each once, without the original as it is."""
         unique: list[Point] = []
-        for point in [*self.first, *map(self.canonical, points)]:
+        for point in points:
             if point not in unique and self.is_something(point):
                 unique.append(point)
         return unique

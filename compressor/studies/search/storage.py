@@ -17,7 +17,7 @@ from compressor.files import read_text, write_whole
 from compressor.studies.search.connection import GRACE, HEARTBEAT, Connection, StorageGoneError
 from compressor.studies.search.heartbeat import beating
 from compressor.studies.search.outcomes import Outcome
-from compressor.studies.search.records import Record, recorded
+from compressor.studies.search.records import Record, models_of, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ class Store:
         return [recorded(trial) for trial in trials]
 
     def begin(self, space: Space, point: Point, rung: Rung, origin: str, point_number: int | None = None) -> int | None:
-        """Begin a trial; its number, or None if another worker does the same already."""
+        """Begin a trial; its number, or None if another worker does the same already, or the last one of the goals."""
         from optuna.trial import TrialState, create_trial
 
         attributes: dict[str, Any] = {"rung": rung, "origin": origin, "precision": space.precision(point)}
@@ -104,23 +104,22 @@ class Store:
             self._asked(lambda: self._storage.record_heartbeat(trial_id))
             self._asked(lambda: self._storage.set_trial_user_attr(trial_id, _ALIVE, True))
         number = int(self._asked(lambda: self._storage.get_trial_number_from_id(trial_id)))
-        if self.shared and self._is_double(number):
+        if self.shared and self._is_needless(number, space.goals.trials):
             self.give_up(number, double=True)
             return None
         return number
 
-    def _is_double(self, number: int) -> bool:
-        """Whether a trial with a lower number stands for the same."""
-        records = {record.number: record for record in self.records()}
-        own = records[number]
+    def _is_needless(self, number: int, most: int | None) -> bool:
+        """Whether a trial with a lower number stands for the same, or those with lower numbers are `most` points."""
+        records = self.records()
+        own = next(record for record in records if record.number == number)
+        others = [record for record in records if record.number < number and record.state != "lost"]
+        is_new = own.point_number == own.number
+        if is_new and own.origin != "sibling" and most is not None and len(models_of(others)) >= most:
+            return True
         return any(
-            other.state != "lost"
-            and (
-                (other.rung == own.rung and other.point_number == own.point_number)
-                or (own.point_number == own.number and other.point == own.point)
-            )
-            for other in records.values()
-            if other.number < number
+            (other.rung == own.rung and other.point_number == own.point_number) or (is_new and other.point == own.point)
+            for other in others
         )
 
     def finish(self, number: int, outcome: Outcome) -> None:

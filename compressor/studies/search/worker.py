@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from compressor.studies.search.estimates import estimates
 from compressor.studies.search.neighbours import sibling
-from compressor.studies.search.records import trails
+from compressor.studies.search.records import models_of, trails
 from compressor.studies.search.sampling import draw, lost_points
 from compressor.studies.search.schedule import promotion, rank
 
@@ -151,8 +151,8 @@ class Worker:
     def _are_enough(self, view: View) -> bool:
         """Whether as many points as the goals allow were tried; files of a model that was tried are no further ones."""
         goals = self.space.goals
-        models = sum(trail.origin != "sibling" for trail in view.points)
-        return goals.trials is not None and models >= goals.trials
+        begun = [record for record in view.records if record.state != "lost"]
+        return goals.trials is not None and len(models_of(begun)) >= goals.trials
 
     def _new(self, view: View) -> Job | None:
         if self._are_enough(view):

@@ -30,7 +30,13 @@ _HALF_BYTES = 2
 
 
 def choose_bits(
-    model: nn.Module, batches: Sequence[tuple[Tensor, ...]], names: Sequence[str], average: float, block: int
+    model: nn.Module,
+    batches: Sequence[tuple[Tensor, ...]],
+    names: Sequence[str],
+    average: float,
+    block: int,
+    *,
+    eight: Sequence[str] = (),
 ) -> dict[str, int]:
     """Bits of each matrix.
 
@@ -38,8 +44,9 @@ def choose_bits(
         model: On the CPU, in evaluation mode; it is not changed.
         batches: Its inputs, at least one.
         names: Parameters (N, K), one row an output.
-        average: Bits of a weight on average over all of them, scales included.
+        average: Bits of a weight on average over all of them and of `eight`, scales included.
         block: Weights of a row with a common scale in fewer than 8 bits.
+        eight: Parameters (N, ...) that the file holds too and that get 8 bits: the others share what is left.
 
     Raises:
         MethodError: The average is less than the smallest choice.
@@ -54,9 +61,10 @@ def choose_bits(
         measured = {bits: _error_with(copied, name, rows(bits), batches, exact) for bits in ANCHORS}
         losses = losses_by_bits(measured, {bits: _own_error(parameter, rows, bits) for bits in CHOICES})
         points[name] = [Point(stored_bytes(parameter.shape, bits, block), losses[bits]) for bits in CHOICES]
-    numbers = sum(copied.get_parameter(name).numel() for name in names)
+    numbers = sum(copied.get_parameter(name).numel() for name in (*names, *eight))
+    taken = sum(stored_bytes(copied.get_parameter(name).flatten(1).shape, 8, block) for name in eight)
     try:
-        places = allocate(points, int(average * numbers / 8))
+        places = allocate(points, int(average * numbers / 8) - taken)
     except UsageError as error:
         raise MethodError(f"`bits: {average}` are too few: {error.message} bytes", hint="raise `bits`") from None
     return {name: CHOICES[place] for name, place in places.items()}

@@ -52,6 +52,19 @@ def test_everything_has_the_form_that_is_wanted_if_the_limits_hold():
     assert found.error == pytest.approx(math.hypot(0.6, 0.7))
 
 
+def test_products_in_integers_that_harm_their_inputs_are_not_the_first_choice_whatever_the_limit():
+    errors = {("a", "int4"): 0.7, ("a", "integer"): 0.7, ("a", "weights"): 0.02, ("b", "int4"): 0.7}
+    found = chosen(Trials(errors | {("b", "integer"): 0.5, ("b", "weights"): 0.4}), ladder=LADDER, max_error=2.0)
+    assert found.forms == {"a": "weights", "b": "int4"}
+    assert found.notes == {"a": "its inputs in 8 bits would cost a relative output error of 0.7"}
+
+
+@pytest.mark.parametrize(("error", "form"), [(0.1, "int4"), (0.1001, "weights")])
+def test_products_in_integers_are_harmful_beyond_a_tenth(error, form):
+    found = chosen(Trials({("a", "int4"): error, ("a", "integer"): 0.1, ("a", "weights"): 0.001}), "a", LADDER)
+    assert found.forms == {"a": form}
+
+
 def test_the_matrix_that_takes_most_error_away_for_a_byte_steps_up():
     errors = {("a", "int4"): 1.0, ("b", "int4"): 0.9}
     dear = Trials(errors, extra={("a", "integer"): 1000})
@@ -83,14 +96,14 @@ def test_no_more_matrices_step_up_than_have_to(count):
 
 
 def test_leaving_integers_costs_time_as_if_it_cost_bytes():
-    errors = {("a", "integer"): 1.0, ("b", "int4"): 0.95}
+    errors = {("a", "integer"): 0.1, ("b", "int4"): 0.095}
     ladders = {"a": ("integer", "weights", "float"), "b": ("int4", "integer", "float")}
     trials, bar = Trials(errors), SimpleNamespace(advance=lambda count, note="": None)
-    found = choose(trials, [matrix("a"), matrix("b")], ladders, 1.0, bar)
+    found = choose(trials, [matrix("a"), matrix("b")], ladders, 0.1, bar)
     # 10 bytes and the time of 0.05 x 400 bytes for `weights` of a, 40 bytes for `integer` of b
     assert found.forms == {"a": "weights", "b": "int4"}
     trials.extra[("a", "weights")] = 15
-    assert choose(trials, [matrix("a"), matrix("b")], ladders, 1.0, bar).forms == {"a": "integer", "b": "integer"}
+    assert choose(trials, [matrix("a"), matrix("b")], ladders, 0.1, bar).forms == {"a": "integer", "b": "integer"}
 
 
 def test_the_metric_is_a_limit_too_and_its_reason_says_so():

@@ -17,7 +17,7 @@ def space(**goals):
 
 
 def point(**knobs):
-    return space().seeds()[0] | knobs
+    return space().with_nothing_removed()[0] | knobs
 
 
 def test_knobs_that_do_nothing_make_no_other_point():
@@ -34,19 +34,12 @@ def test_knobs_that_do_something_stay():
     assert (export.precision, export.rounding.bits) == ("mixed", 3.0)
 
 
-def test_the_seeds_are_recipes_each_once_with_mixed_bits_too():
-    seeds = space().seeds()
-    recipes = [space().recipe(one, 0).sha256() for one in seeds]
-    assert len(set(recipes)) == len(recipes)
-    assert {one["bits"] for one in seeds if one["precision"] == "mixed"} == {4.5, 3.5}
-
-
 def test_a_precision_of_the_goals_stays_with_its_bits():
     given = {"exports": [{"format": "onnx", "precision": "mixed", "rounding": {"bits": 3.25}}]}
     kept = Space(Goals.model_validate({"max_drop": 0.01, **given}), PARTS, RETRAINING, ("mixed",), ())
     assert "bits" not in [knob.name for knob in kept.knobs]
-    assert kept.stored(kept.seeds()[0]).bits == 3.25
-    assert kept.export(kept.seeds()[0]).rounding.bits == 3.25
+    assert kept.stored(kept.with_nothing_removed()[0]).bits == 3.25
+    assert kept.export(kept.with_nothing_removed()[0]).rounding.bits == 3.25
 
 
 @pytest.mark.parametrize(
@@ -67,13 +60,14 @@ def test_rounding_in_training_is_for_few_bits_alone_and_is_a_retraining_of_its_o
     (step,) = own.steps(own.canonical(rest | {"precision": "int4", "batches": 20}), 2)
     assert (step["method"], step["quantize"], step["epochs"]) == ("retrain", "int4", 5)
     assert own.canonical(rest | {"precision": "int8"})["quantize"] == "no"
-    assert any(seed["quantize"] == "yes" for seed in own.seeds())
+    assert any(first["quantize"] == "yes" for first in own.removing_otherwise(0.5))
     plain = own.canonical(own.at_rest | {"precision": "int4"})
     assert own.steps(plain, 2) == []
 
 
 def test_the_less_is_removed_the_lower_is_the_first_learning_rate():
-    rates = {seed["units"]: seed["lr"] for seed in space().seeds() if space().trains(seed)}
+    points = [space().removing(level) for level in (0.9, 0.1, 0.5)]
+    rates = {point["units"]: point["lr"] for point in points}
     assert [rates[level] for level in sorted(rates)] == sorted(set(rates.values()))
 
 
@@ -84,5 +78,3 @@ def test_a_model_is_trained_in_the_bits_on_average_that_its_file_gets():
     (step,) = own.recipe(point, 1).steps
     assert (step.quantize, step.bits, step.learn_steps) == ("mixed", 3.25, True)
     assert own.export(point).rounding.bits == 3.25
-    trained = {seed["precision"] for seed in own.seeds() if own.rounds_in_training(seed)}
-    assert trained == {"int4", "mixed"}

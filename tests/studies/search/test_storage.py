@@ -3,6 +3,7 @@
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -49,6 +50,18 @@ def test_of_two_workers_that_begin_the_same_the_later_gives_way(tmp_path):
     assert first.begin(SPACE, POINT, 0, "seed") == 0
     assert second.begin(SPACE, POINT, 0, "seed") is None
     assert [record.state for record in first.records()] == ["running", "lost"]
+    assert lost_points(first.records()) == []
+
+
+def test_of_two_workers_that_begin_the_last_point_the_later_gives_way_though_its_point_is_another(tmp_path):
+    space = replace(SPACE, goals=SPACE.goals.model_copy(update={"trials": 2}))
+    first, second = opened(tmp_path, shared=True), opened(tmp_path, shared=True)
+    other, third = POINT | {"units": 0.25}, POINT | {"units": 0.75}
+    assert first.begin(space, POINT, 0, "seed") == 0
+    assert first.begin(space, other, 0, "seed") == 1
+    assert second.begin(space, third, 0, "guided") is None
+    assert second.begin(space, POINT, 1, "seed", 0) == 3
+    assert second.begin(space, third, 2, "sibling") == 4
     assert lost_points(first.records()) == []
 
 

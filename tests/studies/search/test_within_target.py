@@ -35,7 +35,7 @@ def test_qnn_has_no_gru_so_integers_of_plain_operations_are_left(subject, monkey
     decided = Decisions()
     space = built(subject, decided, batch=1, time=5)
     assert space.precisions == ("int8",)
-    export = space.export(space.seeds()[0])
+    export = space.export(space.with_nothing_removed()[0])
     assert (export.precision, export.rounding.quantize_for, export.may_be_larger) == ("int8", "npu", True)
     assert any("precision float32: qnn does not take GRU" in why for why in space.left_out)
     monkeypatch.setattr("compressor.studies.search.within_target._measured", None)  # a study that goes on knows it

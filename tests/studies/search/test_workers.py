@@ -63,10 +63,12 @@ def command(task, out, *options):
 
 def done_once(records):
     """Every point and rung has one result, and nothing is left under way or without a result."""
-    results = Counter((record.point_number, record.rung) for record in records if record.state == "done")
-    points = [str(sorted(record.point.items())) for record in records if record.rung == 0 and record.state == "done"]
+    done = [record for record in records if record.state == "done"]
+    results = Counter((record.point_number, record.rung) for record in done)
+    models = [record for record in done if record.origin != "sibling"]
+    points = {record.point_number: str(sorted(record.point.items())) for record in models}
     assert set(results.values()) == {1}
-    assert len(points) == len(set(points)) == TRIALS
+    assert len(points) == len(set(points.values())) == TRIALS
     assert not any(record.state == "running" for record in records)
     assert lost_points(records) == []
 

@@ -40,6 +40,19 @@ def test_what_counts_for_little_gets_fewer_bits_and_the_average_is_kept(average)
     assert all(torch.equal(item, before[name]) for name, item in model.state_dict().items())
 
 
+@pytest.mark.parametrize("average", [4.6, 5.5])
+def test_what_stays_in_eight_bits_is_part_of_the_average(average):
+    model, batches = net()
+    model.stem = nn.Conv2d(3, 20, (3, 5))
+    bits = choose_bits(model, batches, NAMES, average, 32, eight=["stem.weight"])
+    assert set(bits) == set(NAMES)
+    weights = {name: model.get_parameter(name) for name in NAMES}
+    used = sum(stored_bytes(item.shape, bits[name], 32) for name, item in weights.items())
+    used += stored_bytes((20, 45), 8, 32)
+    assert 0.8 * average < 8 * used / sum(item.numel() for item in (*weights.values(), model.stem.weight)) <= average
+    assert sum(bits.values()) < sum(choose_bits(model, batches, NAMES, average, 32).values())
+
+
 def test_bytes_are_those_of_integers_and_scales():
     assert stored_bytes((3, 37), 8, 32) == 3 * (37 + 2)
     assert stored_bytes((3, 37), 5, 32) == 3 * (24 + 2 * 2)

@@ -1,0 +1,107 @@
+"""The points that are tried first: how much can go is found by bisection of what the last one has lost."""
+
+import pytest
+
+from compressor.report import Drop
+from compressor.studies.search.estimates import estimates
+from compressor.studies.search.goals import Goals
+from compressor.studies.search.opening import opening
+from compressor.studies.search.outcomes import Outcome
+from compressor.studies.search.parts import Removal, Retraining
+from compressor.studies.search.prediction import Graphs
+from compressor.studies.search.records import Record, trails
+from compressor.studies.search.space import Space
+
+UNITS = Removal("units", (("rnn",),), ((64,),), None)
+RETRAINING = Retraining(16, 160, 4, "kl", ("1.0",), rounds=("int4", "mixed"))
+WORDS = ("float32", "float16", "int8", "int4", "mixed")
+
+
+def space(parts=(UNITS,), retraining=RETRAINING, **goals):
+    return Space(Goals(**goals), parts, retraining, WORDS, ())
+
+
+def opened(own, drop_of, size_of=lambda point: 20_000):
+    """All points of an opening with their rungs, by what each loses."""
+    records = []
+    while True:
+        points = trails(records)
+        found = estimates(points, own.goals, Graphs(0), own.trains)
+        first = opening(own, points, found)
+        if first is None:
+            return [(record.point, record.rung) for record in records]
+        point, rung = first
+        outcome = Outcome(drop=Drop(value=drop_of(point)), weight_bytes=size_of(point))
+        records.append(Record(len(records), len(records), rung, point, "done", outcome, own.precision(point), "seed"))
+
+
+def amounts(points):
+    """Of the bisection, in its order."""
+    return [point["units"] for point, rung in points if rung == 1 and point["quantize"] == "no"]
+
+
+@pytest.mark.parametrize("most", [0.05, 0.2, 0.33, 0.47, 0.6, 0.8, 0.94])
+def test_how_much_can_go_is_known_to_a_sixteenth_of_all(most):
+    own = space(max_drop=0.01)
+    points = opened(own, lambda point: 0.0 if point["units"] <= most else 1.0)
+    tried = amounts(points)
+    assert len(tried) == 4
+    can = [amount for amount in tried if amount <= most]
+    cannot = [amount for amount in tried if amount > most]
+    assert min(cannot, default=own.removing(1.0)["units"]) - max(can, default=0.0) < 0.07
+    assert {point["units"] for point, rung in points if rung == 0} == {0.0, max(can, default=min(cannot, default=0.0))}
+
+
+def test_the_amount_that_was_found_is_tried_in_fewer_bits_and_trained_in_those():
+    own = space(max_drop=0.01)
+    trains, opened_points = own.rounds_in_training, opened(own, lambda point: 0.0 if point["units"] < 0.3 else 1.0)
+    trained = [(point["precision"], point["units"] > 0, rung) for point, rung in opened_points if trains(point)]
+    assert trained == [("int4", False, 1), ("int4", True, 1), ("mixed", False, 1), ("mixed", True, 1)]
+    recipes = [own.recipe(point, 0).sha256() for point, _ in opened_points]
+    assert len(set(recipes)) == len(recipes)
+    assert {point["bits"] for point, _ in opened_points if point["precision"] == "mixed"} == {4.5, 3.5}
+
+
+def test_without_a_goal_for_the_loss_as_much_goes_as_the_other_goals_need():
+    own = space(max_bytes=10_000)
+
+    def size(point):
+        return round(20_000 * (1 - point["units"]))
+
+    points = opened(own, lambda point: 1.0, size)
+    tried = amounts(points)
+    reached = [
+        point["units"] for point, rung in points if rung == 1 and point["units"] and own.goals.max_bytes >= size(point)
+    ]
+    assert min(reached) - max(set(tried) - set(reached)) < 0.07
+    assert {point["units"] for point, rung in points if rung == 0} == {0.0, min(reached)}
+
+
+def test_no_loss_allowed_is_a_goal_too():
+    tried = amounts(opened(space(max_drop=0.0), lambda point: point["units"]))
+    assert tried == sorted(tried, reverse=True)
+
+
+def test_a_model_of_which_nothing_can_go_is_stored_otherwise_and_trained_in_few_bits_only():
+    own = space(parts=(), max_drop=0.01)
+    points = opened(own, lambda point: 0.0)
+    assert {rung for point, rung in points if not own.trains(point)} == {0}
+    assert len({own.recipe(point, 0).sha256() for point, _ in points}) == len(points)
+
+
+def test_without_retraining_the_bisection_begins_without_training():
+    own = space(retraining=None, max_drop=0.01)
+    assert {rung for _, rung in opened(own, lambda point: point["units"])} == {0}
+
+
+def test_the_next_amount_waits_for_the_result_of_another_worker():
+    own = space(max_drop=0.01)
+    done = opened(own, lambda point: 0.0)
+    rest = [point for point, rung in done if rung == 0 and point["units"] == 0.0 and not own.trains(point)]
+    records = [
+        Record(number, number, 0, point, "done", Outcome(drop=Drop(value=0.0), weight_bytes=9), own.precision(point))
+        for number, point in enumerate(rest)
+    ]
+    half, _ = opening(own, trails(records), [])
+    records.append(Record(99, 99, 1, half, "running", None, own.precision(half)))
+    assert opening(own, trails(records), []) is None
