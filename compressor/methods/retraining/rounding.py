@@ -27,7 +27,7 @@ class Rounded(Method):
 
     bits: Annotated[float, Field(ge=2.0, le=16.0, allow_inf_nan=False)] | None = None
     """For `quantize: mixed`: bits of a weight on average over all matrices, tables and convolutions but `keep_float`,
-    scales included; convolutions count 8."""
+    scales included; convolutions get theirs in the export."""
 
     learn_steps: bool = False
     """With `quantize`: learn the steps of the integers, and with them the clipping, together with the weights (LSQ,

@@ -32,7 +32,7 @@ def learned_rounding(
         model: What is trained; its matrices get the weights that the rounding starts with.
         precision: Of its matrices.
         keep_float: Globs of those that stay float.
-        bits: With `mixed`: of a weight on average; convolutions, which are not trained so, have 8.
+        bits: With `mixed`: of a weight on average; convolutions, which are not trained so, take part.
         batches: Training inputs.
         from_second_order: Start from the second-order rounding, not from that with the least error of the weights.
 
@@ -50,13 +50,14 @@ def learned_rounding(
     usual = {name: count for name, (_, count) in Rounding(model, precision, keep_float).parameters.items()}
     copied = copy.deepcopy(model).cpu().eval()
     inputs = [tuple(part.cpu() for part in batch) for batch in batches]
-    # What is not trained in fewer bits would have to make up for the average in the file, and lose all that is gained.
-    eight = [
+    # What is not trained in few bits has a share of the average too: the file would have nothing left for it.
+    untrained = [
         name
         for name, one in weight_matrices(model).items()
         if one.use == "convolution" and not any(fnmatchcase(name, pattern) for pattern in keep_float)
     ]
-    chosen = usual if bits is None else choose_bits(copied, inputs, list(usual), bits, BLOCK, eight=eight)
+    chosen = usual if bits is None else choose_bits(copied, inputs, list(usual), bits, BLOCK, untrained=untrained)
+    chosen = {name: chosen[name] for name in usual}
     starts = {}
     if from_second_order:
         rows = rounded_by_name(copied, inputs, {name: (count,) for name, count in chosen.items()}, BLOCK)

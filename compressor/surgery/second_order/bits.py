@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CHOICES = (16, 8, 6, 5, 4, 3, 2)
 """From the most exact; 16 is float16."""
 _HALF_BYTES = 2
+_BATCHES = 4
+"""On which the many small matrices of convolutions are measured."""
 
 
 def choose_bits(
@@ -36,17 +38,17 @@ def choose_bits(
     average: float,
     block: int,
     *,
-    eight: Sequence[str] = (),
+    untrained: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Bits of each matrix.
+    """Bits of each matrix, `untrained` ones included.
 
     Args:
         model: On the CPU, in evaluation mode; it is not changed.
         batches: Its inputs, at least one.
         names: Parameters (N, K), one row an output.
-        average: Bits of a weight on average over all of them and of `eight`, scales included.
+        average: Bits of a weight on average over all of them, scales included.
         block: Weights of a row with a common scale in fewer than 8 bits.
-        eight: Parameters (N, ...) that the file holds too and that get 8 bits: the others share what is left.
+        untrained: Parameters (N, ...) that the file holds too: the export gives them their share of the average.
 
     Raises:
         MethodError: The average is less than the smallest choice.
@@ -55,16 +57,16 @@ def choose_bits(
     copied = copy.deepcopy(model)
     exact = [_outputs(copied, inputs) for inputs in batches]
     points = {}
-    for name in names:
+    for name in (*names, *untrained):
+        few = None if name in names else _BATCHES
         parameter = copied.get_parameter(name)
-        rows = _rows_of(name, parameter, tried, block)
-        measured = {bits: _error_with(copied, name, rows(bits), batches, exact) for bits in ANCHORS}
-        losses = losses_by_bits(measured, {bits: _own_error(parameter, rows, bits) for bits in CHOICES})
-        points[name] = [Point(stored_bytes(parameter.shape, bits, block), losses[bits]) for bits in CHOICES]
-    numbers = sum(copied.get_parameter(name).numel() for name in (*names, *eight))
-    taken = sum(stored_bytes(copied.get_parameter(name).flatten(1).shape, 8, block) for name in eight)
+        rows = _rows_of(name, parameter.flatten(1), tried, block)
+        measured = {bits: _error_with(copied, name, rows(bits), batches[:few], exact[:few]) for bits in ANCHORS}
+        losses = losses_by_bits(measured, {bits: _own_error(parameter.flatten(1), rows, bits) for bits in CHOICES})
+        points[name] = [Point(stored_bytes(parameter.flatten(1).shape, bits, block), losses[bits]) for bits in CHOICES]
+    numbers = sum(copied.get_parameter(name).numel() for name in points)
     try:
-        places = allocate(points, int(average * numbers / 8) - taken)
+        places = allocate(points, int(average * numbers / 8))
     except UsageError as error:
         raise MethodError(f"`bits: {average}` are too few: {error.message} bytes", hint="raise `bits`") from None
     return {name: CHOICES[place] for name, place in places.items()}
@@ -100,7 +102,7 @@ def _error_with(
     """Relative error of the outputs, of the one with the largest, if one matrix is rounded."""
     parameter = model.get_parameter(name)
     before = parameter.clone()
-    parameter.copy_(torch.from_numpy(rows.weight))
+    parameter.copy_(torch.from_numpy(rows.weight).view_as(parameter))
     squares = [[0.0, 0.0] for _ in exact[0]]
     for inputs, wanted in zip(batches, exact, strict=True):
         for sums, made, goal in zip(squares, _outputs(model, inputs), wanted, strict=True):
