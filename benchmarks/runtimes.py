@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from compressor.errors import CompressorError, ExportError
 from compressor.formats import EXPORTERS, Job, export
 from compressor.runtimes.catalogue import RUNTIMES
+from compressor.runtimes.environments import locate
 from compressor.testing import RandomTask, random_lengths
 from exporters import ort, source
 from exporters.checks import agreement
@@ -214,6 +215,8 @@ def examine(topology: Topology, known: list[dict[str, Any]], only: str = "") -> 
         first = found.get((form, "onnxruntime"), {})
         if first.get("state") == "refused":
             continue  # there is no such model to convert
+        if runtime in RUNTIMES and locate(runtime) is None:
+            continue  # what is not installed has refused nothing
         if built is None:
             torch.manual_seed(0)
             built = topology.build()

@@ -18,6 +18,7 @@ def judged(monkeypatch):
         return {"state": "ok", "error": 0.0}
 
     monkeypatch.setattr(runtimes, "_cell", cell)
+    monkeypatch.setattr(runtimes, "locate", lambda name: None if name == "litert" else name)
     return seen
 
 
@@ -32,6 +33,13 @@ def test_cells_of_one_runtime_leave_those_of_others_as_they_are(judged):
     assert judged == [("sequence", "tract"), ("step", "tract")]
     assert [cell for cell in cells if cell["runtime"] != "tract"] == known
     assert len(cells) == 6
+
+
+def test_a_runtime_that_is_not_installed_has_no_cells_instead_of_refusals(judged):
+    topology = runtimes.Topology("small", lambda: (torch.nn.Identity(), None))
+    cells = runtimes.examine(topology, [])
+    assert "litert" in runtimes.TITLES
+    assert {cell["runtime"] for cell in cells} == {"onnxruntime", *runtimes.CHECKED, *runtimes.TITLES} - {"litert"}
 
 
 def test_a_runtime_computed_alone_adds_to_the_file_of_a_topology(judged, monkeypatch, tmp_path):
