@@ -242,7 +242,7 @@ def _bind(parameters: inspect.Signature, call: Call) -> dict[str, Any]:
         raise TaskError(
             f"`forward{parameters}` cannot be called with these arguments: {error}",
             hint="`example` gives positional arguments as a tuple, keyword arguments as a dictionary, both as "
-            "`compressor.Call(x, mask=m)`",
+            "`compressor.Call(x, mask=m)`; `evaluate` calls `forward` as the model is called: `forward(x, mask=m)`",
         ) from error
     bound.apply_defaults()
     return dict(bound.arguments)
