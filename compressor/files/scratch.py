@@ -45,16 +45,21 @@ class Scratch:
 def _tidy(parent: Path, prefix: str) -> None:
     """Remove the folders whose process has ended; where there are no locks nothing is known, and they stay."""
     for other in parent.iterdir():
-        if not other.name.startswith(prefix) or not (other / _MARK).is_file():
-            continue
-        handle = os.open(other, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(other)
-        except OSError:
-            continue
-        finally:
-            os.close(handle)
+        if other.name.startswith(prefix):
+            with contextlib.suppress(OSError):  # in use, another user's, or gone meanwhile: the others are looked at
+                _remove_left(other)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove a folder whose process has ended; raises `OSError` if it has not, or the folder cannot be looked at."""
+    if not (folder / _MARK).is_file():
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+    finally:
+        os.close(handle)
 
 
 def _remove(path: Path, lock: contextlib.ExitStack) -> None:

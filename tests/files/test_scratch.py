@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -37,3 +38,22 @@ def test_a_folder_is_gone_with_the_last_one_who_holds_it_or_when_it_is_closed(tm
     del folder
     gc.collect()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_another_user_left_keeps_no_other_from_being_removed(tmp_path, monkeypatch):
+    left = [tmp_path / "of-1", tmp_path / "of-2"]
+    for folder in left:
+        folder.mkdir()
+        (folder / ".scratch").touch()
+    opened, real = [], os.open
+
+    def refused_at_first(path, *arguments, **more):
+        if path in left:
+            opened.append(path)
+            if len(opened) == 1:
+                raise PermissionError(path)
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", refused_at_first)
+    Scratch(tmp_path, "of-")
+    assert {folder: folder.exists() for folder in opened} == {opened[0]: True, opened[1]: False}
