@@ -37,7 +37,7 @@ def opening(space: Space, points: Sequence[Trail], found: Sequence[Estimate]) ->
     tried = [trail.point for trail in points]
     for point in space.with_nothing_removed():
         if point not in tried:
-            return point, 0
+            return point, space.first_rung(point)
     known = {estimate.number: estimate for estimate in found}
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):

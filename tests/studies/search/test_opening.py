@@ -1,5 +1,7 @@
 """The points that are tried first: how much can go is found by bisection of what the last one has lost."""
 
+from dataclasses import replace
+
 import pytest
 
 from compressor.report import Drop
@@ -60,6 +62,13 @@ def test_the_amount_that_was_found_is_tried_in_fewer_bits_and_trained_in_those()
     recipes = [own.recipe(point, 0).sha256() for point, _ in opened_points]
     assert len(set(recipes)) == len(recipes)
     assert {point["bits"] for point, _ in opened_points if point["precision"] == "mixed"} == {4.5, 3.5}
+
+
+def test_points_that_were_given_come_first_and_begin_with_a_training_if_they_are_trained_in_few_bits():
+    plain = space(max_drop=0.01)
+    given = [plain.at_rest | {"units": 20.0, "precision": "int4", "quantize": word} for word in ("yes", "no")]
+    opened_points = opened(replace(plain, first=tuple(given)), lambda point: 0.0)
+    assert opened_points[:2] == [(given[0], 1), (given[1], 0)]
 
 
 def test_without_a_goal_for_the_loss_as_much_goes_as_the_other_goals_need():
