@@ -43,13 +43,10 @@ def write_files(proto: onnx.ModelProto, folder: Path, path: Path, options: Optio
     candidate, files = folder / path.name, {}
     if over or options.external_data is True:
         data = path.with_name(f"{path.name}.data")
-        proto = external_data.whole(proto, folder)  # rounding goes on with the graph as it is
-        content = external_data.split(proto, data.name)
         files[data] = folder / data.name
-        with writing(data):
-            files[data].write_bytes(content)
+        light = external_data.draft(proto, files[data], external_data.in_files(folder))
         with writing(path):
-            candidate.write_bytes(proto.SerializeToString(deterministic=True))
+            candidate.write_bytes(light.SerializeToString(deterministic=True))
     else:
         external_data.one_file(proto, folder).write(candidate)
     return {**files, path: candidate}

@@ -35,32 +35,6 @@ def weight_bytes(proto: onnx.ModelProto) -> int:
     return sum(len(tensor.raw_data) + _in_file(tensor).get("length", 0) for tensor in proto.graph.initializer)
 
 
-def split(proto: onnx.ModelProto, location: str) -> bytes:
-    """Move all but small weights out of a graph, in place.
-
-    Args:
-        proto: The model.
-        location: The name of the file that will hold them, beside the graph's.
-
-    Returns:
-        The content of that file.
-    """
-    import onnx
-
-    pieces, offset = [], 0
-    for tensor in proto.graph.initializer:
-        if len(tensor.raw_data) < _LEAST_BYTES:
-            continue
-        padding = -offset % _ALIGNMENT
-        pieces += [bytes(padding), tensor.raw_data]
-        offset += padding
-        _point(tensor, location, offset, len(tensor.raw_data))
-        offset += len(tensor.raw_data)
-        tensor.ClearField("raw_data")
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-    return b"".join(pieces)
-
-
 def draft(
     proto: onnx.ModelProto,
     path: Path,
@@ -123,7 +97,7 @@ def one_file(light: onnx.ModelProto, folder: Path) -> WholeFile:
         size = len(before) + len(data) + outside + len(after)
         pieces += [_field(light.graph, "initializer", size), before, data, tensor, after]
     pieces.append(graph_tail)
-    graph = sum(len(piece) if isinstance(piece, bytes) else _in_file(piece)["length"] for piece in pieces)
+    graph = WholeFile(pieces, folder).bytes
     return WholeFile([head, _field(light, "graph", graph), *pieces, tail], folder)
 
 
@@ -195,13 +169,17 @@ class Values(Mapping[str, "NDArray[Any]"]):
         return tuple(self._in_files[name].dims) if name in self._in_files else self._in_graph[name].shape
 
 
+def in_files(folder: Path) -> Callable[[onnx.TensorProto], NDArray[Any] | None]:
+    """The values with which a draft is made of another one in a folder, so that all weights come into its own file."""
+    return lambda tensor: _mapped(tensor, folder) if _in_file(tensor) else None
+
+
 def _mapped(tensor: onnx.TensorProto, folder: Path) -> NDArray[Any]:
     """The values of a tensor that lie in a file, read as they are used."""
     import onnx
 
-    place = {entry.key: entry.value for entry in tensor.external_data}
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    mapped = np.memmap(folder / place["location"], dtype, "r", int(place["offset"]), tuple(tensor.dims))
+    dtype, offset = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type), _in_file(tensor)["offset"]
+    mapped = np.memmap(folder / _location(tensor), dtype, "r", offset, tuple(tensor.dims))
     return mapped.view(np.ndarray)
 
 

@@ -71,6 +71,15 @@ def test_the_graph_of_a_draft_is_whole_again(tmp_path):
     assert light.SerializeToString(deterministic=True) == before
 
 
+def test_a_draft_of_a_draft_has_a_file_with_all_weights_and_needs_the_first_no_more(tmp_path):
+    proto = a_graph()
+    light = external_data.draft(proto, tmp_path / "weights")
+    again = external_data.draft(light, tmp_path / "other", external_data.in_files(tmp_path))
+    assert (tmp_path / "other").read_bytes() == (tmp_path / "weights").read_bytes()
+    (tmp_path / "weights").unlink()
+    assert external_data.whole(again, tmp_path) == proto
+
+
 def test_values_of_a_draft_are_those_of_the_graph_and_shapes_need_no_file(tmp_path):
     proto = a_graph()
     light = external_data.draft(proto, tmp_path / "weights")
