@@ -205,9 +205,9 @@ def _called(forward: Callable[..., Any], inputs: Inputs) -> tuple[Tensor, ...]:
 
 
 def _flat(outputs: object) -> tuple[Tensor, ...]:
-    """The tensors in nested tuples and lists, in order."""
+    """Copies of the tensors in nested tuples and lists, in order: a model may write into what it gave before."""
     if isinstance(outputs, Tensor):
-        return (outputs.detach().cpu(),)
+        return (outputs.detach().to("cpu", copy=True),)
     if isinstance(outputs, (tuple, list)):
         return tuple(tensor for item in outputs for tensor in _flat(item))
     raise TaskError(
