@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,23 +22,23 @@ _LARGEST_HALF = 65504.0
 def in_float64(model: nn.Module) -> Callable[..., Any]:
     """The model in float64, whatever dtypes its code names; called with the model's own inputs.
 
-    Rows of tables that nothing but `nn.Embedding` reads are looked up in float32 and then made double, which is exact:
-    a table may be half of a model. A model that fails so, since it multiplies a table too, is copied whole.
+    Rows of tables that only `nn.Embedding` modules hold are looked up in float32 and then made double, which is exact:
+    a table may be half of a model. Other operations that read such a table get it as double. A model that fails so,
+    since it is not Python alone that reads a table, is copied whole.
     """
-    tables = bool(found := _tables(model))
-    exact = _doubled(model, found)
+    tables = _tables(model)
+    exact = _doubled(model, tables)
 
     def forward(*inputs: Tensor) -> Any:
         nonlocal exact, tables
         doubles = [part.double() if part.dtype == torch.float32 else part for part in inputs]
-        with _default_float64(), _Float64():
-            try:
-                return exact(*(part.clone() for part in doubles) if tables else doubles)
-            except Exception:
-                if not tables:
-                    raise
-                exact, tables = _doubled(model, []), False
+        with _default_float64(), _Float64(tables):
+            if not tables:
                 return exact(*doubles)
+            with contextlib.suppress(Exception):
+                return exact(*(part.clone() for part in doubles))
+        exact, tables = _doubled(model, []), []
+        return forward(*inputs)
 
     return forward
 
@@ -69,8 +69,6 @@ def _doubled(model: nn.Module, tables: Sequence[nn.Parameter]) -> nn.Module:
     for module in exact.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.double() if buffer.is_floating_point() else buffer)
-        if type(module) is nn.Embedding and id(module.weight) in kept:
-            module.register_forward_hook(lambda module, inputs, rows: rows.double())
     return exact
 
 
@@ -102,15 +100,29 @@ def in_float16(model: nn.Module) -> Callable[..., Any]:
 
 
 class _Float64(TorchFunctionMode):
-    """Code that asks for float32 gets float64."""
+    """Code that asks for float32 gets float64, and so does what reads `tables`, which are float32."""
+
+    def __init__(self, tables: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._tables = {id(part) for part in tables}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is Tensor.float:
             func = Tensor.double
-        args, kwargs = pytree.tree_map(lambda part: torch.float64 if part is torch.float32 else part, (args, kwargs))
+        if func is nn.functional.embedding:
+            rows = func(*args, **(kwargs or {}))
+            return rows.double() if rows.dtype == torch.float32 else rows
+        args, kwargs = pytree.tree_map(self._exact, (args, kwargs))
         return func(*args, **(kwargs or {}))
+
+    def _exact(self, part: Any) -> Any:
+        if part is torch.float32:
+            return torch.float64
+        if id(part) not in self._tables:
+            return part
+        return part.double().requires_grad_(part.requires_grad)  # by which PyTorch chooses how it multiplies
 
 
 class _Float16(TorchFunctionMode):
@@ -138,7 +150,7 @@ def _round(part: Tensor) -> None:
         part.copy_(torch.where(part.isfinite(), finite, part).half())
 
 
-@contextmanager
+@contextlib.contextmanager
 def _default_float64() -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
 from compressor.measure.precisions import in_float64
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+
+    @torch.jit.script
+    def scored(states, table):
+        return states @ table.t()
 
 
 class Tagger(nn.Module):
@@ -25,10 +33,14 @@ class Tagger(nn.Module):
 
     def forward(self, words):
         states = self.rnn(self.table(words))[0] + self.shift
+        if self.tied == "norms":  # fails nowhere if they are float32
+            return self.head(states) - self.table.weight.square().sum(1)
+        if self.tied == "script":
+            return scored(states, self.table.weight)
         return states @ self.table.weight.T if self.tied == "function" else self.head(states)
 
 
-@pytest.mark.parametrize("tied", ["", "parameter", "function"])
+@pytest.mark.parametrize("tied", ["", "parameter", "function", "norms", "script"])
 def test_a_model_with_a_table_computes_what_a_whole_copy_in_float64_does_and_stays_as_it_is(tied):
     torch.manual_seed(0)
     model = Tagger(tied).eval()
