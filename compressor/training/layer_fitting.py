@@ -65,6 +65,11 @@ class Stage:
     """Highest learning rate."""
 
 
+def inputs_of(samples: Sequence[Sample]) -> Tensor:
+    """What the layer reads at all positions that count (N, I)."""
+    return torch.cat([sample.x[sample.counts[..., 0] > 0] for sample in samples])
+
+
 def split(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
     """Those that are fitted on, and those that errors are measured on: every fourth, or all if there are too few."""
     held_out = [sample for index, sample in enumerate(samples) if index % _HELD_OUT == _HELD_OUT - 1]

@@ -10,7 +10,7 @@ from torch import nn
 
 from compressor.nn.converted.layer import in_turn
 from compressor.nn.least_squares import RIDGES, Moments, Problem, choose_ridge
-from compressor.training.layer_fitting import Stage, Student, error, run_stages, split
+from compressor.training.layer_fitting import Stage, Student, error, inputs_of, run_stages, split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ def start(
         if index:
             samples = [_handed_on(layers[index - 1], sample) for sample in samples]
             drive = torch.eye(layer.input_size)
-        rows = torch.cat([sample.x[sample.counts[..., 0] > 0] for sample in samples])  # (N, I)
+        rows = inputs_of(samples)
         layer.start(rows[:: -(-len(rows) // _MOST_INPUTS)], drive, generator)
         if index < len(layers) - 1:
             nn.init.eye_(layer.readout.weight)

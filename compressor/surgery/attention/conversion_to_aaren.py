@@ -18,7 +18,7 @@ from compressor.nn.structure import replace_module, replace_record
 from compressor.surgery.attention.causality import time_axis
 from compressor.surgery.attention.projection_watch import call_by_name
 from compressor.surgery.refit.calibration import evaluating
-from compressor.training.layer_fitting import Sample, Student
+from compressor.training.layer_fitting import Sample, Student, inputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -58,7 +58,7 @@ def convert_multihead(
     samples = tuple(_samples(old, seen))
     new = AarenAttention.from_attention(old, **cache)
     if new.cache is not None:
-        new.cache.start(torch.cat([sample.x[sample.counts[..., 0] > 0] for sample in samples]), generator)
+        new.cache.start(inputs_of(samples), generator)
     replace_module(model, name, new)
 
     def forward(sample: Sample) -> Tensor:
