@@ -57,13 +57,12 @@ def choose_bits(
     copied = copy.deepcopy(model)
     exact = [_outputs(copied, inputs) for inputs in batches]
     points = {}
-    for name in (*names, *untrained):
-        few = None if name in names else _BATCHES
-        parameter = copied.get_parameter(name)
-        rows = _rows_of(name, parameter.flatten(1), tried, block)
+    for name, few in {**dict.fromkeys(names), **dict.fromkeys(untrained, _BATCHES)}.items():
+        matrix = copied.get_parameter(name).flatten(1)
+        rows = _rows_of(name, matrix, tried, block)
         measured = {bits: _error_with(copied, name, rows(bits), batches[:few], exact[:few]) for bits in ANCHORS}
-        losses = losses_by_bits(measured, {bits: _own_error(parameter.flatten(1), rows, bits) for bits in CHOICES})
-        points[name] = [Point(stored_bytes(parameter.flatten(1).shape, bits, block), losses[bits]) for bits in CHOICES]
+        losses = losses_by_bits(measured, {bits: _own_error(matrix, rows, bits) for bits in CHOICES})
+        points[name] = [Point(stored_bytes(matrix.shape, bits, block), losses[bits]) for bits in CHOICES]
     numbers = sum(copied.get_parameter(name).numel() for name in points)
     try:
         places = allocate(points, int(average * numbers / 8))
