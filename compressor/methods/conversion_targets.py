@@ -29,9 +29,8 @@ def builder(to: Target, options: Mapping[str, Any], old: Any) -> Build:
     """
 
     def build(inputs: int, outputs: int, like: Tensor) -> list[SequenceLayer]:
-        between = options["hidden"] or outputs
-        widths = [inputs, *[between] * (options["depth"] - 1), outputs]
         own = _fields(to, options, old, outputs)
+        widths = [inputs, *[own["hidden"]] * (options["depth"] - 1), outputs]
         return [
             TARGETS[to].from_fields(
                 {"input_size": read, "output_size": given, **own}, device=like.device, dtype=like.dtype
@@ -44,11 +43,11 @@ def builder(to: Target, options: Mapping[str, Any], old: Any) -> Build:
 
 def note(old: Any, new: ConvertedRecurrent) -> str:
     """What became what, in one line."""
-    first = new.each[-1]
+    last = new.each[-1]
     several = f", {new.depth} layers for each" if new.depth > 1 else ""
-    memory = "" if first.memory is None else f", a memory of {first.memory} positions a layer"
-    ahead = f", {first.lookahead} ahead" if first.lookahead else ""
-    return f"{type(old).__name__} to {new.target}: {first.described(first.record())}{several}{memory}{ahead}"
+    memory = "" if last.memory is None else f", a memory of {last.memory} positions a layer"
+    ahead = f", {last.lookahead} ahead" if last.lookahead else ""
+    return f"{type(old).__name__} to {new.target}: {last.described(last.record())}{several}{memory}{ahead}"
 
 
 def _fields(to: Target, options: Mapping[str, Any], old: Any, outputs: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -38,7 +38,8 @@ class WhenCalled:
 
     def __init__(self, open_file: Callable[[], Callable[..., Any]]) -> None:
         """`open_file` loads it, and gives what is called."""
-        self._open_file, self._forward = open_file, cast("Callable[..., Any] | None", None)
+        self._open_file = open_file
+        self._forward: Callable[..., Any] | None = None
 
     def open(self) -> Callable[..., Any]:
         """Load it, unless it is open; raises what the loading does."""
