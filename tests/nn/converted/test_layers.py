@@ -23,39 +23,27 @@ from compressor.nn.converted.state_system import LONGEST_STEP, SHORTEST_STEP
 SIZES = {"input_size": 3, "output_size": 5}
 NO_CACHE = {"memory_cache": 0, "cache_segment": 16}
 CACHE = {"memory_cache": 2, "cache_segment": 3}
+SYSTEM = {"projection": 6, "hidden": 9, "rate_scale": 0.5}
+OSCILLATORS, DENSE = {"oscillators": 2, "state_size": None}, {"oscillators": None, "state_size": 4}
+HEADS = {"heads": 2, "keys": 4, "values": 3, "hidden": 9}
 RECORDS = {
     **{
         word: (kind, {name: value for name, value in kind.usual(9).items() if name not in SIZES})
         for word, kind in TARGETS.items()
     },
     "fsmn": (FsmnLayer, {"projection": 6, "hidden": 9, "order": 4, "dilations": [1, 3], "lookahead": 2}),
-    "lssl": (
-        LsslLayer,
-        {"projection": 6, "hidden": 9, "oscillators": 2, "state_size": None, "rate_scale": 0.5} | NO_CACHE,
-    ),
-    "dense lssl": (
-        LsslLayer,
-        {"projection": 6, "hidden": 9, "oscillators": None, "state_size": 4, "rate_scale": 0.5} | NO_CACHE,
-    ),
-    "lssl, cached": (
-        LsslLayer,
-        {"projection": 6, "hidden": 9, "oscillators": 2, "state_size": None, "rate_scale": 0.5} | CACHE,
-    ),
-    "dense lssl, cached": (
-        LsslLayer,
-        {"projection": 6, "hidden": 9, "oscillators": None, "state_size": 4, "rate_scale": 0.5} | CACHE,
-    ),
+    "lssl": (LsslLayer, SYSTEM | OSCILLATORS | NO_CACHE),
+    "dense lssl": (LsslLayer, SYSTEM | DENSE | NO_CACHE),
+    "lssl, cached": (LsslLayer, SYSTEM | OSCILLATORS | CACHE),
+    "dense lssl, cached": (LsslLayer, SYSTEM | DENSE | CACHE),
     "para gru": (ParaLayer, {"hidden": 9, "cell": "gru", "clip": 0.75}),
     "para lstm": (ParaLayer, {"hidden": 9, "cell": "lstm", "clip": 0.25}),
-    "m2rnn": (M2rnnLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9}),
-    "plstm": (PlstmLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "constant_gates": False}),
-    "plstm, constant": (PlstmLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "constant_gates": True}),
-    "additive": (AdditiveLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "forget": True} | NO_CACHE),
-    "additive, no fading": (
-        AdditiveLayer,
-        {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "forget": False} | NO_CACHE,
-    ),
-    "additive, cached": (AdditiveLayer, {"heads": 2, "keys": 4, "values": 3, "hidden": 9, "forget": True} | CACHE),
+    "m2rnn": (M2rnnLayer, HEADS),
+    "plstm": (PlstmLayer, HEADS | {"constant_gates": False}),
+    "plstm, constant": (PlstmLayer, HEADS | {"constant_gates": True}),
+    "additive": (AdditiveLayer, HEADS | {"forget": True} | NO_CACHE),
+    "additive, no fading": (AdditiveLayer, HEADS | {"forget": False} | NO_CACHE),
+    "additive, cached": (AdditiveLayer, HEADS | {"forget": True} | CACHE),
 }
 each = pytest.mark.parametrize(("kind", "fields"), RECORDS.values(), ids=list(RECORDS))
 
