@@ -161,7 +161,7 @@ def _in_full(worker: Worker, points: Sequence[dict[str, Any]] | None) -> None:
 def _plain(worker: Worker) -> list[dict[str, Any]]:
     """The same ratio of every layer, in 8 bits if the format has them, with the retraining of the first points."""
     space = worker.space
-    middle = space.removing(0.5) | ({"precision": "int8"} if len(space.precisions) > 1 else {})
+    middle = space.removing(0.5)
     points = []
     for level in _LEVELS:
         point = dict(middle)
