@@ -25,6 +25,7 @@ from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
 from compressor.testing import RandomTask, random_lengths
 from exporters.onnx import Options, export
+from tests.exporters.agreement import assert_agrees
 from tests.surgery import topologies
 from tests.surgery.topologies import CELLS, CLASSES, INPUT
 from tests.tolerances import EXPORTED_FLOAT32
@@ -80,9 +81,7 @@ def test_a_whole_file_agrees_at_sizes_never_seen_and_has_no_loop(tmp_path, name)
     assert artifact.parity.passed
     assert not LOOPS & set(artifact.operators)
     for shape in SHAPES:
-        inputs = task.example(*shape)
-        with torch.no_grad():
-            torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+        assert_agrees(path, model, *task.example(*shape))
 
 
 @pytest.mark.parametrize("name", ["Bidirectional", "BothLastStates", "Packed"])
@@ -91,9 +90,7 @@ def test_a_layer_that_looks_ahead_is_exported_whole_and_has_no_step(tmp_path, na
     task, path = task_of(model), tmp_path / "model.onnx"
     assert export(Job(model, task, path, Options())).parity.passed
     for shape in SHAPES:
-        inputs = task.example(*shape)
-        with torch.no_grad():
-            torch.testing.assert_close(OnnxFile(path)(*inputs), model(*inputs), **EXPORTED_FLOAT32)
+        assert_agrees(path, model, *task.example(*shape))
     with pytest.raises(ExportError, match="positions ahead") as caught:
         export(Job(model, task, tmp_path / "again.onnx", Options(stream=True)))
     assert "`lookahead: 0`" in caught.value.hint
