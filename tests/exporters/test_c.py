@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import zipfile
 from functools import cache
@@ -19,12 +18,12 @@ from compressor.runtimes.forward import open_forward
 from compressor.testing import RandomTask, normal
 from exporters.c_code import kernels
 from tests.boards import needs_board
+from tests.compilers import CC, needs_compiler
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CC = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-pytestmark = pytest.mark.skipif(CC is None, reason="there is no C compiler")
+pytestmark = needs_compiler
 AXES = {"x": {0: "batch", 1: "time"}}, {"y": {0: "batch", 1: "time"}}
 
 

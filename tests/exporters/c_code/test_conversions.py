@@ -12,8 +12,8 @@ from compressor.nn.attention.aaren import AarenAttention
 from compressor.runtimes.forward import open_forward
 from compressor.testing import RandomTask, normal
 from tests.boards import needs_board
+from tests.compilers import needs_compiler
 from tests.exporters import test_converted
-from tests.exporters.c_code.test_operators import needs_compiler
 from tests.exporters.test_converted import CLASSES, INPUT, TIMED
 
 pytestmark = [needs_compiler, pytest.mark.slow]

@@ -8,7 +8,8 @@ import pytest
 from onnx import helper
 
 from exporters.c_code.fast_math import EXP_ERROR, FAST, SIGMOID_ERROR, TANH_ERROR, fast
-from tests.exporters.c_code.test_operators import CC, computed, graph, needs_compiler
+from tests.compilers import CC, needs_compiler
+from tests.exporters.c_code.test_operators import computed, graph
 
 X = np.concatenate(
     [

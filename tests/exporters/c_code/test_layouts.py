@@ -12,7 +12,8 @@ from onnx import helper
 
 from exporters.c_code.files import write
 from exporters.c_code.layouts import archive
-from tests.exporters.c_code.test_operators import CC, graph
+from tests.compilers import CC, needs_compiler
+from tests.exporters.c_code.test_operators import graph
 
 MAIN = """
 #include "my_model.step.h"
@@ -44,7 +45,8 @@ def unpacked(layout, folder):
         return sorted(packed.namelist())
 
 
-@pytest.mark.skipif(CC is None or shutil.which("cmake") is None, reason="there is no cmake or no C compiler")
+@needs_compiler
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="there is no cmake")
 def test_a_program_of_cmake_links_the_model(tmp_path):
     unpacked("cmake", tmp_path)
     (tmp_path / "main.c").write_text(MAIN)
@@ -72,7 +74,7 @@ def test_an_arduino_library_has_its_properties_and_a_sketch_of_its_functions(tmp
     assert "my_model_run(&state, x, y);" in (tmp_path / names[0]).read_text()
 
 
-@pytest.mark.skipif(CC is None, reason="there is no C compiler")
+@needs_compiler
 def test_the_sketch_of_arduino_is_a_program(tmp_path):
     names = unpacked("arduino", tmp_path)
     board = "#include <stdint.h>\n#define OUTPUT 1\n#define HIGH 1\n#define LOW 0\n#define LED_BUILTIN 13\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 import subprocess
 
 import numpy as np
@@ -20,9 +19,8 @@ from exporters.c_code.loops import loops, merged
 from exporters.c_code.names import identifier
 from exporters.c_code.program import safe
 from exporters.c_code.rounding import Rounding
+from tests.compilers import CC, needs_compiler
 
-CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-needs_compiler = pytest.mark.skipif(CC is None, reason="there is no C compiler")
 STRICT = (
     *(
         "-std=c99",

@@ -19,7 +19,8 @@ from exporters.c_code.kernels import KERNELS
 from exporters.c_code.product_kernels import PRODUCTS, held, row_bytes, rows_function
 from exporters.c_code.rounding import Rounding, packed, unpacked
 from tests.boards import needs_board
-from tests.exporters.c_code.test_operators import CC, STRICT, computed, graph, needs_compiler, normal
+from tests.compilers import CC, needs_compiler
+from tests.exporters.c_code.test_operators import STRICT, computed, graph, normal
 
 KINDS = [(bits, activations) for bits in (8, 4) for activations in ("float32", "int16", "int8")]
 SIZES = [(1, 7, 5), (3, 37, 11), (2, 64, 3), (1, 1, 1), (1, 2 * BLOCK + 9, 6)]

@@ -10,7 +10,7 @@ from torch import nn
 
 from compressor.formats import EXPORTERS, Job
 from compressor.testing import RandomTask, normal
-from tests.exporters.c_code.test_operators import needs_compiler
+from tests.compilers import needs_compiler
 from tests.nets import Outputs
 
 pytestmark = [needs_compiler, pytest.mark.slow]
