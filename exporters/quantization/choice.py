@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
-from exporters.quantization.forms import ROUNDED, arithmetic, settled, word
+from exporters.quantization.forms import ROUNDED, arithmetic, rounds_inputs, settled, word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     Forms = dict[str, Form]
 
 _INTEGERS = ("integer", "static")
-_PRODUCTS = ("integer", "int4")
-"""Arithmetics that round their inputs to 8 bits while they run."""
 _SPEED_IN_BYTES = 0.05
 """Leaving integer arithmetic saves no byte but costs time: as if this share of the float matrix were added, or of what
 operators without a matrix give."""
@@ -117,7 +115,7 @@ def _first(forms: tuple[Form, ...], errors: Mapping[Form, float]) -> Form:
     """What is wanted, unless its arithmetic harms the inputs: then the first form with products in float."""
     wanted = forms[0]
     exact = next((form for form in errors if arithmetic(form) == "float"), wanted)
-    if arithmetic(wanted) not in _PRODUCTS or errors[wanted] <= _HARMFUL or errors[exact] > errors[wanted] / 2:
+    if not rounds_inputs(wanted) or errors[wanted] <= _HARMFUL or errors[exact] > errors[wanted] / 2:
         return wanted
     return exact
 

@@ -41,6 +41,11 @@ def stored_in(kind: Literal["weights", "integer"], count: int) -> Form:
     return plain.get(count) or f"{kind}{count}"  # type: ignore[return-value]
 
 
+def rounds_inputs(form: Form) -> bool:
+    """Whether its products round their inputs to 8 bits while they run."""
+    return arithmetic(form) in _INTEGERS
+
+
 def in_float(form: Form) -> Form:
     """The same bits in the file, with products in float."""
     return form if arithmetic(form) == "float" else stored_in("weights", bits(form))
@@ -90,6 +95,6 @@ def settled(forms: Mapping[str, Form], matrices: Sequence[Matrix]) -> dict[str, 
         if "static" in (chosen[inputs], chosen[state]):
             differ = chosen[inputs] != chosen[state]
             chosen |= {name: "weights" for name in (inputs, state) if differ and chosen[name] == "static"}
-        elif arithmetic(chosen[inputs]) in _INTEGERS and arithmetic(chosen[state]) not in _INTEGERS:
+        elif rounds_inputs(chosen[inputs]) and not rounds_inputs(chosen[state]):
             chosen[inputs] = in_float(chosen[inputs])
     return chosen
