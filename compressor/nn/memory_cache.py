@@ -59,6 +59,11 @@ def described(record: Mapping[str, Any]) -> str:
     return f", {record['memory_cache']} slots of {record['cache_segment']}" if record["memory_cache"] else ""
 
 
+def fields(cache: MemoryCache | None) -> Mapping[str, int]:
+    """What the record of a layer says of its cache; None: it has none."""
+    return NO_CACHE if cache is None else {"memory_cache": cache.slots, "cache_segment": cache.segment}
+
+
 class Gates(NamedTuple):
     """Of n positions within one segment."""
 
@@ -114,10 +119,6 @@ class MemoryCache(nn.Module, ABC):
     @abstractmethod
     def _empty(self, like: list[Tensor]) -> Sequence[Tensor]:
         """A memory of nothing."""
-
-    def fields(self) -> dict[str, int]:
-        """What a record says of it."""
-        return {"memory_cache": self.slots, "cache_segment": self.segment}
 
     def start(self, x: Tensor, generator: torch.Generator) -> None:
         """A gate of 0, and kappa random mixtures of inputs x (N, I) of unit variance, in place."""

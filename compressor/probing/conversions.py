@@ -19,6 +19,7 @@ from compressor.nn.attention.pooling import PoolingReplacement
 from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.factored_linear import LowRankLinear
 from compressor.nn.memory_cache import NO_CACHE
+from compressor.nn.memory_cache import fields as cache_fields
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.layers import cell_of, is_layer
@@ -127,7 +128,7 @@ def _encoders(model: nn.Module, after: nn.Module, converted: Mapping[str, int]) 
 def _cache(model: nn.Module, names: Sequence[str]) -> Mapping[str, int]:
     """The memory cache of the first Aaren of these that has one."""
     modules = (model.get_submodule(name) for name in names)
-    caches = (module.cache.fields() for module in modules if isinstance(module, AarenAttention) and module.cache)
+    caches = (cache_fields(module.cache) for module in modules if isinstance(module, AarenAttention) and module.cache)
     return next(caches, NO_CACHE)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from compressor.nn.attention.aaren import AarenAttention
 from compressor.nn.halting import HaltingLayer
 from compressor.nn.layer_mix import LayerMix
-from compressor.nn.memory_cache import NO_CACHE
+from compressor.nn.memory_cache import fields as cache_fields
 from compressor.nn.recurrent.layers import cell_of, directions, is_layer, parts
 from compressor.probing.architecture import Conversion, Encoder, Recurrent
 from compressor.probing.depth import pair
@@ -125,8 +125,7 @@ def _one(stack: nn.Module, kind: type[nn.Module], model: nn.Module) -> Encoder |
         if id(module) in heads:
             if not isinstance(module, AarenAttention):
                 return Encoder(("attention",), heads[id(module)])
-            cache = NO_CACHE if module.cache is None else module.cache.fields()
-            return Encoder(("aaren",), heads[id(module)], **cache)
+            return Encoder(("aaren",), heads[id(module)], **cache_fields(module.cache))
         if is_layer(module):
             return _LOOKS_AHEAD if directions(module) > 1 else Recurrent(cell_of(module).mode.lower())
     return _UNKNOWN

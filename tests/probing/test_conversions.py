@@ -12,6 +12,7 @@ from compressor.nn.attention.pooling_call import PoolingCall
 from compressor.nn.converted.fsmn import FsmnLayer
 from compressor.nn.converted.recurrent import ConvertedRecurrent
 from compressor.nn.graphs.random_graphs import barabasi_albert
+from compressor.nn.memory_cache import fields
 from compressor.nn.recurrent.graph import GraphRecurrent
 from compressor.nn.recurrent.stack import RecurrentStack
 from compressor.nn.recurrent.uneven import UnevenRecurrent
@@ -135,7 +136,7 @@ def test_a_memory_cache_is_probed_with_the_aaren_that_has_it():
     assert (found.original, found.converted) == (Encoder(letters("TT"), 3), Encoder(letters("AT"), 3, **cache))
     assert found.converted.size == "2 layers, 3 heads, 3 slots of 2"
     built = found.converted.scaled(24).build(24)
-    assert built.blocks[0].self_attn.cache.fields() == cache
+    assert fields(built.blocks[0].self_attn.cache) == cache
     assert all(bool(weight.isfinite().all()) for weight in built.parameters())
     assert not built.blocks[0].self_attn.cache.ask.weight.any()
 

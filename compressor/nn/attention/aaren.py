@@ -20,12 +20,13 @@ from compressor.nn.attention.folded_scores import projected_query, score_weights
 from compressor.nn.attention.multihead import MultiheadLayer, MultiheadOptions, MultiheadRecord, refuse_nested
 from compressor.nn.attention.prefix_scan import parallel
 from compressor.nn.factory import factory_options
-from compressor.nn.memory_cache import NO_CACHE, CacheRecord
+from compressor.nn.memory_cache import CacheRecord
 from compressor.nn.memory_cache import described as described_cache
+from compressor.nn.memory_cache import fields as cache_fields
 from compressor.nn.record import LayerRecord, Size, allocate, copy_parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 
 class AarenRecord(MultiheadRecord, CacheRecord):
@@ -113,8 +114,8 @@ class AarenAttention(MultiheadLayer):
 
     def record(self) -> dict[str, Any]:
         """JSON from which `from_record` builds a layer of this structure."""
-        cache: Mapping[str, Any] = NO_CACHE if self.cache is None else self.cache.fields()
-        return AarenRecord(**self.heads_record(), input_width=self.embed_dim, **cache).model_dump()
+        sizes: dict[str, Any] = {**self.heads_record(), **cache_fields(self.cache)}
+        return AarenRecord(**sizes, input_width=self.embed_dim).model_dump()
 
     @property
     def embed_dim(self) -> int:
@@ -248,7 +249,7 @@ class AarenAttention(MultiheadLayer):
 
     def extra_repr(self) -> str:
         """The structure in one line."""
-        cache = described_cache(NO_CACHE if self.cache is None else self.cache.fields())
+        cache = described_cache(cache_fields(self.cache))
         return self._structure(f"scale={self.scale:.6g}, batch_first={self.batch_first}{cache}")
 
 

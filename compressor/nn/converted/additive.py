@@ -31,6 +31,7 @@ from compressor.nn.converted.starts import start_channels, start_units
 from compressor.nn.factory import factory_options
 from compressor.nn.memory_cache import NO_CACHE, CacheRecord
 from compressor.nn.memory_cache import described as described_cache
+from compressor.nn.memory_cache import fields as cache_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,8 +88,7 @@ class AdditiveLayer(HeadedLayer):
 
     def own_fields(self) -> dict[str, Any]:
         """See `SequenceLayer`."""
-        cache = NO_CACHE if self.cache is None else self.cache.fields()
-        return {**super().own_fields(), "forget": self.log_fade is not None, **cache}
+        return {**super().own_fields(), "forget": self.log_fade is not None, **cache_fields(self.cache)}
 
     @classmethod
     def own_usual(cls, width: int) -> dict[str, Any]:

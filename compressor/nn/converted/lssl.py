@@ -32,6 +32,7 @@ from compressor.nn.converted.starts import start_channels, start_units
 from compressor.nn.converted.state_system import LONGEST_STEP, SHORTEST_STEP
 from compressor.nn.memory_cache import NO_CACHE, CacheRecord
 from compressor.nn.memory_cache import described as described_cache
+from compressor.nn.memory_cache import fields as cache_fields
 from compressor.nn.record import Size
 from compressor.nn.recurrent.compact import CompactRecurrent
 from compressor.nn.recurrent.layers import is_layer
@@ -113,9 +114,9 @@ class LsslLayer(SequenceLayer):
 
     def own_fields(self) -> dict[str, Any]:
         """See `SequenceLayer`."""
+        sizes = {"projection": self.project.out_features, "rate_scale": self.rate_scale}
         state = {"oscillators": self.oscillators, "state_size": self.state_size}
-        cache = NO_CACHE if self.cache is None else self.cache.fields()
-        return {"projection": self.project.out_features, **state, "rate_scale": self.rate_scale, **cache}
+        return {**sizes, **state, **cache_fields(self.cache)}
 
     @classmethod
     def own_usual(cls, width: int) -> dict[str, Any]:
