@@ -19,10 +19,8 @@ from typing import TYPE_CHECKING, Any
 import architecture
 import catalogues
 import typer
-from typer.main import get_command
 
-from compressor.cli import EXIT_CODES
-from compressor.cli.app import app
+from compressor.cli import EXIT_CODES, app
 from compressor.methods import METHODS
 from compressor.nn.converted.recurrent import TARGETS
 from compressor.nn.converted.target import DESCRIPTIONS
@@ -142,7 +140,7 @@ def _page(title: str, *blocks: str) -> str:
 
 
 def _commands() -> Iterator[str]:
-    root = typer.Context(get_command(app), info_name="compressor")
+    root = typer.Context(app.command(), info_name="compressor")
     yield (
         "Data goes to standard output, everything else to standard error. `--json` gives a command's result as JSON. "
         "`compressor --install-completion` sets up completion in the shell."

@@ -103,12 +103,12 @@ def _refuse_other_bytes(arguments: Sequence[str]) -> None:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from compressor.cli.app import app
+    from compressor.cli.app import command
     from compressor.cli.bench_phone import with_serial
     from compressor.cli.moved import refuse_moved
 
     refuse_moved(arguments)
-    return int(app(with_serial(arguments), prog_name="compressor", standalone_mode=False) or 0)
+    return int(command()(with_serial(arguments), prog_name="compressor", standalone_mode=False) or 0)
 
 
 def _fault(error: BaseException, arguments: Sequence[str]) -> int:

@@ -1,8 +1,10 @@
 """The Typer application: which commands there are. Each is a file beside this one; heavy imports are inside them."""
 
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from compressor.cli import (
     bench,
@@ -85,3 +87,9 @@ app.command("report", short_help="Show the report of a finished run.")(report.re
 app.command("demo", short_help="Run a finished run's files on a phone, in its browser.")(demo.demo)
 app.command("reproduce", short_help="Run a finished run again and compare.")(reproduce.reproduce)
 app.command("doctor", short_help="Check this installation.")(doctor.doctor)
+
+
+@cache
+def command() -> Any:
+    """The application as one command, which is built of the signatures of all functions: once a process."""
+    return get_command(app)

@@ -6,9 +6,8 @@ import shlex
 
 import pytest
 import typer
-from typer.main import get_command
 
-from compressor.cli.app import app
+from compressor.cli.app import command as whole_command
 from compressor.recipe import load, names
 from compressor.recipe.yaml12 import parse
 from compressor.studies.search.goals import load as load_goals
@@ -51,7 +50,7 @@ COMMANDS = list(commands())
 
 def _leaf(words):
     """The command that the words name, and the words after its name."""
-    command = get_command(app)
+    command = whole_command()
     while hasattr(command, "commands"):
         assert words[0] in command.commands, f"there is no command {words[0]}"
         command, words = command.commands[words[0]], words[1:]

@@ -84,9 +84,7 @@ MUST_REFUSE: dict[str, tuple[str, ...]] = {
 @cache
 def commands() -> dict[tuple[str, ...], list[Any]]:
     """The words of each command -> its parameters, as click has them."""
-    from typer.main import get_command
-
-    from compressor.cli.app import app
+    from compressor.cli.app import command as whole_command
 
     found: dict[tuple[str, ...], list[Any]] = {}
 
@@ -96,7 +94,7 @@ def commands() -> dict[tuple[str, ...], list[Any]]:
         if not hasattr(command, "commands"):
             found[words] = list(command.params)
 
-    walk(get_command(app), ())
+    walk(whole_command(), ())
     return {words: parameters for words, parameters in found.items() if words not in NEVER}
 
 
