@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from functools import cache
 
@@ -9,6 +10,8 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Before anything imports PyTorch: on tensors this small threads only wait for each other, above all those of the other
 workers. Processes that tests start inherit it."""
+gc.set_threshold(50_000, *gc.get_threshold()[1:])
+"""As the command line does: to look through all of PyTorch's objects every 700 takes a tenth of the time of tests."""
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")  # on a busy machine drawing examples takes seconds, and no test is about that
 
