@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CompressorError, ExportError
 from compressor.nn.attention.plain import plain_attention
-from exporters.capture import decomposition, function_library, halting, promotion
+from exporters.capture import decomposition, function_library, halting, open_length, promotion
 from exporters.capture.native_layers import native_nodes
 from exporters.capture.packed_sequence import traceable_packing
 
@@ -56,7 +56,15 @@ def capture(
     for argument, names in zip(arguments, axes.values(), strict=True):
         shapes[argument] = {axis: _dimension(*bounds.get(name, ())) for axis, name in names.items()}
     try:
-        with quiet(), plain_attention(), native_nodes(), halting.loops(), traceable_packing(), torch.no_grad():
+        with (
+            quiet(),
+            plain_attention(),
+            native_nodes(),
+            halting.loops(),
+            traceable_packing(),
+            open_length.lean(axes),
+            torch.no_grad(),
+        ):
             return torch.export.export(model, arguments, dynamic_shapes=shapes, strict=False)
     except Exception as error:
         raise _tracing_error(error, model, axes) from error
