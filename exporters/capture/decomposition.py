@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from exporters.capture import decomposition_start
 from exporters.capture.function_library import replaced
 from exporters.capture.own_decompositions import OWN_DECOMPOSITIONS
 from exporters.capture.simple_operators import SAME, Call, written
@@ -51,7 +52,7 @@ def left_out() -> Iterator[None]:
         table = _tables[opset]
         if unchanged(program, table, keeps_whole):
             return program
-        program = program.run_decompositions(dict(table))
+        program = decomposition_start.decomposed(program, table)
         _replace_views(program.graph)
         return program
 

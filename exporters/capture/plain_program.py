@@ -22,6 +22,7 @@ from compressor.nn.hooks import hooked
 from compressor.nn.recurrent.cells import CELLS, Cell
 from compressor.nn.recurrent.factored import LowRankRecurrent
 from compressor.nn.recurrent.layers import RECURRENT, directions, is_step_module
+from exporters.capture import decomposition_start
 from exporters.capture import program as torch_capture
 from exporters.capture.plain_operators import rewrite
 
@@ -50,7 +51,7 @@ def capture(
     with torch_capture.quiet(), torch.no_grad():
         steps: dict[Any, Any] = {cell.step_operator: partial(_step, cell) for cell in CELLS.values() if cell.is_native}
         sequences = [operator for cell in CELLS.values() for operator in cell.sequence_operators]
-        program = program.run_decompositions(steps | get_decompositions(sequences))
+        program = decomposition_start.decomposed(program, steps | get_decompositions(sequences))
         module = program.module(check_guards=False)
         assert isinstance(module, fx.GraphModule)
         rewrite(module)

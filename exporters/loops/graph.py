@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from exporters.capture import decomposition_start
 from exporters.loops.operations import CONSTANT, INPUT, Op, key_of, map_tree
 from exporters.loops.simplify import Simplifier
 
@@ -25,7 +26,7 @@ class Graph:
     def __init__(self, program: torch.export.ExportedProgram, length: int) -> None:
         """Of a program traced at sequences of `length`."""
         if any(_mutates(node) for node in program.graph.nodes):
-            program = program.run_decompositions({})  # writes into tensors become operations
+            program = decomposition_start.decomposed(program, {})  # writes into tensors become operations
         self.length = length
         self.ops: list[Op] = []
         self.inputs: list[Op] = []
