@@ -32,7 +32,8 @@ def decomposed(program: Program, table: Mapping[Any, Callable[..., Any]]) -> Pro
         table: Operator -> how it is decomposed.
     """
     with _brief():
-        return program.run_decompositions(dict(table))
+        after: Program = program.run_decompositions(dict(table))
+    return after
 
 
 @contextlib.contextmanager
