@@ -76,7 +76,7 @@ def equilibrium_propagation() -> list[tuple[float, float, float, float]]:
 
     def slopes(beta: float) -> Tensor:
         w = [part.clone().requires_grad_() for part in parameters]
-        state = relaxed(beta, w, 2000, differentiable=False).detach()
+        state = relaxed(beta, w, 500, differentiable=False).detach()
         return torch.cat([part.flatten() for part in torch.autograd.grad(energy(state, w), w)])
 
     w = [part.clone().requires_grad_() for part in parameters]
