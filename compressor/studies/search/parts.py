@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from compressor.errors import MethodError
+from compressor.render.format import plural
 from compressor.studies.allocation import GRID, allocate
 from compressor.studies.search.knobs import Knob, Point, number
 
@@ -26,8 +27,6 @@ _APART: Final = 0.3
 """By so much."""
 _WHOLE_RANK: Final = 0.95
 """Above it matrices are not cut."""
-ROUNDED_IN_TRAINING: Final = "quantize"
-"""The knob of rounding as a part of the retraining."""
 BITS: Final = "bits"
 """The knob of `precision: mixed`: bits of a weight on average, scales included."""
 _SCORES: Final = ("l2", "sensitivity")
@@ -39,6 +38,10 @@ class Part(Protocol):
     @property
     def knobs(self) -> tuple[Knob, ...]:
         """What can be turned."""
+
+    @property
+    def described(self) -> str:
+        """What it may do, for a reader."""
 
     def steps(self, point: Point) -> Steps:
         """The recipe's steps for it, in order; none if the point leaves it alone."""
@@ -70,6 +73,13 @@ class Removal:
                     Knob(f"{self.name}.{group[0] or 'model'}", -_APART, _APART, step=1 / GRID) for group in self.groups
                 ]
         return tuple(knobs)
+
+    @property
+    def described(self) -> str:
+        """Which layers, and how much at most."""
+        units, layers = sum(map(sum, self.sizes)), sum(map(len, self.groups))
+        tied = "" if layers == len(self.groups) else ", some of them only together"
+        return f"{self.name} of {plural(layers, 'layer')} ({units} in all){tied}, up to {100 * MOST:.0f} %"
 
     def ratios(self, point: Point) -> dict[str, float]:
         """Module -> ratio of its units that go; modules that lose none are left out."""
@@ -128,6 +138,11 @@ class HeadRemoval:
             Knob("heads.scope", words=("layer", "global")),
         )
 
+    @property
+    def described(self) -> str:
+        """By its name."""
+        return "heads"
+
     def steps(self, point: Point) -> Steps:
         """One `heads` step."""
         ratio = round(number(point, "heads"), 2)
@@ -150,6 +165,11 @@ class RankCut:
         words = [*(["attention"] if self.attention else []), *(["linear"] if self.linear else [])]
         knobs = [Knob("rank", 0.2, 1.0, step=0.05, keeps=True)]
         return (*knobs, Knob("rank.of", words=tuple(words))) if len(words) > 1 else tuple(knobs)
+
+    @property
+    def described(self) -> str:
+        """By its name."""
+        return "rank"
 
     def steps(self, point: Point) -> Steps:
         """One `low_rank_attention` step."""
@@ -174,70 +194,17 @@ class Conversion:
         """Whether it is done."""
         return (Knob(self.word, words=("no", "yes")),)
 
+    @property
+    def described(self) -> str:
+        """By its name."""
+        return self.word
+
     def steps(self, point: Point) -> Steps:
         """The step of that name."""
         if point[self.word] == "no":
             return []
         more: dict[str, Any] = {"target": self.module, "compare": False} if self.module else {}
         return [{"method": self.word, **more}]
-
-
-@dataclass(frozen=True)
-class Retraining:
-    """Training of what is left, taught by the original."""
-
-    least: int
-    """Fewest batches."""
-    most: int
-    epoch: int
-    """Batches in an epoch."""
-    loss: str
-    """Distance of the outputs in distillation."""
-    weights: tuple[str, ...]
-    """Shares of distillation in the loss; 1 alone if there are no labels."""
-    rounds: tuple[str, ...] = ()
-    """Precisions in whose few bits weights may be trained: `int4`, `mixed`. 8 bits cost too little for that."""
-
-    @property
-    def knobs(self) -> tuple[Knob, ...]:
-        """Length, learning rate, how much the original teaches, and whether weights are rounded meanwhile."""
-        return (
-            Knob("batches", self.least, self.most, step=1, log=True),
-            Knob("lr", 1e-4, 1e-2, log=True),
-            *((Knob("distill", words=self.weights),) if len(self.weights) > 1 else ()),
-            *((Knob(ROUNDED_IN_TRAINING, words=("no", "yes")),) if self.rounds else ()),
-        )
-
-    def steps(self, point: Point) -> Steps:
-        """One `retrain` step."""
-        return [self.step(point, 1.0)]
-
-    def step(self, point: Point, part: float) -> dict[str, Any]:
-        """The `retrain` step, or one of a part of its length."""
-        batches = max(1, round(number(point, "batches", self.least) * part))
-        epochs = max(1, round(batches / self.epoch))
-        return {
-            "method": "retrain",
-            "epochs": epochs,
-            **({"max_batches": batches} if batches < self.epoch else {}),
-            "lr": float(f"{number(point, 'lr', 1e-3):.2e}"),
-            "schedule": "cosine",
-            "warmup": 0.05,
-            "distill": True,
-            "distill_loss": self.loss,
-            "distill_weight": float(point.get("distill", self.weights[0])),
-            **self._rounding(point),
-        }
-
-    def _rounding(self, point: Point) -> dict[str, Any]:
-        if not self.quantizes(point):
-            return {}
-        word = str(point["precision"])
-        return {"quantize": word, "learn_steps": True, **({BITS: number(point, BITS)} if word == "mixed" else {})}
-
-    def quantizes(self, point: Point) -> bool:
-        """Whether a point's weights are rounded, as its file has them, while they are trained."""
-        return point.get("precision") in self.rounds and point[ROUNDED_IN_TRAINING] == "yes"
 
 
 def joined(parts: Sequence[Part]) -> tuple[Knob, ...]:

@@ -1,25 +1,96 @@
-"""How long a retraining of a search may be, and what it learns from."""
+"""The retraining of a search: whether and how it is done, how long it may be, and what it learns from."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from compressor.studies.search.clock import RETRAIN_SHARE
-from compressor.studies.search.parts import Retraining
+from compressor.studies.search.knobs import Knob, Point, number
+from compressor.studies.search.parts import BITS
 
 if TYPE_CHECKING:
     from compressor.studies.search.goals import Goals
     from compressor.studies.search.study_facts import Decisions
     from compressor.studies.search.subject import Subject
 
+ROUNDED_IN_TRAINING: Final = "quantize"
+"""The knob of rounding as a part of the retraining."""
+RETRAINED: Final = "retrain"
+"""The knob of whether what a removal left is trained."""
+LEARNING_RATE: Final = "lr"
+"""The knob of a retraining's highest rate."""
+DISTILLED: Final = "distill"
+"""The knob of the original's share in what is learned."""
 _EPOCHS: Final = 40
 """Of the longest retraining if only the number of trials is limited."""
 _FEWEST: Final = 16
 """Batches of the shortest retraining."""
 _MOST_COUNTED: Final = 2000
 """Batches that are counted to know how many an epoch has."""
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Training of what is left, taught by the original."""
+
+    least: int
+    """Fewest batches."""
+    most: int
+    epoch: int
+    """Batches in an epoch."""
+    loss: str
+    """Distance of the outputs in distillation."""
+    weights: tuple[str, ...]
+    """Shares of distillation in the loss; 1 alone if there are no labels."""
+    rounds: tuple[str, ...] = ()
+    """Precisions in whose few bits weights may be trained: `int4`, `mixed`. 8 bits cost too little for that."""
+
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """Length, learning rate, how much the original teaches, and whether weights are rounded meanwhile."""
+        return (
+            Knob("batches", self.least, self.most, step=1, log=True),
+            Knob(LEARNING_RATE, 1e-4, 1e-2, log=True),
+            *((Knob(DISTILLED, words=self.weights),) if len(self.weights) > 1 else ()),
+            *((Knob(ROUNDED_IN_TRAINING, words=("no", "yes")),) if self.rounds else ()),
+        )
+
+    def step(self, point: Point, part: float) -> dict[str, Any]:
+        """The `retrain` step, or one of a part of its length."""
+        batches = max(1, round(number(point, "batches", self.least) * part))
+        epochs = max(1, round(batches / self.epoch))
+        return {
+            "method": "retrain",
+            "epochs": epochs,
+            **({"max_batches": batches} if batches < self.epoch else {}),
+            "lr": float(f"{number(point, LEARNING_RATE, 1e-3):.2e}"),
+            "schedule": "cosine",
+            "warmup": 0.05,
+            "distill": True,
+            "distill_loss": self.loss,
+            "distill_weight": float(point.get(DISTILLED, self.weights[0])),
+            **self._rounding(point),
+        }
+
+    def _rounding(self, point: Point) -> dict[str, Any]:
+        if not self.quantizes(point):
+            return {}
+        word = str(point["precision"])
+        return {"quantize": word, "learn_steps": True, **({BITS: number(point, BITS)} if word == "mixed" else {})}
+
+    def quantizes(self, point: Point) -> bool:
+        """Whether a point's weights are rounded, as its file has them, while they are trained."""
+        return point.get("precision") in self.rounds and point[ROUNDED_IN_TRAINING] == "yes"
+
+    @property
+    def described(self) -> str:
+        """For a reader."""
+        words = " and ".join(self.rounds)
+        rounded = f"; with {words} also in the bits of the file" if words else ""
+        return f"retraining of {self.least} to {self.most} batches, or none{rounded}"
 
 
 def retraining_of(

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from compressor.recipe.model import Recipe
-from compressor.render.format import plural
 from compressor.studies.search.knobs import Knob, Point, number
-from compressor.studies.search.parts import BITS, MOST, ROUNDED_IN_TRAINING, Removal, Retraining, joined
+from compressor.studies.search.parts import BITS, Conversion, Removal, joined
+from compressor.studies.search.retraining import LEARNING_RATE, RETRAINED, ROUNDED_IN_TRAINING, Retraining
 from compressor.studies.search.stored import FEW, MIDDLE, Precision
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ RUNGS: Final[dict[Rung, str]] = {0: "without training", 1: "short training", 2: 
 SHORT: Final = 1 / 8
 """Length of the retraining of rung 1, in parts of the whole."""
 _MIXED: Final = Knob(BITS, 2.75, 7.25, step=0.25, keeps=True)
-_BITS_AT_FIRST: Final = (MIDDLE, 3.5)
 _GENTLE: Final = 0.25
 """Place of the learning rate, from the lowest to the highest, if nothing was removed: 3e-4 of 1e-4 to 1e-2. Weights
 that only have to fit into few bits are near a minimum, which ten times as much leaves."""
@@ -55,16 +54,24 @@ class Space:
     def knobs(self) -> tuple[Knob, ...]:
         """Everything that can be turned."""
         precision = (Knob("precision", words=self.precisions),) if len(self.precisions) > 1 else ()
-        bits = (_MIXED,) if self._mixes else ()
-        return (*joined(self.parts), *precision, *bits, *(self.retraining.knobs if self.retraining else ()))
+        bits = (_MIXED,) if self.mixes else ()
+        return (*joined(self.parts), *precision, *bits, *self._of_training)
+
+    @cached_property
+    def _of_training(self) -> tuple[Knob, ...]:
+        """Whether what was removed is trained for, and how."""
+        if self.retraining is None:
+            return ()
+        whether = (Knob(RETRAINED, words=("no", "yes")),) if self.parts else ()
+        return (*whether, *self.retraining.knobs)
 
     @property
-    def _mixes(self) -> bool:
+    def mixes(self) -> bool:
         """Whether the bits of matrices are searched for."""
         return "mixed" in self.precisions and not self._is_given
 
     @property
-    def _few(self) -> tuple[str, ...]:
+    def few(self) -> tuple[str, ...]:
         """Precisions of fewer than 8 bits on average; other precisions of a model come with its further files."""
         return tuple(word for word in self.precisions[1:] if word in FEW)
 
@@ -110,7 +117,7 @@ class Space:
         word = str(point["precision"]) if len(self.precisions) > 1 else self.precisions[0]
         if word != "mixed":
             return Precision(word)
-        return Precision(word, number(point, BITS, _BITS_AT_FIRST[0]) if self._mixes else self.goals.mixed_bits)
+        return Precision(word, number(point, BITS, MIDDLE) if self.mixes else self.goals.mixed_bits)
 
     def canonical(self, point: Point) -> Point:
         """The same recipe as a point whose knobs that do nothing are where they always are then."""
@@ -120,16 +127,24 @@ class Space:
 
     def idle(self, point: Point) -> list[str]:
         """Knobs that do nothing, whatever they are at, as long as the others stay: not those that remove nothing."""
-        idle = [BITS] if self._mixes and self.precision(point) != "mixed" else []
+        idle = [BITS] if self.mixes and self.precision(point) != "mixed" else []
         if self.retraining and not self.trains(point):
             idle += [knob.name for knob in self.retraining.knobs if knob.name != ROUNDED_IN_TRAINING]
         if self.retraining and self.retraining.rounds and self.precision(point) not in self.retraining.rounds:
             idle.append(ROUNDED_IN_TRAINING)
+        if self.retraining and self.parts:
+            idle += (
+                [] if self.trains(point | {RETRAINED: "yes"}) != self.trains(point | {RETRAINED: "no"}) else [RETRAINED]
+            )
         return idle
 
     def trains(self, point: Point) -> bool:
-        """Whether a point has something to retrain: what steps took away, or what rounding to few bits costs."""
-        return self.retraining is not None and (bool(self.steps(point, 0)) or self.rounds_in_training(point))
+        """Whether a point is retrained, for what steps took away or for what rounding to few bits costs."""
+        if self.retraining is None:
+            return False
+        done = [part for part in self.parts if part.steps(point)]
+        new = any(isinstance(part, Conversion) for part in done)  # weights that were never trained
+        return self.rounds_in_training(point) or new or (bool(done) and point.get(RETRAINED) != "no")
 
     def rounds_in_training(self, point: Point) -> bool:
         """Whether a point's weights are trained in the few bits of its file."""
@@ -172,30 +187,21 @@ class Space:
     def with_nothing_removed(self) -> list[Point]:
         """The model as it is in each precision, from the smallest on; points that were given come first."""
         stored = list(reversed(self.precisions)) or [""]
-        return self._worth_trying([*self.first, *(self.canonical(self._at(0.0, 0.0, word)) for word in stored)])
+        return self.worth_trying([*self.first, *(self.at(0.0, 0.0, word) for word in stored)])
 
     def removing(self, level: float) -> Point:
         """So much of what can go, from 0 to 1, by the sensitivity map, in 8 bits if the format has them."""
-        return self.canonical(self._at(level, 1.0, self._usual))
-
-    def removing_otherwise(self, level: float) -> list[Point]:
-        """The same evenly, in fewer bits, and trained in those; also with nothing removed."""
-        points = [self._at(level, 0.0, word) for word in (self._usual, *self._few)]
-        if self._mixes:
-            points += [self._at(each, 1.0, "mixed") | {BITS: _BITS_AT_FIRST[1]} for each in (0.0, level)]
-        for word in self.retraining.rounds if self.retraining else ():
-            rounded: Point = {ROUNDED_IN_TRAINING: "yes", **({BITS: _BITS_AT_FIRST[1]} if word == "mixed" else {})}
-            points += [self._at(each, 1.0, word) | rounded for each in (0.0, level)]
-        return self._worth_trying(map(self.canonical, points))
+        return self.at(level, 1.0, self.usual)
 
     @property
-    def _usual(self) -> str:
+    def usual(self) -> str:
+        """What weights are stored in as long as units are what counts: 8 bits if the format has them."""
         return "int8" if "int8" in self.precisions else (self.precisions or ("",))[-1]
 
-    def _worth_trying(self, points: Iterable[Point]) -> list[Point]:
-        """Each once, without the original as it is."""
+    def worth_trying(self, points: Iterable[Point]) -> list[Point]:
+        """Each recipe once, without the original as it is."""
         unique: list[Point] = []
-        for point in points:
+        for point in map(self.canonical, points):
             if point not in unique and self.is_something(point):
                 unique.append(point)
         return unique
@@ -205,8 +211,11 @@ class Space:
         """The point that removes nothing."""
         return self._at(0.0, 0.0, self.precisions[0] if self.precisions else "")
 
+    def at(self, level: float, follows: float, precision: str) -> Point:
+        """Removals at a level from 0 to 1, by the sensitivity map (1) or evenly (0), the rest in the middle."""
+        return self.canonical(self._at(level, follows, precision))
+
     def _at(self, level: float, follows: float, precision: str) -> Point:
-        """Removals at a level from 0 to 1, the rest in the middle or as it was."""
         values: Point = {}
         for part in self.parts:
             for knob in part.knobs:
@@ -221,30 +230,16 @@ class Space:
                     values[knob.name] = 0.0
         if len(self.precisions) > 1:
             values["precision"] = precision
-        if self._mixes:
-            values[BITS] = _BITS_AT_FIRST[0]
-        for knob in self.retraining.knobs if self.retraining else ():
-            values[knob.name] = knob.at({"batches": 0.75, "lr": _GENTLE + _BOLDER * level}.get(knob.name, 0.5))
+        if self.mixes:
+            values[BITS] = MIDDLE
+        for knob in self._of_training:
+            values[knob.name] = knob.at({"batches": 0.75, LEARNING_RATE: _GENTLE + _BOLDER * level}.get(knob.name, 0.5))
             if knob.name == ROUNDED_IN_TRAINING:
                 values[knob.name] = knob.words[0]
         return values
 
     def described(self) -> list[str]:
         """What may be tried, for a reader."""
-        lines = []
-        for part in self.parts:
-            if isinstance(part, Removal):
-                units, layers = sum(map(sum, part.sizes)), sum(map(len, part.groups))
-                tied = "" if layers == len(part.groups) else ", some of them only together"
-                lines.append(
-                    f"{part.name} of {plural(layers, 'layer')} ({units} in all){tied}, up to {100 * MOST:.0f} %"
-                )
-            else:
-                lines.append(part.knobs[0].name)
-        if self.precisions:
-            lines.append(f"precision: {', '.join(self.precisions)}")
-        if self.retraining:
-            words = " and ".join(self.retraining.rounds)
-            rounded = f"; with {words} also in the bits of the file" if words else ""
-            lines.append(f"retraining of {self.retraining.least} to {self.retraining.most} batches{rounded}")
-        return lines
+        lines = [part.described for part in self.parts]
+        lines += [f"precision: {', '.join(self.precisions)}"] if self.precisions else []
+        return lines + ([self.retraining.described] if self.retraining else [])

@@ -9,9 +9,10 @@ from compressor.studies.search.estimates import Estimate, estimates
 from compressor.studies.search.goals import Goals
 from compressor.studies.search.neighbours import SIBLINGS, changed, most_promising, sibling
 from compressor.studies.search.outcomes import Outcome
-from compressor.studies.search.parts import Removal, Retraining
+from compressor.studies.search.parts import Removal
 from compressor.studies.search.prediction import Graphs
 from compressor.studies.search.records import Record, trails
+from compressor.studies.search.retraining import Retraining
 from compressor.studies.search.space import Space
 
 ORIGINAL = 100_000.0

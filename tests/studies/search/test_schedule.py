@@ -4,9 +4,10 @@ from dataclasses import replace
 
 from compressor.studies.search.estimates import estimates
 from compressor.studies.search.goals import Goals
-from compressor.studies.search.parts import Removal, Retraining
+from compressor.studies.search.parts import Removal
 from compressor.studies.search.prediction import Graphs
 from compressor.studies.search.records import trails
+from compressor.studies.search.retraining import Retraining
 from compressor.studies.search.schedule import promotion
 from compressor.studies.search.space import Space
 from tests.studies.search.test_estimates import record

@@ -4,7 +4,8 @@ import pytest
 
 from compressor.errors import RecipeErrors
 from compressor.studies.search.goals import Goals, load
-from compressor.studies.search.parts import HeadRemoval, Removal, Retraining
+from compressor.studies.search.parts import Conversion, HeadRemoval, Removal
+from compressor.studies.search.retraining import Retraining
 from compressor.studies.search.space import Space
 
 WORDS = ("float32", "int8", "mixed")
@@ -60,7 +61,6 @@ def test_rounding_in_training_is_for_few_bits_alone_and_is_a_retraining_of_its_o
     (step,) = own.steps(own.canonical(rest | {"precision": "int4", "batches": 20}), 2)
     assert (step["method"], step["quantize"], step["epochs"]) == ("retrain", "int4", 5)
     assert own.canonical(rest | {"precision": "int8"})["quantize"] == "no"
-    assert any(first["quantize"] == "yes" for first in own.removing_otherwise(0.5))
     plain = own.canonical(own.at_rest | {"precision": "int4"})
     assert own.steps(plain, 2) == []
 
@@ -78,3 +78,28 @@ def test_a_model_is_trained_in_the_bits_on_average_that_its_file_gets():
     (step,) = own.recipe(point, 1).steps
     assert (step.quantize, step.bits, step.learn_steps) == ("mixed", 3.25, True)
     assert own.export(point).rounding.bits == 3.25
+
+
+def test_what_was_removed_may_stay_untrained():
+    one = space().canonical(point(units=0.5, retrain="no", lr=2e-3, batches=20))
+    assert [step.method for step in space().recipe(one, 1).steps] == ["magnitude"]
+    assert one == space().canonical(point(units=0.5, retrain="no", lr=1e-3, batches=90))
+    assert space().first_rung(one) == 0
+    trained = space().canonical(point(units=0.5))
+    assert [step.method for step in space().recipe(trained, 1).steps] == ["magnitude", "retrain"]
+
+
+def test_new_weights_and_few_bits_are_always_trained_and_nothing_removed_is_no_other_point():
+    rounds = Retraining(16, 160, 4, "kl", ("1.0",), rounds=("int4",))
+    own = Space(Goals(max_drop=0.01), (*PARTS, Conversion("aaren")), rounds, ("float32", "int8", "int4"), ())
+    untrained = own.at_rest | {"retrain": "no"}
+    for knobs in ({"aaren": "yes"}, {"precision": "int4", "quantize": "yes", "units": 0.5}):
+        one = own.canonical(untrained | knobs)
+        assert own.recipe(one, 1).steps[-1].method == "retrain"
+        assert one == own.canonical(one | {"retrain": "yes"})
+    assert own.canonical(untrained) == own.canonical(own.at_rest)
+
+
+def test_a_space_that_removes_nothing_has_no_such_choice():
+    own = Space(Goals(max_drop=0.01), (), RETRAINING, WORDS, ())
+    assert "retrain" not in [knob.name for knob in own.knobs]
