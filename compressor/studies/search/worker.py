@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from compressor.studies.search.estimates import estimates
-from compressor.studies.search.neighbours import sibling
+from compressor.studies.search.further_files import sibling
 from compressor.studies.search.records import models_of, trails
 from compressor.studies.search.sampling import draw, lost_points
 from compressor.studies.search.schedule import promotion, rank
