@@ -12,10 +12,11 @@ from compressor.progress import Silent
 from compressor.report import Skip
 from compressor.surgery.refit.calibration import Batches, calls, evaluating
 from compressor.surgery.refit.consumers import CONSUMERS, stages, why_not
+from compressor.surgery.refit.originals import OriginalCalls
 from compressor.surgery.refit.terms import Models
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import Tensor, nn
 
@@ -92,17 +93,18 @@ def refit(
     refits: list[Refit] = []
     models = Models(original, smaller, kept, masks or {})
     with evaluating(original, smaller), (progress or Silent()).bar("refitting consumers", None) as bar:
-        counts = _count_calls(original, names, batches)
+        before = OriginalCalls(original, names, batches)
         skipped += [_skip(weight, "it is not called") for weight, module in consumers.items() if module in names
-                    and module not in counts]  # fmt: skip
-        for name in counts:
+                    and module not in before.counts]  # fmt: skip
+        for name in before.counts:
             for stage in stages(models, name):
                 bar.advance(note=stage.terms[0].name)
-                reason = stage.obstacle() or _fit(stage, counts[name], batches, ridge, turns)
+                reason = stage.obstacle() or _fit(stage, before, batches, ridge, turns)
                 if reason is None:
                     refits.append(Refit(stage.names, *stage.errors()))
                 else:
                     skipped.append(_skip(stage.terms[0].name, reason))
+            before.forget(name)
     return Compensation(tuple(refits), tuple(skipped))
 
 
@@ -118,26 +120,17 @@ def _consumes(model: nn.Module, key: tuple[str, int], role: Role) -> bool:
     return role == "in"
 
 
-def _count_calls(model: nn.Module, names: Sequence[str], batches: Batches) -> dict[str, list[int]]:
-    """How often each module is called in each batch, in the order of the first calls."""
-    counts: dict[str, list[int]] = {}
-    for index, batch in enumerate(batches):
-        for name, _ in calls(model, names, batch):
-            counts.setdefault(name, [0] * len(batches))[index] += 1
-    return counts
-
-
-def _fit(stage: Stage, counts: Sequence[int], batches: Batches, ridge: float | None, turns: int) -> str | None:
+def _fit(stage: Stage, originals: OriginalCalls, batches: Batches, ridge: float | None, turns: int) -> str | None:
     """Fit a layer; gives a reason if it cannot be fitted.
 
     The samples of later turns join those of the earlier ones: the layer learns to come back to the original's course
     from the states that its own errors led it to.
     """
     for turn in range(turns if stage.recurrent else 1):
-        for index, (batch, count) in enumerate(zip(batches, counts, strict=True)):
+        for index, (batch, count) in enumerate(zip(batches, originals.counts[stage.module], strict=True)):
             if not count:
                 continue
-            before = calls(stage.models.original, [stage.module], batch, most=count)
+            before = originals.of(stage.module, index)
             after = calls(stage.models.smaller, [stage.module], batch, most=count)
             if len(before) != len(after):
                 return "it is called more often or less in the smaller model"
