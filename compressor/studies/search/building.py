@@ -12,7 +12,7 @@ from compressor.methods.targets import select_attention
 from compressor.studies.search import known
 from compressor.studies.search.parts import Conversion, HeadRemoval, RankCut
 from compressor.studies.search.removals import removals
-from compressor.studies.search.retraining import retraining_of
+from compressor.studies.search.retraining_length import retraining_of
 from compressor.studies.search.space import Space
 from compressor.studies.search.stored import FEW
 from compressor.studies.search.within_target import within
