@@ -76,7 +76,12 @@ def rounded_to_bits(weight: Tensor, bits: int, block: int) -> Tensor:
 def _rounded(weight: Tensor, largest: int) -> Tensor:
     peak = weight.abs().amax(-1, keepdim=True)
     scale = _as_stored(torch.where(peak > 0, peak / largest, torch.ones_like(peak)))
-    return (weight / scale).round().clamp(-largest, largest) * scale
+    return _to_grid(weight, scale, largest)
+
+
+def _to_grid(weight: Tensor, scale: Tensor, largest: int) -> Tensor:
+    """The nearest integers times scales; computed in place, since new memory costs more than the arithmetic."""
+    return (weight / scale).round_().clamp_(-largest, largest).mul_(scale)
 
 
 def _as_stored(scale: Tensor) -> Tensor:
@@ -114,8 +119,7 @@ class Steps:
 
     def of(self, weight: Tensor) -> Tensor:
         """The weights (N, K) as they are rounded."""
-        blocks, scale = self._blocks(weight.detach()), self._scale()
-        whole: Tensor = (blocks / scale).round().clamp(-self.largest, self.largest) * scale
+        whole = _to_grid(self._blocks(weight.detach()), self._scale(), self.largest)
         return whole.flatten(1)[:, : weight.shape[1]]
 
     def learn(self, weight: Tensor, gradient: Tensor) -> None:
@@ -133,11 +137,11 @@ class Steps:
             weight: The exact weights (N, K).
             gradient: At the rounded ones (N, K).
         """
-        scale, blocks = self._scale(), self._blocks(gradient)
+        scale = self._scale()
         value = self._blocks(weight.detach()) / scale
-        inside = value.abs() <= self.largest
-        slope = torch.where(inside, value.round() - value, value.clamp(-self.largest, self.largest))
-        total = (blocks * slope).sum(-1, keepdim=True) * scale
+        slope = value.round().clamp_(-self.largest, self.largest)
+        slope -= value.masked_fill_(value.abs() > self.largest, 0.0)
+        total = slope.mul_(self._blocks(gradient)).sum(-1, keepdim=True) * scale
         self.exponent.grad = total if self.exponent.grad is None else self.exponent.grad + total
 
     def _scale(self) -> Tensor:
@@ -156,8 +160,7 @@ def _least_error(blocks: Tensor, largest: int) -> Tensor:
     best, least = _as_stored(usual), torch.full_like(usual, float("inf"))
     for share in _SHARES:
         scale = _as_stored(share * usual)
-        rounded_ = (blocks / scale).round().clamp(-largest, largest) * scale
-        error = (blocks - rounded_).square().sum(-1, keepdim=True)
+        error = _to_grid(blocks, scale, largest).sub_(blocks).square_().sum(-1, keepdim=True)
         best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
     return best
 
