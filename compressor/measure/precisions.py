@@ -26,21 +26,28 @@ def in_float64(model: nn.Module) -> Callable[..., Any]:
     a table may be half of a model. Other operations that read such a table get it as double. A model that fails so,
     since it is not Python alone that reads a table, is copied whole.
     """
-    tables = _tables(model)
-    exact = _doubled(model, tables)
+    return _InFloat64(model)
 
-    def forward(*inputs: Tensor) -> Any:
-        nonlocal exact, tables
+
+class _InFloat64:
+    """See `in_float64`. Not a function in it that calls itself: the copy would stay until garbage is collected."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._tables = model, _tables(model)
+        self._exact = _doubled(model, self._tables)
+
+    def __call__(self, *inputs: Tensor) -> Any:
         doubles = [part.double() if part.dtype == torch.float32 else part for part in inputs]
-        with _default_float64(), _Float64(tables):
-            if not tables:
-                return exact(*doubles)
+        if self._tables:
             with contextlib.suppress(Exception):
-                return exact(*(part.clone() for part in doubles))
-        exact, tables = _doubled(model, []), []
-        return forward(*inputs)
+                return self._run(*(part.clone() for part in doubles))
+            self._tables = []
+            self._exact = _doubled(self._model, [])
+        return self._run(*doubles)
 
-    return forward
+    def _run(self, *doubles: Tensor) -> Any:
+        with _default_float64(), _Float64(self._tables):
+            return self._exact(*doubles)
 
 
 def _tables(model: nn.Module) -> list[nn.Parameter]:

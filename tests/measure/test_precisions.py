@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
+from compressor.measure import precisions
 from compressor.measure.precisions import in_float64
 
 with warnings.catch_warnings():
@@ -66,3 +69,22 @@ def test_a_table_that_is_only_looked_up_is_not_copied():
     with torch.no_grad(), Watched():
         in_float64(model)(torch.zeros(1, 2, dtype=torch.long))
     assert [part is model.table.weight for part in looked] == [True]
+
+
+@pytest.mark.parametrize("tied", ["", "script"])
+def test_the_copy_is_gone_with_what_calls_it_before_any_garbage_is_collected(tied, monkeypatch):
+    made, copied = [], precisions._doubled
+
+    def seen(*given):
+        exact = copied(*given)
+        made.append(weakref.ref(exact))
+        return exact
+
+    monkeypatch.setattr(precisions, "_doubled", seen)
+    gc.disable()
+    try:
+        with torch.no_grad():
+            in_float64(Tagger(tied).eval())(torch.zeros(1, 2, dtype=torch.long))
+        assert [exact() for exact in made] == [None] * (2 if tied else 1)
+    finally:
+        gc.enable()
