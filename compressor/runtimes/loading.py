@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from compressor.errors import ExportError
 from compressor.onnx_graphs import walk
+from compressor.onnx_graphs.outline import outline
 from compressor.runtimes import child
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def ensure(path: Path, *, fold: bool = True) -> None:
 
 def parts(path: Path) -> list[Path]:
     """An ONNX file or one of ONNX Runtime's own, and the files with its weights; raises as `read`."""
-    return [path] if path.suffix == _ORT_SUFFIX else [path, *_data_files(path, read(path))]
+    return [path] if path.suffix == _ORT_SUFFIX else [path, *_data_files(path, read(path, whole=False))]
 
 
 def _ask(path: Path, fold: bool) -> str | None:
@@ -73,8 +74,12 @@ def _ask(path: Path, fold: bool) -> str | None:
     return answer.decode(errors="replace") or None
 
 
-def read(path: Path) -> onnx.ModelProto:
+def read(path: Path, *, whole: bool = True) -> onnx.ModelProto:
     """The graph in a file, without the weights that lie in other files.
+
+    Args:
+        path: The file.
+        whole: With all numbers of its weights; if not, large ones are not read, see `compressor.onnx_graphs.outline`.
 
     Raises:
         ExportError: The file is missing, damaged or no ONNX model, its opset or one of its operators is unknown, or its
@@ -86,7 +91,9 @@ def read(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise ExportError(f"{path} is not a file", hint="export the model first, or correct the path")
     try:
-        proto = onnx.load_model(path, format="protobuf", load_external_data=False)
+        proto = None if whole else outline(path)
+        if proto is None:
+            proto = onnx.load_model(path, format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise ExportError(
             f"{path} is not an ONNX file, or is cut off", hint="copy or export it again; compare its size"

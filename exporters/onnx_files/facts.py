@@ -60,7 +60,7 @@ def artifact(candidate: Path, files: Mapping[Path, Path], parity: Parity, second
     from exporters.passes import versions
 
     *data, _ = files.values()
-    proto = loading.read(candidate)
+    proto = loading.read(candidate, whole=False)
     opset = walk.opset(proto)
     operators = _operators(proto)
     return Artifact(

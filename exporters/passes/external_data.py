@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressor.files import writing
+from compressor.onnx_graphs.outline import as_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -211,14 +212,7 @@ def _around(message: Message, name: str, but: Sequence[str] = ()) -> tuple[bytes
 def _field(message: Message, name: str, size: int) -> bytes:
     """What stands in front of the content of a field of so many bytes."""
     number = message.DESCRIPTOR.fields_by_name[name].number << 3 | 2
-    written = bytearray()
-    for value in (number, size):
-        left = value
-        while left >= 0x80:
-            written.append(left & 0x7F | 0x80)
-            left >>= 7
-        written.append(left)
-    return bytes(written)
+    return as_written(number) + as_written(size)
 
 
 def _in_file(tensor: onnx.TensorProto) -> dict[str, int]:
