@@ -39,7 +39,7 @@ class Rounded:
     @property
     def weight(self) -> Floats:
         """What the integers stand for, of the array's shape."""
-        return (self.values.astype(np.float32) * self.scale).astype(np.float32)
+        return np.multiply(self.values, self.scale, dtype=np.float32)  # no copy of the integers
 
 
 def to_8_bits(weight: NDArray[Any], channels: tuple[int, ...]) -> Rounded:

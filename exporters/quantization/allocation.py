@@ -14,7 +14,7 @@ A matrix that is integers times scales already, as training with rounding leaves
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import onnx
+    from numpy.typing import NDArray
     from torch import nn
 
     from compressor.progress import Bar
@@ -107,7 +108,7 @@ def table(
         trials, given, losses = trials_of(weights), {}, {}
         for matrix in matrices:
             name = matrix.name
-            at_hand = _bits_at_hand(weights, name)
+            at_hand, own = _alone(weights, name)
             if at_hand is not None:
                 given[name] = at_hand
             else:
@@ -115,7 +116,7 @@ def table(
                 alone = {
                     bits: trials.error_alone(trials.forward({name: stored_in("weights", bits)})) for bits in ANCHORS
                 }
-                losses[name] = losses_by_bits(alone, _own_errors(weights, name))
+                losses[name] = losses_by_bits(alone, own)
             weights.forget(name)
         return tried, given, losses
 
@@ -125,6 +126,7 @@ def table(
     result = RowTable()
     for matrix in matrices:
         result.assign(weights.as_rows(matrix.name), chosen[matrix.name])
+    del tried, weights
     if second_order:
         fill(
             reference,
@@ -151,25 +153,28 @@ def _form(matrix: Matrix, bits: int, target: str) -> Form:
     return stored_in("integer" if in_integers else "weights", bits)
 
 
-def _bits_at_hand(weights: Weights, name: str) -> int | None:
-    """The fewest bits in which a matrix is rounded already, so that rounding does not change it; None if it is not."""
-    array = weights.arrays[name]
-    few = (bits for bits in reversed(BITS) if bits <= 8)
-    return next(
-        (bits for bits in few if np.array_equal(weights.restored(name, stored_in("weights", bits)), array)), None
-    )
+def _alone(weights: Weights, name: str) -> tuple[int | None, dict[int, float]]:
+    """What is known of a matrix without its model.
 
-
-def _own_errors(weights: Weights, name: str) -> dict[int, float]:
+    Returns:
+        The fewest bits in which it is rounded already, so that rounding does not change it; None if it is not. And then
+        bits -> squared error of the matrix.
+    """
     exact = weights.arrays[name]
-    exact = exact.reshape(len(exact), -1)
-
-    def squared(bits: int) -> float:
+    exact, errors = exact.reshape(len(exact), -1), {}
+    for bits in reversed(BITS):
         rounded = weights.restored(name, stored_in("weights", bits)).reshape(exact.shape)
-        errors = ((rounded[place] - exact[place]).astype(np.float64).ravel() for place in pieces(*exact.shape))
-        return sum(float(error @ error) for error in errors)
+        if bits <= 8 and np.array_equal(rounded, exact):
+            return bits, {}
+        errors[bits] = _squared(rounded, exact)
+        if bits not in ANCHORS:  # in all bits together a table takes more than in float
+            weights.forget(name, bits)
+    return None, errors
 
-    return {bits: squared(bits) for bits in BITS}
+
+def _squared(rounded: NDArray[Any], exact: NDArray[Any]) -> float:
+    errors = ((rounded[place] - exact[place]).astype(np.float64).ravel() for place in pieces(*exact.shape))
+    return sum(float(error @ error) for error in errors)
 
 
 def _within(

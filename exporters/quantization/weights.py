@@ -77,10 +77,10 @@ class Weights:
             self._rows[name, bits] = self._by_table(name, exact, plain, bits)
         return self._rows[name, bits]
 
-    def forget(self, name: str) -> None:
-        """Give back the memory of what is known of a matrix; it is rounded again if it is asked for."""
+    def forget(self, name: str, bits: int | None = None) -> None:
+        """Give back the memory of what is known of a matrix, in all bits or some; it is rounded again if asked for."""
         for known in (self._rows, self._low):
-            for key in [key for key in known if key[0] == name]:
+            for key in [key for key in known if key[0] == name and bits in (None, key[1])]:
                 del known[key]
 
     def assigned(self, name: str) -> int:
