@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from compressor.onnx_graphs import walk
+from exporters.passes import release
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import onnx
+    import onnx_ir as ir
 
     Axes = Mapping[str, Mapping[int, str]]
 
@@ -33,8 +33,11 @@ def name_values(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) 
 
 
 def to_proto(model: ir.Model, inputs: Axes, outputs: Axes, ir_version: int) -> onnx.ModelProto:
-    """The graph as it goes into the file: dynamic axes under the task's names, no shapes of intermediate values."""
-    proto = ir.to_proto(model)
+    """The graph as it goes into the file: dynamic axes under the task's names, no shapes of intermediate values.
+
+    `model` has no weights afterwards.
+    """
+    proto = release.to_proto(model)
     proto.ir_version = ir_version
     for graph in walk.graphs(proto.graph):
         del graph.value_info[:]

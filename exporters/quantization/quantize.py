@@ -32,7 +32,7 @@ from exporters.quantization.npu.writer import NpuWriter
 from exporters.quantization.trials import Metric, Trials
 from exporters.quantization.weights import Weights
 from exporters.quantization.whole_file import no_larger
-from exporters.quantization.writing import Rewriter
+from exporters.quantization.writing import Rewriter, file_of_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -126,6 +126,8 @@ def quantize(
         chosen = no_larger(trials, matrices, chosen)
     bar.advance(0, note="compare the rounded file")
     rounded = writer.draft(chosen.forms)
+    if not npu:  # what it holds of its matrices is not needed in memory either
+        rounded = external_data.draft(rounded, file_of_weights(folder))
     constants = facts.constants(matrices, rounded) if npu else {}
     stored = {} if npu else facts.stored_bytes(matrices, rounded)
     structure = proof.structure(trials, chosen.forms, shapes or task, atol=atol, rtol=rtol, seed=seed)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from compressor.onnx_graphs.builder import Names, replace
 from compressor.onnx_graphs.recurrent_node import OPERATORS as RECURRENT
 from compressor.onnx_graphs.walk import STANDARD, graphs
+from exporters.passes import release
 from exporters.quantization import recurrent
 from exporters.quantization.forms import arithmetic
 from exporters.quantization.matrices import is_plain
@@ -60,7 +61,7 @@ def rewrite(
             del graph.initializers[name]
     if any(node.domain == DOMAIN for node in graph.all_nodes()):
         graph.opset_imports.setdefault(DOMAIN, 1)
-    rewritten = ir.to_proto(model)
+    rewritten = release.to_proto(model)
     for each in graphs(rewritten.graph):
         del each.value_info[:]
     return rewritten

@@ -25,6 +25,11 @@ _numbers = itertools.count()
 """Of the files of weights: several graphs share a folder, and a file that a session has mapped must not change."""
 
 
+def file_of_weights(folder: Path) -> Path:
+    """A new one, for a draft in a folder."""
+    return folder / f"weights{next(_numbers)}.data"
+
+
 class Writer(Protocol):
     """Writes a graph with its matrices in their forms."""
 
@@ -50,7 +55,7 @@ class Rewriter:
     def __init__(self, proto: onnx.ModelProto, weights: Weights, folder: Path, *, by_row: bool = False) -> None:
         """`proto` is the float graph, `folder` that of trials; for `by_row` see `rewrite`."""
         self._proto, self._weights, self._folder, self._by_row = proto, weights, folder, by_row
-        self._light = external_data.draft(proto, folder / f"float{next(_numbers)}.data")
+        self._light = external_data.draft(proto, file_of_weights(folder))
         self.values, self.stored_bytes = weights.restored, weights.stored_bytes
 
     def draft(self, forms: Mapping[str, Form], *, exact: bool = False) -> onnx.ModelProto:
@@ -64,7 +69,7 @@ class Rewriter:
             form = forms.get(tensor.name, "float")
             return None if form == "float" else self._weights.restored(tensor.name, form)
 
-        return external_data.draft(self._proto, self._folder / f"float{next(_numbers)}.data", value)
+        return external_data.draft(self._proto, file_of_weights(self._folder), value)
 
 
 def restored(proto: onnx.ModelProto, writer: Writer, forms: Mapping[str, Form]) -> onnx.ModelProto:

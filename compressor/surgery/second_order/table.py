@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
+import tempfile
+import weakref
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from compressor.files import writing
+from compressor.nn.integers import Rows
 from compressor.runtimes.freed_memory import give_back
 from compressor.surgery.second_order.observe import Observed, Operand
 from compressor.surgery.second_order.solver import second_order
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from compressor.nn.integers import Floats, Rows
+    from compressor.nn.integers import Floats
     from compressor.surgery.second_order.solver import Doubles
 
 _PASSES = 16
@@ -34,23 +41,58 @@ _LARGEST = 4096
 """Inputs of a product up to which its second moment, of the square of them, is worth its memory."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where the rows of a matrix lie in the file of a table: integers, and the scales behind them."""
+
+    offset: int
+    shape: tuple[int, int]
+    groups: int
+    block: int
+
+
 class RowTable:
-    """Row of float weights -> its integers and scales, in 8 and in fewer bits."""
+    """Row of float weights -> its integers and scales, in 8 and in fewer bits.
+
+    These lie in a temporary file, and those of one matrix are in memory at a time: of all bits that are tried they
+    would be half of the model.
+    """
 
     def __init__(self) -> None:
         """Without rows."""
-        self._known: dict[tuple[int, bytes], tuple[Rows, int]] = {}
+        self._known: dict[tuple[int, bytes], tuple[_Place, int]] = {}
         self._bits: dict[bytes, int] = {}
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the table
+        self._read: tuple[_Place, Rows] | None = None
+        weakref.finalize(self, self._file.close)
 
     def add(self, weight: Floats, rows: Rows, bits: int) -> None:
-        """Take in the rows of a matrix (N, K)."""
+        """Take in the rows of a matrix (N, K); raises `OutputError` if the temporary folder is full."""
+        with writing(Path(tempfile.gettempdir())):
+            place = _Place(self._file.seek(0, os.SEEK_END), rows.values.shape, rows.scale.shape[1], rows.block)
+            self._file.write(np.ascontiguousarray(rows.values, np.int8).tobytes())
+            self._file.write(np.ascontiguousarray(rows.scale, np.float32).tobytes())
+            self._file.flush()
         for index, row in enumerate(weight):
-            self._known.setdefault((bits, _key(row)), (rows, index))
+            self._known.setdefault((bits, _key(row)), (place, index))
 
     def find(self, row: NDArray[Any], bits: int) -> tuple[NDArray[np.int8], Floats] | None:
         """The integers (K,) and scales (groups,) of a row (K,)."""
-        place = self._known.get((bits, _key(row)))
-        return None if place is None else (place[0].values[place[1]], place[0].scale[place[1]])
+        found = self._known.get((bits, _key(row)))
+        if found is None:
+            return None
+        rows = self._rows(found[0])
+        return rows.values[found[1]], rows.scale[found[1]]
+
+    def _rows(self, place: _Place) -> Rows:
+        """The rows of a matrix, read unless they were asked for last."""
+        if self._read is None or self._read[0] is not place:
+            count, columns = place.shape
+            self._file.seek(place.offset)
+            values = np.frombuffer(self._file.read(count * columns), np.int8).reshape(place.shape)
+            scale = np.frombuffer(self._file.read(count * place.groups * 4), np.float32).reshape(count, -1)
+            self._read = place, Rows(values, scale, place.block)
+        return self._read[1]
 
     def assign(self, weight: Floats, bits: int) -> None:
         """Note how many bits each row of a matrix (N, K) gets; of equal rows the most."""

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import weakref
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 import torch
 from torch import nn
 
+from compressor.errors import OutputError
 from compressor.formats import Job
+from compressor.nn.integers import rows_to_nearest
 from compressor.runtimes.onnx_runtime import OnnxFile
 from compressor.runtimes.steps import Steps
 from compressor.surgery.second_order import table
@@ -131,3 +136,40 @@ def test_rows_with_inputs_that_are_not_finite_are_left_to_the_nearest():
     filled = table.fill(model, [(correlated(7, 4, 10),)], bits=lambda *_: (8,), block=32)
     assert filled.find(model.enter.weight.detach().numpy()[0], 8) is not None
     assert filled.find(model.out.weight.detach().numpy()[0], 8) is None
+
+
+def test_rows_are_found_as_they_were_taken_in_whichever_matrix_was_asked_for_before():
+    random, known = np.random.default_rng(0), table.RowTable()
+    weights = [random.normal(size=shape).astype(np.float32) for shape in ((5, 7), (3, 67), (2, 7))]
+    weights[2][0] = weights[0][4]  # of equal rows the first counts
+    rows = {(index, bits): rows_to_nearest(weight, bits, 32) for index, weight in enumerate(weights) for bits in (8, 4)}
+    for (index, bits), rounded in rows.items():
+        known.add(weights[index], rounded, bits)
+    for place in (4, 0, 2):
+        for index, bits in rows:
+            if place < len(weights[index]) and (index, place) != (2, 0):
+                values, scale = known.find(weights[index][place], bits)
+                np.testing.assert_array_equal(values, rows[index, bits].values[place])
+                np.testing.assert_array_equal(scale, rows[index, bits].scale[place])
+    values, _ = known.find(weights[2][0], 4)
+    np.testing.assert_array_equal(values, rows[0, 4].values[4])
+    assert known.find(weights[0][0], 6) is None
+    assert known.find(weights[0][0] + 1, 8) is None
+
+
+def test_a_table_holds_no_integers_of_a_matrix_in_memory():
+    weight, known = np.random.default_rng(0).normal(size=(30, 70)).astype(np.float32), table.RowTable()
+    rows = rows_to_nearest(weight, 4, 32)
+    held = weakref.ref(rows)
+    known.add(weight, rows, 4)
+    del rows
+    assert held() is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full, which Linux has")
+def test_a_full_temporary_folder_is_named(monkeypatch):
+    known, weight = table.RowTable(), np.ones((3, 5), np.float32)
+    with Path("/dev/full").open("r+b", buffering=0) as full:
+        monkeypatch.setattr(known, "_file", full)
+        with pytest.raises(OutputError, match="cannot write"):
+            known.add(weight, rows_to_nearest(weight, 8, 5), 8)
