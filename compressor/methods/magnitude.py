@@ -15,7 +15,7 @@ from compressor.methods.milder import RemovalMethod
 from compressor.methods.patterns import Pattern, Patterns, Selection
 from compressor.methods.pruning import changes_of_masks, refuse_idle, remove_units, with_whole_masks
 from compressor.methods.retrain import Retrain
-from compressor.methods.scoring import UnitScore, unit_scorer
+from compressor.methods.scoring import WITHOUT_DATA, UnitScore, unit_scorer
 from compressor.methods.targets import layer_ratios, refuse_non_finite, select_layers, select_weights
 from compressor.methods.weight_pruning import in_rounds, to_pattern
 from compressor.report import Skip
@@ -101,10 +101,12 @@ class Magnitude(RemovalMethod):
 
     score: UnitScore = "l2"
     """With `prune: units`: what a unit is worth; the lowest go. `l1`, `l2`: norm of its incoming and outgoing weights
-    over all gates; `distance`: how far these are from the other units' (FPGM). Measured on `calibration_batches`
-    training batches: `activation`, the mean of its magnitude; `variance`, how much it varies; `sensitivity`, how far
-    the outputs move when it is held at its mean; with labels, `taylor`, the effect of its weights on the training loss,
-    gradient x weight, and `hessian`, the second-order one, from squared gradients. `random`: a control."""
+    over all gates; `lamp`: `l2`, and with `scope: global` the square of each divided by the sum of those in its layer
+    that are not smaller, so that a layer whose norm lies in few units loses the others first; `distance`: how far these
+    weights are from the other units' (FPGM). Measured on `calibration_batches` training batches: `activation`, the mean
+    of its magnitude; `variance`, how much it varies; `sensitivity`, how far the outputs move when it is held at its
+    mean; with labels, `taylor`, the effect of its weights on the training loss, gradient x weight, and `hessian`, the
+    second-order one, from squared gradients. `random`: a control."""
 
     compensate: bool = True
     """With `prune: units`: hand what a removed unit carried to the kept ones, by refitting the weights of every
@@ -219,13 +221,20 @@ class Magnitude(RemovalMethod):
         from compressor.surgery.units.choice import Amount
 
         selection, ratios = self._select_layers(state.model, own_cells)
-        measured = self.compensate or self.score not in ("l1", "l2", "distance", "random")
+        measured = self.compensate or self.score not in WITHOUT_DATA
         calibration = context.first_batches(self.calibration_batches) if measured else []
         return remove_units(
             state,
             context,
             selection,
-            Amount(self.ratio, self.count, self.round_to or 1, self.scope or "layer", ratios),
+            Amount(
+                self.ratio,
+                self.count,
+                self.round_to or 1,
+                self.scope or "layer",
+                compared="lamp" if self.score == "lamp" else "mean",
+                ratios=ratios,
+            ),
             unit_scorer(self.score, context, calibration),
             calibration=calibration if self.compensate else [],
             required=selection.named((*(self.targets or ()), *(self.ratios or ()))),

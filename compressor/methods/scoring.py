@@ -10,9 +10,13 @@ if TYPE_CHECKING:
     from compressor.methods.base import Batches, Context
     from compressor.surgery.units.planning import Scorer
 
-UnitScore = Literal["l1", "l2", "distance", "activation", "variance", "sensitivity", "taylor", "hessian", "random"]
+UnitScore = Literal[
+    "l1", "l2", "lamp", "distance", "activation", "variance", "sensitivity", "taylor", "hessian", "random"
+]
 UNIT_SCORES: Final[tuple[UnitScore, ...]] = get_args(UnitScore)
 """All of them."""
+WITHOUT_DATA: Final[tuple[UnitScore, ...]] = ("l1", "l2", "lamp", "distance", "random")
+"""Those that no batches are needed for."""
 
 
 def unit_scorer(score: UnitScore, context: Context, calibration: Batches) -> Scorer:
@@ -30,6 +34,7 @@ def unit_scorer(score: UnitScore, context: Context, calibration: Batches) -> Sco
     scorers: dict[UnitScore, Callable[[], Scorer]] = {
         "l1": lambda: scores.magnitude(1),
         "l2": lambda: scores.magnitude(2),
+        "lamp": lambda: scores.magnitude(2),  # other layers are compared otherwise, see `choosing.lamp`
         "distance": scores.distance,
         "activation": lambda: scores.activation(inputs),
         "variance": lambda: scores.variance(inputs),

@@ -203,7 +203,7 @@ def test_removing_units_gives_smaller_tensors(state, context):
     assert result.changes
 
 
-SCORES = ["l1", "l2", "distance", "hessian", "activation", "variance", "sensitivity", "taylor", "random"]
+SCORES = ["l1", "l2", "lamp", "distance", "hessian", "activation", "variance", "sensitivity", "taylor", "random"]
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -221,6 +221,23 @@ def test_the_scores_are_not_all_the_same(state, context):
         model = Magnitude(prune="units", ratio=0.5, score=score, compensate=False).apply(state, context).state.model
         kept.add(tuple(model.head.weight[0].tolist()))
     assert len(kept) >= 4
+
+
+def test_lamp_is_l2_within_a_layer_and_compares_layers_otherwise(state, context):
+    def left(score, scope):
+        step = Magnitude(prune="units", ratio=0.5, score=score, scope=scope, compensate=False)
+        return weights(step.apply(state, context).state.model)
+
+    differ = []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for parameter in state.model.rnn.parameters():
+                parameter.copy_(torch.randn_like(parameter) * torch.rand(1))
+        assert same(left("lamp", "layer"), left("l2", "layer"))
+        one, other = left("lamp", "global"), left("l2", "global")
+        differ.append({name: value.shape for name, value in one.items()} != {n: v.shape for n, v in other.items()})
+    assert any(differ)
 
 
 def test_a_measured_score_looks_at_the_training_batches(state, context):

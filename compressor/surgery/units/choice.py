@@ -64,14 +64,16 @@ class Amount:
     """How much goes: `ratio`, `count`, all but `keep`, or what scores `below`; kept units rounded up to `round_to`.
 
     With scope `layer` that holds for each layer. With scope `global` the ratio holds for all layers together, their
-    scores divided by their layer's mean first, since magnitudes differ between layers by kind. `ratios` gives modules
-    a ratio of their own and goes with scope `layer`.
+    scores being `compared` first, since magnitudes differ between layers by kind. `ratios` gives modules a ratio of
+    their own and goes with scope `layer`.
     """
 
     ratio: float | None = None
     count: int | None = None
     round_to: int = 1
     scope: Literal["layer", "global"] = "layer"
+    compared: Literal["mean", "lamp"] = "mean"
+    """How scores of different layers are, with scope `global`: divided by their layer's `mean`, or as `lamp`."""
     ratios: Mapping[str, float] = field(default_factory=dict)
     """Module name -> the ratio of its layers, instead of `ratio` or `count`."""
     keep: int | None = None

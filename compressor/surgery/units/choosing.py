@@ -178,9 +178,10 @@ def _why_another_number(layer: Layer, removed: Mapping[int, None], wanted: int, 
 def _globally(layers: Sequence[Layer], scores: Scores, pinned: Mapping[int, str], amount: Amount) -> dict[int, None]:
     relative: dict[int, float] = {}
     for layer in layers:
-        mean = float(scores[layer.groups].mean()) or 1.0
-        for group in layer.groups.tolist():
-            relative[group] = max(relative.get(group, 0.0), float(scores[group]) / mean)
+        own = scores[layer.groups]
+        compared = lamp(own) if amount.compared == "lamp" else own / (float(own.mean()) or 1.0)
+        for group, score in zip(layer.groups.tolist(), compared.tolist(), strict=True):
+            relative[group] = max(relative.get(group, 0.0), score)
     free = [group for group in relative if group not in pinned]
     number = amount.removed_of(len(relative))
     if not 0 < number <= len(free):
@@ -195,6 +196,18 @@ def _globally(layers: Sequence[Layer], scores: Scores, pinned: Mapping[int, str]
     if not removed:
         raise SurgeryError(f"no {layers[0].unit} would go after rounding", hint="raise `ratio` or lower `round_to`")
     return removed
+
+
+def lamp(norms: Scores) -> Scores:
+    r"""Norms of one layer such that those of several can be compared: :math:`n_u^2 / \sum_{v: n_v \geq n_u} n_v^2`.
+
+    The part of what the layer would still have if it lost all smaller units, so its largest unit has 1 if it is alone.
+    Lee et al., Layer-adaptive sparsity for the magnitude-based pruning, arXiv 2010.07611, for units.
+    """
+    squares = norms**2
+    ascending = np.sort(squares)
+    left = ascending[::-1].cumsum()[::-1][np.searchsorted(ascending, squares)]
+    return np.where(left > 0.0, squares / np.where(left > 0.0, left, 1.0), 0.0)
 
 
 def _give_back(layer: Layer, removed: dict[int, None], relative: Mapping[int, float], amount: Amount) -> None:

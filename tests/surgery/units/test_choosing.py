@@ -15,7 +15,7 @@ from torch import nn
 
 from compressor.errors import SurgeryError
 from compressor.surgery.units.choice import Amount, Layer
-from compressor.surgery.units.choosing import choose
+from compressor.surgery.units.choosing import choose, lamp
 from compressor.surgery.units.removal import prune
 
 FIRST, SECOND = Layer("a", np.arange(4)), Layer("b", np.arange(4, 8))
@@ -34,6 +34,20 @@ def test_of_equal_scores_the_lower_index_goes(scope):
 def test_one_ranking_divides_by_the_mean_of_each_layer():
     assert removed([1, 2, 3, 4, 1000, 2000, 3000, 4000], ratio=0.25, scope="global") == [0, 4]
     assert removed([10, 10, 10, 10, 100, 3000, 3000, 3000], ratio=0.25, scope="global") == [0, 4]
+
+
+def test_one_ranking_by_lamp_asks_what_is_left_of_each_layer():
+    scores = [1.9, 8, 8, 8, 5, 5, 5, 50]  # by the mean 0.29 and 0.31 are lowest, by LAMP 0.018 and 0.0097
+    assert removed(scores, ratio=0.125, scope="global") == [0]
+    assert removed(scores, ratio=0.125, scope="global", compared="lamp") == [4]
+
+
+@given(st.lists(st.one_of(st.just(0.0), st.floats(1e-3, 1e3)), min_size=1, max_size=30))
+def test_lamp_is_a_part_of_what_is_not_smaller(norms):
+    expected = [
+        norm**2 / sum(other**2 for other in norms if other >= norm) if norm or any(norms) else 0.0 for norm in norms
+    ]
+    np.testing.assert_allclose(lamp(np.array(norms)), expected, rtol=1e-9)
 
 
 def test_one_ranking_leaves_at_least_one_unit_in_each_layer():
