@@ -5,11 +5,9 @@ One place for everything that is kept beyond a process: the journal of a run, th
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import platform
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from compressor.files import sha256
+from compressor.pipeline.loaded_code import loaded_files
 from compressor.report import Fingerprints
 from compressor.task.files_read import data_files
 from compressor.version import VERSION
@@ -64,24 +63,8 @@ def versions() -> dict[str, str]:
 def code_files(task_file: Path) -> list[Path]:
     """The task file, and what is imported so far of its folder; environments inside of it are not the user's code."""
     file = task_file.resolve()
-    loaded = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    # some modules, such as `torch.classes`, name a file that is nowhere; it would be looked for in the working folder
-    paths = {_real(name) for name in loaded if isinstance(name, str)}
-    beside = (path for path in paths if path.is_relative_to(file.parent) and path != file)
+    beside = (path for path in set(loaded_files()) if path.is_relative_to(file.parent) and path != file)
     return [file, *sorted(path for path in beside if "site-packages" not in path.parts and path.is_file())]
-
-
-@functools.cache
-def _real(name: str) -> Path:
-    """Where a module's file is, links followed; asked of thousands of files, which lie in few folders."""
-    path = Path(name)
-    path = _real_folder(path.parent) / path.name
-    return path.resolve() if path.is_symlink() else path
-
-
-@functools.cache
-def _real_folder(folder: Path) -> Path:
-    return folder.resolve()
 
 
 def of_model(model: nn.Module) -> str:

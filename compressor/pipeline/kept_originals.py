@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
-import sysconfig
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from compressor.errors import OutputError
 from compressor.files import cache_folder, sha256
 from compressor.files.staged import remove_all
 from compressor.pipeline.fingerprints import digest
+from compressor.pipeline.loaded_code import is_of_user, loaded_files, site_folders, tool_files
 from compressor.task.random_state import random_state
 
 if TYPE_CHECKING:
@@ -94,19 +93,7 @@ def _forget_oldest(folder: Path) -> None:
 
 def _code_elsewhere() -> list[list[str]]:
     """Code outside of the task's folder: that of this tool, what is installed, and loaded files of the user's."""
-    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
-    standard = Path(sysconfig.get_path("stdlib")).resolve()
-    tool = [Path(__file__).resolve().parents[1], Path(__file__).resolve().parents[2] / "exporters"]
-    found = [[path.name] for folder in installed for path in folder.glob("*.dist-info")]
-    for folder in tool:
-        for path in folder.rglob("*.py"):
-            stat = path.stat()
-            found.append([str(path), f"{stat.st_size} {stat.st_mtime_ns}"])
-    for module in list(sys.modules.values()):
-        name = getattr(module, "__file__", None)
-        file = Path(name).resolve() if isinstance(name, str) else None
-        if file is None or any(file.is_relative_to(folder) for folder in (*installed, standard, *tool)):
-            continue
-        if file.is_file():
-            found.append([str(file), sha256(file)])
+    found = [[path.name] for folder in site_folders() for path in folder.glob("*.dist-info")]
+    found += map(list, tool_files())
+    found += [[str(file), sha256(file)] for file in loaded_files() if is_of_user(file) and file.is_file()]
     return sorted(found)
