@@ -71,12 +71,12 @@ def sibling(
     plane = Plane.of(found, space, original)
     tried = [trail.point for trail in points]
     families = _families(space, points)
-    cost = _cost_of_rounding(space, families, found)
-    known = {estimate.number: estimate for estimate in found if estimate.rung == 2 and not estimate.failed}
+    known = {one.number: one.smoothed() for one in found if one.rung == 2 and not one.failed}
+    cost = _cost_of_rounding(space, families, known)
     best, most = None, _WORTH * plane.area / max(1, sum(len(trail.records) for trail in points))
     for family in families.values():
         parents = [trail for trail in family if trail.number in known]
-        files = [_File.of(known[trail.number].smoothed(), _noise(space, trail.point)) for trail in parents]
+        files = [_File.of(known[trail.number], _noise(space, trail.point)) for trail in parents]
         if not space.steps(family[0].point, 2):
             files.append(_ORIGINAL)
         most_files = SIBLINGS if space.trains(family[0].point) else OF_THE_ORIGINAL
@@ -168,17 +168,15 @@ def _bytes(space: Space, parent: Trail, point: Point, graphs: Graphs) -> float:
     return weights + graphs.bytes(stored.word)
 
 
-def _cost_of_rounding(space: Space, families: Mapping[str, Sequence[Trail]], found: Sequence[Estimate]) -> float:
+def _cost_of_rounding(space: Space, families: Mapping[str, Sequence[Trail]], known: Mapping[int, Estimate]) -> float:
     """The factor k, by least squares over pairs of files of one model, and a prior."""
-    losses = [abs(one.smoothed().drop) for one in found if one.rung == 2 and not one.failed]
-    scale = space.goals.max_drop or largest_loss(losses)
+    scale = space.goals.max_drop or largest_loss([abs(one.drop) for one in known.values()])
     noise = math.pow(4.0, -_PRIOR_BITS)
     above, below = _PRIOR_WEIGHT * noise * scale / 2, _PRIOR_WEIGHT * noise**2
-    known = {one.number: one for one in found if one.rung == 2 and not one.failed}
     for family in families.values():
         files = [trail for trail in family if trail.number in known]
         for trail in files[1:]:
             x = _noise(space, trail.point) - _noise(space, files[0].point)
-            y = known[trail.number].smoothed().drop - known[files[0].number].smoothed().drop
+            y = known[trail.number].drop - known[files[0].number].drop
             above, below = above + x * y, below + x * x
     return max(0.0, above / below)

@@ -80,7 +80,8 @@ class _Manner:
         """A point that is trained so."""
         changed = dict(point)
         for knob in space.knobs:
-            if knob.name == LEARNING_RATE and (space.steps(point, 0) or not self.of_removals):
+            # only if it moves: to its place and back a rate may change in its last digit, which is another point
+            if knob.name == LEARNING_RATE and self.bolder and (space.steps(point, 0) or not self.of_removals):
                 changed[knob.name] = knob.at(knob.place(number(point, knob.name)) + self.bolder)
             elif knob.name == DISTILLED and self.distilled is not None:
                 changed[knob.name] = self.distilled
@@ -103,18 +104,21 @@ def opening(space: Space, points: Sequence[Trail], found: Sequence[Estimate]) ->
         trail = next((trail for trail in points if trail.point == asked.point), None)
         if trail is None:
             return ask.point, ask.rung
-        known = estimates.get(trail.number)
-        if known is None and ask.waits:
+        if trail.number not in estimates and ask.waits:
             return None
-        first = trail.records[0] if trail.records else None
-        answer = None
-        if known is not None and first is not None and first.outcome is not None:
-            answer = _Answer(first.outcome, first.rung, known)
         try:
-            ask = plan.send(answer)
+            ask = plan.send(_answer(trail, estimates.get(trail.number)))
         except StopIteration:
             return None
     return None
+
+
+def _answer(trail: Trail, estimate: Estimate | None) -> _Answer | None:
+    if estimate is None:
+        return None
+    first = trail.records[0]
+    assert first.outcome is not None
+    return _Answer(first.outcome, first.rung, estimate)
 
 
 def _plan(space: Space) -> Generator[_Ask, _Answer | None, None]:

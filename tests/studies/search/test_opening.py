@@ -48,6 +48,8 @@ def amounts(points):
 def test_how_much_can_go_is_known_to_a_sixteenth_of_all(most):
     own = space(max_drop=0.01)
     points = opened(own, lambda point: 0.0 if point["units"] <= most else 1.0)
+    recipes = [own.recipe(point, 0).sha256() for point, _ in points]
+    assert len(set(recipes)) == len(recipes)
     tried = amounts(points)
     assert len(tried) == 4
     can = [amount for amount in tried if amount <= most]
